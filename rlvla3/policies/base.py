@@ -1,0 +1,151 @@
+"""What the engine asks of a policy.
+
+`act` samples decisions without gradient; `evaluate` gives the log-prob of recorded decisions with gradient. On unchanged weights
+the two agree: that is what makes a probability ratio of 1 mean "nothing has changed".
+
+Shapes: B decisions, C actions a chunk, A action dimensions, S state size. Log-probs are kept per action and dimension, [B, C, A];
+the loss sums them to the level it works at.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from rlvla3.policies.options import PolicyOptions
+from rlvla3.types import Spaces
+
+
+@dataclass(frozen=True, slots=True)
+class Observations:
+    """A batch of observations: images {camera: uint8 [B, H, W, channels]}, state float32 [B, S], elapsed float32 [B], one instruction each."""
+
+    images: Mapping[str, Tensor]
+    state: Tensor
+    elapsed: Tensor
+    instructions: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.state)
+
+    def to(self, device: torch.device | str) -> Observations:
+        images = {camera: image.to(device, non_blocking=True) for camera, image in self.images.items()}
+        return replace(self, images=images, state=self.state.to(device, non_blocking=True), elapsed=self.elapsed.to(device, non_blocking=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """A batch of decisions: actions and logprob float32 [B, C, A], value float32 [B], and the policy's own trace {name: [B, ...]}."""
+
+    actions: Tensor
+    logprob: Tensor
+    value: Tensor
+    trace: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Recorded decisions under the present weights, with gradient.
+
+    logprob [B, C, A]; entropy [B, C, A], or None where the head has no closed form; value [B];
+    features: what `value_of` needs to value the same observations again, detached.
+    """
+
+    logprob: Tensor
+    entropy: Tensor | None
+    value: Tensor
+    features: Mapping[str, Tensor]
+
+
+class Policy(nn.Module, ABC):
+    """A VLA policy with a value function.
+
+    `Options` is the schema of `policy.options` in a recipe; it also says what a decision's trace looks like and how much noise a decision takes.
+    """
+
+    Options: ClassVar[type[PolicyOptions]]
+
+    def __init__(self, spaces: Spaces, chunk: int, options: PolicyOptions) -> None:
+        super().__init__()
+        self.spaces, self.chunk, self.options = spaces, chunk, options
+
+    @abstractmethod
+    def act(self, observations: Observations, noise: Tensor, explore: Tensor) -> Decisions:
+        """Decide, without gradient. noise: [B, *noise_shape]. explore: bool [B]; where False the decision is the policy's best, free of exploration noise."""
+
+    @abstractmethod
+    def evaluate(self, observations: Observations, actions: Tensor, trace: Mapping[str, Tensor]) -> Evaluation:
+        """The log-prob and value of recorded decisions, with gradient."""
+
+    @abstractmethod
+    def value_of(self, features: Mapping[str, Tensor]) -> Tensor:
+        """The value [B] of observations known by their `Evaluation.features`; its gradient reaches the critic's own parameters alone."""
+
+    @abstractmethod
+    def critic_parameters(self) -> list[nn.Parameter]:
+        """The parameters that only the value function uses."""
+
+    def clone_loss(self, observations: Observations, actions: Tensor, generator: torch.Generator) -> Tensor:
+        """The behaviour-cloning loss of expert chunks [B, C, A], a scalar. generator: the source of the loss's own randomness."""
+        raise NotImplementedError(f"{type(self).__name__} cannot be cloned: it has no clone_loss")
+
+    def fit_normalisation(self, states: Tensor, actions: Tensor) -> None:
+        """Set input and output scales from demonstrations: states [N, S], actions [N, C, A]. Nothing to do by default."""
+
+    def actor_parameters(self) -> list[nn.Parameter]:
+        """Every trainable parameter that is not the critic's own."""
+        critic = {id(parameter) for parameter in self.critic_parameters()}
+        return [parameter for parameter in self.parameters() if parameter.requires_grad and id(parameter) not in critic]
+
+    def published(self) -> dict[str, Tensor]:
+        """What travels on the weight plane, by name: trainable parameters, and the buffers that cloning may have set."""
+        trainable = {name: parameter.data for name, parameter in self.named_parameters() if parameter.requires_grad}
+        persistent = self.state_dict().keys()
+        return trainable | {name: buffer for name, buffer in self.named_buffers() if name in persistent}
+
+    def save(self, folder: Path, name: str) -> None:
+        """Write config.json and model.safetensors into `folder`. name: how a recipe names this kind of policy."""
+        folder.mkdir(parents=True, exist_ok=True)
+        described: dict[str, Any] = {"policy": name, "chunk": self.chunk, "spaces": describe_spaces(self.spaces), "options": self.options.model_dump(mode="json")}
+        (folder / "config.json").write_text(json.dumps(described, indent=2))
+        save_file({key: tensor.contiguous() for key, tensor in self.state_dict().items()}, folder / "model.safetensors")
+
+    def restore(self, folder: Path) -> None:
+        """Read the weights of `folder`, saved by a policy built alike. Raises PolicyError naming what does not fit."""
+        try:
+            saved = load_file(folder / "model.safetensors")
+        except Exception as error:  # safetensors raises types of its own for damaged files, and OSError for missing ones
+            raise PolicyError(f"cannot read the weights in {folder}: {error}. Give a folder with config.json and an intact model.safetensors") from error
+        own = self.state_dict()
+        wrong = [key for key in own.keys() | saved.keys() if key not in own or key not in saved or own[key].shape != saved[key].shape]
+        if wrong:
+            key = min(wrong)
+            shapes = [tuple(state[key].shape) if key in state else "absent" for state in (saved, own)]
+            raise PolicyError(
+                f"{folder} holds the weights of another policy: {len(wrong)} tensors differ, first {key}: {shapes[0]} in the checkpoint, {shapes[1]} in the "
+                f"recipe's policy. Use the recipe (cameras, image size, chunk, policy.options) that the checkpoint was made with"
+            )
+        self.load_state_dict(saved)
+
+
+class PolicyError(ValueError):
+    """A policy or checkpoint that cannot be used: what was found, what was expected, and what to do about it."""
+
+
+def describe_spaces(spaces: Spaces) -> dict[str, Any]:
+    """`spaces` as plain data, for a checkpoint's config.json."""
+    action = spaces.action
+    return {
+        "cameras": {camera: list(shape) for camera, shape in spaces.cameras.items()},
+        "state": spaces.state,
+        "max_steps": spaces.max_steps,
+        "action": {"kind": action.kind, "size": action.size, "choices": action.choices, "low": action.low, "high": action.high},
+    }
