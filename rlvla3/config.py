@@ -176,7 +176,7 @@ class EngineConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _fill_from_preset(cls, given: Any) -> Any:
-        return {**PRESETS.get(given.get("mode"), PRESETS["full_async"]), **given} if isinstance(given, Mapping) else given
+        return {**PRESETS.get(given.get("mode", "full_async"), PRESETS["full_async"]), **given} if isinstance(given, Mapping) else given
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {

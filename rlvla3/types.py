@@ -176,7 +176,7 @@ class Finished:
 class MicroBatch:
     """Decisions that go through the learner together, named by where they are: (ticket, row) pairs.
 
-    closes_step: the optimizer steps after this micro-batch. epoch 0 is the streamed pass over the update, later ones come from memory.
+    epoch 0 is the streamed pass over the update, later ones come from memory. closes_step: the optimizer steps after this micro-batch. closes_epoch: it was the epoch's last.
     """
 
     tickets: NDArray[np.int64] = field(repr=False)
@@ -184,6 +184,7 @@ class MicroBatch:
     epoch: int
     step: int
     closes_step: bool
+    closes_epoch: bool = False
 
     def __len__(self) -> int:
         return len(self.tickets)

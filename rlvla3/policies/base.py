@@ -9,17 +9,17 @@ the loss sums them to the level it works at.
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from rlvla3.policies.folder import SavedPolicy, write_checkpoint_config
 from rlvla3.policies.options import PolicyOptions
 from rlvla3.types import Spaces
 
@@ -114,8 +114,7 @@ class Policy(nn.Module, ABC):
     def save(self, folder: Path, name: str) -> None:
         """Write config.json and model.safetensors into `folder`. name: how a recipe names this kind of policy."""
         folder.mkdir(parents=True, exist_ok=True)
-        described: dict[str, Any] = {"policy": name, "chunk": self.chunk, "spaces": describe_spaces(self.spaces), "options": self.options.model_dump(mode="json")}
-        (folder / "config.json").write_text(json.dumps(described, indent=2))
+        write_checkpoint_config(folder, SavedPolicy(name, self.chunk, self.spaces, self.options.model_dump(mode="json")))
         save_file({key: tensor.contiguous() for key, tensor in self.state_dict().items()}, folder / "model.safetensors")
 
     def restore(self, folder: Path) -> None:
@@ -139,13 +138,3 @@ class Policy(nn.Module, ABC):
 class PolicyError(ValueError):
     """A policy or checkpoint that cannot be used: what was found, what was expected, and what to do about it."""
 
-
-def describe_spaces(spaces: Spaces) -> dict[str, Any]:
-    """`spaces` as plain data, for a checkpoint's config.json."""
-    action = spaces.action
-    return {
-        "cameras": {camera: list(shape) for camera, shape in spaces.cameras.items()},
-        "state": spaces.state,
-        "max_steps": spaces.max_steps,
-        "action": {"kind": action.kind, "size": action.size, "choices": action.choices, "low": action.low, "high": action.high},
-    }

@@ -6,14 +6,14 @@ simulator processes stay small.
 Invariants:
 - `reset` with the same ticket shows the same first frame and follows the same physics, in any process and after any history;
 - an observation is rendered only where a decision is due, never inside a chunk;
-- numbers that are not finite and frames that are black never leave a simulator: they raise SimulatorError.
+- numbers that are not finite, and frames that a renderer failed to draw, never leave a simulator: they raise SimulatorError.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,8 +60,17 @@ class Simulator(ABC):
     def step(self, chunks: Mapping[int, NDArray[np.float32] | None]) -> dict[int, Outcome]:
         """Execute one chunk, float32 [C, A], in each slot named; None asks the simulator's scripted expert to act instead."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  # many simulators hold nothing to release
         """Release what the simulator holds. Called once, at the end."""
+
+
+class Step(NamedTuple):
+    """What came of one environment step. truncated: the environment's own limit was reached; `spaces.max_steps` is counted by SingleEnvironment."""
+
+    reward: float
+    success: bool = False
+    terminated: bool = False
+    truncated: bool = False
 
 
 class SingleEnvironment(Simulator):
@@ -78,8 +87,8 @@ class SingleEnvironment(Simulator):
         """Reset the environment to the initial state of `ticket`."""
 
     @abstractmethod
-    def act(self, action: NDArray[np.float32]) -> tuple[float, bool, bool]:
-        """One environment step with `action` [A]. Returns (reward, success, terminated)."""
+    def act(self, action: NDArray[np.float32]) -> Step:
+        """One environment step with `action` [A]."""
 
     @abstractmethod
     def observe(self) -> Observation:
@@ -106,12 +115,14 @@ class SingleEnvironment(Simulator):
                 labels[position], action = self.expert_action()
             else:
                 action = chunk[position]
-            reward, success, terminated = self.act(action)
+            if not np.isfinite(action).all():
+                raise SimulatorError(f"action {action} at step {self._steps + 1} of {self._ticket}: a policy must ask for finite actions")
+            reward, success, terminated, truncated = self.act(action)
             if not np.isfinite(reward):
                 raise SimulatorError(f"reward is {reward} at step {self._steps + 1} of {self._ticket}: a simulator must return finite rewards")
             rewards.append(reward)
             self._steps += 1
-            truncated = not terminated and self._steps >= self.spaces.max_steps
+            truncated = not terminated and (truncated or self._steps >= self.spaces.max_steps)
             if terminated or truncated:
                 break
         if chunk is None:

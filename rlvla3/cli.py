@@ -1,0 +1,123 @@
+"""The command line.
+
+Light to import: with `spawn`, every simulator process imports the file its run was started from, and so this one. What commands do is in commands.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlvla3 import __version__
+
+EXAMPLES = """\
+examples:
+  rlvla3 train recipes/quickstart.yaml                     clone, then improve by asynchronous RL
+  rlvla3 train recipes/quickstart.yaml engine.mode=sync    the same, synchronously: any setting as key=value
+  rlvla3 train runs/demo                                   continue from the newest checkpoint
+  rlvla3 eval runs/demo evaluation.episodes=192            success of the newest checkpoint
+  rlvla3 check recipes/quickstart.yaml                     what a recipe comes to, with every default
+"""
+REFUSED, INTERRUPTED = 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit status: 0, 2 for what cannot be run as asked, 130 after Ctrl-C."""
+    arguments = _parse(argv)
+    try:
+        _run(arguments)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:
+        if not _speaks_for_itself(error):
+            raise
+        print(f"rlvla3: {error}", file=sys.stderr)
+        return REFUSED
+    return 0
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from rlvla3 import commands
+
+    match arguments.command, getattr(arguments, "benchmark", None):
+        case "clone", _:
+            commands.clone(arguments.start, arguments.overrides, arguments.run_dir, arguments.json)
+        case "train", _:
+            commands.train(arguments.start, arguments.overrides, arguments.run_dir, arguments.json)
+        case "eval", _:
+            commands.evaluate(arguments.start, arguments.overrides, arguments.run_dir, arguments.json)
+        case "check", _:
+            commands.check(arguments.start, arguments.overrides)
+        case "bench", "interaction":
+            commands.bench_interaction(arguments.json, arguments.env, arguments.num_envs, arguments.seconds)
+        case "bench", "ladder":
+            commands.bench_ladder(arguments.json)
+
+
+def _speaks_for_itself(error: Exception) -> bool:
+    """Whether the message is all a user needs: errors of our own classes name what is wrong and the way out, any other is a defect and keeps its traceback."""
+    return type(error).__module__.startswith("rlvla3.")
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    # argparse leaves settings that stand after an option (`train RECIPE --json seed=1`) among the unknown.
+    arguments, unknown = parser.parse_known_args(argv)
+    settings = [word for word in unknown if "=" in word and not word.startswith("-")] if hasattr(arguments, "overrides") else []
+    if len(settings) < len(unknown):
+        parser.error(f"unknown: {' '.join(word for word in unknown if word not in settings)}")
+    if settings:
+        arguments.overrides += settings
+    return arguments
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rlvla3",
+        description="Asynchronous reinforcement learning for vision-language-action robot policies.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"rlvla3 {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    clone = commands.add_parser("clone", help="make a policy from the simulator's scripted experts")
+    _add_start(clone, "RECIPE", "a YAML file with a clone: section")
+    _add_output(clone, "runs/NAME-DATE-TIME")
+
+    train = commands.add_parser("train", help="improve a policy by reinforcement learning (after cloning, where the recipe says so)")
+    _add_start(train, "RECIPE|CHECKPOINT", "a YAML file; or a run directory, or one of its checkpoints, to continue")
+    _add_output(train, "runs/NAME-DATE-TIME")
+
+    evaluate = commands.add_parser("eval", help="measure a policy: success per task with its 95 %% interval, without exploration noise")
+    _add_start(evaluate, "CHECKPOINT|RECIPE", "a run directory (its newest checkpoint), a checkpoint, or a YAML file with policy.checkpoint")
+    _add_output(evaluate, "RUN_DIR/evaluations/DATE-TIME")
+
+    check = commands.add_parser("check", help="say whether a recipe can be run, and print it with every default")
+    _add_start(check, "RECIPE", "a YAML file, or a run directory")
+
+    benchmarks = commands.add_parser("bench", help="measure the engine itself").add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
+    interaction = benchmarks.add_parser("interaction", help="the share of the ideal step rate that a whole training run reaches")
+    interaction.add_argument("--env", metavar="MODULE:CLASS", help="any Gymnasium environment class (default: frames at irregular intervals)")
+    interaction.add_argument("--num-envs", type=int, default=16, metavar="N", help="environments (default: 16)")
+    interaction.add_argument("--seconds", type=float, default=30.0, metavar="S", help="how long to measure (default: 30)")
+    ladder = benchmarks.add_parser("ladder", help="the four modes, from synchronous to fully asynchronous, on the same work")
+    for benchmark in (interaction, ladder):
+        benchmark.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the figures go")
+    return parser
+
+
+def _add_start(command: argparse.ArgumentParser, metavar: str, described: str) -> None:
+    command.add_argument("start", type=Path, metavar=metavar, help=described)
+    command.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="settings that win over the recipe's, for example training.updates=10")
+
+
+def _add_output(command: argparse.ArgumentParser, default: str) -> None:
+    command.add_argument("--run-dir", type=Path, metavar="DIR", help=f"where the run is kept (default: {default})")
+    command.add_argument("--json", action="store_true", help="JSON lines on stdout instead of a table or plain lines; the last is the summary")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

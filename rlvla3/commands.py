@@ -1,0 +1,111 @@
+"""What the commands do: find where to start, refuse what cannot be run, and hand a recipe and a run directory to the session.
+
+Nothing here imports torch before a recipe is known to be good: a mistake is answered at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import yaml
+
+from rlvla3.config import Recipe, RecipeError, load_recipe
+from rlvla3.observability.run_directory import RunDirectory, RunDirectoryError, default_path, find_run, version_of
+from rlvla3.observability.watching import watched
+from rlvla3.preflight import preflight
+
+
+def clone(start: Path, overrides: Sequence[str], run_dir: Path | None, as_json: bool) -> None:
+    """Make a policy by behaviour cloning, in a new run directory."""
+    recipe = load_recipe(start, overrides)
+    if recipe.clone is None:
+        raise RecipeError(f"{start} says nothing of cloning: give it a clone: section, or a setting such as clone.demonstrations=10")
+    preflight(recipe)
+    run = RunDirectory.create(run_dir or default_path(start, datetime.now()), recipe)
+    with run.claimed(), watched(run, recipe, f"clone {start.stem}", as_json=as_json) as watchers:
+        from rlvla3.runtimes import session
+
+        session.clone(recipe, run, watchers)
+
+
+def train(start: Path, overrides: Sequence[str], run_dir: Path | None, as_json: bool) -> None:
+    """Train in a new run directory, or continue a run from a checkpoint: in its own directory, or from there on in another."""
+    found = find_run(start)
+    if found is None:
+        recipe, resume = load_recipe(start, overrides), None
+    else:
+        run, resume = found
+        recipe = load_recipe(run.config, overrides)
+        if run_dir is None:
+            _refuse_to_continue(run, resume, recipe)
+    preflight(recipe)
+    if found is None or run_dir is not None:
+        run = RunDirectory.create(run_dir or default_path(start, datetime.now()), recipe)
+    with run.claimed():
+        version = version_of(resume) if resume else None
+        if found is not None and run_dir is None:
+            run.rewind(-1 if version is None else version)
+            run.write_recipe(recipe)
+        with watched(run, recipe, f"{run.path.name}, {recipe.engine.mode}", version, as_json) as watchers:
+            from rlvla3.runtimes import session
+
+            session.train(recipe, run, watchers, resume)
+
+
+def evaluate(start: Path, overrides: Sequence[str], run_dir: Path | None, as_json: bool) -> None:
+    """Measure a policy, in a run directory of its own: that of the policy's run may be at work."""
+    found = find_run(start)
+    if found is None:
+        recipe, place = load_recipe(start, overrides), default_path(start, datetime.now())
+        if recipe.policy.checkpoint is None:
+            raise RecipeError(f"{start} names no policy to evaluate: give policy.checkpoint=FOLDER, or a run directory instead of the recipe")
+    else:
+        run, checkpoint = found
+        if checkpoint is None:
+            raise RunDirectoryError(f"{run.path} holds no checkpoint yet: there is nothing to evaluate")
+        recipe = load_recipe(run.config, overrides)
+        recipe = recipe.model_copy(update={"policy": recipe.policy.model_copy(update={"checkpoint": checkpoint / "policy"})})
+        place = run.path / "evaluations" / f"{datetime.now():%Y%m%d-%H%M%S}"
+    preflight(recipe)
+    run = RunDirectory.create(run_dir or place, recipe)
+    with run.claimed(), watched(run, recipe, f"eval {start}", as_json=as_json) as watchers:
+        from rlvla3.runtimes import session
+
+        session.evaluate(recipe, run, watchers)
+
+
+def check(start: Path, overrides: Sequence[str]) -> None:
+    """Print a recipe as it would be run. Raises RecipeError where it cannot be."""
+    found = find_run(start)
+    recipe = load_recipe(found[0].config if found else start, overrides)
+    preflight(recipe)
+    yaml.safe_dump(recipe.model_dump(mode="json"), sys.stdout, sort_keys=False)
+
+
+def bench_interaction(figures: Path, environment: str | None, num_envs: int, seconds: float) -> None:
+    """Measure the share of the ideal step rate that training reaches; the figures go into a JSON file."""
+    from rlvla3.benchmarks.interaction import main
+
+    main(figures, environment, num_envs, seconds)
+
+
+def bench_ladder(figures: Path) -> None:
+    """Measure the four modes on the same work; the figures go into a JSON file."""
+    from rlvla3.benchmarks.ladder import main
+
+    main(figures)
+
+
+def _refuse_to_continue(run: RunDirectory, checkpoint: Path | None, recipe: Recipe) -> None:
+    """A run is continued in its own directory from its newest checkpoint alone, and only while there is something left to do."""
+    if checkpoint != run.latest():
+        raise RunDirectoryError(
+            f"{run.path} has been trained past {checkpoint}: continue from its newest checkpoint with `rlvla3 train {run.path}`, "
+            f"or from this one in another folder, with --run-dir"
+        )
+    done = version_of(checkpoint) if checkpoint else 0
+    if run.ended() == "finished" and done >= recipe.training.updates:
+        raise RunDirectoryError(f"{run.path} is finished, after {done} updates: ask for more with training.updates={2 * done or 20}")

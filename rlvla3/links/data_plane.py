@@ -1,0 +1,139 @@
+"""The data plane of one host: observations and decisions in shared memory, a ring to wake whoever waits.
+
+    simulator  writes observation, asks  --ring-->  generator  gathers, infers, scatters  --ring-->  simulator
+
+Invariants:
+- `running` says, for each generator, how many episodes can ask it for a decision. The ledger's host writes it before it hands the tickets out and after it took trajectories in,
+  so a generator that sees a request sees every episode that began with it;
+- a ticket is handed out again only after its generator has forgotten the lost simulator's request, so an answer never reaches the wrong episode.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlvla3.links.doorbell import Doorbell
+from rlvla3.links.rollouts import Episode, Rollouts, RolloutSpec
+from rlvla3.links.shared_memory import SharedArrays
+from rlvla3.observability.meter import Meter
+from rlvla3.scheduling.batcher import DynamicBatcher
+from rlvla3.types import Field, Observation, Purpose, Ticket
+
+RECOUNT = 2**32 - 1
+"""Rung at a generator when `running` has changed and a batch may be due for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Requests to be answered by one inference. tickets, rows: int64 [B]. explore: bool [B]. slots: who asked."""
+
+    tickets: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    explore: NDArray[np.bool_]
+    slots: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.tickets)
+
+
+class DataPlane:
+    """What simulators, generators, trainer and ledger of one host share. Slots are numbered through all shards: slot = shard * slots a shard + slot in it."""
+
+    def __init__(self, spec: RolloutSpec, shards: int, slots: int, generators: int) -> None:
+        self.rollouts = Rollouts(spec)
+        self.shards, self.slots = shards, slots
+        n = shards * slots
+        self.asked = SharedArrays(
+            {"ticket": Field((n,), np.int64), "row": Field((n,), np.int64), "explore": Field((n,), np.bool_), "at": Field((n,), np.float64)},
+        )
+        self.counts = SharedArrays({"running": Field((generators,), np.int64)})
+        self.requests = [Doorbell() for _ in range(generators)]
+        self.answers = [Doorbell() for _ in range(shards)]
+
+    def generator_of(self, shard: int) -> int:
+        return shard % len(self.requests)
+
+    def slots_of(self, shard: int) -> range:
+        return range(shard * self.slots, (shard + 1) * self.slots)
+
+    def set_running(self, counts: Iterable[int]) -> None:
+        """Say how many episodes each generator serves, and wake those that now serve fewer."""
+        running = self.counts["running"]
+        for generator, count in enumerate(counts):
+            fewer = count < running[generator]
+            running[generator] = count
+            if fewer:
+                self.requests[generator].ring(RECOUNT)
+
+
+class ShardPort:
+    """A simulator process's side of the data plane."""
+
+    def __init__(self, plane: DataPlane, shard: int, meter: Meter) -> None:
+        self._plane, self._meter = plane, meter
+        self._first = plane.slots_of(shard).start
+        self._requests, self._answers = plane.requests[plane.generator_of(shard)], plane.answers[shard]
+        self._answers.collect()  # answers to a lost predecessor
+
+    def begin(self, ticket: Ticket, observation: Observation) -> Episode:
+        return self._plane.rollouts.begin(ticket, observation)
+
+    async def decide(self, episodes: Mapping[int, Episode]) -> dict[int, NDArray[np.float32] | None]:
+        """The chunk [C, A] decided for each episode's present observation, by slot. None for a demonstration: there the simulator's own expert acts."""
+        asking = {slot: episode for slot, episode in episodes.items() if episode.ticket.purpose is not Purpose.DEMONSTRATE}
+        asked = self._plane.asked
+        for slot, episode in asking.items():
+            number = self._first + slot
+            asked["ticket"][number], asked["row"][number] = episode.ticket.index, episode.row
+            asked["explore"][number], asked["at"][number] = episode.ticket.purpose is Purpose.TRAIN, time.monotonic()
+            self._requests.ring(number)
+        answered = 0
+        with self._meter("decision"):
+            while answered < len(asking):
+                await self._answers.wait()
+                answered += len(self._answers.collect())
+        return {slot: episode.actions if slot in asking else None for slot, episode in episodes.items()}
+
+
+class GeneratorPort:
+    """A generator's side of the data plane: requests come in batches, by B_max and T_max."""
+
+    def __init__(self, plane: DataPlane, generator: int, max_batch: int, max_wait: float, meter: Meter) -> None:
+        self._plane, self._generator, self._meter = plane, generator, meter
+        self._bell = plane.requests[generator]
+        self._batcher: DynamicBatcher[int] = DynamicBatcher(max_batch, max_wait)
+
+    async def batch(self) -> Batch:
+        """The next batch, as soon as it is due."""
+        with self._meter("requests"):
+            while not (slots := self._due()):
+                deadline = self._batcher.deadline()
+                await self._bell.wait(deadline if deadline < float("inf") else None)
+        asked = self._plane.asked
+        order = np.array(slots)[np.argsort(asked["ticket"][slots])]  # ticket order: the same batch is the same computation, whoever asked first
+        return Batch(asked["ticket"][order], asked["row"][order], asked["explore"][order], tuple(int(slot) for slot in order))
+
+    def answer(self, batch: Batch) -> None:
+        """The decisions of `batch` are in the data plane: wake those who asked."""
+        for slot in batch.slots:
+            self._plane.answers[slot // self._plane.slots].ring(slot)
+
+    def forget(self, shard: int) -> None:
+        """Drop what a lost shard asked."""
+        self._collect()
+        gone = set(self._plane.slots_of(shard))
+        self._batcher.forget(lambda slot: slot in gone)
+
+    def _due(self) -> list[int]:
+        self._collect()
+        return self._batcher.take(time.monotonic(), int(self._plane.counts["running"][self._generator]))
+
+    def _collect(self) -> None:
+        for slot in self._bell.collect():
+            if slot != RECOUNT:
+                self._batcher.add(slot, float(self._plane.asked["at"][slot]))

@@ -1,0 +1,86 @@
+"""A pipe that wakes a coroutine: the only thing that is ever waited for between processes of one host, beside the control channel.
+
+What there is to know stands in shared memory; a ring says only that it is there, and in which slot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import struct
+from multiprocessing.reduction import DupFd
+from typing import Any
+
+_NUMBER = struct.Struct("=I")
+_READ_AT_ONCE = 4096 * _NUMBER.size
+
+
+class Doorbell:
+    """Many processes may ring with a number; one coroutine of one process hears. Rings are never lost and never torn (a number is far below PIPE_BUF)."""
+
+    def __init__(self, fds: tuple[int, int] | None = None) -> None:
+        self._read, self._write = fds or os.pipe()
+        os.set_blocking(self._read, False)
+        self._heard: list[int] = []
+        self._waiter: asyncio.Future[None] | None = None
+        self._listening: asyncio.AbstractEventLoop | None = None
+
+    def ring(self, number: int) -> None:
+        os.write(self._write, _NUMBER.pack(number))
+
+    def collect(self) -> list[int]:
+        """The numbers rung since the last call, without waiting."""
+        self._drain()
+        heard, self._heard = self._heard, []
+        return heard
+
+    async def wait(self, deadline: float | None = None) -> None:
+        """Return once something has been rung that was not collected yet, or at `deadline` on the monotonic clock."""
+        self._drain()
+        if self._heard:
+            return
+        loop = asyncio.get_running_loop()
+        if self._listening is not loop:
+            loop.add_reader(self._read, self._on_readable)
+            self._listening = loop
+        self._waiter = loop.create_future()
+        timer = None if deadline is None else loop.call_at(deadline, self._wake)
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+            if timer is not None:
+                timer.cancel()
+
+    def wake(self) -> None:
+        """End a wait from inside the listening process."""
+        self._wake()
+
+    def _on_readable(self) -> None:
+        self._drain()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _drain(self) -> None:
+        try:
+            while rung := os.read(self._read, _READ_AT_ONCE):
+                self._heard += [number for (number,) in _NUMBER.iter_unpack(rung)]
+                if len(rung) < _READ_AT_ONCE:
+                    return
+        except BlockingIOError:
+            return
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _open_in_child, (DupFd(self._read), DupFd(self._write))
+
+    def __del__(self) -> None:
+        for fd in (getattr(self, "_read", None), getattr(self, "_write", None)):
+            if fd is not None:
+                os.close(fd)
+
+
+def _open_in_child(read: Any, write: Any) -> Doorbell:
+    return Doorbell((read.detach(), write.detach()))

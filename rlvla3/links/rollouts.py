@@ -1,0 +1,163 @@
+"""The data plane's memory: every running or untrained episode, in the place where it is both written and trained from.
+
+An observation is written once, by its simulator; the generator reads it there and writes its decision beside it; the learner gathers its micro-batches from
+the same rows. Nothing is sent, copied into a queue or serialised.
+
+Invariants:
+- ticket i lives in block i mod capacity. Admission (scheduling/ledger.py) hands ticket i out only when ticket i - capacity has been trained on, so a block is always free
+  when its ticket comes, and no allocator is needed: the staleness bound is the memory bound;
+- a row has one writer at a time: the simulator writes the observation and the outcome, the generator the decision between the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlvla3.links.shared_memory import SharedArrays
+from rlvla3.types import (
+    EPISODE_LAYOUT,
+    INSTRUCTION_BYTES,
+    Field,
+    Finished,
+    Layout,
+    Observation,
+    Outcome,
+    Purpose,
+    Spaces,
+    Ticket,
+    decision_layout,
+    observation_layout,
+    outcome_layout,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutSpec:
+    """The shape of the data plane. capacity: episodes. chunk: actions a decision. trace: what the policy keeps of a decision."""
+
+    spaces: Spaces
+    chunk: int
+    trace: Layout
+    capacity: int
+
+    @property
+    def rows(self) -> int:
+        """Decisions an episode at most, and one row more for the observation that a time limit cuts."""
+        return self.spaces.decisions(self.chunk) + 1
+
+    def arrays(self) -> dict[str, Field]:
+        per_row = observation_layout(self.spaces) | decision_layout(self.spaces.action.size, self.chunk, self.trace) | outcome_layout(self.chunk)
+        rows = {name: Field((self.capacity, self.rows, *field.shape), field.dtype) for name, field in per_row.items()}
+        return rows | {f"episode.{name}": Field((self.capacity, *field.shape), field.dtype) for name, field in EPISODE_LAYOUT.items()}
+
+
+class Rollouts:
+    """The episodes of the data plane, addressed by ticket index."""
+
+    def __init__(self, spec: RolloutSpec) -> None:
+        self.spec = spec
+        self._arrays = SharedArrays(spec.arrays())
+        self.observation_names = tuple(observation_layout(spec.spaces))
+        self.trace_names = tuple(f"trace.{name}" for name in spec.trace)
+
+    def begin(self, ticket: Ticket, observation: Observation) -> Episode:
+        """Start writing the episode of `ticket` into its block."""
+        return Episode(self, ticket, observation)
+
+    def gather(self, tickets: NDArray[np.int64], rows: NDArray[np.int64], names: Iterable[str]) -> dict[str, NDArray[Any]]:
+        """The named arrays at (ticket, row) pairs, copied out: {name: [n, ...]}."""
+        blocks = tickets % self.spec.capacity
+        return {name: self._arrays[name][blocks, rows] for name in names}
+
+    def scatter(self, tickets: NDArray[np.int64], rows: NDArray[np.int64], values: dict[str, NDArray[Any]]) -> None:
+        """Write {name: [n, ...]} at (ticket, row) pairs."""
+        blocks = tickets % self.spec.capacity
+        for name, value in values.items():
+            self._arrays[name][blocks, rows] = value
+
+    def episode(self, ticket: int, name: str) -> NDArray[Any]:
+        """One array of one episode, over its decisions: [decisions, ...]. A view: it changes when the block's next ticket comes."""
+        return self.rows(ticket, name)[: self.decisions(ticket)]
+
+    def rows(self, ticket: int, name: str) -> NDArray[Any]:
+        """One array of one block, over all its rows."""
+        view: NDArray[Any] = self._arrays[name][ticket % self.spec.capacity]
+        return view
+
+    def about(self, ticket: int, name: str) -> Any:
+        """One entry of EPISODE_LAYOUT for one episode. Raises LookupError where the block holds another ticket by now."""
+        block = ticket % self.spec.capacity
+        held = int(self._arrays["episode.ticket"][block])
+        if held != ticket:
+            raise LookupError(f"ticket {ticket} is no longer in the data plane: its block holds ticket {held}")
+        return self._arrays[f"episode.{name}"][block]
+
+    def decisions(self, ticket: int) -> int:
+        return int(self.about(ticket, "decisions"))
+
+    def instruction(self, ticket: int) -> str:
+        return bytes(self.about(ticket, "instruction")).rstrip(b"\0").decode()
+
+
+class Episode:
+    """The writing side of one episode: observe, (the generator decides), record, and so on to the end."""
+
+    def __init__(self, rollouts: Rollouts, ticket: Ticket, observation: Observation) -> None:
+        self.ticket, self.row, self.steps, self.success, self.return_ = ticket, 0, 0, False, 0.0
+        self.done = self.truncated = False
+        block = ticket.index % rollouts.spec.capacity
+        self._rows = {name: array[block] for name, array in rollouts._arrays.items() if not name.startswith("episode.")}
+        self._about = {name: rollouts._arrays[f"episode.{name}"] for name in EPISODE_LAYOUT}
+        self._block = block
+        self._about["ticket"][block] = ticket.index
+        self._about["decisions"][block] = 0
+        self._about["instruction"][block] = np.frombuffer(_padded(observation.instruction), np.uint8)
+        self._observe(observation)
+
+    @property
+    def actions(self) -> NDArray[np.float32]:
+        """The chunk [C, A] decided for the present observation."""
+        chunk: NDArray[np.float32] = self._rows["actions"][self.row]
+        return chunk
+
+    def record(self, outcome: Outcome) -> None:
+        """Write what came of the present decision, and the observation of the next."""
+        rows, row, executed = self._rows, self.row, len(outcome.rewards)
+        rows["actions"][row] = outcome.actions
+        rows["rewards"][row, :executed] = outcome.rewards
+        rows["rewards"][row, executed:] = 0
+        rows["executed"][row] = executed
+        self.row += 1
+        self.steps += executed
+        self.return_ += float(outcome.rewards.sum())
+        self.success |= outcome.success
+        self.done, self.truncated = outcome.done, outcome.truncated
+        if outcome.observation is not None:
+            self._observe(outcome.observation)
+        if outcome.done:
+            for name, value in {"decisions": self.row, "steps": self.steps, "success": self.success, "terminated": outcome.terminated}.items():
+                self._about[name][self._block] = value
+
+    def finish(self) -> Finished:
+        """The news of an episode that is done."""
+        decided = self.ticket.purpose is not Purpose.DEMONSTRATE
+        versions = self._rows["version"][: self.row] if decided else np.array([-1])
+        return Finished(self.ticket, self.row, self.steps, self.success, self.return_, oldest=int(versions.min()), newest=int(versions.max()))
+
+    def _observe(self, observation: Observation) -> None:
+        for camera, image in observation.images.items():
+            self._rows[f"image.{camera}"][self.row] = image
+        self._rows["state"][self.row] = observation.state
+        self._rows["elapsed"][self.row] = observation.elapsed
+
+
+def _padded(instruction: str) -> bytes:
+    encoded = instruction.encode()
+    if len(encoded) > INSTRUCTION_BYTES:
+        raise ValueError(f"instruction of {len(encoded)} bytes, at most {INSTRUCTION_BYTES} are kept: shorten {instruction!r}")
+    return encoded.ljust(INSTRUCTION_BYTES, b"\0")

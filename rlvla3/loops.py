@@ -1,0 +1,141 @@
+"""The three loops of asynchronous RL, written once (DESIGN: simulate, generate, train).
+
+They know nothing of processes, pipes, devices or the clock: what they call is handed to them, by the local, the Ray or the virtual runtime. None of them polls, and none of them ends by
+itself: a runtime cancels a loop that waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from rlvla3.types import Finished, MicroBatch, Observation, Outcome, Purpose, Ticket, Version
+
+Chunk = Any
+"""float32 [C, A], or None where the simulator's own expert is to act."""
+
+
+class EpisodeWriter(Protocol):
+    """An episode being written into the data plane."""
+
+    ticket: Ticket
+    done: bool
+    truncated: bool
+
+    def record(self, outcome: Outcome) -> None: ...
+
+    def finish(self) -> Finished: ...
+
+
+class ShardLedger(Protocol):
+    async def exchange(self, finished: Sequence[Finished], running: int) -> Sequence[Ticket]: ...
+
+
+class ShardPlane(Protocol):
+    def begin(self, ticket: Ticket, observation: Observation) -> EpisodeWriter: ...
+
+    async def decide(self, episodes: Mapping[int, Any]) -> Mapping[int, Chunk]: ...
+
+
+class AsyncSimulator(Protocol):
+    slots: int
+
+    async def reset(self, slot: int, ticket: Ticket) -> Observation: ...
+
+    async def step(self, chunks: Mapping[int, Chunk]) -> Mapping[int, Outcome]: ...
+
+
+async def simulate(simulator: AsyncSimulator, ledger: ShardLedger, plane: ShardPlane, bootstrap: bool) -> None:
+    """Run tickets on every slot of one shard, each slot on its own ticket.
+
+    Waits for: a ticket, when no slot has one (unblocked by the ledger: a new version, a rerun); decisions (unblocked by the generator).
+    bootstrap: ask for the value of the last observation of a training episode that a time limit cut.
+    """
+    episodes: dict[int, EpisodeWriter] = {}
+    finished: list[Finished] = []
+    while True:
+        tickets = await ledger.exchange(finished, running=len(episodes))
+        for slot, ticket in zip(_free(simulator.slots, episodes), tickets, strict=False):
+            episodes[slot] = plane.begin(ticket, await simulator.reset(slot, ticket))
+
+        chunks = await plane.decide(episodes)
+        for slot, outcome in (await simulator.step(chunks)).items():
+            episodes[slot].record(outcome)
+
+        ended = {slot: episode for slot, episode in episodes.items() if episode.done}
+        if bootstrap:
+            await plane.decide({slot: episode for slot, episode in ended.items() if episode.truncated and episode.ticket.purpose is Purpose.TRAIN})
+        finished = [episodes.pop(slot).finish() for slot in ended]
+
+
+def _free(slots: int, taken: Iterable[int]) -> list[int]:
+    return sorted(set(range(slots)) - set(taken))
+
+
+class Requests(Protocol):
+    async def batch(self) -> Any: ...
+
+    def answer(self, batch: Any) -> None: ...
+
+
+class Weights(Protocol):
+    @property
+    def newest(self) -> Version: ...
+
+
+class PolicyEngine(Protocol):
+    version: Version
+
+    async def load_weights(self) -> None: ...
+
+    async def infer(self, batch: Any) -> None: ...
+
+
+async def generate(requests: Requests, weights: Weights, engine: PolicyEngine) -> None:
+    """Decide for whoever asks, in batches, always with the newest weights.
+
+    Waits for: a batch, due by B_max, by T_max, or because every running episode waits (unblocked by simulators and by time).
+    """
+    while True:
+        batch = await requests.batch()
+        if weights.newest > engine.version:
+            await engine.load_weights()
+        await engine.infer(batch)
+        requests.answer(batch)
+
+
+class Trajectories(Protocol):
+    def of(self, update: int) -> AsyncIterator[MicroBatch]: ...
+
+
+class AsyncLearner(Protocol):
+    @property
+    def enough(self) -> bool: ...
+
+    def begin_update(self, update: int) -> None: ...
+
+    async def accumulate(self, micro_batch: MicroBatch) -> None: ...
+
+    async def step(self) -> None: ...
+
+    async def finish_update(self) -> Mapping[str, float]: ...
+
+
+class TrainerLedger(Protocol):
+    async def publish(self, version: Version, metrics: Mapping[str, float]) -> None: ...
+
+
+async def train(updates: Iterable[int], trajectories: Trajectories, learner: AsyncLearner, ledger: TrainerLedger) -> None:
+    """Make one update after another, each from exactly the trajectories of its own tickets.
+
+    Waits for: the next micro-batch of the present update, and for nothing else (unblocked by trajectories that are handed in).
+    """
+    for update in updates:
+        learner.begin_update(update)
+        async for micro_batch in trajectories.of(update):
+            await learner.accumulate(micro_batch)
+            if micro_batch.closes_step:
+                await learner.step()
+            if micro_batch.closes_epoch and learner.enough:
+                break
+        await ledger.publish(update + 1, await learner.finish_update())

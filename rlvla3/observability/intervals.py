@@ -1,0 +1,53 @@
+"""How sure one can be of a success rate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from math import sqrt
+from statistics import NormalDist, fmean
+
+from rlvla3.observability.events import SuccessRate
+from rlvla3.types import Finished
+
+Z95 = NormalDist().inv_cdf(0.975)
+
+
+def wilson(successes: int, episodes: int) -> tuple[float, float]:
+    """The 95 % Wilson score interval of a rate, as shares in [0, 1]; (0, 1) where there is no episode.
+
+    Unlike the textbook interval it stays within [0, 1] and is honest at 0 of n and n of n, where policies begin and end.
+    Raises ValueError unless 0 <= successes <= episodes.
+    """
+    if not 0 <= successes <= episodes:
+        raise ValueError(f"{successes} successes of {episodes} episodes: give 0 <= successes <= episodes")
+    if episodes == 0:
+        return 0.0, 1.0
+    rate, spread = successes / episodes, Z95**2 / episodes
+    centre = (rate + spread / 2) / (1 + spread)
+    reach = sqrt(rate * (1 - rate) * spread + spread**2 / 4) / (1 + spread)
+    return max(0.0, centre - reach), min(1.0, centre + reach)
+
+
+def success_rate(finished: Sequence[Finished]) -> SuccessRate:
+    """Successes among `finished` with their interval, and the same for each task, in the order of their names."""
+    by_task = groupby(sorted(finished, key=_task), key=_task)
+    return _rate(finished, {task: _rate(list(episodes), {}) for task, episodes in by_task})
+
+
+def _task(finished: Finished) -> str:
+    return finished.ticket.task
+
+
+def _rate(finished: Sequence[Finished], per_task: dict[str, SuccessRate]) -> SuccessRate:
+    successes = sum(episode.success for episode in finished)
+    low, high = wilson(successes, len(finished))
+    return SuccessRate(
+        successes=successes,
+        episodes=len(finished),
+        low=low,
+        high=high,
+        per_task=per_task,
+        mean_return=fmean(episode.return_ for episode in finished) if finished else 0.0,
+        mean_steps=fmean(episode.steps for episode in finished) if finished else 0.0,
+    )

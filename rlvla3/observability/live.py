@@ -1,0 +1,130 @@
+"""The live table of a run in a terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from rlvla3.observability.events import Event, SuccessRate, WorkerTime
+from rlvla3.observability.progress import UNITS, Progress
+from rlvla3.observability.records import rate
+from rlvla3.observability.summary import RECENT_UPDATES
+from rlvla3.observability.wording import clock as clock_time
+from rlvla3.observability.wording import duration, percent, quantity, result
+from rlvla3.observability.workers import largest, shown
+
+BARS = "▁▂▃▄▅▆▇█"
+BAR_WIDTH = 10
+
+
+class LiveProgress:
+    """The watcher that draws the table, four times a second until `close`, which gives the terminal back as it was.
+
+    title: what runs, for example "quickstart, full_async"; place: where it is kept.
+    """
+
+    def __init__(self, console: Console, title: str, place: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._progress, self._title, self._place = Progress(clock), title, place
+        self._live = Live(console=console, get_renderable=self.table, refresh_per_second=4)
+        self._live.start()
+
+    def on(self, event: Event) -> None:
+        self._progress.on(event)
+
+    def close(self) -> None:
+        self._live.stop()
+
+    def table(self) -> RenderableType:
+        """What the terminal shows now."""
+        parts: list[RenderableType] = [self._head()]
+        if self._progress.latest is not None:
+            parts += ["", _workers(self._progress.latest.workers)]
+        parts += [Text(f"· {notice}", style="yellow") for notice in self._progress.notices]
+        title = Text.assemble("rlvla3 ", (self._title, "bold"), f" {clock_time(self._progress.elapsed())}")
+        return Panel(Group(*parts), title=title, subtitle=Text(self._place, "dim"))
+
+    def _head(self) -> Table:
+        progress, grid = self._progress, Table.grid(padding=(0, 2))
+        grid.add_column(style="dim", no_wrap=True)
+        grid.add_column()
+        grid.add_row(progress.phase, _phase(progress))
+        for when, found in progress.evaluations.items():
+            grid.add_row(when, _evaluation(found))
+        if progress.rollouts:
+            grid.add_row("rollouts", _rollouts(progress))
+        if progress.latest is not None:
+            update = progress.latest
+            grid.add_row("throughput", f"{quantity(update.throughput)} steps/s, {quantity(update.environment_steps)} environment steps")
+            episodes = max(sum(update.staleness.values()), 1)
+            lags = ", ".join(f"{lag}: {percent(count / episodes)}" for lag, count in sorted(update.staleness.items()))
+            rerun = f", [yellow]{update.tickets.rerun} rerun[/]" if update.tickets.rerun else ""
+            grid.add_row("staleness", f"{lags} of episodes; tickets {update.tickets.issued} issued, {update.tickets.trained} trained{rerun}")
+        return grid
+
+
+def _phase(progress: Progress) -> Table:
+    """How far the phase is: "12/20 updates ━━━━━╺━━━ 2 min 05 s left"."""
+    cells: list[RenderableType] = []
+    unit = UNITS.get(progress.phase, "")
+    if progress.total:
+        cells += [f"{progress.done}/{progress.total} {unit}", ProgressBar(progress.total, progress.done, width=2 * BAR_WIDTH)]
+    if progress.phase == "evaluate" and progress.episodes:
+        cells.append(f"{progress.successes} succeeded")
+    if progress.loss is not None:
+        cells.append(f"loss {progress.loss:.4f}")
+    if progress.phase == "train":
+        cells.append(f"{progress.episodes} episodes")
+    left = progress.seconds_left()
+    if left is not None:
+        cells.append(f"[bold]{duration(left)} left[/]")
+    row = Table.grid(padding=(0, 2))
+    row.add_row(*cells)
+    return row
+
+
+def _evaluation(found: SuccessRate) -> str:
+    return f"[bold]{result(rate(found))}[/] of {found.episodes} episodes"
+
+
+def _rollouts(progress: Progress) -> str:
+    """The latest update and the moving average, with the run so far as a line of small bars."""
+    latest = progress.rollouts[-1]
+    if progress.by_return():
+        history = [rollouts.mean_return for rollouts in progress.rollouts]
+        now, recent = f"mean return {latest.mean_return:.1f}", f"{progress.recent_return():.1f}"
+    else:
+        history = [rollouts.successes / max(rollouts.episodes, 1) for rollouts in progress.rollouts]
+        now, recent = f"success {percent(history[-1])}", percent(progress.recent_success())
+    return f"[bold]{now}[/], last {RECENT_UPDATES} updates [bold]{recent}[/]  [green]{_sparkline(history[-24:])}[/]"
+
+
+def _sparkline(history: list[float]) -> str:
+    low, high = min(0.0, *history), max(1.0, *history)
+    return "".join(BARS[round((value - low) / (high - low) * (len(BARS) - 1))] for value in history)
+
+
+def _workers(workers: Sequence[WorkerTime]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for worker in shown(workers):
+        busy = sum(worker.busy.values())
+        filled = round(busy * BAR_WIDTH)
+        bar = Text.assemble(("█" * filled, "green"), ("░" * (BAR_WIDTH - filled), "dim"), f" {percent(busy):>5} busy")
+        table.add_row(worker.name, bar, _why(worker))
+    return table
+
+
+def _why(worker: WorkerTime) -> str:
+    stage, cause = largest(worker.busy), largest(worker.idle)
+    said = [f"{stage[0]} {percent(stage[1])}"] if stage else []
+    said += [f"[dim]waits for {cause[0]} {percent(cause[1])}[/]"] if cause else []
+    return ", ".join(said)

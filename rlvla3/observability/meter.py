@@ -1,0 +1,86 @@
+"""Where every second of every worker goes (law 7).
+
+A worker is always in exactly one stage: busy with something named, or waiting for something named. Entering a stage closes the one before it, so the shares of a worker
+sum to 1 by construction. The times stand in shared memory: watching costs the workers nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlvla3.links.shared_memory import SharedArrays
+from rlvla3.observability.events import WorkerTime
+from rlvla3.types import Field
+
+BUSY = ("start", "reset", "simulate", "infer", "load_weights", "train", "fit_critic", "publish", "clone", "checkpoint", "overhead")
+IDLE = ("ticket", "decision", "requests", "trajectories", "command")
+"""What a worker can wait for: a shard for a ticket (admission) or a decision; a generator for requests; a trainer for trajectories or for a command."""
+STAGES = BUSY + IDLE
+_NUMBER = {stage: number for number, stage in enumerate(STAGES)}
+
+
+class MeterBoard:
+    """The times of all workers, readable by any process while they are being written."""
+
+    def __init__(self, workers: Sequence[str]) -> None:
+        self.workers = tuple(workers)
+        n = len(self.workers)
+        self._arrays = SharedArrays(
+            {"seconds": Field((n, len(STAGES)), np.float64), "stage": Field((n,), np.int64), "since": Field((n,), np.float64)},
+        )
+        self._arrays["since"][:] = time.monotonic()
+
+    def meter(self, worker: str) -> Meter:
+        row = self.workers.index(worker)
+        return Meter(self._arrays["seconds"][row], self._arrays["stage"][row : row + 1], self._arrays["since"][row : row + 1])
+
+    def read(self) -> NDArray[np.float64]:
+        """Seconds [workers, stages] up to now, the stage each worker is in at present included."""
+        seconds = self._arrays["seconds"].copy()
+        seconds[np.arange(len(self.workers)), self._arrays["stage"]] += np.maximum(time.monotonic() - self._arrays["since"], 0)
+        return seconds
+
+    def stage(self, worker: str) -> tuple[str, float]:
+        """The stage a worker is in, and for how many seconds."""
+        row = self.workers.index(worker)
+        return STAGES[int(self._arrays["stage"][row])], time.monotonic() - float(self._arrays["since"][row])
+
+    def shares(self, since: NDArray[np.float64]) -> list[WorkerTime]:
+        """Each worker's shares of the time since an earlier `read()`."""
+        spent = np.maximum(self.read() - since, 0)
+        shares = spent / np.maximum(spent.sum(axis=1, keepdims=True), 1e-9)
+        return [
+            WorkerTime(worker, *({stage: float(row[_NUMBER[stage]]) for stage in stages if row[_NUMBER[stage]] > 0} for stages in (BUSY, IDLE)))
+            for worker, row in zip(self.workers, shares, strict=True)
+        ]
+
+
+class Meter:
+    """One worker's own clock card.
+
+    with meter("infer"):
+        ...
+    """
+
+    def __init__(self, seconds: NDArray[np.float64], stage: NDArray[np.int64], since: NDArray[np.float64]) -> None:
+        self._seconds, self._stage, self._since = seconds, stage, since
+
+    def enter(self, stage: str) -> None:
+        """Be in `stage` from now on."""
+        now = time.monotonic()
+        self._seconds[self._stage[0]] += now - self._since[0]
+        self._stage[0], self._since[0] = _NUMBER[stage], now
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        before = STAGES[int(self._stage[0])]
+        self.enter(stage)
+        try:
+            yield
+        finally:
+            self.enter(before)

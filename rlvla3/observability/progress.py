@@ -1,0 +1,154 @@
+"""How a run is getting on: what the live table (live.py) and the plain lines both show."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import TextIO
+
+from rlvla3.observability.events import CloneStep, EpisodeFinished, EvaluationFinished, Event, Notice, PhaseStarted, SuccessRate, UpdateFinished
+from rlvla3.observability.intervals import success_rate
+from rlvla3.observability.records import rate
+from rlvla3.observability.summary import RECENT_UPDATES
+from rlvla3.observability.wording import clock as clock_time
+from rlvla3.observability.wording import duration, judged_by_return, percent, quantity, result
+from rlvla3.observability.workers import by_kind, mean_of
+
+
+@dataclass
+class Progress:
+    """Where a run is. `on` takes in an event; everything else is asked of it. Times are seconds of the clock it is given."""
+
+    clock: Callable[[], float] = time.monotonic
+    phase: str = "start"
+    done: int = 0
+    total: int = 0
+    loss: float | None = None
+    successes: int = 0
+    episodes: int = 0
+    latest: UpdateFinished | None = None
+    rollouts: list[SuccessRate] = field(default_factory=list)
+    evaluations: dict[str, SuccessRate] = field(default_factory=dict)
+    notices: deque[str] = field(default_factory=lambda: deque(maxlen=3))
+
+    def __post_init__(self) -> None:
+        self.began = self._phase_began = self.clock()
+        self._paces: deque[float] = deque(maxlen=5)
+        self._last_update = self.began
+
+    def on(self, event: Event) -> None:
+        match event:
+            case PhaseStarted():
+                self.phase, self.done, self.total, self.loss = event.phase, 0, event.total, None
+                self.successes = self.episodes = 0
+                self._phase_began = self._last_update = self.clock()
+            case EpisodeFinished(finished):
+                self.episodes += 1
+                self.successes += finished.success
+                self.done += self.phase in ("demonstrate", "evaluate")
+            case CloneStep():
+                self.done, self.total, self.loss = event.step, event.total, event.loss
+            case UpdateFinished():
+                self._take_update(event)
+            case EvaluationFinished():
+                self.evaluations[event.when] = event.success
+            case Notice():
+                self.notices.append(event.text)
+
+    def _take_update(self, event: UpdateFinished) -> None:
+        now = self.clock()
+        self._paces.append(now - self._last_update)
+        self._last_update = now
+        self.done, self.total, self.latest = event.update, event.updates, event
+        self.rollouts.append(success_rate(event.episodes))
+
+    def elapsed(self) -> float:
+        """Seconds since the run began."""
+        return self.clock() - self.began
+
+    def seconds_left(self) -> float | None:
+        """Seconds to the end of this phase at its present pace; None where that cannot be told yet."""
+        if self.total == 0 or self.done == 0:
+            return None
+        if self.phase == "train":
+            left = fmean(self._paces) * (self.total - self.done) - (self.clock() - self._last_update) if self._paces else 0.0
+        else:
+            left = (self.clock() - self._phase_began) / self.done * (self.total - self.done)
+        return max(left, 0.0)
+
+    def by_return(self) -> bool:
+        """Whether the mean return says how the policy does, since no rollout ever succeeded and rewards came nevertheless."""
+        return judged_by_return(sum(rollouts.successes for rollouts in self.rollouts), sum(abs(rollouts.mean_return) for rollouts in self.rollouts))
+
+    def recent_success(self) -> float:
+        """The share of successes over the last updates, in [0, 1]."""
+        recent = self.rollouts[-RECENT_UPDATES:]
+        return sum(rollouts.successes for rollouts in recent) / max(sum(rollouts.episodes for rollouts in recent), 1)
+
+    def recent_return(self) -> float:
+        """The mean return over the last updates."""
+        recent = [rollouts.mean_return for rollouts in self.rollouts[-RECENT_UPDATES:]]
+        return fmean(recent) if recent else 0.0
+
+
+class PlainProgress:
+    """Progress in plain lines, for pipes and log files: one for each phase, evaluation, update and notice, and a few on the way through the other phases."""
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream, self._progress = stream, Progress(clock)
+
+    def on(self, event: Event) -> None:
+        self._progress.on(event)
+        line = self._line(event)
+        if line:
+            print(f"[{clock_time(self._progress.elapsed()):>7}] {line}", file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """Nothing to do: every line is already out."""
+
+    def _line(self, event: Event) -> str | None:
+        match event:
+            case PhaseStarted():
+                return event.phase + (f": {event.total} {UNITS.get(event.phase, 'steps')}" if event.total else "")
+            case EpisodeFinished() | CloneStep():
+                return self._on_the_way()
+            case UpdateFinished():
+                return self._update(event)
+            case EvaluationFinished():
+                return f"evaluation ({event.when}): {result(rate(event.success))} of {event.success.episodes} episodes"
+            case Notice():
+                return event.text
+
+    def _on_the_way(self) -> str | None:
+        """A line at each quarter of a phase that has no updates."""
+        progress = self._progress
+        quarter = max(progress.total // 4, 1)
+        if progress.phase == "train" or not progress.total or progress.done % quarter or progress.done >= progress.total:
+            return None
+        said = f", loss {progress.loss:.4f}" if progress.loss is not None else ""
+        left = progress.seconds_left()
+        return f"{progress.phase} {progress.done}/{progress.total}{said}" + (f", {duration(left)} left" if left else "")
+
+    def _update(self, event: UpdateFinished) -> str:
+        progress, rollouts = self._progress, self._progress.rollouts[-1]
+        if progress.by_return():
+            did = f"return {rollouts.mean_return:.1f} (last {RECENT_UPDATES}: {progress.recent_return():.1f})"
+        else:
+            did = f"success {percent(rollouts.successes / max(rollouts.episodes, 1))} (last {RECENT_UPDATES}: {percent(progress.recent_success())})"
+        busy = " ".join(f"{kind} {percent(sum(mean_of(kind, workers).busy.values()))}" for kind, workers in by_kind(event.workers).items())
+        parts = [f"update {event.update}/{event.updates}", did, f"{quantity(event.throughput)} steps/s", f"staleness {staleness(event)}"]
+        parts += [f"busy: {busy}"] if busy else []
+        left = progress.seconds_left()
+        return ", ".join(parts + ([f"{duration(left)} left"] if left else []))
+
+
+UNITS = {"clone": "steps", "demonstrate": "episodes", "evaluate": "episodes", "train": "updates"}
+"""What the phases count."""
+
+
+def staleness(event: UpdateFinished) -> str:
+    """An update's episodes by staleness: "0: 60 1: 4"."""
+    return " ".join(f"{lag}: {episodes}" for lag, episodes in sorted(event.staleness.items()))

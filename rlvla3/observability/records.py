@@ -1,0 +1,70 @@
+"""Events as plain data: what stands in metrics.jsonl, what `--json` prints, and what a summary is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from math import isfinite
+from typing import Any
+
+from rlvla3.observability.events import CloneStep, EpisodeFinished, EvaluationFinished, Event, Notice, PhaseStarted, SuccessRate, UpdateFinished
+from rlvla3.observability.intervals import success_rate
+
+Record = dict[str, Any]
+
+
+def record_of(event: Event) -> Record | None:
+    """`event` as JSON-ready data; None for a single episode, whose news comes with its update or evaluation. Numbers that are not finite become null."""
+    match event:
+        case UpdateFinished():
+            return _update(event)
+        case EvaluationFinished():
+            return {"event": "evaluation", "when": event.when, "version": event.version, **rate(event.success)}
+        case CloneStep():
+            return {"event": "clone", "step": event.step, "total": event.total, "loss": _number(event.loss)}
+        case PhaseStarted():
+            return {"event": "phase", "phase": event.phase, "total": event.total}
+        case Notice():
+            return {"event": "notice", "text": event.text}
+        case EpisodeFinished():
+            return None
+
+
+def rate(success: SuccessRate) -> Record:
+    """A success rate as plain data; `per_task` only where there are several tasks."""
+    plain: Record = {
+        "successes": success.successes,
+        "episodes": success.episodes,
+        "low": success.low,
+        "high": success.high,
+        "mean_return": _number(success.mean_return),
+        "mean_steps": success.mean_steps,
+    }
+    if len(success.per_task) > 1:
+        plain["per_task"] = {task: rate(of_task) for task, of_task in success.per_task.items()}
+    return plain
+
+
+def _update(event: UpdateFinished) -> Record:
+    return {
+        "event": "update",
+        "update": event.update,
+        "updates": event.updates,
+        "rollouts": rate(success_rate(event.episodes)),
+        "learner": _numbers(event.learner),
+        "environment_steps": event.environment_steps,
+        "throughput": _number(event.throughput),
+        "staleness": {str(lag): episodes for lag, episodes in sorted(event.staleness.items())},
+        "tickets": asdict(event.tickets),
+        "workers": [{"name": worker.name, "busy": _numbers(worker.busy), "idle": _numbers(worker.idle)} for worker in event.workers],
+        "wall_seconds": event.wall_seconds,
+    }
+
+
+def _numbers(values: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: _number(value) for name, value in values.items()}
+
+
+def _number(value: float) -> float | None:
+    """`value` as a Python float, whatever scalar it was; None for what JSON has no word for."""
+    return float(value) if isfinite(value) else None

@@ -1,0 +1,121 @@
+"""What came of a run: summary.json.
+
+A summary is a fold over records, the lines of metrics.jsonl. So a continued run's summary begins with what went before it, and the
+summary of a run that was killed can be made again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Mapping
+from statistics import fmean
+from typing import Any
+
+from rlvla3 import __version__
+from rlvla3.config import Recipe
+from rlvla3.observability.events import Event
+from rlvla3.observability.intervals import wilson
+from rlvla3.observability.records import Record, record_of
+from rlvla3.observability.run_directory import RunDirectory
+
+RECENT_UPDATES = 3
+"""Rollout success is shown over this many updates: the rate of one update of 64 episodes has a standard error of 6 %."""
+
+
+class Summary:
+    """The watcher that keeps summary.json, complete after every update and evaluation.
+
+    `ended` says how the run ended: "running" until it is set to "finished", "interrupted" or "failed: ..." before `close`.
+    """
+
+    def __init__(self, run: RunDirectory, recipe: Recipe, clock: Callable[[], float] = time.monotonic) -> None:
+        self.ended = "running"
+        self._run, self._recipe, self._clock = run, recipe, clock
+        self._evaluations: dict[str, Record] = {}
+        self._latest: Record = {}
+        self._recent: deque[Record] = deque(maxlen=RECENT_UPDATES)
+        self._staleness: Counter[str] = Counter()
+        self._episodes = self._successes = 0
+        self._times: defaultdict[str, _WorkerTotal] = defaultdict(_WorkerTotal)
+        self._notices: list[str] = []
+        earlier = run.records()
+        for record in earlier:
+            self._add(record)
+        self._began = clock() - (earlier[-1]["seconds"] if earlier else 0.0)
+
+    def on(self, event: Event) -> None:
+        record = record_of(event)
+        if record is not None:
+            self._add(record)
+            if record["event"] in ("update", "evaluation"):
+                self._run.write_summary(self.content())
+
+    def close(self) -> None:
+        self._run.write_summary(self.content())
+
+    def content(self) -> dict[str, Any]:
+        """What summary.json says. Rates are shares in [0, 1], times seconds, throughput environment steps a second of training."""
+        latest = self._latest
+        return {
+            "success_before": self._evaluations.get("before"),
+            "success_after": self._evaluations.get("after"),
+            "success": self._evaluations.get("eval"),
+            "rollouts": self._rollouts(),
+            "environment_steps": latest.get("environment_steps", 0),
+            "throughput": latest.get("throughput", 0.0),
+            "updates": latest.get("update", 0),
+            "tickets": latest.get("tickets", {"issued": 0, "trained": 0, "rerun": 0}),
+            "staleness": {lag: self._staleness[lag] for lag in sorted(self._staleness, key=int)},
+            "workers": [{"name": name, **total.shares()} for name, total in self._times.items()],
+            "mode": self._recipe.engine.mode,
+            "seed": self._recipe.seed,
+            "training_seconds": latest.get("wall_seconds", 0.0),
+            "wall_seconds": self._clock() - self._began,
+            "ended": self.ended,
+            "notices": self._notices,
+            "version": __version__,
+        }
+
+    def _add(self, record: Record) -> None:
+        match record["event"]:
+            case "update":
+                self._add_update(record)
+            case "evaluation":
+                self._evaluations[record["when"]] = {key: value for key, value in record.items() if key not in ("event", "when", "seconds")}
+            case "notice":
+                self._notices.append(record["text"])
+
+    def _add_update(self, record: Record) -> None:
+        seconds = max(record["wall_seconds"] - self._latest.get("wall_seconds", 0.0), 0.0)
+        self._latest = record
+        self._recent.append(record["rollouts"])
+        self._episodes += record["rollouts"]["episodes"]
+        self._successes += record["rollouts"]["successes"]
+        self._staleness.update(record["staleness"])
+        for worker in record["workers"]:
+            self._times[worker["name"]].add(worker, seconds)
+
+    def _rollouts(self) -> Record:
+        """All episodes trained on, and those of the last few updates, under exploration noise."""
+        successes, episodes = (sum(rollouts[key] for rollouts in self._recent) for key in ("successes", "episodes"))
+        low, high = wilson(successes, episodes)
+        returns = [rollouts["mean_return"] for rollouts in self._recent if rollouts["mean_return"] is not None]
+        recent = {"successes": successes, "episodes": episodes, "low": low, "high": high, "mean_return": fmean(returns) if returns else 0.0}
+        return {"successes": self._successes, "episodes": self._episodes, "recent": recent}
+
+
+class _WorkerTotal:
+    """One worker's seconds over the updates, by stage and by cause."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, defaultdict[str, float]] = {"busy": defaultdict(float), "idle": defaultdict(float)}
+
+    def add(self, worker: Mapping[str, Any], seconds: float) -> None:
+        for kind, spent in self._seconds.items():
+            for name, share in worker[kind].items():
+                spent[name] += (share or 0.0) * seconds
+
+    def shares(self) -> dict[str, dict[str, float]]:
+        total = sum(sum(spent.values()) for spent in self._seconds.values())
+        return {kind: {name: seconds / total for name, seconds in spent.items()} if total else {} for kind, spent in self._seconds.items()}

@@ -1,0 +1,65 @@
+"""Episodes as videos: one frame a decision, framed green for success and red for failure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlvla3.observability.run_directory import complete
+
+SMALLEST = 256
+BORDER = 8
+MACRO_BLOCK = 16
+"""Encoders want sides in multiples of this."""
+
+SUCCESS, FAILURE = (46, 160, 67), (218, 54, 51)
+
+
+class VideoError(RuntimeError):
+    """A video that cannot be written: what is missing or wrong, and what to do about it."""
+
+
+def write_video(path: Path, frames: Sequence[NDArray[np.uint8]], success: bool, fps: int = 8) -> None:
+    """Write `frames`, uint8 [H, W, 3] of one size, to `path` (.mp4), enlarged without smoothing to at least 256 pixels a side and framed by the outcome.
+
+    Raises ValueError for frames of another kind, VideoError where there is no encoder.
+    """
+    _check(frames)
+    try:
+        import imageio_ffmpeg
+
+        imageio_ffmpeg.get_ffmpeg_exe()
+    except (ImportError, RuntimeError) as error:
+        raise VideoError(f"no video encoder: {error}. Install one with `pip install imageio-ffmpeg`, or set evaluation.videos=0") from error
+    drawn = [framed(frame, SUCCESS if success else FAILURE) for frame in frames]
+    height, width = drawn[0].shape[:2]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with complete(path) as beside, closing(imageio_ffmpeg.write_frames(str(beside), (width, height), fps=fps, macro_block_size=MACRO_BLOCK)) as encoder:
+        encoder.send(None)
+        for frame in drawn:
+            encoder.send(np.ascontiguousarray(frame))
+
+
+def framed(frame: NDArray[np.uint8], colour: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """`frame` [H, W, 3] in whole multiples of its size until no side is under 256 pixels, within a border that ends at sides the encoder likes."""
+    factor = -(-SMALLEST // min(frame.shape[:2]))
+    large = frame.repeat(factor, axis=0).repeat(factor, axis=1)
+    height, width = (-(-(side + 2 * BORDER) // MACRO_BLOCK) * MACRO_BLOCK for side in large.shape[:2])
+    canvas = np.empty((height, width, 3), np.uint8)
+    canvas[:] = colour
+    top, left = (height - large.shape[0]) // 2, (width - large.shape[1]) // 2
+    canvas[top : top + large.shape[0], left : left + large.shape[1]] = large
+    return canvas
+
+
+def _check(frames: Sequence[NDArray[np.uint8]]) -> None:
+    if not frames:
+        raise ValueError("a video needs at least one frame, and there is none")
+    kinds = {(frame.dtype.name, frame.shape) for frame in frames}
+    dtype, shape = next(iter(kinds))
+    if len(kinds) > 1 or dtype != "uint8" or len(shape) != 3 or shape[2] != 3:
+        raise ValueError(f"frames of {sorted(kinds)}: a video takes uint8 frames [H, W, 3] of one size")

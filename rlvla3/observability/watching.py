@@ -1,0 +1,62 @@
+"""All the watchers of a run, from its start to its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+
+from rlvla3.config import Recipe
+from rlvla3.observability.events import Watcher
+from rlvla3.observability.files import JsonLines, MetricsFile, TensorBoardWatcher
+from rlvla3.observability.progress import PlainProgress
+from rlvla3.observability.run_directory import RunDirectory
+from rlvla3.observability.summary import Summary
+from rlvla3.observability.wording import learned
+
+
+@contextmanager
+def watched(run: RunDirectory, recipe: Recipe, title: str, version: int | None = None, as_json: bool = False) -> Iterator[Sequence[Watcher]]:
+    """The watchers of a run. However the run ends they are closed, the terminal is given back, the summary is written and what was learned is told.
+
+    title: what runs. version: the update that a continued run goes on from (None: a new run). as_json: JSON lines on stdout, the summary last,
+    instead of the table that a terminal gets and the plain lines that a pipe gets.
+    """
+    with ExitStack() as stack:
+        summary = Summary(run, recipe)
+        stack.callback(_tell, summary, run, as_json)  # after all are closed: a stack unwinds from its other end
+        files = (summary, MetricsFile(run), TensorBoardWatcher(run, version))
+        watchers: list[Watcher] = [stack.enter_context(closing(watcher)) for watcher in (*files, _progress(run, title, as_json))]
+        try:
+            yield watchers
+            summary.ended = "finished"
+        except KeyboardInterrupt:
+            summary.ended = "interrupted"
+            raise
+        except BaseException as error:
+            summary.ended = f"failed: {error}"
+            raise
+
+
+def _progress(run: RunDirectory, title: str, as_json: bool) -> Watcher:
+    if as_json:
+        return JsonLines(sys.stdout)
+    if not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
+        return PlainProgress(sys.stdout)
+    from rich.console import Console
+
+    from rlvla3.observability.live import LiveProgress
+
+    return LiveProgress(Console(), title, str(run.path))
+
+
+def _tell(summary: Summary, run: RunDirectory, as_json: bool) -> None:
+    content = summary.content()
+    if as_json:
+        print(json.dumps({"seconds": round(content["wall_seconds"], 3), "event": "summary", **content}), flush=True)
+    elif not summary.ended.startswith("failed"):
+        print(f"{summary.ended}: {learned(content)}\nkept in {run.path}", flush=True)
+        if summary.ended == "interrupted" and run.latest():
+            print(f"continue with: rlvla3 train {run.path}", flush=True)

@@ -1,0 +1,85 @@
+"""Figures as people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Rate = Mapping[str, Any]
+"""A success rate as plain data (records.rate)."""
+
+
+def percent(share: float) -> str:
+    """0.567 -> "57 %"."""
+    return f"{100 * share:.0f} %"
+
+
+def quantity(number: float) -> str:
+    """101234 -> "101k"; 2345678 -> "2.3M"."""
+    if number < 10_000:
+        return f"{number:.0f}"
+    return f"{number / 1e3:.0f}k" if number < 1e6 else f"{number / 1e6:.1f}M"
+
+
+def duration(seconds: float) -> str:
+    """192 -> "3 min 12 s"; 7440 -> "2 h 04 min"."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f"{rest} s"
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def clock(seconds: float) -> str:
+    """192 -> "3:12"."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def success(rate: Rate) -> str:
+    """A rate with its interval: "57 % [47, 67]"."""
+    return f"{percent(rate['successes'] / max(rate['episodes'], 1))} [{100 * rate['low']:.0f}, {100 * rate['high']:.0f}]"
+
+
+def judged_by_return(successes: int, mean_return: float | None) -> bool:
+    """Whether the return is what tells episodes apart: many environments know rewards and no success."""
+    return successes == 0 and bool(mean_return)
+
+
+def result(rate: Rate) -> str:
+    """What an evaluation found: "success 57 % [47, 67]", or "mean return 475.2" where no episode succeeds and returns differ from 0."""
+    return f"mean return {rate['mean_return']:.1f}" if judged_by_return(rate["successes"], rate["mean_return"]) else f"success {success(rate)}"
+
+
+def learned(summary: Mapping[str, Any]) -> str:
+    """What a run came to, in a sentence, with a line for each task where there are several.
+
+    "success 57 % [47, 67] -> 93 % [86, 97] (96 episodes each), 101k environment steps in 3 min 12 s, 527 steps/s, 20 updates, staleness at most 1"
+    """
+    before, after = summary["success_before"], summary["success_after"]
+    evaluations = [rate for rate in (before, after, summary["success"]) if rate]
+    parts = [_change(evaluations)] if evaluations else []
+    if summary["updates"]:
+        steps, seconds = summary["environment_steps"], summary["training_seconds"]
+        parts += [f"{quantity(steps)} environment steps in {duration(seconds)}", f"{quantity(summary['throughput'])} steps/s", f"{summary['updates']} updates"]
+        parts += [f"staleness at most {max(map(int, summary['staleness']), default=0)}"]
+    else:
+        parts += [duration(summary["wall_seconds"])]
+    if summary["tickets"]["rerun"]:
+        parts.append(f"{summary['tickets']['rerun']} tickets rerun")
+    return "\n".join([", ".join(parts), *_tasks(evaluations)])
+
+
+def _change(evaluations: list[Rate]) -> str:
+    said = [result(rate) for rate in evaluations]
+    if len({words.split()[0] for words in said}) == 1:  # "success A -> B", not "success A -> success B"
+        measure = "success " if said[0].startswith("success") else "mean return "
+        said = [said[0], *(words.removeprefix(measure) for words in said[1:])]
+    episodes = [rate["episodes"] for rate in evaluations]
+    counted = f"{episodes[0]} episodes{' each' if len(episodes) > 1 else ''}" if len(set(episodes)) == 1 else f"{' and '.join(map(str, episodes))} episodes"
+    return f"{' -> '.join(said)} ({counted})"
+
+
+def _tasks(evaluations: list[Rate]) -> list[str]:
+    tasks = dict.fromkeys(task for rate in evaluations for task in rate.get("per_task", {}))
+    width = max(map(len, tasks), default=0)
+    return [f"  {task:{width}}  {' -> '.join(result(rate['per_task'][task]) for rate in evaluations if task in rate.get('per_task', {}))}" for task in tasks]

@@ -1,0 +1,126 @@
+"""A small actor-critic for Gymnasium problems: vectors or images, or both, to discrete or continuous actions.
+
+Networks and initial values are those of PPO's reference implementations (Huang et al., "The 37 implementation details of PPO", 2022).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from rlvla3.policies.base import Decisions, Evaluation, Observations, Policy
+from rlvla3.policies.heads import ActionScale
+from rlvla3.policies.options import ActorCriticOptions
+from rlvla3.policies.tokens import categorical, choose
+from rlvla3.types import Spaces
+
+LayerT = TypeVar("LayerT", nn.Linear, nn.Conv2d)
+
+
+class ActorCritic(Policy):
+    """Separate networks for actor and critic; where there are images, both stand on one image network, which the value's gradient may reach in `evaluate`."""
+
+    Options = ActorCriticOptions
+    options: ActorCriticOptions
+
+    def __init__(self, spaces: Spaces, chunk: int, options: ActorCriticOptions) -> None:
+        super().__init__(spaces, chunk, options)
+        self.discrete = spaces.action.kind == "discrete"
+        self.eyes = ImageNetwork(spaces, options.image_features) if spaces.cameras else None
+        inputs = options.image_features if self.eyes else spaces.state
+        outputs = chunk * (spaces.action.choices if self.discrete else spaces.action.size)
+        self.actor = _mlp(inputs, options.hidden, outputs, gain=0.01)
+        self.critic = _mlp(inputs, options.hidden, 1, gain=1.0)
+        self.log_std = None if self.discrete else nn.Parameter(torch.full((spaces.action.size,), math.log(options.std)))
+        self.scale = ActionScale(spaces.action)
+
+    @torch.no_grad()
+    def act(self, observations: Observations, noise: Tensor, explore: Tensor) -> Decisions:
+        seen = self._see(observations)
+        wanted = self._wanted(seen)
+        if self.log_std is None:
+            sample = choose(wanted, noise[..., 0], explore)[..., None]
+            actions = sample.to(wanted)
+        else:
+            sample = wanted + torch.where(explore[:, None, None], self.log_std.exp() * noise.to(wanted), 0.0)
+            actions = self.scale.to_simulator(sample)
+        logprob, _ = self._log_prob(wanted, sample)
+        return Decisions(actions, logprob, self.value_of({"seen": seen}), {"sample": sample.to(wanted)})
+
+    def evaluate(self, observations: Observations, actions: Tensor, trace: Mapping[str, Tensor]) -> Evaluation:
+        seen = self._see(observations)
+        logprob, entropy = self._log_prob(self._wanted(seen), trace["sample"])
+        return Evaluation(logprob, entropy, self.value_of({"seen": seen}), {"seen": seen.detach()})
+
+    def value_of(self, features: Mapping[str, Tensor]) -> Tensor:
+        value: Tensor = self.critic(features["seen"])
+        return value[:, 0]
+
+    def critic_parameters(self) -> list[nn.Parameter]:
+        return list(self.critic.parameters())
+
+    def _see(self, observations: Observations) -> Tensor:
+        if self.eyes is None:
+            return observations.state.to(next(self.parameters()).dtype)
+        seen: Tensor = self.eyes(observations)
+        return seen
+
+    def _wanted(self, seen: Tensor) -> Tensor:
+        """Logits [B, C, choices] of discrete actions, or the means [B, C, A] of continuous ones."""
+        wanted: Tensor = self.actor(seen)
+        return wanted.view(len(seen), self.chunk, -1)
+
+    def _log_prob(self, wanted: Tensor, sample: Tensor) -> tuple[Tensor, Tensor]:
+        """The log-prob and entropy, each [B, C, A], of sample [B, C, A]."""
+        if self.log_std is None:
+            logprob, entropy = categorical(wanted, sample[..., 0].long())
+            return logprob[..., None], entropy[..., None]
+        z = (sample.to(wanted) - wanted) / self.log_std.exp()
+        logprob = -0.5 * z * z - self.log_std - 0.5 * math.log(2 * math.pi)
+        return logprob, (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).expand_as(logprob)
+
+
+class ImageNetwork(nn.Module):
+    """Every camera's image, uint8 [B, H, W, channels], and the state if there is one, to features [B, width]. Cheap: a fraction of the usual Atari network."""
+
+    def __init__(self, spaces: Spaces, width: int) -> None:
+        super().__init__()
+        self.cameras = tuple(spaces.cameras)
+        self.state = spaces.state > 0
+        self.convolutions = nn.ModuleList(
+            nn.Sequential(_orthogonal(nn.Conv2d(channels, 16, 8, 4)), nn.ReLU(), _orthogonal(nn.Conv2d(16, 32, 4, 2)), nn.ReLU(), nn.Flatten())
+            for _, _, channels in spaces.cameras.values()
+        )
+        pixels = sum(32 * _side(height) * _side(breadth) for height, breadth, _ in spaces.cameras.values())
+        self.join = nn.Sequential(_orthogonal(nn.Linear(pixels + spaces.state, width)), nn.ReLU())
+
+    def forward(self, observations: Observations) -> Tensor:
+        dtype = next(self.parameters()).dtype
+        images = [observations.images[camera].permute(0, 3, 1, 2).to(dtype) / 255 for camera in self.cameras]
+        seen = [convolution(image) for convolution, image in zip(self.convolutions, images, strict=True)]
+        if self.state:
+            seen.append(observations.state.to(dtype))
+        features: Tensor = self.join(torch.cat(seen, 1))
+        return features
+
+
+def _side(pixels: int) -> int:
+    """What the two convolutions leave of a side."""
+    return ((pixels - 8) // 4 + 1 - 4) // 2 + 1
+
+
+def _mlp(inputs: int, hidden: int, outputs: int, gain: float) -> nn.Sequential:
+    return nn.Sequential(
+        _orthogonal(nn.Linear(inputs, hidden)), nn.Tanh(), _orthogonal(nn.Linear(hidden, hidden)), nn.Tanh(), _orthogonal(nn.Linear(hidden, outputs), gain)
+    )
+
+
+def _orthogonal(layer: LayerT, gain: float = math.sqrt(2)) -> LayerT:
+    nn.init.orthogonal_(layer.weight, gain)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer

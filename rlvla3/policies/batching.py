@@ -1,0 +1,29 @@
+"""Between the data plane's arrays and a policy's tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from rlvla3.policies.base import Decisions, Observations
+
+
+def observations_from(arrays: Mapping[str, NDArray[Any]], instructions: Sequence[str]) -> Observations:
+    """A batch of observations from arrays named as in `types.observation_layout`, [B, ...] each. The memory is shared, not copied."""
+    images = {name.removeprefix("image."): torch.from_numpy(array) for name, array in arrays.items() if name.startswith("image.")}
+    return Observations(images, torch.from_numpy(arrays["state"]), torch.from_numpy(arrays["elapsed"]), instructions)
+
+
+def trace_from(arrays: Mapping[str, NDArray[Any]]) -> dict[str, torch.Tensor]:
+    """The sampling traces among `arrays`, as tensors under the policy's own names."""
+    return {name.removeprefix("trace."): torch.from_numpy(array) for name, array in arrays.items() if name.startswith("trace.")}
+
+
+def arrays_from(decisions: Decisions, version: int) -> dict[str, Any]:
+    """A batch of decisions as arrays named as in `types.decision_layout`."""
+    arrays = {"actions": decisions.actions, "logprob": decisions.logprob, "value": decisions.value}
+    arrays |= {f"trace.{name}": tensor for name, tensor in decisions.trace.items()}
+    return {name: tensor.float().cpu().numpy() if tensor.is_floating_point() else tensor.cpu().numpy() for name, tensor in arrays.items()} | {"version": version}

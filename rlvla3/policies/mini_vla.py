@@ -1,0 +1,127 @@
+"""A small vision-language-action policy that learns from scratch on a laptop: images, an instruction and proprioception to a chunk of actions.
+
+    image stems, instruction bytes, state -> prefix tokens -> transformer -> keys and values of every layer
+    partly denoised chunk, time           -> action expert, which attends to them -> velocity (flow) or logits (tokens)
+
+pi_0's division into a prefix that is read once a decision and a narrower expert that is asked once a denoising step (Black et al., arXiv 2410.24164),
+at a thousandth of its size. The critic reads the finished prefix tokens, detached: its errors do not disturb what the actor sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rlvla3.policies.base import Decisions, Evaluation, Observations, Policy
+from rlvla3.policies.flow import FlowHead
+from rlvla3.policies.heads import ActionHead, ActionScale
+from rlvla3.policies.layers import Critic, Expert, ImageStem, KeysValues, PrefixBlock
+from rlvla3.policies.options import MiniVLAOptions
+from rlvla3.policies.tokenizer import VOCABULARY, ByteTokenizer
+from rlvla3.policies.tokens import TokenHead
+from rlvla3.types import Spaces
+
+BYTES_PER_TOKEN = 8
+"""One token a byte would cost as much as the image."""
+
+
+class Prefix(NamedTuple):
+    """What the policy has made of observations: keys and values of every layer, the final tokens [B, P, D], and the normalised state [B, S]."""
+
+    keys_values: list[KeysValues]
+    tokens: Tensor
+    state: Tensor
+
+    def features(self, elapsed: Tensor) -> dict[str, Tensor]:
+        """What the critic needs, detached."""
+        return {"tokens": self.tokens.detach(), "state": self.state, "elapsed": elapsed.to(self.state)}
+
+
+class MiniVLA(Policy):
+    """One backbone with two heads, flow matching or action tokens; 1.4 M parameters with one camera of 64 pixels."""
+
+    Options = MiniVLAOptions
+    options: MiniVLAOptions
+    state_mean: Tensor
+    state_std: Tensor
+
+    def __init__(self, spaces: Spaces, chunk: int, options: MiniVLAOptions) -> None:
+        super().__init__(spaces, chunk, options)
+        width, action_size = options.width, spaces.action.size
+        self.stems = nn.ModuleList(ImageStem(shape, width) for shape in spaces.cameras.values())
+        self.tokenizer = ByteTokenizer(options.instruction_bytes)
+        self.bytes = nn.Embedding(VOCABULARY, 32)
+        self.words = nn.Linear(32 * BYTES_PER_TOKEN, width)
+        self.word_position = nn.Parameter(torch.randn(1, options.instruction_bytes // BYTES_PER_TOKEN, width) * 0.02)
+        self.proprioception = nn.Sequential(nn.Linear(spaces.state, 64), nn.SiLU(), nn.Linear(64, width)) if spaces.state else None
+        self.register_buffer("state_mean", torch.zeros(spaces.state))
+        self.register_buffer("state_std", torch.ones(spaces.state))
+        self.blocks = nn.ModuleList(PrefixBlock(width) for _ in range(options.layers))
+        self.expert = Expert(action_size, chunk, options.expert_width, options.layers)
+        self.head: ActionHead
+        if options.head == "flow":
+            self.head = FlowHead(options.flow, chunk, action_size, options.expert_width)
+        else:
+            self.head = TokenHead(options.tokens, chunk, action_size)
+        self.readout = nn.Linear(options.expert_width, self.head.outputs)
+        self.critic = Critic(width, spaces.state)
+        self.scale = ActionScale(spaces.action)
+
+    @torch.no_grad()
+    def act(self, observations: Observations, noise: Tensor, explore: Tensor) -> Decisions:
+        prefix = self._read(observations)
+        sample = self.head.sample(partial(self._answer, prefix), noise, explore)
+        value = self.value_of(prefix.features(observations.elapsed))
+        return Decisions(self.scale.to_simulator(sample.actions), sample.logprob, value, sample.trace)
+
+    def evaluate(self, observations: Observations, actions: Tensor, trace: Mapping[str, Tensor]) -> Evaluation:
+        prefix = self._read(observations)
+        logprob, entropy = self.head.evaluate(partial(self._answer, prefix), trace)
+        features = prefix.features(observations.elapsed)
+        return Evaluation(logprob, entropy, self.value_of(features), features)
+
+    def value_of(self, features: Mapping[str, Tensor]) -> Tensor:
+        value: Tensor = self.critic(**features)
+        return value
+
+    def critic_parameters(self) -> list[nn.Parameter]:
+        return list(self.critic.parameters())
+
+    def clone_loss(self, observations: Observations, actions: Tensor, generator: torch.Generator) -> Tensor:
+        model = partial(self._answer, self._read(observations))
+        return self.head.clone_loss(model, self.scale.to_head(actions.to(self.state_mean)), generator)
+
+    def fit_normalisation(self, states: Tensor, actions: Tensor) -> None:
+        self.state_mean.copy_(states.mean(0))
+        self.state_std.copy_(states.std(0) + 1e-3)
+
+    def _read(self, observations: Observations) -> Prefix:
+        state = (observations.state.to(self.state_mean) - self.state_mean) / self.state_std
+        images = [stem(observations.images[camera]) for stem, camera in zip(self.stems, self.spaces.cameras, strict=True)]
+        tokens = [*images, self._words(observations.instructions)]
+        if self.proprioception is not None:
+            tokens.append(self.proprioception(state)[:, None])
+        x, keys_values = torch.cat(tokens, 1), []
+        for block in self.blocks:
+            x, seen = block(x)
+            keys_values.append(seen)
+        return Prefix(keys_values, x, state)
+
+    def _words(self, instructions: Sequence[str]) -> Tensor:
+        """The tokens of each instruction [B, words, D]; an instruction that occurs more than once is read once."""
+        distinct = {instruction: row for row, instruction in enumerate(dict.fromkeys(instructions))}
+        ids = self.tokenizer.encode(list(distinct)).to(self.word_position.device)
+        words: Tensor = self.words(self.bytes(ids).unflatten(1, (-1, BYTES_PER_TOKEN)).flatten(2)) + self.word_position
+        if len(distinct) == 1:
+            return words.expand(len(instructions), -1, -1)
+        return words[torch.tensor([distinct[instruction] for instruction in instructions], device=words.device)]
+
+    def _answer(self, prefix: Prefix, points: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.expert(points, times, prefix.keys_values)
+        if len(features) != len(prefix.tokens):
+            raise ValueError(f"{len(features)} chunks for {len(prefix.tokens)} observations: noise, trace and observations must have one row a decision")
+        return self.readout(features), features

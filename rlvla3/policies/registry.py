@@ -1,0 +1,61 @@
+"""From a policy's name in a recipe to its settings, and to the policy itself.
+
+Settings are checked without torch, which is imported only where a policy is built. A policy of one's own is named `module:Class`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from rlvla3.config import PolicyConfig, RecipeError, check_options
+from rlvla3.policies.folder import SavedPolicy, read_checkpoint_config
+from rlvla3.policies.options import ActorCriticOptions, MiniVLAOptions, PolicyOptions
+from rlvla3.types import Spaces
+
+if TYPE_CHECKING:
+    from rlvla3.policies.base import Policy
+
+__all__ = ["SavedPolicy", "make_policy", "policy_options", "read_checkpoint_config"]
+
+POLICIES: dict[str, tuple[type[PolicyOptions], str]] = {
+    "mini_vla": (MiniVLAOptions, "rlvla3.policies.mini_vla:MiniVLA"),
+    "actor_critic": (ActorCriticOptions, "rlvla3.policies.actor_critic:ActorCritic"),
+}
+"""The policies of the package: the schema of `policy.options`, and where the policy is."""
+
+
+def policy_options(config: PolicyConfig, spaces: Spaces) -> PolicyOptions:
+    """The checked settings of the policy that `config` names, fit for `spaces`. Raises RecipeError."""
+    schema = POLICIES[config.name][0] if config.name in POLICIES else _policy_class(config.name).Options
+    options = check_options(schema, config.options, "policy.options")
+    options.check(spaces, config.chunk)
+    return options
+
+
+def make_policy(config: PolicyConfig, spaces: Spaces) -> Policy:
+    """The policy that `config` names, built for `spaces`, with the weights of `config.checkpoint` if one is given.
+
+    Raises RecipeError for settings, and PolicyError for a checkpoint, that cannot be used.
+    """
+    options = policy_options(config, spaces)
+    policy = _policy_class(config.name)(spaces, config.chunk, options)
+    if config.checkpoint is not None:
+        policy.restore(config.checkpoint)
+    return policy
+
+
+def _policy_class(name: str) -> type[Policy]:
+    module, colon, attribute = (POLICIES[name][1] if name in POLICIES else name).partition(":")
+    if not colon:
+        raise RecipeError(f"policy.name={name} is not known: use {', '.join(POLICIES)}, or module:Class for a policy of your own")
+    try:
+        found: Any = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise RecipeError(f"policy.name={name} cannot be imported: {error}. Is its module installed, or in the folder the command runs in?") from error
+
+    from rlvla3.policies.base import Policy
+
+    if not (isinstance(found, type) and issubclass(found, Policy)):
+        raise RecipeError(f"policy.name={name} is not a policy: {attribute} must be a subclass of rlvla3.policies.base.Policy")
+    return found

@@ -1,0 +1,90 @@
+"""The control channel between a host's coordinator and one of its workers: few small messages, an episode or an update apart. Data and weights never go here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+
+class Stopped(Exception):
+    """The other side wants this side to end, or is gone."""
+
+
+class Stop:
+    """The message that ends a worker."""
+
+
+class Control:
+    """One end of the channel, for one coroutine. Messages of a type with a handler go to it as they come; the others wait for `receive`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._handlers: dict[type, Callable[[Any], None]] = {}
+        self._arrived: deque[Any] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._stopped = False
+        self._on_stop: Callable[[], None] = lambda: None
+
+    def listen(self, on_stop: Callable[[], None] = lambda: None) -> None:
+        """Take messages in from now on, inside the running event loop. on_stop: called once, when the other side says stop or is gone."""
+        self._on_stop = on_stop
+        asyncio.get_running_loop().add_reader(self._connection.fileno(), self._take_in)
+
+    def handle(self, kind: type, handler: Callable[[Any], None]) -> None:
+        self._handlers[kind] = handler
+
+    def send(self, message: Any) -> None:
+        """Raises Stopped where the other side is gone."""
+        try:
+            self._connection.send(message)
+        except (BrokenPipeError, ConnectionResetError, OSError) as error:
+            raise Stopped from error
+
+    def poll(self) -> None:
+        """Take in what has come, without waiting: for a worker that computes for long between two waits."""
+        while not self._stopped and self._connection.poll():
+            self._take_in()
+
+    def arrived(self) -> list[Any]:
+        """The messages that have come, without waiting for more."""
+        self.poll()
+        messages = list(self._arrived)
+        self._arrived.clear()
+        return messages
+
+    async def receive(self) -> Any:
+        """The next message. Raises Stopped at the end."""
+        while not self._arrived:
+            if self._stopped:
+                raise Stopped
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        return self._arrived.popleft()
+
+    def close(self) -> None:
+        if not self._connection.closed:
+            if not self._stopped:
+                asyncio.get_running_loop().remove_reader(self._connection.fileno())
+            self._connection.close()
+
+    def _take_in(self) -> None:
+        try:
+            message = self._connection.recv()
+        except (EOFError, ConnectionResetError):
+            message = Stop()
+        if isinstance(message, Stop):
+            self._stopped = True
+            asyncio.get_running_loop().remove_reader(self._connection.fileno())
+            self._on_stop()
+        elif handler := self._handlers.get(type(message)):
+            handler(message)
+        else:
+            self._arrived.append(message)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

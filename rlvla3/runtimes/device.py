@@ -1,0 +1,20 @@
+"""Which device a worker computes on."""
+
+from __future__ import annotations
+
+import torch
+
+from rlvla3.config import RecipeError
+
+
+def choose_device(setting: str, key: str) -> torch.device:
+    """The device of a setting: "auto" is the GPU where there is one. key: the setting's name, for the error. Raises RecipeError."""
+    if setting == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(setting)
+    except RuntimeError as error:
+        raise RecipeError(f"{key}={setting} is no device: write auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise RecipeError(f"{key}={setting}, and this machine has {torch.cuda.device_count()} CUDA devices: write auto or cpu")
+    return device

@@ -1,0 +1,66 @@
+"""A generator process of the local runtime: the generate loop over shared memory."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from rlvla3.config import Recipe
+from rlvla3.links.data_plane import Batch, DataPlane, GeneratorPort
+from rlvla3.links.rollouts import Rollouts
+from rlvla3.links.weight_memory import WeightMemory
+from rlvla3.links.weight_plane import WeightPlane
+from rlvla3.loops import generate
+from rlvla3.observability.meter import Meter, MeterBoard
+from rlvla3.policies.base import Policy
+from rlvla3.policies.batching import arrays_from, observations_from
+from rlvla3.policies.noise import decision_noise
+from rlvla3.policies.registry import make_policy
+from rlvla3.runtimes.control import Control
+from rlvla3.runtimes.device import choose_device
+from rlvla3.runtimes.messages import Forget, Forgotten, Ready
+from rlvla3.runtimes.names import generator_name
+
+
+async def run_generator(control: Control, generator: int, recipe: Recipe, plane: DataPlane, board: MeterBoard, memory: WeightMemory) -> None:
+    """Build the policy, say so, and decide for whoever asks until cancelled."""
+    meter = board.meter(generator_name(generator))
+    meter.enter("start")
+    torch.set_num_threads(recipe.engine.threads)
+    torch.manual_seed(recipe.seed)
+    device = choose_device(recipe.engine.device, "engine.device")
+    policy = make_policy(recipe.policy, plane.rollouts.spec.spaces).to(device).eval()
+    weights = WeightPlane(memory, policy.published())
+    max_wait = math.inf if recipe.engine.max_wait_ms is None else recipe.engine.max_wait_ms / 1000
+    requests = GeneratorPort(plane, generator, recipe.engine.max_batch, max_wait, meter)
+
+    def forget(message: Forget) -> None:
+        requests.forget(message.shard)
+        control.send(Forgotten(message.shard))
+
+    control.handle(Forget, forget)
+    control.send(Ready())
+    meter.enter("overhead")
+    await generate(requests, weights, LocalPolicyEngine(policy, weights, plane.rollouts, recipe.seed, device, meter))
+
+
+class LocalPolicyEngine:
+    """A policy that reads observations from the data plane and writes its decisions beside them."""
+
+    def __init__(self, policy: Policy, weights: WeightPlane, rollouts: Rollouts, seed: int, device: torch.device, meter: Meter) -> None:
+        self.version = 0
+        self._policy, self._weights, self._rollouts, self._seed, self._device, self._meter = policy, weights, rollouts, seed, device, meter
+        self._noise_shape = policy.options.noise_shape(policy.spaces, policy.chunk)
+
+    async def load_weights(self) -> None:
+        with self._meter("load_weights"):
+            self.version = self._weights.load()
+
+    async def infer(self, batch: Batch) -> None:
+        with self._meter("infer"):
+            arrays = self._rollouts.gather(batch.tickets, batch.rows, self._rollouts.observation_names)
+            observations = observations_from(arrays, [self._rollouts.instruction(int(ticket)) for ticket in batch.tickets]).to(self._device)
+            noise = decision_noise(self._seed, list(zip(batch.tickets.tolist(), batch.rows.tolist(), strict=True)), self._noise_shape)
+            decisions = self._policy.act(observations, torch.from_numpy(noise).to(self._device), torch.from_numpy(batch.explore).to(self._device))
+            self._rollouts.scatter(batch.tickets, batch.rows, arrays_from(decisions, self.version))

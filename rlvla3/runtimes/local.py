@@ -1,0 +1,204 @@
+"""The local runtime: one host, a process a shard, generators and the trainer in processes of their own.
+
+This is the coordinator's side: it lays the planes out, starts the workers, drives the ledger and puts everything away again. It imports no torch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import psutil
+
+from rlvla3.config import Recipe
+from rlvla3.links.data_plane import DataPlane
+from rlvla3.links.rollouts import Rollouts, RolloutSpec
+from rlvla3.links.weight_memory import WeightMemory
+from rlvla3.observability.meter import MeterBoard
+from rlvla3.observability.run_directory import RunDirectory
+from rlvla3.policies.registry import policy_options
+from rlvla3.runtimes.messages import Arrived, Failed, LastUpdate, Published, Ready, StopAfterUpdate, Train, Trained
+from rlvla3.runtimes.names import TRAINER, generator_name, shard_name
+from rlvla3.runtimes.process import Worker
+from rlvla3.runtimes.shards import Shards, WorkerError
+from rlvla3.scheduling.ledger import Ledger, TicketBook
+from rlvla3.simulators.registry import describe_simulator
+from rlvla3.types import Finished
+
+ResultT = TypeVar("ResultT")
+PATIENCE_S = 5.0
+"""How long a worker may take to end when it is asked to."""
+
+
+class LocalRuntime:
+    """The workers of one run on this host.
+
+    capacity: episodes that the data plane holds. generators, trainer: whether the run needs them. resume: a checkpoint for the trainer. notify: told in a sentence what the
+    user should know.
+
+        async with LocalRuntime(recipe, run, capacity=128, notify=print) as runtime:
+            await runtime.collect(book, total=96, on_episode=look_at)
+            async for published, episodes in runtime.train(ledger, end=20): ...
+
+    Every process, pipe and block of shared memory is gone when the `async with` is left, however it is left. Raises WorkerError where a worker fails for good.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        run: RunDirectory,
+        *,
+        capacity: int,
+        notify: Callable[[str], None],
+        generators: bool = True,
+        trainer: bool = True,
+        resume: Path | None = None,
+    ) -> None:
+        self._recipe, self._run, self._notify, self._resume, self._has_trainer = recipe, run, notify, resume, trainer
+        spaces = describe_simulator(recipe.simulator)
+        trace = policy_options(recipe.policy, spaces).trace(spaces, recipe.policy.chunk)
+        simulator, engine = recipe.simulator, recipe.engine
+        self._plane = DataPlane(RolloutSpec(spaces, recipe.policy.chunk, trace, capacity), simulator.shards, simulator.slots, engine.generators)
+        self._memory = WeightMemory()
+        self._generator_names = [generator_name(number) for number in range(engine.generators)] if generators else []
+        self.board = MeterBoard([*map(shard_name, range(simulator.shards)), *self._generator_names, *([TRAINER] if trainer else [])])
+        self._logs = run.path / "logs"
+        self._failure: asyncio.Future[None]
+
+    @property
+    def rollouts(self) -> Rollouts:
+        """The episodes in the data plane."""
+        return self._plane.rollouts
+
+    @property
+    def restarts(self) -> int:
+        """Simulator processes replaced so far."""
+        return self._shards.restarts
+
+    @property
+    def trainer(self) -> Worker:
+        assert self._trainer is not None, "this run was started without a trainer"
+        return self._trainer
+
+    def memory_bytes(self) -> int:
+        """Memory of the coordinator and all workers, pages that they share counted once (proportional set size)."""
+        processes = [psutil.Process(pid) for pid in (os.getpid(), *self._shards.processes, *(worker.process.pid for worker in self._workers))]
+        return sum(process.memory_full_info().pss for process in processes)
+
+    async def __aenter__(self) -> LocalRuntime:
+        self._logs.mkdir(exist_ok=True)
+        # Workers compute on one thread each: with more threads than cores, every parallel section waits for the one that lost its core.
+        for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+            os.environ.setdefault(variable, "1")
+        self._failure = asyncio.get_running_loop().create_future()
+        common = (self._recipe, self._plane, self.board)
+        self._workers: list[Worker] = []
+        self._trainer = self._start(TRAINER, "rlvla3.runtimes.trainer:run_trainer", *common, self._memory, self._run, self._resume) if self._has_trainer else None
+        generators = [
+            self._start(name, "rlvla3.runtimes.generator:run_generator", number, *common, self._memory) for number, name in enumerate(self._generator_names)
+        ]
+        self._shards = Shards(
+            lambda shard: Worker(shard_name(shard), "rlvla3.runtimes.shard:run_shard", shard, *common, log=self._log(shard_name(shard))),
+            self._plane,
+            generators,
+            self.board,
+            timeout_s=self._recipe.simulator.timeout_s,
+            max_restarts=self._recipe.engine.max_restarts,
+            notify=self._notify,
+            fail=self.fail,
+        )
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await asyncio.gather(self._shards.stop(PATIENCE_S), *(worker.stop(PATIENCE_S) for worker in self._workers))
+        if self._failure.done():
+            self._failure.exception()  # whoever was to hear of it has, or has left for another reason
+
+    def fail(self, error: Exception) -> None:
+        """End the present `guard` with `error`."""
+        if not self._failure.done():
+            self._failure.set_exception(error)
+
+    async def guard(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
+        """Do `work`, unless a worker fails first: then its error is raised here and the work is cancelled."""
+        task = asyncio.ensure_future(work)
+        self._failure.add_done_callback(lambda _: task.cancel())
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if self._failure.done():
+                self._failure.result()
+            raise
+
+    async def ready(self) -> None:
+        """Wait until every worker has been built."""
+        for worker in self._workers:
+            message = await worker.control.receive()
+            assert isinstance(message, Ready)
+        await self._shards.ready()
+
+    async def collect(self, book: TicketBook, total: int | None, on_episode: Callable[[Finished], Awaitable[bool]]) -> None:
+        """Run tickets 0, 1, 2, ... of `book`, as many at once as the data plane holds, and give their episodes to `on_episode` in ticket order.
+
+        An episode may be read from `rollouts` until `on_episode` returns; it returns True once it has enough. total: how many tickets there are (None: no end).
+        """
+        ledger = Ledger(book, batch=1, max_staleness=self.rollouts.spec.capacity - 1, total=total)
+        news = asyncio.Event()
+        self._shards.serve(ledger, lambda _: news.set())
+
+        async def until(condition: Callable[[], Any]) -> None:
+            while not condition():
+                news.clear()
+                await news.wait()
+
+        while total is None or ledger.version < total:
+            await until(lambda: ledger.finished(ledger.version))
+            if await on_episode(ledger.finished(ledger.version)[0]):
+                break
+            ledger.advance(ledger.version + 1)
+            self._shards.grant()
+        ledger.close()
+        await until(lambda: not ledger.running)  # wanted by nobody any more, but their simulators are not free before they end
+
+    async def train(self, ledger: Ledger, end: int) -> AsyncIterator[tuple[Published, list[Finished]]]:
+        """Make updates up to version `end`; yields each as it is published, with its episodes in ticket order."""
+        control = self.trainer.control
+        control.send(Train(ledger.version, end))
+        self._shards.serve(ledger, lambda finished: control.send(Arrived(finished.ticket.index, finished.decisions)))
+        while not isinstance(message := await control.receive(), Trained):
+            episodes = ledger.advance(message.version)
+            self._shards.grant()
+            yield message, episodes
+
+    def finish_update(self, ledger: Ledger) -> None:
+        """Let the trainer's present update be the last: it says which that is, and no ticket of a later one is handed out."""
+        self.trainer.control.handle(LastUpdate, lambda message: ledger.close(after_update=message.update))
+        self.trainer.control.send(StopAfterUpdate())
+
+    def kill(self) -> None:
+        """End every worker at once."""
+        self._shards.kill()
+        for worker in self._workers:
+            worker.process.kill()
+
+    def _start(self, name: str, body: str, *args: Any) -> Worker:
+        worker = Worker(name, body, *args, log=self._log(name))
+        self._workers.append(worker)
+        worker.control.handle(Failed, lambda message: self.fail(_worker_error(name, message, worker)))
+        worker.on_exit(lambda: self._on_exit(worker))
+        return worker
+
+    def _on_exit(self, worker: Worker) -> None:
+        worker.control.poll()  # if it said why, that has been taken for the error by now
+        self.fail(WorkerError(f"the {worker.name} ended by itself, exit code {worker.process.exitcode}. The last it printed:\n{worker.last_words()}"))
+
+    def _log(self, name: str) -> Path:
+        return self._logs / f"{name.replace(' ', '-')}.log"
+
+
+def _worker_error(name: str, failed: Failed, worker: Worker) -> WorkerError:
+    return WorkerError(failed.message if failed.expected else f"the {name} failed with {failed.kind}: {failed.message}\n{failed.traceback}Its output is in {worker.log}")

@@ -1,0 +1,140 @@
+"""Worker processes of one host: how they start, what they inherit, and how they end.
+
+Invariants:
+- processes are spawned, never forked: a renderer that ran in the parent would hang in the child;
+- a worker ends with its parent, however the parent ends;
+- an interrupt reaches the coordinator alone, which decides what becomes of the workers;
+- an error in a worker reaches the coordinator as a Failed message, with its traceback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import importlib
+import multiprocessing
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from rlvla3.config import RecipeError
+from rlvla3.runtimes.control import Control, Stop, Stopped
+from rlvla3.runtimes.messages import Failed
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Worker:
+    """A process that runs `await body(control, *args)`, seen from the coordinator.
+
+    body: "module:function". By name, so that the coordinator need not import what only the worker uses.
+    """
+
+    def __init__(self, name: str, body: str, *args: Any, log: Path) -> None:
+        self.name, self.log = name, log
+        spawn = multiprocessing.get_context("spawn")
+        ours, theirs = spawn.Pipe()
+        self.process = spawn.Process(target=_run, args=(theirs, log, body, args), name=f"rlvla3 {name}", daemon=True)
+        with _interrupts_blocked():
+            self.process.start()
+        theirs.close()
+        self.control = Control(ours)
+        self.control.listen()
+        self._released = False
+
+    def on_exit(self, callback: Callable[[], None]) -> None:
+        """Call once when the process has ended, and no earlier callback any more."""
+        loop, sentinel = asyncio.get_running_loop(), self.process.sentinel
+
+        def ended() -> None:
+            loop.remove_reader(sentinel)
+            callback()
+
+        loop.add_reader(sentinel, ended)
+
+    async def stop(self, patience_s: float) -> None:
+        """Ask the process to end, kill it where it does not within `patience_s`, and give back what is held of it."""
+        if self._released:
+            return
+        ended = asyncio.Event()
+        self.on_exit(ended.set)
+        try:
+            self.control.send(Stop())
+            await asyncio.wait_for(ended.wait(), patience_s)
+        except (Stopped, TimeoutError):
+            self.process.kill()
+        self.release()
+
+    def release(self) -> None:
+        """Give back what the coordinator holds of an ended process."""
+        asyncio.get_running_loop().remove_reader(self.process.sentinel)
+        self.process.join()
+        self.control.close()
+        self._released = True
+
+    def last_words(self, lines: int = 5) -> str:
+        """The end of what the process printed."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
+
+
+def _run(connection: Connection, log: Path, body: str, args: tuple[Any, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    _end_with_parent()
+    _print_to(log)
+    control = Control(connection)
+    try:
+        module, _, function = body.partition(":")
+        asyncio.run(_listen(control, getattr(importlib.import_module(module), function), args))
+    except Exception as error:
+        traceback.print_exc()
+        expected = isinstance(error, (RecipeError, *_errors_that_explain_themselves()))
+        control.send(Failed(type(error).__name__, str(error), traceback.format_exc(), expected))
+        sys.exit(1)
+
+
+async def _listen(control: Control, body: Callable[..., Awaitable[None]], args: tuple[Any, ...]) -> None:
+    task = asyncio.ensure_future(body(control, *args))
+    control.listen(on_stop=lambda: None if task.cancel() else None)
+    try:
+        await task
+    except (asyncio.CancelledError, Stopped):
+        return
+
+
+def _errors_that_explain_themselves() -> tuple[type[Exception], ...]:
+    """Errors whose message says all that a user needs. Torch is not imported for the policies' sake where it is not there yet."""
+    from rlvla3.simulators.base import SimulatorError
+
+    policies = sys.modules.get("rlvla3.policies.base")
+    return (SimulatorError, policies.PolicyError) if policies else (SimulatorError,)
+
+
+def _end_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() == 1:  # the parent ended before the line above
+            sys.exit(1)
+
+
+def _print_to(log: Path) -> None:
+    fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (1, 2):
+        os.dup2(fd, stream)
+    os.close(fd)
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """A child starts with interrupts blocked, and ignores them before it lets them in."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

@@ -1,0 +1,228 @@
+"""What a command does with a runtime: clone, evaluate, train, in phases, telling the watchers all along.
+
+The first interrupt lets the present update be the last and keeps its checkpoint (outside training it ends the run there and then); the second ends every process at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rlvla3.config import Recipe, RecipeError
+from rlvla3.observability.events import CloneStep, EpisodeFinished, EvaluationFinished, Event, Notice, PhaseStarted, TicketCounts, UpdateFinished, Watcher
+from rlvla3.observability.intervals import success_rate
+from rlvla3.observability.run_directory import RunDirectory, version_of
+from rlvla3.observability.video import write_video
+from rlvla3.runtimes.local import LocalRuntime
+from rlvla3.runtimes.messages import Clone, Copied, Demonstrated, Published, Save, Saved
+from rlvla3.scheduling.ledger import Ledger, TicketBook
+from rlvla3.types import Finished, Purpose
+
+COLLECTED_AT_ONCE = 2
+"""Episodes in the data plane for each slot, where nothing is trained: one runs while the other is read."""
+
+
+def clone(recipe: Recipe, run: RunDirectory, watchers: Sequence[Watcher]) -> None:
+    """Clone a policy from the simulator's experts, keep it as checkpoint 0, and evaluate it."""
+    if recipe.clone is None:
+        raise RecipeError("this recipe has no clone: section, so there is nothing to clone: add one, for example `clone: {demonstrations: 10, steps: 300}`")
+    _run(Session(recipe, run, watchers).clone())
+
+
+def train(recipe: Recipe, run: RunDirectory, watchers: Sequence[Watcher], resume: Path | None = None) -> None:
+    """Train, after cloning where the recipe says so and no checkpoint is given. resume: a checkpoint of this run to go on from."""
+    _run(Session(recipe, run, watchers, resume).train())
+
+
+def evaluate(recipe: Recipe, run: RunDirectory, watchers: Sequence[Watcher]) -> None:
+    """Measure the policy of `recipe.policy.checkpoint`."""
+    _run(Session(recipe, run, watchers).evaluate())
+
+
+def _run(work: Any) -> None:
+    if asyncio.run(work):
+        raise KeyboardInterrupt
+
+
+class Session:
+    """One command's run. Its three coroutines return whether they were interrupted."""
+
+    def __init__(self, recipe: Recipe, run: RunDirectory, watchers: Sequence[Watcher], resume: Path | None = None) -> None:
+        self._recipe, self._run, self._watchers, self._resume = recipe, run, watchers, resume
+        self._tasks = tuple(recipe.simulator.tasks) or (recipe.simulator.name,)
+        self._interrupts = 0
+        self._ledger: Ledger | None = None  # while training
+
+    async def clone(self) -> bool:
+        async with self._runtime(capacity=self._room()) as runtime:
+            with self._interruptible(runtime):
+                await runtime.guard(self._make_clone(runtime))
+                await runtime.guard(self._measure(runtime, "after"))
+        return self._interrupts > 0
+
+    async def train(self) -> bool:
+        training, engine = self._recipe.training, self._recipe.engine
+        async with self._runtime(capacity=max((engine.max_staleness + 1) * training.batch, self._room()), resume=self._resume) as runtime:
+            with self._interruptible(runtime):
+                await runtime.guard(self._make_ready(runtime))
+                if self._recipe.evaluation.before and self._resume is None:
+                    await runtime.guard(self._measure(runtime, "before"))
+                await runtime.guard(self._improve(runtime))
+                if self._recipe.evaluation.after and not self._interrupts:
+                    await runtime.guard(self._measure(runtime, "after"))
+        return self._interrupts > 0
+
+    async def evaluate(self) -> bool:
+        async with self._runtime(capacity=self._room(), trainer=False) as runtime:
+            with self._interruptible(runtime):
+                await runtime.guard(self._start(runtime))
+                await runtime.guard(self._measure(runtime, "eval"))
+        return self._interrupts > 0
+
+    def _runtime(self, **settings: Any) -> LocalRuntime:
+        self._emit(PhaseStarted("start"))
+        return LocalRuntime(self._recipe, self._run, notify=lambda text: self._emit(Notice(text)), **settings)
+
+    def _room(self) -> int:
+        return COLLECTED_AT_ONCE * self._recipe.simulator.shards * self._recipe.simulator.slots
+
+    async def _start(self, runtime: LocalRuntime) -> None:
+        await runtime.ready()
+
+    async def _make_ready(self, runtime: LocalRuntime) -> None:
+        if self._recipe.clone is not None and self._recipe.policy.checkpoint is None and self._resume is None:
+            await self._make_clone(runtime)
+        else:
+            await runtime.ready()
+
+    async def _make_clone(self, runtime: LocalRuntime) -> None:
+        assert self._recipe.clone is not None
+        await runtime.ready()
+        control = runtime.trainer.control
+
+        async def copy(finished: Finished) -> bool:
+            self._emit(EpisodeFinished(finished))
+            control.send(Demonstrated(finished))
+            copied: Copied = await control.receive()
+            return copied.complete
+
+        self._emit(PhaseStarted("demonstrate", self._recipe.clone.demonstrations * len(self._tasks)))
+        await runtime.collect(TicketBook(self._tasks, self._recipe.seed, purpose=Purpose.DEMONSTRATE), None, copy)
+        self._emit(PhaseStarted("clone", self._recipe.clone.steps))
+        control.send(Clone())
+        while isinstance(step := await control.receive(), CloneStep):
+            self._emit(step)
+        await self._save(runtime)
+
+    async def _measure(self, runtime: LocalRuntime, when: str) -> None:
+        evaluation = self._recipe.evaluation
+        finished: list[Finished] = []
+        videos: list[tuple[Finished, list[Any]]] = []
+        filmed: Counter[str] = Counter()
+
+        async def look_at(episode: Finished) -> bool:
+            finished.append(episode)
+            self._emit(EpisodeFinished(episode))
+            filmed[episode.ticket.task] += 1
+            if filmed[episode.ticket.task] <= evaluation.videos and self._cameras(runtime):
+                videos.append((episode, list(runtime.rollouts.episode(episode.ticket.index, f"image.{self._cameras(runtime)[0]}").copy())))
+            return False
+
+        self._emit(PhaseStarted("evaluate", evaluation.episodes))
+        await runtime.collect(TicketBook(self._tasks, evaluation.seed, purpose=Purpose.EVALUATE), evaluation.episodes, look_at)
+        self._emit(EvaluationFinished(when, max(episode.newest for episode in finished), success_rate(finished)))
+        for episode, frames in videos:
+            name = f"{when}-{episode.ticket.task}-{episode.ticket.index}-{'success' if episode.success else 'failure'}.mp4"
+            write_video(self._run.videos / name.replace(":", "-").replace("/", "-"), frames, episode.success)
+
+    def _cameras(self, runtime: LocalRuntime) -> list[str]:
+        """The cameras whose frames a video can show."""
+        return [camera for camera, shape in runtime.rollouts.spec.spaces.cameras.items() if shape[2] == 3]
+
+    async def _improve(self, runtime: LocalRuntime) -> None:
+        training, algorithm = self._recipe.training, self._recipe.algorithm
+        book = TicketBook(self._tasks, self._recipe.seed, algorithm.group_size)
+        first = version_of(self._resume) if self._resume else 0
+        ledger = self._ledger = Ledger(book, training.batch, self._recipe.engine.max_staleness, total=training.updates * training.batch, version=first)
+        progress = TrainingProgress(self._recipe, runtime, ledger, self._run)
+        self._emit(PhaseStarted("train", training.updates))
+        async for published, episodes in runtime.train(ledger, end=training.updates):
+            self._emit(progress.update(published, episodes))
+        self._ledger = None
+        await self._save(runtime)
+        left = ledger.issued - ledger.trained
+        if left:
+            self._emit(Notice(f"stopped after update {ledger.version}: {left} tickets of later updates were handed out and not trained on; a resumed run runs them again"))
+
+    async def _save(self, runtime: LocalRuntime) -> None:
+        runtime.trainer.control.send(Save())
+        saved: Saved = await runtime.trainer.control.receive()
+        self._emit(Notice(f"checkpoint {saved.version} kept in {self._run.checkpoints}"))
+
+    def _emit(self, event: Event) -> None:
+        for watcher in self._watchers:
+            watcher.on(event)
+
+    @contextmanager
+    def _interruptible(self, runtime: LocalRuntime) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._interrupt, runtime)
+        try:
+            yield
+        except Interrupted:
+            pass
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+    def _interrupt(self, runtime: LocalRuntime) -> None:
+        self._interrupts += 1
+        if self._interrupts == 1 and self._ledger is not None:
+            self._emit(Notice(f"interrupted: update {self._ledger.version + 1} is finished and kept, then the run stops (interrupt again to stop at once)"))
+            runtime.finish_update(self._ledger)
+        else:
+            if self._interrupts > 1:
+                runtime.kill()
+            runtime.fail(Interrupted())
+
+
+class Interrupted(Exception):
+    """The user wants the run to end now."""
+
+
+class TrainingProgress:
+    """Counts over the updates of a run, those before it was resumed among them."""
+
+    def __init__(self, recipe: Recipe, runtime: LocalRuntime, ledger: Ledger, run: RunDirectory) -> None:
+        self._updates, self._runtime, self._ledger = recipe.training.updates, runtime, ledger
+        before = next((record for record in reversed(run.records()) if record["event"] == "update"), None) if ledger.version else None
+        self._steps = before["environment_steps"] if before else 0
+        self._seconds = before["wall_seconds"] if before else 0.0
+        self._tickets = TicketCounts(**before["tickets"]) if before else TicketCounts()
+        self._began = time.monotonic()
+        self._spent = runtime.board.read()
+
+    def update(self, published: Published, episodes: Sequence[Finished]) -> UpdateFinished:
+        self._steps += sum(episode.steps for episode in episodes)
+        seconds = self._seconds + time.monotonic() - self._began
+        workers, self._spent = self._runtime.board.shares(self._spent), self._runtime.board.read()
+        ledger, earlier = self._ledger, self._tickets
+        return UpdateFinished(
+            update=published.version,
+            updates=self._updates,
+            episodes=episodes,
+            learner=published.metrics,
+            environment_steps=self._steps,
+            throughput=self._steps / seconds,
+            staleness=Counter(published.version - 1 - episode.oldest for episode in episodes),
+            tickets=TicketCounts(earlier.issued + ledger.issued, earlier.trained + ledger.trained, earlier.rerun + ledger.rerun),
+            workers=workers,
+            wall_seconds=seconds,
+        )

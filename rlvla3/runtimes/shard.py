@@ -1,0 +1,69 @@
+"""A simulator process of the local runtime: the simulate loop over shared memory. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rlvla3.config import Recipe
+from rlvla3.links.data_plane import DataPlane, ShardPort
+from rlvla3.loops import Chunk, simulate
+from rlvla3.observability.meter import Meter, MeterBoard
+from rlvla3.runtimes.control import Control
+from rlvla3.runtimes.messages import Grant, HandIn, Ready
+from rlvla3.runtimes.names import shard_name
+from rlvla3.simulators.base import Simulator
+from rlvla3.simulators.registry import make_simulator
+from rlvla3.types import Finished, Observation, Outcome, Ticket
+
+
+async def run_shard(control: Control, shard: int, recipe: Recipe, plane: DataPlane, board: MeterBoard) -> None:
+    """Build the simulator, say so, and run tickets until cancelled."""
+    meter = board.meter(shard_name(shard))
+    meter.enter("start")
+    simulator = make_simulator(recipe.simulator, recipe.policy.chunk)
+    try:
+        port = ShardPort(plane, shard, meter)
+        bootstrap = recipe.algorithm.bootstrap and recipe.algorithm.advantage == "gae"
+        control.send(Ready())
+        meter.enter("overhead")
+        await simulate(MeteredSimulator(simulator, meter), LedgerPort(control, meter), port, bootstrap)
+    finally:
+        simulator.close()
+
+
+class MeteredSimulator:
+    """A simulator as the loop wants it, its time on the meter."""
+
+    def __init__(self, simulator: Simulator, meter: Meter) -> None:
+        self.slots = simulator.slots
+        self._simulator, self._meter = simulator, meter
+
+    async def reset(self, slot: int, ticket: Ticket) -> Observation:
+        with self._meter("reset"):
+            return self._simulator.reset(slot, ticket)
+
+    async def step(self, chunks: Mapping[int, Chunk]) -> Mapping[int, Outcome]:
+        with self._meter("simulate"):
+            return self._simulator.step(chunks)
+
+
+class LedgerPort:
+    """The ledger, seen from a shard."""
+
+    def __init__(self, control: Control, meter: Meter) -> None:
+        self._control, self._meter = control, meter
+
+    async def exchange(self, finished: Sequence[Finished], running: int) -> Sequence[Ticket]:
+        """Hand finished episodes in and get tickets for free slots. Waits for the ledger's answer to a hand-in, and for a ticket where nothing runs."""
+        tickets: list[Ticket] = []
+        answered = not finished
+        if finished:
+            self._control.send(HandIn(finished))
+        with self._meter("ticket"):
+            while not answered or not (running or tickets):
+                grant: Grant = await self._control.receive()
+                tickets += grant.tickets
+                answered |= grant.answer
+        for grant in self._control.arrived():
+            tickets += grant.tickets
+        return tickets

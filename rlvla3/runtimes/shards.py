@@ -1,0 +1,188 @@
+"""The simulator processes of one host: tickets out to them, episodes in from them, and a new process where one is lost.
+
+Invariants:
+- a shard that dies, hangs or fails costs its tickets a rerun and nothing else: what it had handed in before counts, what it had not is handed out again;
+- the order of a replacement is: the generator forgets, the ledger takes back, the new process starts, and only then may anyone run those tickets;
+- a ticket that loses MAX_ATTEMPTS simulators stops the run: it is the ticket, not the machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from rlvla3.links.data_plane import DataPlane
+from rlvla3.observability.meter import MeterBoard
+from rlvla3.runtimes.messages import Failed, Forget, Forgotten, Grant, HandIn, Ready
+from rlvla3.runtimes.names import shard_name
+from rlvla3.runtimes.process import Worker
+from rlvla3.scheduling.ledger import Ledger
+from rlvla3.types import Finished, Ticket
+
+MAX_ATTEMPTS = 3
+START_TIMEOUT_S = 180.0
+"""A simulator that has not been built by then is taken for hung; several built at once on few cores take tens of seconds."""
+
+
+class WorkerError(RuntimeError):
+    """A worker failed in a way that the run cannot survive."""
+
+
+@dataclass
+class Shard:
+    """A place for a simulator process: the process may change, the slots and their data stay."""
+
+    number: int
+    worker: Worker
+    ready: bool = False
+    owed: bool = False
+    running: set[int] = field(default_factory=set)
+    failure: Failed | None = None
+
+
+class Shards:
+    """Serves one ledger at a time.
+
+    start: starts the process of a shard. generators: whom to tell when a shard is lost. notify: told in a sentence what the user should know. fail: ends the run with an error.
+    """
+
+    def __init__(
+        self,
+        start: Callable[[int], Worker],
+        plane: DataPlane,
+        generators: list[Worker],
+        board: MeterBoard,
+        *,
+        timeout_s: float,
+        max_restarts: int,
+        notify: Callable[[str], None],
+        fail: Callable[[Exception], None],
+    ) -> None:
+        self._start, self._plane, self._generators, self._board = start, plane, generators, board
+        self._timeout_s, self._max_restarts, self._notify, self._fail = timeout_s, max_restarts, notify, fail
+        self._ledger: Ledger | None = None
+        self._on_finished: Callable[[Finished], None] = lambda _: None
+        self._attempts: Counter[int] = Counter()
+        self._all_ready = asyncio.Event()
+        self.restarts = 0
+        self._shards = [self._watch(Shard(number, start(number))) for number in range(plane.shards)]
+        for generator in generators:
+            generator.control.handle(Forgotten, lambda message: self._replace(self._shards[message.shard]))
+        self._watchdog = asyncio.get_running_loop().call_later(1.0, self._look_for_hung)
+
+    async def ready(self) -> None:
+        """Wait until every simulator has been built once."""
+        await self._all_ready.wait()
+
+    def serve(self, ledger: Ledger, on_finished: Callable[[Finished], None]) -> None:
+        """Run the tickets of `ledger` from now on. on_finished: called for each episode handed in."""
+        self._ledger, self._on_finished = ledger, on_finished
+        self._attempts.clear()
+        self.grant()
+
+    def grant(self) -> None:
+        """Hand out what is admissible to whoever is free, and an answer to whoever waits for one. Call when the ledger's version has advanced."""
+        granted: dict[int, list[Ticket]] = {shard.number: [] for shard in self._shards if shard.ready}
+        free = [shard for _ in range(self._plane.slots) for shard in self._shards]
+        for shard in free:
+            if shard.ready and self._ledger is not None and len(shard.running) < self._plane.slots and (ticket := self._ledger.take()) is not None:
+                shard.running.add(ticket.index)
+                granted[shard.number].append(ticket)
+        # The counts first: a generator that sees a request must see every episode that began with it.
+        self._count_running()
+        for number, tickets in granted.items():
+            shard = self._shards[number]
+            if tickets or shard.owed:
+                shard.worker.control.send(Grant(tickets, answer=shard.owed))
+                shard.owed = False
+
+    def kill(self) -> None:
+        """End every simulator at once; none is replaced any more."""
+        self._watchdog.cancel()
+        for shard in self._shards:
+            shard.worker.process.kill()
+
+    async def stop(self, patience_s: float) -> None:
+        self._watchdog.cancel()
+        await asyncio.gather(*(shard.worker.stop(patience_s) for shard in self._shards))
+
+    @property
+    def processes(self) -> list[int]:
+        return [pid for shard in self._shards if (pid := shard.worker.process.pid) is not None]
+
+    def _watch(self, shard: Shard) -> Shard:
+        control = shard.worker.control
+        control.handle(Ready, lambda _: self._on_ready(shard))
+        control.handle(HandIn, lambda message: self._on_hand_in(shard, message))
+        control.handle(Failed, lambda message: setattr(shard, "failure", message))
+        shard.worker.on_exit(lambda: self._on_exit(shard))
+        return shard
+
+    def _on_ready(self, shard: Shard) -> None:
+        shard.ready = True
+        if all(shard.ready for shard in self._shards):
+            self._all_ready.set()
+        if self._ledger is not None:
+            self.grant()
+
+    def _on_hand_in(self, shard: Shard, message: HandIn) -> None:
+        assert self._ledger is not None
+        for finished in message.finished:
+            shard.running.remove(finished.ticket.index)
+            self._ledger.hand_in(finished)
+        shard.owed = True
+        for finished in message.finished:
+            self._on_finished(finished)
+        self.grant()
+
+    def _on_exit(self, shard: Shard) -> None:
+        shard.worker.control.poll()  # what it said before it ended still counts
+        shard.ready = shard.owed = False
+        why = shard.failure.message if shard.failure else f"it ended by itself, exit code {shard.worker.process.exitcode}"
+        log, name = shard.worker.log, shard_name(shard.number)
+        shard.worker.release()
+        self._attempts.update(shard.running)
+        worst = max((self._attempts[index] for index in shard.running), default=0)
+        if not self._all_ready.is_set() or worst >= MAX_ATTEMPTS or self.restarts >= self._max_restarts:
+            if not self._all_ready.is_set():
+                reason = f"{name} could not be started: {why}"
+            elif worst >= MAX_ATTEMPTS:
+                reason = f"{name} was lost, and with it ticket {sorted(shard.running)} for the {worst}th time: {why}"
+            else:
+                reason = f"{name} was lost, and engine.max_restarts={self._max_restarts} simulators have been replaced already: {why}"
+            self._fail(WorkerError(reason + ("" if shard.failure and shard.failure.expected else f"\nIts output is in {log}")))
+            return
+        self._notify(f"{name} was lost ({why}); its {len(shard.running)} running tickets are run again")
+        if self._generators:
+            self._generators[self._plane.generator_of(shard.number)].control.send(Forget(shard.number))
+        else:
+            self._replace(shard)
+
+    def _replace(self, shard: Shard) -> None:
+        if self._ledger is not None:
+            for index in shard.running:
+                self._ledger.lost(index)
+        shard.running.clear()
+        shard.failure = None
+        shard.worker = self._start(shard.number)
+        self.restarts += 1
+        self._watch(shard)
+        if self._ledger is not None:
+            self.grant()
+
+    def _count_running(self) -> None:
+        counts = [0] * len(self._plane.requests)
+        for shard in self._shards:
+            counts[self._plane.generator_of(shard.number)] += len(shard.running)
+        self._plane.set_running(counts)
+
+    def _look_for_hung(self) -> None:
+        for shard in self._shards:
+            stage, seconds = self._board.stage(shard_name(shard.number))
+            limit = START_TIMEOUT_S if stage == "start" else self._timeout_s
+            if shard.worker.process.is_alive() and stage in ("start", "reset", "simulate") and seconds > limit:
+                self._notify(f"{shard_name(shard.number)} has been in {stage} for {seconds:.0f} s, longer than simulator.timeout_s={limit:g}: it is killed and replaced")
+                shard.worker.process.kill()
+        self._watchdog = asyncio.get_running_loop().call_later(min(1.0, self._timeout_s / 2), self._look_for_hung)

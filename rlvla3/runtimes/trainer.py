@@ -1,0 +1,177 @@
+"""The trainer process of the local runtime: it clones, it runs the train loop, and it writes checkpoints between updates, as the coordinator asks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlvla3.config import Recipe
+from rlvla3.links.data_plane import DataPlane
+from rlvla3.links.weight_memory import WeightMemory
+from rlvla3.links.weight_plane import WeightPlane
+from rlvla3.loops import train
+from rlvla3.observability.events import CloneStep
+from rlvla3.observability.meter import Meter, MeterBoard
+from rlvla3.observability.run_directory import RunDirectory
+from rlvla3.policies.registry import make_policy
+from rlvla3.runtimes.control import Control
+from rlvla3.runtimes.device import choose_device
+from rlvla3.runtimes.messages import Arrived, Clone, Copied, Demonstrated, LastUpdate, Published, Ready, Save, Saved, StopAfterUpdate, Train, Trained
+from rlvla3.runtimes.names import TRAINER
+from rlvla3.scheduling.streamer import Streamer
+from rlvla3.training.checkpoint import load_checkpoint, save_checkpoint
+from rlvla3.training.cloning import Demonstrations, clone
+from rlvla3.training.learner import Learner
+from rlvla3.types import MicroBatch, Version
+
+
+async def run_trainer(
+    control: Control, recipe: Recipe, plane: DataPlane, board: MeterBoard, memory: WeightMemory, run: RunDirectory, resume: Path | None
+) -> None:
+    """Build policy and learner, publish the version they are at, and do what the coordinator asks until cancelled."""
+    meter = board.meter(TRAINER)
+    meter.enter("start")
+    torch.set_num_threads(recipe.training.threads)
+    torch.manual_seed(recipe.seed)
+    trainer = Trainer(control, recipe, plane, meter, memory, run, resume)
+    control.send(Ready())
+    while True:
+        meter.enter("command")
+        message = await control.receive()
+        meter.enter("overhead")
+        await trainer.obey(message)
+
+
+class Trainer:
+    """Obeys one command at a time."""
+
+    def __init__(
+        self, control: Control, recipe: Recipe, plane: DataPlane, meter: Meter, memory: WeightMemory, run: RunDirectory, resume: Path | None
+    ) -> None:
+        self.control, self.recipe, self.meter, self.run = control, recipe, meter, run
+        spaces = plane.rollouts.spec.spaces
+        self.policy = make_policy(recipe.policy, spaces)
+        self.learner = Learner(self.policy, recipe, plane.rollouts, choose_device(recipe.training.device, "training.device"))
+        self.version: Version = load_checkpoint(resume, self.policy, self.learner) if resume else 0
+        self.weights = WeightPlane(memory, self.policy.published())
+        self.weights.publish(self.version)
+        self.trajectories = ArrivingTrajectories(make_streamer(recipe), control, meter)
+        self.demonstrations = Demonstrations(plane.rollouts, recipe.simulator.tasks, recipe.clone.demonstrations) if recipe.clone else None
+        self._update, self._is_last = -1, False
+        control.handle(StopAfterUpdate, self._stop_after_update)
+
+    async def obey(self, message: Any) -> None:
+        match message:
+            case Demonstrated(finished):
+                assert self.demonstrations is not None
+                self.demonstrations.add(finished)
+                self.control.send(Copied(finished.ticket, self.demonstrations.complete))
+            case Clone():
+                self._clone()
+            case Train(first, end):
+                await train(self._updates(first, end), self.trajectories, MeteredLearner(self.learner, self.trajectories.streamer, self.meter), self)
+                self.control.send(Trained(self.version))
+            case Save():
+                self._save()
+                self.control.send(Saved(self.version))
+
+    async def publish(self, version: Version, metrics: Mapping[str, float]) -> None:
+        """The update is done: its weights go onto the weight plane first, so whoever hears of the version finds it there."""
+        self.version = version
+        with self.meter("publish"):
+            self.weights.publish(version)
+        self.control.send(Published(version, metrics))
+        if version % self.recipe.training.checkpoint_every == 0:
+            self._save()
+
+    def _updates(self, first: int, end: int) -> Iterator[int]:
+        for update in range(first, end):
+            self.control.poll()
+            if self._is_last:
+                return
+            self._update = update
+            yield update
+
+    def _stop_after_update(self, _: StopAfterUpdate) -> None:
+        self._is_last = True
+        self.control.send(LastUpdate(self._update))
+
+    def _clone(self) -> None:
+        assert self.recipe.clone is not None and self.demonstrations is not None
+        with self.meter("clone"):
+            for step, loss in clone(self.policy, self.demonstrations, self.recipe.clone, self.recipe.seed):
+                self.control.send(CloneStep(step, self.recipe.clone.steps, loss))
+        self.weights.publish(self.version)
+        self.control.send(Published(self.version, {}))
+
+    def _save(self) -> None:
+        with self.meter("checkpoint"), self.run.checkpoint(self.version, self.recipe.training.keep_checkpoints) as folder:
+            save_checkpoint(folder, self.policy, self.recipe.policy.name, self.learner, self.version)
+
+
+def make_streamer(recipe: Recipe) -> Streamer:
+    """The streamer that a recipe asks for."""
+    training = recipe.training
+    return Streamer(
+        batch=training.batch,
+        group_size=recipe.algorithm.group_size,
+        steps=training.steps,
+        epochs=training.epochs,
+        micro_batch=training.micro_batch,
+        streaming=recipe.engine.streaming,
+        in_order=training.deterministic,
+        seed=recipe.seed,
+    )
+
+
+class ArrivingTrajectories:
+    """The micro-batches of an update, as the trajectories of its tickets are handed in."""
+
+    def __init__(self, streamer: Streamer, control: Control, meter: Meter) -> None:
+        self.streamer, self._control, self._meter = streamer, control, meter
+        self._news = asyncio.Event()
+        control.handle(Arrived, self._arrived)
+
+    async def of(self, update: int) -> AsyncIterator[MicroBatch]:
+        for micro_batch in self.streamer.update(update):
+            if micro_batch is not None:
+                yield micro_batch
+                self._control.poll()
+            else:
+                self._news.clear()
+                with self._meter("trajectories"):
+                    await self._news.wait()
+
+    def _arrived(self, message: Arrived) -> None:
+        self.streamer.arrived(message.ticket, message.decisions)
+        self._news.set()
+
+
+class MeteredLearner:
+    """The learner as the train loop wants it, its time on the meter."""
+
+    def __init__(self, learner: Learner, streamer: Streamer, meter: Meter) -> None:
+        self._learner, self._streamer, self._meter = learner, streamer, meter
+
+    @property
+    def enough(self) -> bool:
+        return self._learner.enough
+
+    def begin_update(self, update: int) -> None:
+        self._learner.begin_update(update, self._streamer.tickets(update))
+
+    async def accumulate(self, micro_batch: MicroBatch) -> None:
+        with self._meter("train"):
+            self._learner.accumulate(micro_batch)
+
+    async def step(self) -> None:
+        with self._meter("train"):
+            self._learner.step()
+
+    async def finish_update(self) -> Mapping[str, float]:
+        with self._meter("fit_critic"):
+            return self._learner.finish_update()

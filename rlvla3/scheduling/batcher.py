@@ -1,0 +1,55 @@
+"""Dynamic batching: when to infer, and for whom (RL-VLA3 section 3.2, equation 1).
+
+    infer when  waiting >= B_max,  or the oldest request has waited T_max,  or every running episode waits
+
+The third case is what makes the two limits safe: when nobody else can come, waiting longer is idling. With B_max = all and T_max = infinite it is the synchronous lock-step.
+
+Laws kept here (law 4): T_max counts from the oldest waiting request; requests are served oldest first; a batch never exceeds B_max decisions.
+
+Pure decisions: the caller brings the time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+RequestT = TypeVar("RequestT")
+
+
+class DynamicBatcher(Generic[RequestT]):
+    """Requests waiting for inference, oldest first.
+
+    max_batch: B_max in decisions, 0 for all running episodes. max_wait: T_max in seconds, math.inf for no limit.
+    """
+
+    def __init__(self, max_batch: int, max_wait: float) -> None:
+        self.max_batch = max_batch or math.inf
+        self.max_wait = max_wait
+        self._waiting: deque[tuple[float, RequestT]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, request: RequestT, asked_at: float) -> None:
+        """A request for one decision, asked at `asked_at` seconds."""
+        if self._waiting and asked_at < self._waiting[-1][0]:
+            self._waiting = deque(sorted([*self._waiting, (asked_at, request)], key=lambda waiting: waiting[0]))
+        else:
+            self._waiting.append((asked_at, request))
+
+    def take(self, now: float, running: int) -> list[RequestT]:
+        """The batch that is due now, or nothing. running: episodes that can ask, those that wait here among them."""
+        if not self._waiting or (len(self._waiting) < min(self.max_batch, running) and now < self.deadline()):
+            return []
+        return [self._waiting.popleft()[1] for _ in range(int(min(self.max_batch, len(self._waiting))))]
+
+    def deadline(self) -> float:
+        """When the oldest request will have waited T_max; infinite while nobody waits."""
+        return self._waiting[0][0] + self.max_wait if self._waiting else math.inf
+
+    def forget(self, gone: Callable[[RequestT], bool]) -> None:
+        """Drop the requests whose simulator is gone."""
+        self._waiting = deque(waiting for waiting in self._waiting if not gone(waiting[1]))

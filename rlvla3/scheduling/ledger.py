@@ -1,0 +1,158 @@
+"""Tickets out, trajectories in: who may run what, and when.
+
+A run is a numbered list of tickets. Ticket i belongs to update i // batch, always. Its life:
+
+    WAITING -> RUNNING -> FINISHED -> TRAINED
+       ^----------'   (its simulator was lost: it waits again)
+
+Laws kept here:
+- ADMISSION: ticket i is handed out only while its update is at most `max_staleness` ahead of the current version. Every decision of the ticket is then made by a version no older than
+  update - max_staleness, so staleness is bounded exactly and nothing is ever discarded (law 2);
+- every ticket is handed in once, and an update is done only when all of its tickets are (law 1);
+- at most capacity = (max_staleness + 1) * batch tickets are neither waiting nor trained, so ticket i can live in block i mod capacity of the data plane.
+
+Pure decisions: no clock, no process, no I/O. Docs and proof: docs/engine.md.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from rlvla3.types import Finished, Purpose, Ticket, Version
+
+SEED_BITS = 29
+"""Seeds of one purpose; two more bits say which purpose, so no evaluation and no demonstration ever starts where a run trains."""
+
+
+@dataclass(frozen=True, slots=True)
+class TicketBook:
+    """Ticket i, for any i: the same in every mode, on every machine, in every rerun. Groups of `group_size` consecutive tickets share task and seed; tasks go round by group."""
+
+    tasks: tuple[str, ...]
+    seed: int
+    group_size: int = 1
+    purpose: Purpose = Purpose.TRAIN
+
+    def ticket(self, index: int) -> Ticket:
+        group = index // self.group_size
+        number = int(np.random.SeedSequence([self.seed, group]).generate_state(1)[0]) % (1 << SEED_BITS)
+        return Ticket(
+            index=index,
+            task=self.tasks[group % len(self.tasks)],
+            seed=list(Purpose).index(self.purpose) << SEED_BITS | number,
+            group=group,
+            purpose=self.purpose,
+        )
+
+
+class Ledger:
+    """Hands tickets out and takes trajectories in.
+
+    total: how many tickets there are (None: no end). version: the version the run starts from; tickets of earlier updates are taken for trained.
+
+        ledger = Ledger(book, batch=64, max_staleness=1)
+        ticket = ledger.take()           # None: nothing is admissible now
+        ledger.hand_in(finished)         # or ledger.lost(ticket.index)
+        ledger.advance(version=1)        # update 0 is done
+    """
+
+    def __init__(self, book: TicketBook, batch: int, max_staleness: int, total: int | None = None, version: Version = 0) -> None:
+        self.book, self.batch, self.max_staleness, self.total, self.version = book, batch, max_staleness, total, version
+        self._first = self._next = version * batch
+        self._returned: list[int] = []
+        self._running: set[int] = set()
+        self._finished: dict[int, Finished] = {}
+        self.rerun = 0
+        self.staleness: Counter[int] = Counter()
+
+    @property
+    def capacity(self) -> int:
+        """The most tickets that are running or waiting to be trained on at any time."""
+        return (self.max_staleness + 1) * self.batch
+
+    @property
+    def issued(self) -> int:
+        """Tickets handed out at least once in this run."""
+        return self._next - self._first
+
+    @property
+    def trained(self) -> int:
+        """Tickets whose update is done in this run."""
+        return self.version * self.batch - self._first
+
+    @property
+    def running(self) -> frozenset[int]:
+        return frozenset(self._running)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every ticket there is has been handed in."""
+        return self.total is not None and self._next >= self.total and not self._running and not self._returned
+
+    def update_of(self, index: int) -> int:
+        return index // self.batch
+
+    def take(self) -> Ticket | None:
+        """The next ticket to run, reruns first; None while none is admissible."""
+        if self._returned:
+            index = heapq.heappop(self._returned)
+        elif self._admissible(self._next):
+            index = self._next
+            self._next += 1
+        else:
+            return None
+        self._running.add(index)
+        return self.book.ticket(index)
+
+    def lost(self, index: int) -> None:
+        """The simulator that ran this ticket is gone: hand it out again."""
+        self._leave(index)
+        self.rerun += 1
+        heapq.heappush(self._returned, index)
+
+    def hand_in(self, finished: Finished) -> None:
+        """An episode has ended and its trajectory is in the data plane."""
+        index = finished.ticket.index
+        self._leave(index)
+        self._finished[index] = finished
+        if finished.ticket.purpose is Purpose.TRAIN:
+            staleness = self.update_of(index) - finished.oldest
+            if staleness > self.max_staleness:
+                raise AssertionError(f"ticket {index} of update {self.update_of(index)} used version {finished.oldest}: staleness {staleness} exceeds {self.max_staleness}")
+            self.staleness[staleness] += 1
+
+    def finished(self, update: int) -> list[Finished]:
+        """The episodes of one update that have been handed in, in ticket order."""
+        return [self._finished[index] for index in self._indices(update) if index in self._finished]
+
+    def advance(self, version: Version) -> list[Finished]:
+        """Update version - 1 is done. Returns its episodes in ticket order, and forgets them."""
+        update = version - 1
+        if update != self.version:
+            raise AssertionError(f"version {version} cannot follow version {self.version}")
+        missing = [index for index in self._indices(update) if index not in self._finished]
+        if missing:
+            raise AssertionError(f"update {update} is said to be done without tickets {missing}")
+        self.version = version
+        return [self._finished.pop(index) for index in self._indices(update)]
+
+    def close(self, after_update: int | None = None) -> None:
+        """Hand out nothing new any more, or nothing of a later update than `after_update`. What runs may still be handed in."""
+        end = self._next if after_update is None else (after_update + 1) * self.batch
+        self.total = end if self.total is None else min(end, self.total)
+
+    def _indices(self, update: int) -> range:
+        end = (update + 1) * self.batch
+        return range(update * self.batch, end if self.total is None else min(end, self.total))
+
+    def _admissible(self, index: int) -> bool:
+        return self.update_of(index) <= self.version + self.max_staleness and (self.total is None or index < self.total)
+
+    def _leave(self, index: int) -> None:
+        if index not in self._running:
+            raise AssertionError(f"ticket {index} is not running: it was handed in twice, or never handed out")
+        self._running.remove(index)

@@ -1,0 +1,106 @@
+"""Trajectories into micro-batches (RL-VLA3 section 3.3), without changing what is learned.
+
+An update is cut into `steps` optimizer steps by ticket number, so what a step is made of never depends on timing. In the first epoch the decisions of a step are emitted
+as soon as a micro-batch of them has arrived (streaming) or once the whole update has (not streaming); later epochs come from memory, over a permutation drawn
+from (seed, update, epoch).
+
+Laws kept here:
+- every decision of every ticket of an update is emitted exactly once an epoch;
+- a step's decisions are the same set whatever the order of arrival and the size of a micro-batch (law 3 does the rest: the learner divides once, by the step's count);
+- the tickets of a group are emitted only when all of the group has arrived, so an advantage over the group can be formed.
+
+Pure decisions: a None says that nothing more can be emitted before another ticket arrives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlvla3.types import MicroBatch
+
+Rows = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+class Streamer:
+    """Micro-batches of each update in turn.
+
+    batch, group_size: tickets an update and a group. steps: optimizer steps an epoch. in_order: emit in ticket order even while streaming, so that sums are made in one fixed order.
+
+        streamer.arrived(ticket=3, decisions=14)
+        for micro_batch in streamer.update(0):
+            ...                                   # None: wait for the next arrival
+    """
+
+    def __init__(self, *, batch: int, group_size: int, steps: int, epochs: int, micro_batch: int, streaming: bool, in_order: bool, seed: int) -> None:
+        self.batch, self.group_size, self.steps, self.epochs = batch, group_size, steps, epochs
+        self.micro_batch, self.streaming, self.in_order, self.seed = micro_batch, streaming, in_order, seed
+        self._decisions: dict[int, int] = {}
+
+    def arrived(self, ticket: int, decisions: int) -> None:
+        """The trajectory of `ticket`, of this update or a later one, is in the data plane."""
+        self._decisions[ticket] = decisions
+
+    def tickets(self, update: int) -> range:
+        return range(update * self.batch, (update + 1) * self.batch)
+
+    def update(self, update: int) -> Iterator[MicroBatch | None]:
+        """All micro-batches of one update, epoch after epoch. The last of each optimizer step says so. May be left early; the update is forgotten then."""
+        try:
+            for step in range(self.steps):
+                yield from self._as_they_arrive(update, step)
+            for epoch in range(1, self.epochs):
+                yield from self._from_memory(update, epoch)
+        finally:
+            for ticket in self.tickets(update):
+                self._decisions.pop(ticket, None)
+
+    def _as_they_arrive(self, update: int, step: int) -> Iterator[MicroBatch | None]:
+        width = self.batch // self.steps
+        first = update * self.batch + step * width
+        groups = [range(start, start + self.group_size) for start in range(first, first + width, self.group_size)]
+        pending: list[Rows] = []
+        while groups:
+            ready = self._ready(update, groups)
+            if not ready:
+                yield None
+                continue
+            groups = [group for group in groups if group not in ready]
+            pending += [_rows(ticket, self._decisions[ticket]) for group in ready for ticket in group]
+            pending = yield from self._cut(pending, 0, step, last_step=step == self.steps - 1, whole=not groups)
+
+    def _ready(self, update: int, groups: list[range]) -> list[range]:
+        """The groups that can be emitted now, in the order of emission."""
+        if not self.streaming and any(ticket not in self._decisions for ticket in self.tickets(update)):
+            return []
+        whole = [all(ticket in self._decisions for ticket in group) for group in groups]
+        if not self.in_order:
+            return [group for group, is_whole in zip(groups, whole, strict=True) if is_whole]
+        return groups[: whole.index(False) if False in whole else len(groups)]
+
+    def _from_memory(self, update: int, epoch: int) -> Iterator[MicroBatch]:
+        tickets, rows = _join([_rows(ticket, self._decisions[ticket]) for ticket in self.tickets(update)])
+        order = np.random.default_rng([self.seed, update, epoch]).permutation(len(tickets))
+        parts = np.array_split(order, min(self.steps, len(order)))
+        for step, part in enumerate(parts):
+            yield from self._cut([(tickets[part], rows[part])], epoch, step, last_step=step == len(parts) - 1, whole=True)
+
+    def _cut(self, pending: list[Rows], epoch: int, step: int, last_step: bool, whole: bool) -> Generator[MicroBatch, None, list[Rows]]:
+        """Emit micro-batches that are full and, where `pending` is the whole rest of the step, the last one as well. Returns what is left over."""
+        tickets, rows = _join(pending)
+        size = self.micro_batch
+        while len(tickets) >= size or (whole and len(tickets)):
+            closes = whole and len(tickets) <= size
+            yield MicroBatch(tickets[:size], rows[:size], epoch, step, closes_step=closes, closes_epoch=closes and last_step)
+            tickets, rows = tickets[size:], rows[size:]
+        return [(tickets, rows)]
+
+
+def _rows(ticket: int, decisions: int) -> Rows:
+    return np.full(decisions, ticket, np.int64), np.arange(decisions, dtype=np.int64)
+
+
+def _join(parts: list[Rows]) -> Rows:
+    return np.concatenate([tickets for tickets, _ in parts]), np.concatenate([rows for _, rows in parts])

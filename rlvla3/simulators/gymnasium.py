@@ -1,0 +1,167 @@
+"""Any Gymnasium environment, from a registered ID or from a class or function of one's own.
+
+Observations: uint8 images [H, W], [H, W, channels] or [channels, H, W] become cameras; everything else that Gymnasium can flatten (vectors, Discrete as
+one-hot, ...) becomes the state; a Dict or Tuple may hold any of both. Actions: Discrete, or Box, which a policy fills within [-1, 1] in every dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from rlvla3.config import RecipeError, Section, SimulatorConfig, check_options
+from rlvla3.simulators.base import SingleEnvironment, Step
+from rlvla3.simulators.registry import load
+from rlvla3.types import ActionSpace, Observation, Spaces, Ticket
+
+Path = tuple[str | int, ...]
+"""Where a part of an observation is, from key to key; empty for an observation of one part."""
+
+
+class GymnasiumOptions(Section):
+    """Settings of Gymnasium environments.
+
+    kwargs: passed on to the environment's constructor. instruction: what the policy is told (default: the environment's own attribute `instruction`).
+    success_return: an episode of at least this return is a success. By default one is where the environment's info says so under `success` or `is_success`,
+    at any step, and none is where it never does.
+    """
+
+    kwargs: dict[str, Any] = {}
+    instruction: str | None = None
+    success_return: float | None = None
+
+
+class GymnasiumSimulator(SingleEnvironment):
+    """One Gymnasium environment, reset with the ticket's seed and, where the recipe has tasks, with options {"task": the ticket's}."""
+
+    Options = GymnasiumOptions
+
+    @classmethod
+    def describe(cls, config: SimulatorConfig) -> Spaces:
+        environment = _make(config, check_options(GymnasiumOptions, config.options, "simulator.options"))
+        try:
+            return _describe(environment, config)
+        finally:
+            environment.close()
+
+    def __init__(self, config: SimulatorConfig, chunk: int) -> None:
+        self._options = check_options(GymnasiumOptions, config.options, "simulator.options")
+        self.environment = _make(config, self._options)
+        self.spaces, self.chunk = _describe(self.environment, config), chunk
+        self._parts = dict(_parts(self.environment.observation_space))
+        self._has_tasks = bool(config.tasks)
+
+    def begin(self, ticket: Ticket) -> None:
+        self._seen, _ = self.environment.reset(seed=ticket.seed, options={"task": ticket.task} if self._has_tasks else None)
+        self._return, self._succeeded = 0.0, False
+
+    def act(self, action: NDArray[np.float32]) -> Step:
+        self._seen, reward, terminated, truncated, info = self.environment.step(_native_action(self.environment.action_space, action))
+        self._return += float(reward)
+        self._succeeded = self._succeeded or bool(info.get("success", info.get("is_success", False)))
+        over = terminated or truncated or self._steps + 1 >= self.spaces.max_steps
+        enough = self._options.success_return is not None and over and self._return >= self._options.success_return
+        return Step(float(reward), self._succeeded if self._options.success_return is None else enough, bool(terminated), bool(truncated))
+
+    def observe(self) -> Observation:
+        images: dict[str, NDArray[np.uint8]] = {}
+        vectors = [np.zeros(0, np.float32)]
+        for path, space in self._parts.items():
+            value = self._seen
+            for key in path:
+                value = value[key]
+            if _is_image(space):
+                images[_camera(path)] = _channels_last(np.asarray(value))
+            else:
+                vectors.append(np.asarray(spaces.flatten(space, value), np.float32))
+        return Observation(images=images, state=np.concatenate(vectors), instruction=self._instruction())
+
+    def close(self) -> None:
+        self.environment.close()
+
+    def _instruction(self) -> str:
+        given = self._options.instruction
+        return getattr(self.environment.unwrapped, "instruction", "") if given is None else given
+
+
+def _make(config: SimulatorConfig, options: GymnasiumOptions) -> gymnasium.Env[Any, Any]:
+    registry, _, identifier = config.name.partition(":")
+    try:
+        if registry == "gymnasium":
+            environment = gymnasium.make(identifier, max_episode_steps=config.max_steps, disable_env_checker=True, **options.kwargs)
+        else:
+            environment = load(config.name)(**options.kwargs)
+    except (gymnasium.error.Error, TypeError) as error:  # an unknown ID or a missing package; arguments that do not fit
+        raise RecipeError(f"simulator.name={config.name} cannot be made with simulator.options.kwargs={options.kwargs}: {error}") from error
+    if not isinstance(environment, gymnasium.Env):
+        raise RecipeError(f"simulator.name={config.name} makes a {type(environment).__name__}, not a gymnasium.Env: name a class or function that makes one")
+    return environment
+
+
+def _describe(environment: gymnasium.Env[Any, Any], config: SimulatorConfig) -> Spaces:
+    parts = dict(_parts(environment.observation_space))
+    cameras: dict[str, tuple[int, int, int]] = {}
+    state = 0
+    for path, space in parts.items():
+        if _is_image(space):
+            height, width, channels = _channels_last(np.empty(space.shape or (), np.uint8)).shape
+            cameras[_camera(path)] = (height, width, channels)
+        elif space.is_np_flattenable and not (isinstance(space, spaces.Box) and len(space.shape) > 2):
+            state += spaces.flatdim(space)
+        else:
+            raise RecipeError(
+                f"{config.name} shows {space}, which is neither an image nor a vector. Supported are uint8 images [H, W], [H, W, channels] or "
+                f"[channels, H, W], vectors, Discrete, MultiDiscrete, MultiBinary, and a Dict or Tuple of these: change it with a Gymnasium observation wrapper"
+            )
+    max_steps = config.max_steps or (environment.spec and environment.spec.max_episode_steps)
+    if not max_steps:
+        raise RecipeError(f"{config.name} has no time limit of its own: set simulator.max_steps, for example simulator.max_steps=500")
+    return Spaces(cameras=cameras, state=state, action=_action_space(environment.action_space, config), max_steps=max_steps)
+
+
+def _parts(space: spaces.Space[Any], path: Path = ()) -> Iterator[tuple[Path, spaces.Space[Any]]]:
+    """The parts that are neither Dict nor Tuple, each with its path."""
+    if isinstance(space, (spaces.Dict, spaces.Tuple)):
+        for key, inner in space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces):
+            yield from _parts(inner, (*path, key))
+    else:
+        yield path, space
+
+
+def _camera(path: Path) -> str:
+    return ".".join(map(str, path)) or "image"
+
+
+def _is_image(space: spaces.Space[Any]) -> bool:
+    return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) in (2, 3)
+
+
+def _channels_last(image: NDArray[Any]) -> NDArray[np.uint8]:
+    """`image` as [H, W, channels]: a grey one gets a channel, and the shorter of the outer axes is taken for the channels."""
+    if image.ndim == 2:
+        return image[:, :, None]
+    return image.transpose(1, 2, 0) if image.shape[0] < image.shape[2] else image
+
+
+def _action_space(space: spaces.Space[Any], config: SimulatorConfig) -> ActionSpace:
+    if isinstance(space, spaces.Discrete):
+        return ActionSpace("discrete", size=1, choices=int(space.n))
+    if isinstance(space, spaces.Box):
+        return ActionSpace("continuous", size=int(np.prod(space.shape)))
+    raise RecipeError(f"{config.name} takes actions of {space}: supported are Discrete and Box: change it with a Gymnasium action wrapper")
+
+
+def _native_action(space: spaces.Space[Any], action: NDArray[np.float32]) -> Any:
+    """A policy's action [A] as the environment wants it. A Box dimension with bounds is filled from low to high; one without them gets [-1, 1] as it is."""
+    if isinstance(space, spaces.Discrete):
+        return space.start + round(float(action[0]))
+    assert isinstance(space, spaces.Box)
+    bounded = np.isfinite(space.low) & np.isfinite(space.high)
+    low, high = np.where(bounded, space.low, -1), np.where(bounded, space.high, 1)
+    share = (np.clip(action, -1, 1).reshape(space.shape) + 1) / 2
+    return (low + share * (high - low)).astype(space.dtype)

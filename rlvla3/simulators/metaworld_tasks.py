@@ -1,0 +1,61 @@
+"""The 50 tasks of Meta-World v3, each with the sentence a policy is told.
+
+Our own table: Meta-World ships no sentences, and a recipe is checked against it without importing the package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+INSTRUCTIONS: Mapping[str, str] = {
+    "assembly-v3": "Pick up the ring by its handle and put it on the peg.",
+    "basketball-v3": "Pick up the ball and drop it through the hoop.",
+    "bin-picking-v3": "Move the cube from the red bin to the blue bin.",
+    "box-close-v3": "Pick up the lid and close the box with it.",
+    "button-press-topdown-v3": "Press the button down from above.",
+    "button-press-topdown-wall-v3": "Reach over the wall and press the button down from above.",
+    "button-press-v3": "Push the button in from the front.",
+    "button-press-wall-v3": "Reach around the wall and push the button in.",
+    "coffee-button-v3": "Press the button of the coffee machine.",
+    "coffee-pull-v3": "Pull the mug away from the coffee machine.",
+    "coffee-push-v3": "Push the mug under the coffee machine.",
+    "dial-turn-v3": "Turn the dial.",
+    "disassemble-v3": "Lift the ring off the peg.",
+    "door-close-v3": "Close the door.",
+    "door-lock-v3": "Lock the door by turning the lock down.",
+    "door-open-v3": "Open the door by its handle.",
+    "door-unlock-v3": "Unlock the door by turning the lock sideways.",
+    "drawer-close-v3": "Push the drawer shut.",
+    "drawer-open-v3": "Pull the drawer open.",
+    "faucet-close-v3": "Turn the faucet off.",
+    "faucet-open-v3": "Turn the faucet on.",
+    "hammer-v3": "Pick up the hammer and drive the nail into the box.",
+    "hand-insert-v3": "Reach into the hole with the gripper.",
+    "handle-press-side-v3": "Press the handle down from the side.",
+    "handle-press-v3": "Press the handle down.",
+    "handle-pull-side-v3": "Pull the handle up from the side.",
+    "handle-pull-v3": "Pull the handle up.",
+    "lever-pull-v3": "Pull the lever up.",
+    "peg-insert-side-v3": "Pick up the peg and insert it into the hole in the side of the box.",
+    "peg-unplug-side-v3": "Pull the peg out sideways.",
+    "pick-out-of-hole-v3": "Pick the puck out of the hole and bring it to the goal.",
+    "pick-place-v3": "Pick up the puck and bring it to the goal.",
+    "pick-place-wall-v3": "Pick up the puck, lift it over the wall and bring it to the goal.",
+    "plate-slide-back-side-v3": "Slide the plate sideways out of the cabinet.",
+    "plate-slide-back-v3": "Slide the plate back out of the cabinet.",
+    "plate-slide-side-v3": "Slide the plate sideways into the cabinet.",
+    "plate-slide-v3": "Slide the plate forward into the cabinet.",
+    "push-back-v3": "Pull the block back to the goal.",
+    "push-v3": "Push the puck to the goal.",
+    "push-wall-v3": "Push the puck around the wall to the goal.",
+    "reach-v3": "Move the gripper to the goal.",
+    "reach-wall-v3": "Reach over the wall and move the gripper to the goal.",
+    "shelf-place-v3": "Pick up the block and place it on the shelf.",
+    "soccer-v3": "Push the ball into the net.",
+    "stick-pull-v3": "Pick up the stick and pull the thermos with it.",
+    "stick-push-v3": "Pick up the stick and push the thermos with it.",
+    "sweep-into-v3": "Sweep the block into the hole.",
+    "sweep-v3": "Sweep the block off the table.",
+    "window-close-v3": "Slide the window shut.",
+    "window-open-v3": "Slide the window open.",
+}

@@ -1,0 +1,221 @@
+"""From micro-batches to weights.
+
+One gradient, however it arrives: losses are summed as micro-batches come, and divided once, by the number of decisions of the whole optimizer step. So the
+gradient is the one of the batch, whatever the cut and the order of arrival (law 3). Advantages and their statistics are Credit's.
+
+One AdamW with two groups, `actor` and `critic`; whoever has no gradient is left alone, weights and moments. That is how a warm-up update and the critic's
+replay touch the critic only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from rlvla3.algorithms.losses import LossSums, entropy_sum, executed_actions, loss_sums, ppo_loss, ratios, value_loss
+from rlvla3.config import Recipe, TrainingConfig
+from rlvla3.links.rollouts import Rollouts
+from rlvla3.policies.base import Evaluation, Policy
+from rlvla3.policies.batching import observations_from, trace_from
+from rlvla3.training.credit import Credit
+from rlvla3.training.critic import CriticReplay
+from rlvla3.types import MicroBatch
+
+WARMUP_EPOCHS = 3
+"""How many times more often than usual the critic goes over its memory in a warm-up update."""
+
+
+class LearnerError(RuntimeError):
+    """Training that cannot go on: what happened, in which update, and what to do about it."""
+
+
+def warmed_up(config: TrainingConfig, step: int) -> float:
+    """The actor's learning rate at optimizer step 0, 1, ...: it rises over `warmup_steps` and then stays."""
+    return config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup_steps))
+
+
+class Learner:
+    """Learns from the trajectories of one update after the other.
+
+        learner.begin_update(update, tickets)
+        for micro_batch in stream:
+            learner.accumulate(micro_batch)
+            if micro_batch.closes_step:
+                learner.step()
+            if epoch_has_closed and learner.enough:
+                break
+        metrics = learner.finish_update()
+
+    A warm-up update trains the critic alone, in one epoch: the first `critic.warmup` updates do, and with normalise=running the very first one always does,
+    because nothing is known yet by which to normalise its advantages. (Raw ones can be of any size, and a clip would make them all alike.)
+
+    With grpo there is no critic to train: its group is the baseline.
+    """
+
+    def __init__(self, policy: Policy, recipe: Recipe, rollouts: Rollouts, device: torch.device | str) -> None:
+        # Evaluation mode, also to train: dropout would make `evaluate` disagree with `act`, and a ratio of 1 would no longer mean that nothing has changed.
+        self.policy = policy.to(device).eval()
+        self.algorithm, self.training, self.rollouts, self.device = recipe.algorithm, recipe.training, rollouts, torch.device(device)
+        self.critic = recipe.training.critic
+        self.has_critic = recipe.algorithm.advantage == "gae"
+        self.optimizer_steps = 0
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"name": "actor", "params": policy.actor_parameters(), "lr": warmed_up(self.training, 0)},
+                {"name": "critic", "params": policy.critic_parameters(), "lr": self.critic.learning_rate},
+            ],
+            betas=self.training.betas,
+            weight_decay=self.training.weight_decay,
+        )
+        self.credit = Credit(recipe.algorithm, rollouts)
+        self.replay = CriticReplay(policy, self.optimizer, self.critic, recipe.seed)
+        self._fields = (*rollouts.observation_names, *rollouts.trace_names, "actions", "logprob", "value", "executed")
+
+    def begin_update(self, update: int, tickets: range) -> None:
+        """Start learning from `tickets`, all of the update's."""
+        self.update = update
+        self.credit.begin(tickets)
+        self.warming_up = not self.credit.ready or (self.has_critic and update < self.critic.warmup)
+        self._decisions = 0
+        self._epochs: list[LossSums] = []
+        self._norms: list[float] = []
+        self.optimizer.zero_grad()
+
+    @property
+    def enough(self) -> bool:
+        """Whether the update wants no further epoch. Asked when an epoch has closed."""
+        stop = self.algorithm.kl_stop
+        return self.warming_up or (stop is not None and self._epochs[-1].metrics()["approx_kl"] > stop)
+
+    def accumulate(self, batch: MicroBatch) -> None:
+        """Add the gradient of the loss, summed over the decisions of `batch`."""
+        recorded = self.rollouts.gather(batch.tickets, batch.rows, self._fields)
+        advantages, targets = self.credit.of(batch.tickets, batch.rows)
+        learns = not self.warming_up or self._value_weight > 0
+        with torch.set_grad_enabled(learns):
+            evaluation = self._evaluate(batch, recorded)
+            like = evaluation.logprob
+            advantage, target = torch.from_numpy(advantages).to(like), torch.from_numpy(targets).to(like)
+            loss, sums = self._loss(evaluation, recorded, advantage, target)
+        if learns:
+            loss.backward()
+        if batch.epoch == 0 and self.has_critic and self.critic.epochs:
+            self.replay.remember(batch.tickets, batch.rows, evaluation.features, target)
+        self._count(batch.epoch, sums, int((recorded["executed"] > 0).sum()))
+
+    def step(self) -> None:
+        """Close an optimizer step: divide once, clip, move the weights. Raises LearnerError, the weights untouched, where the gradient is not finite."""
+        actor, critic = self.optimizer.param_groups
+        if self.warming_up:
+            _drop_gradients(actor["params"])
+        norm = self._divide_and_clip(actor["params"])
+        self._divide_and_clip(critic["params"])
+        actor["lr"] = warmed_up(self.training, self.optimizer_steps)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self._decisions = 0
+        if not self.warming_up:
+            self.optimizer_steps += 1
+            self._norms.append(norm)
+
+    def finish_update(self) -> dict[str, float]:
+        """Close the update: the critic's extra passes, then the statistics. Returns the metrics; one that has no value in this update is left out."""
+        metrics = self._metrics()
+        metrics |= self.credit.finish()
+        metrics["critic_replay_loss"] = self.replay.learn(self.update, self.critic.epochs * (WARMUP_EPOCHS if self.warming_up else 1))
+        return {name: value for name, value in metrics.items() if not math.isnan(value)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that makes a resumed run go on exactly, apart from the policy's weights: plain data and tensors. Taken between updates."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "optimizer_steps": self.optimizer_steps,
+            "credit": self.credit.state_dict(),
+            "replay": self.replay.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`. The learning rates and the rest of the recipe stay this learner's own. Raises ValueError where the parameters are others."""
+        own = [{key: value for key, value in group.items() if key != "params"} for group in self.optimizer.param_groups]
+        self.optimizer.load_state_dict(state["optimizer"])
+        for group, settings in zip(self.optimizer.param_groups, own, strict=True):
+            group.update(settings)
+        self.optimizer_steps = state["optimizer_steps"]
+        self.credit.load_state_dict(state["credit"])
+        self.replay.load_state_dict(state["replay"])
+
+    @property
+    def _value_weight(self) -> float:
+        return self.critic.weight if self.has_critic else 0.0
+
+    def _evaluate(self, batch: MicroBatch, recorded: Mapping[str, NDArray[Any]]) -> Evaluation:
+        instruction = {ticket: self.rollouts.instruction(ticket) for ticket in np.unique(batch.tickets).tolist()}
+        shown = {name: recorded[name] for name in self.rollouts.observation_names}
+        observations = observations_from(shown, [instruction[ticket] for ticket in batch.tickets.tolist()]).to(self.device)
+        trace = {name: tensor.to(self.device) for name, tensor in trace_from(recorded).items()}
+        return self.policy.evaluate(observations, self._tensor(recorded["actions"]), trace)
+
+    def _loss(self, evaluation: Evaluation, recorded: Mapping[str, NDArray[Any]], advantage: Tensor, target: Tensor) -> tuple[Tensor, LossSums]:
+        settings, like = self.algorithm, evaluation.logprob
+        executed = executed_actions(self._tensor(recorded["executed"]), like.shape[1])
+        ratio = ratios(evaluation.logprob, self._tensor(recorded["logprob"]).to(like), executed, settings.ratio)
+        policy = ppo_loss(ratio, advantage, settings.clip_low, settings.clip_high, settings.dual_clip)
+        value = value_loss(evaluation.value, target, self._tensor(recorded["value"]).to(like), self.critic.clip)
+        if evaluation.entropy is not None:
+            entropy = entropy_sum(evaluation.entropy, executed)
+        elif settings.entropy == 0:
+            entropy = torch.full_like(policy, float("nan"))
+        else:
+            raise LearnerError(f"algorithm.entropy={settings.entropy}, and {type(self.policy).__name__} gives no entropy for its head: set algorithm.entropy=0")
+        loss = self._value_weight * value if self._value_weight else torch.zeros_like(value)
+        if not self.warming_up:
+            loss = loss + policy - (settings.entropy * entropy if settings.entropy else 0.0)
+        return loss, loss_sums(ratio, policy.detach(), value.detach(), entropy.detach(), settings.clip_low, settings.clip_high)
+
+    def _count(self, epoch: int, sums: LossSums, decisions: int) -> None:
+        if epoch == len(self._epochs):
+            self._epochs.append(sums)
+        else:
+            self._epochs[epoch] += sums
+        self._decisions += decisions
+
+    def _divide_and_clip(self, parameters: list[nn.Parameter]) -> float:
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad.div_(max(self._decisions, 1))
+        norm = nn.utils.clip_grad_norm_(parameters, self.training.gradient_clip).item()
+        if not math.isfinite(norm):
+            self.optimizer.zero_grad()
+            raise LearnerError(
+                f"the gradient of update {self.update} has norm {norm}, and the weights are left as they were: resume from the last checkpoint "
+                f"with a lower training.learning_rate (now {self.training.learning_rate}) or training.gradient_clip (now {self.training.gradient_clip})"
+            )
+        return norm
+
+    def _metrics(self) -> dict[str, float]:
+        if not self._epochs:
+            return {}
+        whole = self._epochs[0]
+        for epoch in self._epochs[1:]:
+            whole = whole + epoch
+        return whole.metrics() | {
+            "approx_kl_last": self._epochs[-1].metrics()["approx_kl"],
+            "gradient_norm": float(np.mean(self._norms)) if self._norms else float("nan"),
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "epochs": float(len(self._epochs)),
+            "optimizer_steps": float(len(self._norms)),
+        }
+
+    def _tensor(self, array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
+
+
+def _drop_gradients(parameters: list[nn.Parameter]) -> None:
+    for parameter in parameters:
+        parameter.grad = None

@@ -1,0 +1,327 @@
+"""The contract of simulators, kept by the base class, the Gymnasium adapter and the benchmark's environment. Meta-World has a file of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, Sequence
+
+from rlvla3.config import RecipeError, SimulatorConfig
+from rlvla3.simulators.base import SimulatorError, SingleEnvironment, Step
+from rlvla3.simulators.gymnasium import GymnasiumSimulator
+from rlvla3.simulators.registry import describe_simulator, make_simulator, simulator_class
+from rlvla3.simulators.slow_image import SlowImageEnv, expected_step_seconds
+from rlvla3.types import ActionSpace, Observation, Outcome, Spaces, Ticket
+
+
+class Counter(SingleEnvironment):
+    """Counts its steps; says whatever `saying` overrides of a step's result."""
+
+    def __init__(self, config: SimulatorConfig, chunk: int, **saying: Any) -> None:
+        self.spaces, self.chunk, self.saying, self.count = self.describe(config), chunk, saying, 0
+
+    @classmethod
+    def describe(cls, config):
+        return Spaces(cameras={}, state=1, action=ActionSpace("continuous", 2), max_steps=config.max_steps or 12)
+
+    def begin(self, ticket):
+        self.count = 0
+
+    def act(self, action):
+        self.count += 1
+        return Step(**{"reward": 1.0, **{name: value(self.count) for name, value in self.saying.items()}})
+
+    def observe(self):
+        return Observation(images={}, state=np.array([self.count], np.float32))
+
+
+class ExpertCounter(Counter):
+    def expert_action(self):
+        label = np.full(2, self.count, np.float32)
+        return label, label + 0.5
+
+
+class Pixels(gymnasium.Env[Any, Any]):
+    """Shows a picture of the shape it is given, whose first row counts the steps."""
+
+    instruction = "count"
+
+    def __init__(self, shape: tuple[int, ...] = (6, 8, 3), dtype: Any = np.uint8) -> None:
+        self.observation_space, self.action_space = Box(0, 255, shape, dtype), Discrete(3, start=5)
+        self.taken: list[int] = []
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.options, self.picture = options, np.zeros(self.observation_space.shape, self.observation_space.dtype)
+        return self.picture, {}
+
+    def step(self, action):
+        self.taken.append(action)
+        self.picture = self.picture.copy()
+        self.picture[0] += 1
+        return self.picture, 1.0, False, len(self.taken) == 7, {"is_success": len(self.taken) == 3}
+
+
+class Mixed(gymnasium.Env[Any, Any]):
+    """A Dict observation, and a Box of actions bounded in one dimension and not in the other."""
+
+    observation_space = Dict({"wrist": Box(0, 255, (4, 4), np.uint8), "arm": Dict({"joints": Box(-9, 9, (2,)), "mode": Discrete(3)}), "touch": MultiBinary(2)})
+    action_space = Box(np.array([0, -np.inf], np.float32), np.array([10, np.inf], np.float32))
+
+    def reset(self, *, seed=None, options=None):
+        return self._observe(), {}
+
+    def step(self, action):
+        self.action = action
+        return self._observe(), float("nan") if action[0] > 9 else 0.0, False, False, {}
+
+    def _observe(self):
+        return {"wrist": np.eye(4, dtype=np.uint8), "arm": {"joints": np.array([1.5, -2.5], np.float32), "mode": 2}, "touch": np.array([0, 1], np.int8)}
+
+
+def ticket(seed: int = 0, task: str = "") -> Ticket:
+    return Ticket(index=0, task=task, seed=seed, group=0)
+
+
+def own(environment: type, **settings: Any) -> SimulatorConfig:
+    return SimulatorConfig(name=f"{__name__}:{environment.__name__}", **settings)
+
+
+def stepped(simulator: SingleEnvironment, chunk: Any = 0.0) -> Outcome:
+    """What comes of a chunk whose every action is `chunk`; of the expert's where it is None."""
+    actions = None if chunk is None else np.full((simulator.chunk, simulator.spaces.action.size), chunk, np.float32)
+    return simulator.step({0: actions})[0]
+
+
+def begun(config: SimulatorConfig, chunk: int = 1, seed: int = 0) -> Any:
+    simulator = make_simulator(config, chunk)
+    simulator.reset(0, ticket(seed))
+    return simulator
+
+
+def test_a_chunk_ends_early_at_success():
+    simulator = Counter(SimulatorConfig(), 5, success=lambda count: count == 7, terminated=lambda count: count == 7)
+    simulator.reset(0, ticket())
+    first, last = stepped(simulator), stepped(simulator)
+    assert (len(first.rewards), first.done, first.success) == (5, False, False)
+    assert (len(last.rewards), last.terminated, last.truncated, last.success, last.observation) == (2, True, False, True, None)
+
+
+def test_a_chunk_ends_early_at_the_time_limit_and_shows_where_it_ended():
+    simulator = Counter(SimulatorConfig(max_steps=7), 5)
+    assert simulator.reset(0, ticket()).elapsed == 0
+    first, last = stepped(simulator), stepped(simulator)
+    assert first.observation is not None and first.observation.elapsed == pytest.approx(5 / 7)
+    assert (len(last.rewards), last.terminated, last.truncated) == (2, False, True)
+    assert last.observation is not None and (last.observation.elapsed, last.observation.state[0]) == (1.0, 7)
+
+
+def test_an_expert_chunk_holds_labels_and_repeats_the_last_where_the_episode_ended():
+    simulator = ExpertCounter(SimulatorConfig(max_steps=3), 5)
+    simulator.reset(0, ticket())
+    assert stepped(simulator, None).actions[:, 0].tolist() == [0, 1, 2, 2, 2]
+
+
+def test_a_simulator_without_an_expert_says_so():
+    simulator = Counter(SimulatorConfig(), 5)
+    simulator.reset(0, ticket())
+    with pytest.raises(SimulatorError, match="no scripted expert"):
+        stepped(simulator, None)
+
+
+def test_rewards_that_are_not_finite_are_refused():
+    simulator = Counter(SimulatorConfig(), 5, reward=lambda count: float("inf") if count == 3 else 0.0)
+    simulator.reset(0, ticket())
+    with pytest.raises(SimulatorError, match=r"reward is inf at step 3"):
+        stepped(simulator)
+
+
+def test_states_that_are_not_finite_are_refused():
+    simulator = Counter(SimulatorConfig(), 2)
+    simulator.reset(0, ticket())
+    simulator.count = float("nan")  # type: ignore[assignment]
+    with pytest.raises(SimulatorError, match="finite states"):
+        stepped(simulator)
+
+
+def test_actions_that_are_not_finite_are_refused():
+    simulator = Counter(SimulatorConfig(), 2)
+    simulator.reset(0, ticket())
+    with pytest.raises(SimulatorError, match="finite actions"):
+        stepped(simulator, float("nan"))
+
+
+def test_cartpole_is_described_and_run():
+    config = SimulatorConfig(name="gymnasium:CartPole-v1")
+    assert describe_simulator(config) == Spaces(cameras={}, state=4, action=ActionSpace("discrete", 1, choices=2), max_steps=500)
+    outcome = stepped(begun(config, chunk=100), 1.0)
+    assert outcome.terminated and not outcome.truncated and outcome.rewards.sum() == len(outcome.rewards) < 20
+
+
+def test_pendulum_is_described_and_its_torque_rescaled():
+    config = SimulatorConfig(name="gymnasium:Pendulum-v1", max_steps=30)
+    assert describe_simulator(config) == Spaces(cameras={}, state=3, action=ActionSpace("continuous", 1), max_steps=30)
+    simulator = begun(config, chunk=40)
+    outcome = stepped(simulator, 5.0)
+    assert simulator.environment.unwrapped.last_u == 2.0, "an action beyond 1 is clipped, and 1 is the largest torque"
+    assert (len(outcome.rewards), outcome.truncated) == (30, True)
+
+
+@pytest.mark.parametrize("name", ["gymnasium:CartPole-v1", "gymnasium:Pendulum-v1"])
+def test_the_same_ticket_is_the_same_episode_after_any_history(name):
+    config = SimulatorConfig(name=name)
+    simulator = make_simulator(config, 8)
+
+    def episode(seed):
+        return [simulator.reset(0, ticket(seed)).state, stepped(simulator, 1.0).rewards]
+
+    first, other, again = episode(3), episode(4), episode(3)
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not np.array_equal(first[0], other[0])
+
+
+@pytest.mark.parametrize(
+    ("threshold", "success"), [(-1e6, True), (0.0, False)], ids=["a return above the threshold", "below it, though the return of no steps is not"]
+)
+def test_success_by_return_is_known_at_the_end_alone(threshold, success):
+    simulator = begun(SimulatorConfig(name="gymnasium:Pendulum-v1", max_steps=10, options={"success_return": threshold}), chunk=5)
+    assert [stepped(simulator).success, stepped(simulator).success] == [False, success]
+
+
+def test_an_image_environment_of_ones_own():
+    config = own(Pixels, max_steps=50)
+    assert describe_simulator(config) == Spaces(cameras={"image": (6, 8, 3)}, state=0, action=ActionSpace("discrete", 1, choices=3), max_steps=50)
+    simulator = make_simulator(config, 4)
+    first = simulator.reset(0, ticket(task="any"))
+    assert isinstance(simulator, GymnasiumSimulator)
+    assert (first.images["image"].shape, first.images["image"].dtype, first.instruction) == ((6, 8, 3), np.uint8, "count")
+    outcome = stepped(simulator, 2.0)
+    environment: Any = simulator.environment
+    assert environment.taken == [7] * 4, "choice 2 of Discrete(3, start=5)"
+    assert environment.options is None, "a recipe without tasks"
+    assert outcome.success and outcome.observation is not None and outcome.observation.images["image"][0, 0, 0] == 4
+    assert stepped(simulator).truncated, "the environment's own truncation is kept"
+
+
+def test_a_ticket_tells_an_environment_its_task_where_the_recipe_has_tasks():
+    simulator: Any = make_simulator(own(Pixels, max_steps=50, tasks=["left", "right"]), 1)
+    simulator.reset(0, ticket(task="right"))
+    assert simulator.environment.options == {"task": "right"}
+
+
+@pytest.mark.parametrize(("shape", "shown"), [((6, 8), (6, 8, 1)), ((4, 6, 8), (6, 8, 4)), ((6, 8, 4), (6, 8, 4))])
+def test_images_are_shown_channels_last(shape, shown):
+    simulator = make_simulator(own(Pixels, max_steps=50, options={"kwargs": {"shape": shape}, "instruction": "told"}), 1)
+    first = simulator.reset(0, ticket())
+    assert simulator.spaces.cameras["image"] == first.images["image"].shape == shown
+    assert first.instruction == "told"
+
+
+def test_a_dict_becomes_cameras_and_one_state():
+    config = own(Mixed, max_steps=5)
+    assert describe_simulator(config) == Spaces(cameras={"wrist": (4, 4, 1)}, state=7, action=ActionSpace("continuous", 2), max_steps=5)
+    simulator = make_simulator(config, 1)
+    first = simulator.reset(0, ticket())
+    assert first.images["wrist"][..., 0].tolist() == np.eye(4).tolist()
+    assert first.state.tolist() == [1.5, -2.5, 0, 0, 1, 0, 1] and first.state.dtype == np.float32  # joints, mode, touch
+    simulator.step({0: np.array([[0.5, 0.5]], np.float32)})
+    assert simulator.environment.action.tolist() == [7.5, 0.5]  # type: ignore[attr-defined]
+    with pytest.raises(SimulatorError, match="reward is nan"):
+        simulator.step({0: np.ones((1, 2), np.float32)})
+
+
+class Doubled(Mixed):
+    action_space = Dict({"a": Discrete(2)})  # type: ignore[assignment]
+
+
+class Endless(Mixed):
+    observation_space = Dict({"told": Sequence(Discrete(2))})
+
+
+NOT_AN_ENVIRONMENT = 3
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (SimulatorConfig(name="metawrold"), "metaworld, slow_image, gymnasium:ID"),
+        (SimulatorConfig(name="nowhere:Env"), "No module named 'nowhere'"),
+        (SimulatorConfig(name=f"{__name__}:Absent"), "no attribute 'Absent'"),
+        (SimulatorConfig(name=f"{__name__}:NOT_AN_ENVIRONMENT"), "is a int: name a Simulator"),
+        (SimulatorConfig(name="builtins:dict", max_steps=5), "makes a dict, not a gymnasium.Env"),
+        (SimulatorConfig(name="gymnasium:CartPoll-v1"), "CartPole"),
+        (own(Pixels), "set simulator.max_steps"),
+        (own(Pixels, max_steps=5, options={"kwargs": {"size": 3}}), "unexpected keyword argument 'size'"),
+        (own(Pixels, max_steps=5, options={"kwargz": {}}), "did you mean kwargs"),
+        (own(Pixels, max_steps=5, options={"kwargs": {"shape": (6, 8, 3), "dtype": np.float32}}), "uint8 images"),
+        (own(Endless, max_steps=5), "shows Sequence("),
+        (own(Doubled, max_steps=5), "supported are Discrete and Box"),
+        (own(Mixed, max_steps=5, slots=2), "raise simulator.shards"),
+    ],
+    ids=lambda value: value.name if isinstance(value, SimulatorConfig) else None,
+)
+def test_what_cannot_be_run_is_refused_with_the_way_out(config, words):
+    with pytest.raises(RecipeError) as refused:
+        describe_simulator(config)
+    assert words in str(refused.value)
+
+
+def test_a_simulator_of_ones_own_is_used_as_it_is():
+    assert simulator_class(f"{__name__}:Counter") is Counter
+
+
+def test_the_slow_environment_takes_its_time_and_no_cpu():
+    simulator: Any = begun(SimulatorConfig(name="slow_image", max_steps=1000), chunk=60)
+    wall, cpu = time.perf_counter(), time.process_time()
+    outcome = stepped(simulator)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    assert outcome.observation is not None and outcome.observation.images["image"].shape == (84, 84, 3)
+    assert len(outcome.rewards) == 60 and not outcome.done
+    assert 0.9 * wall < 60 * simulator.environment.mean_step_seconds <= wall
+    assert cpu < 0.1 * wall
+
+
+def test_the_slow_environment_sleeps_as_long_as_it_says(monkeypatch):
+    asked: list[float] = []
+    monkeypatch.setattr(time, "sleep", asked.append)
+    environment = SlowImageEnv()
+    environment.reset(seed=0)
+    rewards = [environment.step(np.int64(step % 6))[1] for step in range(20_000)]
+    assert np.mean(asked) == pytest.approx(expected_step_seconds(), rel=0.03) and expected_step_seconds() == pytest.approx(0.0169, rel=0.01)
+    assert min(asked) > 0.005 and max(asked) == 0.250
+    assert np.mean(rewards) == pytest.approx(0.1 / 6, rel=0.05)
+
+
+def test_the_same_seed_makes_the_slow_environment_sleep_and_show_the_same(monkeypatch):
+    asked: list[float] = []
+    monkeypatch.setattr(time, "sleep", asked.append)
+    environment = SlowImageEnv()
+    shown = []
+    for _ in range(2):
+        shown.append([environment.reset(seed=5)[0]] + [environment.step(np.int64(0))[0] for _ in range(9)])
+    assert asked[:9] == asked[9:]
+    assert all(np.array_equal(a, b) for a, b in zip(*shown, strict=True))
+
+
+def test_recipes_are_checked_and_simulators_run_without_torch_and_metaworld_is_described_without_mujoco():
+    code = """
+import sys
+from rlvla3.config import SimulatorConfig
+from rlvla3.simulators.registry import describe_simulator, make_simulator
+import time
+start = time.perf_counter()
+describe_simulator(SimulatorConfig(name="metaworld", tasks=["reach-v3"]))
+assert time.perf_counter() - start < 1
+assert not {"mujoco", "metaworld", "gymnasium"} & set(sys.modules)
+make_simulator(SimulatorConfig(name="slow_image", max_steps=9), 1)
+make_simulator(SimulatorConfig(name="metaworld", tasks=["reach-v3"]), 1)
+assert "torch" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
