@@ -65,7 +65,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     # argparse leaves settings that stand after an option (`train RECIPE --json seed=1`) among the unknown.
     arguments, unknown = parser.parse_known_args(argv)
-    settings = [word for word in unknown if "=" in word and not word.startswith("-")] if hasattr(arguments, "overrides") else []
+    settings = [word for word in unknown if not word.startswith("-")] if hasattr(arguments, "overrides") else []
     if len(settings) < len(unknown):
         parser.error(f"unknown: {' '.join(word for word in unknown if word not in settings)}")
     if settings:

@@ -5,6 +5,7 @@ Nothing here imports torch before a recipe is known to be good: a mistake is ans
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -33,22 +34,17 @@ def clone(start: Path, overrides: Sequence[str], run_dir: Path | None, as_json: 
 
 def train(start: Path, overrides: Sequence[str], run_dir: Path | None, as_json: bool) -> None:
     """Train in a new run directory, or continue a run from a checkpoint: in its own directory, or from there on in another."""
-    found = find_run(start)
-    if found is None:
-        recipe, resume = load_recipe(start, overrides), None
-    else:
-        run, resume = found
-        recipe = load_recipe(run.config, overrides)
-        if run_dir is None:
-            _refuse_to_continue(run, resume, recipe)
+    earlier, resume = find_run(start) or (None, None)
+    recipe = load_recipe(earlier.config if earlier else start, overrides)
+    if earlier and run_dir is None:
+        _refuse_to_continue(earlier, resume, recipe)
     preflight(recipe)
-    if found is None or run_dir is not None:
-        run = RunDirectory.create(run_dir or default_path(start, datetime.now()), recipe)
+    run = earlier if earlier and run_dir is None else RunDirectory.create(run_dir or default_path(start, datetime.now()), recipe)
+    version = version_of(resume) if resume else None
     with run.claimed():
-        version = version_of(resume) if resume else None
-        if found is not None and run_dir is None:
-            run.rewind(-1 if version is None else version)
+        if earlier:
             run.write_recipe(recipe)
+            run.inherit(earlier, version)
         with watched(run, recipe, f"{run.path.name}, {recipe.engine.mode}", version, as_json) as watchers:
             from rlvla3.runtimes import session
 
@@ -82,6 +78,7 @@ def check(start: Path, overrides: Sequence[str]) -> None:
     found = find_run(start)
     recipe = load_recipe(found[0].config if found else start, overrides)
     preflight(recipe)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `rlvla3 check RECIPE | head` ends without complaint
     yaml.safe_dump(recipe.model_dump(mode="json"), sys.stdout, sort_keys=False)
 
 

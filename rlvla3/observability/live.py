@@ -65,7 +65,7 @@ class LiveProgress:
             episodes = max(sum(update.staleness.values()), 1)
             lags = ", ".join(f"{lag}: {percent(count / episodes)}" for lag, count in sorted(update.staleness.items()))
             rerun = f", [yellow]{update.tickets.rerun} rerun[/]" if update.tickets.rerun else ""
-            grid.add_row("staleness", f"{lags} of episodes; tickets {update.tickets.issued} issued, {update.tickets.trained} trained{rerun}")
+            grid.add_row("staleness", f"{lags}; tickets {update.tickets.issued} issued, {update.tickets.trained} trained{rerun}")
         return grid
 
 

@@ -130,7 +130,7 @@ class PlainProgress:
             return None
         said = f", loss {progress.loss:.4f}" if progress.loss is not None else ""
         left = progress.seconds_left()
-        return f"{progress.phase} {progress.done}/{progress.total}{said}" + (f", {duration(left)} left" if left else "")
+        return f"{progress.phase} {progress.done}/{progress.total}{said}" + (f", {duration(left)} left" if left and left >= 1 else "")
 
     def _update(self, event: UpdateFinished) -> str:
         progress, rollouts = self._progress, self._progress.rollouts[-1]
@@ -142,7 +142,7 @@ class PlainProgress:
         parts = [f"update {event.update}/{event.updates}", did, f"{quantity(event.throughput)} steps/s", f"staleness {staleness(event)}"]
         parts += [f"busy: {busy}"] if busy else []
         left = progress.seconds_left()
-        return ", ".join(parts + ([f"{duration(left)} left"] if left else []))
+        return ", ".join(parts + ([f"{duration(left)} left"] if left and left >= 1 else []))
 
 
 UNITS = {"clone": "steps", "demonstrate": "episodes", "evaluate": "episodes", "train": "updates"}

@@ -93,14 +93,15 @@ class RunDirectory:
         """
         handle = os.open(self.path, os.O_RDONLY)
         try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RunDirectoryError(f"{self.path} is in use by another process: wait for it to end, or choose another --run-dir") from None
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise RunDirectoryError(f"{self.path} is in use by another process: wait for it to end, or choose another --run-dir") from None
+        try:
             self._remove_partial()
             yield
-            self._remove_partial()
         finally:
+            self._remove_partial()
             os.close(handle)
 
     @contextmanager
@@ -140,9 +141,12 @@ class RunDirectory:
         """The lines of metrics.jsonl; one that a killed process left unfinished is passed over."""
         return list(_parsed(self.metrics)) if self.metrics.is_file() else []
 
-    def rewind(self, version: int) -> None:
-        """Forget the metrics of updates after `version`: a run that continues from there makes those updates again."""
-        kept = [record for record in self.records() if max(record.get("update", 0), record.get("version", 0)) <= version]
+    def inherit(self, earlier: RunDirectory, version: int | None) -> None:
+        """Begin with the metrics of `earlier` (itself, where a run goes on in its own folder) up to update `version`; None: with nothing.
+
+        What `earlier` did after that version is done again, and so forgotten.
+        """
+        kept = [record for record in earlier.records() if version is not None and max(record.get("update", 0), record.get("version", 0)) <= version]
         with complete(self.metrics) as beside:
             beside.write_text("".join(json.dumps(record) + "\n" for record in kept))
 

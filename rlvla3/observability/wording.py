@@ -21,6 +21,11 @@ def quantity(number: float) -> str:
     return f"{number / 1e3:.0f}k" if number < 1e6 else f"{number / 1e6:.1f}M"
 
 
+def counted(number: int, noun: str) -> str:
+    """(1, "ticket") -> "1 ticket"; (2, "ticket") -> "2 tickets"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """192 -> "3 min 12 s"; 7440 -> "2 h 04 min"."""
     minutes, rest = divmod(round(seconds), 60)
@@ -60,12 +65,16 @@ def learned(summary: Mapping[str, Any]) -> str:
     parts = [_change(evaluations)] if evaluations else []
     if summary["updates"]:
         steps, seconds = summary["environment_steps"], summary["training_seconds"]
-        parts += [f"{quantity(steps)} environment steps in {duration(seconds)}", f"{quantity(summary['throughput'])} steps/s", f"{summary['updates']} updates"]
+        parts += [
+            f"{quantity(steps)} environment steps in {duration(seconds)}",
+            f"{quantity(summary['throughput'])} steps/s",
+            counted(summary["updates"], "update"),
+        ]
         parts += [f"staleness at most {max(map(int, summary['staleness']), default=0)}"]
     else:
         parts += [duration(summary["wall_seconds"])]
     if summary["tickets"]["rerun"]:
-        parts.append(f"{summary['tickets']['rerun']} tickets rerun")
+        parts.append(f"{counted(summary['tickets']['rerun'], 'ticket')} rerun")
     return "\n".join([", ".join(parts), *_tasks(evaluations)])
 
 
@@ -74,9 +83,10 @@ def _change(evaluations: list[Rate]) -> str:
     if len({words.split()[0] for words in said}) == 1:  # "success A -> B", not "success A -> success B"
         measure = "success " if said[0].startswith("success") else "mean return "
         said = [said[0], *(words.removeprefix(measure) for words in said[1:])]
-    episodes = [rate["episodes"] for rate in evaluations]
-    counted = f"{episodes[0]} episodes{' each' if len(episodes) > 1 else ''}" if len(set(episodes)) == 1 else f"{' and '.join(map(str, episodes))} episodes"
-    return f"{' -> '.join(said)} ({counted})"
+    counts = [rate["episodes"] for rate in evaluations]
+    of = counted(counts[0], "episode") if len(set(counts)) == 1 else " and ".join(map(str, counts)) + " episodes"
+    each = " each" if len(counts) > 1 and len(set(counts)) == 1 else ""
+    return f"{' -> '.join(said)} ({of}{each})"
 
 
 def _tasks(evaluations: list[Rate]) -> list[str]:

@@ -137,4 +137,3 @@ class Policy(nn.Module, ABC):
 
 class PolicyError(ValueError):
     """A policy or checkpoint that cannot be used: what was found, what was expected, and what to do about it."""
-

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import mse_loss
 
 from rlvla3.policies.heads import ActionHead, Model, Sample
 from rlvla3.policies.options import FlowOptions
@@ -62,7 +62,7 @@ class FlowHead(ActionHead):
                 x = plain
                 continue
             mean, std = self._gaussian(x, velocity, features, step)
-            disturbance = noise[:, len(points) if drawn is None else 1, None].to(x)
+            disturbance = noise[:, 1 + k if self.options.noise_everywhere else 1, None].to(x)
             here = True if drawn is None else (drawn == k).view(-1, 1, 1, 1)
             x = torch.where(explore & here, mean + std * (self.factor @ disturbance), plain)
             logprob = logprob + self.log_density(x, mean, std) * here
@@ -90,7 +90,7 @@ class FlowHead(ActionHead):
         time = torch.rand(shape, generator=generator, device=generator.device).to(actions) ** 0.7 * 0.999 + 0.001
         share = time[..., None, None]
         velocity, _ = model(share * noise + (1 - share) * actions[:, None], time)
-        return F.mse_loss(velocity, noise - actions[:, None])
+        return mse_loss(velocity, noise - actions[:, None])
 
     def log_density(self, x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         """The log-density of each action and dimension of chunks x [..., C, A], given the actions before it in the chunk."""
@@ -120,14 +120,18 @@ class FlowHead(ActionHead):
         return action * (1 - (t - d)) + noise * (t - d - sigma**2 * d / (2 * t)), sigma * math.sqrt(d)
 
     def _time(self, step: Tensor) -> Tensor:
-        return 1 - step / self.K
+        """t, from 1 at step 0."""
+        time: Tensor = 1 - step / self.K
+        return time
 
     def _steps(self, x: Tensor, *steps: int) -> Tensor:
+        """Step numbers [1, M], the same for every decision, in x's type and place."""
         return torch.tensor([steps], dtype=x.dtype, device=x.device)
 
     def _drawn_step(self, noise: Tensor) -> Tensor:
         """The one noisy step of each decision, int32 [B], uniform, from the first number of its last draw."""
-        return (torch.special.ndtr(noise[:, -1, 0, 0].double()) * self.K).int().clamp(max=self.K - 1)
+        uniform: Tensor = torch.special.ndtr(noise[:, -1, 0, 0].double())
+        return (uniform * self.K).int().clamp(max=self.K - 1)
 
 
 def _transition(chain: Tensor, step: Tensor) -> dict[str, Tensor]:

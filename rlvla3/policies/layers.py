@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import scaled_dot_product_attention
 
 HEADS = 4
 HEAD_SIZE = 32
@@ -55,7 +55,7 @@ class PrefixBlock(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, KeysValues]:
         query, key, value = _split_heads(self.qkv(self.norm(x)), 3)
-        x = x + self.out(_join_heads(F.scaled_dot_product_attention(query, key, value)))
+        x = x + self.out(_join_heads(scaled_dot_product_attention(query, key, value)))
         return x + self.mlp(self.mlp_norm(x)), (key, value)
 
 
@@ -73,10 +73,10 @@ class ExpertBlock(nn.Module):
         scale, shift, gate, mlp_scale, mlp_shift, mlp_gate = modulation.chunk(6, -1)
         query, key, value = _split_heads(self.qkv(self.norm(x) * (1 + scale) + shift).flatten(1, 2), 3)
         key, value = torch.cat([prefix[0], key], 2), torch.cat([prefix[1], value], 2)
-        attended = _join_heads(F.scaled_dot_product_attention(query, key, value, mask))
+        attended = _join_heads(scaled_dot_product_attention(query, key, value, mask))
         x = x + (1 + gate) * self.out(attended.view(*x.shape[:3], ATTENTION))
-        x = x + (1 + mlp_gate) * self.mlp(self.norm(x) * (1 + mlp_scale) + mlp_shift)
-        return x
+        after: Tensor = x + (1 + mlp_gate) * self.mlp(self.norm(x) * (1 + mlp_scale) + mlp_shift)
+        return after
 
 
 class Expert(nn.Module):
@@ -122,7 +122,7 @@ class Critic(nn.Module):
         tokens = self.norm(tokens)
         (query,) = _split_heads(self.query(torch.stack([elapsed, elapsed**2], -1))[:, None], 1)
         key, value = _split_heads(self.keys_values(tokens), 2)
-        pooled = _join_heads(F.scaled_dot_product_attention(query, key, value))[:, 0]
+        pooled = _join_heads(scaled_dot_product_attention(query, key, value))[:, 0]
         values: Tensor = self.value(torch.cat([pooled, tokens[:, -1], state], -1))
         return values[:, 0]
 

@@ -66,17 +66,18 @@ class FlowOptions(Section):
 
     def trace(self, chunk: int, action_size: int) -> Layout:
         """chain: where each Gaussian step set out from and where it arrived. step: which one it was, if it was drawn."""
-        points = self.denoising_steps + 1 if self._noise_in_all else 2
+        points = self.denoising_steps + 1 if self.noise_everywhere else 2
         chain = {"chain": Field((points, chunk, action_size), np.float32)}
         return chain | {"step": Field((), np.int32)} if self.steps == "one" else chain
 
     def noise_shape(self, chunk: int, action_size: int) -> tuple[int, ...]:
         """The chunk that denoising starts from, then one chunk for each noisy step, and with `one` a last one whose first number draws the step."""
-        draws = self.denoising_steps if self._noise_in_all else 1
+        draws = self.denoising_steps if self.noise_everywhere else 1
         return (1 + draws + (self.steps == "one"), chunk, action_size)
 
     @property
-    def _noise_in_all(self) -> bool:
+    def noise_everywhere(self) -> bool:
+        """Whether every denoising step of a chunk is noisy, or only one."""
         return self.method != "last_step" and self.steps == "all"
 
 

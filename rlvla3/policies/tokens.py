@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.functional import cross_entropy
 
 from rlvla3.policies.heads import ActionHead, Model, Sample
 from rlvla3.policies.options import TokenOptions
@@ -40,7 +40,7 @@ class TokenHead(ActionHead):
         return categorical(self._logits(model, tokens), tokens)
 
     def clone_loss(self, model: Model, actions: Tensor, generator: torch.Generator) -> Tensor:
-        return F.cross_entropy(self._logits(model, actions).flatten(0, -2), self.tokens_of(actions).flatten())
+        return cross_entropy(self._logits(model, actions).flatten(0, -2), self.tokens_of(actions).flatten())
 
     def tokens_of(self, actions: Tensor) -> Tensor:
         """The token, int64, of each action; actions beyond -1 to 1 count as the nearest."""
@@ -58,10 +58,13 @@ class TokenHead(ActionHead):
 
 
 def choose(logits: Tensor, noise: Tensor, explore: Tensor) -> Tensor:
-    """One choice, int64 [B, ...], out of logits [B, ..., N]: drawn by inverse transform of noise, standard normal [B, ...], or the likeliest where not explore [B]."""
-    cumulative = logits.softmax(-1).cumsum(-1)
+    """One choice, int64 [B, ...], out of logits [B, ..., N]; where explore [B] is False, the likeliest.
+
+    Drawn by inverse transform from standard normal noise [B, ...], so that a decision's noise settles its actions.
+    """
+    cumulative = logits.float().softmax(-1).cumsum(-1)
     # Scaled to the last sum, which rounding may leave off 1, and kept below it, so that the bin that is hit always has some probability.
-    uniform = torch.special.ndtr(noise.to(logits)).clamp(max=1 - 1e-6) * cumulative[..., -1]
+    uniform = torch.special.ndtr(noise.to(cumulative)).clamp(max=1 - 1e-6) * cumulative[..., -1]
     drawn = torch.searchsorted(cumulative, uniform[..., None], right=True)[..., 0]
     return torch.where(explore.view(-1, *[1] * (noise.dim() - 1)), drawn, logits.argmax(-1))
 

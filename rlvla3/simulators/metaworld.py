@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Camera = Literal["corner", "corner2", "corner3", "corner4", "topview", "behindGripper", "gripperPOV"]
 
 DEFAULT_STEPS = 100
-"""The papers' episode. It is too short for the slowest experts: bin-picking, pick-out-of-hole, stick-pull and push-back need 150 to 250."""
+"""The papers' episode. The slowest experts need more: 150 to 250 for disassemble, bin-picking, peg-insert-side, peg-unplug-side, pick-out-of-hole."""
 
 LONGEST_STEPS = 500
 """Meta-World refuses to step further."""

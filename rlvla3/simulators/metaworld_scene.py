@@ -73,11 +73,11 @@ class Scene:
 
     def state(self) -> NDArray[np.float32]:
         """The position of the hand in metres (x, y, z) and the opening of the gripper in [0, 1]: float32 [4]."""
-        return np.array(self._vector[:4], np.float32)
+        return self._vector[:4].astype(np.float32)
 
     def expert_action(self) -> NDArray[np.float32]:
         """What the scripted expert, which sees the objects' true positions, does now: float32 [4] within [-1, 1]."""
-        return np.clip(self._expert.get_action(self._vector), -1, 1).astype(np.float32)
+        return np.asarray(np.clip(self._expert.get_action(self._vector), -1, 1), np.float32)
 
     def draw(self, camera: str) -> NDArray[np.uint8]:
         """The scene as `camera` sees it, the right way up: uint8 [size, size, 3]."""

@@ -5,7 +5,7 @@ Which demonstrations are used depends on tickets alone, never on which simulator
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,7 +94,7 @@ class Demonstrations:
         return sorted(ticket for ticket, shown in self._successes.items() if shown.task == task and ticket < before)
 
 
-def clone(policy: Policy, demonstrations: Demonstrations, config: CloneConfig, seed: int) -> Iterator[tuple[int, float]]:
+def clone(policy: Policy, demonstrations: Demonstrations, config: CloneConfig, seed: int) -> Generator[tuple[int, float], None, None]:
     """Make `policy`, on the device it is on, act like the experts. Yields (steps done, loss) after each step; the caller may stop between any two.
 
     Normalisation first; then AdamW with a one-cycle learning rate (Smith and Topin, "Super-convergence", arXiv 1708.07120). The critic's own parameters stay.

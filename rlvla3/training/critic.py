@@ -32,6 +32,10 @@ class CriticReplay:
         self._arriving: list[tuple[NDArray[np.int64], NDArray[np.int64], Memory]] = []
         self._past: list[Memory] = []
 
+    def begin(self) -> None:
+        """Start an update."""
+        self._arriving = []
+
     def remember(self, tickets: NDArray[np.int64], rows: NDArray[np.int64], features: Mapping[str, Tensor], targets: Tensor) -> None:
         """Keep the features of one micro-batch of the present update's first epoch."""
         self._arriving.append((tickets, rows, ({name: tensor.detach() for name, tensor in features.items()}, targets)))

@@ -82,10 +82,10 @@ class Learner:
         self.update = update
         self.credit.begin(tickets)
         self.warming_up = not self.credit.ready or (self.has_critic and update < self.critic.warmup)
-        self._decisions = 0
         self._epochs: list[LossSums] = []
         self._norms: list[float] = []
-        self.optimizer.zero_grad()
+        self.replay.begin()
+        self._begin_step()
 
     @property
     def enough(self) -> bool:
@@ -105,21 +105,25 @@ class Learner:
             loss, sums = self._loss(evaluation, recorded, advantage, target)
         if learns:
             loss.backward()
+        self._step_loss += loss.detach()
+        self._step_decisions += int((recorded["executed"] > 0).sum())
         if batch.epoch == 0 and self.has_critic and self.critic.epochs:
             self.replay.remember(batch.tickets, batch.rows, evaluation.features, target)
-        self._count(batch.epoch, sums, int((recorded["executed"] > 0).sum()))
+        if batch.epoch == len(self._epochs):
+            self._epochs.append(sums)
+        else:
+            self._epochs[batch.epoch] += sums
 
     def step(self) -> None:
-        """Close an optimizer step: divide once, clip, move the weights. Raises LearnerError, the weights untouched, where the gradient is not finite."""
+        """Close an optimizer step: divide once, clip, move the weights. Raises LearnerError, the weights untouched, where loss or gradient is not finite."""
         actor, critic = self.optimizer.param_groups
         if self.warming_up:
             _drop_gradients(actor["params"])
         norm = self._divide_and_clip(actor["params"])
-        self._divide_and_clip(critic["params"])
+        self._refuse_unless_finite(self._step_loss.item(), norm, self._divide_and_clip(critic["params"]))
         actor["lr"] = warmed_up(self.training, self.optimizer_steps)
         self.optimizer.step()
-        self.optimizer.zero_grad()
-        self._decisions = 0
+        self._begin_step()
         if not self.warming_up:
             self.optimizer_steps += 1
             self._norms.append(norm)
@@ -178,25 +182,25 @@ class Learner:
             loss = loss + policy - (settings.entropy * entropy if settings.entropy else 0.0)
         return loss, loss_sums(ratio, policy.detach(), value.detach(), entropy.detach(), settings.clip_low, settings.clip_high)
 
-    def _count(self, epoch: int, sums: LossSums, decisions: int) -> None:
-        if epoch == len(self._epochs):
-            self._epochs.append(sums)
-        else:
-            self._epochs[epoch] += sums
-        self._decisions += decisions
+    def _begin_step(self) -> None:
+        self._step_decisions = 0
+        self._step_loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.optimizer.zero_grad()
 
     def _divide_and_clip(self, parameters: list[nn.Parameter]) -> float:
         for parameter in parameters:
             if parameter.grad is not None:
-                parameter.grad.div_(max(self._decisions, 1))
-        norm = nn.utils.clip_grad_norm_(parameters, self.training.gradient_clip).item()
-        if not math.isfinite(norm):
-            self.optimizer.zero_grad()
+                parameter.grad.div_(max(self._step_decisions, 1))
+        return nn.utils.clip_grad_norm_(parameters, self.training.gradient_clip).item()
+
+    def _refuse_unless_finite(self, loss: float, actor_norm: float, critic_norm: float) -> None:
+        if not all(map(math.isfinite, (loss, actor_norm, critic_norm))):
+            self._begin_step()
             raise LearnerError(
-                f"the gradient of update {self.update} has norm {norm}, and the weights are left as they were: resume from the last checkpoint "
-                f"with a lower training.learning_rate (now {self.training.learning_rate}) or training.gradient_clip (now {self.training.gradient_clip})"
+                f"update {self.update} has a loss of {loss} and gradient norms of {actor_norm} (actor) and {critic_norm} (critic), so the weights are left as "
+                f"they were: resume from the last checkpoint with a lower training.learning_rate (now {self.training.learning_rate}) "
+                f"or training.gradient_clip (now {self.training.gradient_clip})"
             )
-        return norm
 
     def _metrics(self) -> dict[str, float]:
         if not self._epochs:

@@ -1,0 +1,213 @@
+"""The command line: what it refuses, where it keeps runs, and what it asks of the session."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+import rlvla3.runtimes
+from rlvla3.cli import main
+from rlvla3.config import Recipe, load_recipe
+from rlvla3.observability.events import Watcher
+from rlvla3.observability.run_directory import RunDirectory
+from rlvla3.simulators.base import SimulatorError
+
+CARTPOLE: dict[str, Any] = {"simulator": {"name": "gymnasium:CartPole-v1"}, "policy": {"name": "actor_critic", "chunk": 1}, "training": {"updates": 2}}
+
+
+def write(path: Path, recipe: dict[str, Any]) -> Path:
+    path.write_text(yaml.safe_dump(recipe))
+    return path
+
+
+def rlvla3_process(*words: str | Path) -> tuple[subprocess.CompletedProcess[str], float]:
+    """The command as a user runs it, and the seconds it took."""
+    began = time.monotonic()
+    ran = subprocess.run([sys.executable, "-m", "rlvla3.cli", *map(str, words)], capture_output=True, text=True, check=False, timeout=60)
+    return ran, time.monotonic() - began
+
+
+class Session:
+    """Stands in for runtimes/session.py: remembers what it was asked, and leaves a checkpoint of the recipe's last update."""
+
+    def __init__(self) -> None:
+        self.asked: list[SimpleNamespace] = []
+        self.error: BaseException | None = None
+
+    def clone(self, recipe: Recipe, run: RunDirectory, watchers: Sequence[Watcher]) -> None:
+        self._take("clone", recipe, run, None)
+
+    def train(self, recipe: Recipe, run: RunDirectory, watchers: Sequence[Watcher], resume: Path | None) -> None:
+        self._take("train", recipe, run, resume)
+
+    def evaluate(self, recipe: Recipe, run: RunDirectory, watchers: Sequence[Watcher]) -> None:
+        self._take("evaluate", recipe, run, None)
+
+    def _take(self, command: str, recipe: Recipe, run: RunDirectory, resume: Path | None) -> None:
+        self.asked.append(SimpleNamespace(command=command, recipe=recipe, run=run, resume=resume))
+        with run.checkpoint(recipe.training.updates, keep=2) as folder:
+            (folder / "policy").mkdir()
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.fixture
+def session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Session:
+    fake = Session()
+    monkeypatch.setattr(rlvla3.runtimes, "session", fake, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return fake
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    return write(tmp_path / "cartpole.yaml", CARTPOLE)
+
+
+# What is refused, as real processes
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        (["training.bach=8"], "training.bach: unknown key, did you mean batch?"),
+        (["training.batch=60", "algorithm.group_size=8", "algorithm.advantage=grpo"], "set training.batch=56 or a group_size that divides 60"),
+        (["simulator.name=metaworld", "simulator.tasks=[button-press-topdwn-v3]", "policy.name=mini_vla"], "button-press-topdown-v3"),
+        (["policy.chunk=501"], "policy.chunk=501 is longer than an episode"),
+        (["simulator.max_steps=10", "policy.chunk=20"], "set policy.chunk to 10 or less"),
+        (["training.updates"], "write key=value"),
+        (["policy.name=mini_vlaa"], "policy.name=mini_vlaa is not known: use mini_vla"),
+    ],
+    ids=["unknown key", "group does not divide batch", "unknown task", "chunk longer than the episode", "chunk over max_steps", "no value", "unknown policy"],
+)
+def test_a_bad_recipe_is_refused_within_two_seconds_with_the_fix_named(recipe: Path, settings: list[str], complaint: str):
+    ran, seconds = rlvla3_process("train", recipe, "--run-dir", recipe.parent / "run", *settings)
+    assert ran.returncode == 2, ran.stderr
+    assert complaint in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert not (recipe.parent / "run").exists()
+    assert seconds < 2
+
+
+def test_a_missing_recipe_is_refused_with_an_example():
+    ran, _ = rlvla3_process("check", "nowhere.yaml")
+    assert ran.returncode == 2
+    assert "no recipe at nowhere.yaml" in ran.stderr
+    assert "recipes/quickstart.yaml" in ran.stderr
+
+
+def test_help_comes_at_once_and_names_every_command():
+    ran, seconds = rlvla3_process("--help")
+    assert ran.returncode == 0
+    assert all(command in ran.stdout for command in ("clone", "train", "eval", "check", "bench"))
+    assert seconds < 0.5
+
+
+def test_the_command_line_is_light_to_import():
+    heavy = "{'torch', 'numpy', 'pydantic', 'yaml', 'rich'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", f"import sys, rlvla3.cli\nassert not {heavy}, {heavy}"], check=True)
+
+
+def test_the_version_is_the_packages():
+    ran, _ = rlvla3_process("--version")
+    assert ran.stdout.strip() == f"rlvla3 {rlvla3.__version__}"
+
+
+def test_check_prints_a_recipe_that_reads_back_the_same(recipe: Path):
+    ran, _ = rlvla3_process("check", recipe, "seed=3")
+    assert ran.returncode == 0, ran.stderr
+    assert load_recipe(write(recipe.parent / "resolved.yaml", yaml.safe_load(ran.stdout))) == load_recipe(recipe, ["seed=3"])
+
+
+# What is asked of the session
+
+
+def test_train_makes_a_run_directory_with_the_resolved_recipe(session: Session, recipe: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["train", str(recipe), "seed=1", "--run-dir", "runs/a", "--json", "engine.mode=sync"]) == 0
+    (asked,) = session.asked
+    assert (asked.command, asked.resume, asked.run.path) == ("train", None, Path("runs/a"))
+    assert (asked.recipe.seed, asked.recipe.engine.mode, asked.recipe.engine.max_staleness) == (1, "sync", 0)
+    assert asked.run.recipe() == asked.recipe
+    assert json.loads(asked.run.summary.read_text())["ended"] == "finished"
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["event"] == "summary"
+
+
+def test_a_run_without_a_name_is_kept_under_the_recipes(session: Session, recipe: Path):
+    assert main(["train", str(recipe)]) == 0
+    assert session.asked[0].run.path.match("runs/cartpole-*-*")
+
+
+def test_a_run_is_not_written_over(session: Session, recipe: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["train", str(recipe), "--run-dir", "a"]) == 0
+    assert main(["train", str(recipe), "--run-dir", "a"]) == 2
+    assert "continue it with `rlvla3 train a`" in capsys.readouterr().err
+
+
+def test_train_continues_a_run_with_more_updates(session: Session, recipe: Path, capsys: pytest.CaptureFixture[str]):
+    main(["train", str(recipe), "--run-dir", "a"])
+    assert main(["train", "a"]) == 2
+    assert "a is finished, after 2 updates: ask for more with training.updates=4" in capsys.readouterr().err
+    assert main(["train", "a", "training.updates=4"]) == 0
+    assert (session.asked[-1].resume, session.asked[-1].run.path) == (Path("a/checkpoints/000002"), Path("a"))
+    assert RunDirectory.open(Path("a")).recipe().training.updates == 4
+
+
+def test_an_older_checkpoint_is_continued_in_another_folder_only(session: Session, recipe: Path, capsys: pytest.CaptureFixture[str]):
+    main(["train", str(recipe), "--run-dir", "a"])
+    main(["train", "a", "training.updates=4"])
+    assert main(["train", "a/checkpoints/000002"]) == 2
+    assert "has been trained past" in capsys.readouterr().err
+    Path("a/metrics.jsonl").write_text("".join(json.dumps({"event": "notice", "text": "", "seconds": 1.0, "update": number}) + "\n" for number in (1, 2, 3)))
+    assert main(["train", "a/checkpoints/000002", "--run-dir", "b"]) == 0
+    assert (session.asked[-1].resume, session.asked[-1].run.path) == (Path("a/checkpoints/000002"), Path("b"))
+    assert [record["update"] for record in session.asked[-1].run.records()] == [1, 2]
+
+
+def test_eval_measures_the_newest_checkpoint_in_a_folder_of_its_own(session: Session, recipe: Path):
+    main(["train", str(recipe), "--run-dir", "a"])
+    assert main(["eval", "a", "evaluation.episodes=12"]) == 0
+    asked = session.asked[-1]
+    assert asked.command == "evaluate"
+    assert asked.recipe.policy.checkpoint == Path("a/checkpoints/000002/policy")
+    assert asked.recipe.evaluation.episodes == 12
+    assert asked.run.path.parent == Path("a/evaluations")
+
+
+def test_eval_and_clone_say_what_they_lack(session: Session, recipe: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["eval", str(recipe)]) == 2
+    assert "policy.checkpoint=FOLDER" in capsys.readouterr().err
+    assert main(["clone", str(recipe)]) == 2
+    assert "clone.demonstrations=10" in capsys.readouterr().err
+    assert not session.asked
+
+
+def test_an_interrupted_run_ends_with_130_and_the_way_to_continue(session: Session, recipe: Path, capsys: pytest.CaptureFixture[str]):
+    session.error = KeyboardInterrupt()
+    assert main(["train", str(recipe), "--run-dir", "a"]) == 130
+    assert "continue with: rlvla3 train a" in capsys.readouterr().out
+    assert json.loads(Path("a/summary.json").read_text())["ended"] == "interrupted"
+
+
+def test_our_own_errors_are_a_message_and_others_keep_their_traceback(session: Session, recipe: Path, capsys: pytest.CaptureFixture[str]):
+    session.error = SimulatorError("frames are black: install libosmesa6")
+    assert main(["train", str(recipe), "--run-dir", "a"]) == 2
+    assert capsys.readouterr().err == "rlvla3: frames are black: install libosmesa6\n"
+    session.error = ZeroDivisionError()
+    with pytest.raises(ZeroDivisionError):
+        main(["train", str(recipe), "--run-dir", "b"])
+    assert json.loads(Path("b/summary.json").read_text())["ended"].startswith("failed")
+
+
+def test_unknown_options_are_refused(recipe: Path, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", str(recipe), "--jsn", "seed=1"])
+    assert "unknown: --jsn" in capsys.readouterr().err
