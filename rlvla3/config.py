@@ -69,12 +69,10 @@ class PolicyConfig(Section):
 class CloneConfig(Section):
     """Behaviour cloning from the simulator's scripted experts.
 
-    demonstrations: successful episodes a task. noise: size of the disturbance added to the expert's actions while its undisturbed ones are the labels
-    (0: none). batch: decisions a step.
+    demonstrations: successful episodes a task. batch: decisions a step.
     """
 
     demonstrations: Positive = 10
-    noise: NonNegativeFloat = 0.0
     steps: Positive = 300
     batch: Positive = 128
     learning_rate: PositiveFloat = 1e-3
@@ -264,6 +262,8 @@ def make_recipe(tree: Mapping[str, Any], overrides: Sequence[str] = (), source: 
         key, equals, value = override.partition("=")
         if not equals:
             raise RecipeError(f"{override!r} is not a setting: write key=value, for example training.updates=10")
+        if key.strip() == "engine.mode":
+            _forget_preset(merged.get("engine") or {})
         _assign(merged, key.strip().split("."), yaml.safe_load(value) if value else None)
     try:
         return Recipe.model_validate(merged)
@@ -297,6 +297,13 @@ def _assign(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
             raise RecipeError(f"{'.'.join(path)} cannot be set: {key} is {child!r}, not a section")
         tree = child
     tree[path[-1]] = value
+
+
+def _forget_preset(engine: dict[str, Any]) -> None:
+    """Before another mode is chosen: the settings that only repeat the present mode's preset, as a resolved recipe's do, go with it."""
+    for key, preset in PRESETS.get(engine.get("mode", "full_async"), {}).items():
+        if engine.get(key) == preset:
+            engine.pop(key, None)
 
 
 def _explain(problem: Any, prefix: str = "", schema: type[BaseModel] = Recipe) -> str:

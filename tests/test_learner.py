@@ -120,12 +120,12 @@ def test_the_gradient_is_that_of_the_mean_loss_over_decisions(level):
     for (ticket, row), advantage, target in zip(decisions, advantages, targets, strict=True):
         state, actions, old = (torch.from_numpy(rollouts.rows(ticket, name)[row]).double() for name in ("state", "actions", "logprob"))
         executed = int(rollouts.rows(ticket, "executed")[row])
-        distribution = torch.distributions.Normal(policy.mean(state).reshape(CHUNK, -1), policy.log_std.exp())
+        distribution = torch.distributions.Normal(policy.mean(state * policy.scale).reshape(CHUNK, -1), policy.log_std.exp())
         logs = (distribution.log_prob(actions) - old).sum(-1)[:executed]
         ratio = (logs.sum(0, keepdim=True) if level == "chunk" else logs).exp()
         objective = torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage).sum() / (1 if level == "chunk" else CHUNK)
         bonus = 0.1 * distribution.entropy()[:executed].sum() / CHUNK
-        total = total - objective - bonus + 0.25 * (policy.critic(state)[0] - target) ** 2
+        total = total - objective - bonus + 0.25 * (policy.critic(state * policy.scale)[0] - target) ** 2
     (total / len(decisions)).backward()
 
     parameters = [*policy.actor_parameters(), *policy.critic_parameters()]

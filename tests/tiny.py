@@ -19,7 +19,7 @@ SPACES = Spaces(cameras={}, state=STATE, action=ActionSpace("continuous", ACTION
 
 
 class TinyPolicy(Policy):
-    """A Gaussian whose mean is linear in the state, and a critic of one hidden layer on the same state."""
+    """A Gaussian with a linear mean and a critic of one hidden layer, on a shared scaling of the state that is the actor's: as networks on one trunk are."""
 
     Options = PolicyOptions
 
@@ -27,6 +27,7 @@ class TinyPolicy(Policy):
         super().__init__(SPACES, CHUNK, PolicyOptions())
         torch.manual_seed(seed)
         self.closed_form_entropy = closed_form_entropy
+        self.scale = nn.Parameter(torch.linspace(0.5, 1.5, STATE))
         self.mean = nn.Linear(STATE, CHUNK * ACTION)
         self.log_std = nn.Parameter(torch.full((ACTION,), -0.5))
         self.critic = nn.Sequential(nn.Linear(STATE, 8), nn.Tanh(), nn.Linear(8, 1))
@@ -36,31 +37,35 @@ class TinyPolicy(Policy):
 
     def act(self, observations, noise, explore):
         with torch.no_grad():
-            mean = self._mean(observations.state)
+            seen = self._see(observations)
+            mean = self._mean(seen)
             actions = mean + self.log_std.exp() * noise * explore[:, None, None]
-            return Decisions(actions, self._logprob(mean, actions), self.value_of({"state": observations.state.double()}))
+            return Decisions(actions, self._logprob(mean, actions), self.value_of({"seen": seen}))
 
     def evaluate(self, observations, actions, trace):
-        state = observations.state.double()
-        logprob = self._logprob(self._mean(state), actions.double())
+        seen = self._see(observations)
+        logprob = self._logprob(self._mean(seen), actions.double())
         entropy = (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).expand_as(logprob) if self.closed_form_entropy else None
-        return Evaluation(logprob, entropy, self.value_of({"state": state}), {"state": state})
+        return Evaluation(logprob, entropy, self.value_of({"seen": seen}), {"seen": seen.detach()})
 
     def value_of(self, features):
-        return self.critic(features["state"])[:, 0]
+        return self.critic(features["seen"])[:, 0]
 
     def critic_parameters(self):
         return list(self.critic.parameters())
 
     def clone_loss(self, observations, actions, generator):
         blur = torch.randn(actions.shape, generator=generator, dtype=torch.float64)
-        return (self._mean(observations.state) + 0.01 * blur - actions).square().mean()
+        return (self._mean(self._see(observations)) + 0.01 * blur - actions).square().mean()
 
     def fit_normalisation(self, states, actions):
         self.state_mean.copy_(states.mean(0))
 
-    def _mean(self, state):
-        return self.mean(state.double() - self.state_mean).unflatten(1, (CHUNK, ACTION))
+    def _see(self, observations):
+        return (observations.state.double() - self.state_mean) * self.scale
+
+    def _mean(self, seen):
+        return self.mean(seen).unflatten(1, (CHUNK, ACTION))
 
     def _logprob(self, mean, actions):
         return -0.5 * ((actions - mean) / self.log_std.exp()).square() - self.log_std - 0.5 * math.log(2 * math.pi)

@@ -49,7 +49,7 @@ class LocalPolicyEngine:
     """A policy that reads observations from the data plane and writes its decisions beside them."""
 
     def __init__(self, policy: Policy, weights: WeightPlane, rollouts: Rollouts, seed: int, device: torch.device, meter: Meter) -> None:
-        self.version = 0
+        self.version = -1  # nothing from the weight plane yet: the checkpoint it was built with
         self._policy, self._weights, self._rollouts, self._seed, self._device, self._meter = policy, weights, rollouts, seed, device, meter
         self._noise_shape = policy.options.noise_shape(policy.spaces, policy.chunk)
 
@@ -62,5 +62,6 @@ class LocalPolicyEngine:
             arrays = self._rollouts.gather(batch.tickets, batch.rows, self._rollouts.observation_names)
             observations = observations_from(arrays, [self._rollouts.instruction(int(ticket)) for ticket in batch.tickets]).to(self._device)
             noise = decision_noise(self._seed, list(zip(batch.tickets.tolist(), batch.rows.tolist(), strict=True)), self._noise_shape)
-            decisions = self._policy.act(observations, torch.from_numpy(noise).to(self._device), torch.from_numpy(batch.explore).to(self._device))
+            with torch.inference_mode():
+                decisions = self._policy.act(observations, torch.from_numpy(noise).to(self._device), torch.from_numpy(batch.explore).to(self._device))
             self._rollouts.scatter(batch.tickets, batch.rows, arrays_from(decisions, self.version))

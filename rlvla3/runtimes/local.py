@@ -84,6 +84,10 @@ class LocalRuntime:
         assert self._trainer is not None, "this run was started without a trainer"
         return self._trainer
 
+    def steps_begun(self) -> int:
+        """Environment steps since the start, those of running episodes among them; to a chunk's accuracy, and over one ledger only."""
+        return self._shards.steps + int(self._plane.asked["row"].sum()) * self._recipe.policy.chunk
+
     def memory_bytes(self) -> int:
         """Memory of the coordinator and all workers, pages that they share counted once (proportional set size)."""
         processes = [psutil.Process(pid) for pid in (os.getpid(), *self._shards.processes, *(worker.process.pid for worker in self._workers))]

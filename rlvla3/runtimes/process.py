@@ -27,6 +27,9 @@ from rlvla3.config import RecipeError
 from rlvla3.runtimes.control import Control, Stop, Stopped
 from rlvla3.runtimes.messages import Failed
 
+INTERRUPTS = {signal.SIGINT, signal.SIGTERM}
+"""A terminal and many a job scheduler send these to every process of a run."""
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -84,8 +87,9 @@ class Worker:
 
 
 def _run(connection: Connection, log: Path, body: str, args: tuple[Any, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    for number in INTERRUPTS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
     _end_with_parent()
     _print_to(log)
     control = Control(connection)
@@ -133,8 +137,8 @@ def _print_to(log: Path) -> None:
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
     """A child starts with interrupts blocked, and ignores them before it lets them in."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)

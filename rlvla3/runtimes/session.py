@@ -136,10 +136,16 @@ class Session:
 
         self._emit(PhaseStarted("evaluate", evaluation.episodes))
         await runtime.collect(TicketBook(self._tasks, evaluation.seed, purpose=Purpose.EVALUATE), evaluation.episodes, look_at)
-        self._emit(EvaluationFinished(when, max(episode.newest for episode in finished), success_rate(finished)))
+        self._emit(EvaluationFinished(when, self._version(finished), success_rate(finished)))
         for episode, frames in videos:
             name = f"{when}-{episode.ticket.task}-{episode.ticket.index}-{'success' if episode.success else 'failure'}.mp4"
             write_video(self._run.videos / name.replace(":", "-").replace("/", "-"), frames, episode.success)
+
+    def _version(self, finished: Sequence[Finished]) -> int:
+        """The version that was evaluated: the one published, else that of the checkpoint the policy came from."""
+        newest = max(episode.newest for episode in finished)
+        folder = self._recipe.policy.checkpoint
+        return newest if newest >= 0 else int(folder.parent.name) if folder is not None and folder.parent.name.isdigit() else 0
 
     def _cameras(self, runtime: LocalRuntime) -> list[str]:
         """The cameras whose frames a video can show."""

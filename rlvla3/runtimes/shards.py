@@ -66,7 +66,8 @@ class Shards:
         self._on_finished: Callable[[Finished], None] = lambda _: None
         self._attempts: Counter[int] = Counter()
         self._all_ready = asyncio.Event()
-        self.restarts = 0
+        self.restarts = self.steps = 0
+        self._ending = False
         self._shards = [self._watch(Shard(number, start(number))) for number in range(plane.shards)]
         for generator in generators:
             generator.control.handle(Forgotten, lambda message: self._replace(self._shards[message.shard]))
@@ -99,12 +100,14 @@ class Shards:
                 shard.owed = False
 
     def kill(self) -> None:
-        """End every simulator at once; none is replaced any more."""
-        self._watchdog.cancel()
+        """End every simulator at once."""
+        self._ending = True
         for shard in self._shards:
             shard.worker.process.kill()
 
     async def stop(self, patience_s: float) -> None:
+        """Ask every simulator to end; none is replaced any more."""
+        self._ending = True
         self._watchdog.cancel()
         await asyncio.gather(*(shard.worker.stop(patience_s) for shard in self._shards))
 
@@ -132,6 +135,7 @@ class Shards:
         for finished in message.finished:
             shard.running.remove(finished.ticket.index)
             self._ledger.hand_in(finished)
+            self.steps += finished.steps
         shard.owed = True
         for finished in message.finished:
             self._on_finished(finished)
@@ -139,26 +143,31 @@ class Shards:
 
     def _on_exit(self, shard: Shard) -> None:
         shard.worker.control.poll()  # what it said before it ended still counts
-        shard.ready = shard.owed = False
-        why = shard.failure.message if shard.failure else f"it ended by itself, exit code {shard.worker.process.exitcode}"
-        log, name = shard.worker.log, shard_name(shard.number)
         shard.worker.release()
-        self._attempts.update(shard.running)
-        worst = max((self._attempts[index] for index in shard.running), default=0)
-        if not self._all_ready.is_set() or worst >= MAX_ATTEMPTS or self.restarts >= self._max_restarts:
-            if not self._all_ready.is_set():
-                reason = f"{name} could not be started: {why}"
-            elif worst >= MAX_ATTEMPTS:
-                reason = f"{name} was lost, and with it ticket {sorted(shard.running)} for the {worst}th time: {why}"
-            else:
-                reason = f"{name} was lost, and engine.max_restarts={self._max_restarts} simulators have been replaced already: {why}"
-            self._fail(WorkerError(reason + ("" if shard.failure and shard.failure.expected else f"\nIts output is in {log}")))
+        shard.ready = shard.owed = False
+        if self._ending:
             return
-        self._notify(f"{name} was lost ({why}); its {len(shard.running)} running tickets are run again")
+        self._attempts.update(shard.running)
+        why = shard.failure.message if shard.failure else f"it ended by itself, exit code {shard.worker.process.exitcode}"
+        if hopeless := self._hopeless(shard):
+            place = "" if shard.failure and shard.failure.expected else f"\nIts output is in {shard.worker.log}"
+            self._fail(WorkerError(f"{shard_name(shard.number)} {hopeless}: {why}{place}"))
+            return
+        self._notify(f"{shard_name(shard.number)} was lost ({why}); its {len(shard.running)} running tickets are run again")
         if self._generators:
             self._generators[self._plane.generator_of(shard.number)].control.send(Forget(shard.number))
         else:
             self._replace(shard)
+
+    def _hopeless(self, shard: Shard) -> str:
+        """Why a lost shard is not to be replaced; empty where it is."""
+        if not self._all_ready.is_set():
+            return "could not be started"
+        if stubborn := [index for index in sorted(shard.running) if self._attempts[index] >= MAX_ATTEMPTS]:
+            return f"was lost, and ticket {stubborn[0]} has now failed {MAX_ATTEMPTS} times"
+        if self.restarts >= self._max_restarts:
+            return f"was lost after engine.max_restarts={self._max_restarts} replacements"
+        return ""
 
     def _replace(self, shard: Shard) -> None:
         if self._ledger is not None:

@@ -58,11 +58,12 @@ class Trainer:
         self.learner = Learner(self.policy, recipe, plane.rollouts, choose_device(recipe.training.device, "training.device"))
         self.version: Version = load_checkpoint(resume, self.policy, self.learner) if resume else 0
         self.weights = WeightPlane(memory, self.policy.published())
-        self.weights.publish(self.version)
         self.trajectories = ArrivingTrajectories(make_streamer(recipe), control, meter)
         self.demonstrations = Demonstrations(plane.rollouts, recipe.simulator.tasks, recipe.clone.demonstrations) if recipe.clone else None
         self._update, self._is_last = -1, False
         control.handle(StopAfterUpdate, self._stop_after_update)
+        if not will_clone(recipe, resume):
+            self.weights.publish(self.version)
 
     async def obey(self, message: Any) -> None:
         match message:
@@ -111,6 +112,11 @@ class Trainer:
     def _save(self) -> None:
         with self.meter("checkpoint"), self.run.checkpoint(self.version, self.recipe.training.keep_checkpoints) as folder:
             save_checkpoint(folder, self.policy, self.recipe.policy.name, self.learner, self.version)
+
+
+def will_clone(recipe: Recipe, resume: Path | None) -> bool:
+    """Whether a run begins by cloning; its version 0 is published only after that."""
+    return recipe.clone is not None and recipe.policy.checkpoint is None and resume is None
 
 
 def make_streamer(recipe: Recipe) -> Streamer:

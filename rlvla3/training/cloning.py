@@ -78,7 +78,7 @@ class Demonstrations:
             if found < self.wanted:
                 raise DemonstrationError(
                     f"{found} of {self.wanted} demonstrations of {task} succeeded: its expert is not reliable enough here. "
-                    f"Set clone.demonstrations={max(found, 1)}, less clone.noise or a larger simulator.max_steps"
+                    f"Set clone.demonstrations={max(found, 1)}, less disturbance of the experts or a larger simulator.max_steps"
                 )
         return sorted(ticket for task in self.tasks for ticket in self._of(task)[: self.wanted])
 

@@ -30,6 +30,9 @@ from rlvla3.types import MicroBatch
 WARMUP_EPOCHS = 3
 """How many times more often than usual the critic goes over its memory in a warm-up update."""
 
+CRITIC_BETAS = (0.9, 0.999)
+"""AdamW's own. A critic regresses on data that stays; a longer memory of squared gradients suits it better than the actor's."""
+
 
 class LearnerError(RuntimeError):
     """Training that cannot go on: what happened, in which update, and what to do about it."""
@@ -68,7 +71,7 @@ class Learner:
         self.optimizer = torch.optim.AdamW(
             [
                 {"name": "actor", "params": policy.actor_parameters(), "lr": warmed_up(self.training, 0)},
-                {"name": "critic", "params": policy.critic_parameters(), "lr": self.critic.learning_rate},
+                {"name": "critic", "params": policy.critic_parameters(), "lr": self.critic.learning_rate, "betas": CRITIC_BETAS},
             ],
             betas=self.training.betas,
             weight_decay=self.training.weight_decay,

@@ -1,0 +1,102 @@
+"""How much of the ideal rate of environment steps a whole training run reaches.
+
+Ideal: as many environments as there are, each stepping without a pause, environments / mean step time. Whatever the engine makes an environment wait for shows as the rest: inference, training,
+admission, the copying of frames. Every frame is inferred once and trained on once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from rlvla3.benchmarks.timed import mean_step_seconds
+from rlvla3.config import Mode, Recipe, make_recipe
+from rlvla3.observability.events import WorkerTime
+from rlvla3.observability.run_directory import RunDirectory
+from rlvla3.runtimes.local import LocalRuntime
+from rlvla3.scheduling.ledger import Ledger, TicketBook
+
+SLOW_IMAGES = "rlvla3.simulators.slow_image:SlowImageEnv"
+EPISODE_STEPS = 64
+WARMUP_UPDATES = 2
+"""The first updates fill the pipeline; the rate is taken after them."""
+
+FIRST_STEPS = 200
+
+
+def interaction_recipe(environment: str, num_envs: int, folder: Path, mode: Mode, updates: int, episode_steps: int = EPISODE_STEPS) -> Recipe:
+    """`num_envs` environments of class `environment`, one a process, a small actor-critic, and an update for every episode of each."""
+    return make_recipe(
+        {
+            "simulator": {
+                "name": "rlvla3.benchmarks.timed:TimedEnv",
+                "shards": num_envs,
+                "max_steps": episode_steps,
+                "options": {"kwargs": {"environment": environment, "folder": str(folder)}},
+            },
+            "policy": {"name": "actor_critic", "chunk": 1},
+            "training": {"updates": updates, "batch": num_envs, "steps": 1, "epochs": 1, "micro_batch": 128, "checkpoint_every": 10**9},
+            "engine": {"mode": mode},
+        }
+    )
+
+
+def main(figures: Path, environment: str | None, num_envs: int, seconds: float) -> None:
+    """Run the benchmark for about `seconds` in `full_async` and write the figures to a JSON file."""
+    with tempfile.TemporaryDirectory() as scratch:
+        recipe = interaction_recipe(environment or SLOW_IMAGES, num_envs, Path(scratch), "full_async", updates=10**6)
+        result = asyncio.run(_measure(recipe, Path(scratch), seconds))
+        mean_step = mean_step_seconds(Path(scratch))
+    result = {"share_of_ideal": result["steps_per_second"] * mean_step / num_envs, "mean_step_ms": 1000 * mean_step} | result
+    figures.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result, indent=2))
+
+
+async def _measure(recipe: Recipe, scratch: Path, seconds: float) -> dict[str, Any]:
+    async with LocalRuntime(recipe, RunDirectory.create(scratch / "run", recipe), capacity=capacity(recipe), notify=print) as runtime:
+        return await runtime.guard(_train_for(runtime, recipe, seconds))
+
+
+async def _train_for(runtime: LocalRuntime, recipe: Recipe, seconds: float) -> dict[str, Any]:
+    await runtime.ready()
+    ledger = Ledger(TicketBook((recipe.simulator.name,), recipe.seed), recipe.training.batch, recipe.engine.max_staleness)
+    first_steps = asyncio.ensure_future(_first_steps(runtime))
+    began, steps, spent = 0.0, 0, runtime.board.read()
+    async for published, episodes in runtime.train(ledger, end=recipe.training.updates):
+        if published.version == WARMUP_UPDATES:
+            began, spent = time.monotonic(), runtime.board.read()
+        elif published.version > WARMUP_UPDATES:
+            steps += sum(episode.steps for episode in episodes)
+            elapsed = time.monotonic() - began
+            if elapsed >= seconds:
+                break
+    return {
+        "steps_per_second": steps / elapsed,
+        "memory_mb": runtime.memory_bytes() / 1e6,
+        "seconds_to_first_200_steps": await first_steps,
+        "seconds": elapsed,
+        "staleness": dict(sorted(ledger.staleness.items())),
+        "workers": [_shares(worker) for worker in runtime.board.shares(spent)],
+    }
+
+
+async def _first_steps(runtime: LocalRuntime) -> float:
+    """Seconds from the start of this command to the first FIRST_STEPS environment steps, those of unfinished episodes among them."""
+    while runtime.steps_begun() < FIRST_STEPS:
+        await asyncio.sleep(0.02)
+    return time.time() - psutil.Process().create_time()
+
+
+def capacity(recipe: Recipe) -> int:
+    """Episodes that the data plane must hold for `recipe`."""
+    return (recipe.engine.max_staleness + 1) * recipe.training.batch
+
+
+def _shares(worker: WorkerTime) -> dict[str, Any]:
+    return {"name": worker.name, "busy": dict(worker.busy), "idle": dict(worker.idle)}
