@@ -30,19 +30,19 @@ WARMUP_UPDATES = 2
 FIRST_STEPS = 200
 
 
-def interaction_recipe(environment: str, num_envs: int, folder: Path, mode: Mode, updates: int, episode_steps: int = EPISODE_STEPS) -> Recipe:
-    """`num_envs` environments of class `environment`, one a process, a small actor-critic, and an update for every episode of each."""
+def interaction_recipe(environment: str, num_envs: int, folder: Path, mode: Mode, updates: int, **engine: Any) -> Recipe:
+    """`num_envs` environments of class `environment`, one a process, a small actor-critic, and as many episodes an update. engine: settings that win over the mode's."""
     return make_recipe(
         {
             "simulator": {
                 "name": "rlvla3.benchmarks.timed:TimedEnv",
                 "shards": num_envs,
-                "max_steps": episode_steps,
+                "max_steps": EPISODE_STEPS,
                 "options": {"kwargs": {"environment": environment, "folder": str(folder)}},
             },
             "policy": {"name": "actor_critic", "chunk": 1},
             "training": {"updates": updates, "batch": num_envs, "steps": 1, "epochs": 1, "micro_batch": 128, "checkpoint_every": 10**9},
-            "engine": {"mode": mode},
+            "engine": {"mode": mode} | engine,
         }
     )
 
@@ -50,7 +50,7 @@ def interaction_recipe(environment: str, num_envs: int, folder: Path, mode: Mode
 def main(figures: Path, environment: str | None, num_envs: int, seconds: float) -> None:
     """Run the benchmark for about `seconds` in `full_async` and write the figures to a JSON file."""
     with tempfile.TemporaryDirectory() as scratch:
-        recipe = interaction_recipe(environment or SLOW_IMAGES, num_envs, Path(scratch), "full_async", updates=10**6)
+        recipe = interaction_recipe(environment or SLOW_IMAGES, num_envs, Path(scratch), "full_async", updates=10**6, max_staleness=2)
         result = asyncio.run(_measure(recipe, Path(scratch), seconds))
         mean_step = mean_step_seconds(Path(scratch))
     result = {"share_of_ideal": result["steps_per_second"] * mean_step / num_envs, "mean_step_ms": 1000 * mean_step} | result
@@ -67,17 +67,15 @@ async def _train_for(runtime: LocalRuntime, recipe: Recipe, seconds: float) -> d
     await runtime.ready()
     ledger = Ledger(TicketBook((recipe.simulator.name,), recipe.seed), recipe.training.batch, recipe.engine.max_staleness)
     first_steps = asyncio.ensure_future(_first_steps(runtime))
-    began, steps, spent = 0.0, 0, runtime.board.read()
-    async for published, episodes in runtime.train(ledger, end=recipe.training.updates):
+    began, steps, spent = time.monotonic(), 0, runtime.board.read()
+    async for published, _ in runtime.train(ledger, end=recipe.training.updates):
         if published.version == WARMUP_UPDATES:
-            began, spent = time.monotonic(), runtime.board.read()
-        elif published.version > WARMUP_UPDATES:
-            steps += sum(episode.steps for episode in episodes)
-            elapsed = time.monotonic() - began
-            if elapsed >= seconds:
-                break
+            began, steps, spent = time.monotonic(), runtime.steps_begun(), runtime.board.read()
+        elif published.version > WARMUP_UPDATES and time.monotonic() - began >= seconds:
+            break
+    elapsed = time.monotonic() - began
     return {
-        "steps_per_second": steps / elapsed,
+        "steps_per_second": (runtime.steps_begun() - steps) / elapsed,
         "memory_mb": runtime.memory_bytes() / 1e6,
         "seconds_to_first_200_steps": await first_steps,
         "seconds": elapsed,

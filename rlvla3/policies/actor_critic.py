@@ -6,7 +6,7 @@ Networks and initial values are those of PPO's reference implementations (Huang 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -33,8 +33,10 @@ class ActorCritic(Policy):
         self.eyes = ImageNetwork(spaces, options.image_features) if spaces.cameras else None
         inputs = options.image_features if self.eyes else spaces.state
         outputs = chunk * (spaces.action.choices if self.discrete else spaces.action.size)
-        self.actor = _mlp(inputs, options.hidden, outputs, gain=0.01)
-        self.critic = _mlp(inputs, options.hidden, 1, gain=1.0)
+        # Image features are trained by both heads and need no layers of their own; a state has no features but these.
+        hidden = () if self.eyes else (options.hidden, options.hidden)
+        self.actor = _mlp(inputs, hidden, outputs, gain=0.01)
+        self.critic = _mlp(inputs, hidden, 1, gain=1.0)
         self.log_std = None if self.discrete else nn.Parameter(torch.full((spaces.action.size,), math.log(options.std)))
         self.scale = ActionScale(spaces.action)
 
@@ -113,10 +115,12 @@ def _side(pixels: int) -> int:
     return ((pixels - 8) // 4 + 1 - 4) // 2 + 1
 
 
-def _mlp(inputs: int, hidden: int, outputs: int, gain: float) -> nn.Sequential:
-    return nn.Sequential(
-        _orthogonal(nn.Linear(inputs, hidden)), nn.Tanh(), _orthogonal(nn.Linear(hidden, hidden)), nn.Tanh(), _orthogonal(nn.Linear(hidden, outputs), gain)
-    )
+def _mlp(inputs: int, hidden: Sequence[int], outputs: int, gain: float) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for width in hidden:
+        layers += [_orthogonal(nn.Linear(inputs, width)), nn.Tanh()]
+        inputs = width
+    return nn.Sequential(*layers, _orthogonal(nn.Linear(inputs, outputs), gain))
 
 
 def _orthogonal(layer: LayerT, gain: float = math.sqrt(2)) -> LayerT:
