@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 
 from rlvla3.config import Recipe
@@ -15,11 +16,17 @@ from rlvla3.simulators.base import Simulator
 from rlvla3.simulators.registry import make_simulator
 from rlvla3.types import Finished, Observation, Outcome, Ticket
 
+NICENESS = 10
+"""Simulators are many and can use any core that is free; generator and trainer are the serial parts of the pipeline. Where cores are scarce the serial parts go first,
+or the simulators race to the admission bound and then wait, with a core idle, for a trainer that they have starved.
+"""
+
 
 async def run_shard(control: Control, shard: int, recipe: Recipe, plane: DataPlane, board: MeterBoard) -> None:
     """Build the simulator, say so, and run tickets until cancelled."""
     meter = board.meter(shard_name(shard))
     meter.enter("start")
+    os.nice(NICENESS)
     simulator = make_simulator(recipe.simulator, recipe.policy.chunk)
     try:
         port = ShardPort(plane, shard, meter)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,9 +28,6 @@ from rlvla3.training.cloning import Demonstrations, clone
 from rlvla3.training.learner import Learner
 from rlvla3.types import MicroBatch, Version
 
-NICENESS = 10
-"""Where cores are scarce, simulators and generators come first: a rollout never waits for training (law 5), and what training then lacks, admission gives back."""
-
 
 async def run_trainer(
     control: Control, recipe: Recipe, plane: DataPlane, board: MeterBoard, memory: WeightMemory, run: RunDirectory, resume: Path | None
@@ -40,7 +36,6 @@ async def run_trainer(
     meter = board.meter(TRAINER)
     meter.enter("start")
     torch.set_num_threads(recipe.training.threads)
-    os.nice(NICENESS)
     torch.manual_seed(recipe.seed)
     trainer = Trainer(control, recipe, plane, meter, memory, run, resume)
     control.send(Ready())
