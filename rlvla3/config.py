@@ -83,9 +83,12 @@ class AlgorithmConfig(Section):
     """How trajectories become gradients.
 
     advantage: `gae` (a critic) or `grpo` (groups of tickets that share an initial state). group_size: tickets a group.
-    gamma, lam: discount and GAE's lambda, per decision. bootstrap: value the last observation of an episode that a time limit cut (truncated is not terminated).
-    normalise: `none`; `group` (within each group, the default for GRPO); `running` (mean and deviation over past updates, frozen during an update; the default for GAE).
-    advantage_clip: normalised advantages are kept within plus or minus this. clip_low, clip_high: PPO's clip, 1 - low to 1 + high. dual_clip: floor of the objective at this
+    gamma, lam: discount and GAE's lambda, per decision. bootstrap: value the last observation of an episode that a time limit cut (truncated is not
+    terminated).
+    normalise: `none`; `group` (within each group, the default for GRPO); `running` (mean and deviation over past updates, frozen during an update; the
+    default for GAE).
+    advantage_clip: normalised advantages are kept within plus or minus this. clip_low, clip_high: PPO's clip, 1 - low to 1 + high. dual_clip: floor of the
+    objective at this
     times a negative advantage (None: off). ratio: the level at which probability ratios are formed and clipped, a whole `chunk` or each `action` of it.
     kl_stop: no further epochs in an update once the approximate KL of an epoch exceeds this (None: off).
     """
@@ -130,7 +133,8 @@ class CriticConfig(Section):
 class TrainingConfig(Section):
     """The optimizer and the shape of an update.
 
-    updates: how many. batch: tickets (episodes) an update. steps: optimizer steps in one epoch over an update. epochs: passes over an update, the first one streamed.
+    updates: how many. batch: tickets (episodes) an update. steps: optimizer steps in one epoch over an update. epochs: passes over an update, the first one
+    streamed.
     micro_batch: decisions a forward and backward pass. warmup_steps: optimizer steps over which the learning rate rises to its value.
     threads: torch threads of the trainer. deterministic: accumulate in ticket order whatever the order of arrival.
     """
@@ -158,7 +162,8 @@ class EngineConfig(Section):
 
     max_batch: B_max, decisions an inference (0: all running episodes). max_wait_ms: T_max, counted from the oldest waiting request (None: no limit).
     max_staleness: how many updates ahead of the current version a ticket may be handed out. streaming: train on micro-batches as they fill.
-    generators: inference processes; shards are dealt to them in turn. device: of the generators. max_restarts: simulator processes replaced before the run gives up.
+    generators: inference processes; shards are dealt to them in turn. device: of the generators. max_restarts: simulator processes replaced before the run
+    gives up.
     """
 
     mode: Mode = "full_async"
@@ -203,7 +208,7 @@ class EvaluationConfig(Section):
 
 
 class Recipe(Section):
-    """A whole run. seed: of everything that is drawn; two `sync` runs of one seed give the same weights, bit for bit."""
+    """A whole run. seed: of everything that is drawn; two `sync` runs of one seed (with one generator) give the same weights, bit for bit."""
 
     seed: NonNegative = 0
     simulator: SimulatorConfig = SimulatorConfig()
@@ -213,6 +218,16 @@ class Recipe(Section):
     training: TrainingConfig = TrainingConfig()
     engine: EngineConfig = EngineConfig.model_validate({})
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """What tickets go round in: the tasks named, or the simulator's only one."""
+        return tuple(self.simulator.tasks) or (self.simulator.name,)
+
+    @property
+    def begins_by_cloning(self) -> bool:
+        """Whether a new run of this recipe makes its version 0 by cloning."""
+        return self.clone is not None and self.policy.checkpoint is None
 
     @model_validator(mode="after")
     def _check_together(self) -> Recipe:

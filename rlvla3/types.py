@@ -176,7 +176,8 @@ class Finished:
 class MicroBatch:
     """Decisions that go through the learner together, named by where they are: (ticket, row) pairs.
 
-    epoch 0 is the streamed pass over the update, later ones come from memory. closes_step: the optimizer steps after this micro-batch. closes_epoch: it was the epoch's last.
+    epoch 0 is the streamed pass over the update, later ones come from memory. closes_step: the optimizer steps after this micro-batch. closes_epoch: it was
+    the epoch's last.
     """
 
     tickets: NDArray[np.int64] = field(repr=False)

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -24,14 +23,13 @@ class ByHand:
     max_wait: float
     waiting: list[tuple[float, int]]
 
-    def take(self, now: float, running: int) -> list[int]:
+    def take(self, now: float, everyone_waits: bool) -> list[int]:
         self.waiting.sort(key=lambda request: request[0])
         if not self.waiting:
             return []
         full = self.max_batch and len(self.waiting) >= self.max_batch
         overdue = now - self.waiting[0][0] >= self.max_wait
-        nobody_else_can_come = len(self.waiting) >= running
-        if not (full or overdue or nobody_else_can_come):
+        if not (full or overdue or everyone_waits):
             return []
         batch = self.waiting[: self.max_batch or None]
         self.waiting = self.waiting[len(batch) :]
@@ -43,7 +41,7 @@ def multiple_of(number: int) -> Callable[[int], bool]:
 
 
 asks = st.tuples(st.just("ask"), st.integers(0, 4), st.integers(0, 5))  # heard so much later than it was asked
-takes = st.tuples(st.just("take"), st.integers(0, 6), st.integers(0, 9))  # after so long, with so many running
+takes = st.tuples(st.just("take"), st.integers(0, 6), st.sampled_from([0, 0, 1]))  # after so long; whether everyone waits
 losses = st.tuples(st.just("forget"), st.integers(0, 3), st.integers(2, 4))  # every n-th request
 
 
@@ -58,11 +56,11 @@ def test_batches_are_those_of_the_rule_written_by_hand(limits: tuple[int, float]
             batcher.add(name, asked_at=now - number)
             by_hand.waiting.append((now - number, name))
         elif event == "take":
-            assert batcher.take(now, number) == by_hand.take(now, number)
+            assert batcher.take(now, bool(number)) == by_hand.take(now, bool(number))
         else:
             batcher.forget(multiple_of(number))
             by_hand.waiting = [(at, request) for at, request in by_hand.waiting if not multiple_of(number)(request)]
-        assert len(batcher) == len(by_hand.waiting)
+        assert sorted(batcher) == sorted(request for _, request in by_hand.waiting)
         assert batcher.deadline() == min((at for at, _ in by_hand.waiting), default=math.inf) + limits[1]
 
 
@@ -73,7 +71,7 @@ def test_a_timer_set_for_the_deadline_never_wakes_too_early(times: list[float], 
     for time in times:
         batcher.add(time, asked_at=time)
     assert batcher.deadline() == min(times) + max_wait
-    assert batcher.take(batcher.deadline(), running=100) == sorted(times)
+    assert batcher.take(batcher.deadline(), everyone_waits=False) == sorted(times)
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ def episodes_ask(max_batch: int, max_wait: float, inference: float, thinking: Se
             batcher.add(episode, asked_at=now)
         if not answering:
             running = len(asks_at) + len(asked)
-            answering = batcher.take(now, running)
+            answering = batcher.take(now, everyone_waits=not asks_at)
             served += [Served(asked[episode][0], now, asked.pop(episode)[1], len(answering), running) for episode in answering]
             free_at = now + inference
     return served
@@ -146,15 +144,15 @@ def test_t_max_counts_from_the_oldest_request_and_anew_after_an_idle_spell():
     batcher: DynamicBatcher[str] = DynamicBatcher(max_batch=8, max_wait=5)
     batcher.add("a", asked_at=0)
     batcher.add("b", asked_at=4)
-    assert batcher.take(now=4.9, running=8) == []
-    assert batcher.take(now=5, running=8) == ["a", "b"]
+    assert batcher.take(now=4.9, everyone_waits=False) == []
+    assert batcher.take(now=5, everyone_waits=False) == ["a", "b"]
 
     assert batcher.deadline() == math.inf
-    assert batcher.take(now=90, running=8) == []
+    assert batcher.take(now=90, everyone_waits=False) == []
     batcher.add("c", asked_at=100)
     assert batcher.deadline() == 105
-    assert batcher.take(now=104.9, running=8) == []
-    assert batcher.take(now=105, running=8) == ["c"]
+    assert batcher.take(now=104.9, everyone_waits=False) == []
+    assert batcher.take(now=105, everyone_waits=False) == ["c"]
 
 
 def test_a_request_that_was_heard_late_waits_since_it_was_asked():
@@ -162,24 +160,26 @@ def test_a_request_that_was_heard_late_waits_since_it_was_asked():
     for name, asked_at in (("b", 10), ("c", 12), ("a", 3)):
         batcher.add(name, asked_at)
     assert batcher.deadline() == 8
-    assert batcher.take(now=12, running=9) == ["a", "b"]
+    assert batcher.take(now=12, everyone_waits=False) == ["a", "b"]
 
 
 def test_what_is_left_after_a_full_batch_waits_on_by_its_own_age():
     batcher: DynamicBatcher[int] = DynamicBatcher(max_batch=2, max_wait=5)
     for time in range(3):
         batcher.add(time, asked_at=time)
-    assert batcher.take(now=2, running=9) == [0, 1]
+    assert batcher.take(now=2, everyone_waits=False) == [0, 1]
     assert batcher.deadline() == 7
-    assert batcher.take(now=6, running=9) == []
+    assert batcher.take(now=6, everyone_waits=False) == []
 
 
-@pytest.mark.parametrize("running", [3, 4])
-def test_the_last_running_episode_to_ask_fires_the_batch(running: int):
-    batcher: DynamicBatcher[int] = DynamicBatcher(max_batch=0, max_wait=math.inf)
+def test_when_everyone_waits_nobody_does_and_b_max_holds():
+    batcher: DynamicBatcher[int] = DynamicBatcher(max_batch=2, max_wait=math.inf)
+    assert batcher.take(now=0, everyone_waits=True) == []
     for slot in range(3):
         batcher.add(slot, asked_at=0)
-    assert len(batcher.take(now=0, running=running)) == (3 if running == 3 else 0)
+    assert batcher.take(now=0, everyone_waits=True) == [0, 1]
+    assert batcher.take(now=0, everyone_waits=False) == []
+    assert batcher.take(now=0, everyone_waits=True) == [2]
 
 
 def test_a_lost_simulator_no_longer_counts_as_the_oldest():
@@ -188,4 +188,4 @@ def test_a_lost_simulator_no_longer_counts_as_the_oldest():
     batcher.add(1, asked_at=3)
     batcher.forget(lambda slot: slot == 0)
     assert batcher.deadline() == 8
-    assert batcher.take(now=8, running=2) == [1]
+    assert batcher.take(now=8, everyone_waits=False) == [1]

@@ -1,6 +1,7 @@
 """How much of the ideal rate of environment steps a whole training run reaches.
 
-Ideal: as many environments as there are, each stepping without a pause, environments / mean step time. Whatever the engine makes an environment wait for shows as the rest: inference, training,
+Ideal: as many environments as there are, each stepping without a pause, environments / mean step time. Whatever the engine makes an environment wait for
+shows as the rest: inference, training,
 admission, the copying of frames. Every frame is inferred once and trained on once.
 """
 
@@ -20,7 +21,7 @@ from rlvla3.config import Mode, Recipe, make_recipe
 from rlvla3.observability.events import WorkerTime
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.runtimes.local import LocalRuntime
-from rlvla3.scheduling.ledger import Ledger, TicketBook
+from rlvla3.scheduling.ledger import Ledger, TicketBook, capacity
 
 SLOW_IMAGES = "rlvla3.simulators.slow_image:SlowImageEnv"
 EPISODE_STEPS = 64
@@ -31,7 +32,8 @@ FIRST_STEPS = 200
 
 
 def interaction_recipe(environment: str, num_envs: int, folder: Path, mode: Mode, updates: int, **engine: Any) -> Recipe:
-    """`num_envs` environments of class `environment`, one a process, a small actor-critic, and as many episodes an update. engine: settings that win over the mode's."""
+    """`num_envs` environments of class `environment`, one a process, a small actor-critic, and as many episodes an update. engine: settings that win over
+    the mode's."""
     return make_recipe(
         {
             "simulator": {
@@ -59,7 +61,7 @@ def main(figures: Path, environment: str | None, num_envs: int, seconds: float) 
 
 
 async def _measure(recipe: Recipe, scratch: Path, seconds: float) -> dict[str, Any]:
-    async with LocalRuntime(recipe, RunDirectory.create(scratch / "run", recipe), capacity=capacity(recipe), notify=print) as runtime:
+    async with LocalRuntime(recipe, RunDirectory.create(scratch / "run", recipe), capacity=room(recipe), notify=print) as runtime:
         return await runtime.guard(_train_for(runtime, recipe, seconds))
 
 
@@ -70,12 +72,12 @@ async def _train_for(runtime: LocalRuntime, recipe: Recipe, seconds: float) -> d
     began, steps, spent = time.monotonic(), 0, runtime.board.read()
     async for published, _ in runtime.train(ledger, end=recipe.training.updates):
         if published.version == WARMUP_UPDATES:
-            began, steps, spent = time.monotonic(), runtime.steps_begun(), runtime.board.read()
+            began, steps, spent = time.monotonic(), runtime.steps_made(), runtime.board.read()
         elif published.version > WARMUP_UPDATES and time.monotonic() - began >= seconds:
             break
     elapsed = time.monotonic() - began
     return {
-        "steps_per_second": (runtime.steps_begun() - steps) / elapsed,
+        "steps_per_second": (runtime.steps_made() - steps) / elapsed,
         "memory_mb": runtime.memory_bytes() / 1e6,
         "seconds_to_first_200_steps": await first_steps,
         "seconds": elapsed,
@@ -86,14 +88,14 @@ async def _train_for(runtime: LocalRuntime, recipe: Recipe, seconds: float) -> d
 
 async def _first_steps(runtime: LocalRuntime) -> float:
     """Seconds from the start of this command to the first FIRST_STEPS environment steps, those of unfinished episodes among them."""
-    while runtime.steps_begun() < FIRST_STEPS:
+    while runtime.steps_made() < FIRST_STEPS:
         await asyncio.sleep(0.02)
     return time.time() - psutil.Process().create_time()
 
 
-def capacity(recipe: Recipe) -> int:
+def room(recipe: Recipe) -> int:
     """Episodes that the data plane must hold for `recipe`."""
-    return (recipe.engine.max_staleness + 1) * recipe.training.batch
+    return capacity(recipe.training.batch, recipe.engine.max_staleness)
 
 
 def _shares(worker: WorkerTime) -> dict[str, Any]:

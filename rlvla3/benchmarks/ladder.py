@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import get_args
 
-from rlvla3.benchmarks.interaction import SLOW_IMAGES, capacity, interaction_recipe
+from rlvla3.benchmarks.interaction import SLOW_IMAGES, WARMUP_UPDATES, interaction_recipe, room
 from rlvla3.config import Mode, Recipe
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.runtimes.local import LocalRuntime
@@ -17,7 +17,6 @@ from rlvla3.scheduling.ledger import Ledger, TicketBook
 
 NUM_ENVS = 16
 UPDATES = 16
-WARMUP_UPDATES = 2
 
 
 def main(figures: Path) -> None:
@@ -33,7 +32,7 @@ def main(figures: Path) -> None:
 
 
 async def _rate(recipe: Recipe, scratch: Path) -> float:
-    async with LocalRuntime(recipe, RunDirectory.create(scratch / "run", recipe), capacity=capacity(recipe), notify=print) as runtime:
+    async with LocalRuntime(recipe, RunDirectory.create(scratch / "run", recipe), capacity=room(recipe), notify=print) as runtime:
         return await runtime.guard(_steps_per_second(runtime, recipe))
 
 

@@ -3,15 +3,17 @@
     simulator  writes observation, asks  --ring-->  generator  gathers, infers, scatters  --ring-->  simulator
 
 Invariants:
-- `running` says, for each generator, how many episodes can ask it for a decision. The ledger's host writes it before it hands the tickets out and after it took trajectories in,
-  so a generator that sees a request sees every episode that began with it;
+- `running` says, for each generator, how many shards have a ticket and so will ask it for decisions. The ledger's host writes it before it hands the tickets
+  out and after it took
+  trajectories in, so a generator that sees a request sees every shard that began with it. A shard asks for all its slots at once and then waits: when that
+  many shards wait, nobody else can ask;
 - a ticket is handed out again only after its generator has forgotten the lost simulator's request, so an answer never reaches the wrong episode.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +42,10 @@ class Batch:
     def __len__(self) -> int:
         return len(self.tickets)
 
+    def keys(self) -> list[tuple[int, int, int]]:
+        """Each decision's name: (purpose, ticket, decision)."""
+        return list(zip(self.explore.astype(int).tolist(), self.tickets.tolist(), self.rows.tolist(), strict=True))
+
 
 class DataPlane:
     """What simulators, generators, trainer and ledger of one host share. Slots are numbered through all shards: slot = shard * slots a shard + slot in it."""
@@ -51,7 +57,7 @@ class DataPlane:
         self.asked = SharedArrays(
             {"ticket": Field((n,), np.int64), "row": Field((n,), np.int64), "explore": Field((n,), np.bool_), "at": Field((n,), np.float64)},
         )
-        self.counts = SharedArrays({"running": Field((generators,), np.int64)})
+        self.counts = SharedArrays({"running": Field((generators,), np.int64), "steps": Field((shards,), np.int64)})
         self.requests = [Doorbell() for _ in range(generators)]
         self.answers = [Doorbell() for _ in range(shards)]
 
@@ -62,7 +68,7 @@ class DataPlane:
         return range(shard * self.slots, (shard + 1) * self.slots)
 
     def set_running(self, counts: Iterable[int]) -> None:
-        """Say how many episodes each generator serves, and wake those that now serve fewer."""
+        """Say how many shards each generator serves, and wake those that now serve fewer."""
         running = self.counts["running"]
         for generator, count in enumerate(counts):
             fewer = count < running[generator]
@@ -101,15 +107,19 @@ class ShardPort:
 
 
 class GeneratorPort:
-    """A generator's side of the data plane: requests come in batches, by B_max and T_max."""
+    """A generator's side of the data plane: requests come in batches, by B_max and T_max.
 
-    def __init__(self, plane: DataPlane, generator: int, max_batch: int, max_wait: float, meter: Meter) -> None:
-        self._plane, self._generator, self._meter = plane, generator, meter
+    take_in: called once a batch; a generator that always finds a batch due never waits, and would hear of nothing else.
+    """
+
+    def __init__(self, plane: DataPlane, generator: int, max_batch: int, max_wait: float, meter: Meter, take_in: Callable[[], None] = lambda: None) -> None:
+        self._plane, self._generator, self._meter, self._take_in = plane, generator, meter, take_in
         self._bell = plane.requests[generator]
         self._batcher: DynamicBatcher[int] = DynamicBatcher(max_batch, max_wait)
 
     async def batch(self) -> Batch:
         """The next batch, as soon as it is due."""
+        self._take_in()
         with self._meter("requests"):
             while not (slots := self._due()):
                 deadline = self._batcher.deadline()
@@ -131,7 +141,8 @@ class GeneratorPort:
 
     def _due(self) -> list[int]:
         self._collect()
-        return self._batcher.take(time.monotonic(), int(self._plane.counts["running"][self._generator]))
+        waiting = {slot // self._plane.slots for slot in self._batcher}
+        return self._batcher.take(time.monotonic(), everyone_waits=len(waiting) >= self._plane.counts["running"][self._generator])
 
     def _collect(self) -> None:
         for slot in self._bell.collect():

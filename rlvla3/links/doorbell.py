@@ -52,10 +52,6 @@ class Doorbell:
             if timer is not None:
                 timer.cancel()
 
-    def wake(self) -> None:
-        """End a wait from inside the listening process."""
-        self._wake()
-
     def _on_readable(self) -> None:
         self._drain()
         self._wake()

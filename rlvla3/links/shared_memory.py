@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlvla3.types import Field, Layout
+from rlvla3.types import Layout
 
 ALIGNMENT = 64
 """Arrays start on cache lines: two processes that write neighbouring arrays do not slow each other down."""

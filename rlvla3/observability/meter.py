@@ -1,6 +1,7 @@
 """Where every second of every worker goes (law 7).
 
-A worker is always in exactly one stage: busy with something named, or waiting for something named. Entering a stage closes the one before it, so the shares of a worker
+A worker is always in exactly one stage: busy with something named, or waiting for something named. Entering a stage closes the one before it, so the shares
+of a worker
 sum to 1 by construction. The times stand in shared memory: watching costs the workers nothing.
 """
 
@@ -74,7 +75,8 @@ class Meter:
         """Be in `stage` from now on."""
         now = time.monotonic()
         self._seconds[self._stage[0]] += now - self._since[0]
-        self._stage[0], self._since[0] = _NUMBER[stage], now
+        self._since[0] = now  # before the stage: a reader in between must not see a new stage with an old beginning
+        self._stage[0] = _NUMBER[stage]
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:

@@ -26,4 +26,6 @@ def arrays_from(decisions: Decisions, version: int) -> dict[str, Any]:
     """A batch of decisions as arrays named as in `types.decision_layout`."""
     arrays = {"actions": decisions.actions, "logprob": decisions.logprob, "value": decisions.value}
     arrays |= {f"trace.{name}": tensor for name, tensor in decisions.trace.items()}
-    return {name: tensor.float().cpu().numpy() if tensor.is_floating_point() else tensor.cpu().numpy() for name, tensor in arrays.items()} | {"version": version}
+    return {name: tensor.float().cpu().numpy() if tensor.is_floating_point() else tensor.cpu().numpy() for name, tensor in arrays.items()} | {
+        "version": version
+    }

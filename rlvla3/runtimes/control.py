@@ -1,4 +1,5 @@
-"""The control channel between a host's coordinator and one of its workers: few small messages, an episode or an update apart. Data and weights never go here."""
+"""The control channel between a host's coordinator and one of its workers: few small messages, an episode or an update apart. Data and weights never go
+here."""
 
 from __future__ import annotations
 
@@ -26,12 +27,13 @@ class Control:
         self._arrived: deque[Any] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._stopped = False
-        self._on_stop: Callable[[], None] = lambda: None
+        self._on_stop: Callable[[], object] = lambda: None
 
-    def listen(self, on_stop: Callable[[], None] = lambda: None) -> None:
+    def listen(self, on_stop: Callable[[], object] = lambda: None) -> None:
         """Take messages in from now on, inside the running event loop. on_stop: called once, when the other side says stop or is gone."""
         self._on_stop = on_stop
-        asyncio.get_running_loop().add_reader(self._connection.fileno(), self._take_in)
+        # Not _take_in: by the time the loop calls back, a poll may have taken in what made the pipe readable, and reading would block.
+        asyncio.get_running_loop().add_reader(self._connection.fileno(), self.poll)
 
     def handle(self, kind: type, handler: Callable[[Any], None]) -> None:
         self._handlers[kind] = handler
@@ -40,7 +42,7 @@ class Control:
         """Raises Stopped where the other side is gone."""
         try:
             self._connection.send(message)
-        except (BrokenPipeError, ConnectionResetError, OSError) as error:
+        except OSError as error:
             raise Stopped from error
 
     def poll(self) -> None:
@@ -71,6 +73,7 @@ class Control:
         if not self._connection.closed:
             if not self._stopped:
                 asyncio.get_running_loop().remove_reader(self._connection.fileno())
+            self._stopped = True
             self._connection.close()
 
     def _take_in(self) -> None:

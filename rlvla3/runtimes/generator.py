@@ -33,7 +33,7 @@ async def run_generator(control: Control, generator: int, recipe: Recipe, plane:
     policy = make_policy(recipe.policy, plane.rollouts.spec.spaces).to(device).eval()
     weights = WeightPlane(memory, policy.published())
     max_wait = math.inf if recipe.engine.max_wait_ms is None else recipe.engine.max_wait_ms / 1000
-    requests = GeneratorPort(plane, generator, recipe.engine.max_batch, max_wait, meter)
+    requests = GeneratorPort(plane, generator, recipe.engine.max_batch, max_wait, meter, take_in=control.poll)
 
     def forget(message: Forget) -> None:
         requests.forget(message.shard)
@@ -61,7 +61,7 @@ class LocalPolicyEngine:
         with self._meter("infer"):
             arrays = self._rollouts.gather(batch.tickets, batch.rows, self._rollouts.observation_names)
             observations = observations_from(arrays, [self._rollouts.instruction(int(ticket)) for ticket in batch.tickets]).to(self._device)
-            noise = decision_noise(self._seed, list(zip(batch.tickets.tolist(), batch.rows.tolist(), strict=True)), self._noise_shape)
+            noise = decision_noise(self._seed, batch.keys(), self._noise_shape)
             with torch.inference_mode():
                 decisions = self._policy.act(observations, torch.from_numpy(noise).to(self._device), torch.from_numpy(batch.explore).to(self._device))
             self._rollouts.scatter(batch.tickets, batch.rows, arrays_from(decisions, self.version))

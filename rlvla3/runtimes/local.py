@@ -21,6 +21,7 @@ from rlvla3.links.weight_memory import WeightMemory
 from rlvla3.observability.meter import MeterBoard
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.policies.registry import policy_options
+from rlvla3.runtimes.control import Stopped
 from rlvla3.runtimes.messages import Arrived, Failed, LastUpdate, Published, Ready, StopAfterUpdate, Train, Trained
 from rlvla3.runtimes.names import TRAINER, generator_name, shard_name
 from rlvla3.runtimes.process import Worker
@@ -37,8 +38,8 @@ PATIENCE_S = 5.0
 class LocalRuntime:
     """The workers of one run on this host.
 
-    capacity: episodes that the data plane holds. generators, trainer: whether the run needs them. resume: a checkpoint for the trainer. notify: told in a sentence what the
-    user should know.
+    capacity: episodes that the data plane holds. trainer: whether the run needs one. resume: a checkpoint for the trainer. notify: told in a sentence what
+    the user should know.
 
         async with LocalRuntime(recipe, run, capacity=128, notify=print) as runtime:
             await runtime.collect(book, total=96, on_episode=look_at)
@@ -54,20 +55,31 @@ class LocalRuntime:
         *,
         capacity: int,
         notify: Callable[[str], None],
-        generators: bool = True,
         trainer: bool = True,
         resume: Path | None = None,
     ) -> None:
-        self._recipe, self._run, self._notify, self._resume, self._has_trainer = recipe, run, notify, resume, trainer
+        self._recipe, self._run, self._resume, self._has_trainer = recipe, run, resume, trainer
         spaces = describe_simulator(recipe.simulator)
         trace = policy_options(recipe.policy, spaces).trace(spaces, recipe.policy.chunk)
         simulator, engine = recipe.simulator, recipe.engine
         self._plane = DataPlane(RolloutSpec(spaces, recipe.policy.chunk, trace, capacity), simulator.shards, simulator.slots, engine.generators)
         self._memory = WeightMemory()
-        self._generator_names = [generator_name(number) for number in range(engine.generators)] if generators else []
+        self._generator_names = [generator_name(number) for number in range(engine.generators)]
         self.board = MeterBoard([*map(shard_name, range(simulator.shards)), *self._generator_names, *([TRAINER] if trainer else [])])
         self._logs = run.path / "logs"
         self._failure: asyncio.Future[None]
+        self._workers: list[Worker] = []
+        self._trainer: Worker | None = None
+        self._shards = Shards(
+            self._start_shard,
+            self._plane,
+            self.board,
+            timeout_s=simulator.timeout_s,
+            max_restarts=engine.max_restarts,
+            notify=notify,
+            fail=self.fail,
+        )
+        self._ending = False
 
     @property
     def rollouts(self) -> Rollouts:
@@ -75,18 +87,13 @@ class LocalRuntime:
         return self._plane.rollouts
 
     @property
-    def restarts(self) -> int:
-        """Simulator processes replaced so far."""
-        return self._shards.restarts
-
-    @property
     def trainer(self) -> Worker:
         assert self._trainer is not None, "this run was started without a trainer"
         return self._trainer
 
-    def steps_begun(self) -> int:
-        """Environment steps since the start, those of running episodes among them; to a chunk's accuracy, and over one ledger only."""
-        return self._shards.steps + int(self._plane.asked["row"].sum()) * self._recipe.policy.chunk
+    def steps_made(self) -> int:
+        """Environment steps since the start, those of running episodes among them."""
+        return int(self._plane.counts["steps"].sum())
 
     def memory_bytes(self) -> int:
         """Memory of the coordinator and all workers, pages that they share counted once (proportional set size)."""
@@ -98,29 +105,37 @@ class LocalRuntime:
         # Workers compute on one thread each: with more threads than cores, every parallel section waits for the one that lost its core.
         for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             os.environ.setdefault(variable, "1")
+        # What is done when a message comes or a process ends has no caller: its errors end the run.
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: self.fail(context.get("exception") or WorkerError(context["message"])))
         self._failure = asyncio.get_running_loop().create_future()
-        common = (self._recipe, self._plane, self.board)
-        self._workers: list[Worker] = []
-        self._trainer = self._start(TRAINER, "rlvla3.runtimes.trainer:run_trainer", *common, self._memory, self._run, self._resume) if self._has_trainer else None
-        generators = [
-            self._start(name, "rlvla3.runtimes.generator:run_generator", number, *common, self._memory) for number, name in enumerate(self._generator_names)
-        ]
-        self._shards = Shards(
-            lambda shard: Worker(shard_name(shard), "rlvla3.runtimes.shard:run_shard", shard, *common, log=self._log(shard_name(shard))),
-            self._plane,
-            generators,
-            self.board,
-            timeout_s=self._recipe.simulator.timeout_s,
-            max_restarts=self._recipe.engine.max_restarts,
-            notify=self._notify,
-            fail=self.fail,
-        )
+        try:
+            self._start_workers()
+        except BaseException:
+            await self._stop()
+            raise
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        await asyncio.gather(self._shards.stop(PATIENCE_S), *(worker.stop(PATIENCE_S) for worker in self._workers))
+        await self._stop()
         if self._failure.done():
             self._failure.exception()  # whoever was to hear of it has, or has left for another reason
+
+    def _start_workers(self) -> None:
+        common = (self._recipe, self._plane, self.board)
+        if self._has_trainer:
+            self._trainer = self._start(TRAINER, "rlvla3.runtimes.trainer:run_trainer", *common, self._memory, self._run, self._resume)
+        generators = [
+            self._start(name, "rlvla3.runtimes.generator:run_generator", number, *common, self._memory) for number, name in enumerate(self._generator_names)
+        ]
+        self._shards.start(generators)
+
+    def _start_shard(self, shard: int) -> Worker:
+        name = shard_name(shard)
+        return Worker(name, "rlvla3.runtimes.shard:run_shard", shard, self._recipe, self._plane, self.board, log=self._log(name))
+
+    async def _stop(self) -> None:
+        self._ending = True
+        await asyncio.gather(self._shards.stop(PATIENCE_S), *(worker.stop(PATIENCE_S) for worker in self._workers))
 
     def fail(self, error: Exception) -> None:
         """End the present `guard` with `error`."""
@@ -136,6 +151,9 @@ class LocalRuntime:
         except asyncio.CancelledError:
             if self._failure.done():
                 self._failure.result()
+            raise
+        except Stopped:
+            await self._failure  # a worker's pipe closed before its end was heard of
             raise
 
     async def ready(self) -> None:
@@ -197,7 +215,10 @@ class LocalRuntime:
         return worker
 
     def _on_exit(self, worker: Worker) -> None:
+        if self._ending:
+            return
         worker.control.poll()  # if it said why, that has been taken for the error by now
+        worker.process.join()
         self.fail(WorkerError(f"the {worker.name} ended by itself, exit code {worker.process.exitcode}. The last it printed:\n{worker.last_words()}"))
 
     def _log(self, name: str) -> Path:
@@ -205,4 +226,6 @@ class LocalRuntime:
 
 
 def _worker_error(name: str, failed: Failed, worker: Worker) -> WorkerError:
-    return WorkerError(failed.message if failed.expected else f"the {name} failed with {failed.kind}: {failed.message}\n{failed.traceback}Its output is in {worker.log}")
+    return WorkerError(
+        failed.message if failed.expected else f"the {name} failed with {failed.kind}: {failed.message}\n{failed.traceback}Its output is in {worker.log}"
+    )

@@ -52,7 +52,8 @@ class Forgotten:
 
 @dataclass(frozen=True, slots=True)
 class Train:
-    """Coordinator to trainer: make the updates from `first` up to `end`. Arrivals follow as Arrived, each version is reported as Published, the end as Trained."""
+    """Coordinator to trainer: make the updates from `first` up to `end`. Arrivals follow as Arrived, each version is reported as Published, the end as
+    Trained."""
 
     first: int
     end: int

@@ -19,6 +19,7 @@ import sys
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from rlvla3.runtimes.messages import Failed
 INTERRUPTS = {signal.SIGINT, signal.SIGTERM}
 """A terminal and many a job scheduler send these to every process of a run."""
 
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 
 
 class Worker:
@@ -43,7 +44,7 @@ class Worker:
         self.name, self.log = name, log
         spawn = multiprocessing.get_context("spawn")
         ours, theirs = spawn.Pipe()
-        self.process = spawn.Process(target=_run, args=(theirs, log, body, args), name=f"rlvla3 {name}", daemon=True)
+        self.process = spawn.Process(target=_run, args=(name, theirs, log, body, args), daemon=True)
         with _interrupts_blocked():
             self.process.start()
         theirs.close()
@@ -71,11 +72,13 @@ class Worker:
             self.control.send(Stop())
             await asyncio.wait_for(ended.wait(), patience_s)
         except (Stopped, TimeoutError):
-            self.process.kill()
-        self.release()
+            pass
+        finally:
+            self.process.kill()  # nothing to a process that has ended
+            self.release()
 
     def release(self) -> None:
-        """Give back what the coordinator holds of an ended process."""
+        """Give back what the coordinator holds of a process that has ended or been killed."""
         asyncio.get_running_loop().remove_reader(self.process.sentinel)
         self.process.join()
         self.control.close()
@@ -86,10 +89,11 @@ class Worker:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
 
 
-def _run(connection: Connection, log: Path, body: str, args: tuple[Any, ...]) -> None:
+def _run(name: str, connection: Connection, log: Path, body: str, args: tuple[Any, ...]) -> None:
     for number in INTERRUPTS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
+    _call_itself(name)
     _end_with_parent()
     _print_to(log)
     control = Control(connection)
@@ -105,7 +109,7 @@ def _run(connection: Connection, log: Path, body: str, args: tuple[Any, ...]) ->
 
 async def _listen(control: Control, body: Callable[..., Awaitable[None]], args: tuple[Any, ...]) -> None:
     task = asyncio.ensure_future(body(control, *args))
-    control.listen(on_stop=lambda: None if task.cancel() else None)
+    control.listen(on_stop=task.cancel)
     try:
         await task
     except (asyncio.CancelledError, Stopped):
@@ -120,11 +124,18 @@ def _errors_that_explain_themselves() -> tuple[type[Exception], ...]:
     return (SimulatorError, policies.PolicyError) if policies else (SimulatorError,)
 
 
+def _call_itself(name: str) -> None:
+    """Be called `name` in ps and top."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode())
+
+
 def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() == 1:  # the parent ended before the line above
-            sys.exit(1)
+    if parent is not None and os.getppid() != parent.pid:  # it ended before the line above
+        sys.exit(1)
 
 
 def _print_to(log: Path) -> None:
@@ -137,6 +148,7 @@ def _print_to(log: Path) -> None:
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
     """A child starts with interrupts blocked, and ignores them before it lets them in."""
+    resource_tracker.ensure_running()  # or the first spawn would start it, and that lets interrupts in again
     signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
     try:
         yield

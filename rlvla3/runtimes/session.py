@@ -1,6 +1,7 @@
 """What a command does with a runtime: clone, evaluate, train, in phases, telling the watchers all along.
 
-The first interrupt lets the present update be the last and keeps its checkpoint (outside training it ends the run there and then); the second ends every process at once.
+The first interrupt lets the present update be the last and keeps its checkpoint (outside training it ends the run there and then); the second ends every
+process at once.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ import asyncio
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,11 @@ from rlvla3.observability.run_directory import RunDirectory, version_of
 from rlvla3.observability.video import write_video
 from rlvla3.runtimes.local import LocalRuntime
 from rlvla3.runtimes.messages import Clone, Copied, Demonstrated, Published, Save, Saved
-from rlvla3.scheduling.ledger import Ledger, TicketBook
+from rlvla3.scheduling.ledger import Ledger, TicketBook, capacity
 from rlvla3.types import Finished, Purpose
+
+PATIENCE_WITH_EXPERTS = 10
+"""Demonstrations tried for each that is wanted; an expert that fails more often is none."""
 
 COLLECTED_AT_ONCE = 2
 """Episodes in the data plane for each slot, where nothing is trained: one runs while the other is read."""
@@ -55,55 +59,70 @@ class Session:
 
     def __init__(self, recipe: Recipe, run: RunDirectory, watchers: Sequence[Watcher], resume: Path | None = None) -> None:
         self._recipe, self._run, self._watchers, self._resume = recipe, run, watchers, resume
-        self._tasks = tuple(recipe.simulator.tasks) or (recipe.simulator.name,)
         self._interrupts = 0
         self._ledger: Ledger | None = None  # while training
 
     async def clone(self) -> bool:
-        async with self._runtime(capacity=self._room()) as runtime:
-            with self._interruptible(runtime):
-                await runtime.guard(self._make_clone(runtime))
-                await runtime.guard(self._measure(runtime, "after"))
+        async with self._interruptible(LocalRuntime(self._recipe, self._run, capacity=self._room(), notify=self._notify)) as runtime:
+            await runtime.guard(self._make_clone(runtime))
+            await runtime.guard(self._measure(runtime, "after"))
         return self._interrupts > 0
 
     async def train(self) -> bool:
-        training, engine = self._recipe.training, self._recipe.engine
-        async with self._runtime(capacity=max((engine.max_staleness + 1) * training.batch, self._room()), resume=self._resume) as runtime:
-            with self._interruptible(runtime):
-                await runtime.guard(self._make_ready(runtime))
-                if self._recipe.evaluation.before and self._resume is None:
-                    await runtime.guard(self._measure(runtime, "before"))
-                await runtime.guard(self._improve(runtime))
-                if self._recipe.evaluation.after and not self._interrupts:
-                    await runtime.guard(self._measure(runtime, "after"))
+        room = max(capacity(self._recipe.training.batch, self._recipe.engine.max_staleness), self._room())
+        async with self._interruptible(LocalRuntime(self._recipe, self._run, capacity=room, notify=self._notify, resume=self._resume)) as runtime:
+            if self._recipe.begins_by_cloning and self._resume is None:
+                await runtime.guard(self._make_clone(runtime))
+            if self._recipe.evaluation.before and not self._evaluated_before():
+                await runtime.guard(self._measure(runtime, "before"))
+            await runtime.guard(self._improve(runtime))
+            if self._recipe.evaluation.after and not self._interrupts:
+                await runtime.guard(self._measure(runtime, "after"))
         return self._interrupts > 0
 
     async def evaluate(self) -> bool:
-        async with self._runtime(capacity=self._room(), trainer=False) as runtime:
-            with self._interruptible(runtime):
-                await runtime.guard(self._start(runtime))
-                await runtime.guard(self._measure(runtime, "eval"))
+        async with self._interruptible(LocalRuntime(self._recipe, self._run, capacity=self._room(), notify=self._notify, trainer=False)) as runtime:
+            await runtime.guard(self._measure(runtime, "eval"))
         return self._interrupts > 0
 
-    def _runtime(self, **settings: Any) -> LocalRuntime:
-        self._emit(PhaseStarted("start"))
-        return LocalRuntime(self._recipe, self._run, notify=lambda text: self._emit(Notice(text)), **settings)
+    @asynccontextmanager
+    async def _interruptible(self, runtime: LocalRuntime) -> AsyncIterator[LocalRuntime]:
+        """`runtime`, started and ready; the user may interrupt it from before its start until after its end."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._interrupt, runtime)
+        try:
+            self._emit(PhaseStarted("start"))
+            async with runtime:
+                await runtime.guard(runtime.ready())
+                yield runtime
+        except Interrupted:
+            pass
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+    def _interrupt(self, runtime: LocalRuntime) -> None:
+        self._interrupts += 1
+        if self._interrupts == 1 and self._ledger is not None:
+            runtime.finish_update(self._ledger)
+            self._notify(f"interrupted: update {self._ledger.version + 1} is finished and kept, then the run stops (interrupt again to stop at once)")
+            return
+        if self._interrupts > 1:
+            runtime.kill()
+        runtime.fail(Interrupted())
+
+    def _evaluated_before(self) -> bool:
+        """A run that goes on from version 0 may have been interrupted before or after its first evaluation; a later version is past it."""
+        if self._resume is None or version_of(self._resume) == 0:
+            return any(record["event"] == "evaluation" and record["when"] == "before" for record in self._run.records())
+        return True
 
     def _room(self) -> int:
         return COLLECTED_AT_ONCE * self._recipe.simulator.shards * self._recipe.simulator.slots
 
-    async def _start(self, runtime: LocalRuntime) -> None:
-        await runtime.ready()
-
-    async def _make_ready(self, runtime: LocalRuntime) -> None:
-        if self._recipe.clone is not None and self._recipe.policy.checkpoint is None and self._resume is None:
-            await self._make_clone(runtime)
-        else:
-            await runtime.ready()
-
     async def _make_clone(self, runtime: LocalRuntime) -> None:
         assert self._recipe.clone is not None
-        await runtime.ready()
         control = runtime.trainer.control
 
         async def copy(finished: Finished) -> bool:
@@ -112,8 +131,9 @@ class Session:
             copied: Copied = await control.receive()
             return copied.complete
 
-        self._emit(PhaseStarted("demonstrate", self._recipe.clone.demonstrations * len(self._tasks)))
-        await runtime.collect(TicketBook(self._tasks, self._recipe.seed, purpose=Purpose.DEMONSTRATE), None, copy)
+        wanted = self._recipe.clone.demonstrations * len(self._recipe.tasks)
+        self._emit(PhaseStarted("demonstrate", wanted))
+        await runtime.collect(TicketBook(self._recipe.tasks, self._recipe.seed, purpose=Purpose.DEMONSTRATE), PATIENCE_WITH_EXPERTS * wanted, copy)
         self._emit(PhaseStarted("clone", self._recipe.clone.steps))
         control.send(Clone())
         while isinstance(step := await control.receive(), CloneStep):
@@ -135,7 +155,7 @@ class Session:
             return False
 
         self._emit(PhaseStarted("evaluate", evaluation.episodes))
-        await runtime.collect(TicketBook(self._tasks, evaluation.seed, purpose=Purpose.EVALUATE), evaluation.episodes, look_at)
+        await runtime.collect(TicketBook(self._recipe.tasks, evaluation.seed, purpose=Purpose.EVALUATE), evaluation.episodes, look_at)
         self._emit(EvaluationFinished(when, self._version(finished), success_rate(finished)))
         for episode, frames in videos:
             name = f"{when}-{episode.ticket.task}-{episode.ticket.index}-{'success' if episode.success else 'failure'}.mp4"
@@ -153,7 +173,7 @@ class Session:
 
     async def _improve(self, runtime: LocalRuntime) -> None:
         training, algorithm = self._recipe.training, self._recipe.algorithm
-        book = TicketBook(self._tasks, self._recipe.seed, algorithm.group_size)
+        book = TicketBook(self._recipe.tasks, self._recipe.seed, algorithm.group_size)
         first = version_of(self._resume) if self._resume else 0
         ledger = self._ledger = Ledger(book, training.batch, self._recipe.engine.max_staleness, total=training.updates * training.batch, version=first)
         progress = TrainingProgress(self._recipe, runtime, ledger, self._run)
@@ -164,7 +184,11 @@ class Session:
         await self._save(runtime)
         left = ledger.issued - ledger.trained
         if left:
-            self._emit(Notice(f"stopped after update {ledger.version}: {left} tickets of later updates were handed out and not trained on; a resumed run runs them again"))
+            self._emit(
+                Notice(
+                    f"stopped after update {ledger.version}: {left} tickets of later updates were handed out and not trained on; a resumed run runs them again"
+                )
+            )
 
     async def _save(self, runtime: LocalRuntime) -> None:
         runtime.trainer.control.send(Save())
@@ -175,28 +199,8 @@ class Session:
         for watcher in self._watchers:
             watcher.on(event)
 
-    @contextmanager
-    def _interruptible(self, runtime: LocalRuntime) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._interrupt, runtime)
-        try:
-            yield
-        except Interrupted:
-            pass
-        finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
-
-    def _interrupt(self, runtime: LocalRuntime) -> None:
-        self._interrupts += 1
-        if self._interrupts == 1 and self._ledger is not None:
-            self._emit(Notice(f"interrupted: update {self._ledger.version + 1} is finished and kept, then the run stops (interrupt again to stop at once)"))
-            runtime.finish_update(self._ledger)
-        else:
-            if self._interrupts > 1:
-                runtime.kill()
-            runtime.fail(Interrupted())
+    def _notify(self, text: str) -> None:
+        self._emit(Notice(text))
 
 
 class Interrupted(Exception):
@@ -228,7 +232,8 @@ class TrainingProgress:
             environment_steps=self._steps,
             throughput=self._steps / seconds,
             staleness=Counter(published.version - 1 - episode.oldest for episode in episodes),
-            tickets=TicketCounts(earlier.issued + ledger.issued, earlier.trained + ledger.trained, earlier.rerun + ledger.rerun),
+            # Tickets that were under way when a run was stopped are handed out anew: of the past, those trained on count.
+            tickets=TicketCounts(earlier.trained + ledger.issued, earlier.trained + ledger.trained, earlier.rerun + ledger.rerun),
             workers=workers,
             wall_seconds=seconds,
         )

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rlvla3.config import Recipe
 from rlvla3.links.data_plane import DataPlane, ShardPort
 from rlvla3.loops import Chunk, simulate
@@ -17,7 +20,8 @@ from rlvla3.simulators.registry import make_simulator
 from rlvla3.types import Finished, Observation, Outcome, Ticket
 
 NICENESS = 10
-"""Simulators are many and can use any core that is free; generator and trainer are the serial parts of the pipeline. Where cores are scarce the serial parts go first,
+"""Simulators are many and can use any core that is free; generator and trainer are the serial parts of the pipeline. Where cores are scarce the serial parts
+go first,
 or the simulators race to the admission bound and then wait, with a core idle, for a trainer that they have starved.
 """
 
@@ -33,17 +37,17 @@ async def run_shard(control: Control, shard: int, recipe: Recipe, plane: DataPla
         bootstrap = recipe.algorithm.bootstrap and recipe.algorithm.advantage == "gae"
         control.send(Ready())
         meter.enter("overhead")
-        await simulate(MeteredSimulator(simulator, meter), LedgerPort(control, meter), port, bootstrap)
+        await simulate(MeteredSimulator(simulator, meter, plane.counts["steps"][shard : shard + 1]), LedgerPort(control, meter), port, bootstrap)
     finally:
         simulator.close()
 
 
 class MeteredSimulator:
-    """A simulator as the loop wants it, its time on the meter."""
+    """A simulator as the loop wants it, its time on the meter and its environment steps counted in `steps` [1]."""
 
-    def __init__(self, simulator: Simulator, meter: Meter) -> None:
+    def __init__(self, simulator: Simulator, meter: Meter, steps: NDArray[np.int64]) -> None:
         self.slots = simulator.slots
-        self._simulator, self._meter = simulator, meter
+        self._simulator, self._meter, self._steps = simulator, meter, steps
 
     async def reset(self, slot: int, ticket: Ticket) -> Observation:
         with self._meter("reset"):
@@ -51,7 +55,9 @@ class MeteredSimulator:
 
     async def step(self, chunks: Mapping[int, Chunk]) -> Mapping[int, Outcome]:
         with self._meter("simulate"):
-            return self._simulator.step(chunks)
+            outcomes = self._simulator.step(chunks)
+        self._steps[0] += sum(len(outcome.rewards) for outcome in outcomes.values())
+        return outcomes
 
 
 class LedgerPort:

@@ -9,12 +9,14 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from rlvla3.links.data_plane import DataPlane
 from rlvla3.observability.meter import MeterBoard
+from rlvla3.runtimes.control import Stopped
 from rlvla3.runtimes.messages import Failed, Forget, Forgotten, Grant, HandIn, Ready
 from rlvla3.runtimes.names import shard_name
 from rlvla3.runtimes.process import Worker
@@ -45,14 +47,13 @@ class Shard:
 class Shards:
     """Serves one ledger at a time.
 
-    start: starts the process of a shard. generators: whom to tell when a shard is lost. notify: told in a sentence what the user should know. fail: ends the run with an error.
+    start: starts the process of a shard. notify: told in a sentence what the user should know. fail: ends the run with an error.
     """
 
     def __init__(
         self,
         start: Callable[[int], Worker],
         plane: DataPlane,
-        generators: list[Worker],
         board: MeterBoard,
         *,
         timeout_s: float,
@@ -60,18 +61,27 @@ class Shards:
         notify: Callable[[str], None],
         fail: Callable[[Exception], None],
     ) -> None:
-        self._start, self._plane, self._generators, self._board = start, plane, generators, board
+        self._start, self._plane, self._board = start, plane, board
         self._timeout_s, self._max_restarts, self._notify, self._fail = timeout_s, max_restarts, notify, fail
         self._ledger: Ledger | None = None
         self._on_finished: Callable[[Finished], None] = lambda _: None
         self._attempts: Counter[int] = Counter()
         self._all_ready = asyncio.Event()
-        self.restarts = self.steps = 0
+        self._restarts = 0
         self._ending = False
-        self._shards = [self._watch(Shard(number, start(number))) for number in range(plane.shards)]
+        self._look_every_s, self._looked_at = min(1.0, timeout_s / 2), time.monotonic()
+        self._watchdog: asyncio.TimerHandle | None = None
+        self._generators: list[Worker] = []
+        self._shards: list[Shard] = []
+
+    def start(self, generators: list[Worker]) -> None:
+        """Start every simulator. generators: whom to tell when one is lost."""
+        self._generators = generators
         for generator in generators:
             generator.control.handle(Forgotten, lambda message: self._replace(self._shards[message.shard]))
-        self._watchdog = asyncio.get_running_loop().call_later(1.0, self._look_for_hung)
+        for number in range(self._plane.shards):
+            self._shards.append(self._watch(Shard(number, self._start(number))))
+        self._look_for_hung()
 
     async def ready(self) -> None:
         """Wait until every simulator has been built once."""
@@ -84,7 +94,7 @@ class Shards:
         self.grant()
 
     def grant(self) -> None:
-        """Hand out what is admissible to whoever is free, and an answer to whoever waits for one. Call when the ledger's version has advanced."""
+        """Hand out what is admissible to whoever is free, and an answer to whoever waits for one. To be called when the ledger's version has advanced."""
         granted: dict[int, list[Ticket]] = {shard.number: [] for shard in self._shards if shard.ready}
         free = [shard for _ in range(self._plane.slots) for shard in self._shards]
         for shard in free:
@@ -96,7 +106,10 @@ class Shards:
         for number, tickets in granted.items():
             shard = self._shards[number]
             if tickets or shard.owed:
-                shard.worker.control.send(Grant(tickets, answer=shard.owed))
+                try:
+                    shard.worker.control.send(Grant(tickets, answer=shard.owed))
+                except Stopped:
+                    continue  # it has just died: its end will be heard of, and its tickets are run again
                 shard.owed = False
 
     def kill(self) -> None:
@@ -108,7 +121,8 @@ class Shards:
     async def stop(self, patience_s: float) -> None:
         """Ask every simulator to end; none is replaced any more."""
         self._ending = True
-        self._watchdog.cancel()
+        if self._watchdog is not None:
+            self._watchdog.cancel()
         await asyncio.gather(*(shard.worker.stop(patience_s) for shard in self._shards))
 
     @property
@@ -135,16 +149,15 @@ class Shards:
         for finished in message.finished:
             shard.running.remove(finished.ticket.index)
             self._ledger.hand_in(finished)
-            self.steps += finished.steps
-        shard.owed = True
-        for finished in message.finished:
             self._on_finished(finished)
+        shard.owed = True
         self.grant()
 
     def _on_exit(self, shard: Shard) -> None:
+        shard.ready = False  # before it is heard out: it may not be given anything any more
         shard.worker.control.poll()  # what it said before it ended still counts
         shard.worker.release()
-        shard.ready = shard.owed = False
+        shard.owed = False
         if self._ending:
             return
         self._attempts.update(shard.running)
@@ -154,10 +167,7 @@ class Shards:
             self._fail(WorkerError(f"{shard_name(shard.number)} {hopeless}: {why}{place}"))
             return
         self._notify(f"{shard_name(shard.number)} was lost ({why}); its {len(shard.running)} running tickets are run again")
-        if self._generators:
-            self._generators[self._plane.generator_of(shard.number)].control.send(Forget(shard.number))
-        else:
-            self._replace(shard)
+        self._generators[self._plane.generator_of(shard.number)].control.send(Forget(shard.number))
 
     def _hopeless(self, shard: Shard) -> str:
         """Why a lost shard is not to be replaced; empty where it is."""
@@ -165,18 +175,21 @@ class Shards:
             return "could not be started"
         if stubborn := [index for index in sorted(shard.running) if self._attempts[index] >= MAX_ATTEMPTS]:
             return f"was lost, and ticket {stubborn[0]} has now failed {MAX_ATTEMPTS} times"
-        if self.restarts >= self._max_restarts:
+        if self._restarts >= self._max_restarts:
             return f"was lost after engine.max_restarts={self._max_restarts} replacements"
         return ""
 
     def _replace(self, shard: Shard) -> None:
+        if self._ending:
+            return
         if self._ledger is not None:
             for index in shard.running:
                 self._ledger.lost(index)
         shard.running.clear()
         shard.failure = None
+        self._board.meter(shard_name(shard.number)).enter("start")  # its predecessor's last stage may have been one too long
         shard.worker = self._start(shard.number)
-        self.restarts += 1
+        self._restarts += 1
         self._watch(shard)
         if self._ledger is not None:
             self.grant()
@@ -184,14 +197,17 @@ class Shards:
     def _count_running(self) -> None:
         counts = [0] * len(self._plane.requests)
         for shard in self._shards:
-            counts[self._plane.generator_of(shard.number)] += len(shard.running)
+            counts[self._plane.generator_of(shard.number)] += bool(shard.running)
         self._plane.set_running(counts)
 
     def _look_for_hung(self) -> None:
+        now = time.monotonic()
+        asleep, self._looked_at = now - self._looked_at > 5 * self._look_every_s, now  # the whole run was, under Ctrl-Z or a paused container: nobody is hung
+        self._watchdog = asyncio.get_running_loop().call_later(self._look_every_s, self._look_for_hung)
         for shard in self._shards:
             stage, seconds = self._board.stage(shard_name(shard.number))
+            setting = f"simulator.timeout_s={self._timeout_s:g}" if stage != "start" else f"the {START_TIMEOUT_S:g} s a simulator has to be built in"
             limit = START_TIMEOUT_S if stage == "start" else self._timeout_s
-            if shard.worker.process.is_alive() and stage in ("start", "reset", "simulate") and seconds > limit:
-                self._notify(f"{shard_name(shard.number)} has been in {stage} for {seconds:.0f} s, longer than simulator.timeout_s={limit:g}: it is killed and replaced")
+            if not asleep and shard.worker.process.is_alive() and stage in ("start", "reset", "simulate") and seconds > limit:
                 shard.worker.process.kill()
-        self._watchdog = asyncio.get_running_loop().call_later(min(1.0, self._timeout_s / 2), self._look_for_hung)
+                self._notify(f"{shard_name(shard.number)} has been in {stage} for {seconds:.0f} s, longer than {setting}: it is killed and replaced")

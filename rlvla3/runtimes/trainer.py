@@ -32,7 +32,7 @@ from rlvla3.types import MicroBatch, Version
 async def run_trainer(
     control: Control, recipe: Recipe, plane: DataPlane, board: MeterBoard, memory: WeightMemory, run: RunDirectory, resume: Path | None
 ) -> None:
-    """Build policy and learner, publish the version they are at, and do what the coordinator asks until cancelled."""
+    """Build policy and learner, publish the version they are at unless cloning comes first, and do what the coordinator asks until cancelled."""
     meter = board.meter(TRAINER)
     meter.enter("start")
     torch.set_num_threads(recipe.training.threads)
@@ -49,9 +49,7 @@ async def run_trainer(
 class Trainer:
     """Obeys one command at a time."""
 
-    def __init__(
-        self, control: Control, recipe: Recipe, plane: DataPlane, meter: Meter, memory: WeightMemory, run: RunDirectory, resume: Path | None
-    ) -> None:
+    def __init__(self, control: Control, recipe: Recipe, plane: DataPlane, meter: Meter, memory: WeightMemory, run: RunDirectory, resume: Path | None) -> None:
         self.control, self.recipe, self.meter, self.run = control, recipe, meter, run
         spaces = plane.rollouts.spec.spaces
         self.policy = make_policy(recipe.policy, spaces)
@@ -59,10 +57,10 @@ class Trainer:
         self.version: Version = load_checkpoint(resume, self.policy, self.learner) if resume else 0
         self.weights = WeightPlane(memory, self.policy.published())
         self.trajectories = ArrivingTrajectories(make_streamer(recipe), control, meter)
-        self.demonstrations = Demonstrations(plane.rollouts, recipe.simulator.tasks, recipe.clone.demonstrations) if recipe.clone else None
+        self.demonstrations = Demonstrations(plane.rollouts, recipe.tasks, recipe.clone.demonstrations) if recipe.clone else None
         self._update, self._is_last = -1, False
         control.handle(StopAfterUpdate, self._stop_after_update)
-        if not will_clone(recipe, resume):
+        if resume or not recipe.begins_by_cloning:
             self.weights.publish(self.version)
 
     async def obey(self, message: Any) -> None:
@@ -112,11 +110,6 @@ class Trainer:
     def _save(self) -> None:
         with self.meter("checkpoint"), self.run.checkpoint(self.version, self.recipe.training.keep_checkpoints) as folder:
             save_checkpoint(folder, self.policy, self.recipe.policy.name, self.learner, self.version)
-
-
-def will_clone(recipe: Recipe, resume: Path | None) -> bool:
-    """Whether a run begins by cloning; its version 0 is published only after that."""
-    return recipe.clone is not None and recipe.policy.checkpoint is None and resume is None
 
 
 def make_streamer(recipe: Recipe) -> Streamer:

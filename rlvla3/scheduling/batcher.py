@@ -1,8 +1,9 @@
 """Dynamic batching: when to infer, and for whom (RL-VLA3 section 3.2, equation 1).
 
-    infer when  waiting >= B_max,  or the oldest request has waited T_max,  or every running episode waits
+    infer when  waiting >= B_max,  or the oldest request has waited T_max,  or everyone waits
 
-The third case is what makes the two limits safe: when nobody else can come, waiting longer is idling. With B_max = all and T_max = infinite it is the synchronous lock-step.
+The third case is what makes the two limits safe: when nobody else can come, waiting longer is idling. With B_max = all and T_max = infinite it is the
+synchronous lock-step.
 
 Laws kept here (law 4): T_max counts from the oldest waiting request; requests are served oldest first; a batch never exceeds B_max decisions.
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 RequestT = TypeVar("RequestT")
@@ -22,7 +23,7 @@ RequestT = TypeVar("RequestT")
 class DynamicBatcher(Generic[RequestT]):
     """Requests waiting for inference, oldest first.
 
-    max_batch: B_max in decisions, 0 for all running episodes. max_wait: T_max in seconds, math.inf for no limit.
+    max_batch: B_max in decisions, 0 for no limit. max_wait: T_max in seconds, math.inf for no limit.
     """
 
     def __init__(self, max_batch: int, max_wait: float) -> None:
@@ -40,11 +41,14 @@ class DynamicBatcher(Generic[RequestT]):
         else:
             self._waiting.append((asked_at, request))
 
-    def take(self, now: float, running: int) -> list[RequestT]:
-        """The batch that is due now, or nothing. running: episodes that can ask, those that wait here among them."""
-        if not self._waiting or (len(self._waiting) < min(self.max_batch, running) and now < self.deadline()):
+    def take(self, now: float, everyone_waits: bool) -> list[RequestT]:
+        """The batch that is due now, or nothing. everyone_waits: nobody else can ask before somebody here is answered."""
+        if not self._waiting or not (everyone_waits or len(self._waiting) >= self.max_batch or now >= self.deadline()):
             return []
         return [self._waiting.popleft()[1] for _ in range(int(min(self.max_batch, len(self._waiting))))]
+
+    def __iter__(self) -> Iterator[RequestT]:
+        return (request for _, request in self._waiting)
 
     def deadline(self) -> float:
         """When the oldest request will have waited T_max; infinite while nobody waits."""

@@ -6,7 +6,8 @@ A run is a numbered list of tickets. Ticket i belongs to update i // batch, alwa
        ^----------'   (its simulator was lost: it waits again)
 
 Laws kept here:
-- ADMISSION: ticket i is handed out only while its update is at most `max_staleness` ahead of the current version. Every decision of the ticket is then made by a version no older than
+- ADMISSION: ticket i is handed out only while its update is at most `max_staleness` ahead of the current version. Every decision of the ticket is then made
+  by a version no older than
   update - max_staleness, so staleness is bounded exactly and nothing is ever discarded (law 2);
 - every ticket is handed in once, and an update is done only when all of its tickets are (law 1);
 - at most capacity = (max_staleness + 1) * batch tickets are neither waiting nor trained, so ticket i can live in block i mod capacity of the data plane.
@@ -30,7 +31,8 @@ SEED_BITS = 29
 
 @dataclass(frozen=True, slots=True)
 class TicketBook:
-    """Ticket i, for any i: the same in every mode, on every machine, in every rerun. Groups of `group_size` consecutive tickets share task and seed; tasks go round by group."""
+    """Ticket i, for any i: the same in every mode, on every machine, in every rerun. Groups of `group_size` consecutive tickets share task and seed; tasks
+    go round by group."""
 
     tasks: tuple[str, ...]
     seed: int
@@ -47,6 +49,11 @@ class TicketBook:
             group=group,
             purpose=self.purpose,
         )
+
+
+def capacity(batch: int, max_staleness: int) -> int:
+    """How many episodes the data plane must hold for updates of `batch` tickets."""
+    return (max_staleness + 1) * batch
 
 
 class Ledger:
@@ -72,7 +79,7 @@ class Ledger:
     @property
     def capacity(self) -> int:
         """The most tickets that are running or waiting to be trained on at any time."""
-        return (self.max_staleness + 1) * self.batch
+        return capacity(self.batch, self.max_staleness)
 
     @property
     def issued(self) -> int:
@@ -98,7 +105,7 @@ class Ledger:
 
     def take(self) -> Ticket | None:
         """The next ticket to run, reruns first; None while none is admissible."""
-        if self._returned:
+        if self._returned and self._exists(self._returned[0]):
             index = heapq.heappop(self._returned)
         elif self._admissible(self._next):
             index = self._next
@@ -122,7 +129,9 @@ class Ledger:
         if finished.ticket.purpose is Purpose.TRAIN:
             staleness = self.update_of(index) - finished.oldest
             if staleness > self.max_staleness:
-                raise AssertionError(f"ticket {index} of update {self.update_of(index)} used version {finished.oldest}: staleness {staleness} exceeds {self.max_staleness}")
+                raise AssertionError(
+                    f"ticket {index} of update {self.update_of(index)} used version {finished.oldest}: staleness {staleness} exceeds {self.max_staleness}"
+                )
             self.staleness[staleness] += 1
 
     def finished(self, update: int) -> list[Finished]:
@@ -141,7 +150,7 @@ class Ledger:
         return [self._finished.pop(index) for index in self._indices(update)]
 
     def close(self, after_update: int | None = None) -> None:
-        """Hand out nothing new any more, or nothing of a later update than `after_update`. What runs may still be handed in."""
+        """Hand out nothing new any more; or nothing of a later update than `after_update`, new or again. What runs may still be handed in."""
         end = self._next if after_update is None else (after_update + 1) * self.batch
         self.total = end if self.total is None else min(end, self.total)
 
@@ -150,7 +159,10 @@ class Ledger:
         return range(update * self.batch, end if self.total is None else min(end, self.total))
 
     def _admissible(self, index: int) -> bool:
-        return self.update_of(index) <= self.version + self.max_staleness and (self.total is None or index < self.total)
+        return self.update_of(index) <= self.version + self.max_staleness and self._exists(index)
+
+    def _exists(self, index: int) -> bool:
+        return self.total is None or index < self.total
 
     def _leave(self, index: int) -> None:
         if index not in self._running:

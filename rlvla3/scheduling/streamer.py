@@ -1,12 +1,14 @@
 """Trajectories into micro-batches (RL-VLA3 section 3.3), without changing what is learned.
 
-An update is cut into `steps` optimizer steps by ticket number, so what a step is made of never depends on timing. In the first epoch the decisions of a step are emitted
+An update is cut into `steps` optimizer steps by ticket number, so what a step is made of never depends on timing. In the first epoch the decisions of a step
+are emitted
 as soon as a micro-batch of them has arrived (streaming) or once the whole update has (not streaming); later epochs come from memory, over a permutation drawn
 from (seed, update, epoch).
 
 Laws kept here:
 - every decision of every ticket of an update is emitted exactly once an epoch;
-- a step's decisions are the same set whatever the order of arrival and the size of a micro-batch (law 3 does the rest: the learner divides once, by the step's count);
+- a step's decisions are the same set whatever the order of arrival and the size of a micro-batch (law 3 does the rest: the learner divides once, by the
+  step's count);
 - the tickets of a group are emitted only when all of the group has arrived, so an advantage over the group can be formed.
 
 Pure decisions: a None says that nothing more can be emitted before another ticket arrives.
@@ -27,7 +29,8 @@ Rows = tuple[NDArray[np.int64], NDArray[np.int64]]
 class Streamer:
     """Micro-batches of each update in turn.
 
-    batch, group_size: tickets an update and a group. steps: optimizer steps an epoch. in_order: emit in ticket order even while streaming, so that sums are made in one fixed order.
+    batch, group_size: tickets an update and a group. steps: optimizer steps an epoch. in_order: emit in ticket order even while streaming, so that sums are
+    made in one fixed order.
 
         streamer.arrived(ticket=3, decisions=14)
         for micro_batch in streamer.update(0):

@@ -42,9 +42,9 @@ class _Demonstration:
 class Demonstrations:
     """Successful expert episodes, copied out of the data plane as they end. tasks: what to show. wanted: successes of each.
 
-        demonstrations = Demonstrations(rollouts, tasks, wanted=10)
-        while not demonstrations.complete:
-            demonstrations.add(finished)        # of tickets 0, 1, 2, ... in any order
+    demonstrations = Demonstrations(rollouts, tasks, wanted=10)
+    while not demonstrations.complete:
+        demonstrations.add(finished)        # of tickets 0, 1, 2, ... in any order
     """
 
     def __init__(self, rollouts: Rollouts, tasks: Sequence[str], wanted: int) -> None:

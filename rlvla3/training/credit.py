@@ -21,9 +21,9 @@ from rlvla3.links.rollouts import Rollouts
 class Credit:
     """Advantages and value targets of one update after the other.
 
-        credit.begin(tickets=range(64, 128))
-        advantages, targets = credit.of(micro_batch.tickets, micro_batch.rows)
-        metrics = credit.finish()
+    credit.begin(tickets=range(64, 128))
+    advantages, targets = credit.of(micro_batch.tickets, micro_batch.rows)
+    metrics = credit.finish()
     """
 
     def __init__(self, config: AlgorithmConfig, rollouts: Rollouts) -> None:

@@ -1,0 +1,466 @@
+"""The three loops with everything they call played by hand; then the data plane's two sides in one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlvla3.links.data_plane import Batch, DataPlane, GeneratorPort, ShardPort
+from rlvla3.links.rollouts import Episode, RolloutSpec
+from rlvla3.loops import generate, simulate, train
+from rlvla3.observability.meter import MeterBoard
+from rlvla3.types import ActionSpace, Finished, MicroBatch, Observation, Outcome, Purpose, Spaces, Ticket, Version
+
+PATIENCE_S = 20.0
+"""How long any of this may take at most: a hang fails instead of lasting."""
+
+
+class Over(Exception):
+    """There is nothing more to do; a loop does not end by itself."""
+
+
+def until_over(loop: Coroutine[Any, Any, None]) -> None:
+    with pytest.raises(Over):
+        asyncio.run(asyncio.wait_for(loop, PATIENCE_S))
+
+
+def ticket(index: int, purpose: Purpose = Purpose.TRAIN) -> Ticket:
+    return Ticket(index, "reach", seed=index, group=index, purpose=purpose)
+
+
+# Simulate
+
+
+class Writer:
+    """An episode of which only the count of its decisions is kept."""
+
+    def __init__(self, ticket: Ticket) -> None:
+        self.ticket, self.decisions = ticket, 0
+        self.done = self.truncated = False
+
+    def record(self, outcome: Outcome) -> None:
+        self.decisions += 1
+        self.done, self.truncated = outcome.done, outcome.truncated
+
+    def finish(self) -> Finished:
+        return Finished(self.ticket, self.decisions, steps=self.decisions, success=True, return_=1.0)
+
+
+class Shard:
+    """Ledger, plane and simulator of one shard. Ticket i takes lengths[i] decisions; it ends at a time limit where `cut` says so.
+
+    admitted: how many tickets may be given at each exchange, while any are running.
+    """
+
+    def __init__(self, lengths: Sequence[int], slots: int, cut: Callable[[Ticket], bool] = lambda _: False, admitted: Sequence[int] = ()) -> None:
+        self.slots, self._lengths, self._cut, self._admitted = slots, lengths, cut, iter(admitted)
+        self._tickets = iter([ticket(index) for index in range(len(lengths))])
+        self._in_slot: dict[int, Ticket] = {}
+        self.stepped: list[dict[int, int]] = []
+        self.asked: list[list[int]] = []
+        self.finished: list[Finished] = []
+        self._made: Counter[int] = Counter()
+
+    def run(self, bootstrap: bool = False, tickets: Sequence[Ticket] | None = None) -> None:
+        if tickets is not None:
+            self._tickets = iter(tickets)
+        until_over(simulate(self, self, self, bootstrap))
+
+    async def exchange(self, finished: Sequence[Finished], running: int) -> Sequence[Ticket]:
+        self.finished += finished
+        admitted = next(self._admitted, self.slots) if running else self.slots
+        tickets = list(islice(self._tickets, min(admitted, self.slots - running)))
+        if not tickets and not running:
+            raise Over
+        return tickets
+
+    def begin(self, ticket: Ticket, observation: Observation) -> Writer:
+        assert observation.instruction == str(ticket.index)
+        return Writer(ticket)
+
+    async def decide(self, episodes: Mapping[int, Writer]) -> dict[int, str]:
+        if episodes:
+            self.asked.append([episode.ticket.index for episode in episodes.values()])
+        return {slot: f"ticket {episode.ticket.index} decision {episode.decisions}" for slot, episode in episodes.items()}
+
+    async def reset(self, slot: int, ticket: Ticket) -> Observation:
+        assert slot not in self._in_slot
+        self._in_slot[slot] = ticket
+        return Observation({}, np.zeros(0, np.float32), instruction=str(ticket.index))
+
+    async def step(self, chunks: Mapping[int, str]) -> dict[int, Outcome]:
+        assert chunks.keys() == self._in_slot.keys()
+        self.stepped.append({slot: ticket.index for slot, ticket in self._in_slot.items()})
+        return {slot: self._outcome(slot, chunk) for slot, chunk in chunks.items()}
+
+    def _outcome(self, slot: int, chunk: str) -> Outcome:
+        ticket = self._in_slot[slot]
+        assert chunk == f"ticket {ticket.index} decision {self._made[ticket.index]}"
+        self._made[ticket.index] += 1
+        done = self._made[ticket.index] == self._lengths[ticket.index]
+        if done:
+            del self._in_slot[slot]
+        cut = self._cut(ticket)
+        return Outcome(np.zeros((1, 1), np.float32), np.zeros(1, np.float32), None, terminated=done and not cut, truncated=done and cut)
+
+
+@given(st.lists(st.integers(1, 7), min_size=1, max_size=12), st.integers(1, 4))
+def test_every_slot_runs_its_own_ticket_and_takes_the_next_as_soon_as_it_has_ended(lengths: list[int], slots: int):
+    shard = Shard(lengths, slots)
+    shard.run()
+    assert sorted((finished.ticket.index, finished.decisions) for finished in shard.finished) == list(enumerate(lengths))
+    left = Counter(dict(enumerate(lengths)))
+    for stepped in shard.stepped:
+        assert len(stepped) == min(slots, len(+left)), "a slot was idle while there was a ticket for it"
+        left.subtract(stepped.values())
+    for index in range(len(lengths)):
+        assert len({slot for stepped in shard.stepped for slot, of_slot in stepped.items() if of_slot == index}) == 1
+
+
+def test_an_early_success_leaves_the_other_slots_in_mid_episode():
+    shard = Shard(lengths=[1, 3, 1, 2], slots=2)
+    shard.run()
+    assert shard.stepped == [{0: 0, 1: 1}, {0: 2, 1: 1}, {0: 3, 1: 1}, {0: 3}]
+
+
+def test_where_no_ticket_is_admissible_the_running_episodes_go_on():
+    shard = Shard(lengths=[1, 4, 2], slots=2, admitted=[0, 0, 1])
+    shard.run()
+    assert shard.stepped == [{0: 0, 1: 1}, {1: 1}, {1: 1}, {0: 2, 1: 1}, {0: 2}]
+
+
+@pytest.mark.parametrize("bootstrap", [True, False])
+def test_the_last_value_is_asked_for_only_where_a_time_limit_cut_a_training_episode(bootstrap: bool):
+    tickets = [ticket(0), ticket(1), ticket(2, Purpose.EVALUATE), ticket(3, Purpose.DEMONSTRATE), ticket(4)]
+    shard = Shard([1, 1, 1, 1, 2], slots=5, cut=lambda ticket: ticket.index != 1)
+    shard.run(bootstrap, tickets)
+    assert shard.asked == ([[0, 1, 2, 3, 4], [0], [4], [4]] if bootstrap else [[0, 1, 2, 3, 4], [4]])
+
+
+# Generate
+
+
+class Generator:
+    """Requests, weights and engine: batches "a", "b", ...; before each, `newest` says which version is the newest by then."""
+
+    def __init__(self, newest: Sequence[Version]) -> None:
+        self._newest, self.newest, self.version, self.log = iter(newest), -1, -1, ""
+        self._names = iter("abcdefgh")
+
+    async def batch(self) -> str:
+        try:
+            self.newest = next(self._newest)
+        except StopIteration:
+            raise Over from None
+        return next(self._names)
+
+    async def load_weights(self) -> None:
+        self.version = self.newest
+        self.log += f"load {self.version}, "
+
+    async def infer(self, batch: str) -> None:
+        self.log += f"infer {batch} with {self.version}, "
+
+    def answer(self, batch: str) -> None:
+        self.log += f"answer {batch}; "
+
+
+def test_the_newest_weights_are_taken_between_a_batch_and_its_inference_and_only_where_they_are_new():
+    generator = Generator(newest=[-1, 0, 0, 3])
+    until_over(generate(generator, generator, generator))
+    assert generator.log == (
+        "infer a with -1, answer a; load 0, infer b with 0, answer b; infer c with 0, answer c; load 3, infer d with 3, answer d; "  # whoever waits gets newest
+    )
+
+
+# Train
+
+
+class Trainer:
+    """Trajectories, learner and ledger. Each update has two epochs of two steps of two micro-batches; it is enough after `epochs` of them."""
+
+    def __init__(self, epochs: int) -> None:
+        self._epochs, self._seen, self.log = epochs, 0, list[str]()
+
+    async def of(self, update: int) -> AsyncIterator[MicroBatch]:
+        for epoch, step, last in np.ndindex(2, 2, 2):
+            yield MicroBatch(np.array([update]), np.array([last]), epoch, step, closes_step=bool(last), closes_epoch=bool(step and last))
+
+    @property
+    def enough(self) -> bool:
+        return self._seen >= self._epochs
+
+    def begin_update(self, update: int) -> None:
+        self._seen = 0
+        self.log.append(f"begin {update}")
+
+    async def accumulate(self, micro_batch: MicroBatch) -> None:
+        self._seen += micro_batch.closes_epoch
+        self.log.append(f"{micro_batch.epoch}.{micro_batch.step}")
+
+    async def step(self) -> None:
+        self.log.append("step")
+
+    async def finish_update(self) -> Mapping[str, float]:
+        self.log.append("finish")
+        return {"loss": float(len(self.log))}
+
+    async def publish(self, version: Version, metrics: Mapping[str, float]) -> None:
+        assert metrics == {"loss": float(len(self.log))}, "what the update has just measured"
+        self.log.append(f"publish {version}")
+
+
+EPOCH_0, EPOCH_1 = ([f"{epoch}.0", f"{epoch}.0", "step", f"{epoch}.1", f"{epoch}.1", "step"] for epoch in (0, 1))
+
+
+@pytest.mark.parametrize(("epochs", "expected"), [(1, EPOCH_0), (2, EPOCH_0 + EPOCH_1), (9, EPOCH_0 + EPOCH_1)])
+def test_steps_close_steps_and_epochs_end_when_it_is_enough(epochs: int, expected: list[str]):
+    trainer = Trainer(epochs)
+    asyncio.run(train([4], trainer, trainer, trainer))
+    assert trainer.log == ["begin 4", *expected, "finish", "publish 5"]
+
+
+def test_versions_are_published_one_after_another_each_before_the_next_update_begins():
+    trainer = Trainer(epochs=1)
+    asyncio.run(train(range(3), trainer, trainer, trainer))
+    assert [entry for entry in trainer.log if entry[0] in "bp"] == ["begin 0", "publish 1", "begin 1", "publish 2", "begin 2", "publish 3"]
+
+
+# The two sides of the data plane
+
+SPACES = Spaces({}, state=1, action=ActionSpace("continuous", 1), max_steps=6)
+NEVER = math.inf
+
+
+class Host:
+    """A data plane with a few shards, and generators that decide (ticket, row) for (ticket, row)."""
+
+    def __init__(self, shards: int = 2, slots: int = 1, generators: int = 1, max_batch: int = 0, max_wait: float = NEVER) -> None:
+        self.plane = DataPlane(RolloutSpec(SPACES, chunk=2, trace={}, capacity=8), shards, slots, generators)
+        board = MeterBoard([*(f"shard {number}" for number in range(shards)), *(f"generator {number}" for number in range(generators))])
+        self.shards = [ShardPort(self.plane, number, board.meter(f"shard {number}")) for number in range(shards)]
+        self.generators = [GeneratorPort(self.plane, number, max_batch, max_wait, board.meter(f"generator {number}")) for number in range(generators)]
+        self.batches: list[Batch] = []
+
+    def begin(self, shard: int, *indices: int, purpose: Purpose = Purpose.TRAIN) -> dict[int, Episode]:
+        """Episodes of some tickets, by slot."""
+        shown = Observation({}, np.zeros(1, np.float32))
+        return {slot: self.shards[shard].begin(ticket(index, purpose), shown) for slot, index in enumerate(indices)}
+
+    async def decide(self, shard: int, episodes: Mapping[int, Episode]) -> dict[int, list[list[float]] | None]:
+        chunks = await self.shards[shard].decide(episodes)
+        return {slot: None if chunk is None else chunk.tolist() for slot, chunk in chunks.items()}
+
+    def respond(self, port: GeneratorPort, batch: Batch) -> None:
+        self.batches.append(batch)
+        chunks = np.stack([batch.tickets, batch.rows], axis=1)[:, :, None]
+        self.plane.rollouts.scatter(batch.tickets, batch.rows, {"actions": chunks.astype(np.float32)})
+        port.answer(batch)
+
+    @property
+    def tickets(self) -> list[list[int]]:
+        """The tickets of every batch so far."""
+        return [batch.tickets.tolist() for batch in self.batches]
+
+    @asynccontextmanager
+    async def generating(self) -> AsyncIterator[None]:
+        async def serve(port: GeneratorPort) -> None:
+            while True:
+                self.respond(port, await port.batch())
+
+        tasks = [asyncio.create_task(serve(port)) for port in self.generators]
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def settle() -> None:
+    """Let everybody go as far as they get without time passing."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def test_each_episode_gets_its_own_chunk_and_the_batch_is_in_ticket_order():
+    async def run() -> None:
+        host = Host(shards=2, slots=2)
+        host.plane.set_running([2])
+        async with host.generating():
+            answers = await asyncio.gather(host.decide(1, host.begin(1, 5, 2)), host.decide(0, host.begin(0, 4, 3)))
+        assert list(answers) == [{0: [[5], [0]], 1: [[2], [0]]}, {0: [[4], [0]], 1: [[3], [0]]}]
+        assert host.tickets == [[2, 3, 4, 5]]
+
+    asyncio.run(run())
+
+
+def test_training_explores_evaluation_does_not_and_a_demonstration_asks_nobody():
+    async def run() -> None:
+        host = Host(shards=1, slots=3)
+        host.plane.set_running([1])
+        episodes = dict(enumerate(host.begin(0, index, purpose=purpose)[0] for index, purpose in enumerate(Purpose)))
+        async with host.generating():
+            answers = await host.decide(0, episodes)
+        assert answers == {0: [[0], [0]], 1: [[1], [0]], 2: None}
+        assert host.batches[0].explore.tolist() == [True, False]
+
+    asyncio.run(run())
+
+
+def test_a_batch_is_due_at_b_max_and_when_everyone_waits():
+    async def run() -> None:
+        host = Host(shards=3, max_batch=2)
+        host.plane.set_running([3])
+        async with host.generating():
+            first = [asyncio.create_task(host.decide(shard, host.begin(shard, shard))) for shard in (0, 1)]
+            await asyncio.gather(*first)
+            host.plane.set_running([1])  # the other two have no ticket any more
+            await host.decide(2, host.begin(2, 2))
+        assert host.tickets == [[0, 1], [2]]
+
+    asyncio.run(run())
+
+
+def test_a_request_is_answered_at_t_max_and_not_before():
+    async def run() -> None:
+        host = Host(max_wait=0.05)
+        host.plane.set_running([2])
+        began = time.monotonic()
+        async with host.generating():
+            await host.decide(0, host.begin(0, 0))
+        assert time.monotonic() - began >= 0.05
+
+    asyncio.run(run())
+
+
+def test_a_generator_waits_for_a_shard_that_may_ask_and_no_longer_once_it_may_not():
+    async def run() -> None:
+        host = Host()
+        host.plane.set_running([2])
+        async with host.generating():
+            answer = asyncio.create_task(host.decide(0, host.begin(0, 0)))
+            await settle()
+            assert not answer.done()
+            host.plane.set_running([1])
+            assert await answer == {0: [[0], [0]]}
+
+    asyncio.run(run())
+
+
+def test_the_request_of_a_lost_shard_is_forgotten():
+    async def run() -> None:
+        host = Host(shards=3)
+        host.plane.set_running([3])
+        async with host.generating():
+            lost, answer = (asyncio.create_task(host.decide(shard, host.begin(shard, shard))) for shard in (0, 1))
+            await settle()
+            lost.cancel()
+            host.generators[0].forget(0)
+            host.plane.set_running([1])
+            await answer
+        assert host.tickets == [[1]]
+
+    asyncio.run(run())
+
+
+def test_forgetting_one_shard_does_not_keep_another_one_waiting():
+    """Shard 1 rings just before the generator is told to forget shard 0, and is heard by that: its batch is due all the same."""
+
+    async def run() -> None:
+        host = Host()
+        host.plane.set_running([1])
+        async with host.generating():
+            await settle()
+            answer = asyncio.create_task(host.decide(1, host.begin(1, 1)))
+            await asyncio.sleep(0)  # it has rung, and the event loop has not looked at any pipe since
+            host.generators[0].forget(0)
+            assert await asyncio.wait_for(answer, timeout=1) == {0: [[1], [0]]}
+
+    asyncio.run(run())
+
+
+def test_what_a_shard_asks_at_once_is_answered_at_once(monkeypatch: pytest.MonkeyPatch):
+    """The generator is quick: it looks after every single ring. Synchronous rollout is a lock-step only if a batch has every slot of a shard even then."""
+
+    async def run() -> None:
+        host = Host(shards=1, slots=3)
+        host.plane.set_running([1])
+        bell, port = host.plane.requests[0], host.generators[0]
+        ring = bell.ring
+
+        def ring_and_be_heard(*numbers: int) -> None:
+            ring(*numbers)
+            if (batch := first_batch(port)) is not None:
+                host.respond(port, batch)
+
+        monkeypatch.setattr(bell, "ring", ring_and_be_heard)
+        async with asyncio.timeout(PATIENCE_S):
+            await host.decide(0, host.begin(0, 0, 1, 2))
+        assert host.tickets == [[0, 1, 2]]
+
+    asyncio.run(run())
+
+
+def first_batch(port: GeneratorPort) -> Batch | None:
+    """The batch that is due without waiting, if there is one."""
+    waiting = port.batch()
+    try:
+        waiting.send(None)
+    except StopIteration as due:
+        batch: Batch = due.value
+        return batch
+    waiting.close()
+    return None
+
+
+def test_an_answer_to_a_lost_shard_does_not_reach_its_replacement():
+    async def run() -> None:
+        host = Host(shards=1)
+        host.plane.set_running([1])
+        host.plane.answers[0].ring(0)
+        host.shards[0] = ShardPort(host.plane, 0, MeterBoard(["shard 0"]).meter("shard 0"))
+        answer = asyncio.create_task(host.decide(0, host.begin(0, 0)))
+        await settle()
+        assert not answer.done()
+        async with host.generating():
+            assert await answer == {0: [[0], [0]]}
+
+    asyncio.run(run())
+
+
+def test_every_generator_serves_its_own_shards():
+    async def run() -> None:
+        host = Host(shards=4, generators=2)
+        host.plane.set_running([2, 2])
+        async with host.generating():
+            await asyncio.gather(*(host.decide(shard, host.begin(shard, shard)) for shard in range(4)))
+        assert sorted(host.tickets) == [[0, 2], [1, 3]]
+
+    asyncio.run(run())
+
+
+def test_an_episode_asks_again_from_its_next_row():
+    async def run() -> None:
+        host = Host(shards=1)
+        host.plane.set_running([1])
+        (episode,) = (episodes := host.begin(0, 6)).values()
+        async with host.generating():
+            for row in range(3):
+                assert await host.decide(0, episodes) == {0: [[6], [row]]}
+                episode.record(Outcome(episode.actions.copy(), np.zeros(2, np.float32), Observation({}, np.zeros(1, np.float32)), truncated=row == 2))
+            assert await host.decide(0, episodes) == {0: [[6], [3]]}  # the value of what the time limit cut
+
+    asyncio.run(run())

@@ -1,0 +1,264 @@
+"""Whole runs with real processes: every mode, dead and hung simulators, interrupts, resume, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import psutil
+import pytest
+import yaml
+from safetensors.numpy import load_file
+
+from rlvla3.config import Mode
+
+LIMIT_S = 120
+
+
+def countdown(**changes: Any) -> dict[str, Any]:
+    """A recipe that is over in a few seconds."""
+    recipe: dict[str, Any] = {
+        "simulator": {"name": "tests.troublesome:Countdown", "shards": 3, "max_steps": 6},
+        "policy": {"name": "actor_critic", "chunk": 2, "options": {"hidden": 8}},
+        "training": {"updates": 4, "batch": 8, "steps": 2, "epochs": 2, "micro_batch": 5, "critic": {"epochs": 1}},
+        "evaluation": {"episodes": 6, "before": False, "after": False},
+    }
+    for section, settings in changes.items():
+        recipe[section] = recipe.get(section, {}) | settings if isinstance(settings, dict) else settings
+    return recipe
+
+
+@pytest.fixture(autouse=True)
+def no_run_outlives_its_test() -> Iterator[None]:
+    yield
+    for child in psutil.Process().children(recursive=True):
+        child.kill()
+
+
+class Run:
+    """`rlvla3 train` on a recipe, as a user would start it."""
+
+    def __init__(self, folder: Path, recipe: dict[str, Any] | None, start: Path | None = None, *overrides: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = start or folder / "run"
+        if recipe is not None:
+            (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+        given = [str(start)] if start else [str(folder / "recipe.yaml"), "--run-dir", str(self.folder)]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "rlvla3.cli", "train", *given, *overrides],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        )
+
+    def wait(self) -> str:
+        """What the run printed, once it has ended."""
+        printed, _ = self.process.communicate(timeout=LIMIT_S)
+        return printed
+
+    def finished(self) -> Run:
+        printed = self.wait()
+        assert self.process.returncode == 0, printed
+        return self
+
+    def until(self, condition: Callable[[], object]) -> None:
+        """Wait for something the run brings about; only tests may poll."""
+        deadline = time.monotonic() + LIMIT_S
+        while not condition():
+            assert self.process.poll() is None, self.process.communicate()[0]
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def workers(self, name: str = "") -> list[psutil.Process]:
+        """The run's own processes, all or those called `name`."""
+        return [child for child in psutil.Process(self.process.pid).children(recursive=True) if name in child.name()]
+
+    def records(self, event: str) -> list[dict[str, Any]]:
+        metrics = self.folder / "metrics.jsonl"
+        lines = metrics.read_text().splitlines() if metrics.exists() else []
+        return [record for record in map(json.loads, lines) if record["event"] == event]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        summary: dict[str, Any] = json.loads((self.folder / "summary.json").read_text())
+        return summary
+
+    def weights(self, version: int) -> dict[str, bytes]:
+        return {name: array.tobytes() for name, array in load_file(self.folder / "checkpoints" / f"{version:06d}" / "policy" / "model.safetensors").items()}
+
+
+@pytest.fixture
+def nothing_left() -> Iterator[None]:
+    """No process of ours, no shared memory and no temporary file may outlive a test."""
+    before = _traces()
+    yield
+    assert _traces() <= before
+
+
+def _traces() -> set[str]:
+    processes = {
+        f"process {process.pid} {process.info['name']}"
+        for process in psutil.process_iter(["name"])
+        if process.info["name"].startswith(("shard", "generator", "trainer"))
+    }
+    return processes | {str(path) for folder in (Path("/dev/shm"), Path("/tmp")) for path in folder.glob("*rlvla3*")}
+
+
+@pytest.mark.parametrize("mode", get_args(Mode))
+def test_every_mode_trains_in_metaworld(tmp_path: Path, mode: Mode, nothing_left: None) -> None:
+    recipe = {
+        "simulator": {"name": "metaworld", "tasks": ["button-press-topdown-v3", "reach-v3"], "shards": 2, "max_steps": 20},
+        "policy": {"name": "mini_vla", "options": {"instruction_bytes": 32, "layers": 1}},
+        "training": {"updates": 3, "batch": 4, "steps": 2, "epochs": 2, "micro_batch": 7, "critic": {"warmup": 1, "epochs": 1}},
+        "engine": {"mode": mode},
+        "evaluation": {"episodes": 2, "before": False, "videos": 1},
+    }
+    run = Run(tmp_path, recipe).finished()
+    summary = run.summary
+    assert summary["tickets"] == {"issued": 12, "trained": 12, "rerun": 0}
+    assert summary["environment_steps"] <= 12 * 20
+    assert summary["success_after"]["episodes"] == 2
+    assert sum(summary["staleness"].values()) == 12
+    assert max(map(int, summary["staleness"])) <= (0 if mode == "sync" else 1)
+    for worker in summary["workers"]:
+        assert sum(worker["busy"].values()) + sum(worker["idle"].values()) == pytest.approx(1)
+    assert len(list((run.folder / "videos").glob("*.mp4"))) == 2
+
+
+def test_sync_gives_the_same_weights_twice(tmp_path: Path) -> None:
+    first, second = (Run(tmp_path / name, countdown(engine={"mode": "sync"})) for name in "ab")
+    assert first.finished().weights(4) == second.finished().weights(4)
+
+
+def test_deterministic_streaming_gives_the_weights_of_sync(tmp_path: Path) -> None:
+    """With staleness 0 and sums in ticket order nothing but timing is left to differ; batches of one keep inference from depending on who asks together."""
+    alike = {"max_batch": 1, "max_staleness": 0}
+    streamed = Run(tmp_path / "a", countdown(engine=alike | {"streaming": True, "max_wait_ms": 0.0}, training={"deterministic": True}))
+    whole = Run(tmp_path / "b", countdown(engine=alike | {"streaming": False, "max_wait_ms": 0.0}, training={"deterministic": True}))
+    assert streamed.finished().weights(4) == whole.finished().weights(4)
+
+
+def test_another_seed_gives_other_weights(tmp_path: Path) -> None:
+    runs = [Run(tmp_path / str(seed), countdown(engine={"mode": "sync"}, seed=seed)) for seed in (0, 1)]
+    assert runs[0].finished().weights(4) != runs[1].finished().weights(4)
+
+
+def test_full_async_reaches_its_staleness_bound_and_never_passes_it(tmp_path: Path) -> None:
+    slow = {"options": {"kwargs": {"step_s": 0.01}}}
+    summary = Run(tmp_path, countdown(simulator=slow, training={"updates": 8}, engine={"max_staleness": 2})).finished().summary
+    assert 1 <= max(map(int, summary["staleness"])) <= 2
+
+
+def test_a_killed_simulator_costs_a_rerun_and_nothing_else(tmp_path: Path, nothing_left: None) -> None:
+    run = Run(tmp_path, countdown(simulator={"options": {"kwargs": {"step_s": 0.02}}}, training={"updates": 12}))
+    for version in (1, 3):
+        run.until(lambda version=version: len(run.records("update")) >= version)
+        run.until(lambda: run.workers("shard 1"))
+        run.workers("shard 1")[0].send_signal(signal.SIGKILL)
+    summary = run.finished().summary
+    assert summary["tickets"]["trained"] == 12 * 8
+    assert summary["tickets"]["rerun"] >= 1
+    assert any("shard 1 was lost" in notice for notice in summary["notices"])
+
+
+@pytest.mark.parametrize("trouble", ["die", "hang", "raise"])
+def test_a_simulator_in_trouble_is_replaced(tmp_path: Path, trouble: str, nothing_left: None) -> None:
+    options = {"kwargs": {"flag": str(tmp_path / "flag"), "trouble": trouble}}
+    run = Run(tmp_path, countdown(simulator={"name": "tests.troublesome:OnceTroubled", "options": options, "timeout_s": 2}))
+    summary = run.finished().summary
+    assert summary["tickets"] == {"issued": 32, "trained": 32, "rerun": 1}
+    assert any("was lost" in notice for notice in summary["notices"])
+
+
+def test_a_ticket_that_always_fails_ends_the_run_with_its_reason(tmp_path: Path, nothing_left: None) -> None:
+    run = Run(tmp_path, countdown(simulator={"name": "tests.troublesome:NotANumber"}))
+    printed = run.wait()
+    assert run.process.returncode == 2
+    assert "failed 3 times" in printed and "reward is nan" in printed
+
+
+@pytest.mark.parametrize("worker", ["generator 0", "trainer"])
+def test_a_dead_generator_or_trainer_ends_the_run_and_says_so(tmp_path: Path, worker: str, nothing_left: None) -> None:
+    run = Run(tmp_path, countdown(simulator={"options": {"kwargs": {"step_s": 0.02}}}, training={"updates": 1000}))
+    run.until(lambda: run.records("update"))
+    run.workers(worker)[0].send_signal(signal.SIGKILL)
+    printed = run.wait()
+    assert run.process.returncode == 2
+    assert f"the {worker} ended by itself" in printed
+
+
+def test_an_interrupt_keeps_a_checkpoint_and_the_run_goes_on_from_it(tmp_path: Path, nothing_left: None) -> None:
+    recipe = countdown(simulator={"options": {"kwargs": {"step_s": 0.02}}}, training={"updates": 1000, "checkpoint_every": 1000})
+    run = Run(tmp_path, recipe)
+    run.until(lambda: len(run.records("update")) >= 2)
+    os.killpg(run.process.pid, signal.SIGINT)  # to every process of the run, as a terminal does
+    printed = run.wait()
+    assert run.process.returncode == 130, printed
+    done = run.summary["updates"]
+    assert [folder.name for folder in (run.folder / "checkpoints").iterdir()] == [f"{done:06d}"]
+    assert run.summary["ended"] == "interrupted"
+
+    resumed = Run(tmp_path, None, run.folder, f"training.updates={done + 2}").finished()
+    assert resumed.summary["updates"] == done + 2
+    assert resumed.summary["tickets"]["trained"] == 8 * (done + 2)
+
+
+def test_a_second_interrupt_ends_the_run_at_once(tmp_path: Path, nothing_left: None) -> None:
+    recipe = countdown(simulator={"options": {"kwargs": {"step_s": 30.0}}, "timeout_s": 3600})
+    run = Run(tmp_path, recipe)
+    run.until(lambda: (run.folder / "logs").exists() and len(run.workers("shard")) == 3)
+    time.sleep(3)  # into the first steps, which take longer than anyone will wait
+    os.killpg(run.process.pid, signal.SIGINT)
+    time.sleep(0.5)
+    began = time.monotonic()
+    os.killpg(run.process.pid, signal.SIGINT)
+    run.wait()
+    assert run.process.returncode == 130
+    assert time.monotonic() - began < 20  # not a speed: far below the step that it does not wait for
+
+
+def test_a_killed_coordinator_takes_its_workers_along(tmp_path: Path, nothing_left: None) -> None:
+    run = Run(tmp_path, countdown(simulator={"options": {"kwargs": {"step_s": 0.02}}}, training={"updates": 1000}))
+    run.until(lambda: run.records("update"))
+    workers = run.workers()
+    run.process.kill()
+    run.process.wait()
+    psutil.wait_procs(workers, timeout=20)
+    assert not any(worker.is_running() for worker in workers)
+
+
+def test_resume_gives_the_weights_of_a_run_that_was_never_stopped(tmp_path: Path) -> None:
+    straight = Run(tmp_path / "a", countdown(engine={"mode": "sync"})).finished()
+    half = Run(tmp_path / "b", countdown(engine={"mode": "sync"}, training={"updates": 2})).finished()
+    assert Run(tmp_path / "b", None, half.folder, "training.updates=4").finished().weights(4) == straight.weights(4)
+
+
+def test_a_shard_of_two_slots_and_two_generators(tmp_path: Path, nothing_left: None) -> None:
+    simulator = {"name": "tests.troublesome:Pair", "slots": 2, "shards": 3, "max_steps": 8, "options": {}}
+    summary = Run(tmp_path, countdown(simulator=simulator, policy={"chunk": 1}, engine={"generators": 2})).finished().summary
+    assert summary["tickets"] == {"issued": 32, "trained": 32, "rerun": 0}
+    assert summary["environment_steps"] == sum(2 + ticket % 5 for ticket in range(32))
+
+
+def test_grpo_and_action_tokens(tmp_path: Path, nothing_left: None) -> None:
+    recipe = {
+        "simulator": {"name": "metaworld", "tasks": ["button-press-topdown-v3"], "shards": 2, "max_steps": 15},
+        "policy": {"name": "mini_vla", "options": {"head": "tokens", "instruction_bytes": 32, "layers": 1}},
+        "clone": {"demonstrations": 1, "steps": 2},
+        "algorithm": {"advantage": "grpo", "group_size": 2},
+        "training": {"updates": 2, "batch": 4, "steps": 1, "epochs": 1},
+        "evaluation": {"episodes": 2, "videos": 0},
+    }
+    recipe["simulator"]["max_steps"] = 60  # type: ignore[index]  # the expert needs more than 15
+    summary = Run(tmp_path, recipe).finished().summary
+    assert summary["tickets"]["trained"] == 8
+    assert summary["success_before"]["episodes"] == summary["success_after"]["episodes"] == 2
