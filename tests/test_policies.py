@@ -70,7 +70,7 @@ def rows_of(observations, rows):
 
 def noise_of(policy, rows, seed=0):
     shape = policy.options.noise_shape(policy.spaces, policy.chunk)
-    return torch.from_numpy(decision_noise(seed, [(ticket, 0) for ticket in range(rows)], shape))
+    return torch.from_numpy(decision_noise(seed, [(1, ticket, 0) for ticket in range(rows)], shape))
 
 
 def act(policy, rows=4):
@@ -285,12 +285,13 @@ def test_settings_are_checked_without_torch():
 
 
 def test_noise_belongs_to_the_decision():
-    keys = [(ticket, decision) for ticket in range(50) for decision in range(20)]
+    keys = [(0, ticket, decision) for ticket in range(50) for decision in range(20)]
     noise = decision_noise(7, keys, (5, 4))
     shuffled = np.random.default_rng(0).permutation(len(keys))
     assert (decision_noise(7, [keys[row] for row in shuffled], (5, 4)) == noise[shuffled]).all()
     assert len(np.unique(noise)) > 0.99 * noise.size
     assert not np.isin(decision_noise(8, keys, (5, 4)), noise).mean() > 0.01
+    assert not np.isin(decision_noise(7, [(1, *key[1:]) for key in keys], (5, 4)), noise).mean() > 0.01
     assert abs(noise.mean()) < 0.03 and abs(noise.std() - 1) < 0.02
     neighbours = noise.reshape(50, 20, -1)
     assert abs((neighbours[:, 1:] * neighbours[:, :-1]).mean()) < 0.03 and abs((neighbours[1:] * neighbours[:-1]).mean()) < 0.03
