@@ -38,8 +38,10 @@ SectionT = TypeVar("SectionT", bound=Section)
 class SimulatorConfig(Section):
     """Which simulator runs, on what, and in how many processes.
 
-    name: `metaworld`, `gymnasium:ID` or `module:Class`. tasks: what to train on; ticket groups go round them in turn.
-    shards: processes. slots: environments a process, stepped together. max_steps: the longest episode in environment steps (None: the simulator's own limit).
+    name: `metaworld`, `gymnasium:ID` or `module:Class`.
+    tasks: what to train on; ticket groups go round them in turn.
+    shards: processes. slots: environments a process, stepped together.
+    max_steps: the longest episode in environment steps (None: the simulator's own limit).
     timeout_s: a shard that is in one reset or chunk for longer is taken for hung, killed and replaced.
     options: the simulator's own settings, checked by the simulator's own schema.
     """
@@ -82,14 +84,15 @@ class CloneConfig(Section):
 class AlgorithmConfig(Section):
     """How trajectories become gradients.
 
-    advantage: `gae` (a critic) or `grpo` (groups of tickets that share an initial state). group_size: tickets a group.
-    gamma, lam: discount and GAE's lambda, per decision. bootstrap: value the last observation of an episode that a time limit cut (truncated is not
-    terminated).
-    normalise: `none`; `group` (within each group, the default for GRPO); `running` (mean and deviation over past updates, frozen during an update; the
-    default for GAE).
-    advantage_clip: normalised advantages are kept within plus or minus this. clip_low, clip_high: PPO's clip, 1 - low to 1 + high. dual_clip: floor of the
-    objective at this
-    times a negative advantage (None: off). ratio: the level at which probability ratios are formed and clipped, a whole `chunk` or each `action` of it.
+    advantage: `gae` (a critic) or `grpo` (groups of tickets that share an initial state; no critic). group_size: tickets a group.
+    gamma, lam: discount and GAE's lambda, per decision.
+    bootstrap: value the last observation of an episode that a time limit cut (truncated is not terminated).
+    normalise: `none`; `group` (within each group, the default for GRPO); `running` (mean and deviation over past updates, frozen during an update, the default
+    for GAE; as nothing is known before the first update, that one trains the critic alone).
+    advantage_clip: normalised advantages are kept within plus or minus this.
+    clip_low, clip_high: PPO's clip, 1 - low to 1 + high. dual_clip: floor of the objective, at this times a negative advantage (None: off).
+    ratio: the level at which probability ratios are formed and clipped, a whole `chunk` or each `action` of it.
+    entropy: weight of the entropy bonus, for heads that have an entropy.
     kl_stop: no further epochs in an update once the approximate KL of an epoch exceeds this (None: off).
     """
 
@@ -114,10 +117,11 @@ class AlgorithmConfig(Section):
 
 
 class CriticConfig(Section):
-    """How the value function learns.
+    """How the value function learns. Ignored with GRPO, which has none.
 
-    weight: of the value loss beside the policy loss (in the same backward pass). clip: value clipping around the behaviour value (None: off).
+    weight: of the value loss beside the policy loss, in the same backward pass. clip: value clipping around the behaviour value (None: off).
     epochs: extra passes an update over the critic's own features, kept from the last `replay` updates; they touch the value head alone (0: off).
+    batch: decisions a step of those passes.
     warmup: the first updates train the critic alone, with three times the epochs.
     """
 
@@ -133,9 +137,11 @@ class CriticConfig(Section):
 class TrainingConfig(Section):
     """The optimizer and the shape of an update.
 
-    updates: how many. batch: tickets (episodes) an update. steps: optimizer steps in one epoch over an update. epochs: passes over an update, the first one
-    streamed.
-    micro_batch: decisions a forward and backward pass. warmup_steps: optimizer steps over which the learning rate rises to its value.
+    updates: how many. batch: tickets (episodes) an update.
+    steps: optimizer steps in one epoch over an update. epochs: passes over an update, the first one streamed.
+    micro_batch: decisions a forward and backward pass.
+    warmup_steps: optimizer steps over which the learning rate rises to its value.
+    betas: of the actor's AdamW. gradient_clip: by the norm over the actor's parameters, and over the critic's.
     threads: torch threads of the trainer. deterministic: accumulate in ticket order whatever the order of arrival.
     """
 
@@ -160,10 +166,11 @@ class TrainingConfig(Section):
 class EngineConfig(Section):
     """Who waits for whom. `mode` is a preset of the four settings below it; a setting that is given wins over its preset.
 
-    max_batch: B_max, decisions an inference (0: all running episodes). max_wait_ms: T_max, counted from the oldest waiting request (None: no limit).
-    max_staleness: how many updates ahead of the current version a ticket may be handed out. streaming: train on micro-batches as they fill.
-    generators: inference processes; shards are dealt to them in turn. device: of the generators. max_restarts: simulator processes replaced before the run
-    gives up.
+    max_batch: B_max, decisions an inference (0: no limit). max_wait_ms: T_max, counted from the oldest waiting request (None: no limit).
+    max_staleness: how many updates ahead of the current version a ticket may be handed out.
+    streaming: train on micro-batches as they fill, instead of when the update is whole.
+    generators: inference processes; shards are dealt to them in turn. device, threads: of the generators.
+    max_restarts: simulator processes replaced before the run gives up.
     """
 
     mode: Mode = "full_async"
@@ -196,7 +203,8 @@ assert set(PRESETS) == set(get_args(Mode))
 class EvaluationConfig(Section):
     """Success without exploration noise, on initial states that no run trains on.
 
-    episodes: in all, dealt to the tasks in turn. seed: chooses the initial states, the same for every run. videos: how many episodes a task are kept as videos.
+    episodes: in all, dealt to the tasks in turn. seed: chooses the initial states, the same for every run.
+    videos: how many episodes a task are kept as videos.
     before, after: whether training evaluates at its start and at its end.
     """
 

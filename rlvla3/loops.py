@@ -1,8 +1,7 @@
 """The three loops of asynchronous RL, written once (DESIGN: simulate, generate, train).
 
 They know nothing of processes, pipes, devices or the clock: what they call is handed to them, by the local, the Ray or the virtual runtime. None of them
-polls, and none of them ends by
-itself: a runtime cancels a loop that waits.
+polls, and none of them ends by itself: a runtime cancels a loop that waits.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """How much of the ideal rate of environment steps a whole training run reaches.
 
 Ideal: as many environments as there are, each stepping without a pause, environments / mean step time. Whatever the engine makes an environment wait for
-shows as the rest: inference, training,
-admission, the copying of frames. Every frame is inferred once and trained on once.
+shows as the rest: inference, training, admission, the copying of frames. Every frame is inferred once and trained on once.
 """
 
 from __future__ import annotations

@@ -4,9 +4,8 @@
 
 Invariants:
 - `running` says, for each generator, how many shards have a ticket and so will ask it for decisions. The ledger's host writes it before it hands the tickets
-  out and after it took
-  trajectories in, so a generator that sees a request sees every shard that began with it. A shard asks for all its slots at once and then waits: when that
-  many shards wait, nobody else can ask;
+  out and after it took trajectories in, so a generator that sees a request sees every shard that began with it. A shard asks for all its slots at once and
+  then waits: when that many shards wait, nobody else can ask;
 - a ticket is handed out again only after its generator has forgotten the lost simulator's request, so an answer never reaches the wrong episode.
 """
 
@@ -97,7 +96,8 @@ class ShardPort:
             number = self._first + slot
             asked["ticket"][number], asked["row"][number] = episode.ticket.index, episode.row
             asked["explore"][number], asked["at"][number] = episode.ticket.purpose is Purpose.TRAIN, time.monotonic()
-            self._requests.ring(number)
+        if asking:
+            self._requests.ring(*(self._first + slot for slot in asking))
         answered = 0
         with self._meter("decision"):
             while answered < len(asking):
@@ -138,6 +138,7 @@ class GeneratorPort:
         self._collect()
         gone = set(self._plane.slots_of(shard))
         self._batcher.forget(lambda slot: slot in gone)
+        self._bell.ring(RECOUNT)  # what came in with it, while `batch` was waiting for the bell, may be due
 
     def _due(self) -> list[int]:
         self._collect()

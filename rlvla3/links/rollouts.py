@@ -4,9 +4,8 @@ An observation is written once, by its simulator; the generator reads it there a
 the same rows. Nothing is sent, copied into a queue or serialised.
 
 Invariants:
-- ticket i lives in block i mod capacity. Admission (scheduling/ledger.py) hands ticket i out only when ticket i - capacity has been trained on, so a block
-  is always free
-  when its ticket comes, and no allocator is needed: the staleness bound is the memory bound;
+- ticket i lives in block i mod capacity. Admission (scheduling/ledger.py) hands ticket i out only when ticket i - capacity has been trained on, so a block is
+  always free when its ticket comes, and no allocator is needed: the staleness bound is the memory bound;
 - a row has one writer at a time: the simulator writes the observation and the outcome, the generator the decision between the two.
 """
 
@@ -63,6 +62,7 @@ class Rollouts:
     def __init__(self, spec: RolloutSpec) -> None:
         self.spec = spec
         self._arrays = SharedArrays(spec.arrays())
+        self._arrays["episode.ticket"][:] = -1  # no block holds an episode yet
         self.observation_names = tuple(observation_layout(spec.spaces))
         self.trace_names = tuple(f"trace.{name}" for name in spec.trace)
 

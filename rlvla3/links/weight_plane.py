@@ -1,8 +1,7 @@
 """The weight plane of one host: versions of the weights in shared memory, apart from all other traffic.
 
 The trainer writes version v into buffer v mod 2 while generators may still be reading version v - 1 from the other; then it names v the newest. A generator
-takes the newest version
-between two batches and is never waited for.
+takes the newest version between two batches and is never waited for.
 
 Invariants:
 - a buffer's stamp is -1 while it is being written and its version afterwards; a reader that finds another stamp after copying than before copies again, so

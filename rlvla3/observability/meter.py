@@ -1,8 +1,7 @@
 """Where every second of every worker goes (law 7).
 
 A worker is always in exactly one stage: busy with something named, or waiting for something named. Entering a stage closes the one before it, so the shares
-of a worker
-sum to 1 by construction. The times stand in shared memory: watching costs the workers nothing.
+of a worker sum to 1 by construction. The times stand in shared memory: watching costs the workers nothing.
 """
 
 from __future__ import annotations
@@ -34,16 +33,18 @@ class MeterBoard:
         self._arrays = SharedArrays(
             {"seconds": Field((n, len(STAGES)), np.float64), "stage": Field((n,), np.int64), "since": Field((n,), np.float64)},
         )
-        self._arrays["since"][:] = time.monotonic()
+        self._began = time.monotonic()
+        self._arrays["since"][:] = self._began
 
     def meter(self, worker: str) -> Meter:
         row = self.workers.index(worker)
         return Meter(self._arrays["seconds"][row], self._arrays["stage"][row : row + 1], self._arrays["since"][row : row + 1])
 
     def read(self) -> NDArray[np.float64]:
-        """Seconds [workers, stages] up to now, the stage each worker is in at present included."""
-        seconds = self._arrays["seconds"].copy()
-        seconds[np.arange(len(self.workers)), self._arrays["stage"]] += np.maximum(time.monotonic() - self._arrays["since"], 0)
+        """Seconds [workers, stages] up to now; the present stage has what is left of the time since the start, so a row sums to it whatever is being
+        written."""
+        stage, seconds = self._arrays["stage"].copy(), self._arrays["seconds"].copy()
+        seconds[np.arange(len(self.workers)), stage] += time.monotonic() - self._began - seconds.sum(axis=1)
         return seconds
 
     def stage(self, worker: str) -> tuple[str, float]:

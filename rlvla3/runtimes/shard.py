@@ -21,8 +21,7 @@ from rlvla3.types import Finished, Observation, Outcome, Ticket
 
 NICENESS = 10
 """Simulators are many and can use any core that is free; generator and trainer are the serial parts of the pipeline. Where cores are scarce the serial parts
-go first,
-or the simulators race to the admission bound and then wait, with a core idle, for a trainer that they have starved.
+go first, or the simulators race to the admission bound and then wait, with a core idle, for a trainer that they have starved.
 """
 
 

@@ -28,6 +28,10 @@ START_TIMEOUT_S = 180.0
 """A simulator that has not been built by then is taken for hung; several built at once on few cores take tens of seconds."""
 
 
+LATE = 5
+"""A look for hung simulators that comes so many times later than it should says nothing of them."""
+
+
 class WorkerError(RuntimeError):
     """A worker failed in a way that the run cannot survive."""
 
@@ -201,13 +205,21 @@ class Shards:
         self._plane.set_running(counts)
 
     def _look_for_hung(self) -> None:
-        now = time.monotonic()
-        asleep, self._looked_at = now - self._looked_at > 5 * self._look_every_s, now  # the whole run was, under Ctrl-Z or a paused container: nobody is hung
+        """Kill whoever has been in one stage for too long: its end is then heard of like any other."""
+        now, before = time.monotonic(), self._looked_at
+        self._looked_at = now
         self._watchdog = asyncio.get_running_loop().call_later(self._look_every_s, self._look_for_hung)
-        for shard in self._shards:
-            stage, seconds = self._board.stage(shard_name(shard.number))
-            setting = f"simulator.timeout_s={self._timeout_s:g}" if stage != "start" else f"the {START_TIMEOUT_S:g} s a simulator has to be built in"
-            limit = START_TIMEOUT_S if stage == "start" else self._timeout_s
-            if not asleep and shard.worker.process.is_alive() and stage in ("start", "reset", "simulate") and seconds > limit:
-                shard.worker.process.kill()
-                self._notify(f"{shard_name(shard.number)} has been in {stage} for {seconds:.0f} s, longer than {setting}: it is killed and replaced")
+        if now - before < LATE * self._look_every_s:  # else the whole run was stopped, by Ctrl-Z or a paused container, and nobody is hung
+            for shard in self._shards:
+                self._kill_if_hung(shard)
+
+    def _kill_if_hung(self, shard: Shard) -> None:
+        name = shard_name(shard.number)
+        stage, seconds = self._board.stage(name)
+        if stage == "start":
+            limit, whose = START_TIMEOUT_S, f"the {START_TIMEOUT_S:g} s that a simulator may take to be built"
+        else:
+            limit, whose = self._timeout_s, f"simulator.timeout_s={self._timeout_s:g}"
+        if seconds > limit and stage in ("start", "reset", "simulate") and shard.worker.process.is_alive():
+            shard.worker.process.kill()
+            self._notify(f"{name} has been in {stage} for {seconds:.0f} s, longer than {whose}: it is killed and replaced")

@@ -7,8 +7,7 @@ A run is a numbered list of tickets. Ticket i belongs to update i // batch, alwa
 
 Laws kept here:
 - ADMISSION: ticket i is handed out only while its update is at most `max_staleness` ahead of the current version. Every decision of the ticket is then made
-  by a version no older than
-  update - max_staleness, so staleness is bounded exactly and nothing is ever discarded (law 2);
+  by a version no older than update - max_staleness, so staleness is bounded exactly and nothing is ever discarded (law 2);
 - every ticket is handed in once, and an update is done only when all of its tickets are (law 1);
 - at most capacity = (max_staleness + 1) * batch tickets are neither waiting nor trained, so ticket i can live in block i mod capacity of the data plane.
 
@@ -94,11 +93,6 @@ class Ledger:
     @property
     def running(self) -> frozenset[int]:
         return frozenset(self._running)
-
-    @property
-    def complete(self) -> bool:
-        """Whether every ticket there is has been handed in."""
-        return self.total is not None and self._next >= self.total and not self._running and not self._returned
 
     def update_of(self, index: int) -> int:
         return index // self.batch

@@ -1,9 +1,8 @@
 """Trajectories into micro-batches (RL-VLA3 section 3.3), without changing what is learned.
 
 An update is cut into `steps` optimizer steps by ticket number, so what a step is made of never depends on timing. In the first epoch the decisions of a step
-are emitted
-as soon as a micro-batch of them has arrived (streaming) or once the whole update has (not streaming); later epochs come from memory, over a permutation drawn
-from (seed, update, epoch).
+are emitted as soon as a micro-batch of them has arrived (streaming) or once the whole update has (not streaming); later epochs come from memory, over a
+permutation drawn from (seed, update, epoch).
 
 Laws kept here:
 - every decision of every ticket of an update is emitted exactly once an epoch;
