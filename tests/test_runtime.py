@@ -262,3 +262,19 @@ def test_grpo_and_action_tokens(tmp_path: Path, nothing_left: None) -> None:
     summary = Run(tmp_path, recipe).finished().summary
     assert summary["tickets"]["trained"] == 8
     assert summary["success_before"]["episodes"] == summary["success_after"]["episodes"] == 2
+
+
+@pytest.mark.parametrize("devices", [("cuda", "cuda"), ("cpu", "cuda")])
+def test_generator_and_trainer_share_or_split_devices(tmp_path: Path, devices: tuple[str, str]) -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device on this machine")
+    generator, trainer = devices
+    summary = Run(tmp_path, countdown(engine={"device": generator}, training={"device": trainer})).finished().summary
+    assert summary["tickets"]["trained"] == 32
+
+
+def test_a_device_that_is_not_there_is_named(tmp_path: Path, nothing_left: None) -> None:
+    run = Run(tmp_path, countdown(training={"device": "cuda:99"}))
+    assert "training.device=cuda:99, and this machine has" in run.wait()
+    assert run.process.returncode == 2
