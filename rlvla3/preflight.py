@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
 from rlvla3.config import Recipe, RecipeError
-from rlvla3.policies.registry import policy_options
+from rlvla3.policies.options import PolicyOptions
+from rlvla3.policies.registry import policy_options, read_checkpoint_config
 from rlvla3.simulators.registry import describe_simulator
 from rlvla3.types import Spaces
 
@@ -16,5 +21,28 @@ def preflight(recipe: Recipe) -> Spaces:
         raise RecipeError(
             f"policy.chunk={chunk} is longer than an episode of {recipe.simulator.name}, {spaces.max_steps} steps: set it to {spaces.max_steps} or less"
         )
-    policy_options(recipe.policy, spaces)
+    options = policy_options(recipe.policy, spaces)
+    if recipe.policy.checkpoint is not None:
+        _check_checkpoint(recipe.policy.checkpoint, recipe, spaces, options)
     return spaces
+
+
+def _check_checkpoint(folder: Path, recipe: Recipe, spaces: Spaces, options: PolicyOptions) -> None:
+    """Refuse a checkpoint of another policy, or one whose weights are missing or cut short."""
+    saved = read_checkpoint_config(folder)
+    here = {
+        "policy.name": recipe.policy.name,
+        "policy.chunk": recipe.policy.chunk,
+        "policy.options": options.model_dump(mode="json"),
+        "cameras": dict(spaces.cameras),
+        "state": spaces.state,
+        "action": spaces.action,
+    }
+    there = dict(zip(here, (saved.name, saved.chunk, saved.options, dict(saved.spaces.cameras), saved.spaces.state, saved.spaces.action), strict=True))
+    for key, value in here.items():
+        if there[key] != value:
+            raise RecipeError(f"policy.checkpoint={folder} was made with {key} {there[key]}, and this recipe has {value}: make the recipe's the same")
+    try:
+        safe_open(folder / "model.safetensors", framework="numpy")
+    except (OSError, SafetensorError) as error:
+        raise RecipeError(f"policy.checkpoint={folder} has no intact model.safetensors ({error}): use another checkpoint") from error

@@ -62,13 +62,14 @@ class Spaces:
     """What a simulator shows and accepts: all that a policy must know to be built for it.
 
     cameras: the shape [H, W, channels] of each camera's uint8 image. state: S, 0 where there is none.
-    max_steps: the longest episode, in environment steps.
+    max_steps: the longest episode, in environment steps. instructions: those that are known before the run.
     """
 
     cameras: Mapping[str, tuple[int, int, int]]
     state: int
     action: ActionSpace
     max_steps: int
+    instructions: tuple[str, ...] = ()
 
     def decisions(self, chunk: int) -> int:
         """The largest number of decisions an episode can have, at `chunk` actions a decision."""

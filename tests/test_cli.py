@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +18,9 @@ from rlvla3.cli import main
 from rlvla3.config import Recipe, load_recipe
 from rlvla3.observability.events import Watcher
 from rlvla3.observability.run_directory import RunDirectory
+from rlvla3.policies.registry import make_policy
 from rlvla3.simulators.base import SimulatorError
+from rlvla3.simulators.registry import describe_simulator
 
 CARTPOLE: dict[str, Any] = {"simulator": {"name": "gymnasium:CartPole-v1"}, "policy": {"name": "actor_critic", "chunk": 1}, "training": {"updates": 2}}
 
@@ -29,11 +30,10 @@ def write(path: Path, recipe: dict[str, Any]) -> Path:
     return path
 
 
-def rlvla3_process(*words: str | Path) -> tuple[subprocess.CompletedProcess[str], float]:
-    """The command as a user runs it, and the seconds it took."""
-    began = time.monotonic()
-    ran = subprocess.run([sys.executable, "-m", "rlvla3.cli", *map(str, words)], capture_output=True, text=True, check=False, timeout=60)
-    return ran, time.monotonic() - began
+def rlvla3_process(*words: str | Path, without: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    """The command as a user runs it. without: modules it must not import, because importing them takes seconds that a refusal must not take."""
+    forbid = f"import sys; sys.modules.update(dict.fromkeys({list(without)})); from rlvla3.cli import main; sys.exit(main())"
+    return subprocess.run([sys.executable, "-c", forbid, *map(str, words)], capture_output=True, text=True, check=False, timeout=60)
 
 
 class Session:
@@ -55,7 +55,7 @@ class Session:
     def _take(self, command: str, recipe: Recipe, run: RunDirectory, resume: Path | None) -> None:
         self.asked.append(SimpleNamespace(command=command, recipe=recipe, run=run, resume=resume))
         with run.checkpoint(recipe.training.updates, keep=2) as folder:
-            (folder / "policy").mkdir()
+            make_policy(recipe.policy, describe_simulator(recipe.simulator)).save(folder / "policy", recipe.policy.name)
         if self.error is not None:
             raise self.error
 
@@ -89,27 +89,25 @@ def recipe(tmp_path: Path) -> Path:
     ],
     ids=["unknown key", "group does not divide batch", "unknown task", "chunk longer than the episode", "chunk over max_steps", "no value", "unknown policy"],
 )
-def test_a_bad_recipe_is_refused_within_two_seconds_with_the_fix_named(recipe: Path, settings: list[str], complaint: str):
-    ran, seconds = rlvla3_process("train", recipe, "--run-dir", recipe.parent / "run", *settings)
+def test_a_bad_recipe_is_refused_before_anything_slow_with_the_fix_named(recipe: Path, settings: list[str], complaint: str):
+    ran = rlvla3_process("train", recipe, "--run-dir", recipe.parent / "run", *settings, without=("torch", "metaworld", "mujoco"))
     assert ran.returncode == 2, ran.stderr
     assert complaint in ran.stderr
     assert "Traceback" not in ran.stderr
     assert not (recipe.parent / "run").exists()
-    assert seconds < 2
 
 
 def test_a_missing_recipe_is_refused_with_an_example():
-    ran, _ = rlvla3_process("check", "nowhere.yaml")
+    ran = rlvla3_process("check", "nowhere.yaml")
     assert ran.returncode == 2
     assert "no recipe at nowhere.yaml" in ran.stderr
     assert "recipes/quickstart.yaml" in ran.stderr
 
 
-def test_help_comes_at_once_and_names_every_command():
-    ran, seconds = rlvla3_process("--help")
+def test_help_needs_nothing_slow_and_names_every_command():
+    ran = rlvla3_process("--help", without=("torch", "numpy", "pydantic", "gymnasium"))
     assert ran.returncode == 0
     assert all(command in ran.stdout for command in ("clone", "train", "eval", "check", "bench"))
-    assert seconds < 0.5
 
 
 def test_the_command_line_is_light_to_import():
@@ -118,12 +116,12 @@ def test_the_command_line_is_light_to_import():
 
 
 def test_the_version_is_the_packages():
-    ran, _ = rlvla3_process("--version")
+    ran = rlvla3_process("--version")
     assert ran.stdout.strip() == f"rlvla3 {rlvla3.__version__}"
 
 
 def test_check_prints_a_recipe_that_reads_back_the_same(recipe: Path):
-    ran, _ = rlvla3_process("check", recipe, "seed=3")
+    ran = rlvla3_process("check", recipe, "seed=3")
     assert ran.returncode == 0, ran.stderr
     assert load_recipe(write(recipe.parent / "resolved.yaml", yaml.safe_load(ran.stdout))) == load_recipe(recipe, ["seed=3"])
 
@@ -211,3 +209,34 @@ def test_unknown_options_are_refused(recipe: Path, capsys: pytest.CaptureFixture
     with pytest.raises(SystemExit, match="2"):
         main(["train", str(recipe), "--jsn", "seed=1"])
     assert "unknown: --jsn" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_policy_or_cut_short_is_refused_before_anything_starts(tmp_path):
+    from rlvla3.config import Recipe, RecipeError, make_recipe
+    from rlvla3.policies.registry import make_policy
+    from rlvla3.preflight import preflight
+
+    def recipe(chunk: int) -> Recipe:
+        policy = {"name": "actor_critic", "chunk": chunk, "checkpoint": str(tmp_path)}
+        return make_recipe({"simulator": {"name": "gymnasium:CartPole-v1"}, "policy": policy})
+
+    with pytest.raises(RecipeError, match="no policy at"):
+        preflight(recipe(1))
+    plain = recipe(1).policy.model_copy(update={"checkpoint": None})
+    make_policy(plain, preflight(recipe(1).model_copy(update={"policy": plain}))).save(tmp_path, "actor_critic")
+    preflight(recipe(1))
+    with pytest.raises(RecipeError, match="was made with policy.chunk 1, and this recipe has 2"):
+        preflight(recipe(2))
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(RecipeError, match="no intact model.safetensors"):
+        preflight(recipe(1))
+
+
+def test_an_instruction_too_long_for_the_policy_is_refused_before_anything_starts():
+    from rlvla3.config import RecipeError, make_recipe
+    from rlvla3.preflight import preflight
+
+    tree = {"simulator": {"name": "metaworld", "tasks": ["peg-insert-side-v3"]}, "policy": {"options": {"instruction_bytes": 32}}}
+    with pytest.raises(RecipeError, match="instruction_bytes=32: set it to 72"):
+        preflight(make_recipe(tree))

@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from rlvla3.benchmarks.timed import mean_step_seconds
+from rlvla3.benchmarks.timed import end_of_first_steps, mean_step_seconds
 from rlvla3.config import Mode, Recipe, make_recipe
 from rlvla3.observability.events import WorkerTime
 from rlvla3.observability.run_directory import RunDirectory
@@ -27,12 +27,12 @@ EPISODE_STEPS = 64
 WARMUP_UPDATES = 2
 """The first updates fill the pipeline; the rate is taken after them."""
 
-FIRST_STEPS = 200
-
 
 def interaction_recipe(environment: str, num_envs: int, folder: Path, mode: Mode, updates: int, **engine: Any) -> Recipe:
-    """`num_envs` environments of class `environment`, one a process, a small actor-critic, and as many episodes an update. engine: settings that win over
-    the mode's."""
+    """`num_envs` environments of class `environment`, one a process, a small actor-critic, and as many episodes an update.
+
+    engine: settings that win over the mode's.
+    """
     return make_recipe(
         {
             "simulator": {
@@ -54,7 +54,9 @@ def main(figures: Path, environment: str | None, num_envs: int, seconds: float) 
         recipe = interaction_recipe(environment or SLOW_IMAGES, num_envs, Path(scratch), "full_async", updates=10**6, max_staleness=2)
         result = asyncio.run(_measure(recipe, Path(scratch), seconds))
         mean_step = mean_step_seconds(Path(scratch))
-    result = {"share_of_ideal": result["steps_per_second"] * mean_step / num_envs, "mean_step_ms": 1000 * mean_step} | result
+        first_steps = end_of_first_steps(Path(scratch)) - psutil.Process().create_time()
+    shown = {"share_of_ideal": result["steps_per_second"] * mean_step / num_envs, "mean_step_ms": 1000 * mean_step, "seconds_to_first_200_steps": first_steps}
+    result = shown | result
     figures.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
 
@@ -67,7 +69,6 @@ async def _measure(recipe: Recipe, scratch: Path, seconds: float) -> dict[str, A
 async def _train_for(runtime: LocalRuntime, recipe: Recipe, seconds: float) -> dict[str, Any]:
     await runtime.ready()
     ledger = Ledger(TicketBook((recipe.simulator.name,), recipe.seed), recipe.training.batch, recipe.engine.max_staleness)
-    first_steps = asyncio.ensure_future(_first_steps(runtime))
     began, steps, spent = time.monotonic(), 0, runtime.board.read()
     async for published, _ in runtime.train(ledger, end=recipe.training.updates):
         if published.version == WARMUP_UPDATES:
@@ -78,18 +79,10 @@ async def _train_for(runtime: LocalRuntime, recipe: Recipe, seconds: float) -> d
     return {
         "steps_per_second": (runtime.steps_made() - steps) / elapsed,
         "memory_mb": runtime.memory_bytes() / 1e6,
-        "seconds_to_first_200_steps": await first_steps,
         "seconds": elapsed,
         "staleness": dict(sorted(ledger.staleness.items())),
         "workers": [_shares(worker) for worker in runtime.board.shares(spent)],
     }
-
-
-async def _first_steps(runtime: LocalRuntime) -> float:
-    """Seconds from the start of this command to the first FIRST_STEPS environment steps, those of unfinished episodes among them."""
-    while runtime.steps_made() < FIRST_STEPS:
-        await asyncio.sleep(0.02)
-    return time.time() - psutil.Process().create_time()
 
 
 def room(recipe: Recipe) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +12,45 @@ import gymnasium
 
 from rlvla3.simulators.registry import load
 
+FIRST_STEPS = 200
+
 
 class TimedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """The environment `module:Class`, which on closing writes {steps, seconds} into `folder`. Only `step` is timed; `reset` is not."""
+    """The environment `module:Class`. On closing it writes into `folder` how many steps it made, how many seconds they took, and when the first were over.
+
+    Only `step` is timed; `reset` is not.
+    """
 
     def __init__(self, environment: str, folder: str) -> None:
         super().__init__(load(environment)())
         self._folder, self._steps, self._seconds = Path(folder), 0, 0.0
+        self._first: list[float] = []
 
     def step(self, action: Any) -> Any:
         start = time.perf_counter()
         result = self.env.step(action)
         self._seconds += time.perf_counter() - start
         self._steps += 1
+        if len(self._first) < FIRST_STEPS:
+            self._first.append(time.time())
         return result
 
     def close(self) -> None:
         super().close()
         if self._steps:
-            (self._folder / f"{uuid.uuid4().hex}.json").write_text(json.dumps({"steps": self._steps, "seconds": self._seconds}))
+            (self._folder / f"{uuid.uuid4().hex}.json").write_text(json.dumps({"steps": self._steps, "seconds": self._seconds, "first": self._first}))
 
 
 def mean_step_seconds(folder: Path) -> float:
     """Over all environments that wrote into `folder`."""
-    written: Iterable[dict[str, float]] = [json.loads(path.read_text()) for path in folder.glob("*.json")]
-    return sum(times["seconds"] for times in written) / sum(times["steps"] for times in written)
+    written = _written(folder)
+    return float(sum(times["seconds"] for times in written) / sum(times["steps"] for times in written))
+
+
+def end_of_first_steps(folder: Path) -> float:
+    """When the first FIRST_STEPS steps of all environments together were over, as time.time() has it."""
+    return float(sorted(moment for times in _written(folder) for moment in times["first"])[FIRST_STEPS - 1])
+
+
+def _written(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in folder.glob("*.json")]

@@ -36,7 +36,9 @@ def read_checkpoint_config(folder: Path) -> SavedPolicy:
         described = json.loads((folder / "config.json").read_text())
         return SavedPolicy(described["policy"], described["chunk"], _spaces(described["spaces"]), described["options"])
     except OSError as error:
-        raise RecipeError(f"no policy at {folder}: {error}. Give a folder with config.json and model.safetensors, for example runs/demo/policy") from error
+        raise RecipeError(
+            f"no policy at {folder}: {error}. Give a folder with config.json and model.safetensors, for example runs/demo/checkpoints/000044/policy"
+        ) from error
     except (KeyError, TypeError, ValueError) as error:
         raise RecipeError(f"{folder / 'config.json'} does not describe an rlvla3 policy: {error!r}") from error
 

@@ -122,6 +122,12 @@ class MiniVLAOptions(PolicyOptions):
                     f"policy mini_vla takes images whose sides are multiples of 16 from 64 to 224 pixels, and camera {camera} gives {height} x {width}: "
                     f"set the simulator's image size to {min(max(round(height / 16) * 16, 64), 224)}, or use policy.name=actor_critic"
                 )
+        longest = max(spaces.instructions, key=lambda text: len(text.encode()), default="")
+        if (size := len(longest.encode())) > self.instruction_bytes:
+            raise RecipeError(
+                f"the instruction {longest!r} has {size} bytes, more than policy.options.instruction_bytes={self.instruction_bytes}: "
+                f"set it to {-(-size // 8) * 8}"
+            )
         if spaces.action.kind != "continuous":
             raise RecipeError("policy mini_vla gives continuous actions, and this simulator takes discrete ones: use policy.name=actor_critic")
         _check_bounds("mini_vla", spaces)

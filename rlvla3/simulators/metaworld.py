@@ -77,7 +77,13 @@ class MetaWorld(SingleEnvironment):
         if importlib.util.find_spec("metaworld") is None:
             raise RecipeError(f"simulator.name=metaworld needs the package metaworld, which is not installed: {INSTALL}")
         size = options.image_size
-        return Spaces(cameras=dict.fromkeys(options.cameras, (size, size, 3)), state=4, action=ActionSpace("continuous", 4), max_steps=max_steps)
+        return Spaces(
+            cameras=dict.fromkeys(options.cameras, (size, size, 3)),
+            state=4,
+            action=ActionSpace("continuous", 4),
+            max_steps=max_steps,
+            instructions=tuple(INSTRUCTIONS[task] for task in config.tasks),
+        )
 
     def __init__(self, config: SimulatorConfig, chunk: int) -> None:
         """Raises SimulatorError where frames cannot be drawn, or cannot be trusted."""
