@@ -212,7 +212,7 @@ def test_unknown_options_are_refused(recipe: Path, capsys: pytest.CaptureFixture
 
 
 def test_a_checkpoint_of_another_policy_or_cut_short_is_refused_before_anything_starts(tmp_path):
-    from rlvla3.config import Recipe, RecipeError, make_recipe
+    from rlvla3.config import RecipeError, make_recipe
     from rlvla3.policies.registry import make_policy
     from rlvla3.preflight import preflight
 
@@ -225,11 +225,11 @@ def test_a_checkpoint_of_another_policy_or_cut_short_is_refused_before_anything_
     plain = recipe(1).policy.model_copy(update={"checkpoint": None})
     make_policy(plain, preflight(recipe(1).model_copy(update={"policy": plain}))).save(tmp_path, "actor_critic")
     preflight(recipe(1))
-    with pytest.raises(RecipeError, match="was made with policy.chunk 1, and this recipe has 2"):
+    with pytest.raises(RecipeError, match=r"was made with policy\.chunk 1, and this recipe has 2"):
         preflight(recipe(2))
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
-    with pytest.raises(RecipeError, match="no intact model.safetensors"):
+    with pytest.raises(RecipeError, match=r"no intact model\.safetensors"):
         preflight(recipe(1))
 
 

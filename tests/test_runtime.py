@@ -226,6 +226,17 @@ def test_a_second_interrupt_ends_the_run_at_once(tmp_path: Path, nothing_left: N
     assert time.monotonic() - began < 20  # not a speed: far below the step that it does not wait for
 
 
+@pytest.mark.parametrize("phase", ["start", "evaluate"])
+def test_an_interrupt_outside_training_ends_the_run_there(tmp_path: Path, phase: str, nothing_left: None) -> None:
+    run = Run(tmp_path, countdown(simulator={"options": {"kwargs": {"step_s": 0.1}}}, evaluation={"before": True, "episodes": 1000}))
+    run.until(lambda: (run.folder / "logs").exists() if phase == "start" else [worker for worker in run.workers("shard") if worker.cpu_times().user > 0.5])
+    os.killpg(run.process.pid, signal.SIGINT)
+    printed = run.wait()
+    assert run.process.returncode == 130, printed
+    assert "Traceback" not in printed
+    assert run.summary["ended"] == "interrupted"
+
+
 def test_a_killed_coordinator_takes_its_workers_along(tmp_path: Path, nothing_left: None) -> None:
     run = Run(tmp_path, countdown(simulator={"options": {"kwargs": {"step_s": 0.02}}}, training={"updates": 1000}))
     run.until(lambda: run.records("update"))

@@ -64,6 +64,7 @@ class Session:
 
     async def clone(self) -> bool:
         async with self._interruptible(LocalRuntime(self._recipe, self._run, capacity=self._room(), notify=self._notify)) as runtime:
+            await runtime.guard(runtime.ready())
             await runtime.guard(self._make_clone(runtime))
             await runtime.guard(self._measure(runtime, "after"))
         return self._interrupts > 0
@@ -71,6 +72,7 @@ class Session:
     async def train(self) -> bool:
         room = max(capacity(self._recipe.training.batch, self._recipe.engine.max_staleness), self._room())
         async with self._interruptible(LocalRuntime(self._recipe, self._run, capacity=room, notify=self._notify, resume=self._resume)) as runtime:
+            await runtime.guard(runtime.ready())
             if self._recipe.begins_by_cloning and self._resume is None:
                 await runtime.guard(self._make_clone(runtime))
             if self._recipe.evaluation.before and not self._evaluated_before():
@@ -82,19 +84,19 @@ class Session:
 
     async def evaluate(self) -> bool:
         async with self._interruptible(LocalRuntime(self._recipe, self._run, capacity=self._room(), notify=self._notify, trainer=False)) as runtime:
+            await runtime.guard(runtime.ready())
             await runtime.guard(self._measure(runtime, "eval"))
         return self._interrupts > 0
 
     @asynccontextmanager
     async def _interruptible(self, runtime: LocalRuntime) -> AsyncIterator[LocalRuntime]:
-        """`runtime`, started and ready; the user may interrupt it from before its start until after its end."""
+        """`runtime`, started; the user may interrupt it from before its start until after its end."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._interrupt, runtime)
         try:
             self._emit(PhaseStarted("start"))
             async with runtime:
-                await runtime.guard(runtime.ready())
                 yield runtime
         except Interrupted:
             pass
