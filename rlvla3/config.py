@@ -140,7 +140,7 @@ class TrainingConfig(Section):
     updates: how many. batch: tickets (episodes) an update.
     steps: optimizer steps in one epoch over an update. epochs: passes over an update, the first one streamed.
     micro_batch: decisions a forward and backward pass.
-    warmup_steps: optimizer steps over which the learning rate rises to its value.
+    warmup_steps: optimizer steps over which the learning rate rises to its value. schedule: how it falls over the updates: `constant`, `linear` or `cosine`.
     betas: of the actor's AdamW. gradient_clip: by the norm over the actor's parameters, and over the critic's.
     threads: torch threads of the trainer. deterministic: accumulate in ticket order whatever the order of arrival.
     """
@@ -152,6 +152,7 @@ class TrainingConfig(Section):
     micro_batch: Positive = 128
     learning_rate: PositiveFloat = 1e-4
     warmup_steps: NonNegative = 15
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
     betas: tuple[Share, Share] = (0.9, 0.95)
     weight_decay: NonNegativeFloat = 0.0
     gradient_clip: PositiveFloat = 0.5

@@ -12,7 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlvla3.training.learner import Learner, LearnerError
+from rlvla3.config import make_recipe
+from rlvla3.training.learner import Learner, LearnerError, learning_rate
 from tests.tiny import CHUNK, MOST_DECISIONS, TinyPolicy, micro_batch, pairs, tiny_recipe, tiny_rollouts, write_episode
 
 UPDATE = range(4)
@@ -299,3 +300,14 @@ def test_a_resumed_learner_goes_on_bit_for_bit():
 
     assert metrics[0] == metrics[1]
     assert unchanged(resumed.policy.parameters(), snapshot(learner.policy.parameters()))
+
+
+COSINE_END = 0.5 * (1 + math.cos(0.9 * math.pi))
+
+
+@pytest.mark.parametrize(("schedule", "at_the_middle", "at_the_end"), [("constant", 1.0, 1.0), ("linear", 0.5, 0.1), ("cosine", 0.5, COSINE_END)])
+def test_the_learning_rate_rises_over_steps_and_falls_over_updates(schedule: str, at_the_middle: float, at_the_end: float) -> None:
+    config = make_recipe({"training": {"updates": 10, "learning_rate": 2.0, "warmup_steps": 4, "schedule": schedule}}).training
+    assert [learning_rate(config, step, 0) for step in range(6)] == [0.5, 1.0, 1.5, 2.0, 2.0, 2.0]
+    assert learning_rate(config, 100, 5) == pytest.approx(2.0 * at_the_middle)
+    assert learning_rate(config, 100, 9) == pytest.approx(2.0 * at_the_end)

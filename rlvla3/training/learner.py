@@ -38,9 +38,12 @@ class LearnerError(RuntimeError):
     """Training that cannot go on: what happened, in which update, and what to do about it."""
 
 
-def warmed_up(config: TrainingConfig, step: int) -> float:
-    """The actor's learning rate at optimizer step 0, 1, ...: it rises over `warmup_steps` and then stays."""
-    return config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup_steps))
+def learning_rate(config: TrainingConfig, step: int, update: int) -> float:
+    """The actor's, at optimizer step 0, 1, ... of the run and in update 0, 1, ...: it rises over `warmup_steps` and falls by `schedule` over the updates."""
+    warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
+    gone = min(1.0, update / config.updates)
+    left = {"constant": 1.0, "linear": 1.0 - gone, "cosine": 0.5 * (1 + math.cos(math.pi * gone))}
+    return config.learning_rate * warm * left[config.schedule]
 
 
 class Learner:
@@ -70,7 +73,7 @@ class Learner:
         self.optimizer_steps = 0
         self.optimizer = torch.optim.AdamW(
             [
-                {"name": "actor", "params": policy.actor_parameters(), "lr": warmed_up(self.training, 0)},
+                {"name": "actor", "params": policy.actor_parameters(), "lr": learning_rate(self.training, 0, 0)},
                 {"name": "critic", "params": policy.critic_parameters(), "lr": self.critic.learning_rate, "betas": CRITIC_BETAS},
             ],
             betas=self.training.betas,
@@ -124,7 +127,7 @@ class Learner:
             _drop_gradients(actor["params"])
         norm = self._divide_and_clip(actor["params"])
         self._refuse_unless_finite(self._step_loss.item(), norm, self._divide_and_clip(critic["params"]))
-        actor["lr"] = warmed_up(self.training, self.optimizer_steps)
+        actor["lr"] = learning_rate(self.training, self.optimizer_steps, self.update)
         self.optimizer.step()
         self._begin_step()
         if not self.warming_up:
