@@ -10,7 +10,7 @@ install: system $(INSTALLED)
 
 # Renderers of the simulators: Debian packages, installed here where that is allowed.
 system:
-	@scripts/system-packages
+	@PYTHON=$(PYTHON) scripts/system-packages
 
 # torch comes first and by its exact version: pip then takes a build for this machine, where a plain `torch` may bring gigabytes of CUDA libraries.
 $(INSTALLED): pyproject.toml constraints.txt

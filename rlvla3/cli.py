@@ -26,6 +26,7 @@ REFUSED, INTERRUPTED = 2, 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit status: 0, 2 for what cannot be run as asked, 130 after Ctrl-C."""
     arguments = _parse(argv)
+    sys.path.append(str(Path.cwd()))  # where `module:Class` of one's own is; every worker gets the same path
     try:
         _run(arguments)
     except KeyboardInterrupt:

@@ -252,7 +252,7 @@ def test_a_folder_without_a_policy_is_refused(tmp_path):
     ("config", "spaces", "message"),
     [
         ({"name": "minivla"}, ROBOT, "mini_vla, actor_critic"),
-        ({"name": "no.such.module:Thing"}, ROBOT, "cannot be imported"),
+        ({"name": "no.such.module:Thing"}, ROBOT, "cannot be loaded"),
         ({"name": "rlvla3.policies.mini_vla:Prefix"}, ROBOT, "not a policy"),
         ({"options": {"heads": "flow"}}, ROBOT, "did you mean head"),
         ({"options": {"flow": {"level": 1}}}, ROBOT, "policy.options.flow.level: unknown key"),

@@ -5,10 +5,10 @@ Settings are checked without torch, which is imported only where a policy is bui
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlvla3.config import PolicyConfig, RecipeError, check_options
+from rlvla3.named import load_named
 from rlvla3.policies.folder import SavedPolicy, read_checkpoint_config
 from rlvla3.policies.options import ActorCriticOptions, MiniVLAOptions, PolicyOptions
 from rlvla3.types import Spaces
@@ -46,16 +46,12 @@ def make_policy(config: PolicyConfig, spaces: Spaces) -> Policy:
 
 
 def _policy_class(name: str) -> type[Policy]:
-    module, colon, attribute = (POLICIES[name][1] if name in POLICIES else name).partition(":")
-    if not colon:
+    path = POLICIES[name][1] if name in POLICIES else name
+    if ":" not in path:
         raise RecipeError(f"policy.name={name} is not known: use {', '.join(POLICIES)}, or module:Class for a policy of your own")
-    try:
-        found: Any = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise RecipeError(f"policy.name={name} cannot be imported: {error}. Is its module installed, or in the folder the command runs in?") from error
-
+    found = load_named(path, "policy.name")
     from rlvla3.policies.base import Policy
 
     if not (isinstance(found, type) and issubclass(found, Policy)):
-        raise RecipeError(f"policy.name={name} is not a policy: {attribute} must be a subclass of rlvla3.policies.base.Policy")
+        raise RecipeError(f"policy.name={name} is not a policy: it must be a subclass of rlvla3.policies.base.Policy")
     return found

@@ -5,11 +5,11 @@ Classes are imported when they are asked for, so naming one costs nothing where 
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import Any
 
 from rlvla3.config import RecipeError, SimulatorConfig
+from rlvla3.named import load_named
 from rlvla3.simulators.base import Simulator, SingleEnvironment
 from rlvla3.types import Spaces
 
@@ -48,13 +48,10 @@ def make_simulator(config: SimulatorConfig, chunk: int) -> Simulator:
 
 def load(name: str) -> Any:
     """What BUILT_IN or `module:Class` names. Raises RecipeError."""
-    module, colon, attribute = BUILT_IN.get(name, name).partition(":")
-    if not colon:
+    path = BUILT_IN.get(name, name)
+    if ":" not in path:
         raise RecipeError(f"simulator.name={name} is not known: write {', '.join(BUILT_IN)}, gymnasium:ID (gymnasium:CartPole-v1), or module:Class of your own")
-    try:
-        found: Any = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise RecipeError(f"simulator.name={name} cannot be loaded: {error}. Is {module} importable from here, and {attribute} in it?") from error
+    found = load_named(path, "simulator.name")
     if not callable(found):
         raise RecipeError(f"simulator.name={name} is a {type(found).__name__}: name a Simulator, or a class or function that makes a Gymnasium environment")
     return found
