@@ -10,7 +10,7 @@ from typing import Any
 
 import gymnasium
 
-from rlvla3.simulators.registry import load
+from rlvla3.simulators.names import load
 
 FIRST_STEPS = 200
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rlvla3.config import RecipeError, Section, SimulatorConfig, check_options
 from rlvla3.simulators.base import SingleEnvironment, Step
-from rlvla3.simulators.registry import load
+from rlvla3.simulators.names import load
 from rlvla3.types import ActionSpace, Observation, Spaces, Ticket
 
 Path = tuple[str | int, ...]

@@ -5,18 +5,10 @@ Classes are imported when they are asked for, so naming one costs nothing where 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from rlvla3.config import RecipeError, SimulatorConfig
-from rlvla3.named import load_named
 from rlvla3.simulators.base import Simulator, SingleEnvironment
+from rlvla3.simulators.names import load
 from rlvla3.types import Spaces
-
-BUILT_IN: Mapping[str, str] = {
-    "metaworld": "rlvla3.simulators.metaworld:MetaWorld",
-    "slow_image": "rlvla3.simulators.slow_image:SlowImageEnv",
-}
 
 
 def simulator_class(name: str) -> type[Simulator]:
@@ -44,14 +36,3 @@ def describe_simulator(config: SimulatorConfig) -> Spaces:
 def make_simulator(config: SimulatorConfig, chunk: int) -> Simulator:
     """The simulator of `config`, built in this process. chunk: actions a decision. Raises SimulatorError where it cannot be trusted."""
     return simulator_class(config.name)(config, chunk)
-
-
-def load(name: str) -> Any:
-    """What BUILT_IN or `module:Class` names. Raises RecipeError."""
-    path = BUILT_IN.get(name, name)
-    if ":" not in path:
-        raise RecipeError(f"simulator.name={name} is not known: write {', '.join(BUILT_IN)}, gymnasium:ID (gymnasium:CartPole-v1), or module:Class of your own")
-    found = load_named(path, "simulator.name")
-    if not callable(found):
-        raise RecipeError(f"simulator.name={name} is a {type(found).__name__}: name a Simulator, or a class or function that makes a Gymnasium environment")
-    return found
