@@ -23,7 +23,7 @@ from rlvla3.runtimes.local import LocalRuntime
 from rlvla3.scheduling.ledger import Ledger, TicketBook, capacity
 
 SLOW_IMAGES = "rlvla3.simulators.slow_image:SlowImageEnv"
-EPISODE_STEPS = 64
+EPISODE_STEPS = 48
 WARMUP_UPDATES = 2
 """The first updates fill the pipeline; the rate is taken after them."""
 

@@ -109,7 +109,7 @@ class ShardPort:
 class GeneratorPort:
     """A generator's side of the data plane: requests come in batches, by B_max and T_max.
 
-    take_in: called once a batch; a generator that always finds a batch due never waits, and would hear of nothing else.
+    take_in: called where a batch is due at once; a generator that never waits would hear of nothing else.
     """
 
     def __init__(self, plane: DataPlane, generator: int, max_batch: int, max_wait: float, meter: Meter, take_in: Callable[[], None] = lambda: None) -> None:
@@ -119,11 +119,14 @@ class GeneratorPort:
 
     async def batch(self) -> Batch:
         """The next batch, as soon as it is due."""
-        self._take_in()
         with self._meter("requests"):
-            while not (slots := self._due()):
+            slots = self._due()
+            if slots:
+                self._take_in()
+            while not slots:
                 deadline = self._batcher.deadline()
                 await self._bell.wait(deadline if deadline < float("inf") else None)
+                slots = self._due()
         asked = self._plane.asked
         order = np.array(slots)[np.argsort(asked["ticket"][slots])]  # ticket order: the same batch is the same computation, whoever asked first
         return Batch(asked["ticket"][order], asked["row"][order], asked["explore"][order], tuple(int(slot) for slot in order))

@@ -51,8 +51,7 @@ class Control:
             self._take_in()
 
     def arrived(self) -> list[Any]:
-        """The messages that have come, without waiting for more."""
-        self.poll()
+        """The messages that have come, without waiting or looking for more: the event loop takes them in whenever it runs."""
         messages = list(self._arrived)
         self._arrived.clear()
         return messages
