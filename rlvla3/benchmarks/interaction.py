@@ -10,6 +10,7 @@ import asyncio
 import json
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,12 @@ from rlvla3.scheduling.ledger import Ledger, TicketBook, capacity
 
 SLOW_IMAGES = "rlvla3.simulators.slow_image:SlowImageEnv"
 EPISODE_STEPS = 48
+ENDLESS = 10**9
 WARMUP_UPDATES = 2
 """The first updates fill the pipeline; the rate is taken after them."""
 
 
-def interaction_recipe(environment: str, num_envs: int, folder: Path, mode: Mode, updates: int, **engine: Any) -> Recipe:
+def interaction_recipe(environment: str, num_envs: int, folder: Path, mode: Mode, **engine: Any) -> Recipe:
     """`num_envs` environments of class `environment`, one a process, a small actor-critic, and as many episodes an update.
 
     engine: settings that win over the mode's.
@@ -42,7 +44,7 @@ def interaction_recipe(environment: str, num_envs: int, folder: Path, mode: Mode
                 "options": {"kwargs": {"environment": environment, "folder": str(folder)}},
             },
             "policy": {"name": "actor_critic", "chunk": 1},
-            "training": {"updates": updates, "batch": num_envs, "steps": 1, "epochs": 1, "micro_batch": 128, "checkpoint_every": 10**9},
+            "training": {"updates": ENDLESS, "batch": num_envs, "steps": 1, "epochs": 1, "micro_batch": 128, "checkpoint_every": ENDLESS},
             "engine": {"mode": mode} | engine,
         }
     )
@@ -51,8 +53,8 @@ def interaction_recipe(environment: str, num_envs: int, folder: Path, mode: Mode
 def main(figures: Path, environment: str | None, num_envs: int, seconds: float) -> None:
     """Run the benchmark for about `seconds` in `full_async` and write the figures to a JSON file."""
     with tempfile.TemporaryDirectory() as scratch:
-        recipe = interaction_recipe(environment or SLOW_IMAGES, num_envs, Path(scratch), "full_async", updates=10**6, max_staleness=2)
-        result = asyncio.run(_measure(recipe, Path(scratch), seconds))
+        recipe = interaction_recipe(environment or SLOW_IMAGES, num_envs, Path(scratch), "full_async", max_staleness=2)
+        result = asyncio.run(measure(recipe, Path(scratch), lambda _, elapsed: elapsed >= seconds))
         mean_step = mean_step_seconds(Path(scratch))
         first_steps = end_of_first_steps(Path(scratch)) - psutil.Process().create_time()
     shown = {"share_of_ideal": result["steps_per_second"] * mean_step / num_envs, "mean_step_ms": 1000 * mean_step, "seconds_to_first_200_steps": first_steps}
@@ -61,19 +63,22 @@ def main(figures: Path, environment: str | None, num_envs: int, seconds: float) 
     print(json.dumps(result, indent=2))
 
 
-async def _measure(recipe: Recipe, scratch: Path, seconds: float) -> dict[str, Any]:
+async def measure(recipe: Recipe, scratch: Path, enough: Callable[[int, float], bool]) -> dict[str, Any]:
+    """Train until `enough(updates, seconds)`, both counted from the end of the warm-up, and say what was seen since then.
+
+    Steps are counted where they are made, and tickets do not run out: neither end of the window favours a mode.
+    """
     async with LocalRuntime(recipe, RunDirectory.create(scratch / "run", recipe), capacity=room(recipe), notify=print) as runtime:
-        return await runtime.guard(_train_for(runtime, recipe, seconds))
+        return await runtime.guard(_train(runtime, recipe, enough))
 
 
-async def _train_for(runtime: LocalRuntime, recipe: Recipe, seconds: float) -> dict[str, Any]:
+async def _train(runtime: LocalRuntime, recipe: Recipe, enough: Callable[[int, float], bool]) -> dict[str, Any]:
     await runtime.ready()
     ledger = Ledger(TicketBook((recipe.simulator.name,), recipe.seed), recipe.training.batch, recipe.engine.max_staleness)
-    began, steps, spent = time.monotonic(), 0, runtime.board.read()
     async for published, _ in runtime.train(ledger, end=recipe.training.updates):
         if published.version == WARMUP_UPDATES:
             began, steps, spent = time.monotonic(), runtime.steps_made(), runtime.board.read()
-        elif published.version > WARMUP_UPDATES and time.monotonic() - began >= seconds:
+        elif published.version > WARMUP_UPDATES and enough(published.version - WARMUP_UPDATES, time.monotonic() - began):
             break
     elapsed = time.monotonic() - began
     return {
