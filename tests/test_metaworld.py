@@ -249,7 +249,9 @@ def test_every_task_of_the_package_has_a_sentence_and_an_expert():
 
 def test_what_metaworld_shows_and_accepts():
     spaces = describe_simulator(config(REACH, DOOR, image_size=96, cameras=["corner", "topview"]))
-    assert spaces == Spaces(cameras={"corner": (96, 96, 3), "topview": (96, 96, 3)}, state=4, action=ActionSpace("continuous", 4), max_steps=100)
+    cameras = {"corner": (96, 96, 3), "topview": (96, 96, 3)}
+    sentences = ("move the gripper to the goal", "open the door by its handle")
+    assert spaces == Spaces(cameras, state=4, action=ActionSpace("continuous", 4), max_steps=100, instructions=sentences)
 
 
 @pytest.mark.parametrize(

@@ -50,10 +50,16 @@ class OnceTroubled(Countdown):
         self.flag, self.trouble = Path(flag), trouble
 
     def step(self, action):
-        if self.left == self.length - 2 and not self.flag.exists():
-            self.flag.touch()
+        if self.left == self.length - 2 and self.is_first():
             self.run_into_trouble()
         return super().step(action)
+
+    def is_first(self) -> bool:
+        try:
+            self.flag.touch(exist_ok=False)  # by one process alone, however many come at once
+        except FileExistsError:
+            return False
+        return True
 
     def run_into_trouble(self):
         if self.trouble == "hang":
