@@ -20,6 +20,8 @@ from safetensors.numpy import load_file
 from rlvla3.config import Mode
 
 LIMIT_S = 120
+MARK = "RLVLA3_TEST_SESSION"
+"""An environment variable that every process of a run inherits: other runs on this machine are not these tests' business."""
 
 
 def countdown(**changes: Any) -> dict[str, Any]:
@@ -57,7 +59,7 @@ class Run:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), MARK: str(os.getpid())},
         )
 
     def wait(self) -> str:
@@ -105,12 +107,16 @@ def nothing_left() -> Iterator[None]:
 
 
 def _traces() -> set[str]:
-    processes = {
-        f"process {process.pid} {process.info['name']}"
-        for process in psutil.process_iter(["name"])
-        if process.info["name"].startswith(("shard", "generator", "trainer"))
-    }
+    """Processes of this test session's runs, wherever they hang in the tree by now, and files."""
+    processes = {f"process {process.pid} {process.name()}" for process in psutil.process_iter() if _is_ours(process)}
     return processes | {str(path) for folder in (Path("/dev/shm"), Path("/tmp")) for path in folder.glob("*rlvla3*")}
+
+
+def _is_ours(process: psutil.Process) -> bool:
+    try:
+        return process.environ().get(MARK) == str(os.getpid())
+    except psutil.Error:  # ended by now, or somebody else's
+        return False
 
 
 @pytest.mark.parametrize("mode", get_args(Mode))
