@@ -33,7 +33,7 @@ async def run_shard(control: Control, shard: int, recipe: Recipe, plane: DataPla
     simulator = make_simulator(recipe.simulator, recipe.policy.chunk)
     try:
         port = ShardPort(plane, shard, meter)
-        bootstrap = recipe.algorithm.bootstrap and recipe.algorithm.advantage == "gae"
+        bootstrap = recipe.algorithm.bootstrap and recipe.algorithm.has_critic
         control.send(Ready())
         meter.enter("overhead")
         await simulate(MeteredSimulator(simulator, meter, plane.counts["steps"][shard : shard + 1]), LedgerPort(control, meter), port, bootstrap)

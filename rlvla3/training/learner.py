@@ -69,7 +69,7 @@ class Learner:
         self.policy = policy.to(device).eval()
         self.algorithm, self.training, self.rollouts, self.device = recipe.algorithm, recipe.training, rollouts, torch.device(device)
         self.critic = recipe.training.critic
-        self.has_critic = recipe.algorithm.advantage == "gae"
+        self.has_critic = recipe.algorithm.has_critic
         self.optimizer_steps = 0
         self.optimizer = torch.optim.AdamW(
             [

@@ -1,0 +1,33 @@
+"""The settings of a run: one typed tree, and the recipes that fill it. Nothing here imports torch."""
+
+from rlvla3.config.learning import AlgorithmConfig, CorrectionConfig, CriticConfig, ReferenceConfig, TrainingConfig
+from rlvla3.config.loading import RecipeError, check_options, load_recipe, make_recipe, write_recipe
+from rlvla3.config.recipe import PRESETS, CloneConfig, EngineConfig, EvaluationConfig, Mode, PolicyConfig, Recipe, SimulatorConfig
+from rlvla3.config.section import NonNegative, NonNegativeFloat, Positive, PositiveFloat, Section, Share
+
+__all__ = [
+    "PRESETS",
+    "AlgorithmConfig",
+    "CloneConfig",
+    "CorrectionConfig",
+    "CriticConfig",
+    "EngineConfig",
+    "EvaluationConfig",
+    "Mode",
+    "NonNegative",
+    "NonNegativeFloat",
+    "PolicyConfig",
+    "Positive",
+    "PositiveFloat",
+    "Recipe",
+    "RecipeError",
+    "ReferenceConfig",
+    "Section",
+    "Share",
+    "SimulatorConfig",
+    "TrainingConfig",
+    "check_options",
+    "load_recipe",
+    "make_recipe",
+    "write_recipe",
+]

@@ -1,0 +1,108 @@
+"""Recipes: short YAML files that say what differs from the defaults, and how they become a settings tree.
+
+Unknown keys are refused, with the nearest known key named.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from rlvla3.config.recipe import PRESETS, Recipe
+from rlvla3.config.section import Section
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be run. The message says which value is wrong, what is allowed and what to write instead."""
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in `path` with `key.key=value` overrides (values are YAML) applied over it.
+
+    Raises RecipeError where the file is missing or anything in it cannot be run.
+    """
+    if not path.is_file():
+        raise RecipeError(f"no recipe at {path}: give the path of a YAML file, for example recipes/quickstart.yaml")
+    try:
+        tree = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path} is not YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise RecipeError(f"{path} holds a {type(tree).__name__}, and a recipe is a mapping of sections such as simulator: and policy:")
+    return make_recipe(tree, overrides, source=str(path))
+
+
+def make_recipe(tree: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "the recipe") -> Recipe:
+    """A recipe from a plain tree. Raises RecipeError."""
+    merged = _deep_copy(tree)
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise RecipeError(f"{override!r} is not a setting: write key=value, for example training.updates=10")
+        if key.strip() == "engine.mode":
+            _forget_preset(merged.get("engine") or {})
+        _assign(merged, key.strip().split("."), yaml.safe_load(value) if value else None)
+    try:
+        return Recipe.model_validate(merged)
+    except ValidationError as error:
+        raise RecipeError(f"{source} cannot be run:\n" + "\n".join(_explain(problem) for problem in error.errors())) from error
+
+
+def check_options(schema: type[SectionT], options: Mapping[str, Any], prefix: str) -> SectionT:
+    """`options` as a `schema`, refused in the same words as the rest of the recipe. prefix: where they stand, for example "simulator.options"."""
+    try:
+        return schema.model_validate(dict(options))
+    except ValidationError as error:
+        raise RecipeError("the recipe cannot be run:\n" + "\n".join(_explain(problem, prefix, schema) for problem in error.errors())) from error
+
+
+def write_recipe(recipe: Recipe, path: Path) -> None:
+    """The resolved settings, every default spelled out, as a YAML file that `load_recipe` reads back."""
+    path.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
+
+
+def _deep_copy(tree: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _deep_copy(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
+
+
+def _assign(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    for key in path[:-1]:
+        child = tree.setdefault(key, {})
+        if child is None:
+            child = tree[key] = {}
+        if not isinstance(child, dict):
+            raise RecipeError(f"{'.'.join(path)} cannot be set: {key} is {child!r}, not a section")
+        tree = child
+    tree[path[-1]] = value
+
+
+def _forget_preset(engine: dict[str, Any]) -> None:
+    """Before another mode is chosen: the settings that only repeat the present mode's preset, as a resolved recipe's do, go with it."""
+    for key, preset in PRESETS.get(engine.get("mode", "full_async"), {}).items():
+        if engine.get(key) == preset:
+            engine.pop(key, None)
+
+
+def _explain(problem: Any, prefix: str = "", schema: type[BaseModel] = Recipe) -> str:
+    where = ".".join([*([prefix] if prefix else []), *(str(part) for part in problem["loc"])])
+    if problem["type"] == "extra_forbidden":
+        known = list(_section_at(schema, problem["loc"][:-1]).model_fields)
+        close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+        return f"  {where}: unknown key" + (f", did you mean {close[0]}?" if close else f"; known here: {', '.join(known)}")
+    message = problem["msg"].removeprefix("Value error, ")
+    given = f", given {problem['input']!r}" if where and not isinstance(problem["input"], dict) else ""
+    return f"  {where + ': ' if where else ''}{message}{given}"
+
+
+def _section_at(schema: type[BaseModel], path: Sequence[Any]) -> type[BaseModel]:
+    for key in path:
+        kinds = (schema.model_fields[key].annotation, *get_args(schema.model_fields[key].annotation))
+        schema = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+    return schema
