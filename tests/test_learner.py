@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlvla3.config import make_recipe
-from rlvla3.training.learner import Learner, LearnerError, learning_rate
+from rlvla3.training.learner import Learner, learning_rate
+from rlvla3.training.objective import LearnerError
 from tests.tiny import CHUNK, MOST_DECISIONS, TinyPolicy, micro_batch, pairs, tiny_recipe, tiny_rollouts, write_episode
 
 UPDATE = range(4)
@@ -67,25 +68,57 @@ def unchanged(parameters, before) -> bool:
 
 
 episodes = st.fixed_dictionaries(
-    {"decisions": st.integers(1, MOST_DECISIONS), "last": st.integers(1, CHUNK), "terminated": st.booleans(), "reward": st.sampled_from([None, 0.0, 1.0])}
+    {
+        "decisions": st.integers(1, MOST_DECISIONS),
+        "last": st.integers(1, CHUNK),
+        "terminated": st.booleans(),
+        "reward": st.sampled_from([None, 0.0, 1.0]),
+        "success": st.booleans(),
+        "version": st.integers(0, 1),
+    }
 )
+comparing = {"group_size": st.just(2), "filter_groups": st.booleans()}
 algorithms = st.one_of(
-    st.fixed_dictionaries({"advantage": st.just("gae"), "normalise": st.sampled_from(["running", "none"]), "bootstrap": st.booleans()}),
-    st.fixed_dictionaries({"advantage": st.just("grpo"), "group_size": st.just(2), "normalise": st.sampled_from(["group", "running", "none"])}),
+    st.fixed_dictionaries(
+        {
+            "advantage": st.just("gae"),
+            "normalise": st.sampled_from(["running", "none"]),
+            "bootstrap": st.booleans(),
+            "correction": st.sampled_from(["none", "decoupled", "truncated", "vtrace", "soft"]),
+        }
+    ),
+    st.fixed_dictionaries(
+        comparing
+        | {
+            "advantage": st.just("grpo"),
+            "normalise": st.sampled_from(["group", "running", "none"]),
+            "supervision": st.sampled_from(["outcome", "process"]),
+            "leave_one_out": st.booleans(),
+            "correction": st.sampled_from(["none", "decoupled", "truncated", "soft"]),
+        }
+    ),
+    st.fixed_dictionaries(comparing | {"advantage": st.sampled_from(["rloo", "reinforce++"])}),
 )
 losses = st.fixed_dictionaries(
-    {"ratio": st.sampled_from(["chunk", "action"]), "dual_clip": st.sampled_from([None, 1.2]), "entropy": st.sampled_from([0.0, 0.1])}
+    {
+        "rewards": st.sampled_from(["chunk", "step"]),
+        "ratio": st.sampled_from(["chunk", "action", "dimension"]),
+        "dual_clip": st.sampled_from([None, 1.2]),
+        "entropy": st.sampled_from([0.0, 0.1]),
+        "reference": st.fixed_dictionaries({"weight": st.sampled_from([0.0, 0.3]), "estimator": st.sampled_from(["k1", "k2", "k3"])}),
+    }
 )
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.lists(episodes, min_size=4, max_size=4), algorithms, losses, st.integers(1, 2), st.sampled_from([None, 0.1]), st.randoms(use_true_random=False))
+@settings(max_examples=400, deadline=None)
+@given(st.lists(episodes, min_size=4, max_size=4), algorithms, losses, st.integers(1, 3), st.sampled_from([None, 0.1]), st.randoms(use_true_random=False))
 def test_the_streamed_gradient_is_the_batch_gradient(shapes, algorithm, loss, epochs, value_clip, random):
-    """Law 3: any cut into micro-batches, any order of arrival, ragged episodes, masks and groups; every step of every epoch, and the critic's replay."""
+    """Law 3: any cut into micro-batches, any order of arrival, ragged episodes, masks, groups and versions, every algorithm and correction; every step of every
+    epoch, and the critic's replay."""
     rollouts = tiny_rollouts()
     for ticket, episode in enumerate(shapes):
         write_episode(rollouts, TinyPolicy(), ticket, **episode)
-    recipe = tiny_recipe(algorithm=algorithm | loss, training={"critic": {"clip": value_clip, "epochs": 1, "batch": 5}})
+    recipe = tiny_recipe(algorithm=algorithm | loss, training={"critic": {"clip": value_clip, "epochs": 1, "batch": 5}, "learning_rate": 1e-2})
 
     def cut_at_random(decisions):
         random.shuffle(decisions)
@@ -94,8 +127,8 @@ def test_the_streamed_gradient_is_the_batch_gradient(shapes, algorithm, loss, ep
 
     learners = [make_learner(recipe, rollouts) for _ in range(2)]
     batch, streamed = (recorded_gradients(learner) for learner in learners)
-    run_update(learners[0], epochs=epochs)
-    run_update(learners[1], epochs=epochs, cut=cut_at_random)
+    run_update(learners[0], update=1, epochs=epochs)
+    run_update(learners[1], update=1, epochs=epochs, cut=cut_at_random)
 
     assert len(batch) == len(streamed) >= 2 * epochs
     for whole, pieces in zip(batch, streamed, strict=True):

@@ -93,6 +93,7 @@ def write_episode(
     drift: float = 0.3,
     task: str = "reach",
     success: bool = True,
+    version: int = 0,
 ) -> Finished:
     """An episode of random states, acted by `policy`. last: actions executed of its last chunk. reward: of its last step alone (None: random ones).
 
@@ -108,7 +109,7 @@ def write_episode(
         decided = policy.act(observations, torch.from_numpy(rng.standard_normal((1, CHUNK, ACTION))), torch.ones(1, dtype=torch.bool))
         recorded = {"actions": decided.actions, "logprob": decided.logprob + drift * torch.from_numpy(rng.standard_normal((1, CHUNK, ACTION)))}
         values = {name: tensor.numpy().astype(np.float32) for name, tensor in recorded.items()}
-        rollouts.scatter(*here, values | {"value": rng.standard_normal(1).astype(np.float32), "version": np.zeros(1, np.int32)})
+        rollouts.scatter(*here, values | {"value": rng.standard_normal(1).astype(np.float32), "version": np.full(1, version, np.int32)})
         if row == decisions:  # the value of what a time limit cut off
             break
         ends = row == decisions - 1
@@ -117,7 +118,7 @@ def write_episode(
         after = None if ends and terminated else _observation(rng, task)
         how = {"success": ends and success, "terminated": ends and terminated, "truncated": ends and not terminated}
         episode.record(Outcome(values["actions"][0], rewards.astype(np.float32), after, **how))
-    return Finished(ticket, decisions, episode.steps, success, episode.return_, 0, 0)
+    return Finished(ticket, decisions, episode.steps, success, episode.return_, version, version)
 
 
 def pairs(rollouts: Rollouts, tickets: range) -> list[tuple[int, int]]:

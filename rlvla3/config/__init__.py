@@ -1,11 +1,12 @@
 """The settings of a run: one typed tree, and the recipes that fill it. Nothing here imports torch."""
 
-from rlvla3.config.learning import AlgorithmConfig, CorrectionConfig, CriticConfig, ReferenceConfig, TrainingConfig
+from rlvla3.config.learning import CORRECTION_NAMES, AlgorithmConfig, CorrectionConfig, CriticConfig, ReferenceConfig, TrainingConfig
 from rlvla3.config.loading import RecipeError, check_options, load_recipe, make_recipe, write_recipe
 from rlvla3.config.recipe import PRESETS, CloneConfig, EngineConfig, EvaluationConfig, Mode, PolicyConfig, Recipe, SimulatorConfig
 from rlvla3.config.section import NonNegative, NonNegativeFloat, Positive, PositiveFloat, Section, Share
 
 __all__ = [
+    "CORRECTION_NAMES",
     "PRESETS",
     "AlgorithmConfig",
     "CloneConfig",

@@ -9,6 +9,7 @@ from pydantic import model_validator
 
 from rlvla3.config.section import NonNegative, NonNegativeFloat, Positive, PositiveFloat, Section, Share
 
+CORRECTION_NAMES = ("none", "decoupled", "truncated", "vtrace", "soft")
 CAPS = {"truncated": 2.0, "vtrace": 1.0}
 """The largest importance weight of a correction that has one, unless the recipe says otherwise."""
 
@@ -33,6 +34,12 @@ class CorrectionConfig(Section):
     def _cap_as_the_name_does(cls, given: Any) -> Any:
         given = {"name": given} if isinstance(given, str) else given
         return {"cap": CAPS.get(given.get("name", "decoupled")), **given} if isinstance(given, Mapping) else given
+
+    @model_validator(mode="after")
+    def _check_name(self) -> CorrectionConfig:
+        if self.name not in CORRECTION_NAMES and ":" not in self.name:
+            raise ValueError(f"{self.name} is not a correction: use {', '.join(CORRECTION_NAMES)}, or module:Class for one of your own")
+        return self
 
 
 class ReferenceConfig(Section):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rlvla3.algorithms.losses import LossSums, entropy_sum, executed_actions, loss_sums, ppo_loss, ratios, value_loss
+from rlvla3.algorithms.losses import value_loss
 from rlvla3.config import Recipe, TrainingConfig
 from rlvla3.links.rollouts import Rollouts
 from rlvla3.policies.base import Evaluation, Policy
 from rlvla3.policies.batching import observations_from, trace_from
 from rlvla3.training.credit import Credit
 from rlvla3.training.critic import CriticReplay
+from rlvla3.training.measures import Measures
+from rlvla3.training.objective import LearnerError, PolicyObjective, Recorded
 from rlvla3.types import MicroBatch
 
 WARMUP_EPOCHS = 3
@@ -32,10 +35,6 @@ WARMUP_EPOCHS = 3
 
 CRITIC_BETAS = (0.9, 0.999)
 """AdamW's own. A critic regresses on data that stays; a longer memory of squared gradients suits it better than the actor's."""
-
-
-class LearnerError(RuntimeError):
-    """Training that cannot go on: what happened, in which update, and what to do about it."""
 
 
 def learning_rate(config: TrainingConfig, step: int, update: int) -> float:
@@ -79,16 +78,18 @@ class Learner:
             betas=self.training.betas,
             weight_decay=self.training.weight_decay,
         )
-        self.credit = Credit(recipe.algorithm, rollouts)
+        self.objective = PolicyObjective(policy, recipe.algorithm, rollouts, self._logprob)
+        self.credit = Credit(recipe.algorithm, rollouts, self.objective.importance)
         self.replay = CriticReplay(policy, self.optimizer, self.critic, recipe.seed)
-        self._fields = (*rollouts.observation_names, *rollouts.trace_names, "actions", "logprob", "value", "executed")
+        self._fields = (*rollouts.observation_names, *rollouts.trace_names, "actions", "logprob", "value", "version", "executed")
 
     def begin_update(self, update: int, tickets: range) -> None:
         """Start learning from `tickets`, all of the update's."""
         self.update = update
         self.credit.begin(tickets)
+        self.objective.begin(update, tickets)
         self.warming_up = not self.credit.ready or (self.has_critic and update < self.critic.warmup)
-        self._epochs: list[LossSums] = []
+        self._epochs: list[Measures] = []
         self._norms: list[float] = []
         self.replay.begin()
         self._begin_step()
@@ -97,28 +98,28 @@ class Learner:
     def enough(self) -> bool:
         """Whether the update wants no further epoch. Asked when an epoch has closed."""
         stop = self.algorithm.kl_stop
-        return self.warming_up or (stop is not None and self._epochs[-1].metrics()["approx_kl"] > stop)
+        return self.warming_up or (stop is not None and self._epochs[-1].approx_kl() > stop)
 
     def accumulate(self, batch: MicroBatch) -> None:
         """Add the gradient of the loss, summed over the decisions of `batch`."""
+        if batch.epoch == len(self._epochs):
+            self._epochs.append(Measures())
+        batch = self._learned_from(batch)
+        if not len(batch):
+            return
         recorded = self.rollouts.gather(batch.tickets, batch.rows, self._fields)
         advantages, targets = self.credit.of(batch.tickets, batch.rows)
         learns = not self.warming_up or self._value_weight > 0
         with torch.set_grad_enabled(learns):
-            evaluation = self._evaluate(batch, recorded)
-            like = evaluation.logprob
-            advantage, target = torch.from_numpy(advantages).to(like), torch.from_numpy(targets).to(like)
-            loss, sums = self._loss(evaluation, recorded, advantage, target)
+            evaluation = self._evaluate(batch.tickets, recorded)
+            advantage, target = (torch.from_numpy(array).to(evaluation.logprob) for array in (advantages, targets))
+            loss = self._loss(batch, evaluation, recorded, advantage, target)
         if learns:
             loss.backward()
         self._step_loss += loss.detach()
         self._step_decisions += int((recorded["executed"] > 0).sum())
         if batch.epoch == 0 and self.has_critic and self.critic.epochs:
             self.replay.remember(batch.tickets, batch.rows, evaluation.features, target)
-        if batch.epoch == len(self._epochs):
-            self._epochs.append(sums)
-        else:
-            self._epochs[batch.epoch] += sums
 
     def step(self) -> None:
         """Close an optimizer step: divide once, clip, move the weights. Raises LearnerError, the weights untouched, where loss or gradient is not finite."""
@@ -128,6 +129,8 @@ class Learner:
         norm = self._divide_and_clip(actor["params"])
         self._refuse_unless_finite(self._step_loss.item(), norm, self._divide_and_clip(critic["params"]))
         actor["lr"] = learning_rate(self.training, self.optimizer_steps, self.update)
+        if not self.warming_up:
+            self.objective.before_step()
         self.optimizer.step()
         self._begin_step()
         if not self.warming_up:
@@ -147,6 +150,7 @@ class Learner:
             "optimizer": self.optimizer.state_dict(),
             "optimizer_steps": self.optimizer_steps,
             "credit": self.credit.state_dict(),
+            "objective": self.objective.state_dict(),
             "replay": self.replay.state_dict(),
         }
 
@@ -158,35 +162,36 @@ class Learner:
             group.update(settings)
         self.optimizer_steps = state["optimizer_steps"]
         self.credit.load_state_dict(state["credit"])
+        self.objective.load_state_dict(state["objective"])
         self.replay.load_state_dict(state["replay"])
 
     @property
     def _value_weight(self) -> float:
         return self.critic.weight if self.has_critic else 0.0
 
-    def _evaluate(self, batch: MicroBatch, recorded: Mapping[str, NDArray[Any]]) -> Evaluation:
-        instruction = {ticket: self.rollouts.instruction(ticket) for ticket in np.unique(batch.tickets).tolist()}
+    def _learned_from(self, batch: MicroBatch) -> MicroBatch:
+        """`batch` without the decisions that are left out of learning."""
+        kept = self.credit.learns_from(batch.tickets)
+        return batch if kept.all() else replace(batch, tickets=batch.tickets[kept], rows=batch.rows[kept])
+
+    def _evaluate(self, tickets: NDArray[np.int64], recorded: Recorded) -> Evaluation:
+        instruction = {ticket: self.rollouts.instruction(ticket) for ticket in np.unique(tickets).tolist()}
         shown = {name: recorded[name] for name in self.rollouts.observation_names}
-        observations = observations_from(shown, [instruction[ticket] for ticket in batch.tickets.tolist()]).to(self.device)
+        observations = observations_from(shown, [instruction[ticket] for ticket in tickets.tolist()]).to(self.device)
         trace = {name: tensor.to(self.device) for name, tensor in trace_from(recorded).items()}
         return self.policy.evaluate(observations, self._tensor(recorded["actions"]), trace)
 
-    def _loss(self, evaluation: Evaluation, recorded: Mapping[str, NDArray[Any]], advantage: Tensor, target: Tensor) -> tuple[Tensor, LossSums]:
-        settings, like = self.algorithm, evaluation.logprob
-        executed = executed_actions(self._tensor(recorded["executed"]), like.shape[1])
-        ratio = ratios(evaluation.logprob, self._tensor(recorded["logprob"]).to(like), executed, settings.ratio)
-        policy = ppo_loss(ratio, advantage, settings.clip_low, settings.clip_high, settings.dual_clip)
-        value = value_loss(evaluation.value, target, self._tensor(recorded["value"]).to(like), self.critic.clip)
-        if evaluation.entropy is not None:
-            entropy = entropy_sum(evaluation.entropy, executed)
-        elif settings.entropy == 0:
-            entropy = torch.full_like(policy, float("nan"))
-        else:
-            raise LearnerError(f"algorithm.entropy={settings.entropy}, and {type(self.policy).__name__} gives no entropy for its head: set algorithm.entropy=0")
+    def _logprob(self, tickets: NDArray[np.int64], rows: NDArray[np.int64]) -> Tensor:
+        """The log-probs [n, C, A] of what was done, under the weights that the policy has now."""
+        return self._evaluate(tickets, self.rollouts.gather(tickets, rows, self._fields)).logprob
+
+    def _loss(self, batch: MicroBatch, evaluation: Evaluation, recorded: Recorded, advantage: Tensor, target: Tensor) -> Tensor:
+        policy = self.objective.loss(batch, recorded, evaluation, advantage)
+        value = value_loss(evaluation.value, target, self._tensor(recorded["value"]).to(target), self.critic.clip)
+        decisions = int((recorded["executed"] > 0).sum())
+        self._epochs[batch.epoch].add(decisions, {**policy.parts, "value_loss": value}, policy.ratios, policy.staleness)
         loss = self._value_weight * value if self._value_weight else torch.zeros_like(value)
-        if not self.warming_up:
-            loss = loss + policy - (settings.entropy * entropy if settings.entropy else 0.0)
-        return loss, loss_sums(ratio, policy.detach(), value.detach(), entropy.detach(), settings.clip_low, settings.clip_high)
+        return loss if self.warming_up else loss + policy.total
 
     def _begin_step(self) -> None:
         self._step_decisions = 0
@@ -211,11 +216,8 @@ class Learner:
     def _metrics(self) -> dict[str, float]:
         if not self._epochs:
             return {}
-        whole = self._epochs[0]
-        for epoch in self._epochs[1:]:
-            whole = whole + epoch
-        return whole.metrics() | {
-            "approx_kl_last": self._epochs[-1].metrics()["approx_kl"],
+        return Measures.of_update(self._epochs, self.algorithm.clip_low, self.algorithm.clip_high) | {
+            "approx_kl_last": self._epochs[-1].approx_kl(),
             "gradient_norm": float(np.mean(self._norms)) if self._norms else float("nan"),
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "epochs": float(len(self._epochs)),
