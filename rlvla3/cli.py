@@ -18,6 +18,7 @@ examples:
   rlvla3 train recipes/quickstart.yaml engine.mode=sync    the same, synchronously: any setting as key=value
   rlvla3 train runs/demo                                   continue from the newest checkpoint
   rlvla3 eval runs/demo evaluation.episodes=192            success of the newest checkpoint
+  rlvla3 replay runs/demo                                  repeat it, bit for bit
   rlvla3 check recipes/quickstart.yaml                     what a recipe comes to, with every default
 """
 REFUSED, INTERRUPTED = 2, 130
@@ -49,12 +50,25 @@ def _run(arguments: argparse.Namespace) -> None:
             commands.train(arguments.start, arguments.overrides, arguments.run_dir, arguments.json)
         case "eval", _:
             commands.evaluate(arguments.start, arguments.overrides, arguments.run_dir, arguments.json)
+        case "replay", _:
+            commands.replay(arguments.start, arguments.run_dir, arguments.json)
         case "check", _:
             commands.check(arguments.start, arguments.overrides)
         case "bench", "interaction":
             commands.bench_interaction(arguments.json, arguments.env, arguments.num_envs, arguments.seconds)
         case "bench", "ladder":
             commands.bench_ladder(arguments.json)
+        case "bench", "parity":
+            commands.bench_parity(
+                arguments.start,
+                arguments.overrides,
+                arguments.out,
+                arguments.seeds,
+                arguments.staleness,
+                arguments.corrections,
+                arguments.measure,
+                arguments.jobs,
+            )
 
 
 def _speaks_for_itself(error: Exception) -> bool:
@@ -96,6 +110,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_start(evaluate, "CHECKPOINT|RECIPE", "a run directory (its newest checkpoint), a checkpoint, or a YAML file with policy.checkpoint")
     _add_output(evaluate, "RUN_DIR/evaluations/DATE-TIME")
 
+    replay = commands.add_parser("replay", help="repeat a recorded run, and say whether it comes to the same weights, bit for bit")
+    replay.add_argument("start", type=Path, metavar="RUN_DIR|CHECKPOINT", help="a run directory (up to its newest checkpoint), or one of its checkpoints")
+    _add_output(replay, "RUN_DIR/replays/DATE-TIME")
+
     check = commands.add_parser("check", help="say whether a recipe can be run, and print it with every default")
     _add_start(check, "RECIPE", "a YAML file, or a run directory")
 
@@ -107,12 +125,23 @@ def _parser() -> argparse.ArgumentParser:
     ladder = benchmarks.add_parser("ladder", help="the four modes, from synchronous to fully asynchronous, on the same work")
     for benchmark in (interaction, ladder):
         benchmark.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the figures go")
+    _add_parity(benchmarks.add_parser("parity", help="whether full_async learns what sync learns: the same tickets, several seeds, a table and a picture"))
     return parser
 
 
 def _add_start(command: argparse.ArgumentParser, metavar: str, described: str) -> None:
     command.add_argument("start", type=Path, metavar=metavar, help=described)
     command.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="settings that win over the recipe's, for example training.updates=10")
+
+
+def _add_parity(parity: argparse.ArgumentParser) -> None:
+    _add_start(parity, "RECIPE", "a YAML file; where it begins by cloning, one clone is made and every run starts from it")
+    parity.add_argument("--out", type=Path, required=True, metavar="DIR", help="where runs, table and picture go; the same command again goes on from there")
+    parity.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="one run of each schedule for each (default: 0 1 2)")
+    parity.add_argument("--staleness", type=int, nargs="+", default=[1, 2, 4, 8], metavar="N", help="max_staleness of full_async (default: 1 2 4 8)")
+    parity.add_argument("--corrections", nargs="+", default=[], metavar="NAME", help="for staleness (default: none, and the recipe's own)")
+    parity.add_argument("--measure", choices=("success", "return"), default="success", help="what is compared (default: success)")
+    parity.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time (default: 1)")
 
 
 def _add_output(command: argparse.ArgumentParser, default: str) -> None:

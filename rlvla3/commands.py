@@ -10,10 +10,12 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 import yaml
 
 from rlvla3.config import Recipe, RecipeError, load_recipe
+from rlvla3.observability.recording import Recording
 from rlvla3.observability.run_directory import RunDirectory, RunDirectoryError, default_path, find_run, version_of
 from rlvla3.observability.watching import watched
 from rlvla3.preflight import preflight
@@ -73,6 +75,23 @@ def evaluate(start: Path, overrides: Sequence[str], run_dir: Path | None, as_jso
         session.evaluate(recipe, run, watchers)
 
 
+def replay(start: Path, run_dir: Path | None, as_json: bool) -> None:
+    """Repeat a recorded run up to a checkpoint, in a run directory of its own, and compare the weights."""
+    original, checkpoint = find_run(start) or (RunDirectory.open(start), None)
+    if checkpoint is None:
+        raise RunDirectoryError(f"{original.path} holds no checkpoint yet: there is nothing to compare a replay with")
+    recording = Recording(original.record)
+    recipe = recording.recipe()
+    preflight(recipe)
+    recorded = recording.replay(version_of(checkpoint))
+    from rlvla3.runtimes import replay as replaying
+
+    recipe = replaying.replay_recipe(recipe)
+    run = RunDirectory.create(run_dir or original.path / "replays" / f"{datetime.now():%Y%m%d-%H%M%S}", recipe)
+    with run.claimed(), watched(run, recipe, f"replay {original.path.name}", as_json=as_json) as watchers:
+        replaying.replay(recipe, run, watchers, recorded, checkpoint)
+
+
 def check(start: Path, overrides: Sequence[str]) -> None:
     """Print a recipe as it would be run. Raises RecipeError where it cannot be."""
     found = find_run(start)
@@ -94,6 +113,23 @@ def bench_ladder(figures: Path) -> None:
     from rlvla3.benchmarks.ladder import main
 
     main(figures)
+
+
+def bench_parity(
+    start: Path,
+    overrides: Sequence[str],
+    out: Path,
+    seeds: Sequence[int],
+    staleness: Sequence[int],
+    corrections: Sequence[str],
+    measure: Literal["success", "return"],
+    jobs: int,
+) -> None:
+    """Train sync and full_async on the same tickets and compare what they learned; runs, table and picture go into the folder `out`."""
+    from rlvla3.benchmarks.parity.plan import Plan
+    from rlvla3.benchmarks.parity.report import main
+
+    main(Plan.make(start, overrides, out, seeds, staleness, corrections), measure, jobs)
 
 
 def _refuse_to_continue(run: RunDirectory, checkpoint: Path | None, recipe: Recipe) -> None:

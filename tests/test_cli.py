@@ -107,7 +107,7 @@ def test_a_missing_recipe_is_refused_with_an_example():
 def test_help_needs_nothing_slow_and_names_every_command():
     ran = rlvla3_process("--help", without=("torch", "numpy", "pydantic", "gymnasium"))
     assert ran.returncode == 0
-    assert all(command in ran.stdout for command in ("clone", "train", "eval", "check", "bench"))
+    assert all(command in ran.stdout for command in ("clone", "train", "eval", "replay", "check", "bench"))
 
 
 def test_the_command_line_is_light_to_import():

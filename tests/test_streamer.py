@@ -62,8 +62,8 @@ class Scenario:
             epochs=self.epochs,
             micro_batch=self.micro_batch,
             streaming=self.streaming,
-            in_order=self.in_order,
             seed=seed,
+            order=self.tickets if self.in_order else None,
         )
 
 
@@ -222,7 +222,7 @@ def test_later_epochs_have_steps_of_equal_size(scenario: Scenario):
 
 def epoch_order(seed: int, update: int, epoch: int) -> list[int]:
     """The order in which a later epoch visits the 64 decisions of an update, counted within it."""
-    streamer = Streamer(batch=8, group_size=1, steps=2, epochs=3, micro_batch=64, streaming=False, in_order=False, seed=seed)
+    streamer = Streamer(batch=8, group_size=1, steps=2, epochs=3, micro_batch=64, streaming=False, seed=seed)
     for ticket in streamer.tickets(update):
         streamer.arrived(ticket, decisions=8)
     batches = [batch for batch in streamer.update(update) if batch is not None and batch.epoch == epoch]
@@ -239,7 +239,7 @@ def test_later_epochs_are_shuffled_anew_for_every_seed_update_and_epoch():
 @pytest.fixture
 def streamer() -> Streamer:
     """Two tickets an update, of three decisions each; a micro-batch is a ticket."""
-    return Streamer(batch=2, group_size=1, steps=1, epochs=2, micro_batch=3, streaming=True, in_order=False, seed=0)
+    return Streamer(batch=2, group_size=1, steps=1, epochs=2, micro_batch=3, streaming=True, seed=0)
 
 
 def test_trajectories_of_later_updates_are_kept_until_their_turn(streamer: Streamer):

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from gymnasium.spaces import Box, Discrete
 
 from rlvla3.config import SimulatorConfig
 from rlvla3.simulators.base import Simulator
+from rlvla3.simulators.gymnasium import GymnasiumSimulator
 from rlvla3.types import ActionSpace, Observation, Outcome, Spaces, Ticket
 
 
@@ -104,3 +106,32 @@ class Pair(Simulator):
 
     def _look(self, slot: int) -> Observation:
         return Observation({}, np.array([self.left[slot]], np.float32))
+
+
+class CartPoles(Simulator):
+    """A CartPole for each slot; they step together, each on its own ticket."""
+
+    @classmethod
+    def describe(cls, config: SimulatorConfig) -> Spaces:
+        return GymnasiumSimulator.describe(cls._single(config))
+
+    def __init__(self, config: SimulatorConfig, chunk: int) -> None:
+        self.slots = config.slots
+        self.poles = [GymnasiumSimulator(self._single(config), chunk) for _ in range(self.slots)]
+
+    def reset(self, slot: int, ticket: Ticket) -> Observation:
+        return self.poles[slot].reset(0, ticket)
+
+    def step(self, chunks: Mapping[int, Any]) -> dict[int, Outcome]:
+        return {slot: self.poles[slot].step({0: chunk})[0] for slot, chunk in chunks.items()}
+
+    @staticmethod
+    def _single(config: SimulatorConfig) -> SimulatorConfig:
+        return config.model_copy(update={"name": "gymnasium:CartPole-v1", "slots": 1})
+
+
+class FickleCartPoles(CartPoles):
+    """Starts where chance has it, whatever the ticket says."""
+
+    def reset(self, slot: int, ticket: Ticket) -> Observation:
+        return super().reset(slot, replace(ticket, seed=int.from_bytes(os.urandom(4))))

@@ -2,7 +2,7 @@
 
 from rlvla3.config.learning import CORRECTION_NAMES, AlgorithmConfig, CorrectionConfig, CriticConfig, ReferenceConfig, TrainingConfig
 from rlvla3.config.loading import RecipeError, check_options, load_recipe, make_recipe, write_recipe
-from rlvla3.config.recipe import PRESETS, CloneConfig, EngineConfig, EvaluationConfig, Mode, PolicyConfig, Recipe, SimulatorConfig
+from rlvla3.config.recipe import PRESETS, CloneConfig, EngineConfig, EvaluationConfig, Mode, PlacementConfig, PolicyConfig, Recipe, SimulatorConfig
 from rlvla3.config.section import NonNegative, NonNegativeFloat, Positive, PositiveFloat, Section, Share
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Mode",
     "NonNegative",
     "NonNegativeFloat",
+    "PlacementConfig",
     "PolicyConfig",
     "Positive",
     "PositiveFloat",

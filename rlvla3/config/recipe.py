@@ -13,6 +13,7 @@ from pydantic import model_validator
 
 from rlvla3.config.learning import AlgorithmConfig, TrainingConfig
 from rlvla3.config.section import NonNegative, NonNegativeFloat, Positive, PositiveFloat, Section
+from rlvla3.scheduling.placement import check_parts, parse_ratio
 
 Mode = Literal["sync", "train_async", "rollout_async", "full_async"]
 
@@ -71,7 +72,7 @@ class EngineConfig(Section):
     streaming: train on micro-batches as they fill, instead of when the update is whole.
     generators: inference processes; shards are dealt to them in turn. device, threads: of the generators.
     max_restarts: simulator processes replaced before the run gives up.
-    record: keep which version made each decision, and in which company, so that `rlvla3 replay RUN_DIR` can repeat the run (24 bytes a decision).
+    record: keep what `rlvla3 replay RUN_DIR` needs to repeat the run, bit for bit: 24 bytes a decision and 16 an episode.
     """
 
     mode: Mode = "full_async"
@@ -102,6 +103,27 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 assert set(PRESETS) == set(get_args(Mode))
 
 
+class PlacementConfig(Section):
+    """Which devices run which stages, where there are several: what `rehearse` and `plan` deal out (rlvla3/scheduling/placement.py).
+
+    kind: `colocated` (everything on every device), `hybrid` (simulators and generators on parts, the trainer on all), `disaggregated` (simulators and
+    generators on one part, the trainer on the other) or `separate` (a part each). ratio: of the parts, such as "3:1" (empty: equal parts).
+    """
+
+    kind: Literal["colocated", "hybrid", "disaggregated", "separate"] = "colocated"
+    ratio: str = ""
+
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """The ratio as numbers, () for equal parts."""
+        return parse_ratio(self.ratio) if self.ratio else ()
+
+    @model_validator(mode="after")
+    def _check_ratio(self) -> PlacementConfig:
+        check_parts(self.kind, self.parts)
+        return self
+
+
 class EvaluationConfig(Section):
     """Success without exploration noise, on initial states that no run trains on.
 
@@ -127,6 +149,7 @@ class Recipe(Section):
     algorithm: AlgorithmConfig = AlgorithmConfig.model_validate({})
     training: TrainingConfig = TrainingConfig()
     engine: EngineConfig = EngineConfig.model_validate({})
+    placement: PlacementConfig = PlacementConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
     @property

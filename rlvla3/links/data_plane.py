@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import EllipsisType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,12 +32,16 @@ RECOUNT = 2**32 - 1
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Requests to be answered by one inference. tickets, rows: int64 [B]. explore: bool [B]. slots: who asked."""
+    """Requests to be answered by one inference. tickets, rows: int64 [B]. explore: bool [B]. slots: who asked.
+
+    kept: the positions whose decisions are wanted (...: all); a batch that is repeated is as wide as it was, even where somebody no longer asks.
+    """
 
     tickets: NDArray[np.int64]
     rows: NDArray[np.int64]
     explore: NDArray[np.bool_]
     slots: tuple[int, ...]
+    kept: NDArray[np.int64] | EllipsisType = ...
 
     def __len__(self) -> int:
         return len(self.tickets)
@@ -65,6 +70,11 @@ class DataPlane:
 
     def slots_of(self, shard: int) -> range:
         return range(shard * self.slots, (shard + 1) * self.slots)
+
+    def answer(self, slots: Iterable[int]) -> None:
+        """Wake those who asked: their decisions are in the data plane."""
+        for slot in slots:
+            self.answers[slot // self.slots].ring(slot)
 
     def set_running(self, counts: Iterable[int]) -> None:
         """Say how many shards each generator serves, and wake those that now serve fewer."""
@@ -132,9 +142,7 @@ class GeneratorPort:
         return Batch(asked["ticket"][order], asked["row"][order], asked["explore"][order], tuple(int(slot) for slot in order))
 
     def answer(self, batch: Batch) -> None:
-        """The decisions of `batch` are in the data plane: wake those who asked."""
-        for slot in batch.slots:
-            self._plane.answers[slot // self._plane.slots].ring(slot)
+        self._plane.answer(batch.slots)
 
     def forget(self, shard: int) -> None:
         """Drop what a lost shard asked."""

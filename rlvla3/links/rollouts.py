@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from types import EllipsisType
 from typing import Any
 
 import numpy as np
@@ -75,11 +76,13 @@ class Rollouts:
         blocks = tickets % self.spec.capacity
         return {name: self._arrays[name][blocks, rows] for name in names}
 
-    def scatter(self, tickets: NDArray[np.int64], rows: NDArray[np.int64], values: dict[str, NDArray[Any]]) -> None:
-        """Write {name: [n, ...]} at (ticket, row) pairs."""
-        blocks = tickets % self.spec.capacity
+    def scatter(
+        self, tickets: NDArray[np.int64], rows: NDArray[np.int64], values: dict[str, NDArray[Any]], kept: NDArray[np.int64] | EllipsisType = ...
+    ) -> None:
+        """Write {name: [n, ...], or one value for all} at (ticket, row) pairs. kept: the positions, out of n, to be written (...: all)."""
+        blocks, rows = tickets[kept] % self.spec.capacity, rows[kept]
         for name, value in values.items():
-            self._arrays[name][blocks, rows] = value
+            self._arrays[name][blocks, rows] = value[kept] if np.ndim(value) else value
 
     def episode(self, ticket: int, name: str) -> NDArray[Any]:
         """One array of one episode, over its decisions: [decisions, ...]. A view: it changes when the block's next ticket comes."""

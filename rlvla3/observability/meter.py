@@ -7,7 +7,7 @@ of a worker sum to 1 by construction. The times stand in shared memory: watching
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -25,32 +25,32 @@ _NUMBER = {stage: number for number, stage in enumerate(STAGES)}
 
 
 class MeterBoard:
-    """The times of all workers, readable by any process while they are being written."""
+    """The times of all workers, readable by any process while they are being written. now: the clock, in seconds."""
 
-    def __init__(self, workers: Sequence[str]) -> None:
-        self.workers = tuple(workers)
+    def __init__(self, workers: Sequence[str], now: Callable[[], float] = time.monotonic) -> None:
+        self.workers, self._now = tuple(workers), now
         n = len(self.workers)
         self._arrays = SharedArrays(
             {"seconds": Field((n, len(STAGES)), np.float64), "stage": Field((n,), np.int64), "since": Field((n,), np.float64)},
         )
-        self._began = time.monotonic()
+        self._began = now()
         self._arrays["since"][:] = self._began
 
     def meter(self, worker: str) -> Meter:
         row = self.workers.index(worker)
-        return Meter(self._arrays["seconds"][row], self._arrays["stage"][row : row + 1], self._arrays["since"][row : row + 1])
+        return Meter(self._arrays["seconds"][row], self._arrays["stage"][row : row + 1], self._arrays["since"][row : row + 1], self._now)
 
     def read(self) -> NDArray[np.float64]:
         """Seconds [workers, stages] up to now; the present stage has what is left of the time since the start, so a row sums to it whatever is being
         written."""
         stage, seconds = self._arrays["stage"].copy(), self._arrays["seconds"].copy()
-        seconds[np.arange(len(self.workers)), stage] += time.monotonic() - self._began - seconds.sum(axis=1)
+        seconds[np.arange(len(self.workers)), stage] += self._now() - self._began - seconds.sum(axis=1)
         return seconds
 
     def stage(self, worker: str) -> tuple[str, float]:
         """The stage a worker is in, and for how many seconds."""
         row = self.workers.index(worker)
-        return STAGES[int(self._arrays["stage"][row])], time.monotonic() - float(self._arrays["since"][row])
+        return STAGES[int(self._arrays["stage"][row])], self._now() - float(self._arrays["since"][row])
 
     def shares(self, since: NDArray[np.float64]) -> list[WorkerTime]:
         """Each worker's shares of the time since an earlier `read()`."""
@@ -69,12 +69,12 @@ class Meter:
         ...
     """
 
-    def __init__(self, seconds: NDArray[np.float64], stage: NDArray[np.int64], since: NDArray[np.float64]) -> None:
-        self._seconds, self._stage, self._since = seconds, stage, since
+    def __init__(self, seconds: NDArray[np.float64], stage: NDArray[np.int64], since: NDArray[np.float64], now: Callable[[], float]) -> None:
+        self._seconds, self._stage, self._since, self._now = seconds, stage, since, now
 
     def enter(self, stage: str) -> None:
         """Be in `stage` from now on."""
-        now = time.monotonic()
+        now = self._now()
         self._seconds[self._stage[0]] += now - self._since[0]
         self._since[0] = now  # before the stage: a reader in between must not see a new stage with an old beginning
         self._stage[0] = _NUMBER[stage]

@@ -5,8 +5,10 @@
       metrics.jsonl         one line an update, evaluation, cloning step and notice
       events.out.tfevents.* the same as TensorBoard curves
       checkpoints/000020/   policy/ and trainer.pt after update 20
+      record/               what `rlvla3 replay RUN_DIR` repeats the run from (recording.py)
       videos/               evaluation episodes
       evaluations/          one run directory for each `rlvla3 eval RUN_DIR`
+      replays/              one for each `rlvla3 replay RUN_DIR`
       summary.json          what came of it all
 
 Whatever is written here is written beside its place, brought to disk and renamed: a file or checkpoint that has its name is complete.
@@ -72,6 +74,10 @@ class RunDirectory:
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    @property
+    def record(self) -> Path:
+        return self.path / "record"
 
     @property
     def videos(self) -> Path:

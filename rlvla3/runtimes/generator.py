@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 import math
+import time
 
 import torch
 
 from rlvla3.config import Recipe
 from rlvla3.links.data_plane import Batch, DataPlane, GeneratorPort
+from rlvla3.links.replay import ReplayPort
 from rlvla3.links.rollouts import Rollouts
 from rlvla3.links.weight_memory import WeightMemory
 from rlvla3.links.weight_plane import WeightPlane
 from rlvla3.loops import generate
 from rlvla3.observability.meter import Meter, MeterBoard
+from rlvla3.observability.recording import Recorder, Recording
 from rlvla3.policies.base import Policy
 from rlvla3.policies.batching import arrays_from, observations_from
 from rlvla3.policies.noise import decision_noise
 from rlvla3.policies.registry import make_policy
 from rlvla3.runtimes.control import Control
 from rlvla3.runtimes.device import choose_device
-from rlvla3.runtimes.messages import Forget, Forgotten, Ready
+from rlvla3.runtimes.messages import Forget, Forgotten, Proceed, Ready, Stuck, VersionDone
 from rlvla3.runtimes.names import generator_name
+from rlvla3.scheduling.replay import Replay
 
 
-async def run_generator(control: Control, generator: int, recipe: Recipe, plane: DataPlane, board: MeterBoard, memory: WeightMemory) -> None:
-    """Build the policy, say so, and decide for whoever asks until cancelled."""
+async def run_generator(
+    control: Control,
+    generator: int,
+    recipe: Recipe,
+    plane: DataPlane,
+    board: MeterBoard,
+    memory: WeightMemory,
+    record: Recording | Replay | None,
+) -> None:
+    """Build the policy, say so, and decide for whoever asks until cancelled. record: where its inferences are written down, or which are to be repeated."""
     meter = board.meter(generator_name(generator))
     meter.enter("start")
     torch.set_num_threads(recipe.engine.threads)
@@ -32,8 +44,11 @@ async def run_generator(control: Control, generator: int, recipe: Recipe, plane:
     device = choose_device(recipe.engine.device, "engine.device")
     policy = make_policy(recipe.policy, plane.rollouts.spec.spaces).to(device).eval()
     weights = WeightPlane(memory, policy.published())
-    max_wait = math.inf if recipe.engine.max_wait_ms is None else recipe.engine.max_wait_ms / 1000
-    requests = GeneratorPort(plane, generator, recipe.engine.max_batch, max_wait, meter, take_in=control.poll)
+    recorder = record.of_generator(generator) if isinstance(record, Recording) else None
+    if isinstance(record, Replay):
+        requests: GeneratorPort | ReplayPort = _replayed(record, plane, meter, control)
+    else:
+        requests = _batched(recipe, plane, generator, meter, control)
 
     def forget(message: Forget) -> None:
         requests.forget(message.shard)
@@ -42,14 +57,35 @@ async def run_generator(control: Control, generator: int, recipe: Recipe, plane:
     control.handle(Forget, forget)
     control.send(Ready())
     meter.enter("overhead")
-    await generate(requests, weights, LocalPolicyEngine(policy, weights, plane.rollouts, recipe.seed, device, meter))
+    await generate(requests, weights, LocalPolicyEngine(policy, weights, plane.rollouts, recipe.seed, device, meter, recorder))
+
+
+def _batched(recipe: Recipe, plane: DataPlane, generator: int, meter: Meter, control: Control) -> GeneratorPort:
+    max_wait = math.inf if recipe.engine.max_wait_ms is None else recipe.engine.max_wait_ms / 1000
+    return GeneratorPort(plane, generator, recipe.engine.max_batch, max_wait, meter, take_in=control.poll)
+
+
+def _replayed(replay: Replay, plane: DataPlane, meter: Meter, control: Control) -> ReplayPort:
+    port = ReplayPort(
+        plane,
+        replay,
+        meter,
+        take_in=control.poll,
+        done=lambda: control.send(VersionDone()),
+        stuck=lambda waiting, decision: control.send(Stuck(waiting, *decision)),
+    )
+    control.handle(Proceed, lambda message: port.proceed(message.version))
+    return port
 
 
 class LocalPolicyEngine:
     """A policy that reads observations from the data plane and writes its decisions beside them."""
 
-    def __init__(self, policy: Policy, weights: WeightPlane, rollouts: Rollouts, seed: int, device: torch.device, meter: Meter) -> None:
+    def __init__(
+        self, policy: Policy, weights: WeightPlane, rollouts: Rollouts, seed: int, device: torch.device, meter: Meter, recorder: Recorder | None
+    ) -> None:
         self.version = -1  # nothing from the weight plane yet: the checkpoint it was built with
+        self._recorder = recorder
         self._policy, self._weights, self._rollouts, self._seed, self._device, self._meter = policy, weights, rollouts, seed, device, meter
         self._noise_shape = policy.options.noise_shape(policy.spaces, policy.chunk)
 
@@ -64,4 +100,6 @@ class LocalPolicyEngine:
             noise = decision_noise(self._seed, batch.keys(), self._noise_shape)
             with torch.inference_mode():
                 decisions = self._policy.act(observations, torch.from_numpy(noise).to(self._device), torch.from_numpy(batch.explore).to(self._device))
-            self._rollouts.scatter(batch.tickets, batch.rows, arrays_from(decisions, self.version))
+            self._rollouts.scatter(batch.tickets, batch.rows, arrays_from(decisions, self.version), batch.kept)
+            if self._recorder and batch.explore.all():
+                self._recorder.append(batch.tickets, row=batch.rows, version=self.version, at=time.monotonic_ns())

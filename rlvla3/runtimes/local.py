@@ -16,17 +16,20 @@ import psutil
 
 from rlvla3.config import Recipe
 from rlvla3.links.data_plane import DataPlane
+from rlvla3.links.replay import NOT_ALIKE
 from rlvla3.links.rollouts import Rollouts, RolloutSpec
 from rlvla3.links.weight_memory import WeightMemory
 from rlvla3.observability.meter import MeterBoard
+from rlvla3.observability.recording import Recording
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.policies.registry import policy_options
 from rlvla3.runtimes.control import Stopped
-from rlvla3.runtimes.messages import Arrived, Failed, LastUpdate, Published, Ready, StopAfterUpdate, Train, Trained
+from rlvla3.runtimes.messages import Arrived, Failed, LastUpdate, Proceed, Published, Ready, StopAfterUpdate, Stuck, Train, Trained
 from rlvla3.runtimes.names import TRAINER, generator_name, shard_name
 from rlvla3.runtimes.process import Worker
 from rlvla3.runtimes.shards import Shards, WorkerError
 from rlvla3.scheduling.ledger import Ledger, TicketBook
+from rlvla3.scheduling.replay import Replay, ReplayError
 from rlvla3.simulators.registry import describe_simulator
 from rlvla3.types import Finished
 
@@ -39,7 +42,7 @@ class LocalRuntime:
     """The workers of one run on this host.
 
     capacity: episodes that the data plane holds. trainer: whether the run needs one. resume: a checkpoint for the trainer. notify: told in a sentence what
-    the user should know.
+    the user should know. record: where the run is recorded; or, for `repeat`, the recorded run that it repeats.
 
         async with LocalRuntime(recipe, run, capacity=128, notify=print) as runtime:
             await runtime.collect(book, total=96, on_episode=look_at)
@@ -57,8 +60,10 @@ class LocalRuntime:
         notify: Callable[[str], None],
         trainer: bool = True,
         resume: Path | None = None,
+        record: Recording | Replay | None = None,
     ) -> None:
         self._recipe, self._run, self._resume, self._has_trainer = recipe, run, resume, trainer
+        self._record = record
         spaces = describe_simulator(recipe.simulator)
         trace = policy_options(recipe.policy, spaces).trace(spaces, recipe.policy.chunk)
         simulator, engine = recipe.simulator, recipe.engine
@@ -69,6 +74,7 @@ class LocalRuntime:
         self._logs = run.path / "logs"
         self._failure: asyncio.Future[None]
         self._workers: list[Worker] = []
+        self._generators: list[Worker] = []
         self._trainer: Worker | None = None
         self._shards = Shards(
             self._start_shard,
@@ -121,13 +127,13 @@ class LocalRuntime:
             self._failure.exception()  # whoever was to hear of it has, or has left for another reason
 
     def _start_workers(self) -> None:
-        common = (self._recipe, self._plane, self.board)
+        common = (self._recipe, self._plane, self.board, self._memory)
         if self._has_trainer:
-            self._trainer = self._start(TRAINER, "rlvla3.runtimes.trainer:run_trainer", *common, self._memory, self._run, self._resume)
-        generators = [
-            self._start(name, "rlvla3.runtimes.generator:run_generator", number, *common, self._memory) for number, name in enumerate(self._generator_names)
+            self._trainer = self._start(TRAINER, "rlvla3.runtimes.trainer:run_trainer", *common, self._run, self._resume, self._record)
+        self._generators = [
+            self._start(name, "rlvla3.runtimes.generator:run_generator", number, *common, self._record) for number, name in enumerate(self._generator_names)
         ]
-        self._shards.start(generators)
+        self._shards.start(self._generators)
 
     def _start_shard(self, shard: int) -> Worker:
         name = shard_name(shard)
@@ -188,9 +194,28 @@ class LocalRuntime:
 
     async def train(self, ledger: Ledger, end: int) -> AsyncIterator[tuple[Published, list[Finished]]]:
         """Make updates up to version `end`; yields each as it is published, with its episodes in ticket order."""
+        self._serve(ledger)
+        async for published, episodes in self._updates(ledger, end):
+            yield published, episodes
+
+    async def repeat(self, ledger: Ledger, end: int) -> AsyncIterator[tuple[Published, list[Finished]]]:
+        """`train`, in a replay: each update only when every recorded inference of the version before it has been made."""
+        control = self._generators[0].control
+        control.handle(Stuck, self._on_stuck)
+        self._serve(ledger)
+        while ledger.version < end:
+            control.send(Proceed(ledger.version))
+            await control.receive()  # VersionDone
+            async for published, episodes in self._updates(ledger, ledger.version + 1):
+                yield published, episodes
+
+    def _serve(self, ledger: Ledger) -> None:
+        control = self.trainer.control
+        self._shards.serve(ledger, lambda finished: control.send(Arrived(finished.ticket.index, finished.decisions)))
+
+    async def _updates(self, ledger: Ledger, end: int) -> AsyncIterator[tuple[Published, list[Finished]]]:
         control = self.trainer.control
         control.send(Train(ledger.version, end))
-        self._shards.serve(ledger, lambda finished: control.send(Arrived(finished.ticket.index, finished.decisions)))
         while not isinstance(message := await control.receive(), Trained):
             episodes = ledger.advance(message.version)
             self._shards.grant()
@@ -200,6 +225,10 @@ class LocalRuntime:
         """Let the trainer's present update be the last: it says which that is, and no ticket of a later one is handed out."""
         self.trainer.control.handle(LastUpdate, lambda message: ledger.close(after_update=message.update))
         self.trainer.control.send(StopAfterUpdate())
+
+    def _on_stuck(self, message: Stuck) -> None:
+        if self._shards.stuck(message.waiting):
+            self.fail(ReplayError(f"nobody asks for decision {message.row} of ticket {message.ticket}, which was recorded: {NOT_ALIKE}"))
 
     def kill(self) -> None:
         """End every worker at once."""

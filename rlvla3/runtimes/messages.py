@@ -95,6 +95,28 @@ class Trained:
 
 
 @dataclass(frozen=True, slots=True)
+class VersionDone:
+    """Generator to coordinator, in a replay: every recorded inference of the version that it was to proceed to has been made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proceed:
+    """Coordinator to generator, in a replay: `version` is on the weight plane. Answered by VersionDone, sooner or later."""
+
+    version: Version
+
+
+@dataclass(frozen=True, slots=True)
+class Stuck:
+    """Generator to coordinator, in a replay: `waiting` shards wait, and for all the generator knows nobody will ask for the next decision, `row` of
+    `ticket`."""
+
+    waiting: int
+    ticket: int
+    row: int
+
+
+@dataclass(frozen=True, slots=True)
 class Demonstrated:
     """Coordinator to trainer: this demonstration is in the data plane; copy it. Answered by Copied."""
 

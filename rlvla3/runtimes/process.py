@@ -118,10 +118,11 @@ async def _listen(control: Control, body: Callable[..., Awaitable[None]], args: 
 
 def _errors_that_explain_themselves() -> tuple[type[Exception], ...]:
     """Errors whose message says all that a user needs. Torch is not imported for the policies' sake where it is not there yet."""
+    from rlvla3.scheduling.replay import ReplayError
     from rlvla3.simulators.base import SimulatorError
 
     policies = sys.modules.get("rlvla3.policies.base")
-    return (SimulatorError, policies.PolicyError) if policies else (SimulatorError,)
+    return (SimulatorError, ReplayError, policies.PolicyError) if policies else (SimulatorError, ReplayError)
 
 
 def _call_itself(name: str) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from rlvla3.config import Recipe, RecipeError
 from rlvla3.observability.events import CloneStep, EpisodeFinished, EvaluationFinished, Event, Notice, PhaseStarted, TicketCounts, UpdateFinished, Watcher
 from rlvla3.observability.intervals import success_rate
+from rlvla3.observability.recording import Recording
 from rlvla3.observability.run_directory import RunDirectory, version_of
 from rlvla3.observability.video import write_video
 from rlvla3.runtimes.local import LocalRuntime
@@ -36,20 +37,21 @@ def clone(recipe: Recipe, run: RunDirectory, watchers: Sequence[Watcher]) -> Non
     """Clone a policy from the simulator's experts, keep it as checkpoint 0, and evaluate it."""
     if recipe.clone is None:
         raise RecipeError("this recipe has no clone: section, so there is nothing to clone: add one, for example `clone: {demonstrations: 10, steps: 300}`")
-    _run(Session(recipe, run, watchers).clone())
+    run_session(Session(recipe, run, watchers).clone())
 
 
 def train(recipe: Recipe, run: RunDirectory, watchers: Sequence[Watcher], resume: Path | None = None) -> None:
     """Train, after cloning where the recipe says so and no checkpoint is given. resume: a checkpoint of this run to go on from."""
-    _run(Session(recipe, run, watchers, resume).train())
+    run_session(Session(recipe, run, watchers, resume).train())
 
 
 def evaluate(recipe: Recipe, run: RunDirectory, watchers: Sequence[Watcher]) -> None:
     """Measure the policy of `recipe.policy.checkpoint`."""
-    _run(Session(recipe, run, watchers).evaluate())
+    run_session(Session(recipe, run, watchers).evaluate())
 
 
-def _run(work: Any) -> None:
+def run_session(work: Coroutine[Any, Any, bool]) -> None:
+    """Do the work of a session. Raises KeyboardInterrupt where it was interrupted."""
     if asyncio.run(work):
         raise KeyboardInterrupt
 
@@ -63,6 +65,7 @@ class Session:
         self._ledger: Ledger | None = None  # while training
 
     async def clone(self) -> bool:
+        self.recording()
         async with self._interruptible(LocalRuntime(self._recipe, self._run, capacity=self._room(), notify=self._notify)) as runtime:
             await runtime.guard(runtime.ready())
             await runtime.guard(self._make_clone(runtime))
@@ -70,8 +73,8 @@ class Session:
         return self._interrupts > 0
 
     async def train(self) -> bool:
-        room = max(capacity(self._recipe.training.batch, self._recipe.engine.max_staleness), self._room())
-        async with self._interruptible(LocalRuntime(self._recipe, self._run, capacity=room, notify=self._notify, resume=self._resume)) as runtime:
+        runtime = LocalRuntime(self._recipe, self._run, capacity=self._training_room(), notify=self._notify, resume=self._resume, record=self.recording())
+        async with self._interruptible(runtime):
             await runtime.guard(runtime.ready())
             if self._recipe.begins_by_cloning and self._resume is None:
                 await runtime.guard(self._make_clone(runtime))
@@ -119,6 +122,22 @@ class Session:
         if self._resume is None or version_of(self._resume) == 0:
             return any(record["event"] == "evaluation" and record["when"] == "before" for record in self._run.records())
         return True
+
+    def recording(self) -> Recording | None:
+        """Where this run is recorded from its very beginning; None where it is not to be, or cannot be."""
+        recording = Recording(self._run.record)
+        if self._resume is None:
+            recording.discard()
+            if self._recipe.engine.record:
+                recording.begin(self._recipe)
+        elif why_not := recording.go_on(self._recipe, version_of(self._resume)):
+            if self._recipe.engine.record:
+                self._notify(f"`rlvla3 replay` cannot repeat this run: {why_not}")
+            return None
+        return recording if self._recipe.engine.record else None
+
+    def _training_room(self) -> int:
+        return max(capacity(self._recipe.training.batch, self._recipe.engine.max_staleness), self._room())
 
     def _room(self) -> int:
         return COLLECTED_AT_ONCE * self._recipe.simulator.shards * self._recipe.simulator.slots

@@ -116,6 +116,10 @@ class Shards:
                     continue  # it has just died: its end will be heard of, and its tickets are run again
                 shard.owed = False
 
+    def stuck(self, waiting: int) -> bool:
+        """Whether nobody will ask for anything more while `waiting` shards wait for decisions: none is being replaced, and no other runs a ticket."""
+        return all(shard.ready for shard in self._shards) and sum(bool(shard.running) for shard in self._shards) <= waiting
+
     def kill(self) -> None:
         """End every simulator at once."""
         self._ending = True

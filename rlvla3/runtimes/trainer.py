@@ -16,12 +16,14 @@ from rlvla3.links.weight_plane import WeightPlane
 from rlvla3.loops import train
 from rlvla3.observability.events import CloneStep
 from rlvla3.observability.meter import Meter, MeterBoard
+from rlvla3.observability.recording import Recording
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.policies.registry import make_policy
 from rlvla3.runtimes.control import Control
 from rlvla3.runtimes.device import choose_device
 from rlvla3.runtimes.messages import Arrived, Clone, Copied, Demonstrated, LastUpdate, Published, Ready, Save, Saved, StopAfterUpdate, Train, Trained
 from rlvla3.runtimes.names import TRAINER
+from rlvla3.scheduling.replay import Replay
 from rlvla3.scheduling.streamer import Streamer
 from rlvla3.training.checkpoint import load_checkpoint, save_checkpoint
 from rlvla3.training.cloning import Demonstrations, clone
@@ -30,14 +32,24 @@ from rlvla3.types import MicroBatch, Version
 
 
 async def run_trainer(
-    control: Control, recipe: Recipe, plane: DataPlane, board: MeterBoard, memory: WeightMemory, run: RunDirectory, resume: Path | None
+    control: Control,
+    recipe: Recipe,
+    plane: DataPlane,
+    board: MeterBoard,
+    memory: WeightMemory,
+    run: RunDirectory,
+    resume: Path | None,
+    record: Recording | Replay | None,
 ) -> None:
-    """Build policy and learner, publish the version they are at unless cloning comes first, and do what the coordinator asks until cancelled."""
+    """Build policy and learner, publish the version they are at unless cloning comes first, and do what the coordinator asks until cancelled.
+
+    record: where it is written down in which order episodes were learned from, or the order that is to be repeated.
+    """
     meter = board.meter(TRAINER)
     meter.enter("start")
     torch.set_num_threads(recipe.training.threads)
     torch.manual_seed(recipe.seed)
-    trainer = Trainer(control, recipe, plane, meter, memory, run, resume)
+    trainer = Trainer(control, recipe, plane, meter, memory, run, resume, record)
     control.send(Ready())
     while True:
         meter.enter("command")
@@ -49,14 +61,25 @@ async def run_trainer(
 class Trainer:
     """Obeys one command at a time."""
 
-    def __init__(self, control: Control, recipe: Recipe, plane: DataPlane, meter: Meter, memory: WeightMemory, run: RunDirectory, resume: Path | None) -> None:
+    def __init__(
+        self,
+        control: Control,
+        recipe: Recipe,
+        plane: DataPlane,
+        meter: Meter,
+        memory: WeightMemory,
+        run: RunDirectory,
+        resume: Path | None,
+        record: Recording | Replay | None,
+    ) -> None:
         self.control, self.recipe, self.meter, self.run = control, recipe, meter, run
+        self.recorder = record.of_trainer() if isinstance(record, Recording) else None
         spaces = plane.rollouts.spec.spaces
         self.policy = make_policy(recipe.policy, spaces)
         self.learner = Learner(self.policy, recipe, plane.rollouts, choose_device(recipe.training.device, "training.device"))
         self.version: Version = load_checkpoint(resume, self.policy, self.learner) if resume else 0
         self.weights = WeightPlane(memory, self.policy.published())
-        self.trajectories = ArrivingTrajectories(make_streamer(recipe), control, meter)
+        self.trajectories = ArrivingTrajectories(make_streamer(recipe, record if isinstance(record, Replay) else None), control, meter)
         self.demonstrations = Demonstrations(plane.rollouts, recipe.tasks, recipe.clone.demonstrations) if recipe.clone else None
         self._update, self._is_last = -1, False
         control.handle(StopAfterUpdate, self._stop_after_update)
@@ -81,6 +104,9 @@ class Trainer:
     async def publish(self, version: Version, metrics: Mapping[str, float]) -> None:
         """The update is done: its weights go onto the weight plane first, so whoever hears of the version finds it there."""
         self.version = version
+        if self.recorder:
+            emitted = self.trajectories.streamer.emitted
+            self.recorder.append(list(emitted), update=version - 1, decisions=list(emitted.values()))
         with self.meter("publish"):
             self.weights.publish(version)
         self.control.send(Published(version, metrics))
@@ -112,9 +138,13 @@ class Trainer:
             save_checkpoint(folder, self.policy, self.recipe.policy.name, self.learner, self.version)
 
 
-def make_streamer(recipe: Recipe) -> Streamer:
-    """The streamer that a recipe asks for."""
+def make_streamer(recipe: Recipe, replay: Replay | None = None) -> Streamer:
+    """The streamer that a recipe asks for. replay: whose order of emission is to be repeated."""
     training = recipe.training
+
+    def in_ticket_order(update: int) -> range:
+        return range(update * training.batch, (update + 1) * training.batch)
+
     return Streamer(
         batch=training.batch,
         group_size=recipe.algorithm.group_size,
@@ -122,8 +152,8 @@ def make_streamer(recipe: Recipe) -> Streamer:
         epochs=training.epochs,
         micro_batch=training.micro_batch,
         streaming=recipe.engine.streaming,
-        in_order=training.deterministic,
         seed=recipe.seed,
+        order=replay.emission if replay else in_ticket_order if training.deterministic else None,
     )
 
 

@@ -17,7 +17,9 @@ Pure decisions: no clock, no process, no I/O. Docs and proof: docs/engine.md.
 from __future__ import annotations
 
 import heapq
+import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,6 +61,7 @@ class Ledger:
     """Hands tickets out and takes trajectories in.
 
     total: how many tickets there are (None: no end). version: the version the run starts from; tickets of earlier updates are taken for trained.
+    order: all the others, in the order in which they are to be handed out (None: by their numbers).
 
         ledger = Ledger(book, batch=64, max_staleness=1)
         ticket = ledger.take()           # None: nothing is admissible now
@@ -66,9 +69,14 @@ class Ledger:
         ledger.advance(version=1)        # update 0 is done
     """
 
-    def __init__(self, book: TicketBook, batch: int, max_staleness: int, total: int | None = None, version: Version = 0) -> None:
+    def __init__(
+        self, book: TicketBook, batch: int, max_staleness: int, total: int | None = None, version: Version = 0, order: Sequence[int] | None = None
+    ) -> None:
         self.book, self.batch, self.max_staleness, self.total, self.version = book, batch, max_staleness, total, version
-        self._first = self._next = version * batch
+        self._first = version * batch
+        self._order = range(self._first, sys.maxsize) if order is None else order
+        self.issued = 0
+        """Tickets handed out at least once in this run."""
         self._returned: list[int] = []
         self._running: set[int] = set()
         self._finished: dict[int, Finished] = {}
@@ -79,11 +87,6 @@ class Ledger:
     def capacity(self) -> int:
         """The most tickets that are running or waiting to be trained on at any time."""
         return capacity(self.batch, self.max_staleness)
-
-    @property
-    def issued(self) -> int:
-        """Tickets handed out at least once in this run."""
-        return self._next - self._first
 
     @property
     def trained(self) -> int:
@@ -101,9 +104,9 @@ class Ledger:
         """The next ticket to run, reruns first; None while none is admissible."""
         if self._returned and self._exists(self._returned[0]):
             index = heapq.heappop(self._returned)
-        elif self._admissible(self._next):
-            index = self._next
-            self._next += 1
+        elif self.issued < len(self._order) and self._admissible(self._order[self.issued]):
+            index = self._order[self.issued]
+            self.issued += 1
         else:
             return None
         self._running.add(index)
@@ -145,8 +148,11 @@ class Ledger:
 
     def close(self, after_update: int | None = None) -> None:
         """Hand out nothing new any more; or nothing of a later update than `after_update`, new or again. What runs may still be handed in."""
-        end = self._next if after_update is None else (after_update + 1) * self.batch
-        self.total = end if self.total is None else min(end, self.total)
+        if after_update is None:
+            self._order = self._order[: self.issued]
+        else:
+            end = (after_update + 1) * self.batch
+            self.total = end if self.total is None else min(end, self.total)
 
     def _indices(self, update: int) -> range:
         end = (update + 1) * self.batch

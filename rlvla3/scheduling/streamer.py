@@ -8,14 +8,15 @@ Laws kept here:
 - every decision of every ticket of an update is emitted exactly once an epoch;
 - a step's decisions are the same set whatever the order of arrival and the size of a micro-batch (law 3 does the rest: the learner divides once, by the
   step's count);
-- the tickets of a group are emitted only when all of the group has arrived, so an advantage over the group can be formed.
+- the tickets of a group are emitted together, when all of the group has arrived, so an advantage over the group can be formed;
+- the micro-batches of an update are a function of the order in which its tickets are emitted, whenever they arrived.
 
 Pure decisions: a None says that nothing more can be emitted before another ticket arrives.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,18 +29,31 @@ Rows = tuple[NDArray[np.int64], NDArray[np.int64]]
 class Streamer:
     """Micro-batches of each update in turn.
 
-    batch, group_size: tickets an update and a group. steps: optimizer steps an epoch. in_order: emit in ticket order even while streaming, so that sums are
-    made in one fixed order.
+    batch, group_size: tickets an update and a group. steps: optimizer steps an epoch. order: of an update, its tickets in the order in which they are to be
+    emitted, so that sums are made in one fixed order (None: as they arrive).
 
         streamer.arrived(ticket=3, decisions=14)
         for micro_batch in streamer.update(0):
             ...                                   # None: wait for the next arrival
     """
 
-    def __init__(self, *, batch: int, group_size: int, steps: int, epochs: int, micro_batch: int, streaming: bool, in_order: bool, seed: int) -> None:
+    def __init__(
+        self,
+        *,
+        batch: int,
+        group_size: int,
+        steps: int,
+        epochs: int,
+        micro_batch: int,
+        streaming: bool,
+        seed: int,
+        order: Callable[[int], Sequence[int]] | None = None,
+    ) -> None:
         self.batch, self.group_size, self.steps, self.epochs = batch, group_size, steps, epochs
-        self.micro_batch, self.streaming, self.in_order, self.seed = micro_batch, streaming, in_order, seed
+        self.micro_batch, self.streaming, self.seed, self.order = micro_batch, streaming, seed, order
         self._decisions: dict[int, int] = {}
+        self.emitted: dict[int, int] = {}
+        """Of the present update: each ticket's number of decisions, in the order in which they were emitted."""
 
     def arrived(self, ticket: int, decisions: int) -> None:
         """The trajectory of `ticket`, of this update or a later one, is in the data plane."""
@@ -50,6 +64,7 @@ class Streamer:
 
     def update(self, update: int) -> Iterator[MicroBatch | None]:
         """All micro-batches of one update, epoch after epoch. The last of each optimizer step says so. May be left early; the update is forgotten then."""
+        self.emitted = {}
         try:
             for step in range(self.steps):
                 yield from self._as_they_arrive(update, step)
@@ -61,8 +76,9 @@ class Streamer:
 
     def _as_they_arrive(self, update: int, step: int) -> Iterator[MicroBatch | None]:
         width = self.batch // self.steps
-        first = update * self.batch + step * width
-        groups = [range(start, start + self.group_size) for start in range(first, first + width, self.group_size)]
+        of_step = range(update * self.batch + step * width, update * self.batch + (step + 1) * width)
+        order = self.tickets(update) if self.order is None else self.order(update)
+        groups = [range(ticket, ticket + self.group_size) for ticket in order if ticket in of_step and ticket % self.group_size == 0]
         pending: list[Rows] = []
         while groups:
             ready = self._ready(update, groups)
@@ -70,7 +86,9 @@ class Streamer:
                 yield None
                 continue
             groups = [group for group in groups if group not in ready]
-            pending += [_rows(ticket, self._decisions[ticket]) for group in ready for ticket in group]
+            emitted = {ticket: self._decisions[ticket] for group in ready for ticket in group}
+            self.emitted |= emitted
+            pending += [_rows(ticket, decisions) for ticket, decisions in emitted.items()]
             pending = yield from self._cut(pending, 0, step, last_step=step == self.steps - 1, whole=not groups)
 
     def _ready(self, update: int, groups: list[range]) -> list[range]:
@@ -78,7 +96,7 @@ class Streamer:
         if not self.streaming and any(ticket not in self._decisions for ticket in self.tickets(update)):
             return []
         whole = [all(ticket in self._decisions for ticket in group) for group in groups]
-        if not self.in_order:
+        if self.order is None:
             return [group for group, is_whole in zip(groups, whole, strict=True) if is_whole]
         return groups[: whole.index(False) if False in whole else len(groups)]
 

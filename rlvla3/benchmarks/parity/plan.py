@@ -1,0 +1,114 @@
+"""The runs that a parity measurement consists of. They differ in seed, schedule and correction, and in nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlvla3.config import Recipe, load_recipe
+from rlvla3.preflight import preflight
+
+
+class ParityError(RuntimeError):
+    """A parity measurement that cannot be made: what is wrong and the way out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """max_staleness: of full_async; 0 is sync. correction: for staleness, by its name in the recipe; None is the recipe's own."""
+
+    max_staleness: int
+    correction: str | None = None
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        mode = "full_async" if self.max_staleness else "sync"
+        correction = (f"algorithm.correction={self.correction}",) if self.correction else ()
+        return (f"engine.mode={mode}", f"engine.max_staleness={self.max_staleness}", *correction)
+
+
+SYNC = Schedule(0)
+"""What all others are compared with. Nothing is stale in it, so that corrections have nothing to correct."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One run of the measurement."""
+
+    seed: int
+    schedule: Schedule
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A parity measurement of the recipe in `start`, kept in the folder `out`. schedules: of full_async, each with the name of its correction."""
+
+    start: Path
+    overrides: tuple[str, ...]
+    out: Path
+    seeds: tuple[int, ...]
+    schedules: dict[Schedule, str]
+
+    @classmethod
+    def make(
+        cls,
+        start: Path,
+        overrides: Sequence[str],
+        out: Path,
+        seeds: Sequence[int],
+        staleness: Sequence[int],
+        corrections: Sequence[str] = (),
+    ) -> Plan:
+        """corrections: by name; where none is given, `none` and the recipe's own. Raises RecipeError or ParityError where a run cannot be made."""
+        if min(seeds) < 0 or min(staleness) < 1:
+            raise ParityError(f"--seeds {_words(seeds)} --staleness {_words(staleness)}: seeds begin at 0 and staleness at 1 (0 is sync, always trained)")
+        own = load_recipe(start, overrides).algorithm.correction.name
+        names = dict.fromkeys(corrections or ("none", own))
+        schedules = {Schedule(most, None if name == own else name): name for most in dict.fromkeys(staleness) for name in names}
+        plan = cls(start, tuple(overrides), out, tuple(dict.fromkeys(seeds)), schedules)
+        for schedule in (SYNC, *schedules):
+            preflight(load_recipe(start, plan._settings(plan.seeds[0], schedule)))
+        return plan
+
+    @property
+    def recipe(self) -> Recipe:
+        """What all runs have in common; the clone, where there is one, is made with it."""
+        return load_recipe(self.start, self.overrides)
+
+    @property
+    def clone(self) -> Path:
+        """The run directory of the one cloned policy that all runs start from, where the recipe begins by cloning."""
+        return self.out / "clone"
+
+    def trials(self) -> Iterator[Trial]:
+        """All runs, one seed after the other: what is finished of an interrupted measurement is whole seeds."""
+        for seed in self.seeds:
+            for schedule in (SYNC, *self.schedules):
+                yield self.trial(seed, schedule)
+
+    def trial(self, seed: int, schedule: Schedule) -> Trial:
+        kind = f"staleness{schedule.max_staleness}-{re.sub(r'[^A-Za-z0-9_]+', '-', self.schedules[schedule])}" if schedule.max_staleness else "sync"
+        return Trial(seed, schedule, f"{kind}-seed{seed}")
+
+    def folder(self, trial: Trial) -> Path:
+        """The run directory of `trial`."""
+        return self.out / "runs" / trial.name
+
+    def settings(self, trial: Trial) -> list[str]:
+        """What `trial` sets over the recipe's file, as key=value."""
+        settings = self._settings(trial.seed, trial.schedule)
+        if self.recipe.begins_by_cloning:
+            # In JSON, which is YAML: a path may hold what YAML has another meaning for.
+            settings.append(f"policy.checkpoint={json.dumps(str(self.clone / 'checkpoints' / '000000' / 'policy'))}")
+        return settings
+
+    def _settings(self, seed: int, schedule: Schedule) -> list[str]:
+        return [*self.overrides, f"seed={seed}", *schedule.settings, "evaluation.before=false", "evaluation.after=false"]
+
+
+def _words(numbers: Sequence[int]) -> str:
+    return " ".join(map(str, numbers))
