@@ -16,6 +16,7 @@ Pure decisions: a None says that nothing more can be emitted before another tick
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 
 import numpy as np
@@ -52,12 +53,21 @@ class Streamer:
         self.batch, self.group_size, self.steps, self.epochs = batch, group_size, steps, epochs
         self.micro_batch, self.streaming, self.seed, self.order = micro_batch, streaming, seed, order
         self._decisions: dict[int, int] = {}
+        self._members: Counter[int] = Counter()  # tickets that have arrived, by the first ticket of their group
+        self._whole: defaultdict[tuple[int, int], list[int]] = defaultdict(list)  # first tickets of whole groups not looked at yet, by update and step
+        self._arrived: Counter[int] = Counter()  # tickets that have arrived, by update
         self.emitted: dict[int, int] = {}
         """Of the present update: each ticket's number of decisions, in the order in which they were emitted."""
 
     def arrived(self, ticket: int, decisions: int) -> None:
         """The trajectory of `ticket`, of this update or a later one, is in the data plane."""
         self._decisions[ticket] = decisions
+        update, group = ticket // self.batch, ticket - ticket % self.group_size
+        self._arrived[update] += 1
+        self._members[group] += 1
+        if self._members[group] == self.group_size:
+            del self._members[group]
+            self._whole[update, ticket % self.batch // self._width].append(group)
 
     def tickets(self, update: int) -> range:
         return range(update * self.batch, (update + 1) * self.batch)
@@ -73,32 +83,50 @@ class Streamer:
         finally:
             for ticket in self.tickets(update):
                 self._decisions.pop(ticket, None)
+                self._members.pop(ticket, None)
+            for step in range(self.steps):
+                self._whole.pop((update, step), None)
+            del self._arrived[update]
+
+    @property
+    def _width(self) -> int:
+        """Tickets of an optimizer step."""
+        return self.batch // self.steps
 
     def _as_they_arrive(self, update: int, step: int) -> Iterator[MicroBatch | None]:
-        width = self.batch // self.steps
-        of_step = range(update * self.batch + step * width, update * self.batch + (step + 1) * width)
-        order = self.tickets(update) if self.order is None else self.order(update)
-        groups = [range(ticket, ticket + self.group_size) for ticket in order if ticket in of_step and ticket % self.group_size == 0]
+        left = self._width // self.group_size
+        order = None if self.order is None else self._groups_in_order(update, step)
+        whole: set[int] = set()
         pending: list[Rows] = []
-        while groups:
-            ready = self._ready(update, groups)
+        while left:
+            whole.update(self._whole.pop((update, step), ()))
+            ready = self._ready(update, whole, order)
             if not ready:
                 yield None
                 continue
-            groups = [group for group in groups if group not in ready]
-            emitted = {ticket: self._decisions[ticket] for group in ready for ticket in group}
+            left -= len(ready)
+            whole.difference_update(ready)
+            emitted = {ticket: self._decisions[ticket] for group in ready for ticket in range(group, group + self.group_size)}
             self.emitted |= emitted
             pending += [_rows(ticket, decisions) for ticket, decisions in emitted.items()]
-            pending = yield from self._cut(pending, 0, step, last_step=step == self.steps - 1, whole=not groups)
+            pending = yield from self._cut(pending, 0, step, last_step=step == self.steps - 1, whole=not left)
 
-    def _ready(self, update: int, groups: list[range]) -> list[range]:
-        """The groups that can be emitted now, in the order of emission."""
-        if not self.streaming and any(ticket not in self._decisions for ticket in self.tickets(update)):
+    def _groups_in_order(self, update: int, step: int) -> deque[int]:
+        """The first tickets of a step's groups, in the order in which they are to be emitted."""
+        assert self.order is not None
+        of_step = self.tickets(update)[step * self._width : (step + 1) * self._width]
+        return deque(ticket for ticket in self.order(update) if ticket in of_step and ticket % self.group_size == 0)
+
+    def _ready(self, update: int, whole: set[int], order: deque[int] | None) -> list[int]:
+        """Which of the groups that are whole can be emitted now, in the order of emission."""
+        if not self.streaming and self._arrived[update] < self.batch:
             return []
-        whole = [all(ticket in self._decisions for ticket in group) for group in groups]
-        if self.order is None:
-            return [group for group, is_whole in zip(groups, whole, strict=True) if is_whole]
-        return groups[: whole.index(False) if False in whole else len(groups)]
+        if order is None:
+            return sorted(whole)
+        ready = []
+        while order and order[0] in whole:
+            ready.append(order.popleft())
+        return ready
 
     def _from_memory(self, update: int, epoch: int) -> Iterator[MicroBatch]:
         tickets, rows = _join([_rows(ticket, self._decisions[ticket]) for ticket in self.tickets(update)])
