@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hypothesis import example, given
@@ -23,12 +23,13 @@ class ByHand:
     max_wait: float
     waiting: list[tuple[float, int]]
 
-    def take(self, now: float, everyone_waits: bool) -> list[int]:
+    def take(self, now: float, running: int) -> list[int]:
         self.waiting.sort(key=lambda request: request[0])
         if not self.waiting:
             return []
         full = self.max_batch and len(self.waiting) >= self.max_batch
         overdue = now - self.waiting[0][0] >= self.max_wait
+        everyone_waits = len({name % SHARDS for _, name in self.waiting}) >= running
         if not (full or overdue or everyone_waits):
             return []
         batch = self.waiting[: self.max_batch or None]
@@ -36,13 +37,12 @@ class ByHand:
         return [name for _, name in batch]
 
 
-def multiple_of(number: int) -> Callable[[int], bool]:
-    return lambda request: request % number == 0
-
+SHARDS = 4
+"""Request n is of shard n mod SHARDS."""
 
 asks = st.tuples(st.just("ask"), st.integers(0, 4), st.integers(0, 5))  # heard so much later than it was asked
-takes = st.tuples(st.just("take"), st.integers(0, 6), st.sampled_from([0, 0, 1]))  # after so long; whether everyone waits
-losses = st.tuples(st.just("forget"), st.integers(0, 3), st.integers(2, 4))  # every n-th request
+takes = st.tuples(st.just("take"), st.integers(0, 6), st.sampled_from([1, 2, 3, 9]))  # after so long; shards that run
+losses = st.tuples(st.just("forget"), st.integers(0, 3), st.integers(0, SHARDS - 1))  # a shard
 
 
 @given(limits, st.lists(st.one_of(asks, asks, takes, losses), max_size=40))
@@ -53,13 +53,13 @@ def test_batches_are_those_of_the_rule_written_by_hand(limits: tuple[int, float]
     for name, (event, gap, number) in enumerate(events):
         now += gap
         if event == "ask":
-            batcher.add(name, asked_at=now - number)
+            batcher.add(name, name % SHARDS, asked_at=now - number)
             by_hand.waiting.append((now - number, name))
         elif event == "take":
-            assert batcher.take(now, bool(number)) == by_hand.take(now, bool(number))
+            assert batcher.take(now, running=number) == by_hand.take(now, running=number)
         else:
-            batcher.forget(multiple_of(number))
-            by_hand.waiting = [(at, request) for at, request in by_hand.waiting if not multiple_of(number)(request)]
+            batcher.forget(number)
+            by_hand.waiting = [(at, request) for at, request in by_hand.waiting if request % SHARDS != number]
         assert sorted(batcher) == sorted(request for _, request in by_hand.waiting)
         assert batcher.deadline() == min((at for at, _ in by_hand.waiting), default=math.inf) + limits[1]
 
@@ -69,9 +69,9 @@ def test_batches_are_those_of_the_rule_written_by_hand(limits: tuple[int, float]
 def test_a_timer_set_for_the_deadline_never_wakes_too_early(times: list[float], max_wait: float):
     batcher: DynamicBatcher[float] = DynamicBatcher(100, max_wait)
     for time in times:
-        batcher.add(time, asked_at=time)
+        batcher.add(time, 0, asked_at=time)
     assert batcher.deadline() == min(times) + max_wait
-    assert batcher.take(batcher.deadline(), everyone_waits=False) == sorted(times)
+    assert batcher.take(batcher.deadline(), running=99) == sorted(times)
 
 
 @dataclass(frozen=True)
@@ -102,10 +102,10 @@ def episodes_ask(max_batch: int, max_wait: float, inference: float, thinking: Se
             answering = []
         for episode in [episode for episode, at in asks_at.items() if at <= now]:
             asked[episode] = asks_at.pop(episode), len(asked)
-            batcher.add(episode, asked_at=now)
+            batcher.add(episode, episode, asked_at=now)
         if not answering:
             running = len(asks_at) + len(asked)
-            answering = batcher.take(now, everyone_waits=not asks_at)
+            answering = batcher.take(now, running=running)
             served += [Served(asked[episode][0], now, asked.pop(episode)[1], len(answering), running) for episode in answering]
             free_at = now + inference
     return served
@@ -142,50 +142,50 @@ def test_all_and_for_ever_is_the_synchronous_lock_step(inference: float, thinkin
 
 def test_t_max_counts_from_the_oldest_request_and_anew_after_an_idle_spell():
     batcher: DynamicBatcher[str] = DynamicBatcher(max_batch=8, max_wait=5)
-    batcher.add("a", asked_at=0)
-    batcher.add("b", asked_at=4)
-    assert batcher.take(now=4.9, everyone_waits=False) == []
-    assert batcher.take(now=5, everyone_waits=False) == ["a", "b"]
+    batcher.add("a", 0, asked_at=0)
+    batcher.add("b", 1, asked_at=4)
+    assert batcher.take(now=4.9, running=99) == []
+    assert batcher.take(now=5, running=99) == ["a", "b"]
 
     assert batcher.deadline() == math.inf
-    assert batcher.take(now=90, everyone_waits=False) == []
-    batcher.add("c", asked_at=100)
+    assert batcher.take(now=90, running=99) == []
+    batcher.add("c", 2, asked_at=100)
     assert batcher.deadline() == 105
-    assert batcher.take(now=104.9, everyone_waits=False) == []
-    assert batcher.take(now=105, everyone_waits=False) == ["c"]
+    assert batcher.take(now=104.9, running=99) == []
+    assert batcher.take(now=105, running=99) == ["c"]
 
 
 def test_a_request_that_was_heard_late_waits_since_it_was_asked():
     batcher: DynamicBatcher[str] = DynamicBatcher(max_batch=2, max_wait=5)
     for name, asked_at in (("b", 10), ("c", 12), ("a", 3)):
-        batcher.add(name, asked_at)
+        batcher.add(name, 0, asked_at)
     assert batcher.deadline() == 8
-    assert batcher.take(now=12, everyone_waits=False) == ["a", "b"]
+    assert batcher.take(now=12, running=99) == ["a", "b"]
 
 
 def test_what_is_left_after_a_full_batch_waits_on_by_its_own_age():
     batcher: DynamicBatcher[int] = DynamicBatcher(max_batch=2, max_wait=5)
     for time in range(3):
-        batcher.add(time, asked_at=time)
-    assert batcher.take(now=2, everyone_waits=False) == [0, 1]
+        batcher.add(time, 0, asked_at=time)
+    assert batcher.take(now=2, running=99) == [0, 1]
     assert batcher.deadline() == 7
-    assert batcher.take(now=6, everyone_waits=False) == []
+    assert batcher.take(now=6, running=99) == []
 
 
 def test_when_everyone_waits_nobody_does_and_b_max_holds():
     batcher: DynamicBatcher[int] = DynamicBatcher(max_batch=2, max_wait=math.inf)
-    assert batcher.take(now=0, everyone_waits=True) == []
+    assert batcher.take(now=0, running=0) == []
     for slot in range(3):
-        batcher.add(slot, asked_at=0)
-    assert batcher.take(now=0, everyone_waits=True) == [0, 1]
-    assert batcher.take(now=0, everyone_waits=False) == []
-    assert batcher.take(now=0, everyone_waits=True) == [2]
+        batcher.add(slot, slot, asked_at=0)
+    assert batcher.take(now=0, running=0) == [0, 1]
+    assert batcher.take(now=0, running=99) == []
+    assert batcher.take(now=0, running=0) == [2]
 
 
 def test_a_lost_simulator_no_longer_counts_as_the_oldest():
     batcher: DynamicBatcher[int] = DynamicBatcher(max_batch=0, max_wait=5)
-    batcher.add(0, asked_at=0)
-    batcher.add(1, asked_at=3)
-    batcher.forget(lambda slot: slot == 0)
+    batcher.add(0, 0, asked_at=0)
+    batcher.add(1, 1, asked_at=3)
+    batcher.forget(0)
     assert batcher.deadline() == 8
-    assert batcher.take(now=8, everyone_waits=False) == [1]
+    assert batcher.take(now=8, running=99) == [1]

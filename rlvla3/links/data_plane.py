@@ -147,16 +147,14 @@ class GeneratorPort:
     def forget(self, shard: int) -> None:
         """Drop what a lost shard asked."""
         self._collect()
-        gone = set(self._plane.slots_of(shard))
-        self._batcher.forget(lambda slot: slot in gone)
+        self._batcher.forget(shard)
         self._bell.ring(RECOUNT)  # what came in with it, while `batch` was waiting for the bell, may be due
 
     def _due(self) -> list[int]:
         self._collect()
-        waiting = {slot // self._plane.slots for slot in self._batcher}
-        return self._batcher.take(time.monotonic(), everyone_waits=len(waiting) >= self._plane.counts["running"][self._generator])
+        return self._batcher.take(time.monotonic(), running=int(self._plane.counts["running"][self._generator]))
 
     def _collect(self) -> None:
         for slot in self._bell.collect():
             if slot != RECOUNT:
-                self._batcher.add(slot, float(self._plane.asked["at"][slot]))
+                self._batcher.add(slot, slot // self._plane.slots, float(self._plane.asked["at"][slot]))

@@ -21,7 +21,8 @@ from rlvla3.runtimes.messages import Failed, Forget, Forgotten, Grant, HandIn, R
 from rlvla3.runtimes.names import shard_name
 from rlvla3.runtimes.process import Worker
 from rlvla3.scheduling.ledger import Ledger
-from rlvla3.types import Finished, Ticket
+from rlvla3.scheduling.sharding import Seating
+from rlvla3.types import Finished
 
 MAX_ATTEMPTS = 3
 START_TIMEOUT_S = 180.0
@@ -38,13 +39,13 @@ class WorkerError(RuntimeError):
 
 @dataclass
 class Shard:
-    """A place for a simulator process: the process may change, the slots and their data stay."""
+    """A place for a simulator process: the process may change, the slots and their data stay. lost: what the last one was running, until it is replaced."""
 
     number: int
     worker: Worker
     ready: bool = False
     owed: bool = False
-    running: set[int] = field(default_factory=set)
+    lost: list[int] = field(default_factory=list)
     failure: Failed | None = None
 
 
@@ -77,6 +78,7 @@ class Shards:
         self._watchdog: asyncio.TimerHandle | None = None
         self._generators: list[Worker] = []
         self._shards: list[Shard] = []
+        self._seating = Seating(plane.slots)
 
     def start(self, generators: list[Worker]) -> None:
         """Start every simulator. generators: whom to tell when one is lost."""
@@ -99,17 +101,12 @@ class Shards:
 
     def grant(self) -> None:
         """Hand out what is admissible to whoever is free, and an answer to whoever waits for one. To be called when the ledger's version has advanced."""
-        granted: dict[int, list[Ticket]] = {shard.number: [] for shard in self._shards if shard.ready}
-        free = [shard for _ in range(self._plane.slots) for shard in self._shards]
-        for shard in free:
-            if shard.ready and self._ledger is not None and len(shard.running) < self._plane.slots and (ticket := self._ledger.take()) is not None:
-                shard.running.add(ticket.index)
-                granted[shard.number].append(ticket)
+        dealt = self._seating.deal(self._ledger.take) if self._ledger is not None else {}
         # The counts first: a generator that sees a request must see every episode that began with it.
         self._count_running()
-        for number, tickets in granted.items():
-            shard = self._shards[number]
-            if tickets or shard.owed:
+        for shard in self._shards:
+            tickets = dealt.get(shard.number, [])
+            if tickets or (shard.owed and shard.ready):
                 try:
                     shard.worker.control.send(Grant(tickets, answer=shard.owed))
                 except Stopped:
@@ -118,7 +115,7 @@ class Shards:
 
     def stuck(self, waiting: int) -> bool:
         """Whether nobody will ask for anything more while `waiting` shards wait for decisions: none is being replaced, and no other runs a ticket."""
-        return all(shard.ready for shard in self._shards) and sum(bool(shard.running) for shard in self._shards) <= waiting
+        return all(shard.ready for shard in self._shards) and sum(map(self._runs, self._shards)) <= waiting
 
     def kill(self) -> None:
         """End every simulator at once."""
@@ -147,6 +144,7 @@ class Shards:
 
     def _on_ready(self, shard: Shard) -> None:
         shard.ready = True
+        self._seating.sit(shard.number)
         if all(shard.ready for shard in self._shards):
             self._all_ready.set()
         if self._ledger is not None:
@@ -155,7 +153,10 @@ class Shards:
     def _on_hand_in(self, shard: Shard, message: HandIn) -> None:
         assert self._ledger is not None
         for finished in message.finished:
-            shard.running.remove(finished.ticket.index)
+            if shard.ready:
+                self._seating.free(shard.number, finished.ticket.index)
+            else:
+                shard.lost.remove(finished.ticket.index)
             self._ledger.hand_in(finished)
             self._on_finished(finished)
         shard.owed = True
@@ -163,25 +164,26 @@ class Shards:
 
     def _on_exit(self, shard: Shard) -> None:
         shard.ready = False  # before it is heard out: it may not be given anything any more
+        shard.lost = self._seating.leave(shard.number)
         shard.worker.control.poll()  # what it said before it ended still counts
         shard.worker.release()
         shard.owed = False
         if self._ending:
             return
-        self._attempts.update(shard.running)
+        self._attempts.update(shard.lost)
         why = shard.failure.message if shard.failure else f"it ended by itself, exit code {shard.worker.process.exitcode}"
         if hopeless := self._hopeless(shard):
             place = "" if shard.failure and shard.failure.expected else f"\nIts output is in {shard.worker.log}"
             self._fail(WorkerError(f"{shard_name(shard.number)} {hopeless}: {why}{place}"))
             return
-        self._notify(f"{shard_name(shard.number)} was lost ({why}); its {len(shard.running)} running tickets are run again")
+        self._notify(f"{shard_name(shard.number)} was lost ({why}); its {len(shard.lost)} running tickets are run again")
         self._generators[self._plane.generator_of(shard.number)].control.send(Forget(shard.number))
 
     def _hopeless(self, shard: Shard) -> str:
         """Why a lost shard is not to be replaced; empty where it is."""
         if not self._all_ready.is_set():
             return "could not be started"
-        if stubborn := [index for index in sorted(shard.running) if self._attempts[index] >= MAX_ATTEMPTS]:
+        if stubborn := [index for index in shard.lost if self._attempts[index] >= MAX_ATTEMPTS]:
             return f"was lost, and ticket {stubborn[0]} has now failed {MAX_ATTEMPTS} times"
         if self._restarts >= self._max_restarts:
             return f"was lost after engine.max_restarts={self._max_restarts} replacements"
@@ -191,9 +193,9 @@ class Shards:
         if self._ending:
             return
         if self._ledger is not None:
-            for index in shard.running:
+            for index in shard.lost:
                 self._ledger.lost(index)
-        shard.running.clear()
+        shard.lost = []
         shard.failure = None
         self._board.meter(shard_name(shard.number)).enter("start")  # its predecessor's last stage may have been one too long
         shard.worker = self._start(shard.number)
@@ -202,10 +204,14 @@ class Shards:
         if self._ledger is not None:
             self.grant()
 
+    def _runs(self, shard: Shard) -> bool:
+        """Whether it has a ticket; one that was lost has, until its generator has forgotten what it asked."""
+        return bool(shard.lost) or self._seating.running(shard.number) > 0
+
     def _count_running(self) -> None:
         counts = [0] * len(self._plane.requests)
         for shard in self._shards:
-            counts[self._plane.generator_of(shard.number)] += bool(shard.running)
+            counts[self._plane.generator_of(shard.number)] += self._runs(shard)
         self._plane.set_running(counts)
 
     def _look_for_hung(self) -> None:

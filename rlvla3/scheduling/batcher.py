@@ -13,8 +13,8 @@ Pure decisions: the caller brings the time.
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections import Counter, deque
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 RequestT = TypeVar("RequestT")
@@ -24,36 +24,53 @@ class DynamicBatcher(Generic[RequestT]):
     """Requests waiting for inference, oldest first.
 
     max_batch: B_max in decisions, 0 for no limit. max_wait: T_max in seconds, math.inf for no limit.
+
+        batcher.add(request, shard=3, asked_at=now)
+        batch = batcher.take(now, running=8)         # nothing is due: []
     """
 
     def __init__(self, max_batch: int, max_wait: float) -> None:
         self.max_batch = max_batch or math.inf
         self.max_wait = max_wait
-        self._waiting: deque[tuple[float, RequestT]] = deque()
+        self._waiting: deque[tuple[float, int, RequestT]] = deque()
+        self._shards: Counter[int] = Counter()  # requests that wait, by shard
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, request: RequestT, asked_at: float) -> None:
-        """A request for one decision, asked at `asked_at` seconds."""
-        if self._waiting and asked_at < self._waiting[-1][0]:
-            self._waiting = deque(sorted([*self._waiting, (asked_at, request)], key=lambda waiting: waiting[0]))
-        else:
-            self._waiting.append((asked_at, request))
+    def add(self, request: RequestT, shard: int, asked_at: float) -> None:
+        """A request for one decision, asked by a shard at `asked_at` seconds."""
+        unordered = bool(self._waiting) and asked_at < self._waiting[-1][0]
+        self._waiting.append((asked_at, shard, request))
+        self._shards[shard] += 1
+        if unordered:
+            self._waiting = deque(sorted(self._waiting, key=lambda waiting: waiting[0]))
 
-    def take(self, now: float, everyone_waits: bool) -> list[RequestT]:
-        """The batch that is due now, or nothing. everyone_waits: nobody else can ask before somebody here is answered."""
+    def take(self, now: float, running: int) -> list[RequestT]:
+        """The batch that is due now, or nothing. running: how many shards have a ticket, and so have asked or will ask.
+
+        A shard asks for all its slots at once and then waits: when that many wait, nobody else can ask before somebody here is answered.
+        """
+        everyone_waits = len(self._shards) >= running
         if not self._waiting or not (everyone_waits or len(self._waiting) >= self.max_batch or now >= self.deadline()):
             return []
-        return [self._waiting.popleft()[1] for _ in range(int(min(self.max_batch, len(self._waiting))))]
+        return [self._take_oldest() for _ in range(int(min(self.max_batch, len(self._waiting))))]
 
     def __iter__(self) -> Iterator[RequestT]:
-        return (request for _, request in self._waiting)
+        return (request for _, _, request in self._waiting)
 
     def deadline(self) -> float:
         """When the oldest request will have waited T_max; infinite while nobody waits."""
         return self._waiting[0][0] + self.max_wait if self._waiting else math.inf
 
-    def forget(self, gone: Callable[[RequestT], bool]) -> None:
-        """Drop the requests whose simulator is gone."""
-        self._waiting = deque(waiting for waiting in self._waiting if not gone(waiting[1]))
+    def forget(self, shard: int) -> None:
+        """Drop the requests of a simulator that is gone."""
+        self._waiting = deque(waiting for waiting in self._waiting if waiting[1] != shard)
+        self._shards.pop(shard, None)
+
+    def _take_oldest(self) -> RequestT:
+        _, shard, request = self._waiting.popleft()
+        self._shards[shard] -= 1
+        if not self._shards[shard]:
+            del self._shards[shard]
+        return request

@@ -60,12 +60,16 @@ class Placement:
         return self.simulators[shard % len(self.simulators)]
 
     def generator_of(self, shard: int) -> int:
-        """Which generator, by its number, serves a shard: one on the shard's own device, else one on its host, else any; its shards in turn."""
+        """Which generator, by its number, serves a shard: one on the shard's own device, else one on its host, else any. The simulators' devices that a
+        generator may serve take turns, each beginning with another generator."""
         device = self.simulator_of(shard)
-        near = [number for number, place in enumerate(self.generators) if place == device]
-        near = near or [number for number, place in enumerate(self.generators) if self.cluster.host(place) == self.cluster.host(device)]
+        if device in self.generators:
+            return self.generators.index(device)
+        host = self.cluster.host(device)
+        near = [number for number, place in enumerate(self.generators) if self.cluster.host(place) == host]
+        beside = [place for place in self.simulators if self.cluster.host(place) == host] if near else list(self.simulators)
         near = near or list(range(len(self.generators)))
-        return near[shard // len(self.simulators) % len(near)] if len(near) < len(self.generators) else near[shard % len(near)]
+        return near[(beside.index(device) + shard // len(self.simulators)) % len(near)]
 
 
 def place(cluster: Cluster, kind: Kind, ratio: Sequence[int] = ()) -> Placement:

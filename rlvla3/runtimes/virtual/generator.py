@@ -1,0 +1,87 @@
+"""What the generate loop is handed on the virtual clock: requests in the production batcher, and an engine that only takes time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rlvla3.observability.meter import Meter
+from rlvla3.runtimes.virtual.clock import Signal, VirtualClock
+from rlvla3.runtimes.virtual.costs import Profile
+from rlvla3.runtimes.virtual.machine import Seat
+from rlvla3.scheduling.batcher import DynamicBatcher
+
+if TYPE_CHECKING:
+    from rlvla3.runtimes.virtual.shard import VirtualEpisode, VirtualShard
+
+
+@dataclass(slots=True, frozen=True)
+class Request:
+    """One decision that is asked for, and when."""
+
+    shard: VirtualShard
+    episode: VirtualEpisode
+    at: float
+
+
+class Generator:
+    """A generator process: requests, weights and engine of its generate loop.
+
+    running: says how many of its shards have tickets. newest: the newest version that has reached it.
+    """
+
+    def __init__(self, clock: VirtualClock, profile: Profile, seat: Seat, meter: Meter, max_batch: int, max_wait: float, running: Callable[[], int]) -> None:
+        self.device, self.version, self.newest, self.inferences = seat.device, -1, -1, 0
+        self._running = running
+        self._clock, self._profile, self._seat, self._meter = clock, profile, seat, meter
+        self._batcher: DynamicBatcher[Request] = DynamicBatcher(max_batch, max_wait)
+        self._bell = Signal(clock)
+        self._under_way: list[Request] = []
+        self.largest = 0
+
+    def ask(self, request: Request) -> None:
+        self._batcher.add(request, request.shard.number, request.at)
+        self._bell.give()
+
+    def recount(self) -> None:
+        """One of its shards may have no ticket any more."""
+        self._bell.give()
+
+    def forget(self, shard: VirtualShard) -> None:
+        """Drop what a lost shard asked."""
+        self._batcher.forget(shard.number)
+        self._under_way = [request for request in self._under_way if request.shard is not shard]
+        self._bell.give()
+
+    def begin_anew(self) -> None:
+        """It was lost: what it was at is asked again, and it has no weights."""
+        self.version = -1
+        for request in self._under_way:
+            self._batcher.add(request, request.shard.number, request.at)
+        self._under_way = []
+
+    async def batch(self) -> list[Request]:
+        with self._meter("requests"):
+            while not (due := self._batcher.take(self._clock.now, self._running())):
+                await self._bell.wait(self._batcher.deadline())
+        self._under_way, self.largest = due, max(self.largest, len(due))
+        return due
+
+    async def load_weights(self) -> None:
+        with self._meter("load_weights"):
+            version = self.newest
+            await self._seat.begin(self._profile.load, 1)
+            self.version = version
+
+    async def infer(self, batch: list[Request]) -> None:
+        with self._meter("infer"):
+            await self._seat.begin(self._profile.dispatch, len(batch))
+            await self._seat.begin(self._profile.infer, len(batch))
+        self.inferences += 1
+
+    def answer(self, batch: list[Request]) -> None:
+        for request in self._under_way:  # of `batch`, those whose shard still lives
+            request.episode.decided(self.version)
+            request.shard.answer()
+        self._under_way = []

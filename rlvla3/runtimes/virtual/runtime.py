@@ -1,0 +1,278 @@
+"""The virtual runtime: the production loops, ledger, batcher and streamer on a virtual clock, where simulators, inference, training and links only take time.
+
+Seconds of a laptop for an hour of a cluster; the same inputs give the same run, event by event. Nothing of the scheduling is written a second time: this file
+is to the loops what runtimes/local.py is, without processes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rlvla3.config import Recipe
+from rlvla3.loops import generate, simulate, train
+from rlvla3.observability.events import WorkerTime
+from rlvla3.observability.meter import MeterBoard
+from rlvla3.runtimes.names import TRAINER, generator_name, shard_name
+from rlvla3.runtimes.virtual.clock import Promise, Task, VirtualClock
+from rlvla3.runtimes.virtual.costs import NOTHING, Profile
+from rlvla3.runtimes.virtual.faults import Fault
+from rlvla3.runtimes.virtual.generator import Generator
+from rlvla3.runtimes.virtual.machine import Machine, together
+from rlvla3.runtimes.virtual.shard import VirtualShard
+from rlvla3.runtimes.virtual.trainer import Trainer
+from rlvla3.scheduling.ledger import Ledger, TicketBook
+from rlvla3.scheduling.placement import Placement
+from rlvla3.scheduling.sharding import Seating
+from rlvla3.scheduling.streamer import Streamer
+from rlvla3.types import Finished, Version
+
+RESTART_S = 10.0
+"""How long a worker that was lost takes to be back."""
+
+
+class StuckError(RuntimeError):
+    """A virtual run in which nobody can go on: a deadlock, in the same code that would deadlock for real."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A version: when its weights were everywhere, in seconds, and the episodes it was trained on, by staleness too."""
+
+    version: Version
+    at: float
+    episodes: Sequence[Finished]
+    staleness: Mapping[int, int]
+
+
+class VirtualRuntime:
+    """One virtual run.
+
+        runtime = VirtualRuntime(recipe, profile, placement, seed=0)
+        for published in runtime.train(): ...
+
+    delays: draws the seconds that a hand-in takes to arrive (none by default). board: where everybody's time goes, as in a real run; another kind than
+    MeterBoard may be given, made from the workers' names and the clock.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        profile: Profile,
+        placement: Placement,
+        *,
+        seed: int = 0,
+        faults: Sequence[Fault] = (),
+        delays: Callable[[], float] | None = None,
+        board: Callable[[Sequence[str], Callable[[], float]], MeterBoard] = MeterBoard,
+    ) -> None:
+        self.recipe, self.profile, self.placement = recipe, profile, placement
+        self.clock = VirtualClock()
+        self.machine = Machine(self.clock, placement.cluster, profile, seed)
+        self._published: list[Published] = []
+        self._ended = Counter[int]()
+        """Episodes of each update that have ended but are not on their way to the trainer."""
+        self._delays = delays
+        engine, simulator = recipe.engine, recipe.simulator
+        synchronous = engine.max_staleness == 0 and not engine.streaming
+        self.switches = synchronous and bool(set(placement.trainers) & set(placement.generators))
+        names = [*map(shard_name, range(simulator.shards)), *map(generator_name, range(len(placement.generators))), TRAINER]
+        self.board = board(names, lambda: self.clock.now)
+        self._seating = Seating(simulator.slots)
+        self._ledger = Ledger(
+            TicketBook(recipe.tasks, recipe.seed, recipe.algorithm.group_size),
+            recipe.training.batch,
+            engine.max_staleness,
+            recipe.training.updates * recipe.training.batch,
+        )
+        self.generators = [self._make_generator(number) for number in range(len(placement.generators))]
+        self.shards = [self._make_shard(number) for number in range(simulator.shards)]
+        self.trainer = Trainer(self, self._make_streamer(), [self.machine.seat(device) for device in placement.trainers], self.board.meter(TRAINER))
+        self._lives: dict[VirtualShard | Generator, Task] = {}
+        for fault in faults:
+            self.clock.at(fault.at, self._happening(fault))
+
+    def train(self) -> Iterator[Published]:
+        """Make all updates of the recipe; yields each when its weights are everywhere. Raises StuckError where nobody can go on."""
+        self._broadcast(0, lambda: None)
+        for number in range(len(self.generators)):
+            self._serve(number)
+        for shard in self.shards:
+            self._seat(shard)
+        self._grant()
+        self.clock.start(self._train())
+        try:
+            for _ in range(self.recipe.training.updates):
+                self.clock.run(while_=lambda: not self._published)
+                if not self._published:
+                    raise StuckError(f"nobody can go on after {self.clock.now:.3f} s: {self._who_waits()}")
+                yield self._published.pop()
+        finally:
+            for life in self._lives.values():
+                life.cancel()
+
+    def hand_in(self, shard: VirtualShard, finished: Sequence[Finished]) -> None:
+        """Episodes of `shard` have ended."""
+        for episode in finished:
+            self._seating.free(shard.number, episode.ticket.index)
+            self._ledger.hand_in(episode)
+        self._send(shard, finished)
+        self._grant()
+        shard.generator.recount()
+
+    def publish(self, version: Version, sender: int) -> None:
+        """A version is trained: it goes to all generators while the trainer goes on; the ledger hears of it when it has arrived everywhere."""
+        self._broadcast(version, lambda: self._advance(version), sender)
+
+    def delay(self) -> Promise:
+        """How long a message takes."""
+        return self.clock.sleep(self._delays() if self._delays else 0.0)
+
+    def workers(self) -> list[WorkerTime]:
+        """Everybody's shares of the whole time."""
+        return self.board.shares(self.board.read() * 0)
+
+    def _make_generator(self, number: int) -> Generator:
+        engine = self.recipe.engine
+        max_wait = math.inf if engine.max_wait_ms is None else engine.max_wait_ms / 1000
+        seat = self.machine.seat(self.placement.generators[number])
+        shards = [shard for shard in range(self.recipe.simulator.shards) if self.placement.generator_of(shard) == number]
+
+        def running() -> int:
+            return sum(self._seating.running(shard) > 0 for shard in shards)
+
+        return Generator(self.clock, self.profile, seat, self.board.meter(generator_name(number)), engine.max_batch, max_wait, running)
+
+    def _make_shard(self, number: int) -> VirtualShard:
+        seat = self.machine.seat(self.placement.simulator_of(number), low=True)
+        generator = self.generators[self.placement.generator_of(number)]
+        return VirtualShard(number, self, seat, generator, self.board.meter(shard_name(number)), self.recipe.simulator.slots)
+
+    def _make_streamer(self) -> Streamer:
+        """The recipe's, whose micro-batches go to all ranks at once."""
+        training = self.recipe.training
+        return Streamer(
+            batch=training.batch,
+            group_size=self.recipe.algorithm.group_size,
+            steps=training.steps,
+            epochs=training.epochs,
+            micro_batch=training.micro_batch * len(self.placement.trainers),
+            streaming=self.recipe.engine.streaming,
+            seed=self.recipe.seed,
+        )
+
+    async def _train(self) -> None:
+        await train(range(self.recipe.training.updates), self.trainer, self.trainer, self.trainer)
+        self.board.meter(TRAINER).enter("command")
+
+    def _live(self, worker: VirtualShard | Generator, name: str, loop: Coroutine[Any, Any, None]) -> None:
+        self.board.meter(name).enter("overhead")
+        self._lives[worker] = self.clock.start(loop)
+
+    def _serve(self, number: int) -> None:
+        generator = self.generators[number]
+        self._live(generator, generator_name(number), generate(generator, generator, generator))
+
+    def _seat(self, shard: VirtualShard) -> None:
+        self._seating.sit(shard.number)
+        self._live(shard, shard_name(shard.number), simulate(shard, shard, shard, bootstrap=False))
+
+    def _send(self, shard: VirtualShard, finished: Sequence[Finished]) -> None:
+        """Trajectories go to the trainer while their shard goes on: each at once, or without streaming all of an update together, once the last has ended."""
+        if self.profile.send == NOTHING:
+            for episode in finished:
+                self.trainer.arrived(episode)
+            return
+        if not self.recipe.engine.streaming:
+            batch = self.recipe.training.batch
+            self._ended.update(self._ledger.update_of(episode.ticket.index) for episode in finished)
+            whole = [update for update, count in self._ended.items() if count == batch]
+            finished = [episode for update in whole for episode in self._ledger.finished(update)]
+            for update in whole:
+                del self._ended[update]
+        seat = self.machine.seat(self.placement.simulator_of(shard.number))
+
+        async def send() -> None:
+            await together(seat.begin(self.profile.send, episode.decisions) for episode in finished)
+            for episode in finished:
+                self.trainer.arrived(episode)
+
+        self.clock.start(send())
+
+    def _broadcast(self, version: Version, then: Callable[[], None], sender: int | None = None) -> None:
+        async def broadcast() -> None:
+            if sender is not None:
+                await self.machine.broadcast(sender, self.profile.weights)
+            for generator in self.generators:
+                generator.newest = version
+            then()
+
+        self.clock.start(broadcast())
+
+    def _advance(self, version: Version) -> None:
+        episodes = self._ledger.advance(version)
+        lags = Counter(version - 1 - episode.oldest for episode in episodes)
+        self._published.append(Published(version, self.clock.now, episodes, lags))
+        self._grant()
+
+    def _grant(self) -> None:
+        for number, tickets in self._seating.deal(self._ledger.take).items():
+            self.shards[number].grant(tickets)
+
+    def _happening(self, fault: Fault) -> Callable[[], None]:
+        def happen() -> None:
+            match fault.what:
+                case "shard dies":
+                    self._lose(self.shards[fault.which % len(self.shards)])
+                case "shard hangs":
+                    self._hang(self.shards[fault.which % len(self.shards)])
+                case "shard is slow":
+                    self.shards[fault.which % len(self.shards)].slower = fault.severity
+                case "generator dies":
+                    self._lose_generator(fault.which % len(self.generators))
+                case "trainer stalls":
+                    self.trainer.stalled = fault.severity
+
+        return happen
+
+    def _hang(self, shard: VirtualShard) -> None:
+        """It will not end its next chunk; the watchdog finds it out."""
+        if self._lives[shard].ended:
+            return
+        shard.hung = True
+        self.clock.at(self.clock.now + self.recipe.simulator.timeout_s, lambda: self._lose(shard))
+
+    def _lose(self, shard: VirtualShard) -> None:
+        """A simulator is gone: its generator forgets it, the ledger takes its tickets back, and it is built anew."""
+        if self._lives[shard].ended:
+            return
+        self._lives[shard].cancel()
+        shard.generator.forget(shard)
+        for index in self._seating.leave(shard.number):
+            self._ledger.lost(index)
+        shard.begin_anew()
+        self.board.meter(shard_name(shard.number)).enter("start")
+        self._grant()
+
+        def back() -> None:
+            self._seat(shard)
+            self._grant()
+
+        self.clock.at(self.clock.now + RESTART_S, back)
+
+    def _lose_generator(self, number: int) -> None:
+        """A generator is gone: whoever waits for it goes on waiting, and is answered when it is back."""
+        generator = self.generators[number]
+        if self._lives[generator].ended:
+            return
+        self._lives[generator].cancel()
+        generator.begin_anew()
+        self.board.meter(generator_name(number)).enter("start")
+        self.clock.at(self.clock.now + RESTART_S, lambda: self._serve(number))
+
+    def _who_waits(self) -> str:
+        stages = Counter(self.board.stage(worker)[0] for worker in self.board.workers)
+        return ", ".join(f"{count} in {stage}" for stage, count in sorted(stages.items()))

@@ -1,0 +1,126 @@
+"""What the simulate loop is handed on the virtual clock: an environment that is nothing but its length and its latency, and the links to the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rlvla3.observability.meter import Meter
+from rlvla3.runtimes.virtual.clock import Signal
+from rlvla3.runtimes.virtual.generator import Generator, Request
+from rlvla3.runtimes.virtual.machine import Seat
+from rlvla3.types import Finished, Ticket, Version
+
+if TYPE_CHECKING:
+    from rlvla3.runtimes.virtual.runtime import VirtualRuntime
+
+
+@dataclass(slots=True)
+class Executed:
+    """What came of one chunk: its environment steps, and whether they were the episode's last."""
+
+    steps: int
+    done: bool
+
+
+class VirtualEpisode:
+    """An episode that is nothing but its length, and the versions that decided in it."""
+
+    __slots__ = ("decisions", "done", "newest", "oldest", "steps", "ticket", "truncated")
+
+    def __init__(self, ticket: Ticket) -> None:
+        self.ticket = ticket
+        self.done = self.truncated = False
+        self.decisions = self.steps = 0
+        self.oldest = self.newest = -1
+
+    def decided(self, version: Version) -> None:
+        self.oldest = version if self.oldest < 0 else min(self.oldest, version)
+        self.newest = max(self.newest, version)
+
+    def record(self, outcome: Any) -> None:
+        self.decisions += 1
+        self.steps += outcome.steps
+        self.done = outcome.done
+
+    def finish(self) -> Finished:
+        return Finished(self.ticket, self.decisions, self.steps, success=True, return_=1.0, oldest=self.oldest, newest=self.newest)
+
+
+class VirtualShard:
+    """A simulator process: simulator, ledger and plane of its simulate loop. It may be lost and begin anew; then nothing of its former life counts.
+
+    slower: how many times longer everything takes it. hung: it will not end what it does.
+    """
+
+    def __init__(self, number: int, runtime: VirtualRuntime, seat: Seat, generator: Generator, meter: Meter, slots: int) -> None:
+        self.number, self.slots, self.generator = number, slots, generator
+        self._runtime, self._seat, self._meter = runtime, seat, meter
+        self._clock, self._profile = runtime.clock, runtime.profile
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        self.slower, self.hung = 1.0, False
+        self._left, self._straggle = [0] * self.slots, 1.0
+        self._tickets: list[Ticket] = []
+        self._news = Signal(self._clock)
+        self._unanswered, self._answered = 0, self._clock.promise()
+
+    def grant(self, tickets: Sequence[Ticket]) -> None:
+        """The ledger deals it tickets."""
+        self._tickets += tickets
+        self._news.give()
+
+    def answer(self) -> None:
+        """One of its requests is answered."""
+        self._unanswered -= 1
+        if not self._unanswered:
+            self._answered.resolve()
+
+    async def exchange(self, finished: Sequence[Finished], running: int) -> Sequence[Ticket]:
+        if finished:
+            await self._runtime.delay()
+            self._runtime.hand_in(self, finished)
+        if not running:
+            with self._meter("ticket"):
+                while not self._tickets:
+                    await self._news.wait()
+        tickets, self._tickets = self._tickets, []
+        return tickets
+
+    def begin(self, ticket: Ticket, observation: object) -> VirtualEpisode:
+        return VirtualEpisode(ticket)
+
+    async def decide(self, episodes: Mapping[int, VirtualEpisode]) -> Mapping[int, None]:
+        if not episodes:
+            return {}
+        self._unanswered, self._answered = len(episodes), self._clock.promise()
+        with self._meter("decision"):
+            await self._send(len(episodes))
+            for episode in episodes.values():
+                self.generator.ask(Request(self, episode, self._clock.now))
+            await self._answered
+            await self._send(len(episodes))
+        return dict.fromkeys(episodes)
+
+    async def reset(self, slot: int, ticket: Ticket) -> Any:
+        self._left[slot] = self._profile.steps(ticket.index)
+        self._straggle = 1 + self._profile.host.straggle * self._runtime.machine.random.random()
+        with self._meter("reset"):
+            await self._seat.begin(self._profile.reset, 1, self.slower)
+
+    async def step(self, chunks: Mapping[int, None]) -> Mapping[int, Any]:
+        with self._meter("simulate"):
+            await self._seat.begin(self._profile.simulate, len(chunks), self.slower * self._straggle)
+            if self.hung:
+                await self._clock.promise()  # for ever: the watchdog ends it
+        outcomes = {}
+        for slot in chunks:
+            steps = min(self._profile.chunk, self._left[slot])
+            self._left[slot] -= steps
+            outcomes[slot] = Executed(steps, done=not self._left[slot])
+        return outcomes
+
+    async def _send(self, decisions: int) -> None:
+        await self._runtime.machine.send(self._seat.device, self.generator.device, decisions * self._profile.transfer / 2)

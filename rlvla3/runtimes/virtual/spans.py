@@ -1,0 +1,62 @@
+"""Who was in which stage, from when to when: a meter board that remembers, for as long as it is asked to.
+
+Used on the virtual clock alone, where remembering takes no time that is measured; a real run's meters only add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from rlvla3.observability.meter import STAGES, Meter, MeterBoard
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A worker was in a stage, busy or waiting, from `begin` to `end`: virtual seconds since the run began."""
+
+    worker: str
+    stage: str
+    begin: float
+    end: float
+
+
+class SpanBoard(MeterBoard):
+    """Remembers the spans of the workers in `watched` from `begin_recording` to `end_recording`, cut at both."""
+
+    def __init__(self, workers: Sequence[str], now: Callable[[], float], watched: Iterable[str]) -> None:
+        super().__init__(workers, now)
+        self.watched = tuple(watched)
+        self.spans: list[Span] = []
+        self.begin = self.end = float("inf")
+
+    def meter(self, worker: str) -> Meter:
+        meter = super().meter(worker)
+        return SpanMeter(meter, lambda stage, since: self._remember(worker, stage, since)) if worker in self.watched else meter
+
+    def begin_recording(self) -> None:
+        self.begin = self._now()
+
+    def end_recording(self) -> None:
+        for worker in self.watched:
+            stage, seconds = self.stage(worker)
+            self._remember(worker, stage, self._now() - seconds)
+        self.end = self._now()
+
+    def _remember(self, worker: str, stage: str, since: float) -> None:
+        """The worker leaves `stage`, in which it has been since `since`."""
+        begin, now = max(since, self.begin), self._now()
+        if begin < now <= self.end:
+            self.spans.append(Span(worker, stage, begin, now))
+
+
+class SpanMeter(Meter):
+    """One worker's meter, that tells `on_leave` of each stage that ends: its name, and since when the worker was in it."""
+
+    def __init__(self, meter: Meter, on_leave: Callable[[str, float], None]) -> None:
+        super().__init__(meter._seconds, meter._stage, meter._since, meter._now)
+        self._on_leave = on_leave
+
+    def enter(self, stage: str) -> None:
+        self._on_leave(STAGES[int(self._stage[0])], float(self._since[0]))
+        super().enter(stage)
