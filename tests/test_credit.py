@@ -30,10 +30,6 @@ updates = st.lists(shapes, min_size=4, max_size=4)
 units = st.sampled_from(["chunk", "step"])
 
 
-def nobody(ticket):
-    raise AssertionError(f"importance of ticket {ticket}, and only V-trace needs it")
-
-
 def written(episodes=SHAPES):
     rollouts = tiny_rollouts()
     for ticket, shape in zip(UPDATE, episodes, strict=True):
@@ -41,7 +37,7 @@ def written(episodes=SHAPES):
     return rollouts
 
 
-def credit_of(rollouts, importance=nobody, **algorithm) -> Credit:
+def credit_of(rollouts, importance=None, **algorithm) -> Credit:
     recipe = tiny_recipe(algorithm={"advantage_clip": 1e9, **algorithm}, training={"steps": 1})
     credit = Credit(recipe.algorithm, rollouts, importance)
     credit.begin(UPDATE)

@@ -31,6 +31,8 @@ class Correction:
     """
 
     anchor: ClassVar[Literal["behaviour", "proximal"]] = "behaviour"
+    traces: ClassVar[bool] = False
+    """Whether advantages and value targets are corrected too, by V-trace."""
 
     def __init__(self, config: AlgorithmConfig) -> None:
         self.config = config
@@ -75,6 +77,8 @@ class VTrace(Decoupled):
     Espeholt et al., IMPALA, arXiv 1802.01561, section 4. The clip around the proximal policy bounds several steps on the same data, as in IMPACT,
     Luo et al., arXiv 1912.00167.
     """
+
+    traces = True
 
 
 class Soft(Correction):

@@ -30,10 +30,10 @@ class Credit:
     advantages, targets = credit.of(micro_batch.tickets, micro_batch.rows)
     metrics = credit.finish()
 
-    importance: asked by V-trace alone, once an episode.
+    importance: where it is given, values are targeted by V-trace; asked once an episode. None: by GAE.
     """
 
-    def __init__(self, config: AlgorithmConfig, rollouts: Rollouts, importance: Importance) -> None:
+    def __init__(self, config: AlgorithmConfig, rollouts: Rollouts, importance: Importance | None) -> None:
         self.config, self.rollouts, self.importance = config, rollouts, importance
         self.statistics = RunningStatistics()
 
@@ -112,7 +112,7 @@ class Credit:
         values = self.rollouts.rows(ticket, "value")[: len(rewards) + 1]
         ended = bool(self.rollouts.about(ticket, "terminated")) or not config.bootstrap
         after = 0.0 if ended else float(values[-1])
-        if config.correction.name == "vtrace":
+        if self.importance is not None:
             ratios, correction = self.importance(ticket), config.correction
             return vtrace(rewards, values[:-1], after, ratios, discounts, config.lam, correction.cap, correction.trace_cap)
         return gae(rewards, values[:-1], after, discounts, config.lam)

@@ -79,7 +79,7 @@ class Learner:
             weight_decay=self.training.weight_decay,
         )
         self.objective = PolicyObjective(policy, recipe.algorithm, rollouts, self._logprob)
-        self.credit = Credit(recipe.algorithm, rollouts, self.objective.importance)
+        self.credit = Credit(recipe.algorithm, rollouts, self.objective.importance if self.objective.correction.traces else None)
         self.replay = CriticReplay(policy, self.optimizer, self.critic, recipe.seed)
         self._fields = (*rollouts.observation_names, *rollouts.trace_names, "actions", "logprob", "value", "version", "executed")
 
