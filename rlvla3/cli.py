@@ -20,6 +20,7 @@ examples:
   rlvla3 eval runs/demo evaluation.episodes=192            success of the newest checkpoint
   rlvla3 replay runs/demo                                  repeat it, bit for bit
   rlvla3 check recipes/quickstart.yaml                     what a recipe comes to, with every default
+  rlvla3 rehearse recipes/planned/libero_pi0.yaml --profile libero-pi0 --cluster 4x8   what it would do on 32 GPUs, without any
 """
 REFUSED, INTERRUPTED = 2, 130
 
@@ -54,6 +55,10 @@ def _run(arguments: argparse.Namespace) -> None:
             commands.replay(arguments.start, arguments.run_dir, arguments.json)
         case "check", _:
             commands.check(arguments.start, arguments.overrides)
+        case "rehearse", _:
+            _rehearse(arguments)
+        case "plan", _:
+            _plan(arguments)
         case "bench", "interaction":
             commands.bench_interaction(arguments.json, arguments.env, arguments.num_envs, arguments.seconds)
         case "bench", "ladder":
@@ -69,6 +74,23 @@ def _run(arguments: argparse.Namespace) -> None:
                 arguments.measure,
                 arguments.jobs,
             )
+
+
+def _rehearse(arguments: argparse.Namespace) -> None:
+    from rlvla3.planning import commands
+
+    if arguments.paper:
+        commands.rehearse_paper(arguments.paper, arguments.json)
+    else:
+        outputs = (arguments.json, arguments.trace, arguments.picture)
+        commands.rehearse(arguments.overrides, arguments.profile, arguments.cluster, arguments.seed, arguments.updates, *outputs)
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    from rlvla3.planning import commands
+
+    devices = (arguments.gpus, arguments.hosts, arguments.cluster)
+    commands.plan(arguments.overrides, arguments.profile, *devices, arguments.memory, arguments.max_staleness, arguments.json, arguments.best, arguments.seed)
 
 
 def _speaks_for_itself(error: Exception) -> bool:
@@ -117,6 +139,9 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="say whether a recipe can be run, and print it with every default")
     _add_start(check, "RECIPE", "a YAML file, or a run directory")
 
+    _add_rehearse(commands.add_parser("rehearse", help="what a recipe would do on a cluster: throughput, idle time and staleness, on a virtual clock"))
+    _add_plan(commands.add_parser("plan", help="the fastest placement and settings of a recipe on a cluster, found by rehearsal"))
+
     benchmarks = commands.add_parser("bench", help="measure the engine itself").add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
     interaction = benchmarks.add_parser("interaction", help="the share of the ideal step rate that a whole training run reaches")
     interaction.add_argument("--env", metavar="MODULE:CLASS", help="any Gymnasium environment class (default: frames at irregular intervals)")
@@ -132,6 +157,41 @@ def _parser() -> argparse.ArgumentParser:
 def _add_start(command: argparse.ArgumentParser, metavar: str, described: str) -> None:
     command.add_argument("start", type=Path, metavar=metavar, help=described)
     command.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="settings that win over the recipe's, for example training.updates=10")
+
+
+def _add_rehearse(rehearse: argparse.ArgumentParser) -> None:
+    _add_planned(rehearse)
+    rehearse.add_argument("--cluster", metavar="HOSTSxDEVICES", help="for example 4x8, or 8 for one host of eight")
+    rehearse.add_argument("--updates", type=_positive, metavar="N", help="settled updates that are measured (default: 6)")
+    rehearse.add_argument("--trace", type=Path, metavar="FILE", help="a timeline of the last two updates, for ui.perfetto.dev or chrome://tracing")
+    rehearse.add_argument("--picture", type=Path, metavar="FILE", help="the same as a picture, of a few workers (.png, .svg, .pdf)")
+    rehearse.add_argument("--paper", metavar="NAME", help="instead of a recipe: a published measurement to compare with, such as table1")
+
+
+def _add_plan(plan: argparse.ArgumentParser) -> None:
+    _add_planned(plan)
+    plan.add_argument("--gpus", type=_positive, metavar="N", help="devices in all")
+    plan.add_argument("--hosts", type=_positive, metavar="N", help="hosts that they are on (default: one for every eight)")
+    plan.add_argument("--cluster", metavar="HOSTSxDEVICES", help="the same in one, for example 4x8")
+    plan.add_argument("--memory", type=float, metavar="GIB", help="memory of a device (default: the profile's)")
+    plan.add_argument("--max-staleness", type=int, metavar="N", help="the most that learning bears (default: the recipe's)")
+    plan.add_argument("--best", type=_positive, default=3, metavar="N", help="plans that are told (default: 3)")
+
+
+def _add_planned(command: argparse.ArgumentParser) -> None:
+    """What `rehearse` and `plan` have in common."""
+    command.add_argument("overrides", nargs="*", default=[], metavar="RECIPE key=value", help="a YAML file, and settings that win over it")
+    command.add_argument("--profile", metavar="FILE|NAME", help="what stages cost: a file, or a profile that ships with rlvla3")
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is drawn; the same seed gives the same figures (default: 0)")
+    command.add_argument("--json", type=Path, metavar="FILE", help="where the figures go")
+
+
+def _positive(text: str) -> int:
+    """For argparse: a whole number of at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is too few: give 1 or more")
+    return number
 
 
 def _add_parity(parity: argparse.ArgumentParser) -> None:

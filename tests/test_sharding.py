@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +16,8 @@ events = st.lists(st.tuples(st.sampled_from(["sit", "leave", "free", "deal", "de
 
 @given(st.integers(1, 3), events)
 def test_the_shard_that_runs_least_gets_the_next_ticket(slots, happening):
-    seating, running, issued = Seating(slots), {}, 0
+    seating, issued = Seating(slots), 0
+    running: dict[int, list[int]] = {}
     for event, shard, number in happening:
         if event == "sit" and shard not in running:
             seating.sit(shard)
@@ -25,7 +28,7 @@ def test_the_shard_that_runs_least_gets_the_next_ticket(slots, happening):
             seating.free(shard, running[shard].pop(number % len(running[shard])))
         elif event == "deal":
             tickets = iter([BOOK.ticket(index) for index in range(issued, issued + number)])
-            expected = {}
+            expected: dict[int, list[int]] = {}
             for index in range(issued, issued + number):
                 free = [(len(running[place]), place) for place in running if len(running[place]) < slots]
                 if not free:
@@ -33,6 +36,6 @@ def test_the_shard_that_runs_least_gets_the_next_ticket(slots, happening):
                 running[min(free)[1]].append(index)
                 expected.setdefault(min(free)[1], []).append(index)
                 issued += 1
-            dealt = seating.deal(lambda tickets=tickets: next(tickets, None))
+            dealt = seating.deal(partial(next, tickets, None))
             assert {place: [ticket.index for ticket in of_place] for place, of_place in dealt.items()} == expected
         assert [seating.running(place) for place in range(4)] == [len(running.get(place, [])) for place in range(4)]

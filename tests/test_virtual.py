@@ -215,6 +215,20 @@ def test_the_laws_hold_whatever_goes_wrong():
     assert min(happened.values()) > 100
 
 
+@pytest.mark.parametrize("mode", ["sync", "full_async"])
+def test_trajectories_take_their_time_to_the_trainer_and_none_is_lost(mode):
+    recipe, placement = small_recipe(engine={"mode": mode}), place(Cluster(2, 1), "colocated")
+    costs = {"send": {"on": "coordinator", "seconds": [0.2]}, "receive": {"on": "nothing", "seconds": [0.1]}, "across": 1.5}
+    ends = []
+    for profile in (small_profile(), small_profile(**costs)):
+        published = list(VirtualRuntime(recipe, profile, placement).train())
+        assert [episode.ticket.index for version in published for episode in version.episodes] == list(range(40))
+        ends.append(published[-1].at)
+    decisions = sum(episode.decisions for version in published for episode in version.episodes)
+    assert ends[1] > ends[0] + 0.1 * decisions  # taken in by one trainer
+    assert mode != "sync" or ends[1] > ends[0] + 0.3 * decisions  # and before that, sent when all have ended
+
+
 def test_a_deadlock_is_said_and_not_waited_for(monkeypatch):
     monkeypatch.setattr("rlvla3.runtimes.virtual.trainer.Trainer.arrived", lambda self, finished: None)
     with pytest.raises(StuckError, match=r"nobody can go on after [\d.]+ s: .*trajectories"):
@@ -247,3 +261,5 @@ def test_placements_deal_every_device_out(hosts, devices, how):
             assert cluster.host(there) == cluster.host(placement.simulator_of(shard))
     served = Counter(placement.generator_of(shard) for shard in range(len(placement.simulators) * len(placement.generators)))
     assert len(set(served.values())) == 1 and len(served) == len(placement.generators)
+    if len(placement.simulators) == len(placement.generators) and devices % sum(ratio) == 0:  # one shard a simulating device is enough for every generator
+        assert len({placement.generator_of(shard) for shard in range(len(placement.simulators))}) == len(placement.generators)

@@ -55,12 +55,12 @@ def make_recipe(tree: Mapping[str, Any], overrides: Sequence[str] = (), source: 
         raise RecipeError(f"{source} cannot be run:\n" + "\n".join(_explain(problem) for problem in error.errors())) from error
 
 
-def check_options(schema: type[SectionT], options: Mapping[str, Any], prefix: str) -> SectionT:
+def check_options(schema: type[SectionT], options: Mapping[str, Any], prefix: str, refusal: str = "the recipe cannot be run") -> SectionT:
     """`options` as a `schema`, refused in the same words as the rest of the recipe. prefix: where they stand, for example "simulator.options"."""
     try:
         return schema.model_validate(dict(options))
     except ValidationError as error:
-        raise RecipeError("the recipe cannot be run:\n" + "\n".join(_explain(problem, prefix, schema) for problem in error.errors())) from error
+        raise RecipeError(f"{refusal}:\n" + "\n".join(_explain(problem, prefix, schema) for problem in error.errors())) from error
 
 
 def write_recipe(recipe: Recipe, path: Path) -> None:

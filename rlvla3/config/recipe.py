@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from rlvla3.config.learning import AlgorithmConfig, TrainingConfig
 from rlvla3.config.section import NonNegative, NonNegativeFloat, Positive, PositiveFloat, Section
@@ -118,10 +118,21 @@ class PlacementConfig(Section):
         """The ratio as numbers, () for equal parts."""
         return parse_ratio(self.ratio) if self.ratio else ()
 
+    @field_validator("ratio", mode="before")
+    @classmethod
+    def _undo_sexagesimal(cls, given: Any) -> Any:
+        """YAML 1.1 takes 3:1 without quotes for three minutes and one second: 181."""
+        return ":".join(_digits_60(given)) if isinstance(given, int) and given >= 60 else given
+
     @model_validator(mode="after")
     def _check_ratio(self) -> PlacementConfig:
         check_parts(self.kind, self.parts)
         return self
+
+
+def _digits_60(number: int) -> list[str]:
+    """The digits of a number to the base of 60, each written to the base of 10."""
+    return [*(_digits_60(number // 60) if number >= 60 else []), str(number % 60)]
 
 
 class EvaluationConfig(Section):

@@ -25,15 +25,15 @@ _NUMBER = {stage: number for number, stage in enumerate(STAGES)}
 
 
 class MeterBoard:
-    """The times of all workers, readable by any process while they are being written. now: the clock, in seconds."""
+    """The times of all workers, readable by any process while they are being written. now: the clock, in seconds (the machine's)."""
 
-    def __init__(self, workers: Sequence[str], now: Callable[[], float] = time.monotonic) -> None:
-        self.workers, self._now = tuple(workers), now
+    def __init__(self, workers: Sequence[str], now: Callable[[], float] | None = None) -> None:
+        self.workers, self._now = tuple(workers), now or time.monotonic
         n = len(self.workers)
         self._arrays = SharedArrays(
             {"seconds": Field((n, len(STAGES)), np.float64), "stage": Field((n,), np.int64), "since": Field((n,), np.float64)},
         )
-        self._began = now()
+        self._began = self._now()
         self._arrays["since"][:] = self._began
 
     def meter(self, worker: str) -> Meter:

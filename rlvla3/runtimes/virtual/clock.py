@@ -99,12 +99,12 @@ class VirtualClock:
         return promise
 
     def run(self, until: float = float("inf"), while_: Callable[[], bool] = lambda: True) -> None:
-        """Let time pass to `until`, for as long as `while_` holds and there is anything to come."""
+        """Let time pass to `until`, for as long as `while_` holds and there is anything to come. Ends at the instant at which `while_` no longer holds."""
         ready, coming = self._ready, self._coming
-        while while_():
+        while True:
             while ready:
                 ready.popleft()()
-            if not coming or coming[0][0] > until:
+            if not while_() or not coming or coming[0][0] > until:
                 return
             self.now, _, call = heapq.heappop(coming)
             call()

@@ -29,24 +29,24 @@ class SpanBoard(MeterBoard):
         self.watched = tuple(watched)
         self.spans: list[Span] = []
         self.begin = self.end = float("inf")
+        self._recording = False
 
     def meter(self, worker: str) -> Meter:
         meter = super().meter(worker)
         return SpanMeter(meter, lambda stage, since: self._remember(worker, stage, since)) if worker in self.watched else meter
 
     def begin_recording(self) -> None:
-        self.begin = self._now()
+        self.begin, self._recording = self._now(), True
 
     def end_recording(self) -> None:
         for worker in self.watched:
-            stage, seconds = self.stage(worker)
-            self._remember(worker, stage, self._now() - seconds)
-        self.end = self._now()
+            self._remember(worker, self.stage(worker)[0], float(self._arrays["since"][self.workers.index(worker)]))
+        self.end, self._recording = self._now(), False
 
     def _remember(self, worker: str, stage: str, since: float) -> None:
         """The worker leaves `stage`, in which it has been since `since`."""
         begin, now = max(since, self.begin), self._now()
-        if begin < now <= self.end:
+        if self._recording and begin < now:
             self.spans.append(Span(worker, stage, begin, now))
 
 

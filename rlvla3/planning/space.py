@@ -1,0 +1,159 @@
+"""The settings among which a plan is looked for. They change how fast a run is; of what is learned they change staleness alone, within its limit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from math import gcd
+from typing import Any
+
+from rlvla3.config import Recipe
+from rlvla3.planning.bound import seconds_of
+from rlvla3.runtimes.virtual.costs import Profile
+from rlvla3.scheduling.placement import Cluster, Kind, PlacementError, parse_ratio, place
+
+KNOBS = ("placement", "shards", "slots", "max_batch", "max_wait_ms", "max_staleness")
+
+LARGEST_PART = 7
+"""Of a ratio: parts are at most as unequal as 7:1."""
+
+MOST_SLOTS = 16
+"""Environments of one simulator process."""
+
+BATCHES = 4
+"""Values of B_max beside `no limit`, each half of the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One choice of all knobs. placement: kind and ratio."""
+
+    placement: tuple[Kind, str]
+    shards: int
+    slots: int
+    max_batch: int
+    max_wait_ms: float | None
+    max_staleness: int
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Candidate:
+        """What a recipe chooses."""
+        engine, simulator, placement = recipe.engine, recipe.simulator, recipe.placement
+        return cls((placement.kind, placement.ratio), simulator.shards, simulator.slots, engine.max_batch, engine.max_wait_ms, engine.max_staleness)
+
+    def apply(self, recipe: Recipe) -> Recipe:
+        """The recipe with these settings."""
+        kind, ratio = self.placement
+        changes: dict[str, Any] = {
+            "placement": recipe.placement.model_copy(update={"kind": kind, "ratio": ratio}),
+            "simulator": recipe.simulator.model_copy(update={"shards": self.shards, "slots": self.slots}),
+            "engine": recipe.engine.model_copy(update={knob: getattr(self, knob) for knob in ("max_batch", "max_wait_ms", "max_staleness")}),
+        }
+        return recipe.model_copy(update=changes)
+
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """As sections of a recipe."""
+        kind, ratio = self.placement
+        return {
+            "placement": {"kind": kind} | ({"ratio": ratio} if ratio else {}),
+            "simulator": {"shards": self.shards, "slots": self.slots},
+            "engine": {"max_batch": self.max_batch, "max_wait_ms": self.max_wait_ms, "max_staleness": self.max_staleness},
+        }
+
+    def differs(self, other: Candidate) -> set[str]:
+        """The knobs in which two candidates differ."""
+        return {knob for knob in KNOBS if getattr(self, knob) != getattr(other, knob)}
+
+    def is_a_step_from(self, other: Candidate) -> bool:
+        """Whether one knob makes the difference; with another placement the simulators have another number of devices, and so of shards."""
+        return self.differs(other) - ({"shards"} if self.placement != other.placement else set()) in [{knob} for knob in KNOBS]
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Every combination of these values, but for those that are certainly no use. shards: simulator processes for each of their devices."""
+
+    placements: tuple[tuple[Kind, str], ...]
+    shards: tuple[int, ...]
+    slots: tuple[int, ...]
+    max_batch: tuple[int, ...]
+    max_wait_ms: tuple[float | None, ...]
+    max_staleness: tuple[int, ...]
+
+    @classmethod
+    def of(cls, recipe: Recipe, profile: Profile, cluster: Cluster, max_staleness: int) -> Space:
+        """What is worth a look: powers of two up to what tickets can fill, every placement that divides the cluster, staleness up to its limit."""
+        capacity = (max_staleness + 1) * recipe.training.batch
+        largest = max(capacity // len(cluster), 1)
+        batches = [size for size in _powers(capacity) if size <= max(capacity // len(cluster), 2)][-BATCHES:]
+        cycle_ms = 1000 * seconds_of(profile.simulate, 1)
+        waits = {0.0, float(f"{cycle_ms / 4:.1g}"), recipe.engine.max_wait_ms, None}
+        return cls(
+            placements=tuple(placements(cluster)),
+            shards=tuple(_powers(2 * largest)),
+            slots=tuple(_powers(min(2 * largest, MOST_SLOTS))),
+            max_batch=(0, *batches),
+            max_wait_ms=tuple(sorted(waits, key=lambda wait: float("inf") if wait is None else wait)),
+            max_staleness=tuple(sorted({0, *_powers(max_staleness), max_staleness})) if max_staleness else (0,),
+        )
+
+    def candidates(self, recipe: Recipe, cluster: Cluster) -> Iterator[Candidate]:
+        """Leaves out more environments than there can be tickets for, twice over, and a B_max that nothing reaches."""
+        for placement in self.placements:
+            placed = place(cluster, placement[0], parts_of(placement[1]))
+            for shards in (each * len(placed.simulators) for each in self.shards):
+                generators = min(len(placed.generators), shards)
+                for slots, staleness in ((slots, staleness) for slots in self.slots for staleness in self.max_staleness):
+                    if shards * slots >= 2 * max((staleness + 1) * recipe.training.batch, len(placed.simulators)):
+                        continue
+                    served = shards * slots / generators
+                    for max_batch in (size for size in self.max_batch if size < served):
+                        for max_wait_ms in self.max_wait_ms:
+                            yield Candidate(placement, shards, slots, max_batch, max_wait_ms, staleness)
+
+    def turn(self, knob: str, chosen: Candidate, cluster: Cluster) -> Iterator[Candidate]:
+        """`chosen` with every other value of one knob; with another placement, as many shards on each of the simulators' devices."""
+        devices = {placement: len(place(cluster, placement[0], parts_of(placement[1])).simulators) for placement in self.placements}
+        each = max(chosen.shards // devices[chosen.placement], 1)
+        match knob:
+            case "placement":
+                others = [replace(chosen, placement=placement, shards=each * count) for placement, count in devices.items()]
+            case "shards":
+                others = [replace(chosen, shards=shards * devices[chosen.placement]) for shards in self.shards]
+            case _:
+                others = [replace(chosen, **{knob: value}) for value in getattr(self, knob)]
+        return (other for other in others if getattr(other, knob) != getattr(chosen, knob))
+
+
+def placements(cluster: Cluster) -> Iterator[tuple[Kind, str]]:
+    """Colocated, and every hybrid and disaggregated ratio that the cluster can be divided in."""
+    yield "colocated", ""
+    kinds: tuple[Kind, ...] = ("hybrid", "disaggregated")
+    for kind in kinds:
+        for one in range(1, LARGEST_PART + 1):
+            for other in range(1, LARGEST_PART + 1):
+                if gcd(one, other) == 1 and _divides(cluster, kind, (one, other)):
+                    yield kind, f"{one}:{other}"
+
+
+def parts_of(ratio: str) -> tuple[int, ...]:
+    """(3, 1) for "3:1", () for none."""
+    return parse_ratio(ratio) if ratio else ()
+
+
+def _divides(cluster: Cluster, kind: Kind, ratio: tuple[int, int]) -> bool:
+    try:
+        place(cluster, kind, ratio)
+    except PlacementError:
+        return False
+    return True
+
+
+def _powers(largest: int) -> list[int]:
+    """1, 2, 4, ... up to `largest`."""
+    return [2**power for power in range(largest.bit_length())]
+
+
+def flat(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Sections as `section.key`."""
+    return {f"{section}.{key}": value for section, keys in settings.items() for key, value in keys.items()}
