@@ -15,6 +15,11 @@ from rlvla3.types import Spaces
 
 def preflight(recipe: Recipe) -> Spaces:
     """What the recipe's simulator shows and accepts, once simulator, policy and settings are known to fit one another. Raises RecipeError."""
+    if recipe.placement.kind != "colocated":
+        raise RecipeError(
+            f"placement.kind={recipe.placement.kind} deals out several devices, and a run on one host does not: leave placement out and set engine.device and "
+            f"training.device, or see what it would do with `rlvla3 rehearse`"
+        )
     spaces = describe_simulator(recipe.simulator)
     chunk = recipe.policy.chunk
     if chunk > spaces.max_steps:

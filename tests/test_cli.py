@@ -86,8 +86,13 @@ def recipe(tmp_path: Path) -> Path:
         (["simulator.max_steps=10", "policy.chunk=20"], "set policy.chunk to 10 or less"),
         (["training.updates"], "write key=value"),
         (["policy.name=mini_vlaa"], "policy.name=mini_vlaa is not known: use mini_vla"),
+        (["algorithm.correction=decoupeld"], "decoupeld is not a correction: use none, decoupled"),
+        (["placement.kind=hybrid"], "leave placement out and set engine.device and training.device"),
     ],
-    ids=["unknown key", "group does not divide batch", "unknown task", "chunk longer than the episode", "chunk over max_steps", "no value", "unknown policy"],
+    ids=[
+        *("unknown key", "group does not divide batch", "unknown task", "chunk longer than the episode", "chunk over max_steps", "no value", "unknown policy"),
+        *("unknown correction", "placement on one host"),
+    ],
 )
 def test_a_bad_recipe_is_refused_before_anything_slow_with_the_fix_named(recipe: Path, settings: list[str], complaint: str):
     ran = rlvla3_process("train", recipe, "--run-dir", recipe.parent / "run", *settings, without=("torch", "metaworld", "mujoco"))
