@@ -6,6 +6,7 @@ Light to import: with `spawn`, every simulator process imports the file its run 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _run(arguments)
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:  # whoever was reading has had enough, as `head` does; what is left to be flushed goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         if not _speaks_for_itself(error):
             raise

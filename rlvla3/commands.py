@@ -5,7 +5,6 @@ Nothing here imports torch before a recipe is known to be good: a mistake is ans
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -97,7 +96,6 @@ def check(start: Path, overrides: Sequence[str]) -> None:
     found = find_run(start)
     recipe = load_recipe(found[0].config if found else start, overrides)
     preflight(recipe)
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `rlvla3 check RECIPE | head` ends without complaint
     yaml.safe_dump(recipe.model_dump(mode="json"), sys.stdout, sort_keys=False)
 
 

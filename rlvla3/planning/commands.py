@@ -46,13 +46,13 @@ def rehearse(
     rehearsal = rehearse_run(recipe, profile, cluster, seed=seed, updates=measured, timeline=timeline)
     title = report.title_of(recipe, profile, cluster)
     content = report.content(rehearsal, recipe, profile, cluster, seed)
-    report.tell(rehearsal, title)
     if figures:
         _write(figures, content)
     if timeline and trace:
         write_trace(timeline, trace, content)
     if timeline and picture:
         draw(timeline, picture, title)
+    report.tell(rehearsal, title)
 
 
 def rehearse_paper(name: str, figures: Path | None) -> None:
@@ -84,9 +84,9 @@ def plan(
     memory = None if memory_gib is None else memory_gib * GIB
     found = Search(recipe, profile, cluster, space, memory=memory, seed=seed, on_progress=advice.progress).plan(best)
     about = {"profile": profile.name, "source": profile.source, "cluster": f"{cluster.hosts}x{cluster.devices}", "seed": seed, "max_staleness": most}
-    advice.tell(found, f"{profile.name} on {about['cluster']} devices, staleness at most {most}")
     if figures:
         _write(figures, advice.content(found) | about | {"recipe_settings": recipe.model_dump(mode="json")})
+    advice.tell(found, f"{profile.name} on {about['cluster']} devices, staleness at most {most}")
 
 
 def _cluster(gpus: int | None, hosts: int | None, name: str | None) -> Cluster:
