@@ -21,9 +21,11 @@ examples:
   rlvla3 eval runs/demo evaluation.episodes=192            success of the newest checkpoint
   rlvla3 replay runs/demo                                  repeat it, bit for bit
   rlvla3 check recipes/quickstart.yaml                     what a recipe comes to, with every default
+  rlvla3 profile recipes/quickstart.yaml                   what its stages cost on this machine, for rehearse and plan
   rlvla3 rehearse recipes/planned/libero_pi0.yaml --profile libero-pi0 --cluster 4x8   what it would do on 32 GPUs, without any
 """
 REFUSED, INTERRUPTED = 2, 130
+PROFILE_S = 60.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,6 +60,8 @@ def _run(arguments: argparse.Namespace) -> None:
             commands.replay(arguments.start, arguments.run_dir, arguments.json)
         case "check", _:
             commands.check(arguments.start, arguments.overrides)
+        case "profile", _:
+            _profile(arguments)
         case "rehearse", _:
             _rehearse(arguments)
         case "plan", _:
@@ -66,6 +70,8 @@ def _run(arguments: argparse.Namespace) -> None:
             commands.bench_interaction(arguments.json, arguments.env, arguments.num_envs, arguments.seconds)
         case "bench", "ladder":
             commands.bench_ladder(arguments.json)
+        case "bench", "reality":
+            commands.bench_reality(arguments.overrides, arguments.json, arguments.profile, arguments.profile_seconds, arguments.updates)
         case "bench", "parity":
             commands.bench_parity(
                 arguments.start,
@@ -77,6 +83,12 @@ def _run(arguments: argparse.Namespace) -> None:
                 arguments.measure,
                 arguments.jobs,
             )
+
+
+def _profile(arguments: argparse.Namespace) -> None:
+    from rlvla3.planning import commands
+
+    commands.profile(arguments.start, arguments.overrides, arguments.out, arguments.seconds)
 
 
 def _rehearse(arguments: argparse.Namespace) -> None:
@@ -142,6 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="say whether a recipe can be run, and print it with every default")
     _add_start(check, "RECIPE", "a YAML file, or a run directory")
 
+    _add_profile(commands.add_parser("profile", help="measure what a recipe's stages cost on this machine, in short runs, for rehearse and plan"))
     _add_rehearse(commands.add_parser("rehearse", help="what a recipe would do on a cluster: throughput, idle time and staleness, on a virtual clock"))
     _add_plan(commands.add_parser("plan", help="the fastest placement and settings of a recipe on a cluster, found by rehearsal"))
 
@@ -153,6 +166,7 @@ def _parser() -> argparse.ArgumentParser:
     ladder = benchmarks.add_parser("ladder", help="the four modes, from synchronous to fully asynchronous, on the same work")
     for benchmark in (interaction, ladder):
         benchmark.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the figures go")
+    _add_reality(benchmarks.add_parser("reality", help="rehearsed against measured throughput in the four modes, from one profile"))
     _add_parity(benchmarks.add_parser("parity", help="whether full_async learns what sync learns: the same tickets, several seeds, a table and a picture"))
     return parser
 
@@ -160,6 +174,22 @@ def _parser() -> argparse.ArgumentParser:
 def _add_start(command: argparse.ArgumentParser, metavar: str, described: str) -> None:
     command.add_argument("start", type=Path, metavar=metavar, help=described)
     command.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="settings that win over the recipe's, for example training.updates=10")
+
+
+def _add_profile(profile: argparse.ArgumentParser) -> None:
+    _add_start(profile, "RECIPE", "a YAML file; with policy.checkpoint=FOLDER its episodes are those of that policy, else of an untrained one")
+    profile.add_argument("--out", type=Path, metavar="FILE", help="where the profile goes (default: NAME.profile.yaml)")
+    profile.add_argument("--seconds", type=_seconds, default=PROFILE_S, metavar="S", help=f"how long to measure, starts not counted (default: {PROFILE_S:g})")
+
+
+def _add_reality(reality: argparse.ArgumentParser) -> None:
+    reality.add_argument(
+        "overrides", nargs="*", default=[], metavar="RECIPE key=value", help="a YAML file (default: that of `bench interaction`), and settings"
+    )
+    reality.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the figures go")
+    reality.add_argument("--profile", type=Path, metavar="FILE", help="an earlier profile of the same recipe (default: it is measured first)")
+    reality.add_argument("--profile-seconds", type=_seconds, default=PROFILE_S, metavar="S", help=f"how long to measure it (default: {PROFILE_S:g})")
+    reality.add_argument("--updates", type=_positive, default=20, metavar="N", help="settled updates that are measured in each mode (default: 20)")
 
 
 def _add_rehearse(rehearse: argparse.ArgumentParser) -> None:
@@ -187,6 +217,14 @@ def _add_planned(command: argparse.ArgumentParser) -> None:
     command.add_argument("--profile", metavar="FILE|NAME", help="what stages cost: a file, or a profile that ships with rlvla3")
     command.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is drawn; the same seed gives the same figures (default: 0)")
     command.add_argument("--json", type=Path, metavar="FILE", help="where the figures go")
+
+
+def _seconds(text: str) -> float:
+    """For argparse: some time."""
+    seconds = float(text)
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no length of time: give seconds, more than 0")
+    return seconds
 
 
 def _positive(text: str) -> int:

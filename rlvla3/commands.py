@@ -113,6 +113,13 @@ def bench_ladder(figures: Path) -> None:
     main(figures)
 
 
+def bench_reality(words: Sequence[str], figures: Path, profile: Path | None, profile_seconds: float, updates: int) -> None:
+    """Rehearse the four modes and measure them, from one profile; the figures go into a JSON file. words: the recipe, if any, and settings."""
+    from rlvla3.benchmarks.reality import main
+
+    main(words, figures, profile, profile_seconds, updates)
+
+
 def bench_parity(
     start: Path,
     overrides: Sequence[str],

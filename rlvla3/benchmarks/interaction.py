@@ -63,22 +63,22 @@ def main(figures: Path, environment: str | None, num_envs: int, seconds: float) 
     print(json.dumps(result, indent=2))
 
 
-async def measure(recipe: Recipe, scratch: Path, enough: Callable[[int, float], bool]) -> dict[str, Any]:
-    """Train until `enough(updates, seconds)`, both counted from the end of the warm-up, and say what was seen since then.
+async def measure(recipe: Recipe, scratch: Path, enough: Callable[[int, float], bool], warmup: int = WARMUP_UPDATES) -> dict[str, Any]:
+    """Train until `enough(updates, seconds)`, both counted from the end of the `warmup` updates, and say what was seen since then.
 
     Steps are counted where they are made, and tickets do not run out: neither end of the window favours a mode.
     """
     async with LocalRuntime(recipe, RunDirectory.create(scratch / "run", recipe), capacity=room(recipe), notify=print) as runtime:
-        return await runtime.guard(_train(runtime, recipe, enough))
+        return await runtime.guard(_train(runtime, recipe, enough, warmup))
 
 
-async def _train(runtime: LocalRuntime, recipe: Recipe, enough: Callable[[int, float], bool]) -> dict[str, Any]:
+async def _train(runtime: LocalRuntime, recipe: Recipe, enough: Callable[[int, float], bool], warmup: int) -> dict[str, Any]:
     await runtime.ready()
-    ledger = Ledger(TicketBook((recipe.simulator.name,), recipe.seed), recipe.training.batch, recipe.engine.max_staleness)
+    ledger = Ledger(TicketBook(recipe.tasks, recipe.seed, recipe.algorithm.group_size), recipe.training.batch, recipe.engine.max_staleness)
     async for published, _ in runtime.train(ledger, end=recipe.training.updates):
-        if published.version == WARMUP_UPDATES:
+        if published.version == warmup:
             began, steps, spent = time.monotonic(), runtime.steps_made(), runtime.board.read()
-        elif published.version > WARMUP_UPDATES and enough(published.version - WARMUP_UPDATES, time.monotonic() - began):
+        elif published.version > warmup and enough(published.version - warmup, time.monotonic() - began):
             break
     elapsed = time.monotonic() - began
     return {

@@ -65,14 +65,16 @@ class MeterBoard:
 class Meter:
     """One worker's own clock card.
 
-    with meter("infer"):
+    with meter("infer", len(batch)):
         ...
+
+    size: of how many items the work is (environments, decisions; 0: nothing to count). A card takes no note of it; one that samples does (sampling.py).
     """
 
     def __init__(self, seconds: NDArray[np.float64], stage: NDArray[np.int64], since: NDArray[np.float64], now: Callable[[], float]) -> None:
         self._seconds, self._stage, self._since, self._now = seconds, stage, since, now
 
-    def enter(self, stage: str) -> None:
+    def enter(self, stage: str, size: int = 0) -> None:
         """Be in `stage` from now on."""
         now = self._now()
         self._seconds[self._stage[0]] += now - self._since[0]
@@ -80,9 +82,9 @@ class Meter:
         self._stage[0] = _NUMBER[stage]
 
     @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
+    def __call__(self, stage: str, size: int = 0) -> Iterator[None]:
         before = STAGES[int(self._stage[0])]
-        self.enter(stage)
+        self.enter(stage, size)
         try:
             yield
         finally:

@@ -139,7 +139,7 @@ class _Run:
         profile = self.profile
         inference = seconds_of(profile.dispatch, batch) + seconds_of(profile.infer, batch)
         generators = self.decisions / self.generators / batch * inference + seconds_of(profile.load, 1)
-        cycle = seconds_of(profile.simulate, self.running) * self.straggle + inference + self.transfer()
+        cycle = seconds_of(profile.simulate, self.running) * self.straggle + seconds_of(profile.turn, self.running) + inference + self.transfer()
         shards = self.recipe.simulator.shards
         environments = self.decisions / shards / self.running * cycle + self.batch / shards * seconds_of(profile.reset, 1)
         return {"generators": generators, "environments": environments} | self.lanes(batch)
@@ -166,7 +166,9 @@ class _Run:
         """Seconds of an update that one device of each role works on a lane."""
         profile, training, engine = self.profile, self.recipe.training, self.recipe.engine
         calls = self.decisions / self.running
-        simulating = calls * _work_on(lane, profile.simulate, self.running) * self.straggle + self.batch * _work_on(lane, profile.reset, 1)
+        simulating = calls * (
+            _work_on(lane, profile.simulate, self.running) * self.straggle + _work_on(lane, profile.turn, self.running)
+        ) + self.batch * _work_on(lane, profile.reset, 1)
         if engine.streaming or engine.max_staleness:  # else it follows the rollout: sending()
             simulating += self.batch * _work_on(lane, profile.send, self.decisions / self.batch)
         yield "s", simulating / self.simulators

@@ -1,4 +1,4 @@
-"""What `rlvla3 rehearse` and `rlvla3 plan` do. Nothing here needs torch, a simulator or a policy: only what a profile says of them."""
+"""What `rlvla3 profile`, `rehearse` and `plan` do. The last two need no torch, no simulator and no policy: only what a profile says of them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rlvla3.planning import advice, report
 from rlvla3.planning.memory import GIB
 from rlvla3.planning.picture import draw, need_matplotlib
 from rlvla3.planning.profiles import check_profile, find_profile
+from rlvla3.planning.profiling.files import lines, write_profile
 from rlvla3.planning.rehearsal import MEASURED, whole_waves
 from rlvla3.planning.rehearsal import rehearse as rehearse_run
 from rlvla3.planning.search import Search
@@ -22,6 +23,21 @@ from rlvla3.scheduling.placement import Cluster
 
 DEVICES = 8
 """Of a host, unless the user says how many hosts there are."""
+
+
+def profile(start: Path, overrides: Sequence[str], out: Path | None, seconds: float) -> None:
+    """Measure what the stages of a recipe cost on this machine, and write it down. Nothing is left behind but the profile."""
+    from rlvla3.preflight import preflight
+
+    recipe = load_recipe(start, overrides)
+    preflight(recipe)  # a mistake is answered before torch is imported
+    from rlvla3.planning.profiling.profiler import profile_of
+
+    place = out or Path(f"{start.stem}.profile.yaml")
+    measured = profile_of(recipe, start.stem, seconds, report.notice)
+    write_profile(measured, place)
+    print("\n".join(lines(measured)))
+    print(f"{place}: use it with `rlvla3 rehearse {start} --profile {place} --cluster 1`")
 
 
 def rehearse(

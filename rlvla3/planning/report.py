@@ -28,6 +28,11 @@ def on_a_terminal() -> bool:
     return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
 
 
+def notice(text: str) -> None:
+    """What is being done, for whoever watches; nothing of it is a result."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def title_of(recipe: Recipe, profile: Profile, cluster: Cluster) -> str:
     """What is rehearsed: "libero-pi0 on 4x8 devices, hybrid 1:1, full_async, staleness at most 1"."""
     placement = f"{recipe.placement.kind} {recipe.placement.ratio}".strip()

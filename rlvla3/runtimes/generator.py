@@ -94,7 +94,7 @@ class LocalPolicyEngine:
             self.version = self._weights.load()
 
     async def infer(self, batch: Batch) -> None:
-        with self._meter("infer"):
+        with self._meter("infer", len(batch)):
             arrays = self._rollouts.gather(batch.tickets, batch.rows, self._rollouts.observation_names)
             observations = observations_from(arrays, [self._rollouts.instruction(int(ticket)) for ticket in batch.tickets]).to(self._device)
             noise = decision_noise(self._seed, batch.keys(), self._noise_shape)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -42,7 +42,8 @@ class LocalRuntime:
     """The workers of one run on this host.
 
     capacity: episodes that the data plane holds. trainer: whether the run needs one. resume: a checkpoint for the trainer. notify: told in a sentence what
-    the user should know. record: where the run is recorded; or, for `repeat`, the recorded run that it repeats.
+    the user should know. record: where the run is recorded; or, for `repeat`, the recorded run that it repeats. board: where everybody's time goes; another
+    kind than MeterBoard may be given, made from the workers' names.
 
         async with LocalRuntime(recipe, run, capacity=128, notify=print) as runtime:
             await runtime.collect(book, total=96, on_episode=look_at)
@@ -61,6 +62,7 @@ class LocalRuntime:
         trainer: bool = True,
         resume: Path | None = None,
         record: Recording | Replay | None = None,
+        board: Callable[[Sequence[str]], MeterBoard] = MeterBoard,
     ) -> None:
         self._recipe, self._run, self._resume, self._has_trainer = recipe, run, resume, trainer
         self._record = record
@@ -70,7 +72,7 @@ class LocalRuntime:
         self._plane = DataPlane(RolloutSpec(spaces, recipe.policy.chunk, trace, capacity), simulator.shards, simulator.slots, engine.generators)
         self._memory = WeightMemory()
         self._generator_names = [generator_name(number) for number in range(engine.generators)]
-        self.board = MeterBoard([*map(shard_name, range(simulator.shards)), *self._generator_names, *([TRAINER] if trainer else [])])
+        self.board = board([*map(shard_name, range(simulator.shards)), *self._generator_names, *([TRAINER] if trainer else [])])
         self._logs = run.path / "logs"
         self._failure: asyncio.Future[None]
         self._workers: list[Worker] = []
@@ -169,12 +171,13 @@ class LocalRuntime:
             assert isinstance(message, Ready)
         await self._shards.ready()
 
-    async def collect(self, book: TicketBook, total: int | None, on_episode: Callable[[Finished], Awaitable[bool]]) -> None:
-        """Run tickets 0, 1, 2, ... of `book`, as many at once as the data plane holds, and give their episodes to `on_episode` in ticket order.
+    async def collect(self, book: TicketBook, total: int | None, on_episode: Callable[[Finished], Awaitable[bool]], at_once: int | None = None) -> None:
+        """Run tickets 0, 1, 2, ... of `book`, at most `at_once` of them at a time (None: as many as the data plane holds), and give their episodes to
+        `on_episode` in ticket order.
 
         An episode may be read from `rollouts` until `on_episode` returns; it returns True once it has enough. total: how many tickets there are (None: no end).
         """
-        ledger = Ledger(book, batch=1, max_staleness=self.rollouts.spec.capacity - 1, total=total)
+        ledger = Ledger(book, batch=1, max_staleness=(at_once or self.rollouts.spec.capacity) - 1, total=total)
         news = asyncio.Event()
         self._shards.serve(ledger, lambda _: news.set())
 

@@ -53,7 +53,7 @@ class MeteredSimulator:
             return self._simulator.reset(slot, ticket)
 
     async def step(self, chunks: Mapping[int, Chunk]) -> Mapping[int, Outcome]:
-        with self._meter("simulate"):
+        with self._meter("simulate", len(chunks)):
             outcomes = self._simulator.step(chunks)
         self._steps[0] += sum(len(outcome.rewards) for outcome in outcomes.values())
         return outcomes

@@ -194,7 +194,7 @@ class MeteredLearner:
         self._learner.begin_update(update, self._streamer.tickets(update))
 
     async def accumulate(self, micro_batch: MicroBatch) -> None:
-        with self._meter("train"):
+        with self._meter("train", len(micro_batch)):
             self._learner.accumulate(micro_batch)
 
     async def step(self) -> None:

@@ -98,8 +98,10 @@ class Profile(Section):
     """Stage costs of one policy in one simulator on one kind of host.
 
     source: where the figures come from. episode_steps: environment steps of an episode, equally likely values. chunk: actions a decision.
-    reset, simulate: by slots reset and stepped together. dispatch, infer: of a batch, by decisions. send: of a trajectory on its way to the trainer, by its
-    decisions; nobody waits for it but the trainer. receive: of a micro-batch that the trainer takes in, by all ranks' decisions. train: of a micro-batch, by
+    truncated: the share of episodes that a time limit cuts, and whose last observation is inferred too, where the recipe bootstraps.
+    reset, simulate: by slots reset and stepped together. turn: of a shard that is answered, until it simulates, by its decisions. dispatch, infer: of a batch,
+    by decisions. send: of a trajectory on its way to the trainer, by its decisions; nobody waits for it but the trainer. hand_in: of episodes that have ended,
+    by their number, until their shard hears of it. receive: of a micro-batch that the trainer takes in, by all ranks' decisions. train: of a micro-batch, by
     one rank's decisions; across: how many times longer where the ranks are on several hosts. step: of the optimizer, with the ranks' exchange of gradients.
     fit: what else an update ends with, by its decisions. load: a generator's change of weights. publish: the trainer's own part of a publication.
     switch: seconds that a colocated synchronous update spends on giving devices from stage to stage. transfer: bytes that a decision sends where simulator and
@@ -111,11 +113,14 @@ class Profile(Section):
     source: str
     chunk: Positive
     episode_steps: list[Positive]
+    truncated: Share = 0.0
     reset: Cost = NOTHING
     simulate: Cost
+    turn: Cost = NOTHING
     dispatch: Cost = NOTHING
     infer: Cost
     send: Cost = NOTHING
+    hand_in: Cost = NOTHING
     receive: Cost = NOTHING
     train: Cost
     across: PositiveFloat = 1.0
@@ -132,6 +137,10 @@ class Profile(Section):
     def steps(self, ticket: int) -> int:
         """Environment steps of a ticket's episode: the same whenever it is run."""
         return self.episode_steps[random.Random(ticket).randrange(len(self.episode_steps))] if len(self.episode_steps) > 1 else self.episode_steps[0]
+
+    def cut(self, ticket: int) -> bool:
+        """Whether a time limit cuts a ticket's episode: the same whenever it is run."""
+        return self.truncated > 0 and random.Random(f"cut {ticket}").random() < self.truncated
 
 
 class _WordsAreWords(yaml.SafeLoader):

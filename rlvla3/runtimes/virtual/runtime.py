@@ -178,7 +178,8 @@ class VirtualRuntime:
 
     def _seat(self, shard: VirtualShard) -> None:
         self._seating.sit(shard.number)
-        self._live(shard, shard_name(shard.number), simulate(shard, shard, shard, bootstrap=False))
+        bootstrap = self.recipe.algorithm.bootstrap and self.recipe.algorithm.has_critic
+        self._live(shard, shard_name(shard.number), simulate(shard, shard, shard, bootstrap))
 
     def _send(self, shard: VirtualShard, finished: Sequence[Finished]) -> None:
         """Trajectories go to the trainer while their shard goes on: each at once, or without streaming all of an update together, once the last has ended."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlvla3.observability.meter import Meter
 from rlvla3.runtimes.virtual.clock import Signal
+from rlvla3.runtimes.virtual.costs import NOTHING
 from rlvla3.runtimes.virtual.generator import Generator, Request
 from rlvla3.runtimes.virtual.machine import Seat
 from rlvla3.types import Finished, Ticket, Version
@@ -18,10 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Executed:
-    """What came of one chunk: its environment steps, and whether they were the episode's last."""
+    """What came of one chunk: its environment steps, whether they were the episode's last, and whether a time limit made them so."""
 
     steps: int
     done: bool
+    truncated: bool
 
 
 class VirtualEpisode:
@@ -42,7 +44,7 @@ class VirtualEpisode:
     def record(self, outcome: Any) -> None:
         self.decisions += 1
         self.steps += outcome.steps
-        self.done = outcome.done
+        self.done, self.truncated = outcome.done, outcome.truncated
 
     def finish(self) -> Finished:
         return Finished(self.ticket, self.decisions, self.steps, success=True, return_=1.0, oldest=self.oldest, newest=self.newest)
@@ -57,12 +59,14 @@ class VirtualShard:
     def __init__(self, number: int, runtime: VirtualRuntime, seat: Seat, generator: Generator, meter: Meter, slots: int) -> None:
         self.number, self.slots, self.generator = number, slots, generator
         self._runtime, self._seat, self._meter = runtime, seat, meter
+        self._coordinator = runtime.machine.seat(seat.device)  # a process of its own, of normal priority
         self._clock, self._profile = runtime.clock, runtime.profile
+        self._turns, self._hands_in = runtime.profile.turn != NOTHING, runtime.profile.hand_in != NOTHING
         self.begin_anew()
 
     def begin_anew(self) -> None:
         self.slower, self.hung = 1.0, False
-        self._left, self._straggle = [0] * self.slots, 1.0
+        self._left, self._cut, self._straggle = [0] * self.slots, [False] * self.slots, 1.0
         self._tickets: list[Ticket] = []
         self._news = Signal(self._clock)
         self._unanswered, self._answered = 0, self._clock.promise()
@@ -80,7 +84,10 @@ class VirtualShard:
 
     async def exchange(self, finished: Sequence[Finished], running: int) -> Sequence[Ticket]:
         if finished:
-            await self._runtime.delay()
+            with self._meter("ticket"):
+                await self._runtime.delay()
+                if self._hands_in:
+                    await self._coordinator.begin(self._profile.hand_in, len(finished))
             self._runtime.hand_in(self, finished)
         if not running:
             with self._meter("ticket"):
@@ -102,10 +109,12 @@ class VirtualShard:
                 self.generator.ask(Request(self, episode, self._clock.now))
             await self._answered
             await self._send(len(episodes))
+        if self._turns:
+            await self._seat.begin(self._profile.turn, len(episodes), self.slower)
         return dict.fromkeys(episodes)
 
     async def reset(self, slot: int, ticket: Ticket) -> Any:
-        self._left[slot] = self._profile.steps(ticket.index)
+        self._left[slot], self._cut[slot] = self._profile.steps(ticket.index), self._profile.cut(ticket.index)
         self._straggle = 1 + self._profile.host.straggle * self._runtime.machine.random.random()
         with self._meter("reset"):
             await self._seat.begin(self._profile.reset, 1, self.slower)
@@ -119,7 +128,8 @@ class VirtualShard:
         for slot in chunks:
             steps = min(self._profile.chunk, self._left[slot])
             self._left[slot] -= steps
-            outcomes[slot] = Executed(steps, done=not self._left[slot])
+            done = not self._left[slot]
+            outcomes[slot] = Executed(steps, done, truncated=done and self._cut[slot])
         return outcomes
 
     async def _send(self, decisions: int) -> None:

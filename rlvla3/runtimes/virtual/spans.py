@@ -57,6 +57,6 @@ class SpanMeter(Meter):
         super().__init__(meter._seconds, meter._stage, meter._since, meter._now)
         self._on_leave = on_leave
 
-    def enter(self, stage: str) -> None:
+    def enter(self, stage: str, size: int = 0) -> None:
         self._on_leave(STAGES[int(self._stage[0])], float(self._since[0]))
-        super().enter(stage)
+        super().enter(stage, size)
