@@ -29,7 +29,7 @@ def train_all(plan: Plan, jobs: int) -> None:
     """Bring every run of `plan` to its end, `jobs` at a time. Raises ParityError where one fails, KeyboardInterrupt where the user interrupts."""
     if jobs < 1:
         raise ParityError(f"--jobs {jobs}: give 1 or more")
-    with _terminated_like_interrupted():
+    with _interruptible():
         _clone(plan)
         trials = list(plan.trials())
         waiting = [trial for trial in trials if not _finished(plan.folder(trial), load_recipe(plan.start, plan.settings(trial)))]
@@ -157,13 +157,15 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt too: no run is left behind without its parent."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _interruptible() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt, so that no run is left behind without its parent; and SIGINT does where a shell had it ignored, as for a job in the
+    background: runs hear it there as well."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _last_line(log: Path) -> str:
