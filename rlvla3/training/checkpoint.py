@@ -14,7 +14,7 @@ from rlvla3.policies.base import Policy, PolicyError
 from rlvla3.training.learner import Learner
 from rlvla3.types import Version
 
-FORMAT = 1
+FORMAT = 2
 """Of trainer.pt. Raise it when an older file can no longer be read."""
 
 POLICY, TRAINER = "policy", "trainer.pt"

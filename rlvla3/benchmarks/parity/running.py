@@ -5,6 +5,8 @@ A run that is finished is not repeated, and one that was interrupted goes on, so
 
 from __future__ import annotations
 
+import os
+import select
 import shutil
 import signal
 import subprocess
@@ -20,7 +22,6 @@ from rlvla3.benchmarks.parity.plan import ParityError, Plan
 from rlvla3.config import Recipe, load_recipe
 from rlvla3.observability.run_directory import RunDirectory
 
-POLL_SECONDS = 0.1
 PATIENCE_SECONDS = 120.0
 """With a run that was asked to stop: it finishes its update and keeps a checkpoint. Then it is killed."""
 
@@ -113,7 +114,7 @@ def run_all(commands: Sequence[Command], jobs: int) -> None:
             while waiting and len(running) < jobs:
                 command = waiting.pop(0)
                 running[command] = command.start(), time.monotonic()
-            time.sleep(POLL_SECONDS)
+            _wait_for_any([process for process, _ in running.values()])
             for command, (process, began) in list(running.items()):
                 status = process.poll()
                 if status is None:
@@ -129,6 +130,16 @@ def run_all(commands: Sequence[Command], jobs: int) -> None:
         _stop([process for process, _ in running.values()])
 
 
+def _wait_for_any(running: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Until one of them has ended; an interrupt ends the wait."""
+    ends = [os.pidfd_open(process.pid) for process in running]
+    try:
+        select.select(ends, [], [])
+    finally:
+        for end in ends:
+            os.close(end)
+
+
 def _stop(running: Sequence[subprocess.Popen[bytes]]) -> None:
     """The way Ctrl-C does: each run finishes its update and keeps a checkpoint, unless a second interrupt comes or PATIENCE_SECONDS are over."""
     if not running:
@@ -139,7 +150,7 @@ def _stop(running: Sequence[subprocess.Popen[bytes]]) -> None:
     try:
         deadline = time.monotonic() + PATIENCE_SECONDS
         for process in running:
-            process.wait(max(deadline - time.monotonic(), POLL_SECONDS))
+            process.wait(max(deadline - time.monotonic(), 0.1))
     except (KeyboardInterrupt, subprocess.TimeoutExpired):
         for process in running:
             process.send_signal(signal.SIGINT)
