@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from rlvla3.config import Recipe, RecipeError
 from rlvla3.policies.options import PolicyOptions
 from rlvla3.policies.registry import policy_options, read_checkpoint_config
-from rlvla3.simulators.registry import describe_simulator
+from rlvla3.simulators.common import common_spaces
 from rlvla3.types import Spaces
 
 
@@ -20,12 +20,7 @@ def preflight(recipe: Recipe) -> Spaces:
             f"placement.kind={recipe.placement.kind} deals out several devices, and a run on one host does not: leave placement out and set engine.device and "
             f"training.device, or see what it would do with `rlvla3 rehearse`"
         )
-    spaces = describe_simulator(recipe.simulator)
-    chunk = recipe.policy.chunk
-    if chunk > spaces.max_steps:
-        raise RecipeError(
-            f"policy.chunk={chunk} is longer than an episode of {recipe.simulator.name}, {spaces.max_steps} steps: set it to {spaces.max_steps} or less"
-        )
+    spaces = common_spaces(recipe)
     options = policy_options(recipe.policy, spaces)
     if recipe.policy.checkpoint is not None:
         _check_checkpoint(recipe.policy.checkpoint, recipe, spaces, options)

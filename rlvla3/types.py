@@ -96,6 +96,7 @@ class Outcome:
     actions: float32 [C, A], the chunk as it was asked for (a policy's) or as the simulator's expert chose it (a demonstration's).
     rewards: float32 [executed], one for each environment step that was executed: fewer than C where the episode ended.
     observation: where the next decision starts from; at a time limit the last thing seen; None after a terminal state.
+    dimensions: how many of an action's dimensions the environment takes (None: all).
     """
 
     actions: NDArray[np.float32]
@@ -104,6 +105,7 @@ class Outcome:
     success: bool = False
     terminated: bool = False
     truncated: bool = False
+    dimensions: int | None = None
 
     @property
     def done(self) -> bool:
@@ -142,8 +144,8 @@ def decision_layout(action_size: int, chunk: int, trace: Layout) -> dict[str, Fi
 
 
 def outcome_layout(chunk: int) -> dict[str, Field]:
-    """The arrays of what came of one decision. `executed` counts the environment steps of the chunk that were executed."""
-    return {"rewards": Field((chunk,), np.float32), "executed": Field((), np.int16)}
+    """The arrays of what came of one decision: `executed` environment steps of the chunk, of actions that have so many `dimensions` in their environment."""
+    return {"rewards": Field((chunk,), np.float32), "executed": Field((), np.int16), "dimensions": Field((), np.int16)}
 
 
 EPISODE_LAYOUT: Layout = {

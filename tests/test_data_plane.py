@@ -14,6 +14,7 @@ import pytest
 from rlvla3.links.data_plane import Batch, DataPlane, GeneratorPort, ShardPort
 from rlvla3.links.rollouts import Episode, RolloutSpec
 from rlvla3.observability.meter import MeterBoard
+from rlvla3.scheduling.sharding import Sharding, lay_out
 from rlvla3.types import ActionSpace, Observation, Outcome, Purpose, Spaces, Ticket
 
 PATIENCE_S = 20.0
@@ -27,7 +28,7 @@ class Host:
     """A data plane with a few shards, and generators that decide (ticket, row) for (ticket, row)."""
 
     def __init__(self, shards: int = 2, slots: int = 1, generators: int = 1, max_batch: int = 0, max_wait: float = NEVER) -> None:
-        self.plane = DataPlane(RolloutSpec(SPACES, chunk=2, trace={}, capacity=8), shards, slots, generators)
+        self.plane = DataPlane(RolloutSpec(SPACES, chunk=2, trace={}, capacity=8), lay_out([Sharding(shards, slots)], generators), generators)
         board = MeterBoard([*(f"shard {number}" for number in range(shards)), *(f"generator {number}" for number in range(generators))])
         self.shards = [ShardPort(self.plane, number, board.meter(f"shard {number}")) for number in range(shards)]
         self.generators = [GeneratorPort(self.plane, number, max_batch, max_wait, board.meter(f"generator {number}")) for number in range(generators)]

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from rlvla3.scheduling.ledger import Ledger, TicketBook
+from rlvla3.scheduling.mix import Mix
 from rlvla3.types import Finished, Purpose, Ticket
 
-BOOK = TicketBook(("reach", "push"), seed=3)
+BOOK = TicketBook(Mix.of("reach", "push"), seed=3)
 
 
 def finished(ticket: Ticket, oldest: int = 0) -> Finished:
@@ -286,7 +287,7 @@ def test_a_resumed_run_goes_on_with_the_very_tickets_that_were_not_trained_on():
 
 books = st.builds(
     TicketBook,
-    tasks=st.lists(st.text(min_size=1), min_size=1, max_size=5, unique=True).map(tuple),
+    mix=st.lists(st.text(min_size=1), min_size=1, max_size=5, unique=True).map(lambda tasks: Mix.of(*tasks)),
     seed=st.integers(0, 2**32),
     group_size=st.integers(1, 9),
     purpose=st.sampled_from(Purpose),
@@ -307,7 +308,7 @@ def test_a_ticket_depends_on_nothing_but_its_index(book: TicketBook, index: int)
 @given(books, st.integers(0, 10**6))
 def test_a_group_shares_task_and_seed_and_tasks_go_round_by_group(book: TicketBook, group: int):
     of_group = [book.ticket(group * book.group_size + member) for member in range(book.group_size)]
-    assert {(ticket.group, ticket.seed, ticket.task) for ticket in of_group} == {(group, of_group[0].seed, book.tasks[group % len(book.tasks)])}
+    assert {(ticket.group, ticket.seed, ticket.task) for ticket in of_group} == {(group, of_group[0].seed, book.mix.tasks[group % len(book.mix.tasks)])}
 
 
 @given(books, st.integers(0, 10**6), st.integers(0, 10**6))

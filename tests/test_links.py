@@ -21,6 +21,7 @@ from rlvla3.links.doorbell import Doorbell
 from rlvla3.links.rollouts import Rollouts, RolloutSpec
 from rlvla3.links.shared_memory import ALIGNMENT, SharedArrays
 from rlvla3.links.weight_memory import WeightMemory
+from rlvla3.scheduling.sharding import Sharding, lay_out
 from rlvla3.types import ActionSpace, Field, Finished, Observation, Outcome, Purpose, Spaces, Ticket
 from tests.processes import PATIENCE_S, another_process
 
@@ -75,7 +76,7 @@ def look(*links: Any) -> None:
 def test_links_have_no_name_in_the_file_system_and_leave_no_descriptor_behind():
     resource_tracker.ensure_running()  # multiprocessing starts it once, with the first process
     before = descriptors()
-    links = [DataPlane(SPEC, shards=2, slots=2, generators=2), WeightMemory(), Doorbell()]
+    links = [DataPlane(SPEC, lay_out([Sharding(2, 2)], 2), generators=2), WeightMemory(), Doorbell()]
     assert "/dev/shm" not in Path("/proc/self/maps").read_text()
     with another_process(look, *links):
         assert len(descriptors()) > len(before)

@@ -48,8 +48,12 @@ def scalar_ppo(ratio: float, advantage: float, low: float, high: float, dual: fl
     return max(objective, dual * advantage) if dual is not None and advantage < 0 else objective
 
 
+def reached(executed):
+    return executed_actions(executed, torch.full_like(executed, ACTION), (CHUNK, ACTION))
+
+
 def formed(new, old, executed, level):
-    return ratios(new, old, executed_actions(executed, CHUNK), level)
+    return ratios(new, old, reached(executed), level)
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -74,14 +78,25 @@ def test_a_decision_weighs_the_same_at_every_level(level):
 @pytest.mark.parametrize("level", LEVELS)
 def test_what_was_not_executed_has_no_influence(level):
     new, old, executed, _ = decisions_of(0)
-    garbage = torch.where(executed_actions(executed, CHUNK)[..., None], old, 1e6)
+    garbage = torch.where(reached(executed), old, 1e6)
     for clean, dirty in ((formed(new, old, executed, level), formed(new, garbage, executed, level)),):
         assert torch.equal(clean.log, dirty.log) and torch.equal(clean.executed, dirty.executed)
 
 
+@pytest.mark.parametrize("level", ["chunk", "action", "dimension"])
+def test_dimensions_that_an_environment_does_not_take_do_not_count(level):
+    """A decision in an environment of fewer dimensions weighs what it would by itself."""
+    new, old, executed, _ = decisions_of(0)
+    own = ratios(new[..., :1], old[..., :1], executed_actions(executed, torch.ones_like(executed), (CHUNK, 1)), level)
+    wide = ratios(new, old, executed_actions(executed, torch.ones_like(executed), (CHUNK, ACTION)), level)
+    counted = wide.weight > 0
+    assert torch.equal(wide.log[counted], own.log[own.weight > 0]) and torch.equal(wide.weight[counted], own.weight[own.weight > 0])
+    assert not wide.log[~counted].any()
+
+
 def test_the_gradient_stays_finite_where_a_ratio_overflows():
     new = torch.full((1, 1, 1), 1000.0, requires_grad=True)
-    ratio = ratios(new, torch.zeros(1, 1, 1), torch.ones(1, 1, dtype=torch.bool), "action")
+    ratio = ratios(new, torch.zeros(1, 1, 1), torch.ones(1, 1, 1, dtype=torch.bool), "action")
     for surrogate in (clipped_surrogate(ratio.value, torch.ones(1, 1), 0.2, 0.2), soft_surrogate(ratio.value, torch.ones(1, 1), (1, 1))):
         (gradient,) = torch.autograd.grad(surrogate.sum(), new, retain_graph=True)
         assert torch.isfinite(gradient).all()
@@ -127,13 +142,13 @@ def test_the_estimators_measure_the_kl_of_two_gaussians(estimator):
     policy, reference = torch.distributions.Normal(0.0, 1.0), torch.distributions.Normal(0.1, 1.0)
     samples = drawn(0, 400_000)
     new, old = (of.log_prob(samples)[:, None, None] for of in (policy, reference))
-    found = reference_loss(ratios(new, old, torch.ones(len(samples), 1, dtype=torch.bool), "chunk"), estimator) / len(samples)
+    found = reference_loss(ratios(new, old, torch.ones(len(samples), 1, 1, dtype=torch.bool), "chunk"), estimator) / len(samples)
     assert found.item() == pytest.approx(torch.distributions.kl_divergence(policy, reference).item(), rel=0.1)
 
 
 def test_entropy_counts_executed_actions_per_action_of_the_chunk():
     entropy = torch.arange(12.0).reshape(2, 3, 2)
-    executed = executed_actions(torch.tensor([1, 3]), 3)
+    executed = executed_actions(torch.tensor([1, 3]), torch.tensor([2, 2]), (3, 2))
     assert entropy_sum(entropy, executed).item() == pytest.approx((0 + 1 + 6 + 7 + 8 + 9 + 10 + 11) / 3)
 
 

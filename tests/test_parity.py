@@ -77,7 +77,7 @@ def seen(recipe: Recipe) -> tuple[str, int, str, int]:
 def test_all_runs_of_a_seed_have_the_same_tickets_and_differ_in_schedule_and_correction_alone(recipe: Path, tmp_path: Path):
     plan = Plan.make(recipe, [], tmp_path, seeds=[2], staleness=[1, 8])
     recipes = [load_recipe(recipe, plan.settings(trial)) for trial in plan.trials()]
-    books = [TicketBook(one.tasks, one.seed, one.algorithm.group_size) for one in recipes]
+    books = [TicketBook(one.mix, one.seed, one.algorithm.group_size) for one in recipes]
     assert all([book.ticket(index) for index in range(50)] == [books[0].ticket(index) for index in range(50)] for book in books)
     trees = [one.model_dump(mode="json") for one in recipes]
     for tree in trees:

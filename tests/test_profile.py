@@ -19,7 +19,7 @@ from rlvla3.observability.meter import STAGES
 from rlvla3.observability.sampling import SAMPLE, Samples, SamplingBoard, seconds_a_sample, slept
 from rlvla3.planning.bound import seconds_of
 from rlvla3.planning.profiling import profiler
-from rlvla3.planning.profiling.figures import QUANTILES, by_size, cost_of, doublings, fit_cost, speeds, spread_of
+from rlvla3.planning.profiling.figures import QUANTILES, by_size, cost_of, differences, doublings, fit_cost, speeds, spread_of
 from rlvla3.planning.profiling.files import lines, write_profile
 from rlvla3.planning.profiling.measuring import in_mode, settled
 from rlvla3.planning.rehearsal import rehearse
@@ -91,6 +91,14 @@ def test_sizes_that_are_alike_are_one_and_rare_ones_are_left_out():
     sizes = np.array([1] * 3 + [100] * 3 + [104] * 3 + [50])
     assert by_size(sizes, 2.0 * sizes) == ([1.0, 102.0], [2.0, 204.0])
     assert by_size(np.array([5, 6]), np.array([1.0, 2.0])) == ([5.5], [1.5])  # where all are rare, all count
+
+
+def test_calls_differ_by_what_they_work_and_sleep_not_by_waiting_for_a_core():
+    samples = np.zeros(4, SAMPLE)
+    samples["size"] = [2, 2, 2, 5]
+    samples["work"], samples["delay"] = [1.0, 1.0, 2.0, 9.0], [0.0, 7.0, 0.0, 0.0]
+    samples["wall"] = [2.0, 9.0, 4.0, 9.0]  # so 1, 1 and 2 seconds are slept
+    assert differences(samples).tolist() == [0.75, 0.75, 1.5]
 
 
 def test_a_spread_keeps_mean_and_tail():

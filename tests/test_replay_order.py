@@ -19,7 +19,9 @@ from rlvla3.links.replay import ReplayPort
 from rlvla3.links.rollouts import RolloutSpec
 from rlvla3.observability.meter import MeterBoard
 from rlvla3.scheduling.ledger import Ledger, TicketBook
+from rlvla3.scheduling.mix import Mix
 from rlvla3.scheduling.replay import DECISION, EMITTED, Replay, ReplayError, replay_of
+from rlvla3.scheduling.sharding import Sharding, lay_out
 from rlvla3.scheduling.streamer import Streamer
 from rlvla3.types import ActionSpace, Finished, Observation, Spaces, Ticket
 
@@ -70,7 +72,7 @@ class Simulation:
         self.start(0)
 
     def start(self, version: int) -> None:
-        self.ledger = Ledger(TicketBook(("reach",), seed=0), self.batch, self.max_staleness, total=self.batch * self.updates, version=version)
+        self.ledger = Ledger(TicketBook(Mix.of("reach"), seed=0), self.batch, self.max_staleness, total=self.batch * self.updates, version=version)
         self.running: list[list[int] | None] = [None] * self.slots  # ticket, row asked for
         self.inferring: dict[int, tuple[int, list[int]]] = {}  # by generator: the version it found, and the slots
 
@@ -159,7 +161,7 @@ def test_a_batch_keeps_its_size_and_its_places(recorded: Recorded):
 def test_a_replay_never_waits_for_ever(recorded: Recorded):
     """The proof in scheduling/replay.py, carried out: with one process a slot there always is a batch or an update that can be made."""
     replay, lengths = recorded.replay(), recorded.replay().lengths()
-    ledger = Ledger(TicketBook(("reach",), seed=0), recorded.batch, recorded.max_staleness, total=recorded.end * recorded.batch, order=replay.order)
+    ledger = Ledger(TicketBook(Mix.of("reach"), seed=0), recorded.batch, recorded.max_staleness, total=recorded.end * recorded.batch, order=replay.order)
     asked: dict[int, int] = {}  # ticket: row
 
     def grant() -> None:
@@ -230,7 +232,7 @@ def port_of(batches: list[tuple[int, list[Decision]]], shards: int = 3) -> tuple
     entries = [(number, version, row, ticket) for number, (version, decisions) in enumerate(batches) for ticket, row in decisions]
     lengths = {ticket: 1 + max(row for _, _, row, other in entries if other == ticket) for ticket in (0, 1)}
     replay = replay_of([np.array(entries, DECISION)], np.array([(0, length, ticket) for ticket, length in lengths.items()], EMITTED), batch=2, end=1)
-    plane = DataPlane(RolloutSpec(Spaces({}, 1, ActionSpace("continuous", 1), max_steps=4), 1, {}, capacity=4), shards, 1, 1)
+    plane = DataPlane(RolloutSpec(Spaces({}, 1, ActionSpace("continuous", 1), max_steps=4), 1, {}, capacity=4), lay_out([Sharding(shards, 1)], 1), 1)
     board, said = MeterBoard(["generator 0", *map(str, range(shards))]), list[object]()
     port = ReplayPort(plane, replay, board.meter("generator 0"), take_in=lambda: None, done=lambda: said.append("done"), stuck=lambda *what: said.append(what))
     return port, [ShardPort(plane, shard, board.meter(str(shard))) for shard in range(shards)], plane, said

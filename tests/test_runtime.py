@@ -266,6 +266,40 @@ def test_a_shard_of_two_slots_and_two_generators(tmp_path: Path, nothing_left: N
     assert summary["environment_steps"] == sum(2 + ticket % 5 for ticket in range(32))
 
 
+MIX = {
+    "steady": {"name": "tests.troublesome:Slider", "max_steps": 6, "shards": 2, "weight": 3, "options": {"kwargs": {"sizes": [3, 2], "step_s": 0.02}}},
+    "uneven": {"name": "tests.troublesome:SlidingPair", "options": {}, "max_steps": 8, "shards": 1, "slots": 2, "timeout_s": 30.0},
+}
+
+
+def test_a_mix_gives_each_simulator_its_share_and_survives_a_killed_one(tmp_path: Path, nothing_left: None) -> None:
+    recipe = countdown(training={"updates": 8}, engine={"generators": 2, "serving": "least_loaded"}) | {"simulators": MIX}
+    del recipe["simulator"]
+    run = Run(tmp_path, recipe)
+    run.until(lambda: run.records("update"))
+    run.workers("shard 1")[0].send_signal(signal.SIGKILL)
+    summary = run.finished().summary
+    assert summary["tickets"]["trained"] == 64 and summary["tickets"]["rerun"] >= 1
+    for update in run.records("update"):
+        assert {task: of_task["episodes"] for task, of_task in update["rollouts"]["per_task"].items()} == {"steady": 6, "uneven": 2}
+
+
+def test_a_mix_in_sync_gives_the_same_weights_twice(tmp_path: Path) -> None:
+    recipe = countdown(engine={"mode": "sync"}) | {"simulators": MIX}
+    del recipe["simulator"]
+    runs = [Run(tmp_path / name, recipe).finished() for name in "ab"]
+    assert runs[0].weights(4) == runs[1].weights(4)
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores to bind shards to")
+def test_shards_are_bound_to_cores_in_turn(tmp_path: Path) -> None:
+    run = Run(tmp_path, countdown(simulator={"shards": 2, "cores": 1, "options": {"kwargs": {"step_s": 0.02}}}, training={"updates": 12}))
+    run.until(lambda: run.records("update"))
+    bound = [run.workers(f"shard {number}")[0].cpu_affinity() for number in range(2)]
+    assert bound == [[core] for core in sorted(os.sched_getaffinity(0))[:2]]
+    run.finished()
+
+
 def test_grpo_and_action_tokens(tmp_path: Path, nothing_left: None) -> None:
     recipe = {
         "simulator": {"name": "metaworld", "tasks": ["button-press-topdown-v3"], "shards": 2, "max_steps": 15},

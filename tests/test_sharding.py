@@ -8,19 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlvla3.scheduling.ledger import TicketBook
+from rlvla3.scheduling.mix import Mix
 from rlvla3.scheduling.sharding import Seating
 
-BOOK = TicketBook(("reach",), seed=0)
+BOOK = TicketBook(Mix.of("reach"), seed=0)
 events = st.lists(st.tuples(st.sampled_from(["sit", "leave", "free", "deal", "deal"]), st.integers(0, 3), st.integers(0, 6)), max_size=60)
 
 
 @given(st.integers(1, 3), events)
 def test_the_shard_that_runs_least_gets_the_next_ticket(slots, happening):
-    seating, issued = Seating(slots), 0
+    seating, issued = Seating(), 0
     running: dict[int, list[int]] = {}
     for event, shard, number in happening:
         if event == "sit" and shard not in running:
-            seating.sit(shard)
+            seating.sit(shard, slots)
             running[shard] = []
         elif event == "leave":
             assert seating.leave(shard) == sorted(running.pop(shard, []))

@@ -23,8 +23,8 @@ from rlvla3.types import ActionSpace, Observation, Outcome, Spaces, Ticket
 class Countdown(gymnasium.Env):
     """Ends after `length` steps of `step_s` seconds each; the reward of an action is the action."""
 
-    observation_space = Box(-1, 1, (3,), np.float32)
-    action_space = Discrete(2)
+    observation_space: Any = Box(-1, 1, (3,), np.float32)
+    action_space: Any = Discrete(2)
 
     def __init__(self, length: int = 6, step_s: float = 0.0) -> None:
         self.length, self.step_s = length, step_s
@@ -71,6 +71,21 @@ class OnceTroubled(Countdown):
         raise RuntimeError("the physics blew up")
 
 
+class Slider(Countdown):
+    """A Countdown with a state and actions of given sizes; the reward is the mean of the action."""
+
+    def __init__(self, sizes: tuple[int, int] = (4, 1), **settings: Any) -> None:
+        super().__init__(**settings)
+        self.observation_space, self.action_space = Box(-1, 1, (sizes[0],), np.float32), Box(-1, 1, (sizes[1],), np.float32)
+
+    def step(self, action):
+        assert self.action_space.contains(action)
+        return super().step(np.mean(action))
+
+    def _look(self):
+        return self.np_random.uniform(-1, 1, self.observation_space.shape).astype(np.float32)
+
+
 class NotANumber(Countdown):
     """Its third reward is not a number, in every episode."""
 
@@ -111,6 +126,8 @@ class Pair(Simulator):
 class CartPoles(Simulator):
     """A CartPole for each slot; they step together, each on its own ticket."""
 
+    single = "gymnasium:CartPole-v1"
+
     @classmethod
     def describe(cls, config: SimulatorConfig) -> Spaces:
         return GymnasiumSimulator.describe(cls._single(config))
@@ -118,6 +135,7 @@ class CartPoles(Simulator):
     def __init__(self, config: SimulatorConfig, chunk: int) -> None:
         self.slots = config.slots
         self.poles = [GymnasiumSimulator(self._single(config), chunk) for _ in range(self.slots)]
+        self.spaces = self.poles[0].spaces
 
     def reset(self, slot: int, ticket: Ticket) -> Observation:
         return self.poles[slot].reset(0, ticket)
@@ -125,9 +143,15 @@ class CartPoles(Simulator):
     def step(self, chunks: Mapping[int, Any]) -> dict[int, Outcome]:
         return {slot: self.poles[slot].step({0: chunk})[0] for slot, chunk in chunks.items()}
 
-    @staticmethod
-    def _single(config: SimulatorConfig) -> SimulatorConfig:
-        return config.model_copy(update={"name": "gymnasium:CartPole-v1", "slots": 1})
+    @classmethod
+    def _single(cls, config: SimulatorConfig) -> SimulatorConfig:
+        return config.model_copy(update={"name": cls.single, "slots": 1})
+
+
+class SlidingPair(CartPoles):
+    """A Slider for each slot."""
+
+    single = "tests.troublesome:Slider"
 
 
 class FickleCartPoles(CartPoles):

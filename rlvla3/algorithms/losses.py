@@ -70,5 +70,5 @@ def reference_loss(ratios: Ratios, estimator: Literal["k1", "k2", "k3"]) -> Tens
 
 
 def entropy_sum(entropy: Tensor, executed: Tensor) -> Tensor:
-    """The entropy [B, C, A] of a decision per action of its chunk, over executed actions, summed: a scalar."""
-    return torch.where(executed[..., None], entropy, 0.0).sum() / executed.shape[1]
+    """The entropy [B, C, A] of a decision per action of its chunk, over executed actions (bool [B, C, A]), summed: a scalar."""
+    return torch.where(executed, entropy, 0.0).sum() / executed.shape[1]

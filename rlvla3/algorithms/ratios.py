@@ -1,11 +1,13 @@
 """Probability ratios of decisions under two policies, and what they say about how far apart the two are: pure functions of tensors.
 
 Shapes: B decisions, C actions a chunk, A action dimensions; L terms of a decision: 1 where ratios are formed for the whole chunk, C for each action, C * A for
-each dimension of each action. A decision weighs the same at every level: each of its executed terms weighs 1 / L.
+each dimension of each action. A decision weighs the same at every level: each of its executed terms weighs 1 / L, where an environment that takes fewer
+dimensions than there are has so many terms fewer.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,9 +21,10 @@ LARGEST_LOG_RATIO = 20.0
 """Ratios beyond e^20 are cut there: they are clipped anyway, and an infinite ratio makes the gradient of a clipped term 0 * inf = nan."""
 
 
-def executed_actions(executed: Tensor, chunk: int) -> Tensor:
-    """Which actions of each chunk were executed: bool [B, C], from their numbers [B]. The rest of a chunk never reached the environment."""
-    return torch.arange(chunk, device=executed.device) < executed[:, None]
+def executed_actions(executed: Tensor, dimensions: Tensor, shape: Sequence[int]) -> Tensor:
+    """What of each chunk reached the environment: bool [B, C, A], from how many actions were executed [B], of how many dimensions [B]. shape: (C, A)."""
+    actions, sizes = (torch.arange(size, device=executed.device) for size in shape)
+    return (actions < executed[:, None])[:, :, None] & (sizes < dimensions[:, None])[:, None, :]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +45,16 @@ class Ratios:
 
 
 def ratios(logprob: Tensor, anchor: Tensor, executed: Tensor, level: Level) -> Ratios:
-    """Ratios at one level, over executed actions only. logprob, anchor: [B, C, A], under the two policies. executed: bool [B, C]."""
-    difference = torch.where(executed[..., None], logprob - anchor, 0.0)
+    """Ratios at one level, over executed actions only. logprob, anchor: [B, C, A], under the two policies. executed: bool [B, C, A]."""
+    difference = torch.where(executed, logprob - anchor, 0.0)
     match level:
         case "chunk":
-            return Ratios(difference.sum((1, 2))[:, None], executed.any(1, keepdim=True).to(logprob))
+            return Ratios(difference.sum((1, 2))[:, None], executed.flatten(1).any(1, keepdim=True).to(logprob))
         case "action":
-            return Ratios(difference.sum(2), executed.to(logprob) / executed.shape[1])
+            return Ratios(difference.sum(2), executed.any(2).to(logprob) / executed.shape[1])
         case "dimension":
-            counts = executed[..., None].expand_as(difference)
-            return Ratios(difference.flatten(1), counts.flatten(1).to(logprob) / difference[0].numel())
+            dimensions = executed.any(1).sum(1).clamp(min=1)[:, None]
+            return Ratios(difference.flatten(1), executed.flatten(1).to(logprob) / (executed.shape[1] * dimensions))
 
 
 def k3(log: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ async def measure(recipe: Recipe, scratch: Path, enough: Callable[[int, float], 
 
 async def _train(runtime: LocalRuntime, recipe: Recipe, enough: Callable[[int, float], bool], warmup: int) -> dict[str, Any]:
     await runtime.ready()
-    ledger = Ledger(TicketBook(recipe.tasks, recipe.seed, recipe.algorithm.group_size), recipe.training.batch, recipe.engine.max_staleness)
+    ledger = Ledger(TicketBook(recipe.mix, recipe.seed, recipe.algorithm.group_size), recipe.training.batch, recipe.engine.max_staleness)
     async for published, _ in runtime.train(ledger, end=recipe.training.updates):
         if published.version == warmup:
             began, steps, spent = time.monotonic(), runtime.steps_made(), runtime.board.read()

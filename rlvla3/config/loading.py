@@ -103,6 +103,7 @@ def _explain(problem: Any, prefix: str = "", schema: type[BaseModel] = Recipe) -
 
 def _section_at(schema: type[BaseModel], path: Sequence[Any]) -> type[BaseModel]:
     for key in path:
-        kinds = (schema.model_fields[key].annotation, *get_args(schema.model_fields[key].annotation))
-        schema = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+        if key in schema.model_fields:  # else it is one of the user's own names, in a mapping of sections
+            kinds = (schema.model_fields[key].annotation, *get_args(schema.model_fields[key].annotation))
+            schema = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
     return schema

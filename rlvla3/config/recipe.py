@@ -5,15 +5,18 @@ What can be known to be wrong before a process starts is refused here, in words 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import field_validator, model_validator
+from pydantic import SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from rlvla3.config.learning import AlgorithmConfig, TrainingConfig
 from rlvla3.config.section import NonNegative, NonNegativeFloat, Positive, PositiveFloat, Section
+from rlvla3.scheduling.mix import Mix, Share
 from rlvla3.scheduling.placement import check_parts, parse_ratio
+from rlvla3.scheduling.sharding import Serving, Sharding
 
 Mode = Literal["sync", "train_async", "rollout_async", "full_async"]
 
@@ -21,9 +24,12 @@ Mode = Literal["sync", "train_async", "rollout_async", "full_async"]
 class SimulatorConfig(Section):
     """Which simulator runs, on what, and in how many processes.
 
-    name: `metaworld`, `gymnasium:ID` or `module:Class`.
-    tasks: what to train on; ticket groups go round them in turn.
-    shards: processes. slots: environments a process, stepped together.
+    name: `metaworld`, `libero`, `maniskill`, `robosuite`, `robocasa`, `gymnasium:ID` or `module:Class`.
+    tasks: what to train on; ticket groups go round them in turn. Written as {task: weight}, a task comes as often as it weighs; libero_goal/0-9 is short for
+    libero_goal/0, libero_goal/1 and so on to 9.
+    weight: of this simulator among `simulators`, counted in groups.
+    shards: processes. slots: environments a process, stepped together, each on its own ticket.
+    cores: cores that each shard is bound to, dealt in turn (0: any). devices: such as [cuda:0, cuda:1]; shards go round them.
     max_steps: the longest episode in environment steps (None: the simulator's own limit).
     timeout_s: a shard that is in one reset or chunk for longer is taken for hung, killed and replaced.
     options: the simulator's own settings, checked by the simulator's own schema.
@@ -31,11 +37,50 @@ class SimulatorConfig(Section):
 
     name: str = "metaworld"
     tasks: list[str] = []
+    task_weights: list[Positive] = []
+    weight: Positive = 1
     shards: Positive = 8
     slots: Positive = 1
+    cores: NonNegative = 0
+    devices: list[str] = []
     max_steps: Positive | None = None
     timeout_s: PositiveFloat = 60.0
     options: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _weigh_tasks(cls, given: Any) -> Any:
+        """{task: weight} is short for tasks and task_weights, and task/0-9 for ten tasks."""
+        tasks = given.get("tasks") if isinstance(given, Mapping) else None
+        if isinstance(tasks, Mapping):
+            weighed = [(task, weight) for named, weight in tasks.items() for task in _spelled_out(str(named))]
+            return {**given, "tasks": [task for task, _ in weighed], "task_weights": [weight for _, weight in weighed]}
+        if isinstance(tasks, list):
+            return {**given, "tasks": [task for named in tasks for task in _spelled_out(str(named))]}
+        return given
+
+    @model_validator(mode="after")
+    def _check_tasks(self) -> SimulatorConfig:
+        if self.task_weights and len(self.task_weights) != len(self.tasks):
+            raise ValueError(f"task_weights has {len(self.task_weights)} entries for {len(self.tasks)} tasks: write tasks as {{task: weight}} instead")
+        if repeated := [task for task in dict.fromkeys(self.tasks) if self.tasks.count(task) > 1]:
+            raise ValueError(f"{repeated[0]} stands {self.tasks.count(repeated[0])} times in tasks: name it once, and write tasks as {{task: weight}}")
+        return self
+
+    def share(self, name: str) -> Share:
+        """This simulator's part in a mix. name: of its only task, where none are named."""
+        tasks = tuple(self.tasks) or (name,)
+        return Share(tasks, tuple(self.task_weights) or (1,) * len(tasks), self.weight)
+
+    @property
+    def sharding(self) -> Sharding:
+        return Sharding(self.shards, self.slots, self.cores, tuple(self.devices))
+
+
+def _spelled_out(named: str) -> list[str]:
+    """suite/0-9 is short for suite/0, suite/1 and so on to suite/9."""
+    found = re.fullmatch(r"(.+/)(\d+)-(\d+)", named)
+    return [f"{found[1]}{number}" for number in range(int(found[2]), int(found[3]) + 1)] if found else [named]
 
 
 class PolicyConfig(Section):
@@ -70,7 +115,8 @@ class EngineConfig(Section):
     max_batch: B_max, decisions an inference (0: no limit). max_wait_ms: T_max, counted from the oldest waiting request (None: no limit).
     max_staleness: how many updates ahead of the current version a ticket may be handed out.
     streaming: train on micro-batches as they fill, instead of when the update is whole.
-    generators: inference processes; shards are dealt to them in turn. device, threads: of the generators.
+    generators: inference processes. serving: which of them serves which shards: `round_robin`, they take turns; `least_loaded`, whoever has the fewest
+    environments takes the next shard. device, threads: of the generators.
     max_restarts: simulator processes replaced before the run gives up.
     record: keep what `rlvla3 replay RUN_DIR` needs to repeat the run, bit for bit: 24 bytes a decision and 16 an episode.
     """
@@ -81,6 +127,7 @@ class EngineConfig(Section):
     max_staleness: NonNegative
     streaming: bool
     generators: Positive = 1
+    serving: Serving = "round_robin"
     device: str = "auto"
     threads: Positive = 1
     max_restarts: NonNegative = 20
@@ -151,10 +198,14 @@ class EvaluationConfig(Section):
 
 
 class Recipe(Section):
-    """A whole run. seed: of everything that is drawn; two `sync` runs of one seed (with one generator) give the same weights, bit for bit."""
+    """A whole run. seed: of everything that is drawn; two `sync` runs of one seed (with one generator) give the same weights, bit for bit.
+
+    simulator: the only one; or simulators, by names of one's own: a mix, of which every shard runs one.
+    """
 
     seed: NonNegative = 0
     simulator: SimulatorConfig = SimulatorConfig()
+    simulators: dict[str, SimulatorConfig] = {}
     policy: PolicyConfig = PolicyConfig()
     clone: CloneConfig | None = None
     algorithm: AlgorithmConfig = AlgorithmConfig.model_validate({})
@@ -164,14 +215,34 @@ class Recipe(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
 
     @property
+    def mixed(self) -> Mapping[str, SimulatorConfig]:
+        """All simulators, by name; one alone is called what it is."""
+        return self.simulators or {self.simulator.name: self.simulator}
+
+    @property
+    def mix(self) -> Mix:
+        """What tickets go round in: the tasks named, or a simulator's only one."""
+        return Mix(tuple(simulator.share(name) for name, simulator in self.mixed.items()))
+
+    @property
     def tasks(self) -> tuple[str, ...]:
-        """What tickets go round in: the tasks named, or the simulator's only one."""
-        return tuple(self.simulator.tasks) or (self.simulator.name,)
+        return self.mix.tasks
+
+    @property
+    def environments(self) -> int:
+        """Episodes that can run at once."""
+        return sum(simulator.shards * simulator.slots for simulator in self.mixed.values())
 
     @property
     def begins_by_cloning(self) -> bool:
         """Whether a new run of this recipe makes its version 0 by cloning."""
         return self.clone is not None and self.policy.checkpoint is None
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        tree: dict[str, Any] = serialize(self)
+        del tree["simulator" if self.simulators else "simulators"]
+        return tree
 
     @model_validator(mode="after")
     def _check_together(self) -> Recipe:
@@ -186,9 +257,17 @@ class Recipe(Section):
                 f"training.steps={steps} does not divide the {batch // group} groups of an update (training.batch={batch}, algorithm.group_size={group}): "
                 f"set training.steps to one of {[n for n in range(1, batch // group + 1) if (batch // group) % n == 0]}"
             )
-        if self.simulator.max_steps is not None and self.policy.chunk > self.simulator.max_steps:
-            raise ValueError(
-                f"policy.chunk={self.policy.chunk} is longer than an episode, simulator.max_steps={self.simulator.max_steps}: "
-                f"set policy.chunk to {self.simulator.max_steps} or less"
-            )
+        self._check_simulators()
         return self
+
+    def _check_simulators(self) -> None:
+        if self.simulators and "simulator" in self.model_fields_set:
+            raise ValueError("a recipe has one simulator: or several simulators:, not both: name the first one under simulators: too")
+        for name, simulator in self.mixed.items():
+            if simulator.max_steps is not None and self.policy.chunk > simulator.max_steps:
+                raise ValueError(
+                    f"policy.chunk={self.policy.chunk} is longer than an episode of {name}, max_steps={simulator.max_steps}: "
+                    f"set policy.chunk to {simulator.max_steps} or less"
+                )
+        if repeated := [task for task in self.tasks if self.tasks.count(task) > 1]:
+            raise ValueError(f"{repeated[0]} is a task of several simulators, and its success could not be told apart: leave it to one of them")

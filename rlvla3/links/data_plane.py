@@ -12,7 +12,7 @@ Invariants:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import EllipsisType
 
@@ -24,6 +24,7 @@ from rlvla3.links.rollouts import Episode, Rollouts, RolloutSpec
 from rlvla3.links.shared_memory import SharedArrays
 from rlvla3.observability.meter import Meter
 from rlvla3.scheduling.batcher import DynamicBatcher
+from rlvla3.scheduling.sharding import ShardSpec
 from rlvla3.types import Field, Observation, Purpose, Ticket
 
 RECOUNT = 2**32 - 1
@@ -52,29 +53,27 @@ class Batch:
 
 
 class DataPlane:
-    """What simulators, generators, trainer and ledger of one host share. Slots are numbered through all shards: slot = shard * slots a shard + slot in it."""
+    """What simulators, generators, trainer and ledger of one host share. Slots are numbered through all shards."""
 
-    def __init__(self, spec: RolloutSpec, shards: int, slots: int, generators: int) -> None:
+    def __init__(self, spec: RolloutSpec, shards: Sequence[ShardSpec], generators: int) -> None:
         self.rollouts = Rollouts(spec)
-        self.shards, self.slots = shards, slots
-        n = shards * slots
+        self.shards = tuple(shards)
+        self._shard_of = [shard.number for shard in shards for _ in shard.slots]
+        n = len(self._shard_of)
         self.asked = SharedArrays(
             {"ticket": Field((n,), np.int64), "row": Field((n,), np.int64), "explore": Field((n,), np.bool_), "at": Field((n,), np.float64)},
         )
-        self.counts = SharedArrays({"running": Field((generators,), np.int64), "steps": Field((shards,), np.int64)})
+        self.counts = SharedArrays({"running": Field((generators,), np.int64), "steps": Field((len(shards),), np.int64)})
         self.requests = [Doorbell() for _ in range(generators)]
-        self.answers = [Doorbell() for _ in range(shards)]
+        self.answers = [Doorbell() for _ in shards]
 
-    def generator_of(self, shard: int) -> int:
-        return shard % len(self.requests)
-
-    def slots_of(self, shard: int) -> range:
-        return range(shard * self.slots, (shard + 1) * self.slots)
+    def shard_of(self, slot: int) -> int:
+        return self._shard_of[slot]
 
     def answer(self, slots: Iterable[int]) -> None:
         """Wake those who asked: their decisions are in the data plane."""
         for slot in slots:
-            self.answers[slot // self.slots].ring(slot)
+            self.answers[self._shard_of[slot]].ring(slot)
 
     def set_running(self, counts: Iterable[int]) -> None:
         """Say how many shards each generator serves, and wake those that now serve fewer."""
@@ -91,8 +90,8 @@ class ShardPort:
 
     def __init__(self, plane: DataPlane, shard: int, meter: Meter) -> None:
         self._plane, self._meter = plane, meter
-        self._first = plane.slots_of(shard).start
-        self._requests, self._answers = plane.requests[plane.generator_of(shard)], plane.answers[shard]
+        self._first = plane.shards[shard].slots.start
+        self._requests, self._answers = plane.requests[plane.shards[shard].generator], plane.answers[shard]
         self._answers.collect()  # answers to a lost predecessor
 
     def begin(self, ticket: Ticket, observation: Observation) -> Episode:
@@ -157,4 +156,4 @@ class GeneratorPort:
     def _collect(self) -> None:
         for slot in self._bell.collect():
             if slot != RECOUNT:
-                self._batcher.add(slot, slot // self._plane.slots, float(self._plane.asked["at"][slot]))
+                self._batcher.add(slot, self._plane.shard_of(slot), float(self._plane.asked["at"][slot]))

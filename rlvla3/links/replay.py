@@ -77,7 +77,7 @@ class ReplayPort:
     def forget(self, shard: int) -> None:
         """Drop what a lost shard asked."""
         self._collect()
-        self._asked = {decision: slot for decision, slot in self._asked.items() if slot not in self._plane.slots_of(shard)}
+        self._asked = {decision: slot for decision, slot in self._asked.items() if slot not in self._plane.shards[shard].slots}
         self._bell.ring(RECOUNT)
 
     def _step_on(self) -> None:

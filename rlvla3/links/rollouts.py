@@ -136,6 +136,7 @@ class Episode:
         rows["rewards"][row, :executed] = outcome.rewards
         rows["rewards"][row, executed:] = 0
         rows["executed"][row] = executed
+        rows["dimensions"][row] = outcome.actions.shape[1] if outcome.dimensions is None else outcome.dimensions
         self.row += 1
         self.steps += executed
         self.return_ += float(outcome.rewards.sum())

@@ -26,8 +26,17 @@ def find_profile(given: str) -> Profile:
     return load_profile(Path(given))
 
 
+def check_alone(recipe: Recipe) -> None:
+    """Raises RecipeError where a recipe mixes simulators: a profile knows one."""
+    if len(recipe.mixed) > 1:
+        raise RecipeError(
+            f"a profile has the costs of one simulator, and this recipe mixes {', '.join(recipe.mixed)}: give a recipe with one of them, as simulator:"
+        )
+
+
 def check_profile(profile: Profile, recipe: Recipe) -> None:
     """Raises RecipeError where a recipe's decisions are not those that were measured."""
+    check_alone(recipe)
     if profile.chunk != recipe.policy.chunk:
         raise RecipeError(
             f"policy.chunk={recipe.policy.chunk} is not what profile {profile.name} was measured with, {profile.chunk} actions a decision: "

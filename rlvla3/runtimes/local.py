@@ -30,7 +30,8 @@ from rlvla3.runtimes.process import Worker
 from rlvla3.runtimes.shards import Shards, WorkerError
 from rlvla3.scheduling.ledger import Ledger, TicketBook
 from rlvla3.scheduling.replay import Replay, ReplayError
-from rlvla3.simulators.registry import describe_simulator
+from rlvla3.scheduling.sharding import lay_out
+from rlvla3.simulators.common import common_spaces
 from rlvla3.types import Finished
 
 ResultT = TypeVar("ResultT")
@@ -66,13 +67,15 @@ class LocalRuntime:
     ) -> None:
         self._recipe, self._run, self._resume, self._has_trainer = recipe, run, resume, trainer
         self._record = record
-        spaces = describe_simulator(recipe.simulator)
+        engine, simulators = recipe.engine, recipe.mixed.values()
+        spaces = common_spaces(recipe)
         trace = policy_options(recipe.policy, spaces).trace(spaces, recipe.policy.chunk)
-        simulator, engine = recipe.simulator, recipe.engine
-        self._plane = DataPlane(RolloutSpec(spaces, recipe.policy.chunk, trace, capacity), simulator.shards, simulator.slots, engine.generators)
+        cores = sorted(os.sched_getaffinity(0))
+        layout = lay_out([simulator.sharding for simulator in simulators], engine.generators, engine.serving, cores)
+        self._plane = DataPlane(RolloutSpec(spaces, recipe.policy.chunk, trace, capacity), layout, engine.generators)
         self._memory = WeightMemory()
         self._generator_names = [generator_name(number) for number in range(engine.generators)]
-        self.board = board([*map(shard_name, range(simulator.shards)), *self._generator_names, *([TRAINER] if trainer else [])])
+        self.board = board([*map(shard_name, range(len(layout))), *self._generator_names, *([TRAINER] if trainer else [])])
         self._logs = run.path / "logs"
         self._failure: asyncio.Future[None]
         self._workers: list[Worker] = []
@@ -82,7 +85,7 @@ class LocalRuntime:
             self._start_shard,
             self._plane,
             self.board,
-            timeout_s=simulator.timeout_s,
+            timeouts_s=[simulator.timeout_s for simulator in simulators],
             max_restarts=engine.max_restarts,
             notify=notify,
             fail=self.fail,

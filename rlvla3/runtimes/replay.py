@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from rlvla3.config import Recipe
+from rlvla3.config import Recipe, SimulatorConfig
 from rlvla3.observability.events import Notice, PhaseStarted, Watcher
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.observability.wording import counted
@@ -33,10 +33,15 @@ def replay(recipe: Recipe, run: RunDirectory, watchers: Sequence[Watcher], recor
 
 def replay_recipe(recipe: Recipe) -> Recipe:
     """The settings with which a run of `recipe` is repeated."""
-    simulator, engine, evaluation = recipe.simulator, recipe.engine, recipe.evaluation
+    engine, evaluation = recipe.engine, recipe.evaluation
+
+    def apart(simulator: SimulatorConfig) -> SimulatorConfig:
+        return simulator.model_copy(update={"shards": simulator.shards * simulator.slots, "slots": 1})
+
     return recipe.model_copy(
         update={
-            "simulator": simulator.model_copy(update={"shards": simulator.shards * simulator.slots, "slots": 1}),
+            "simulator": apart(recipe.simulator),
+            "simulators": {name: apart(simulator) for name, simulator in recipe.simulators.items()},
             "engine": engine.model_copy(update={"generators": 1, "record": False}),
             "evaluation": evaluation.model_copy(update={"before": False, "after": False}),
         }
@@ -60,7 +65,7 @@ class ReplaySession(Session):
 
     async def _repeat(self, runtime: LocalRuntime, recorded: Replay) -> None:
         batch = self._recipe.training.batch
-        book = TicketBook(self._recipe.tasks, self._recipe.seed, self._recipe.algorithm.group_size)
+        book = TicketBook(self._recipe.mix, self._recipe.seed, self._recipe.algorithm.group_size)
         ledger = Ledger(book, batch, self._recipe.engine.max_staleness, total=recorded.end * batch, order=recorded.order)
         progress = TrainingProgress(self._recipe, runtime, ledger, self._run)
         self._emit(PhaseStarted("train", recorded.end))

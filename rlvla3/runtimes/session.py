@@ -140,7 +140,7 @@ class Session:
         return max(capacity(self._recipe.training.batch, self._recipe.engine.max_staleness), self._room())
 
     def _room(self) -> int:
-        return COLLECTED_AT_ONCE * self._recipe.simulator.shards * self._recipe.simulator.slots
+        return COLLECTED_AT_ONCE * self._recipe.environments
 
     async def _make_clone(self, runtime: LocalRuntime) -> None:
         assert self._recipe.clone is not None
@@ -154,7 +154,7 @@ class Session:
 
         wanted = self._recipe.clone.demonstrations * len(self._recipe.tasks)
         self._emit(PhaseStarted("demonstrate", wanted))
-        await runtime.collect(TicketBook(self._recipe.tasks, self._recipe.seed, purpose=Purpose.DEMONSTRATE), PATIENCE_WITH_EXPERTS * wanted, copy)
+        await runtime.collect(TicketBook(self._recipe.mix.even(), self._recipe.seed, purpose=Purpose.DEMONSTRATE), PATIENCE_WITH_EXPERTS * wanted, copy)
         self._emit(PhaseStarted("clone", self._recipe.clone.steps))
         control.send(Clone())
         while isinstance(step := await control.receive(), CloneStep):
@@ -176,7 +176,7 @@ class Session:
             return False
 
         self._emit(PhaseStarted("evaluate", evaluation.episodes))
-        await runtime.collect(TicketBook(self._recipe.tasks, evaluation.seed, purpose=Purpose.EVALUATE), evaluation.episodes, look_at)
+        await runtime.collect(TicketBook(self._recipe.mix.even(), evaluation.seed, purpose=Purpose.EVALUATE), evaluation.episodes, look_at)
         self._emit(EvaluationFinished(when, self._version(finished), success_rate(finished)))
         for episode, frames in videos:
             name = f"{when}-{episode.ticket.task}-{episode.ticket.index}-{'success' if episode.success else 'failure'}.mp4"
@@ -194,7 +194,7 @@ class Session:
 
     async def _improve(self, runtime: LocalRuntime) -> None:
         training, algorithm = self._recipe.training, self._recipe.algorithm
-        book = TicketBook(self._recipe.tasks, self._recipe.seed, algorithm.group_size)
+        book = TicketBook(self._recipe.mix, self._recipe.seed, algorithm.group_size)
         first = version_of(self._resume) if self._resume else 0
         ledger = self._ledger = Ledger(book, training.batch, self._recipe.engine.max_staleness, total=training.updates * training.batch, version=first)
         progress = TrainingProgress(self._recipe, runtime, ledger, self._run)

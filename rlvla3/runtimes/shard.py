@@ -15,8 +15,8 @@ from rlvla3.observability.meter import Meter, MeterBoard
 from rlvla3.runtimes.control import Control
 from rlvla3.runtimes.messages import Grant, HandIn, Ready
 from rlvla3.runtimes.names import shard_name
-from rlvla3.simulators.base import Simulator
-from rlvla3.simulators.registry import make_simulator
+from rlvla3.simulators.base import RunningSimulator
+from rlvla3.simulators.common import make_member
 from rlvla3.types import Finished, Observation, Outcome, Ticket
 
 NICENESS = 10
@@ -30,7 +30,10 @@ async def run_shard(control: Control, shard: int, recipe: Recipe, plane: DataPla
     meter = board.meter(shard_name(shard))
     meter.enter("start")
     os.nice(NICENESS)
-    simulator = make_simulator(recipe.simulator, recipe.policy.chunk)
+    spec = plane.shards[shard]
+    if spec.cores:
+        os.sched_setaffinity(0, spec.cores)
+    simulator = make_member(recipe, spec.simulator, spec.device)
     try:
         port = ShardPort(plane, shard, meter)
         bootstrap = recipe.algorithm.bootstrap and recipe.algorithm.has_critic
@@ -44,7 +47,7 @@ async def run_shard(control: Control, shard: int, recipe: Recipe, plane: DataPla
 class MeteredSimulator:
     """A simulator as the loop wants it, its time on the meter and its environment steps counted in `steps` [1]."""
 
-    def __init__(self, simulator: Simulator, meter: Meter, steps: NDArray[np.int64]) -> None:
+    def __init__(self, simulator: RunningSimulator, meter: Meter, steps: NDArray[np.int64]) -> None:
         self.slots = simulator.slots
         self._simulator, self._meter, self._steps = simulator, meter, steps
 

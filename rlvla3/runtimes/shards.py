@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from rlvla3.links.data_plane import DataPlane
 from rlvla3.observability.meter import MeterBoard
@@ -21,8 +22,8 @@ from rlvla3.runtimes.messages import Failed, Forget, Forgotten, Grant, HandIn, R
 from rlvla3.runtimes.names import shard_name
 from rlvla3.runtimes.process import Worker
 from rlvla3.scheduling.ledger import Ledger
-from rlvla3.scheduling.sharding import Seating
-from rlvla3.types import Finished
+from rlvla3.scheduling.sharding import Seating, ShardSpec
+from rlvla3.types import Finished, Ticket
 
 MAX_ATTEMPTS = 3
 START_TIMEOUT_S = 180.0
@@ -41,18 +42,23 @@ class WorkerError(RuntimeError):
 class Shard:
     """A place for a simulator process: the process may change, the slots and their data stay. lost: what the last one was running, until it is replaced."""
 
-    number: int
+    spec: ShardSpec
+    seating: Seating
     worker: Worker
     ready: bool = False
     owed: bool = False
     lost: list[int] = field(default_factory=list)
     failure: Failed | None = None
 
+    @property
+    def number(self) -> int:
+        return self.spec.number
+
 
 class Shards:
-    """Serves one ledger at a time.
+    """Serves one ledger at a time. The shards of a simulator run the tickets of that simulator.
 
-    start: starts the process of a shard. notify: told in a sentence what the user should know. fail: ends the run with an error.
+    start: starts the process of a shard. timeouts_s: of each simulator. notify: told in a sentence what the user should know. fail: ends the run with an error.
     """
 
     def __init__(
@@ -61,32 +67,32 @@ class Shards:
         plane: DataPlane,
         board: MeterBoard,
         *,
-        timeout_s: float,
+        timeouts_s: Sequence[float],
         max_restarts: int,
         notify: Callable[[str], None],
         fail: Callable[[Exception], None],
     ) -> None:
         self._start, self._plane, self._board = start, plane, board
-        self._timeout_s, self._max_restarts, self._notify, self._fail = timeout_s, max_restarts, notify, fail
+        self._timeouts_s, self._max_restarts, self._notify, self._fail = timeouts_s, max_restarts, notify, fail
         self._ledger: Ledger | None = None
         self._on_finished: Callable[[Finished], None] = lambda _: None
         self._attempts: Counter[int] = Counter()
         self._all_ready = asyncio.Event()
         self._restarts = 0
         self._ending = False
-        self._look_every_s, self._looked_at = min(1.0, timeout_s / 2), time.monotonic()
+        self._look_every_s, self._looked_at = min(1.0, *(limit / 2 for limit in timeouts_s)), time.monotonic()
         self._watchdog: asyncio.TimerHandle | None = None
         self._generators: list[Worker] = []
         self._shards: list[Shard] = []
-        self._seating = Seating(plane.slots)
+        self._seatings = [Seating() for _ in timeouts_s]
 
     def start(self, generators: list[Worker]) -> None:
         """Start every simulator. generators: whom to tell when one is lost."""
         self._generators = generators
         for generator in generators:
             generator.control.handle(Forgotten, lambda message: self._replace(self._shards[message.shard]))
-        for number in range(self._plane.shards):
-            self._shards.append(self._watch(Shard(number, self._start(number))))
+        for spec in self._plane.shards:
+            self._shards.append(self._watch(Shard(spec, self._seatings[spec.simulator], self._start(spec.number))))
         self._look_for_hung()
 
     async def ready(self) -> None:
@@ -101,7 +107,10 @@ class Shards:
 
     def grant(self) -> None:
         """Hand out what is admissible to whoever is free, and an answer to whoever waits for one. To be called when the ledger's version has advanced."""
-        dealt = self._seating.deal(self._ledger.take) if self._ledger is not None else {}
+        dealt: dict[int, list[Ticket]] = {}
+        if self._ledger is not None:
+            for simulator, seating in enumerate(self._seatings):
+                dealt |= seating.deal(partial(self._ledger.take, simulator))
         # The counts first: a generator that sees a request must see every episode that began with it.
         self._count_running()
         for shard in self._shards:
@@ -144,7 +153,7 @@ class Shards:
 
     def _on_ready(self, shard: Shard) -> None:
         shard.ready = True
-        self._seating.sit(shard.number)
+        shard.seating.sit(shard.number, len(shard.spec.slots))
         if all(shard.ready for shard in self._shards):
             self._all_ready.set()
         if self._ledger is not None:
@@ -154,7 +163,7 @@ class Shards:
         assert self._ledger is not None
         for finished in message.finished:
             if shard.ready:
-                self._seating.free(shard.number, finished.ticket.index)
+                shard.seating.free(shard.number, finished.ticket.index)
             else:
                 shard.lost.remove(finished.ticket.index)
             self._ledger.hand_in(finished)
@@ -164,7 +173,7 @@ class Shards:
 
     def _on_exit(self, shard: Shard) -> None:
         shard.ready = False  # before it is heard out: it may not be given anything any more
-        shard.lost = self._seating.leave(shard.number)
+        shard.lost = shard.seating.leave(shard.number)
         shard.worker.control.poll()  # what it said before it ended still counts
         shard.worker.release()
         shard.owed = False
@@ -177,7 +186,7 @@ class Shards:
             self._fail(WorkerError(f"{shard_name(shard.number)} {hopeless}: {why}{place}"))
             return
         self._notify(f"{shard_name(shard.number)} was lost ({why}); its {len(shard.lost)} running tickets are run again")
-        self._generators[self._plane.generator_of(shard.number)].control.send(Forget(shard.number))
+        self._generators[shard.spec.generator].control.send(Forget(shard.number))
 
     def _hopeless(self, shard: Shard) -> str:
         """Why a lost shard is not to be replaced; empty where it is."""
@@ -206,12 +215,12 @@ class Shards:
 
     def _runs(self, shard: Shard) -> bool:
         """Whether it has a ticket; one that was lost has, until its generator has forgotten what it asked."""
-        return bool(shard.lost) or self._seating.running(shard.number) > 0
+        return bool(shard.lost) or shard.seating.running(shard.number) > 0
 
     def _count_running(self) -> None:
         counts = [0] * len(self._plane.requests)
         for shard in self._shards:
-            counts[self._plane.generator_of(shard.number)] += self._runs(shard)
+            counts[shard.spec.generator] += self._runs(shard)
         self._plane.set_running(counts)
 
     def _look_for_hung(self) -> None:
@@ -229,7 +238,8 @@ class Shards:
         if stage == "start":
             limit, whose = START_TIMEOUT_S, f"the {START_TIMEOUT_S:g} s that a simulator may take to be built"
         else:
-            limit, whose = self._timeout_s, f"simulator.timeout_s={self._timeout_s:g}"
+            limit = self._timeouts_s[shard.spec.simulator]
+            whose = f"the timeout_s={limit:g} of its simulator"
         if seconds > limit and stage in ("start", "reset", "simulate") and shard.worker.process.is_alive():
             shard.worker.process.kill()
             self._notify(f"{name} has been in {stage} for {seconds:.0f} s, longer than {whose}: it is killed and replaced")

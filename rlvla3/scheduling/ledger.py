@@ -8,6 +8,7 @@ A run is a numbered list of tickets. Ticket i belongs to update i // batch, alwa
 Laws kept here:
 - ADMISSION: ticket i is handed out only while its update is at most `max_staleness` ahead of the current version. Every decision of the ticket is then made
   by a version no older than update - max_staleness, so staleness is bounded exactly and nothing is ever discarded (law 2);
+- of several simulators each takes its own tickets in order, and none waits behind another's;
 - every ticket is handed in once, and an update is done only when all of its tickets are (law 1);
 - at most capacity = (max_staleness + 1) * batch tickets are neither waiting nor trained, so ticket i can live in block i mod capacity of the data plane.
 
@@ -18,12 +19,13 @@ from __future__ import annotations
 
 import heapq
 import sys
-from collections import Counter
+from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from rlvla3.scheduling.mix import Mix
 from rlvla3.types import Finished, Purpose, Ticket, Version
 
 SEED_BITS = 29
@@ -35,7 +37,7 @@ class TicketBook:
     """Ticket i, for any i: the same in every mode, on every machine, in every rerun. Groups of `group_size` consecutive tickets share task and seed; tasks
     go round by group."""
 
-    tasks: tuple[str, ...]
+    mix: Mix
     seed: int
     group_size: int = 1
     purpose: Purpose = Purpose.TRAIN
@@ -45,11 +47,15 @@ class TicketBook:
         number = int(np.random.SeedSequence([self.seed, group]).generate_state(1)[0]) % (1 << SEED_BITS)
         return Ticket(
             index=index,
-            task=self.tasks[group % len(self.tasks)],
+            task=self.mix.task(group),
             seed=list(Purpose).index(self.purpose) << SEED_BITS | number,
             group=group,
             purpose=self.purpose,
         )
+
+    def simulator(self, index: int) -> int:
+        """The number of the simulator that runs a ticket."""
+        return self.mix.simulator(index // self.group_size)
 
 
 def capacity(batch: int, max_staleness: int) -> int:
@@ -75,9 +81,12 @@ class Ledger:
         self.book, self.batch, self.max_staleness, self.total, self.version = book, batch, max_staleness, total, version
         self._first = version * batch
         self._order = range(self._first, sys.maxsize) if order is None else order
+        self._admitted = 0
+        """Of the order: those that have been looked at, and either handed out or put down for their simulator."""
         self.issued = 0
         """Tickets handed out at least once in this run."""
-        self._returned: list[int] = []
+        self._waiting: defaultdict[int, deque[int]] = defaultdict(deque)
+        self._returned: defaultdict[int, list[int]] = defaultdict(list)
         self._running: set[int] = set()
         self._finished: dict[int, Finished] = {}
         self.rerun = 0
@@ -100,15 +109,17 @@ class Ledger:
     def update_of(self, index: int) -> int:
         return index // self.batch
 
-    def take(self) -> Ticket | None:
-        """The next ticket to run, reruns first; None while none is admissible."""
-        if self._returned and self._exists(self._returned[0]):
-            index = heapq.heappop(self._returned)
-        elif self.issued < len(self._order) and self._admissible(self._order[self.issued]):
-            index = self._order[self.issued]
-            self.issued += 1
+    def take(self, simulator: int = 0) -> Ticket | None:
+        """The next ticket for a simulator to run, reruns first; None while none is admissible."""
+        returned, waiting = self._returned[simulator], self._waiting[simulator]
+        if returned and self._exists(returned[0]):
+            index = heapq.heappop(returned)
         else:
-            return None
+            self._admit(simulator)
+            if not waiting or not self._exists(waiting[0]):
+                return None
+            index = waiting.popleft()
+            self.issued += 1
         self._running.add(index)
         return self.book.ticket(index)
 
@@ -116,7 +127,7 @@ class Ledger:
         """The simulator that ran this ticket is gone: hand it out again."""
         self._leave(index)
         self.rerun += 1
-        heapq.heappush(self._returned, index)
+        heapq.heappush(self._returned[self.book.simulator(index)], index)
 
     def hand_in(self, finished: Finished) -> None:
         """An episode has ended and its trajectory is in the data plane."""
@@ -149,7 +160,8 @@ class Ledger:
     def close(self, after_update: int | None = None) -> None:
         """Hand out nothing new any more; or nothing of a later update than `after_update`, new or again. What runs may still be handed in."""
         if after_update is None:
-            self._order = self._order[: self.issued]
+            self._order = self._order[: self._admitted]
+            self._waiting.clear()
         else:
             end = (after_update + 1) * self.batch
             self.total = end if self.total is None else min(end, self.total)
@@ -157,6 +169,13 @@ class Ledger:
     def _indices(self, update: int) -> range:
         end = (update + 1) * self.batch
         return range(update * self.batch, end if self.total is None else min(end, self.total))
+
+    def _admit(self, simulator: int) -> None:
+        """Look for the next ticket of a simulator, among those that may be handed out; the others' wait for theirs."""
+        while not self._waiting[simulator] and self._admitted < len(self._order) and self._admissible(self._order[self._admitted]):
+            index = self._order[self._admitted]
+            self._waiting[self.book.simulator(index)].append(index)
+            self._admitted += 1
 
     def _admissible(self, index: int) -> bool:
         return self.update_of(index) <= self.version + self.max_staleness and self._exists(index)

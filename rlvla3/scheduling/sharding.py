@@ -1,4 +1,4 @@
-"""Tickets to the free slots of shards.
+"""Flexible environment sharding (RL-VLA3, section 3): what each shard is, who serves it and what it runs on; and tickets to the free slots of shards.
 
 Laws kept here:
 - a shard never has more tickets than slots, and none is dealt to a shard that is away;
@@ -8,27 +8,84 @@ Laws kept here:
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
+from typing import Literal
 
 from rlvla3.types import Ticket
+
+Serving = Literal["round_robin", "least_loaded"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sharding:
+    """How one simulator is cut into shards. cores: that each is bound to (0: it may use any). devices: shards go round them (empty: the default one)."""
+
+    shards: int
+    slots: int
+    cores: int = 0
+    devices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ShardSpec:
+    """One shard, by its number in the run. simulator: the number of its simulator. slots: its own, of all that are numbered through the run's shards.
+
+    generator: the number of the one that serves it. cores: those it is bound to, () for any. device: "" for the default one.
+    """
+
+    number: int
+    simulator: int
+    slots: range
+    generator: int
+    cores: tuple[int, ...] = ()
+    device: str = ""
+
+
+def lay_out(simulators: Sequence[Sharding], generators: int, serving: Serving = "round_robin", cores: Sequence[int] = ()) -> list[ShardSpec]:
+    """All shards of a run. cores: those of the host, dealt in turn to the shards that are bound.
+
+    serving: `round_robin`, generators take turns; `least_loaded`, whoever serves the fewest slots takes the next shard, large shards first.
+    """
+    turn = cycle(cores)
+    shards: list[ShardSpec] = []
+    first = 0
+    for simulator, sharding in enumerate(simulators):
+        for number in range(sharding.shards):
+            bound = tuple(islice(turn, min(sharding.cores, len(cores))))
+            device = sharding.devices[number % len(sharding.devices)] if sharding.devices else ""
+            shards.append(ShardSpec(len(shards), simulator, range(first, first + sharding.slots), len(shards) % generators, bound, device))
+            first += sharding.slots
+    return shards if serving == "round_robin" else _balanced(shards, generators)
+
+
+def _balanced(shards: Sequence[ShardSpec], generators: int) -> list[ShardSpec]:
+    """The longest-processing-time rule: Graham, "Bounds on multiprocessing timing anomalies" (1969)."""
+    load = [0] * generators
+    serves: dict[int, int] = {}
+    for shard in sorted(shards, key=lambda shard: -len(shard.slots)):
+        serves[shard.number] = load.index(min(load))
+        load[serves[shard.number]] += len(shard.slots)
+    return [replace(shard, generator=serves[shard.number]) for shard in shards]
 
 
 class Seating:
     """Who runs what.
 
-    seating.sit(shard)                       # it is there, with all its slots free
+    seating.sit(shard, slots)                # it is there, with all its slots free
     dealt = seating.deal(ledger.take)        # {shard: tickets}
     seating.free(shard, ticket.index)        # it has ended
     lost = seating.leave(shard)              # it is gone; its tickets
     """
 
-    def __init__(self, slots: int) -> None:
-        self.slots = slots
+    def __init__(self) -> None:
+        self._slots: dict[int, int] = {}
         self._running: dict[int, set[int]] = {}
         self._open: list[tuple[int, int]] = []
 
-    def sit(self, shard: int) -> None:
-        self._running[shard] = set()
+    def sit(self, shard: int, slots: int) -> None:
+        self._slots[shard], self._running[shard] = slots, set()
         self._offer(shard)
 
     def leave(self, shard: int) -> list[int]:
@@ -62,5 +119,5 @@ class Seating:
         return None
 
     def _offer(self, shard: int) -> None:
-        if len(self._running[shard]) < self.slots:
+        if len(self._running[shard]) < self._slots[shard]:
             heapq.heappush(self._open, (len(self._running[shard]), shard))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,19 @@ class SimulatorError(RuntimeError):
 
 class NoOptions(Section):
     """For simulators without settings of their own."""
+
+
+class RunningSimulator(Protocol):
+    """A simulator once it is built: what the simulate loop asks of it."""
+
+    slots: int
+    spaces: Spaces
+
+    def reset(self, slot: int, ticket: Ticket) -> Observation: ...
+
+    def step(self, chunks: Mapping[int, NDArray[np.float32] | None]) -> dict[int, Outcome]: ...
+
+    def close(self) -> None: ...
 
 
 class Simulator(ABC):
@@ -50,7 +63,7 @@ class Simulator(ABC):
 
     @abstractmethod
     def __init__(self, config: SimulatorConfig, chunk: int) -> None:
-        """Build the environments. chunk: actions a decision."""
+        """Build the environments. chunk: actions a decision. config.devices: where to, at most one (empty: the simulator's own default)."""
 
     @abstractmethod
     def reset(self, slot: int, ticket: Ticket) -> Observation:

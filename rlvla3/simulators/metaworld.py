@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-import os
-import sys
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -22,6 +20,7 @@ from pydantic import Field
 from rlvla3.config import NonNegativeFloat, Positive, RecipeError, Section, SimulatorConfig, check_options
 from rlvla3.simulators.base import SimulatorError, SingleEnvironment, Step
 from rlvla3.simulators.metaworld_tasks import INSTRUCTIONS
+from rlvla3.simulators.rendering import GRAPHICS_HELP, check_frame, check_moving, prepare_process
 from rlvla3.types import ActionSpace, Observation, Spaces, Ticket
 
 if TYPE_CHECKING:
@@ -38,10 +37,6 @@ LONGEST_STEPS = 500
 GREATEST_REWARD = 10.0
 
 INSTALL = "run `make install`, or pip install 'rlvla3[metaworld]'"
-GRAPHICS_HELP = (
-    "frames are drawn by a graphics library of the system: on Debian or Ubuntu `apt-get install libosmesa6 libegl1 libgl1`, "
-    "and leave MUJOCO_GL unset, or set it to osmesa (no GPU needed) or egl"
-)
 
 
 class MetaWorldOptions(Section):
@@ -89,7 +84,7 @@ class MetaWorld(SingleEnvironment):
         """Raises SimulatorError where frames cannot be drawn, or cannot be trusted."""
         self.spaces, self.chunk = self.describe(config), chunk
         self._options = check_options(MetaWorldOptions, config.options, "simulator.options")
-        prepare_process()
+        prepare_process("Meta-World", *config.devices)
         self._live: OrderedDict[str, Scene] = OrderedDict()  # the most recently used last
         self._scene = self._scene_of(config.tasks[0])
 
@@ -113,8 +108,7 @@ class MetaWorld(SingleEnvironment):
     def observe(self) -> Observation:
         images = {camera: self._scene.draw(camera) for camera in self.spaces.cameras}
         for camera, image in images.items():
-            if image.min() == image.max():
-                raise SimulatorError(f"camera {camera} gave a frame of a single colour, value {image.min()}: {GRAPHICS_HELP}")
+            check_frame(camera, image)
         return Observation(images=images, state=self._scene.state(), instruction=self._instruction)
 
     def expert_action(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -163,19 +157,6 @@ class Disturbance:
         return self._push
 
 
-def prepare_process() -> None:
-    """Set what mujoco and its libraries read from the environment as they are imported.
-
-    A process that is given its shard's share of a machine must not start a thread for every core, neither for drawing (LP_) nor for linear algebra.
-    Raises SimulatorError where mujoco has already been imported without being told how to draw.
-    """
-    if "mujoco" in sys.modules and "MUJOCO_GL" not in os.environ:
-        raise SimulatorError("mujoco was imported in this process before Meta-World could set MUJOCO_GL=osmesa: set it before that import")
-    os.environ.setdefault("MUJOCO_GL", "osmesa")
-    os.environ["LP_NUM_THREADS"] = "0"
-    os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
-
-
 def _check_tasks(tasks: list[str]) -> None:
     if not tasks:
         raise RecipeError("simulator.tasks is empty, and Meta-World has 50 tasks to choose from: for example simulator.tasks=[button-press-topdown-v3]")
@@ -193,7 +174,4 @@ def _check_frames(scene: Scene, task: str, camera: str) -> None:
     for _ in range(5):
         scene.step(np.ones(4, np.float32))
     after = scene.draw(camera)
-    if before.std() <= 10:
-        raise SimulatorError(f"camera {camera} of {task} draws flat frames, standard deviation {before.std():.1f} where 30 to 60 is usual: {GRAPHICS_HELP}")
-    if np.array_equal(before, after):
-        raise SimulatorError(f"camera {camera} of {task} draws the same frame while the arm moves: {GRAPHICS_HELP}")
+    check_moving(camera, task, before, after)

@@ -81,7 +81,7 @@ class Learner:
         self.objective = PolicyObjective(policy, recipe.algorithm, rollouts, self._logprob)
         self.credit = Credit(recipe.algorithm, rollouts, self.objective.importance if self.objective.correction.traces else None)
         self.replay = CriticReplay(policy, self.optimizer, self.critic, recipe.seed)
-        self._fields = (*rollouts.observation_names, *rollouts.trace_names, "actions", "logprob", "value", "version", "executed")
+        self._fields = (*rollouts.observation_names, *rollouts.trace_names, "actions", "logprob", "value", "version", "executed", "dimensions")
 
     def begin_update(self, update: int, tickets: range) -> None:
         """Start learning from `tickets`, all of the update's."""

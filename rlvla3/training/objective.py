@@ -80,7 +80,7 @@ class PolicyObjective:
         """pi_proximal / pi_behaviour of each decision of an episode that has ended, whole chunks: float64 [decisions]."""
         rows = np.arange(self.rollouts.decisions(ticket))
         tickets = np.full(len(rows), ticket)
-        recorded = self.rollouts.gather(tickets, rows, ("logprob", "version", "executed"))
+        recorded = self.rollouts.gather(tickets, rows, ("logprob", "version", "executed", "dimensions"))
         proximal = self._recomputed(tickets, rows, recorded)
         behaviour = torch.from_numpy(recorded["logprob"]).to(proximal)
         found: Floats = ratios(proximal, behaviour, self._executed(recorded, behaviour), "chunk").value[:, 0].double().cpu().numpy()
@@ -131,7 +131,8 @@ class PolicyObjective:
         return self._proximal.logprob(tickets, rows)
 
     def _executed(self, recorded: Recorded, like: Tensor) -> Tensor:
-        return executed_actions(torch.from_numpy(recorded["executed"]).to(like.device), like.shape[1])
+        executed, dimensions = (torch.from_numpy(recorded[name]).to(like.device) for name in ("executed", "dimensions"))
+        return executed_actions(executed, dimensions, like.shape[1:])
 
     def _need_entropy(self, parts: Mapping[str, Tensor]) -> Tensor:
         if "entropy" not in parts:

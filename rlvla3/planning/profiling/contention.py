@@ -138,7 +138,7 @@ class Load:
         policy = make_policy(recipe.policy, spaces).to(device).eval()
         weights, meter = WeightPlane(WeightMemory(), policy.published()), MeterBoard(["load"]).meter("load")
         self.engine = LocalPolicyEngine(policy, weights, self.rollouts, recipe.seed, device, meter, None)
-        self.book = TicketBook(recipe.tasks, recipe.seed, recipe.algorithm.group_size)
+        self.book = TicketBook(recipe.mix, recipe.seed, recipe.algorithm.group_size)
         self.training, self.simulates = recipe.training, simulates
         self.together = min(TOGETHER, recipe.simulator.shards * recipe.simulator.slots)
         self.update, self.aside = 0, 0.0

@@ -24,23 +24,21 @@ DIGITS, MICRO = 6, 6
 """Significant ones of a figure; and decimals of a wait, which is the rest of a difference and no better than a microsecond."""
 
 
-def cost_of(samples: NDArray[Any], on: On, around: float = 0.0, spread: bool = False) -> Cost:
+def cost_of(samples: NDArray[Any], on: On, around: float = 0.0) -> Cost:
     """What a call costs, by its size: work and, apart from it, sleeping. On a device the whole call is the device's work.
 
-    around: seconds of work on the cores that every call needs besides. spread: keep how calls of one size differ.
+    around: seconds of work on the cores that every call needs besides.
     """
     if not len(samples):
         return NOTHING
     seconds = samples["work"] if on == "cores" else samples["wall"] - samples["delay"]
     waits = slept(samples) if on == "cores" else np.zeros(len(samples))
     sizes, work = by_size(np.maximum(samples["size"], 1), seconds)
-    commonest = samples["size"] == np.bincount(samples["size"]).argmax()
     return Cost(
         on=on,
         sizes=rounded(sizes),
         seconds=rounded(second + around for second in work),
         waits=round(float(waits.mean()), MICRO),
-        spread=spread_of((seconds + waits)[commonest]) if spread else [],
     )
 
 
@@ -57,6 +55,14 @@ def by_size(sizes: NDArray[Any], seconds: NDArray[Any]) -> tuple[list[float], li
             groups.append([size * count, total, count])
             first = size
     return [group[0] / group[2] for group in groups], [group[1] / group[2] for group in groups]
+
+
+def differences(samples: NDArray[Any]) -> NDArray[np.float64]:
+    """How much longer than their mean calls of the commonest size take, with nobody waiting for a core: ratios [n]."""
+    alike = samples[samples["size"] == np.bincount(samples["size"]).argmax()]
+    seconds: NDArray[np.float64] = alike["work"] + slept(alike)
+    seconds /= seconds.mean()
+    return seconds
 
 
 def spread_of(seconds: NDArray[Any]) -> list[float]:

@@ -129,7 +129,7 @@ async def _run(recipe: Recipe, folder: Path, sizes: Sequence[int], collecting: f
 
 async def _collect(runtime: LocalRuntime, recipe: Recipe, run: Run, size: int, seconds: float) -> None:
     """Run episodes, `size` at once. The first round is left out; at least one more is run."""
-    book = TicketBook(recipe.tasks, recipe.seed, recipe.algorithm.group_size, Purpose.EVALUATE)  # of training nobody may be so far ahead
+    book = TicketBook(recipe.mix, recipe.seed, recipe.algorithm.group_size, Purpose.EVALUATE)  # of training nobody may be so far ahead
     seen, began, spent = 0, 0.0, 0.0
 
     async def look_at(_: Finished) -> bool:
@@ -146,7 +146,7 @@ async def _collect(runtime: LocalRuntime, recipe: Recipe, run: Run, size: int, s
 
 
 async def _update(runtime: LocalRuntime, recipe: Recipe, run: Run, seconds: float) -> None:
-    ledger = Ledger(TicketBook(recipe.tasks, recipe.seed, recipe.algorithm.group_size), recipe.training.batch, max_staleness=0)
+    ledger = Ledger(TicketBook(recipe.mix, recipe.seed, recipe.algorithm.group_size), recipe.training.batch, max_staleness=0)
     async for published, episodes in runtime.train(ledger, end=recipe.training.updates):
         run.episodes += [_episode(runtime, episode) for episode in episodes]
         run.decisions.append(sum(episode.decisions for episode in episodes))

@@ -23,8 +23,9 @@ import numpy as np
 from rlvla3.config import Recipe, RecipeError
 from rlvla3.observability.meter import IDLE
 from rlvla3.observability.sampling import SCHEDSTAT, slept
+from rlvla3.planning.profiles import check_alone
 from rlvla3.planning.profiling.contention import core_speeds
-from rlvla3.planning.profiling.figures import APART, MICRO, cost_of, fit_cost, per_call, rounded
+from rlvla3.planning.profiling.figures import APART, MICRO, cost_of, differences, fit_cost, per_call, rounded, spread_of
 from rlvla3.planning.profiling.measuring import PARTS, Measured, in_mode, measure, settled
 from rlvla3.policies.registry import make_policy, policy_options
 from rlvla3.runtimes.device import choose_device
@@ -44,6 +45,7 @@ def profile_of(recipe: Recipe, name: str, seconds: float, notify: Callable[[str]
 
     From the weights that the recipe starts from: policy.checkpoint, or untrained ones. Raises RecipeError where nothing can be measured.
     """
+    check_alone(recipe)
     if not SCHEDSTAT.exists():
         raise RecipeError(f"this system does not tell work from waiting: a profile is measured on Linux, with {SCHEDSTAT}")
     with tempfile.TemporaryDirectory(prefix="rlvla3-profile-") as scratch:
@@ -99,11 +101,19 @@ def assemble(recipe: Recipe, name: str, measured: Measured, cores: list[float]) 
 
 
 def _simulate(measured: Measured) -> Cost:
-    """Of one environment alone, and of all slots of a shard; with what the shard's loop does about it."""
+    """Of one environment alone, and of all slots of a shard; with what the shard's loop does about it.
+
+    Work is that of one shard alone, as cores that are shared slow it. How long it sleeps and how calls differ is the same in every run, and takes many more
+    calls to tell: who waits for the slowest of many waits for the tail.
+    """
     alone, single = measured.alone, measured.alone.with_at_once(1)
     stepped = reduce(add, [alone.with_at_once(count) for count in alone.at_once]).of("shard", "simulate")
     around = per_call(single.of("shard", "overhead"), len(single.of("shard", "simulate")))
-    return cost_of(stepped, "cores", around, spread=True)
+    everywhere = [part for run in (alone, measured.lockstep) for count in run.at_once if len(part := run.with_at_once(count).of("shard", "simulate"))]
+    asleep = round(float(slept(np.concatenate(everywhere)).mean()), MICRO)
+    return cost_of(stepped, "cores", around).model_copy(
+        update={"waits": asleep, "spread": spread_of(np.concatenate([differences(part) for part in everywhere]))}
+    )
 
 
 def _turn(measured: Measured) -> Cost:

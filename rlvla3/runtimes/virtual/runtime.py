@@ -81,9 +81,9 @@ class VirtualRuntime:
         self.switches = synchronous and bool(set(placement.trainers) & set(placement.generators))
         names = [*map(shard_name, range(simulator.shards)), *map(generator_name, range(len(placement.generators))), TRAINER]
         self.board = board(names, lambda: self.clock.now)
-        self._seating = Seating(simulator.slots)
+        self._seating = Seating()
         self._ledger = Ledger(
-            TicketBook(recipe.tasks, recipe.seed, recipe.algorithm.group_size),
+            TicketBook(recipe.mix, recipe.seed, recipe.algorithm.group_size),
             recipe.training.batch,
             engine.max_staleness,
             recipe.training.updates * recipe.training.batch,
@@ -177,7 +177,7 @@ class VirtualRuntime:
         self._live(generator, generator_name(number), generate(generator, generator, generator))
 
     def _seat(self, shard: VirtualShard) -> None:
-        self._seating.sit(shard.number)
+        self._seating.sit(shard.number, shard.slots)
         bootstrap = self.recipe.algorithm.bootstrap and self.recipe.algorithm.has_critic
         self._live(shard, shard_name(shard.number), simulate(shard, shard, shard, bootstrap))
 

@@ -1,0 +1,82 @@
+"""Which simulator and which task each group of tickets is of: in turn, as often as they weigh.
+
+The turn depends on the group's number alone, so a ticket has the same task in every mode and after every rerun; and it is even: in any stretch of groups
+every simulator and every task has its share, to within one group.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+
+class Rotation:
+    """Numbers 0 to n - 1, each `weights[i]` times a round, as evenly as can be: smooth weighted round-robin (nginx, commit 52327e0627).
+
+    `at(turn)` says whose turn it is, and how many turns that one has had before.
+    """
+
+    def __init__(self, weights: Sequence[int]) -> None:
+        common = math.gcd(*weights)
+        self._weights = [weight // common for weight in weights]
+        self._round: list[tuple[int, int]] = []
+        credit, turns = [0] * len(weights), [0] * len(weights)
+        for _ in range(sum(self._weights)):
+            credit = [have + weight for have, weight in zip(credit, self._weights, strict=True)]
+            chosen = credit.index(max(credit))
+            credit[chosen] -= sum(self._weights)
+            self._round.append((chosen, turns[chosen]))
+            turns[chosen] += 1
+
+    def at(self, turn: int) -> tuple[int, int]:
+        rounds, place = divmod(turn, len(self._round))
+        chosen, before = self._round[place]
+        return chosen, rounds * self._weights[chosen] + before
+
+
+@dataclass(frozen=True)
+class Share:
+    """One simulator's part in a mix: its tasks, how often each comes in turn, and how often the simulator does."""
+
+    tasks: tuple[str, ...]
+    weights: tuple[int, ...]
+    weight: int = 1
+
+    @cached_property
+    def rotation(self) -> Rotation:
+        return Rotation(self.weights)
+
+
+@dataclass(frozen=True)
+class Mix:
+    """The simulators of a run, by their numbers."""
+
+    shares: tuple[Share, ...]
+
+    @classmethod
+    def of(cls, *tasks: str) -> Mix:
+        """One simulator, whose tasks weigh the same."""
+        return cls((Share(tasks, (1,) * len(tasks)),))
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return tuple(task for share in self.shares for task in share.tasks)
+
+    @cached_property
+    def rotation(self) -> Rotation:
+        return Rotation([share.weight for share in self.shares])
+
+    def even(self) -> Mix:
+        """The same tasks, each as often as any other."""
+        return Mix(tuple(Share(share.tasks, (1,) * len(share.tasks), len(share.tasks)) for share in self.shares))
+
+    def simulator(self, group: int) -> int:
+        """The number of the simulator that runs a group."""
+        return self.rotation.at(group)[0]
+
+    def task(self, group: int) -> str:
+        simulator, turn = self.rotation.at(group)
+        share = self.shares[simulator]
+        return share.tasks[share.rotation.at(turn)[0]]
