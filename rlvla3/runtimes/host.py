@@ -1,0 +1,150 @@
+"""The workers of one host: simulators and generators around one data plane, and whoever else works there. It imports no torch."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from rlvla3.config import Recipe
+from rlvla3.links.data_plane import DataPlane
+from rlvla3.links.rollouts import RolloutSpec
+from rlvla3.links.weight_memory import WeightMemory
+from rlvla3.observability.meter import MeterBoard
+from rlvla3.observability.recording import Recording
+from rlvla3.policies.registry import policy_options
+from rlvla3.runtimes.messages import Failed, Ready
+from rlvla3.runtimes.names import generator_name, shard_name
+from rlvla3.runtimes.process import Worker
+from rlvla3.runtimes.shards import Shards, WorkerError
+from rlvla3.scheduling.replay import Replay
+from rlvla3.scheduling.sharding import lay_out
+from rlvla3.simulators.common import common_spaces
+
+PATIENCE_S = 5.0
+"""How long a worker may take to end when it is asked to."""
+
+
+class Host:
+    """Everything of a run that is on this host, but the coordinator.
+
+    capacity: episodes that the data plane holds. logs: the folder that workers print to. notify: told in a sentence what the user should know. fail: ends the
+    run with an error. others: names of workers that are added by `start_worker`. record: where inferences are written down, or which are repeated. board: where
+    everybody's time goes; another kind than MeterBoard may be given, made from the workers' names.
+
+        host = Host(recipe, capacity=128, logs=folder, notify=print, fail=stop)
+        host.start()                                    # in a running event loop
+        await host.ready()
+        host.shards.serve(ledger, on_finished)
+        await host.stop()
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        capacity: int,
+        logs: Path,
+        notify: Callable[[str], None],
+        fail: Callable[[Exception], None],
+        others: Sequence[str] = (),
+        record: Recording | Replay | None = None,
+        board: Callable[[Sequence[str]], MeterBoard] = MeterBoard,
+    ) -> None:
+        engine, simulators = recipe.engine, recipe.mixed.values()
+        layout = lay_out([simulator.sharding for simulator in simulators], engine.generators, engine.serving, sorted(os.sched_getaffinity(0)))
+        self.recipe, self.plane, self.memory = recipe, DataPlane(rollout_spec(recipe, capacity), layout, engine.generators), WeightMemory()
+        self._generator_names = [generator_name(number) for number in range(engine.generators)]
+        self.board = board([*map(shard_name, range(len(layout))), *self._generator_names, *others])
+        self.generators: list[Worker] = []
+        self._logs, self._fail, self._record = logs, fail, record
+        self._workers: list[Worker] = []
+        self._ending = False
+        self.shards = Shards(
+            self._start_shard,
+            self.plane,
+            self.board,
+            timeouts_s=[simulator.timeout_s for simulator in simulators],
+            max_restarts=engine.max_restarts,
+            notify=notify,
+            fail=fail,
+        )
+
+    def start(self) -> None:
+        """Start every generator and every simulator."""
+        body = "rlvla3.runtimes.generator:run_generator"
+        self.generators = [
+            self.start_worker(name, body, number, self.recipe, self.plane, self.board, self.memory, self._record)
+            for number, name in enumerate(self._generator_names)
+        ]
+        self.shards.start(self.generators)
+
+    def start_worker(self, name: str, body: str, *args: Any) -> Worker:
+        """A worker whose end, before the host's, is the run's."""
+        worker = Worker(name, body, *args, log=self._log(name))
+        self._workers.append(worker)
+        worker.control.handle(Failed, lambda message: self._fail(_error(name, message, worker)))
+        worker.on_exit(lambda: self._on_exit(worker))
+        return worker
+
+    async def ready(self) -> None:
+        """Wait until every worker has been built."""
+        for worker in self._workers:
+            message = await worker.control.receive()
+            assert isinstance(message, Ready)
+        await self.shards.ready()
+
+    async def stop(self) -> None:
+        self._ending = True
+        await asyncio.gather(self.shards.stop(PATIENCE_S), *(worker.stop(PATIENCE_S) for worker in self._workers))
+
+    def kill(self) -> None:
+        """End every worker at once."""
+        self.shards.kill()
+        for worker in self._workers:
+            worker.process.kill()
+
+    def steps_made(self) -> int:
+        """Environment steps since the start, those of running episodes among them."""
+        return int(self.plane.counts["steps"].sum())
+
+    def memory_bytes(self) -> int:
+        """Memory of this process and all workers, pages that they share counted once (proportional set size)."""
+        processes = [psutil.Process(pid) for pid in (os.getpid(), *self.shards.processes, *(worker.process.pid for worker in self._workers))]
+        return sum(process.memory_full_info().pss for process in processes)
+
+    def _start_shard(self, shard: int) -> Worker:
+        name = shard_name(shard)
+        return Worker(name, "rlvla3.runtimes.shard:run_shard", shard, self.recipe, self.plane, self.board, log=self._log(name))
+
+    def _on_exit(self, worker: Worker) -> None:
+        if self._ending:
+            return
+        worker.control.poll()  # if it said why, that has been taken for the error by now
+        worker.process.join()
+        self._fail(WorkerError(f"the {worker.name} ended by itself, exit code {worker.process.exitcode}. The last it printed:\n{worker.last_words()}"))
+
+    def _log(self, name: str) -> Path:
+        return self._logs / f"{name.replace(' ', '-')}.log"
+
+
+def rollout_spec(recipe: Recipe, capacity: int) -> RolloutSpec:
+    """The shape of a recipe's data plane for `capacity` episodes."""
+    spaces = common_spaces(recipe)
+    return RolloutSpec(spaces, recipe.policy.chunk, policy_options(recipe.policy, spaces).trace(spaces, recipe.policy.chunk), capacity)
+
+
+def one_thread_each() -> None:
+    """Workers compute on one thread each: with more threads than cores, every parallel section waits for the one that lost its core."""
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")
+
+
+def _error(name: str, failed: Failed, worker: Worker) -> WorkerError:
+    return WorkerError(
+        failed.message if failed.expected else f"the {name} failed with {failed.kind}: {failed.message}\n{failed.traceback}Its output is in {worker.log}"
+    )
