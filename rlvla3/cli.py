@@ -20,20 +20,22 @@ examples:
   rlvla3 train runs/demo                                   continue from the newest checkpoint
   rlvla3 eval runs/demo evaluation.episodes=192            success of the newest checkpoint
   rlvla3 replay runs/demo                                  repeat it, bit for bit
-  rlvla3 check recipes/quickstart.yaml                     what a recipe comes to, with every default
+  rlvla3 check recipes/quickstart.yaml                     what a recipe comes to, and whether its simulator keeps its contract
+  rlvla3 check --simulator my_robot:MyEnv max_steps=200    the same of one simulator, yours for example
   rlvla3 profile recipes/quickstart.yaml                   what its stages cost on this machine, for rehearse and plan
   rlvla3 rehearse recipes/planned/libero_pi0.yaml --profile libero-pi0 --cluster 4x8   what it would do on 32 GPUs, without any
 """
-REFUSED, INTERRUPTED = 2, 130
+FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 PROFILE_S = 60.0
+CHUNK = 5
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit status: 0, 2 for what cannot be run as asked, 130 after Ctrl-C."""
+    """Run one command. Returns the exit status: 0, 1 where a check failed, 2 for what cannot be run as asked, 130 after Ctrl-C."""
     arguments = _parse(argv)
     sys.path.append(str(Path.cwd()))  # where `module:Class` of one's own is; every worker gets the same path
     try:
-        _run(arguments)
+        passed = _run(arguments)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # whoever was reading has had enough, as `head` does; what is left to be flushed goes nowhere
@@ -43,10 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"rlvla3: {error}", file=sys.stderr)
         return REFUSED
-    return 0
+    return 0 if passed else FAILED
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace) -> bool:
+    """Returns whether all is well: only what `check` finds can be otherwise."""
     from rlvla3 import commands
 
     match arguments.command, getattr(arguments, "benchmark", None):
@@ -59,7 +62,8 @@ def _run(arguments: argparse.Namespace) -> None:
         case "replay", _:
             commands.replay(arguments.start, arguments.run_dir, arguments.json)
         case "check", _:
-            commands.check(arguments.start, arguments.overrides)
+            options = (arguments.chunk, arguments.timeout, arguments.frames, arguments.json)
+            return commands.check(arguments.overrides, arguments.simulator, *options)
         case "profile", _:
             _profile(arguments)
         case "rehearse", _:
@@ -70,8 +74,14 @@ def _run(arguments: argparse.Namespace) -> None:
             commands.bench_interaction(arguments.json, arguments.env, arguments.num_envs, arguments.seconds)
         case "bench", "ladder":
             commands.bench_ladder(arguments.json)
+        case "bench", "weights":
+            commands.bench_weights(arguments.json, arguments.megabytes)
         case "bench", "reality":
             commands.bench_reality(arguments.overrides, arguments.json, arguments.profile, arguments.profile_seconds, arguments.updates)
+        case "bench", "vector":
+            _bench_vector(arguments)
+        case "bench", "overhead":
+            _bench_overhead(arguments)
         case "bench", "parity":
             commands.bench_parity(
                 arguments.start,
@@ -83,6 +93,19 @@ def _run(arguments: argparse.Namespace) -> None:
                 arguments.measure,
                 arguments.jobs,
             )
+    return True
+
+
+def _bench_vector(arguments: argparse.Namespace) -> None:
+    from rlvla3.benchmarks import vector
+
+    vector.main(arguments.overrides, arguments.json, arguments.inference, arguments.pairs, arguments.seconds, arguments.threads)
+
+
+def _bench_overhead(arguments: argparse.Namespace) -> None:
+    from rlvla3.benchmarks import overhead
+
+    overhead.main(arguments.simulators, arguments.json, arguments.episodes)
 
 
 def _profile(arguments: argparse.Namespace) -> None:
@@ -151,8 +174,7 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("start", type=Path, metavar="RUN_DIR|CHECKPOINT", help="a run directory (up to its newest checkpoint), or one of its checkpoints")
     _add_output(replay, "RUN_DIR/replays/DATE-TIME")
 
-    check = commands.add_parser("check", help="say whether a recipe can be run, and print it with every default")
-    _add_start(check, "RECIPE", "a YAML file, or a run directory")
+    _add_check(commands.add_parser("check", help="say whether a recipe can be run, and whether its simulators, or one alone, keep their contract"))
 
     _add_profile(commands.add_parser("profile", help="measure what a recipe's stages cost on this machine, in short runs, for rehearse and plan"))
     _add_rehearse(commands.add_parser("rehearse", help="what a recipe would do on a cluster: throughput, idle time and staleness, on a virtual clock"))
@@ -164,9 +186,15 @@ def _parser() -> argparse.ArgumentParser:
     interaction.add_argument("--num-envs", type=int, default=16, metavar="N", help="environments (default: 16)")
     interaction.add_argument("--seconds", type=float, default=30.0, metavar="S", help="how long to measure (default: 30)")
     ladder = benchmarks.add_parser("ladder", help="the four modes, from synchronous to fully asynchronous, on the same work")
-    for benchmark in (interaction, ladder):
+    weights = benchmarks.add_parser("weights", help="how fast new weights reach generators here and on other hosts, and what that costs training")
+    weights.add_argument("--megabytes", type=_positive, default=64, metavar="N", help="size of a version (default: 64)")
+    overhead = benchmarks.add_parser("overhead", help="what each simulator costs over its bare environment")
+    overhead.add_argument("simulators", nargs="*", metavar="SIMULATOR", help="such as metaworld (default: all that can be built here)")
+    overhead.add_argument("--episodes", type=_positive, default=20, metavar="N", help="on either side, of each simulator (default: 20)")
+    for benchmark in (interaction, ladder, weights, overhead):
         benchmark.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the figures go")
     _add_reality(benchmarks.add_parser("reality", help="rehearsed against measured throughput in the four modes, from one profile"))
+    _add_vector(benchmarks.add_parser("vector", help="the engine against a synchronous vector environment of the same simulators"))
     _add_parity(benchmarks.add_parser("parity", help="whether full_async learns what sync learns: the same tickets, several seeds, a table and a picture"))
     return parser
 
@@ -174,6 +202,15 @@ def _parser() -> argparse.ArgumentParser:
 def _add_start(command: argparse.ArgumentParser, metavar: str, described: str) -> None:
     command.add_argument("start", type=Path, metavar=metavar, help=described)
     command.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="settings that win over the recipe's, for example training.updates=10")
+
+
+def _add_check(check: argparse.ArgumentParser) -> None:
+    check.add_argument("overrides", nargs="*", default=[], metavar="RECIPE key=value", help="a YAML file or a run directory, and settings that win over it")
+    check.add_argument("--simulator", metavar="NAME", help="instead of a recipe: metaworld, gymnasium:ID, module:Class, ...; key=value are its settings then")
+    check.add_argument("--chunk", type=_positive, default=CHUNK, metavar="N", help=f"actions a decision, with --simulator (default: {CHUNK})")
+    check.add_argument("--timeout", type=_seconds, metavar="S", help="the longest that a build, a reset or a chunk may take (default: simulator.timeout_s, 60)")
+    check.add_argument("--frames", type=Path, metavar="FOLDER", help="where frames go, to be looked at: whether they are upside down, only you can tell")
+    check.add_argument("--json", type=Path, metavar="FILE", help="where the findings go")
 
 
 def _add_profile(profile: argparse.ArgumentParser) -> None:
@@ -190,6 +227,17 @@ def _add_reality(reality: argparse.ArgumentParser) -> None:
     reality.add_argument("--profile", type=Path, metavar="FILE", help="an earlier profile of the same recipe (default: it is measured first)")
     reality.add_argument("--profile-seconds", type=_seconds, default=PROFILE_S, metavar="S", help=f"how long to measure it (default: {PROFILE_S:g})")
     reality.add_argument("--updates", type=_positive, default=20, metavar="N", help="settled updates that are measured in each mode (default: 20)")
+
+
+def _add_vector(vector: argparse.ArgumentParser) -> None:
+    vector.add_argument("overrides", nargs="*", default=[], metavar="RECIPE key=value", help="a YAML file (default: LIBERO with the mini VLA), and settings")
+    vector.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the figures go")
+    vector.add_argument(
+        "--inference", type=_inference, default=0.0, metavar="MS|auto", help="how long each inference waits, taking no core; auto: as long as a chunk takes"
+    )
+    vector.add_argument("--pairs", type=_positive, default=4, metavar="N", help="how often both sides are measured, in turn (default: 4)")
+    vector.add_argument("--seconds", type=_seconds, default=30.0, metavar="S", help="how long each is measured each time, at least (default: 30)")
+    vector.add_argument("--threads", type=_positive, metavar="N", help="torch threads of the vector environment's main process (default: training.threads)")
 
 
 def _add_rehearse(rehearse: argparse.ArgumentParser) -> None:
@@ -223,8 +271,13 @@ def _seconds(text: str) -> float:
     """For argparse: some time."""
     seconds = float(text)
     if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is no length of time: give seconds, more than 0")
+        raise argparse.ArgumentTypeError(f"{text} is no length of time: give more than 0")
     return seconds
+
+
+def _inference(text: str) -> float | str:
+    """For argparse: milliseconds, or `auto`."""
+    return text if text == "auto" else _seconds(text)
 
 
 def _positive(text: str) -> int:

@@ -25,7 +25,7 @@ def clone(start: Path, overrides: Sequence[str], run_dir: Path | None, as_json: 
     recipe = load_recipe(start, overrides)
     if recipe.clone is None:
         raise RecipeError(f"{start} says nothing of cloning: give it a clone: section, or a setting such as clone.demonstrations=10")
-    preflight(recipe)
+    preflight(recipe, clones=True)
     run = RunDirectory.create(run_dir or default_path(start, datetime.now()), recipe)
     with run.claimed(), watched(run, recipe, f"clone {start.stem}", as_json=as_json) as watchers:
         from rlvla3.runtimes import session
@@ -39,7 +39,7 @@ def train(start: Path, overrides: Sequence[str], run_dir: Path | None, as_json: 
     recipe = load_recipe(earlier.config if earlier else start, overrides)
     if earlier and run_dir is None:
         _refuse_to_continue(earlier, resume, recipe)
-    preflight(recipe)
+    preflight(recipe, clones=recipe.begins_by_cloning and resume is None)
     run = earlier if earlier and run_dir is None else RunDirectory.create(run_dir or default_path(start, datetime.now()), recipe)
     version = version_of(resume) if resume else None
     with run.claimed():
@@ -81,7 +81,7 @@ def replay(start: Path, run_dir: Path | None, as_json: bool) -> None:
         raise RunDirectoryError(f"{original.path} holds no checkpoint yet: there is nothing to compare a replay with")
     recording = Recording(original.record)
     recipe = recording.recipe()
-    preflight(recipe)
+    preflight(recipe, clones=recipe.begins_by_cloning)
     recorded = recording.replay(version_of(checkpoint))
     from rlvla3.runtimes import replay as replaying
 
@@ -91,12 +91,21 @@ def replay(start: Path, run_dir: Path | None, as_json: bool) -> None:
         replaying.replay(recipe, run, watchers, recorded, checkpoint)
 
 
-def check(start: Path, overrides: Sequence[str]) -> None:
-    """Print a recipe as it would be run. Raises RecipeError where it cannot be."""
+def check(words: Sequence[str], simulator: str | None, chunk: int, timeout_s: float | None, frames: Path | None, figures: Path | None) -> bool:
+    """Print a recipe as it would be run and examine its simulators, or examine one alone. words: the recipe, if it is one, and settings. Returns whether all
+    passed. Raises RecipeError where it cannot be run."""
+    from rlvla3.checking.commands import check_simulators, simulator_of
+
+    if simulator is not None:
+        return check_simulators({simulator: simulator_of(simulator, words, chunk)}, chunk, timeout_s, frames, figures)
+    if not words or "=" in words[0]:
+        raise RecipeError("nothing to check: name a recipe, for example recipes/quickstart.yaml, or a simulator, for example --simulator metaworld")
+    start = Path(words[0])
     found = find_run(start)
-    recipe = load_recipe(found[0].config if found else start, overrides)
-    preflight(recipe)
+    recipe = load_recipe(found[0].config if found else start, words[1:])
+    preflight(recipe, clones=recipe.begins_by_cloning)
     yaml.safe_dump(recipe.model_dump(mode="json"), sys.stdout, sort_keys=False)
+    return check_simulators(recipe.mixed, recipe.policy.chunk, timeout_s, frames, figures, before="# ")
 
 
 def bench_interaction(figures: Path, environment: str | None, num_envs: int, seconds: float) -> None:
@@ -111,6 +120,13 @@ def bench_ladder(figures: Path) -> None:
     from rlvla3.benchmarks.ladder import main
 
     main(figures)
+
+
+def bench_weights(figures: Path, megabytes: int) -> None:
+    """Measure the weight plane with versions of so many megabytes; the figures go into a JSON file."""
+    from rlvla3.benchmarks.weights.report import main
+
+    main(figures, megabytes)
 
 
 def bench_reality(words: Sequence[str], figures: Path, profile: Path | None, profile_seconds: float, updates: int) -> None:

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
 from rlvla3.config import Recipe, RecipeError
+from rlvla3.demonstrations.choosing import choose_demonstrations
 from rlvla3.policies.options import PolicyOptions
 from rlvla3.policies.registry import policy_options, read_checkpoint_config
 from rlvla3.simulators.common import common_spaces
 from rlvla3.types import Spaces
 
 
-def preflight(recipe: Recipe) -> Spaces:
-    """What the recipe's simulator shows and accepts, once simulator, policy and settings are known to fit one another. Raises RecipeError."""
-    if recipe.placement.kind != "colocated":
+def preflight(recipe: Recipe, *, clones: bool = False) -> Spaces:
+    """What the recipe's simulator shows and accepts, once simulator, policy and settings are known to fit one another.
+
+    clones: whether the run clones, so that demonstration files must fit too. Raises RecipeError.
+    """
+    if recipe.runtime == "ray":
+        if find_spec("ray") is None:
+            raise RecipeError("runtime=ray needs the package ray, which is not installed: pip install 'rlvla3[ray]'")
+    elif recipe.placement.kind != "colocated":
         raise RecipeError(
             f"placement.kind={recipe.placement.kind} deals out several devices, and a run on one host does not: leave placement out and set engine.device and "
-            f"training.device, or see what it would do with `rlvla3 rehearse`"
+            f"training.device, set runtime=ray, or see what it would do with `rlvla3 rehearse`"
         )
     spaces = common_spaces(recipe)
     options = policy_options(recipe.policy, spaces)
     if recipe.policy.checkpoint is not None:
         _check_checkpoint(recipe.policy.checkpoint, recipe, spaces, options)
+    if clones and recipe.clone is not None and recipe.clone.files:
+        choose_demonstrations(recipe)
     return spaces
 
 

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 from hypothesis import settings
 
 # No test is about time: a slow machine is not a defect.
 settings.register_profile("rlvla3", deadline=None)
 settings.load_profile("rlvla3")
+
+# LIBERO's meshes come from a hub. Where they lie in a folder beside the repository, or further up, they are used; else its tests skip.
+for folder in Path(__file__).resolve().parents:
+    if (folder / "shared" / "libero-assets").is_dir():
+        os.environ.setdefault("RLVLA3_LIBERO_ASSETS", str(folder / "shared" / "libero-assets"))

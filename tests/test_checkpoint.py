@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import torch
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from rlvla3.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from rlvla3.training.learner import Learner
 from tests.test_learner import make_learner, run_update, snapshot, unchanged
 from tests.tiny import TinyPolicy, tiny_recipe
 
-RECIPE = tiny_recipe(training={"critic": {"epochs": 1}})
+RECIPE = tiny_recipe(algorithm={"reference": {"weight": 0.3}}, training={"critic": {"epochs": 1}})
 
 
 @pytest.fixture
@@ -22,7 +25,7 @@ def learner() -> Learner:
 
 @pytest.fixture
 def folder(learner, tmp_path):
-    save_checkpoint(tmp_path, learner.policy, "tests.tiny:TinyPolicy", learner, version=3)
+    save_checkpoint(tmp_path, "tests.tiny:TinyPolicy", learner, version=3)
     return tmp_path
 
 
@@ -75,9 +78,35 @@ def test_damaged_weights_are_named(learner, folder):
     assert str(folder / "policy") in refusal(folder, learner)
 
 
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"\0" * len(data)])
+@pytest.mark.parametrize("name", [".metadata", "__0_0.distcp"])
+def test_damaged_shards_are_named(learner, folder, name, damage):
+    path = folder / "parameters" / name
+    path.write_bytes(damage(path.read_bytes()))
+    assert f"cannot read {folder / 'parameters'}, it is damaged" in refusal(folder, learner)
+
+
+class Exploit:
+    def __reduce__(self):
+        return print, ("this ran",)
+
+
+def test_shards_that_would_run_code_are_refused(learner, folder, capsys):
+    (folder / "parameters" / ".metadata").write_bytes(pickle.dumps(Exploit()))
+    assert "damaged or not a checkpoint" in refusal(folder, learner)
+    assert "this ran" not in capsys.readouterr().out
+
+
+def test_shards_hold_tensors_alone(learner, folder, capsys):
+    """Other values would be unpickled as they are read, whatever they are."""
+    save(learner.parameter_state() | {"more": Exploit()}, checkpoint_id=folder / "parameters", no_dist=True)
+    capsys.readouterr()
+    assert "damaged or not a checkpoint" in refusal(folder, learner)
+    assert "this ran" not in capsys.readouterr().out
+
+
 def test_the_state_of_another_learner_is_refused(learner, folder):
-    saved = torch.load(folder / "trainer.pt")
-    saved["learner"]["optimizer"]["param_groups"][0]["params"].pop()
-    torch.save(saved, folder / "trainer.pt")
-    with pytest.raises(CheckpointError, match="does not fit"):
-        load_checkpoint(folder, learner.policy, learner)
+    state = learner.parameter_state()
+    for wrong in (state | {"exp_avg/nobody": torch.zeros(3)}, state | {"exp_avg/mean.bias": torch.zeros(3)}):
+        save(wrong, checkpoint_id=folder / "parameters", no_dist=True)
+        assert "does not fit" in refusal(folder, learner)

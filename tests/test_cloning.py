@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from rlvla3.config import CloneConfig
-from rlvla3.training.cloning import DemonstrationError, Demonstrations, clone
-from tests.tiny import MOST_DECISIONS, TinyPolicy, tiny_rollouts, write_episode
+from rlvla3.demonstrations.files import DemonstrationError
+from rlvla3.training.cloning import Demonstrations, ExpertEpisode, clone
+from tests.tiny import CHUNK, MOST_DECISIONS, SPACES, TinyPolicy, tiny_rollouts, write_episode
 
 TASKS = ("reach", "push")
 FAILURES = {0, 3, 6}
@@ -18,10 +19,10 @@ FAILURES = {0, 3, 6}
 def show(order, wanted: int = 2) -> Demonstrations:
     """Tickets go to the two tasks in turn; each ends in `order`, in a data plane that holds three episodes, until the demonstrations are complete."""
     rollouts, expert = tiny_rollouts(capacity=3), TinyPolicy(seed=1)
-    demonstrations = Demonstrations(rollouts, TASKS, wanted)
+    demonstrations = Demonstrations(SPACES, CHUNK, TASKS, wanted)
     for ticket in order:
         finished = write_episode(rollouts, expert, ticket, decisions=1 + ticket % MOST_DECISIONS, task=TASKS[ticket % 2], success=ticket not in FAILURES)
-        demonstrations.add(finished)
+        demonstrations.add(ticket, ExpertEpisode.copied(rollouts, finished) if finished.success else None)
     return demonstrations
 
 
@@ -44,8 +45,9 @@ def test_demonstrations_outlive_their_place_in_the_data_plane():
     observations, actions = show(range(10)).tensors()
     assert len(observations) == len(actions) == sum(1 + ticket % MOST_DECISIONS for ticket in (1, 2, 4, 5))
     assert observations.instructions[:3] == ["push", "push", "reach"]
-    alone, _ = show([1], wanted=1), None
-    torch.testing.assert_close(actions[:2], torch.from_numpy(alone.rollouts.episode(1, "actions").copy()))
+    rollouts = tiny_rollouts()
+    write_episode(rollouts, TinyPolicy(seed=1), 1, decisions=2, task="push")
+    torch.testing.assert_close(actions[:2], torch.from_numpy(rollouts.episode(1, "actions").copy()))
 
 
 def test_too_few_successes_are_refused_with_their_numbers():

@@ -328,6 +328,7 @@ def test_a_resumed_learner_goes_on_bit_for_bit():
     resumed = make_learner(recipe, learner.rollouts, normalised=False, policy=TinyPolicy(seed=5))
     resumed.policy.load_state_dict(copy.deepcopy(learner.policy.state_dict()))
     resumed.load_state_dict(copy.deepcopy(learner.state_dict()))
+    resumed.load_parameter_state(copy.deepcopy(learner.parameter_state()))
 
     metrics = [[run_update(each, update, epochs=2) for update in range(3, 5)] for each in (learner, resumed)]
 

@@ -14,6 +14,7 @@ from rlvla3.config.loading import write_recipe
 from rlvla3.planning.profiles import check_alone, check_profile, find_profile
 from rlvla3.scheduling.ledger import Ledger, TicketBook
 from rlvla3.scheduling.mix import Mix, Rotation, Share
+from rlvla3.scheduling.placement import PlacementError
 from rlvla3.scheduling.sharding import Sharding, lay_out
 from rlvla3.simulators.base import Simulator
 from rlvla3.simulators.common import Fitted, combine
@@ -207,6 +208,11 @@ def test_shards_have_slots_of_their_own_and_even_generators(simulators, generato
             assert max(load.values()) - min(load[number] for number in range(generators)) <= max(s.slots for s in simulators)
         else:
             assert [shard.generator for shard in shards] == [number % generators for number in range(len(shards))]
+
+
+def test_more_cores_than_there_are_cannot_be_bound():
+    with pytest.raises(PlacementError, match="cores=3, and this host has 2"):
+        lay_out([Sharding(1, 1, cores=3)], 1, cores=(0, 1))
 
 
 def test_bound_shards_take_turns_at_cores_and_devices():

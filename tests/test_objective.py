@@ -179,6 +179,7 @@ def test_the_reference_outlives_a_resume():
     resumed = make_learner(recipe, learner.rollouts, policy=TinyPolicy(seed=5))
     resumed.policy.load_state_dict(copy.deepcopy(learner.policy.state_dict()))
     resumed.load_state_dict(copy.deepcopy(learner.state_dict()))
+    resumed.load_parameter_state(copy.deepcopy(learner.parameter_state()))
     for each in (learner, resumed):
         run_update(each, 1, epochs=2)
     assert unchanged(resumed.policy.parameters(), snapshot(learner.policy.parameters()))

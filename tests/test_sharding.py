@@ -40,3 +40,17 @@ def test_the_shard_that_runs_least_gets_the_next_ticket(slots, happening):
             dealt = seating.deal(partial(next, tickets, None))
             assert {place: [ticket.index for ticket in of_place] for place, of_place in dealt.items()} == expected
         assert [seating.running(place) for place in range(4)] == [len(running.get(place, [])) for place in range(4)]
+
+
+def test_what_is_remembered_does_not_grow_with_the_run():
+    seating = Seating()
+    for shard in range(2):
+        seating.sit(shard, 10)
+    for index in range(500):
+        ((shard, _),) = seating.deal(partial(next, iter([BOOK.ticket(index)]), None)).items()
+        if index % 3:
+            seating.free(shard, index)
+        elif index >= 15:
+            running = min(seating._running[shard])
+            seating.free(shard, running)
+    assert len(seating._open) <= 20

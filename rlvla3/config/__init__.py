@@ -2,7 +2,20 @@
 
 from rlvla3.config.learning import CORRECTION_NAMES, AlgorithmConfig, CorrectionConfig, CriticConfig, ReferenceConfig, TrainingConfig
 from rlvla3.config.loading import RecipeError, check_options, load_recipe, make_recipe, write_recipe
-from rlvla3.config.recipe import PRESETS, CloneConfig, EngineConfig, EvaluationConfig, Mode, PlacementConfig, PolicyConfig, Recipe, SimulatorConfig
+from rlvla3.config.recipe import (
+    PRESETS,
+    CloneConfig,
+    DemonstrationLayout,
+    EngineConfig,
+    EvaluationConfig,
+    Mode,
+    Orientation,
+    PlacementConfig,
+    PolicyConfig,
+    Recipe,
+    SimulatorConfig,
+    WeightsConfig,
+)
 from rlvla3.config.section import NonNegative, NonNegativeFloat, Positive, PositiveFloat, Section, Share
 
 __all__ = [
@@ -12,11 +25,13 @@ __all__ = [
     "CloneConfig",
     "CorrectionConfig",
     "CriticConfig",
+    "DemonstrationLayout",
     "EngineConfig",
     "EvaluationConfig",
     "Mode",
     "NonNegative",
     "NonNegativeFloat",
+    "Orientation",
     "PlacementConfig",
     "PolicyConfig",
     "Positive",
@@ -28,6 +43,7 @@ __all__ = [
     "Share",
     "SimulatorConfig",
     "TrainingConfig",
+    "WeightsConfig",
     "check_options",
     "load_recipe",
     "make_recipe",

@@ -154,7 +154,11 @@ class TrainingConfig(Section):
     micro_batch: decisions a forward and backward pass.
     warmup_steps: optimizer steps over which the learning rate rises to its value. schedule: how it falls over the updates: `constant`, `linear` or `cosine`.
     betas: of the actor's AdamW. gradient_clip: by the norm over the actor's parameters, and over the critic's.
-    threads: torch threads of the trainer. deterministic: accumulate in ticket order whatever the order of arrival.
+    device: of the trainer; with several ranks on GPUs rank r has the r-th of them. threads: torch threads of a rank.
+    deterministic: accumulate in ticket order whatever the order of arrival.
+    ranks: trainer processes that make each update together, every group of tickets one rank's own.
+    sharding: `none`, each rank has a whole copy of the policy; `full`, it has a part of each parameter, gradient and moment (FSDP2), the critic's apart.
+    precision: of a sharded policy's blocks, and of what is gathered for them: `fp32` or `bf16`. Weights and gradients are kept and summed in fp32.
     """
 
     updates: Positive = 20
@@ -172,5 +176,24 @@ class TrainingConfig(Section):
     device: str = "auto"
     threads: Positive = 1
     deterministic: bool = False
+    ranks: Positive = 1
+    sharding: Literal["none", "full"] = "none"
+    precision: Literal["fp32", "bf16"] = "fp32"
     checkpoint_every: Positive = 10
     keep_checkpoints: Positive = 2
+
+    @property
+    def shards_policy(self) -> bool:
+        """Whether the policy lies in shards: one rank needs none, unless for its precision."""
+        return self.sharding == "full" and self.joins_ranks
+
+    @property
+    def joins_ranks(self) -> bool:
+        """Whether there are several processes, or one that has to look like several."""
+        return self.ranks > 1 or self.precision == "bf16"
+
+    @model_validator(mode="after")
+    def _check_precision(self) -> TrainingConfig:
+        if self.precision == "bf16" and self.sharding == "none":
+            raise ValueError("training.precision=bf16 is FSDP's mixed precision, and training.sharding is none: set training.sharding=full, also for one rank")
+        return self

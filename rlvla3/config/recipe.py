@@ -8,17 +8,23 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from rlvla3.config.learning import AlgorithmConfig, TrainingConfig
 from rlvla3.config.section import NonNegative, NonNegativeFloat, Positive, PositiveFloat, Section
+from rlvla3.links.weight_memory import WireType
 from rlvla3.scheduling.mix import Mix, Share
 from rlvla3.scheduling.placement import check_parts, parse_ratio
 from rlvla3.scheduling.sharding import Serving, Sharding
 
 Mode = Literal["sync", "train_async", "rollout_async", "full_async"]
+Orientation = Literal["upright", "flipped", "mirrored", "rotated"]
+
+
+Weight = Annotated[int, Field(ge=1, le=1000)]
+"""A share among others. A round of turns is as long as the weights' sum."""
 
 
 class SimulatorConfig(Section):
@@ -37,8 +43,8 @@ class SimulatorConfig(Section):
 
     name: str = "metaworld"
     tasks: list[str] = []
-    task_weights: list[Positive] = []
-    weight: Positive = 1
+    task_weights: list[Weight] = []
+    weight: Weight = 1
     shards: Positive = 8
     slots: Positive = 1
     cores: NonNegative = 0
@@ -96,17 +102,46 @@ class PolicyConfig(Section):
     options: dict[str, Any] = {}
 
 
-class CloneConfig(Section):
-    """Behaviour cloning from the simulator's scripted experts.
+class DemonstrationLayout(Section):
+    """What demonstration files call things, where it is not what their format or the simulator calls them (docs/demonstrations.md).
 
-    demonstrations: successful episodes a task. batch: decisions a step.
+    cameras: {camera of the simulator: array of frames}. state: arrays whose numbers, one after another, are the state. actions: the array of actions.
+    tasks: {task of the recipe: its name or its instruction in the files}. orientation: how frames are stored: `upright`, `flipped` (upside down), `mirrored`
+    (left and right exchanged) or `rotated` (both).
+    """
+
+    cameras: dict[str, str] = {}
+    state: list[str] = []
+    actions: str = ""
+    tasks: dict[str, str] = {}
+    orientation: Orientation | None = None
+
+
+class CloneConfig(Section):
+    """Behaviour cloning, from demonstration files or, where none are named, from the simulator's scripted experts.
+
+    demonstrations: successful episodes a task, the first there are. files: paths and patterns of LIBERO's or ManiSkill's HDF5 files and of LeRobot datasets'
+    folders, from the folder the command runs in; every step of them is a decision. layout: how they name things. batch: decisions a step.
     """
 
     demonstrations: Positive = 10
+    files: list[str] = []
+    layout: DemonstrationLayout = DemonstrationLayout()
     steps: Positive = 300
     batch: Positive = 128
     learning_rate: PositiveFloat = 1e-3
     weight_decay: NonNegativeFloat = 1e-4
+
+    @field_validator("files", mode="before")
+    @classmethod
+    def _listed(cls, given: Any) -> Any:
+        return [given] if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _check_files(self) -> CloneConfig:
+        if self.layout != DemonstrationLayout() and not self.files:
+            raise ValueError("clone.layout says how demonstration files name things, and clone.files names none: give clone.files, or leave layout out")
+        return self
 
 
 class EngineConfig(Section):
@@ -150,6 +185,18 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 assert set(PRESETS) == set(get_args(Mode))
 
 
+class WeightsConfig(Section):
+    """How new weights travel from the trainer to generators.
+
+    dtype: `as_trained`; or `bf16`, half the bytes of float32 (vectors and scalars stay float32). Generators then decide with weights that are rounded, and the
+    log-probs they record are those of the rounded weights.
+    fanout: hosts that fetch a version from one, down a tree.
+    """
+
+    dtype: WireType = "as_trained"
+    fanout: Positive = 2
+
+
 class PlacementConfig(Section):
     """Which devices run which stages, where there are several: what `rehearse` and `plan` deal out (rlvla3/scheduling/placement.py).
 
@@ -182,6 +229,12 @@ def _digits_60(number: int) -> list[str]:
     return [*(_digits_60(number // 60) if number >= 60 else []), str(number % 60)]
 
 
+class RayConfig(Section):
+    """The cluster that `runtime: ray` runs on. address: such as `auto`, or host:port (empty: one of our own, on this machine, that ends with the run)."""
+
+    address: str = ""
+
+
 class EvaluationConfig(Section):
     """Success without exploration noise, on initial states that no run trains on.
 
@@ -201,6 +254,7 @@ class Recipe(Section):
     """A whole run. seed: of everything that is drawn; two `sync` runs of one seed (with one generator) give the same weights, bit for bit.
 
     simulator: the only one; or simulators, by names of one's own: a mix, of which every shard runs one.
+    runtime: `local`, one host; or `ray`, the nodes of a Ray cluster, dealt out by placement.
     """
 
     seed: NonNegative = 0
@@ -211,7 +265,10 @@ class Recipe(Section):
     algorithm: AlgorithmConfig = AlgorithmConfig.model_validate({})
     training: TrainingConfig = TrainingConfig()
     engine: EngineConfig = EngineConfig.model_validate({})
+    weights: WeightsConfig = WeightsConfig()
     placement: PlacementConfig = PlacementConfig()
+    runtime: Literal["local", "ray"] = "local"
+    ray: RayConfig = RayConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
     @property
@@ -256,6 +313,11 @@ class Recipe(Section):
             raise ValueError(
                 f"training.steps={steps} does not divide the {batch // group} groups of an update (training.batch={batch}, algorithm.group_size={group}): "
                 f"set training.steps to one of {[n for n in range(1, batch // group + 1) if (batch // group) % n == 0]}"
+            )
+        if batch // group // steps < self.training.ranks:
+            raise ValueError(
+                f"training.ranks={self.training.ranks} is more than the {batch // group // steps} groups of an optimizer step (training.batch={batch}, "
+                f"algorithm.group_size={group}, training.steps={steps}), and a rank needs one of its own: set fewer ranks or steps, or a larger batch"
             )
         self._check_simulators()
         return self

@@ -11,7 +11,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import EllipsisType
 from typing import Any
@@ -87,6 +87,20 @@ class Rollouts:
     def episode(self, ticket: int, name: str) -> NDArray[Any]:
         """One array of one episode, over its decisions: [decisions, ...]. A view: it changes when the block's next ticket comes."""
         return self.rows(ticket, name)[: self.decisions(ticket)]
+
+    def parcel(self, ticket: int) -> dict[str, NDArray[Any]]:
+        """An episode that has ended, as arrays of its own, to be sent: its decisions, the observation after the last, and what is known about it."""
+        block, rows = ticket % self.spec.capacity, self.decisions(ticket) + 1
+        return {name: array[block].copy() if name.startswith("episode.") else array[block, :rows].copy() for name, array in self._arrays.items()}
+
+    def unpack(self, ticket: int, parcel: Mapping[str, NDArray[Any]]) -> None:
+        """Put an episode that was sent into its block."""
+        block = ticket % self.spec.capacity
+        for name, array in parcel.items():
+            if name.startswith("episode."):
+                self._arrays[name][block] = array
+            else:
+                self._arrays[name][block, : len(array)] = array
 
     def rows(self, ticket: int, name: str) -> NDArray[Any]:
         """One array of one block, over all its rows."""

@@ -47,6 +47,15 @@ class MeterBoard:
         seconds[np.arange(len(self.workers)), stage] += self._now() - self._began - seconds.sum(axis=1)
         return seconds
 
+    def stages(self) -> NDArray[np.int64]:
+        """The number of the stage that each worker is in: [workers]."""
+        return self._arrays["stage"].copy()
+
+    def note(self, first: int, seconds: NDArray[np.float64], stages: NDArray[np.int64]) -> None:
+        """Take over what a board elsewhere has read, for the workers from number `first` on."""
+        rows = slice(first, first + len(stages))
+        self._arrays["seconds"][rows], self._arrays["stage"][rows] = seconds, stages
+
     def stage(self, worker: str) -> tuple[str, float]:
         """The stage a worker is in, and for how many seconds."""
         row = self.workers.index(worker)

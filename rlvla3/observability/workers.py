@@ -13,8 +13,8 @@ MOST_ROWS = 8
 
 
 def kind_of(worker: WorkerTime) -> str:
-    """What a worker is: its name without its number ("shard-3" is a "shard")."""
-    return re.sub(r"[\W_]*\d+$", "", worker.name) or worker.name
+    """What a worker is: its name without its numbers ("shard 3" and "shard 1.3" are a "shard")."""
+    return re.sub(r"([\W_]*\d+)+$", "", worker.name) or worker.name
 
 
 def by_kind(workers: Iterable[WorkerTime]) -> dict[str, list[WorkerTime]]:

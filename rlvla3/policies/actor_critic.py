@@ -65,6 +65,13 @@ class ActorCritic(Policy):
     def critic_parameters(self) -> list[nn.Parameter]:
         return list(self.critic.parameters())
 
+    def clone_loss(self, observations: Observations, actions: Tensor, generator: torch.Generator) -> Tensor:
+        """Cross-entropy of discrete choices; of continuous actions the squared error of the means, so that exploration stays as wide as it was."""
+        wanted = self._wanted(self._see(observations))
+        if self.discrete:
+            return nn.functional.cross_entropy(wanted.flatten(0, 1), actions.flatten().long())
+        return (wanted - self.scale.to_head(actions.to(wanted))).square().mean()
+
     def _see(self, observations: Observations) -> Tensor:
         if self.eyes is None:
             return observations.state.to(next(self.parameters()).dtype)

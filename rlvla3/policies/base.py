@@ -111,11 +111,21 @@ class Policy(nn.Module, ABC):
         persistent = self.state_dict().keys()
         return trainable | {name: buffer for name, buffer in self.named_buffers() if name in persistent}
 
-    def save(self, folder: Path, name: str) -> None:
-        """Write config.json and model.safetensors into `folder`. name: how a recipe names this kind of policy."""
+    def sharded_blocks(self) -> list[nn.Module]:
+        """The modules whose weights, where the policy is sharded, are gathered for their own pass and let go again: layers, called as modules and no other way.
+
+        By default the members of every nn.ModuleList, a list inside of a member apart.
+        """
+        lists = [module for module in self.modules() if isinstance(module, nn.ModuleList)]
+        inner = {id(module) for layers in lists for layer in layers for module in layer.modules()}
+        return [layer for layers in lists if id(layers) not in inner for layer in layers]
+
+    def save(self, folder: Path, name: str, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Write config.json and model.safetensors into `folder`. name: how a recipe names this kind of policy. weights: its state, taken earlier or gathered
+        from shards (None: its own, as it is now)."""
         folder.mkdir(parents=True, exist_ok=True)
         write_checkpoint_config(folder, SavedPolicy(name, self.chunk, self.spaces, self.options.model_dump(mode="json")))
-        save_file({key: tensor.contiguous() for key, tensor in self.state_dict().items()}, folder / "model.safetensors")
+        save_file({key: tensor.contiguous() for key, tensor in (weights or self.state_dict()).items()}, folder / "model.safetensors")
 
     def restore(self, folder: Path) -> None:
         """Read the weights of `folder`, saved by a policy built alike. Raises PolicyError naming what does not fit."""

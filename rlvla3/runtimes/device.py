@@ -7,10 +7,11 @@ import torch
 from rlvla3.config import RecipeError
 
 
-def choose_device(setting: str, key: str) -> torch.device:
-    """The device of a setting: "auto" is the GPU where there is one. key: the setting's name, for the error. Raises RecipeError."""
+def choose_device(setting: str, key: str, number: int = 0) -> torch.device:
+    """The device of a setting: "auto" is a GPU where there is one, and workers of a kind go round them. key: the setting's name, for the error. number: the
+    worker's. Raises RecipeError."""
     if setting == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda", number % torch.cuda.device_count()) if torch.cuda.is_available() else torch.device("cpu")
     try:
         device = torch.device(setting)
     except RuntimeError as error:

@@ -41,7 +41,7 @@ async def run_generator(
     meter.enter("start")
     torch.set_num_threads(recipe.engine.threads)
     torch.manual_seed(recipe.seed)
-    device = choose_device(recipe.engine.device, "engine.device")
+    device = choose_device(recipe.engine.device, "engine.device", generator)
     policy = make_policy(recipe.policy, plane.rollouts.spec.spaces).to(device).eval()
     weights = WeightPlane(memory, policy.published())
     recorder = record.of_generator(generator) if isinstance(record, Recording) else None

@@ -63,6 +63,8 @@ class Host:
         self.generators: list[Worker] = []
         self._logs, self._fail, self._record = logs, fail, record
         self._workers: list[Worker] = []
+        self._unbuilt: list[Worker] = []
+        self._failed: set[str] = set()
         self._ending = False
         self.shards = Shards(
             self._start_shard,
@@ -75,28 +77,35 @@ class Host:
         )
 
     def start(self) -> None:
-        """Start every generator and every simulator."""
+        """Start every generator."""
         body = "rlvla3.runtimes.generator:run_generator"
         self.generators = [
             self.start_worker(name, body, number, self.recipe, self.plane, self.board, self.memory, self._record)
             for number, name in enumerate(self._generator_names)
         ]
-        self.shards.start(self.generators)
 
     def start_worker(self, name: str, body: str, *args: Any) -> Worker:
         """A worker whose end, before the host's, is the run's."""
         worker = Worker(name, body, *args, log=self._log(name))
         self._workers.append(worker)
-        worker.control.handle(Failed, lambda message: self._fail(_error(name, message, worker)))
+        self._unbuilt.append(worker)
+        worker.control.handle(Failed, lambda message: self._on_failed(worker, message))
         worker.on_exit(lambda: self._on_exit(worker))
         return worker
 
     async def ready(self) -> None:
-        """Wait until every worker has been built."""
-        for worker in self._workers:
-            message = await worker.control.receive()
-            assert isinstance(message, Ready)
+        """Start every simulator, unless that is done, and wait until every worker has been built."""
+        if not self.shards.processes:
+            self.shards.start(self.generators)
+        await self.workers_ready()
         await self.shards.ready()
+
+    async def workers_ready(self) -> None:
+        """Wait until every worker but the simulators has been built."""
+        while self._unbuilt:
+            message = await self._unbuilt[0].control.receive()
+            assert isinstance(message, Ready)
+            del self._unbuilt[0]
 
     async def stop(self) -> None:
         self._ending = True
@@ -121,10 +130,18 @@ class Host:
         name = shard_name(shard)
         return Worker(name, "rlvla3.runtimes.shard:run_shard", shard, self.recipe, self.plane, self.board, log=self._log(name))
 
+    def _on_failed(self, worker: Worker, failed: Failed) -> None:
+        self._failed.add(worker.name)
+        error = _error(worker.name, failed, worker)
+        if failed.kind == "RankLost":  # who misses another rank hardly knows why: that one's own word, or silent end, goes first
+            asyncio.get_running_loop().call_later(PATIENCE_S, self._fail, error)
+        else:
+            self._fail(error)
+
     def _on_exit(self, worker: Worker) -> None:
-        if self._ending:
+        worker.control.poll()
+        if self._ending or worker.name in self._failed:  # it has said why
             return
-        worker.control.poll()  # if it said why, that has been taken for the error by now
         worker.process.join()
         self._fail(WorkerError(f"the {worker.name} ended by itself, exit code {worker.process.exitcode}. The last it printed:\n{worker.last_words()}"))
 

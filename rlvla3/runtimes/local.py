@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 from rlvla3.config import Recipe
+from rlvla3.links.rendezvous import meet_on_this_host
 from rlvla3.links.replay import NOT_ALIKE
 from rlvla3.links.rollouts import Rollouts
 from rlvla3.observability.meter import MeterBoard
@@ -15,9 +16,9 @@ from rlvla3.observability.recording import Recording
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.runtimes.host import Host, one_thread_each
 from rlvla3.runtimes.messages import Proceed, Published, Stuck
-from rlvla3.runtimes.names import TRAINER
+from rlvla3.runtimes.names import trainer_name
 from rlvla3.runtimes.process import Worker
-from rlvla3.runtimes.runtime import Runtime
+from rlvla3.runtimes.runtime import EveryRank, Runtime
 from rlvla3.runtimes.shards import WorkerError
 from rlvla3.scheduling.ledger import Ledger
 from rlvla3.scheduling.replay import Replay, ReplayError
@@ -45,7 +46,7 @@ class LocalRuntime(Runtime):
         board: Callable[[Sequence[str]], MeterBoard] = MeterBoard,
     ) -> None:
         self._recipe, self._run, self._resume, self._record = recipe, run, resume, record
-        self._logs, self._trainer_names = run.path / "logs", [TRAINER] if trainer else []
+        self._logs, self._trainer_names = run.path / "logs", [*map(trainer_name, range(recipe.training.ranks))] if trainer else []
         self._host = Host(recipe, capacity=capacity, logs=self._logs, notify=notify, fail=self.fail, others=self._trainer_names, record=record, board=board)
         self.board, self.server = self._host.board, self._host.shards
         self._trainers: list[Worker] = []
@@ -56,9 +57,9 @@ class LocalRuntime(Runtime):
         return self._host.plane.rollouts
 
     @property
-    def trainer(self) -> Worker:
+    def trainer(self) -> EveryRank:
         assert self._trainers, "this run was started without a trainer"
-        return self._trainers[0]
+        return EveryRank(self._trainers)
 
     def steps_made(self) -> int:
         return self._host.steps_made()
@@ -86,14 +87,21 @@ class LocalRuntime(Runtime):
 
     def _start_workers(self) -> None:
         host = self._host
-        for name in self._trainer_names:
+        names = self._trainer_names
+        meetings = meet_on_this_host(len(names)) if names and self._recipe.training.joins_ranks else [None for _ in names]
+        for name, meeting in zip(names, meetings, strict=True):
             body = "rlvla3.runtimes.trainer:run_trainer"
-            arguments = (self._recipe, host.plane, host.board, host.memory, self._run, self._resume, self._record)
+            arguments = (self._recipe, host.plane.rollouts, host.board, host.memory, self._run, self._resume, self._record, meeting)
             self._trainers.append(host.start_worker(name, body, *arguments))
+            if meeting and meeting.listener:
+                meeting.listener.close()  # rank 0 has it
         host.start()
 
     async def ready(self) -> None:
         await self._host.ready()
+
+    async def trainer_ready(self) -> None:
+        await self._host.workers_ready()
 
     async def repeat(self, ledger: Ledger, end: int) -> AsyncIterator[tuple[Published, list[Finished]]]:
         """`train`, in a replay: each update only when every recorded inference of the version before it has been made."""

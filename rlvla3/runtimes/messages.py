@@ -133,7 +133,7 @@ class Copied:
 
 @dataclass(frozen=True, slots=True)
 class Clone:
-    """Coordinator to trainer: clone from the demonstrations copied. Answered by CloneStep events, then by Published."""
+    """Coordinator to trainer: clone from the demonstrations copied, or from clone.files. Answered by Notice and CloneStep events, then by Published."""
 
 
 @dataclass(frozen=True, slots=True)

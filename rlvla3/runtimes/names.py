@@ -9,3 +9,8 @@ def shard_name(shard: int) -> str:
 
 def generator_name(generator: int) -> str:
     return f"generator {generator}"
+
+
+def trainer_name(rank: int) -> str:
+    """Rank 0, which is all of the trainer where there is one rank, is called just that."""
+    return TRAINER if rank == 0 else f"{TRAINER} {rank}"

@@ -102,8 +102,7 @@ def _run(name: str, connection: Connection, log: Path, body: str, args: tuple[An
         asyncio.run(_listen(control, getattr(importlib.import_module(module), function), args))
     except Exception as error:
         traceback.print_exc()
-        expected = isinstance(error, (RecipeError, *_errors_that_explain_themselves()))
-        control.send(Failed(type(error).__name__, str(error), traceback.format_exc(), expected))
+        control.send(Failed(type(error).__name__, str(error), traceback.format_exc(), explains_itself(error)))
         sys.exit(1)
 
 
@@ -116,13 +115,13 @@ async def _listen(control: Control, body: Callable[..., Awaitable[None]], args: 
         return
 
 
-def _errors_that_explain_themselves() -> tuple[type[Exception], ...]:
-    """Errors whose message says all that a user needs. Torch is not imported for the policies' sake where it is not there yet."""
+def explains_itself(error: Exception) -> bool:
+    """Whether an error's message says all that a user needs. Torch is not imported for the policies' sake where it is not there yet."""
     from rlvla3.scheduling.replay import ReplayError
     from rlvla3.simulators.base import SimulatorError
 
     policies = sys.modules.get("rlvla3.policies.base")
-    return (SimulatorError, ReplayError, policies.PolicyError) if policies else (SimulatorError, ReplayError)
+    return isinstance(error, (RecipeError, SimulatorError, ReplayError, *((policies.PolicyError,) if policies else ())))
 
 
 def _call_itself(name: str) -> None:

@@ -55,9 +55,9 @@ class ReplaySession(Session):
         weights = _weights(checkpoint)  # before anything starts: the run may be going on, and drop this checkpoint
         runtime = LocalRuntime(self._recipe, self._run, capacity=self._training_room(), notify=self._notify, record=recorded)
         async with self._interruptible(runtime):
-            await runtime.guard(runtime.ready())
             if self._recipe.begins_by_cloning:
                 await runtime.guard(self._make_clone(runtime))
+            await runtime.guard(runtime.ready())
             await runtime.guard(self._repeat(runtime, recorded))
             _refuse_unless_same(_weights(self._run.checkpoints / checkpoint.name), weights, checkpoint)
             self._emit(Notice(f"replayed {counted(recorded.end, 'update')}: the weights are those of {checkpoint}, bit for bit"))

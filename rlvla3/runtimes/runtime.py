@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 from rlvla3.links.rollouts import Rollouts
 from rlvla3.observability.meter import MeterBoard
-from rlvla3.runtimes.control import Control, Stopped
+from rlvla3.runtimes.control import Stopped
 from rlvla3.runtimes.messages import Arrived, LastUpdate, Published, StopAfterUpdate, Train, Trained
 from rlvla3.scheduling.ledger import Ledger, TicketBook
 from rlvla3.types import Finished
@@ -26,11 +27,42 @@ class TicketServer(Protocol):
         """Hand out what is admissible to whoever is free. To be called when the ledger's version has advanced."""
 
 
+class Commands(Protocol):
+    """The coordinator's end of a channel: Control, or what looks like it."""
+
+    def send(self, message: Any) -> None: ...
+
+    async def receive(self) -> Any: ...
+
+    def handle(self, kind: type, handler: Callable[[Any], None]) -> None: ...
+
+
 class Commanded(Protocol):
-    """A worker that takes commands."""
+    """Whoever takes commands."""
 
     @property
-    def control(self) -> Control: ...
+    def control(self) -> Commands: ...
+
+
+class EveryRank:
+    """The ranks of a trainer as one: what is sent goes to all of them, in one order; rank 0 answers for them. It is its own channel."""
+
+    def __init__(self, ranks: Sequence[Commanded]) -> None:
+        self._ranks = [rank.control for rank in ranks]
+
+    @property
+    def control(self) -> EveryRank:
+        return self
+
+    def send(self, message: Any) -> None:
+        for rank in self._ranks:
+            rank.send(message)
+
+    async def receive(self) -> Any:
+        return await self._ranks[0].receive()
+
+    def handle(self, kind: type, handler: Callable[[Any], None]) -> None:
+        self._ranks[0].handle(kind, handler)
 
 
 class Runtime(ABC):
@@ -60,8 +92,18 @@ class Runtime(ABC):
         """Whoever obeys the trainer's commands."""
 
     @abstractmethod
+    async def __aenter__(self) -> Runtime: ...
+
+    @abstractmethod
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+
+    @abstractmethod
     async def ready(self) -> None:
-        """Wait until every worker has been built."""
+        """Wait until every worker has been built. To be called before any ticket is run."""
+
+    async def trainer_ready(self) -> None:
+        """Wait for the trainer, and not for simulators."""
+        await self.ready()
 
     @abstractmethod
     def steps_made(self) -> int:

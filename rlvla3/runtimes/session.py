@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from rlvla3.config import Recipe, RecipeError
-from rlvla3.observability.events import CloneStep, EpisodeFinished, EvaluationFinished, Event, Notice, PhaseStarted, TicketCounts, UpdateFinished, Watcher
+from rlvla3.observability.events import EpisodeFinished, EvaluationFinished, Event, Notice, PhaseStarted, TicketCounts, UpdateFinished, Watcher
 from rlvla3.observability.intervals import success_rate
 from rlvla3.observability.recording import Recording
 from rlvla3.observability.run_directory import RunDirectory, version_of
 from rlvla3.observability.video import write_video
-from rlvla3.runtimes.local import LocalRuntime
 from rlvla3.runtimes.messages import Clone, Copied, Demonstrated, Published, Save, Saved
+from rlvla3.runtimes.registry import make_runtime
+from rlvla3.runtimes.runtime import Runtime
 from rlvla3.scheduling.ledger import Ledger, TicketBook, capacity
 from rlvla3.types import Finished, Purpose
 
@@ -66,18 +67,18 @@ class Session:
 
     async def clone(self) -> bool:
         self.recording()
-        async with self._interruptible(LocalRuntime(self._recipe, self._run, capacity=self._room(), notify=self._notify)) as runtime:
-            await runtime.guard(runtime.ready())
+        async with self._interruptible(make_runtime(self._recipe, self._run, capacity=self._room(), notify=self._notify)) as runtime:
             await runtime.guard(self._make_clone(runtime))
+            await runtime.guard(runtime.ready())
             await runtime.guard(self._measure(runtime, "after"))
         return self._interrupts > 0
 
     async def train(self) -> bool:
-        runtime = LocalRuntime(self._recipe, self._run, capacity=self._training_room(), notify=self._notify, resume=self._resume, record=self.recording())
+        runtime = make_runtime(self._recipe, self._run, capacity=self._training_room(), notify=self._notify, resume=self._resume, record=self.recording())
         async with self._interruptible(runtime):
-            await runtime.guard(runtime.ready())
             if self._recipe.begins_by_cloning and self._resume is None:
                 await runtime.guard(self._make_clone(runtime))
+            await runtime.guard(runtime.ready())
             if self._recipe.evaluation.before and not self._evaluated_before():
                 await runtime.guard(self._measure(runtime, "before"))
             await runtime.guard(self._improve(runtime))
@@ -86,13 +87,13 @@ class Session:
         return self._interrupts > 0
 
     async def evaluate(self) -> bool:
-        async with self._interruptible(LocalRuntime(self._recipe, self._run, capacity=self._room(), notify=self._notify, trainer=False)) as runtime:
+        async with self._interruptible(make_runtime(self._recipe, self._run, capacity=self._room(), notify=self._notify, trainer=False)) as runtime:
             await runtime.guard(runtime.ready())
             await runtime.guard(self._measure(runtime, "eval"))
         return self._interrupts > 0
 
     @asynccontextmanager
-    async def _interruptible(self, runtime: LocalRuntime) -> AsyncIterator[LocalRuntime]:
+    async def _interruptible(self, runtime: Runtime) -> AsyncIterator[Runtime]:
         """`runtime`, started; the user may interrupt it from before its start until after its end."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -107,7 +108,7 @@ class Session:
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.remove_signal_handler(number)
 
-    def _interrupt(self, runtime: LocalRuntime) -> None:
+    def _interrupt(self, runtime: Runtime) -> None:
         self._interrupts += 1
         if self._interrupts == 1 and self._ledger is not None:
             runtime.finish_update(self._ledger)
@@ -126,6 +127,9 @@ class Session:
     def recording(self) -> Recording | None:
         """Where this run is recorded from its very beginning; None where it is not to be, or cannot be."""
         recording = Recording(self._run.record)
+        if self._recipe.runtime != "local":
+            recording.discard()
+            return None
         if self._resume is None:
             recording.discard()
             if self._recipe.engine.record:
@@ -142,7 +146,23 @@ class Session:
     def _room(self) -> int:
         return COLLECTED_AT_ONCE * self._recipe.environments
 
-    async def _make_clone(self, runtime: LocalRuntime) -> None:
+    async def _make_clone(self, runtime: Runtime) -> None:
+        """Clone, and keep the policy. Simulators are started only where their experts show how."""
+        assert self._recipe.clone is not None
+        if self._recipe.clone.files:
+            await runtime.trainer_ready()
+        else:
+            await runtime.ready()
+            await self._demonstrate(runtime)
+        self._emit(PhaseStarted("clone", self._recipe.clone.steps))
+        control = runtime.trainer.control
+        control.send(Clone())
+        while not isinstance(event := await control.receive(), Published):
+            self._emit(event)
+        await self._save(runtime)
+
+    async def _demonstrate(self, runtime: Runtime) -> None:
+        """Have the simulators' experts act, and the trainer copy their episodes."""
         assert self._recipe.clone is not None
         control = runtime.trainer.control
 
@@ -155,13 +175,8 @@ class Session:
         wanted = self._recipe.clone.demonstrations * len(self._recipe.tasks)
         self._emit(PhaseStarted("demonstrate", wanted))
         await runtime.collect(TicketBook(self._recipe.mix.even(), self._recipe.seed, purpose=Purpose.DEMONSTRATE), PATIENCE_WITH_EXPERTS * wanted, copy)
-        self._emit(PhaseStarted("clone", self._recipe.clone.steps))
-        control.send(Clone())
-        while isinstance(step := await control.receive(), CloneStep):
-            self._emit(step)
-        await self._save(runtime)
 
-    async def _measure(self, runtime: LocalRuntime, when: str) -> None:
+    async def _measure(self, runtime: Runtime, when: str) -> None:
         evaluation = self._recipe.evaluation
         finished: list[Finished] = []
         videos: list[tuple[Finished, list[Any]]] = []
@@ -188,11 +203,11 @@ class Session:
         folder = self._recipe.policy.checkpoint
         return newest if newest >= 0 else int(folder.parent.name) if folder is not None and folder.parent.name.isdigit() else 0
 
-    def _cameras(self, runtime: LocalRuntime) -> list[str]:
+    def _cameras(self, runtime: Runtime) -> list[str]:
         """The cameras whose frames a video can show."""
         return [camera for camera, shape in runtime.rollouts.spec.spaces.cameras.items() if shape[2] == 3]
 
-    async def _improve(self, runtime: LocalRuntime) -> None:
+    async def _improve(self, runtime: Runtime) -> None:
         training, algorithm = self._recipe.training, self._recipe.algorithm
         book = TicketBook(self._recipe.mix, self._recipe.seed, algorithm.group_size)
         first = version_of(self._resume) if self._resume else 0
@@ -211,7 +226,7 @@ class Session:
                 )
             )
 
-    async def _save(self, runtime: LocalRuntime) -> None:
+    async def _save(self, runtime: Runtime) -> None:
         runtime.trainer.control.send(Save())
         saved: Saved = await runtime.trainer.control.receive()
         self._emit(Notice(f"checkpoint {saved.version} kept in {self._run.checkpoints}"))
@@ -231,7 +246,7 @@ class Interrupted(Exception):
 class TrainingProgress:
     """Counts over the updates of a run, those before it was resumed among them."""
 
-    def __init__(self, recipe: Recipe, runtime: LocalRuntime, ledger: Ledger, run: RunDirectory) -> None:
+    def __init__(self, recipe: Recipe, runtime: Runtime, ledger: Ledger, run: RunDirectory) -> None:
         self._updates, self._runtime, self._ledger = recipe.training.updates, runtime, ledger
         before = next((record for record in reversed(run.records()) if record["event"] == "update"), None) if ledger.version else None
         self._steps = before["environment_steps"] if before else 0

@@ -33,7 +33,7 @@ async def run_shard(control: Control, shard: int, recipe: Recipe, plane: DataPla
     spec = plane.shards[shard]
     if spec.cores:
         os.sched_setaffinity(0, spec.cores)
-    simulator = make_member(recipe, spec.simulator, spec.device)
+    simulator = make_member(recipe, spec.simulator, plane.rollouts.spec.spaces, spec.device)
     try:
         port = ShardPort(plane, shard, meter)
         bootstrap = recipe.algorithm.bootstrap and recipe.algorithm.has_critic

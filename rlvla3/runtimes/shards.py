@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Protocol
 
 from rlvla3.links.data_plane import DataPlane
 from rlvla3.observability.meter import MeterBoard
@@ -21,7 +22,6 @@ from rlvla3.runtimes.control import Stopped
 from rlvla3.runtimes.messages import Failed, Forget, Forgotten, Grant, HandIn, Ready
 from rlvla3.runtimes.names import shard_name
 from rlvla3.runtimes.process import Worker
-from rlvla3.scheduling.ledger import Ledger
 from rlvla3.scheduling.sharding import Seating, ShardSpec
 from rlvla3.types import Finished, Ticket
 
@@ -55,6 +55,16 @@ class Shard:
         return self.spec.number
 
 
+class TicketSource(Protocol):
+    """A ledger, as those see it who run its tickets."""
+
+    def take(self, simulator: int = 0) -> Ticket | None: ...
+
+    def lost(self, index: int) -> None: ...
+
+    def hand_in(self, finished: Finished) -> None: ...
+
+
 class Shards:
     """Serves one ledger at a time. The shards of a simulator run the tickets of that simulator.
 
@@ -74,7 +84,7 @@ class Shards:
     ) -> None:
         self._start, self._plane, self._board = start, plane, board
         self._timeouts_s, self._max_restarts, self._notify, self._fail = timeouts_s, max_restarts, notify, fail
-        self._ledger: Ledger | None = None
+        self._ledger: TicketSource | None = None
         self._on_finished: Callable[[Finished], None] = lambda _: None
         self._attempts: Counter[int] = Counter()
         self._all_ready = asyncio.Event()
@@ -92,14 +102,14 @@ class Shards:
         for generator in generators:
             generator.control.handle(Forgotten, lambda message: self._replace(self._shards[message.shard]))
         for spec in self._plane.shards:
-            self._shards.append(self._watch(Shard(spec, self._seatings[spec.simulator], self._start(spec.number))))
+            self._shards.append(self._watch(Shard(spec, self._seatings[spec.simulator], self._start_process(spec.number))))
         self._look_for_hung()
 
     async def ready(self) -> None:
         """Wait until every simulator has been built once."""
         await self._all_ready.wait()
 
-    def serve(self, ledger: Ledger, on_finished: Callable[[Finished], None]) -> None:
+    def serve(self, ledger: TicketSource, on_finished: Callable[[Finished], None]) -> None:
         """Run the tickets of `ledger` from now on. on_finished: called for each episode handed in."""
         self._ledger, self._on_finished = ledger, on_finished
         self._attempts.clear()
@@ -142,6 +152,10 @@ class Shards:
     @property
     def processes(self) -> list[int]:
         return [pid for shard in self._shards if (pid := shard.worker.process.pid) is not None]
+
+    def _start_process(self, shard: int) -> Worker:
+        self._board.meter(shard_name(shard)).enter("start")  # from now on: its predecessor's last stage, or none yet, may have been one too long
+        return self._start(shard)
 
     def _watch(self, shard: Shard) -> Shard:
         control = shard.worker.control
@@ -206,8 +220,7 @@ class Shards:
                 self._ledger.lost(index)
         shard.lost = []
         shard.failure = None
-        self._board.meter(shard_name(shard.number)).enter("start")  # its predecessor's last stage may have been one too long
-        shard.worker = self._start(shard.number)
+        shard.worker = self._start_process(shard.number)
         self._restarts += 1
         self._watch(shard)
         if self._ledger is not None:

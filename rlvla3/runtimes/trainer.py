@@ -1,4 +1,8 @@
-"""The trainer process of the local runtime: it clones, it runs the train loop, and it writes checkpoints between updates, as the coordinator asks."""
+"""A trainer process: it clones, it runs the train loop, and it writes checkpoints between updates, as the coordinator asks.
+
+Several ranks are as many of these processes. All of them are told everything and do everything, each with its own tickets; rank 0 alone answers, publishes and
+records. No answer is given before all ranks are done with what it releases.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,13 @@ from typing import Any
 import torch
 
 from rlvla3.config import Recipe
-from rlvla3.links.data_plane import DataPlane
+from rlvla3.demonstrations.choosing import check_actions, choose_demonstrations, notices
+from rlvla3.links.rendezvous import Rendezvous
+from rlvla3.links.rollouts import Rollouts
 from rlvla3.links.weight_memory import WeightMemory
 from rlvla3.links.weight_plane import WeightPlane
 from rlvla3.loops import train
-from rlvla3.observability.events import CloneStep
+from rlvla3.observability.events import CloneStep, Notice
 from rlvla3.observability.meter import Meter, MeterBoard
 from rlvla3.observability.recording import Recording
 from rlvla3.observability.run_directory import RunDirectory
@@ -22,40 +28,55 @@ from rlvla3.policies.registry import make_policy
 from rlvla3.runtimes.control import Control
 from rlvla3.runtimes.device import choose_device
 from rlvla3.runtimes.messages import Arrived, Clone, Copied, Demonstrated, LastUpdate, Published, Ready, Save, Saved, StopAfterUpdate, Train, Trained
-from rlvla3.runtimes.names import TRAINER
+from rlvla3.runtimes.names import trainer_name
 from rlvla3.scheduling.replay import Replay
 from rlvla3.scheduling.streamer import Streamer
-from rlvla3.training.checkpoint import load_checkpoint, save_checkpoint
-from rlvla3.training.cloning import Demonstrations, clone
+from rlvla3.training.checkpoint import Checkpoints, load_checkpoint
+from rlvla3.training.cloning import Demonstrations, ExpertEpisode, clone
 from rlvla3.training.learner import Learner
+from rlvla3.training.ranks import ALONE, JoinedRanks, Ranks
 from rlvla3.types import MicroBatch, Version
 
 
 async def run_trainer(
     control: Control,
     recipe: Recipe,
-    plane: DataPlane,
+    rollouts: Rollouts,
     board: MeterBoard,
     memory: WeightMemory,
     run: RunDirectory,
     resume: Path | None,
     record: Recording | Replay | None,
+    meeting: Rendezvous | None = None,
 ) -> None:
     """Build policy and learner, publish the version they are at unless cloning comes first, and do what the coordinator asks until cancelled.
 
-    record: where it is written down in which order episodes were learned from, or the order that is to be repeated.
+    record: where it is written down in which order episodes were learned from, or the order that is to be repeated. meeting: where this rank meets the others.
     """
-    meter = board.meter(TRAINER)
+    meter = board.meter(trainer_name(meeting.rank if meeting else 0))
     meter.enter("start")
     torch.set_num_threads(recipe.training.threads)
     torch.manual_seed(recipe.seed)
-    trainer = Trainer(control, recipe, plane, meter, memory, run, resume, record)
-    control.send(Ready())
-    while True:
-        meter.enter("command")
-        message = await control.receive()
-        meter.enter("overhead")
-        await trainer.obey(message)
+    device = _device(recipe.training.device, meeting)
+    ranks = JoinedRanks(meeting, device) if meeting else ALONE
+    try:
+        trainer = Trainer(control, recipe, rollouts, meter, memory, run, resume, record, device, ranks)
+        control.send(Ready())
+        while True:
+            meter.enter("command")
+            message = await control.receive()
+            meter.enter("overhead")
+            await trainer.obey(message)
+    finally:
+        ranks.leave()
+
+
+def _device(setting: str, meeting: Rendezvous | None) -> torch.device:
+    """The device of a rank: on GPUs each has its own, from the one that is set."""
+    device = choose_device(setting, "training.device")
+    if device.type == "cuda" and meeting is not None:
+        return choose_device(f"cuda:{(device.index or 0) + meeting.local_rank}", "training.device")
+    return device
 
 
 class Trainer:
@@ -65,41 +86,48 @@ class Trainer:
         self,
         control: Control,
         recipe: Recipe,
-        plane: DataPlane,
+        rollouts: Rollouts,
         meter: Meter,
         memory: WeightMemory,
         run: RunDirectory,
         resume: Path | None,
         record: Recording | Replay | None,
+        device: torch.device,
+        ranks: Ranks,
     ) -> None:
-        self.control, self.recipe, self.meter, self.run = control, recipe, meter, run
-        self.recorder = record.of_trainer() if isinstance(record, Recording) else None
-        spaces = plane.rollouts.spec.spaces
+        self.control, self.recipe, self.meter, self.ranks = control, recipe, meter, ranks
+        self.recorder = record.of_trainer() if isinstance(record, Recording) and ranks.first else None
+        spaces = rollouts.spec.spaces
         self.policy = make_policy(recipe.policy, spaces)
-        self.learner = Learner(self.policy, recipe, plane.rollouts, choose_device(recipe.training.device, "training.device"))
+        self.learner = Learner(self.policy, recipe, rollouts, device, ranks)
         self.version: Version = load_checkpoint(resume, self.policy, self.learner) if resume else 0
-        self.weights = WeightPlane(memory, self.policy.published())
-        self.trajectories = ArrivingTrajectories(make_streamer(recipe, record if isinstance(record, Replay) else None), control, meter)
-        self.demonstrations = Demonstrations(plane.rollouts, recipe.tasks, recipe.clone.demonstrations) if recipe.clone else None
+        self.checkpoints = Checkpoints(run, recipe.training.keep_checkpoints, self.learner, recipe.policy.name)
+        self.weights = WeightPlane(memory, self.learner.parallel.published()) if ranks.first else None
+        self.trajectories = ArrivingTrajectories(make_streamer(recipe, record if isinstance(record, Replay) else None, ranks), control, meter)
+        self.rollouts = rollouts
+        self.demonstrations = Demonstrations(spaces, recipe.policy.chunk, recipe.tasks, recipe.clone.demonstrations) if recipe.clone else None
         self._update, self._is_last = -1, False
         control.handle(StopAfterUpdate, self._stop_after_update)
         if resume or not recipe.begins_by_cloning:
-            self.weights.publish(self.version)
+            self._publish()
 
     async def obey(self, message: Any) -> None:
         match message:
             case Demonstrated(finished):
                 assert self.demonstrations is not None
-                self.demonstrations.add(finished)
-                self.control.send(Copied(finished.ticket, self.demonstrations.complete))
+                self.demonstrations.add(finished.ticket.index, ExpertEpisode.copied(self.rollouts, finished) if finished.success else None)
+                self.ranks.wait()  # the episode's place is another's as soon as the coordinator has the answer
+                self._say(Copied(finished.ticket, self.demonstrations.complete))
             case Clone():
                 self._clone()
             case Train(first, end):
                 await train(self._updates(first, end), self.trajectories, MeteredLearner(self.learner, self.trajectories.streamer, self.meter), self)
-                self.control.send(Trained(self.version))
+                self._say(Trained(self.version))
             case Save():
-                self._save()
-                self.control.send(Saved(self.version))
+                with self.meter("checkpoint"):
+                    self.checkpoints.begin(self.version)
+                    self.checkpoints.finish()
+                self._say(Saved(self.version))
 
     async def publish(self, version: Version, metrics: Mapping[str, float]) -> None:
         """The update is done: its weights go onto the weight plane first, so whoever hears of the version finds it there."""
@@ -108,38 +136,56 @@ class Trainer:
             emitted = self.trajectories.streamer.emitted
             self.recorder.append(list(emitted), update=version - 1, decisions=list(emitted.values()))
         with self.meter("publish"):
-            self.weights.publish(version)
-        self.control.send(Published(version, metrics))
+            self._publish()
+        self._say(Published(version, metrics))
         if version % self.recipe.training.checkpoint_every == 0:
-            self._save()
+            with self.meter("checkpoint"):
+                self.checkpoints.begin(version)
+
+    def _publish(self) -> None:
+        """Put the present version onto the weight plane. All ranks bring their shards, and rank 0 puts it there."""
+        self.learner.parallel.gather_published()
+        if self.weights is not None:
+            self.weights.publish(self.version)
+
+    def _say(self, message: Any) -> None:
+        """Tell the coordinator, once."""
+        if self.ranks.first:
+            self.control.send(message)
 
     def _updates(self, first: int, end: int) -> Iterator[int]:
         for update in range(first, end):
             self.control.poll()
-            if self._is_last:
+            if self.ranks.agree(self._is_last):
                 return
             self._update = update
             yield update
 
     def _stop_after_update(self, _: StopAfterUpdate) -> None:
         self._is_last = True
-        self.control.send(LastUpdate(self._update))
+        self._say(LastUpdate(self._update))
 
     def _clone(self) -> None:
         assert self.recipe.clone is not None and self.demonstrations is not None
         with self.meter("clone"):
+            if self.recipe.clone.files:
+                self._read_files(self.demonstrations)
             for step, loss in clone(self.policy, self.demonstrations, self.recipe.clone, self.recipe.seed):
-                self.control.send(CloneStep(step, self.recipe.clone.steps, loss))
-        self.weights.publish(self.version)
-        self.control.send(Published(self.version, {}))
+                self._say(CloneStep(step, self.recipe.clone.steps, loss))
+        self._publish()
+        self._say(Published(self.version, {}))
 
-    def _save(self) -> None:
-        with self.meter("checkpoint"), self.run.checkpoint(self.version, self.recipe.training.keep_checkpoints) as folder:
-            save_checkpoint(folder, self.policy, self.recipe.policy.name, self.learner, self.version)
+    def _read_files(self, demonstrations: Demonstrations) -> None:
+        recorded = choose_demonstrations(self.recipe)
+        clipped = check_actions(recorded)
+        for text in (*notices(recorded), *([clipped] if clipped else [])):
+            self._say(Notice(text))
+        for number, demonstration in enumerate(recorded):
+            demonstrations.add(number, demonstration)
 
 
-def make_streamer(recipe: Recipe, replay: Replay | None = None) -> Streamer:
-    """The streamer that a recipe asks for. replay: whose order of emission is to be repeated."""
+def make_streamer(recipe: Recipe, replay: Replay | None = None, ranks: Ranks = ALONE) -> Streamer:
+    """The streamer that a recipe asks for, of one rank. replay: whose order of emission is to be repeated."""
     training = recipe.training
 
     def in_ticket_order(update: int) -> range:
@@ -154,6 +200,8 @@ def make_streamer(recipe: Recipe, replay: Replay | None = None) -> Streamer:
         streaming=recipe.engine.streaming,
         seed=recipe.seed,
         order=replay.emission if replay else in_ticket_order if training.deterministic else None,
+        rank=ranks.rank,
+        ranks=ranks.size,
     )
 
 

@@ -1,7 +1,7 @@
 """Which simulator and which task each group of tickets is of: in turn, as often as they weigh.
 
-The turn depends on the group's number alone, so a ticket has the same task in every mode and after every rerun; and it is even: in any stretch of groups
-every simulator and every task has its share, to within one group.
+The turn depends on the group's number alone, so a ticket has the same task in every mode and after every rerun; and it is even: of the first n groups every
+simulator has its share to within one, for any n.
 """
 
 from __future__ import annotations

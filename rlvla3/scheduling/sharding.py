@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from typing import Literal
 
+from rlvla3.scheduling.placement import PlacementError
 from rlvla3.types import Ticket
 
 Serving = Literal["round_robin", "least_loaded"]
@@ -44,7 +45,7 @@ class ShardSpec:
 
 
 def lay_out(simulators: Sequence[Sharding], generators: int, serving: Serving = "round_robin", cores: Sequence[int] = ()) -> list[ShardSpec]:
-    """All shards of a run. cores: those of the host, dealt in turn to the shards that are bound.
+    """All shards of a run. cores: those of the host, dealt in turn to the shards that are bound. Raises PlacementError where a shard is to have more.
 
     serving: `round_robin`, generators take turns; `least_loaded`, whoever serves the fewest slots takes the next shard, large shards first.
     """
@@ -52,8 +53,12 @@ def lay_out(simulators: Sequence[Sharding], generators: int, serving: Serving = 
     shards: list[ShardSpec] = []
     first = 0
     for simulator, sharding in enumerate(simulators):
+        if sharding.cores > len(cores):
+            raise PlacementError(
+                f"a shard is to be bound to cores={sharding.cores}, and this host has {len(cores)}: set it to {len(cores)} or less, or 0 for any"
+            )
         for number in range(sharding.shards):
-            bound = tuple(islice(turn, min(sharding.cores, len(cores))))
+            bound = tuple(islice(turn, sharding.cores))
             device = sharding.devices[number % len(sharding.devices)] if sharding.devices else ""
             shards.append(ShardSpec(len(shards), simulator, range(first, first + sharding.slots), len(shards) % generators, bound, device))
             first += sharding.slots
@@ -83,6 +88,8 @@ class Seating:
         self._slots: dict[int, int] = {}
         self._running: dict[int, set[int]] = {}
         self._open: list[tuple[int, int]] = []
+        self._listed: set[tuple[int, int]] = set()
+        """What stands in the heap: once each, so it holds no more than there are slots."""
 
     def sit(self, shard: int, slots: int) -> None:
         self._slots[shard], self._running[shard] = slots, set()
@@ -115,9 +122,11 @@ class Seating:
             count, shard = self._open[0]
             if shard in self._running and count == len(self._running[shard]):
                 return shard
-            heapq.heappop(self._open)
+            self._listed.remove(heapq.heappop(self._open))
         return None
 
     def _offer(self, shard: int) -> None:
-        if len(self._running[shard]) < self._slots[shard]:
-            heapq.heappush(self._open, (len(self._running[shard]), shard))
+        offer = len(self._running[shard]), shard
+        if offer[0] < self._slots[shard] and offer not in self._listed:
+            heapq.heappush(self._open, offer)
+            self._listed.add(offer)

@@ -11,6 +11,10 @@ Laws kept here:
 - the tickets of a group are emitted together, when all of the group has arrived, so an advantage over the group can be formed;
 - the micro-batches of an update are a function of the order in which its tickets are emitted, whenever they arrived.
 
+Several ranks train together: group g is rank g mod ranks' own, and micro-batches come in rounds, one a rank. A rank that has nothing left in a step has an
+empty one, so all ranks make equally many. Each rank streams for itself, of the same update: as rounds follow from the order of arrival alone, and all ranks are
+told of arrivals in one order, they agree on every round without a word.
+
 Pure decisions: a None says that nothing more can be emitted before another ticket arrives.
 """
 
@@ -18,6 +22,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,13 +30,15 @@ from numpy.typing import NDArray
 from rlvla3.types import MicroBatch
 
 Rows = tuple[NDArray[np.int64], NDArray[np.int64]]
+TicketT = TypeVar("TicketT", int, NDArray[np.int64])
 
 
 class Streamer:
     """Micro-batches of each update in turn.
 
-    batch, group_size: tickets an update and a group. steps: optimizer steps an epoch. order: of an update, its tickets in the order in which they are to be
-    emitted, so that sums are made in one fixed order (None: as they arrive).
+    batch, group_size: tickets an update and a group. steps: optimizer steps an epoch. micro_batch: decisions, of one rank. order: of an update, its tickets in
+    the order in which they are to be emitted, so that sums are made in one fixed order (None: as they arrive). rank: whose micro-batches are emitted, of
+    `ranks`.
 
         streamer.arrived(ticket=3, decisions=14)
         for micro_batch in streamer.update(0):
@@ -49,15 +56,18 @@ class Streamer:
         streaming: bool,
         seed: int,
         order: Callable[[int], Sequence[int]] | None = None,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
         self.batch, self.group_size, self.steps, self.epochs = batch, group_size, steps, epochs
         self.micro_batch, self.streaming, self.seed, self.order = micro_batch, streaming, seed, order
+        self.rank, self.ranks = rank, ranks
         self._decisions: dict[int, int] = {}
         self._members: Counter[int] = Counter()  # tickets that have arrived, by the first ticket of their group
         self._whole: defaultdict[tuple[int, int], list[int]] = defaultdict(list)  # first tickets of whole groups not looked at yet, by update and step
         self._arrived: Counter[int] = Counter()  # tickets that have arrived, by update
         self.emitted: dict[int, int] = {}
-        """Of the present update: each ticket's number of decisions, in the order in which they were emitted."""
+        """Of the present update: each ticket's number of decisions, in the order in which they were emitted, by whatever rank."""
 
     def arrived(self, ticket: int, decisions: int) -> None:
         """The trajectory of `ticket`, of this update or a later one, is in the data plane."""
@@ -68,6 +78,10 @@ class Streamer:
         if self._members[group] == self.group_size:
             del self._members[group]
             self._whole[update, ticket % self.batch // self._width].append(group)
+
+    def owner(self, ticket: TicketT) -> TicketT:
+        """The rank whose ticket it is; of each, for an array of them."""
+        return ticket // self.group_size % self.ranks
 
     def tickets(self, update: int) -> range:
         return range(update * self.batch, (update + 1) * self.batch)
@@ -94,37 +108,39 @@ class Streamer:
         return self.batch // self.steps
 
     def _as_they_arrive(self, update: int, step: int) -> Iterator[MicroBatch | None]:
-        left = self._width // self.group_size
-        order = None if self.order is None else self._groups_in_order(update, step)
-        whole: set[int] = set()
-        pending: list[Rows] = []
-        while left:
-            whole.update(self._whole.pop((update, step), ()))
-            ready = self._ready(update, whole, order)
+        groups = self._groups(update, step)
+        order = None if self.order is None else deque(ticket for ticket in self.order(update) if ticket in groups)
+        left = Counter(self.owner(group) for group in groups)
+        waiting: list[int] = []  # groups that are whole, in the order in which they became so
+        pending: list[list[Rows]] = [[] for _ in range(self.ranks)]
+        while left.total():
+            waiting += self._whole.pop((update, step), ())
+            ready = self._ready(update, waiting, order)
             if not ready:
                 yield None
                 continue
-            left -= len(ready)
-            whole.difference_update(ready)
-            emitted = {ticket: self._decisions[ticket] for group in ready for ticket in range(group, group + self.group_size)}
-            self.emitted |= emitted
-            pending += [_rows(ticket, decisions) for ticket, decisions in emitted.items()]
-            pending = yield from self._cut(pending, 0, step, last_step=step == self.steps - 1, whole=not left)
+            gone = set(ready)
+            waiting = [group for group in waiting if group not in gone]
+            for group in ready:
+                emitted = {ticket: self._decisions[ticket] for ticket in range(group, group + self.group_size)}
+                self.emitted |= emitted
+                pending[self.owner(group)] += [_rows(ticket, decisions) for ticket, decisions in emitted.items()]
+                left[self.owner(group)] -= 1
+            whole = [not left[rank] for rank in range(self.ranks)]
+            pending = yield from self._rounds(pending, whole, 0, step, last_step=step == self.steps - 1)
 
-    def _groups_in_order(self, update: int, step: int) -> deque[int]:
-        """The first tickets of a step's groups, in the order in which they are to be emitted."""
-        assert self.order is not None
-        of_step = self.tickets(update)[step * self._width : (step + 1) * self._width]
-        return deque(ticket for ticket in self.order(update) if ticket in of_step and ticket % self.group_size == 0)
+    def _groups(self, update: int, step: int) -> range:
+        """The first tickets of a step's groups."""
+        return self.tickets(update)[step * self._width : (step + 1) * self._width : self.group_size]
 
-    def _ready(self, update: int, whole: set[int], order: deque[int] | None) -> list[int]:
+    def _ready(self, update: int, waiting: list[int], order: deque[int] | None) -> list[int]:
         """Which of the groups that are whole can be emitted now, in the order of emission."""
         if not self.streaming and self._arrived[update] < self.batch:
             return []
         if order is None:
-            return sorted(whole)
+            return list(waiting) if self.streaming else sorted(waiting)
         ready = []
-        while order and order[0] in whole:
+        while order and order[0] in waiting:
             ready.append(order.popleft())
         return ready
 
@@ -132,18 +148,23 @@ class Streamer:
         tickets, rows = _join([_rows(ticket, self._decisions[ticket]) for ticket in self.tickets(update)])
         order = np.random.default_rng([self.seed, update, epoch]).permutation(len(tickets))
         parts = np.array_split(order, min(self.steps, len(order)))
+        whole = [True] * self.ranks
         for step, part in enumerate(parts):
-            yield from self._cut([(tickets[part], rows[part])], epoch, step, last_step=step == len(parts) - 1, whole=True)
+            owners = self.owner(tickets[part])
+            pending = [[(tickets[part[owners == rank]], rows[part[owners == rank]])] for rank in range(self.ranks)]
+            yield from self._rounds(pending, whole, epoch, step, last_step=step == len(parts) - 1)
 
-    def _cut(self, pending: list[Rows], epoch: int, step: int, last_step: bool, whole: bool) -> Generator[MicroBatch, None, list[Rows]]:
-        """Emit micro-batches that are full and, where `pending` is the whole rest of the step, the last one as well. Returns what is left over."""
-        tickets, rows = _join(pending)
+    def _rounds(self, pending: list[list[Rows]], whole: list[bool], epoch: int, step: int, last_step: bool) -> Generator[MicroBatch, None, list[list[Rows]]]:
+        """Emit this rank's part of every round in which each rank has a full micro-batch, or the last that it will have. whole: whether what is pending is all
+        the rest of the step, by rank. Returns what is left over."""
+        queues = [_join(parts) for parts in pending]
         size = self.micro_batch
-        while len(tickets) >= size or (whole and len(tickets)):
-            closes = whole and len(tickets) <= size
+        while any(len(tickets) for tickets, _ in queues) and all(done or len(tickets) >= size for (tickets, _), done in zip(queues, whole, strict=True)):
+            closes = all(whole) and all(len(tickets) <= size for tickets, _ in queues)
+            tickets, rows = queues[self.rank]
             yield MicroBatch(tickets[:size], rows[:size], epoch, step, closes_step=closes, closes_epoch=closes and last_step)
-            tickets, rows = tickets[size:], rows[size:]
-        return [(tickets, rows)]
+            queues = [(tickets[size:], rows[size:]) for tickets, rows in queues]
+        return [[queue] for queue in queues]
 
 
 def _rows(ticket: int, decisions: int) -> Rows:
@@ -151,4 +172,5 @@ def _rows(ticket: int, decisions: int) -> Rows:
 
 
 def _join(parts: list[Rows]) -> Rows:
+    parts = parts or [_rows(0, 0)]
     return np.concatenate([tickets for tickets, _ in parts]), np.concatenate([rows for _, rows in parts])

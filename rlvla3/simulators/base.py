@@ -130,7 +130,8 @@ class SingleEnvironment(Simulator):
                 action = chunk[position]
             if not np.isfinite(action).all():
                 raise SimulatorError(f"action {action} at step {self._steps + 1} of {self._ticket}: a policy must ask for finite actions")
-            reward, success, terminated, truncated = self.act(action)
+            reward, succeeded, terminated, truncated = self.act(action)
+            success = success or succeeded
             if not np.isfinite(reward):
                 raise SimulatorError(f"reward is {reward} at step {self._steps + 1} of {self._ticket}: a simulator must return finite rewards")
             rewards.append(reward)

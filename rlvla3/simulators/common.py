@@ -28,11 +28,11 @@ def common_spaces(recipe: Recipe) -> Spaces:
     return combine(described)
 
 
-def make_member(recipe: Recipe, number: int, device: str = "") -> RunningSimulator:
-    """One of the run's simulators, by its number, as the policy expects it. device: what it is to run on, "" for its own default."""
+def make_member(recipe: Recipe, number: int, spaces: Spaces, device: str = "") -> RunningSimulator:
+    """One of the run's simulators, by its number, as the policy expects it. spaces: the common ones. device: what it is to run on, "" for its own default."""
     config = list(recipe.mixed.values())[number]
     simulator = make_simulator(config.model_copy(update={"devices": [device] if device else []}), recipe.policy.chunk)
-    return Fitted(simulator, common_spaces(recipe)) if recipe.simulators else simulator
+    return Fitted(simulator, spaces) if recipe.simulators else simulator
 
 
 def combine(described: Mapping[str, Spaces]) -> Spaces:

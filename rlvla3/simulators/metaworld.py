@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
@@ -19,6 +18,7 @@ from pydantic import Field
 
 from rlvla3.config import NonNegativeFloat, Positive, RecipeError, Section, SimulatorConfig, check_options
 from rlvla3.simulators.base import SimulatorError, SingleEnvironment, Step
+from rlvla3.simulators.live import Live
 from rlvla3.simulators.metaworld_tasks import INSTRUCTIONS
 from rlvla3.simulators.rendering import GRAPHICS_HELP, check_frame, check_moving, prepare_process
 from rlvla3.types import ActionSpace, Observation, Spaces, Ticket
@@ -85,11 +85,11 @@ class MetaWorld(SingleEnvironment):
         self.spaces, self.chunk = self.describe(config), chunk
         self._options = check_options(MetaWorldOptions, config.options, "simulator.options")
         prepare_process("Meta-World", *config.devices)
-        self._live: OrderedDict[str, Scene] = OrderedDict()  # the most recently used last
-        self._scene = self._scene_of(config.tasks[0])
+        self._live = Live(self._options.live_tasks, self._build)
+        self._scene = self._live[config.tasks[0]]
 
     def begin(self, ticket: Ticket) -> None:
-        self._scene = self._scene_of(ticket.task)
+        self._scene = self._live[ticket.task]
         self._scene.reset(ticket.seed)
         self._instruction = INSTRUCTIONS[ticket.task]
         self._succeeded = False
@@ -116,17 +116,7 @@ class MetaWorld(SingleEnvironment):
         return label, np.clip(label + self._disturbance.next(), -1, 1)
 
     def close(self) -> None:
-        while self._live:
-            self._live.popitem()[1].close()
-
-    def _scene_of(self, task: str) -> Scene:
-        """The live scene of `task`, built where it is not there; the one unused for longest makes room."""
-        if task not in self._live:
-            while len(self._live) >= self._options.live_tasks:
-                self._live.popitem(last=False)[1].close()
-            self._live[task] = self._build(task)
-        self._live.move_to_end(task)
-        return self._live[task]
+        self._live.close()
 
     def _build(self, task: str) -> Scene:
         try:

@@ -1,16 +1,10 @@
 """One live Meta-World task: its physics, its cameras and its scripted expert.
 
-Importing this file imports mujoco, which reads its environment variables as it is imported: `metaworld.prepare_process` comes first.
-
-Why frames are drawn here and not by Gymnasium's renderer: that one gives each environment a graphics context of its own, draws in
-whichever was made last, and frees the objects of one in another, so two live environments in a process give black or silently wrong
-frames. Here a process has one graphics context, made once and current for good. Every scene's objects live in it under different
-names, so any number of scenes are right side by side, and going from one task to another costs nothing.
+Importing this file imports mujoco, which reads its environment variables as it is imported: `rendering.prepare_process` comes first.
 """
 
 from __future__ import annotations
 
-import functools
 import warnings
 from typing import Any
 
@@ -20,13 +14,13 @@ from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from metaworld.policies import ENV_POLICY_MAP
 from numpy.typing import NDArray
 
+from rlvla3.simulators.drawing import Drawing
+
 # The experts ask for more than the arm can do, and say so at every step; what they ask for is clipped.
 warnings.filterwarnings("ignore", message=r"Constant\(s\) may be too high")
 
 UPSIDE_DOWN = {"corner", "corner2", "corner3", "corner4"}
 """Cameras that Meta-World hangs with their up axis to the floor: their frames are turned by half a circle."""
-
-MAX_GEOMS = 1000
 
 
 class Scene:
@@ -47,17 +41,7 @@ class Scene:
         self._environment = _with_fresh_states(ALL_V3_ENVIRONMENTS[task]())
         self._expert: Any = ENV_POLICY_MAP[task]()  # type: ignore[abstract]  # the map's type names the base class
         self._model, self._data = self._environment.model, self._environment.data
-        self._size = size
-        quality, framebuffer = self._model.vis.quality, self._model.vis.global_
-        framebuffer.offwidth = framebuffer.offheight = size
-        if fast:
-            quality.shadowsize = quality.offsamples = 0
-        _graphics_context()
-        self._drawing = mujoco.MjrContext(self._model, mujoco.mjtFontScale.mjFONTSCALE_50)
-        self._geometry = mujoco.MjvScene(self._model, MAX_GEOMS)
-        self._geometry.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = not fast
-        self._geometry.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = not fast
-        self._viewport = mujoco.MjrRect(0, 0, size, size)
+        self._drawing = Drawing(self._model, size, fast=fast)
 
     def reset(self, seed: int) -> None:
         """Go to the initial state of `seed`: one of endlessly many, not of Meta-World's 50 fixed ones."""
@@ -84,18 +68,12 @@ class Scene:
         # Meta-World moves its goal markers and then lets mj_forward move them back: put them where they belong, for the eye alone.
         for site, position in self._environment._target_site_config:
             self._environment._set_pos_site(site, position)
-        view = mujoco.MjvCamera()
-        view.type, view.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, self._model.camera(camera).id
-        mujoco.mjv_updateScene(self._model, self._data, mujoco.MjvOption(), None, view, mujoco.mjtCatBit.mjCAT_ALL, self._geometry)
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._drawing)
-        mujoco.mjr_render(self._viewport, self._geometry, self._drawing)
-        rows_from_below = np.empty((self._size, self._size, 3), np.uint8)
-        mujoco.mjr_readPixels(rows_from_below, None, self._viewport, self._drawing)
-        return rows_from_below[:, ::-1] if camera in UPSIDE_DOWN else rows_from_below[::-1]
+        image = self._drawing.draw(self._data, camera)
+        return image[::-1, ::-1] if camera in UPSIDE_DOWN else image
 
     def close(self) -> None:
         """Free what the scene holds in the graphics context."""
-        self._drawing.free()
+        self._drawing.close()
 
 
 def _with_fresh_states(environment: Any) -> Any:
@@ -106,11 +84,3 @@ def _with_fresh_states(environment: Any) -> Any:
     environment._partially_observable = False  # the experts read the goal from the observation vector, policies never see it
     environment.__dict__.pop("sawyer_observation_space", None)  # cached with the goal bounded to zero
     return environment
-
-
-@functools.cache
-def _graphics_context() -> mujoco.GLContext:
-    """The one graphics context of this process. The thread that makes it is the one that can draw."""
-    context = mujoco.GLContext(1, 1)  # each scene draws into a buffer of its own size
-    context.make_current()
-    return context

@@ -9,7 +9,11 @@ from rlvla3.config import RecipeError
 from rlvla3.named import load_named
 
 BUILT_IN: Mapping[str, str] = {
+    "libero": "rlvla3.simulators.libero:Libero",
+    "maniskill": "rlvla3.simulators.maniskill:ManiSkill",
     "metaworld": "rlvla3.simulators.metaworld:MetaWorld",
+    "robocasa": "rlvla3.simulators.robosuite:RoboCasa",
+    "robosuite": "rlvla3.simulators.robosuite:Robosuite",
     "slow_image": "rlvla3.simulators.slow_image:SlowImageEnv",
 }
 

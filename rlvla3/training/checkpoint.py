@@ -1,33 +1,119 @@
-"""A run on disk, between two updates: policy/ (config.json, model.safetensors) for whoever uses the policy, trainer.pt for whoever goes on training it.
+"""A run on disk, between two updates, in one form for any number of ranks: whoever goes on with it may have others.
 
-The caller makes the folder appear whole or not at all; here it is only filled.
+    policy/         config.json and model.safetensors, whole, for whoever uses the policy
+    trainer.pt      what all ranks know alike: statistics, the critic's memory, counters
+    parameters/     what is kept of each parameter: AdamW's moments, the reference policy; each rank writes its own shards (torch.distributed.checkpoint)
+
+Nothing of it can run code when it is read: a checkpoint may come from anywhere.
 """
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
+from torch import Tensor
 
+from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.policies.base import Policy, PolicyError
 from rlvla3.training.learner import Learner
+from rlvla3.training.ranks import Ranks
 from rlvla3.types import Version
 
-FORMAT = 2
-"""Of trainer.pt. Raise it when an older file can no longer be read."""
+FORMAT = 3
+"""Of trainer.pt and parameters/. Raise it when older ones can no longer be read."""
 
-POLICY, TRAINER = "policy", "trainer.pt"
+POLICY, TRAINER, PARAMETERS = "policy", "trainer.pt", "parameters"
 
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be resumed from: which file, what is wrong with it, and the way out."""
 
 
-def save_checkpoint(folder: Path, policy: Policy, policy_name: str, learner: Learner, version: Version) -> None:
-    """Write a checkpoint into `folder`. policy_name: how a recipe names this kind of policy. version: the updates done."""
-    policy.save(folder / POLICY, policy_name)
-    torch.save({"format": FORMAT, "version": version, "learner": learner.state_dict()}, folder / TRAINER)
+@dataclass(frozen=True)
+class Snapshot:
+    """All of a checkpoint, copied aside: training may go on. weights: whole, on rank 0 alone. parameters: this rank's shards."""
+
+    version: Version
+    weights: Mapping[str, Tensor]
+    learner: Mapping[str, Any]
+    parameters: Mapping[str, Tensor]
+
+
+def take_snapshot(learner: Learner, version: Version) -> Snapshot:
+    """All ranks take one together. version: the updates done."""
+    weights = {}
+    for name, tensor in learner.policy.state_dict().items():
+        whole = learner.parallel.whole(tensor)
+        if learner.ranks.first:
+            weights[name] = whole.detach().to("cpu", copy=True)
+    parameters = {key: tensor.detach().to("cpu", copy=True) for key, tensor in learner.parameter_state().items()}
+    return Snapshot(version, weights, learner.state_dict(), parameters)
+
+
+def write_snapshot(folder: Path, snapshot: Snapshot, policy: Policy, policy_name: str, ranks: Ranks) -> None:
+    """Write a checkpoint into `folder`, all ranks together. policy_name: how a recipe names this kind of policy."""
+    from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.state_dict_saver import save  # takes a second to import, and nothing waits for it here
+
+    if ranks.first:
+        policy.save(folder / POLICY, policy_name, snapshot.weights)
+        torch.save({"format": FORMAT, "version": snapshot.version, "learner": snapshot.learner}, folder / TRAINER)
+    try:
+        save(dict(snapshot.parameters), checkpoint_id=folder / PARAMETERS, process_group=ranks.group, no_dist=not dist.is_initialized())
+    except CheckpointException as error:  # a BaseException: nobody above would take it for an error
+        raise OSError(f"cannot write {folder / PARAMETERS}: {error}") from error
+
+
+def save_checkpoint(folder: Path, policy_name: str, learner: Learner, version: Version) -> None:
+    """Write a checkpoint into `folder` here and now. The caller makes the folder appear whole or not at all."""
+    write_snapshot(folder, take_snapshot(learner, version), learner.policy, policy_name, learner.ranks)
+
+
+class Checkpoints:
+    """The checkpoints of a run, written beside training, one at a time. All ranks have one and do the same with it.
+
+    checkpoints.begin(version)
+    ...                             # training goes on
+    checkpoints.finish()
+    """
+
+    def __init__(self, run: RunDirectory, keep: int, learner: Learner, policy_name: str) -> None:
+        self._run, self._keep, self._learner, self._policy_name = run, keep, learner, policy_name
+        self._ranks = learner.ranks.beside()
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._under_way: Future[None] | None = None
+
+    def begin(self, version: Version) -> None:
+        """Take a snapshot; it is written while training goes on. Waits for the checkpoint before, and raises what that came to."""
+        self.finish()
+        self._under_way = self._thread.submit(self._write, take_snapshot(self._learner, version))
+
+    def finish(self) -> None:
+        """Wait until what was begun is on disk. Its error, if it had one, is raised here."""
+        if self._under_way is not None:
+            under_way, self._under_way = self._under_way, None
+            under_way.result()
+
+    def _write(self, snapshot: Snapshot) -> None:
+        with self._folder(snapshot.version) as folder:
+            write_snapshot(folder, snapshot, self._learner.policy, self._policy_name, self._ranks)
+
+    @contextmanager
+    def _folder(self, version: Version) -> Iterator[Path]:
+        """The folder that all ranks write to. It takes its name when rank 0 leaves, which is when all have written (`save` sees to that)."""
+        if not self._ranks.first:
+            yield self._ranks.agree(Path())
+            return
+        with self._run.checkpoint(version, self._keep) as folder:
+            yield self._ranks.agree(folder)
 
 
 def load_checkpoint(folder: Path, policy: Policy, learner: Learner) -> Version:
@@ -36,6 +122,7 @@ def load_checkpoint(folder: Path, policy: Policy, learner: Learner) -> Version:
     saved = _read(path)
     if saved["format"] != FORMAT:
         raise CheckpointError(f"{path} has format {saved['format']}, this release reads {FORMAT}: resume with the release that wrote it, {_way_out(folder)}")
+    parameters = _read_parameters(folder, learner)
     try:
         policy.restore(folder / POLICY)
     except PolicyError as error:
@@ -43,7 +130,8 @@ def load_checkpoint(folder: Path, policy: Policy, learner: Learner) -> Version:
     try:
         learner.load_state_dict(saved["learner"])
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} does not fit this policy's learner ({error}): resume with the recipe of the run, {_way_out(folder)}") from error
+        raise CheckpointError(_does_not_fit(path, folder, error)) from error
+    learner.load_parameter_state(parameters)
     version: Version = saved["version"]
     return version
 
@@ -52,13 +140,87 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"no {TRAINER} in {path.parent}, so training cannot be resumed from there: give the folder of a whole checkpoint")
     try:
-        # weights_only: a checkpoint may come from anywhere, and a full unpickling runs whatever code it holds.
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        saved = torch.load(path, map_location="cpu", weights_only=True)  # a full unpickling would run whatever code it holds
     except Exception as error:  # a damaged file raises whatever its bytes happen to mean: zip, pickle, end of file
-        raise CheckpointError(f"cannot read {path}, it is damaged or not a checkpoint: resume from an earlier one, {_way_out(path.parent)}") from error
+        raise CheckpointError(_is_damaged(path, path.parent)) from error
     if not isinstance(saved, dict) or not {"format", "version", "learner"} <= saved.keys():
         raise CheckpointError(f"{path} was not written by rlvla3: resume from an earlier checkpoint, {_way_out(path.parent)}")
     return saved
+
+
+def _read_parameters(folder: Path, learner: Learner) -> dict[str, Tensor]:
+    """The state of the learner's parameters, of each tensor the shard that this rank will keep."""
+    from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.state_dict_loader import load
+
+    path = folder / PARAMETERS
+    try:
+        reader = _tensors_reader(path)
+        metadata = reader.read_metadata().state_dict_metadata
+        sizes = {key: tuple(entry.size) for key, entry in metadata.items()}
+    except Exception as error:  # as above
+        raise CheckpointError(_is_damaged(path, folder)) from error
+    try:
+        room = learner.room_for(sizes)
+        for key, tensor in room.items():
+            if tuple(tensor.shape) != sizes[key]:
+                raise ValueError(f"{key} is {sizes[key]} there and {tuple(tensor.shape)} here")
+    except ValueError as error:
+        raise CheckpointError(_does_not_fit(path, folder, error)) from error
+    try:
+        load(dict(room), storage_reader=reader, no_dist=True)
+    except (Exception, CheckpointException) as error:  # as above, and torch's own is a BaseException
+        raise CheckpointError(_is_damaged(path, folder)) from error
+    return room
+
+
+def _tensors_reader(path: Path) -> Any:
+    """A reader of shards, and of nothing else: torch's own would unpickle whatever the metadata names."""
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+    from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
+
+    class TensorsReader(FileSystemReader):
+        def read_metadata(self, *_: Any, **__: Any) -> Metadata:
+            with (path / ".metadata").open("rb") as file:
+                metadata: Metadata = _MetadataUnpickler(file).load()
+            metadata.storage_meta = metadata.storage_meta or StorageMeta()
+            metadata.storage_meta.load_id = self.load_id
+            return metadata
+
+    return TensorsReader(path)
+
+
+class _MetadataUnpickler(pickle.Unpickler):
+    """Reads what describes tensors. It knows no class for other values (BytesStorageMetadata), which would be unpickled in their turn."""
+
+    KNOWN = {
+        "torch.distributed.checkpoint.metadata": {
+            "Metadata",
+            "MetadataIndex",
+            "TensorStorageMetadata",
+            "TensorProperties",
+            "ChunkStorageMetadata",
+            "StorageMeta",
+        }
+        | {"_MEM_FORMAT_ENCODING"},
+        "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
+        "torch.serialization": {"_get_layout"},
+        "torch": {"Size"} | {str(dtype).partition(".")[2] for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16)},
+        "pathlib": {"PosixPath", "Path", "PurePosixPath"},
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        if name not in self.KNOWN.get(module, ()):
+            raise pickle.UnpicklingError(f"{module}.{name} does not describe a tensor")
+        return super().find_class(module, name)
+
+
+def _is_damaged(path: Path, folder: Path) -> str:
+    return f"cannot read {path}, it is damaged or not a checkpoint: resume from an earlier one, {_way_out(folder)}"
+
+
+def _does_not_fit(path: Path, folder: Path, error: Exception) -> str:
+    return f"{path} does not fit this policy's learner ({error}): resume with the recipe of the run, {_way_out(folder)}"
 
 
 def _way_out(folder: Path) -> str:

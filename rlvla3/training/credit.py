@@ -3,7 +3,7 @@
 Invariants:
 - an episode's numbers depend on its own record (GRPO, RLOO: its group's; V-trace: and on the policy that the update began with), and on statistics of past
   updates; never on which other episodes have arrived (law 3);
-- statistics change at the end of an update only, from all decisions that were learned from, in ticket order.
+- statistics change at the end of an update only, from all decisions that were learned from, in ticket order, whichever rank learned from them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rlvla3.algorithms.advantages import Floats, RunningStatistics, decision_rewards, executed_steps, explained_variance, gae, grpo, returns_to_go, vtrace
 from rlvla3.config import AlgorithmConfig
 from rlvla3.links.rollouts import Rollouts
+from rlvla3.training.ranks import ALONE, Ranks
 
 Importance = Callable[[int], Floats]
 """From a ticket to pi_proximal / pi_behaviour of each of its decisions, [T]: the policy that the update began with over the one that acted."""
@@ -30,11 +31,12 @@ class Credit:
     advantages, targets = credit.of(micro_batch.tickets, micro_batch.rows)
     metrics = credit.finish()
 
-    importance: where it is given, values are targeted by V-trace; asked once an episode. None: by GAE.
+    importance: where it is given, values are targeted by V-trace; asked once an episode, and equally often by all ranks. None: by GAE.
+    ranks: each of them knows what its own tickets earned; together they know the update.
     """
 
-    def __init__(self, config: AlgorithmConfig, rollouts: Rollouts, importance: Importance | None) -> None:
-        self.config, self.rollouts, self.importance = config, rollouts, importance
+    def __init__(self, config: AlgorithmConfig, rollouts: Rollouts, importance: Importance | None, ranks: Ranks = ALONE) -> None:
+        self.config, self.rollouts, self.importance, self.ranks = config, rollouts, importance, ranks
         self.statistics = RunningStatistics()
 
     @property
@@ -65,26 +67,32 @@ class Credit:
         The episodes have ended, and where groups are compared the whole of their groups: the streamer sees to it.
         """
         places = tickets - self._tickets.start
-        for place in np.unique(places[~self._known[places]]):
-            if not self._known[place]:  # an earlier one of its group may have brought it
-                self._credit(self._tickets[place])
+        for place in self._due(places):
+            self._credit(self._tickets[place])
         advantages = self._advantages[places, rows]
         if self.config.normalise == "running" and self.statistics.known:
             advantages = self.statistics.normalise(advantages)
         return advantages.clip(-self.config.advantage_clip, self.config.advantage_clip), self._targets[places, rows]
 
     def finish(self) -> dict[str, float]:
-        """Absorb what was learned from into the statistics. Returns the update's metrics."""
-        learned = self.learns_from(np.array(self._tickets, np.int64))
-        metrics = {"filtered_share": float(1 - learned.mean())} if self.config.filter_groups else {}
-        places, rows = np.nonzero(~np.isnan(self._advantages) & learned[:, None])
+        """Absorb what was learned from into the statistics. Returns the update's metrics. No rank reads the update's episodes after that."""
+        seen = np.flatnonzero(self._known)
+        learned = seen[self.learns_from(seen + self._tickets.start)]
+        places, rows = np.nonzero(~np.isnan(self._advantages[learned]))
+        places = learned[places]
+        values = self.rollouts.gather(places + self._tickets.start, rows, ("value",))["value"]
+        own = (places, rows, self._advantages[places, rows], self._targets[places, rows], values)
+        places, rows, advantages, targets, values = (np.concatenate(parts) for parts in zip(*self.ranks.gather(own), strict=True))
+        order = np.lexsort((rows, places))
+        advantages, targets, values = advantages[order], targets[order], values[order]
+        metrics = {}
+        if self.config.filter_groups:
+            metrics["filtered_share"] = 1 - self.ranks.sum(len(learned))[0] / len(self._tickets)
         if not len(places):
             return metrics
-        advantages, targets = self._advantages[places, rows], self._targets[places, rows]
         self.statistics.absorb(advantages)
         metrics |= {"advantage_mean": float(advantages.mean()), "advantage_std": float(advantages.std())}
         if self.config.has_critic:
-            values = self.rollouts.gather(places + self._tickets.start, rows, ("value",))["value"]
             metrics["explained_variance"] = explained_variance(values, targets)
         return metrics
 
@@ -93,6 +101,14 @@ class Credit:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.statistics.load_state_dict(state["statistics"])
+
+    def _due(self, places: NDArray[np.int64]) -> list[int]:
+        """The tickets, or first tickets of the groups, that `places` are of and nothing is known of yet; counted within the update."""
+        together = self.config.group_size if self.config.compares_groups else 1
+        due: list[int] = np.unique(places[~self._known[places]] // together * together).tolist()
+        if self.importance is not None:  # the policy is asked then, by all ranks together: whoever has fewer asks for one again
+            due += [int(places[0])] * (self.ranks.largest(len(due)) - len(due))
+        return due
 
     def _credit(self, ticket: int) -> None:
         """Find the numbers of an episode, or of its whole group where that is compared."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rlvla3.config import CriticConfig
 from rlvla3.policies.base import Policy
+from rlvla3.training.ranks import ALONE, Ranks
 
 Memory = tuple[dict[str, Tensor], Tensor]
 """Of one update: features {name: [n, ...]} and value targets [n]."""
@@ -24,11 +25,12 @@ Memory = tuple[dict[str, Tensor], Tensor]
 class CriticReplay:
     """Features and value targets of the last `config.replay` updates, and passes over them.
 
-    Kept in ticket order whatever the order of arrival, and visited in an order drawn from (seed, update): the same update makes the same steps.
+    Kept in ticket order whatever the order of arrival, and visited in an order drawn from (seed, update): the same update makes the same steps. All ranks keep
+    all of it and make the same steps, each with its own copy of the critic.
     """
 
-    def __init__(self, policy: Policy, optimizer: torch.optim.Optimizer, config: CriticConfig, seed: int) -> None:
-        self.policy, self.optimizer, self.config, self.seed = policy, optimizer, config, seed
+    def __init__(self, policy: Policy, optimizer: torch.optim.Optimizer, config: CriticConfig, seed: int, ranks: Ranks = ALONE) -> None:
+        self.policy, self.optimizer, self.config, self.seed, self.ranks = policy, optimizer, config, seed, ranks
         self._arriving: list[tuple[NDArray[np.int64], NDArray[np.int64], Memory]] = []
         self._past: list[Memory] = []
 
@@ -63,18 +65,23 @@ class CriticReplay:
         return {"past": self._past}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        device = next(self.policy.parameters()).device
-        self._past = [({name: tensor.to(device) for name, tensor in features.items()}, targets.to(device)) for features, targets in state["past"]]
+        self._past = [self._here(features, targets) for features, targets in state["past"]]
 
     def _keep_arrived(self) -> None:
-        if not self._arriving:
-            return
-        tickets, rows = (np.concatenate([part[key] for part in self._arriving]) for key in (0, 1))
-        features, targets = _join([memory for _, _, memory in self._arriving])
-        order = torch.from_numpy(np.lexsort((rows, tickets))).to(targets.device)
-        self._past.append(({name: tensor[order] for name, tensor in features.items()}, targets[order]))
-        self._past = self._past[-self.config.replay :]
+        arrived = [part for parts in self.ranks.gather(self._arriving) for part in parts]
         self._arriving = []
+        if not arrived:
+            return
+        tickets, rows = (np.concatenate([part[key] for part in arrived]) for key in (0, 1))
+        features, targets = _join([memory for _, _, memory in arrived])
+        order = torch.from_numpy(np.lexsort((rows, tickets))).to(targets.device)
+        self._past.append(self._here({name: tensor[order] for name, tensor in features.items()}, targets[order]))
+        self._past = self._past[-self.config.replay :]
+
+    def _here(self, features: Mapping[str, Tensor], targets: Tensor) -> Memory:
+        """A memory on the policy's own device."""
+        device = next(self.policy.parameters()).device
+        return {name: tensor.to(device) for name, tensor in features.items()}, targets.to(device)
 
 
 def _join(memories: list[Memory]) -> Memory:

@@ -4,6 +4,7 @@ Two of them train with the present policy: the proximal policy, which the update
 
 Invariants:
 - a decision is evaluated by an earlier policy at most once an update, whatever the number of epochs: its log-probs are kept;
+- all ranks make a pass or none does: the pass may gather weights from all of them;
 - the policy's own weights are in place again whenever `logprob` returns or raises.
 """
 
@@ -17,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rlvla3.policies.base import Policy
+from rlvla3.training.parallel import DataParallel
 
 Evaluate = Callable[[NDArray[np.int64], NDArray[np.int64]], Tensor]
 """From (ticket, row) pairs to the log-probs [n, C, A] that the policy, as its weights now are, gives to what was done there."""
@@ -34,8 +35,9 @@ class EarlierPolicy:
     Before anything is taken, the policy that is there is the earlier one.
     """
 
-    def __init__(self, policy: Policy, rows: int, evaluate: Evaluate) -> None:
-        self._parameters, self._rows, self._evaluate = policy.actor_parameters(), rows, evaluate
+    def __init__(self, parallel: DataParallel, rows: int, evaluate: Evaluate) -> None:
+        self._parallel, self._rows, self._evaluate = parallel, rows, evaluate
+        self._parameters = parallel.policy.actor_parameters()
         self.weights: list[Tensor] | None = None
         self._known: Tensor | None = None
 
@@ -46,7 +48,8 @@ class EarlierPolicy:
     def take(self, weights: Sequence[Tensor] | None = None) -> None:
         """Keep a copy of `weights`, one for each of the actor's parameters; by default of the present ones."""
         copied = self._parameters if weights is None else weights
-        self.weights = [tensor.detach().to(parameter, copy=True) for tensor, parameter in zip(copied, self._parameters, strict=True)]
+        with torch.no_grad():
+            self.weights = [torch.empty_like(parameter).copy_(tensor) for tensor, parameter in zip(copied, self._parameters, strict=True)]
 
     def release(self) -> None:
         """Forget the weights: the policy that is there is the earlier one again."""
@@ -61,11 +64,14 @@ class EarlierPolicy:
         self._known[self._at(tickets, rows)] = logprob.detach().to(self._known)
 
     def logprob(self, tickets: NDArray[np.int64], rows: NDArray[np.int64]) -> Tensor:
-        """The log-probs [n, C, A] under the earlier weights, without gradient. What is not known yet is evaluated, and known from then on."""
+        """The log-probs [n, C, A] under the earlier weights, without gradient. What is not known yet is evaluated, and known from then on. n is not 0."""
         unknown = self._unknown(tickets, rows)
-        if unknown.any():
+        if self._parallel.ranks.any(bool(unknown.any())):
+            taking_part = unknown if unknown.any() else np.arange(len(tickets)) == 0  # of what is known, one again
             with torch.no_grad(), self._in_place():
-                self.remember(tickets[unknown], rows[unknown], self._evaluate(tickets[unknown], rows[unknown]))
+                logprob = self._evaluate(tickets[taking_part], rows[taking_part])
+            if unknown.any():
+                self.remember(tickets[unknown], rows[unknown], logprob)
         assert self._known is not None
         return self._known[self._at(tickets, rows)]
 
@@ -80,18 +86,12 @@ class EarlierPolicy:
 
     @contextmanager
     def _in_place(self) -> Iterator[None]:
-        """The earlier weights in the policy, for as long as the block lasts. Nothing is copied: parameters point elsewhere."""
+        """The earlier weights in the policy, for as long as the block lasts."""
         if self.weights is None:
             yield
             return
-        own = [parameter.data for parameter in self._parameters]
+        self._parallel.exchange(self._parameters, self.weights)
         try:
-            _point(self._parameters, self.weights)
             yield
         finally:
-            _point(self._parameters, own)
-
-
-def _point(parameters: list[torch.nn.Parameter], to: list[Tensor]) -> None:
-    for parameter, tensor in zip(parameters, to, strict=True):
-        parameter.data = tensor
+            self._parallel.exchange(self._parameters, self.weights)

@@ -1,16 +1,19 @@
 """From micro-batches to weights.
 
 One gradient, however it arrives: losses are summed as micro-batches come, and divided once, by the number of decisions of the whole optimizer step. So the
-gradient is the one of the batch, whatever the cut and the order of arrival (law 3). Advantages and their statistics are Credit's.
+gradient is the one of the batch, whatever the cut, the order of arrival and the number of ranks (law 3). Advantages and their statistics are Credit's.
 
 One AdamW with two groups, `actor` and `critic`; whoever has no gradient is left alone, weights and moments. That is how a warm-up update and the critic's
 replay touch the critic only.
+
+Several ranks make an update together, each from its own micro-batches, in lockstep: a pass may gather weights from all of them, so all make one or none does. A
+rank that has nothing to learn from in a round passes over a decision that it has seen, and learns nothing from that.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -27,8 +30,14 @@ from rlvla3.policies.batching import observations_from, trace_from
 from rlvla3.training.credit import Credit
 from rlvla3.training.critic import CriticReplay
 from rlvla3.training.measures import Measures
-from rlvla3.training.objective import LearnerError, PolicyObjective, Recorded
+from rlvla3.training.objective import LearnerError, PolicyLoss, PolicyObjective, Recorded
+from rlvla3.training.parallel import spread
+from rlvla3.training.ranks import ALONE, Ranks
 from rlvla3.types import MicroBatch
+
+STEP, REFERENCE = "step", "reference"
+MOMENTS = (STEP, "exp_avg", "exp_avg_sq")
+"""What AdamW keeps of a parameter."""
 
 WARMUP_EPOCHS = 3
 """How many times more often than usual the critic goes over its memory in a warm-up update."""
@@ -63,9 +72,10 @@ class Learner:
     With grpo there is no critic to train: its group is the baseline.
     """
 
-    def __init__(self, policy: Policy, recipe: Recipe, rollouts: Rollouts, device: torch.device | str) -> None:
+    def __init__(self, policy: Policy, recipe: Recipe, rollouts: Rollouts, device: torch.device | str, ranks: Ranks = ALONE) -> None:
         # Evaluation mode, also to train: dropout would make `evaluate` disagree with `act`, and a ratio of 1 would no longer mean that nothing has changed.
         self.policy = policy.to(device).eval()
+        self.ranks, self.parallel = ranks, spread(policy, recipe.training, ranks)
         self.algorithm, self.training, self.rollouts, self.device = recipe.algorithm, recipe.training, rollouts, torch.device(device)
         self.critic = recipe.training.critic
         self.has_critic = recipe.algorithm.has_critic
@@ -78,9 +88,12 @@ class Learner:
             betas=self.training.betas,
             weight_decay=self.training.weight_decay,
         )
-        self.objective = PolicyObjective(policy, recipe.algorithm, rollouts, self._logprob)
-        self.credit = Credit(recipe.algorithm, rollouts, self.objective.importance if self.objective.correction.traces else None)
-        self.replay = CriticReplay(policy, self.optimizer, self.critic, recipe.seed)
+        self.objective = PolicyObjective(self.parallel, recipe.algorithm, rollouts, self._logprob)
+        self.credit = Credit(recipe.algorithm, rollouts, self.objective.importance if self.objective.correction.traces else None, ranks)
+        self.replay = CriticReplay(policy, self.optimizer, self.critic, recipe.seed, ranks)
+        self._named = {name: parameter for name, parameter in policy.named_parameters() if parameter.requires_grad}
+        actor = {id(parameter) for parameter in policy.actor_parameters()}
+        self._actor_names = [name for name, parameter in self._named.items() if id(parameter) in actor]
         self._fields = (*rollouts.observation_names, *rollouts.trace_names, "actions", "logprob", "value", "version", "executed", "dimensions")
 
     def begin_update(self, update: int, tickets: range) -> None:
@@ -96,28 +109,37 @@ class Learner:
 
     @property
     def enough(self) -> bool:
-        """Whether the update wants no further epoch. Asked when an epoch has closed."""
+        """Whether the update wants no further epoch. Asked when an epoch has closed, by all ranks."""
         stop = self.algorithm.kl_stop
-        return self.warming_up or (stop is not None and self._epochs[-1].approx_kl() > stop)
+        return self.warming_up or (stop is not None and self._epochs[-1].of_all(self.ranks).approx_kl() > stop)
 
     def accumulate(self, batch: MicroBatch) -> None:
         """Add the gradient of the loss, summed over the decisions of `batch`."""
         if batch.epoch == len(self._epochs):
             self._epochs.append(Measures())
-        batch = self._learned_from(batch)
-        if not len(batch):
+        kept = self._learned_from(batch)
+        if not (self.ranks.any(len(kept) > 0) or (batch.closes_step and self.parallel.owes)):
             return
+        if len(batch):
+            self._seen = batch.tickets[:1], batch.rows[:1]
+        batch = kept if len(kept) else replace(batch, tickets=self._seen[0], rows=self._seen[1])
         recorded = self.rollouts.gather(batch.tickets, batch.rows, self._fields)
         advantages, targets = self.credit.of(batch.tickets, batch.rows)
         learns = not self.warming_up or self._value_weight > 0
         with torch.set_grad_enabled(learns):
             evaluation = self._evaluate(batch.tickets, recorded)
             advantage, target = (torch.from_numpy(array).to(evaluation.logprob) for array in (advantages, targets))
-            loss = self._loss(batch, evaluation, recorded, advantage, target)
+            policy = self.objective.loss(batch, recorded, evaluation, advantage)
+            value = value_loss(evaluation.value, target, self._tensor(recorded["value"]).to(target), self.critic.clip)
+            loss = self._total(policy, value)
         if learns:
-            loss.backward()
+            self.parallel.backward(loss if len(kept) else 0 * loss, last=batch.closes_step)
+        if not len(kept):
+            return
+        decisions = int((recorded["executed"] > 0).sum())
+        self._epochs[batch.epoch].add(decisions, {**policy.parts, "value_loss": value}, policy.ratios, policy.staleness)
         self._step_loss += loss.detach()
-        self._step_decisions += int((recorded["executed"] > 0).sum())
+        self._step_decisions += decisions
         if batch.epoch == 0 and self.has_critic and self.critic.epochs:
             self.replay.remember(batch.tickets, batch.rows, evaluation.features, target)
 
@@ -126,8 +148,9 @@ class Learner:
         actor, critic = self.optimizer.param_groups
         if self.warming_up:
             _drop_gradients(actor["params"])
-        norm = self._divide_and_clip(actor["params"])
-        self._refuse_unless_finite(self._step_loss.item(), norm, self._divide_and_clip(critic["params"]))
+        loss, decisions = self.ranks.sum(self._step_loss.item(), self._step_decisions)
+        norms = [self._sum_and_clip(group["params"], decisions) for group in (actor, critic)]
+        self._refuse_unless_finite(loss, *norms)
         actor["lr"] = learning_rate(self.training, self.optimizer_steps, self.update)
         if not self.warming_up:
             self.objective.before_step()
@@ -135,7 +158,7 @@ class Learner:
         self._begin_step()
         if not self.warming_up:
             self.optimizer_steps += 1
-            self._norms.append(norm)
+            self._norms.append(norms[0])
 
     def finish_update(self) -> dict[str, float]:
         """Close the update: the critic's extra passes, then the statistics. Returns the metrics; one that has no value in this update is left out."""
@@ -145,25 +168,45 @@ class Learner:
         return {name: value for name, value in metrics.items() if not math.isnan(value)}
 
     def state_dict(self) -> dict[str, Any]:
-        """All that makes a resumed run go on exactly, apart from the policy's weights: plain data and tensors. Taken between updates."""
-        return {
-            "optimizer": self.optimizer.state_dict(),
-            "optimizer_steps": self.optimizer_steps,
-            "credit": self.credit.state_dict(),
-            "objective": self.objective.state_dict(),
-            "replay": self.replay.state_dict(),
-        }
+        """With the policy's weights and `parameter_state`, all that makes a resumed run go on exactly: plain data and tensors, the same on all ranks. Taken
+        between updates."""
+        return {"optimizer_steps": self.optimizer_steps, "credit": self.credit.state_dict(), "replay": self.replay.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`. The learning rates and the rest of the recipe stay this learner's own. Raises ValueError where the parameters are others."""
-        own = [{key: value for key, value in group.items() if key != "params"} for group in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(state["optimizer"])
-        for group, settings in zip(self.optimizer.param_groups, own, strict=True):
-            group.update(settings)
+        """Go on from `state`. Raises KeyError and TypeError where it is not of a learner."""
         self.optimizer_steps = state["optimizer_steps"]
         self.credit.load_state_dict(state["credit"])
-        self.objective.load_state_dict(state["objective"])
         self.replay.load_state_dict(state["replay"])
+
+    def parameter_state(self) -> dict[str, Tensor]:
+        """What is kept of the policy's parameters, by kind and parameter: "exp_avg/NAME", "reference/NAME". In shards where the policy is."""
+        moments = self.optimizer.state
+        state = {f"{kind}/{name}": tensor for name, parameter in self._named.items() for kind, tensor in moments.get(parameter, {}).items()}
+        reference = zip(self._actor_names, self.objective.reference or [], strict=False)
+        return state | {f"{REFERENCE}/{name}": tensor for name, tensor in reference}
+
+    def room_for(self, keys: Iterable[str]) -> dict[str, Tensor]:
+        """Tensors into which a `parameter_state` of these keys can be read. Raises ValueError where they are of other parameters."""
+        room = {}
+        for key in keys:
+            kind, _, name = key.partition("/")
+            if kind not in (REFERENCE, *MOMENTS) or name not in self._named:
+                raise ValueError(f"{key} is not of this policy")
+            room[key] = torch.zeros(()) if kind == STEP else torch.zeros_like(self._named[name], requires_grad=False)
+        return room
+
+    def load_parameter_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from `state`, which `room_for` has made room for. The learning rates and the rest of the recipe stay this learner's own."""
+        self.optimizer.state.clear()
+        reference = {}
+        for key, tensor in state.items():
+            kind, _, name = key.partition("/")
+            if kind == REFERENCE:
+                reference[name] = tensor
+            else:
+                self.optimizer.state[self._named[name]][kind] = tensor
+        if reference:
+            self.objective.take_reference([reference[name] for name in self._actor_names])
 
     @property
     def _value_weight(self) -> float:
@@ -185,11 +228,8 @@ class Learner:
         """The log-probs [n, C, A] of what was done, under the weights that the policy has now."""
         return self._evaluate(tickets, self.rollouts.gather(tickets, rows, self._fields)).logprob
 
-    def _loss(self, batch: MicroBatch, evaluation: Evaluation, recorded: Recorded, advantage: Tensor, target: Tensor) -> Tensor:
-        policy = self.objective.loss(batch, recorded, evaluation, advantage)
-        value = value_loss(evaluation.value, target, self._tensor(recorded["value"]).to(target), self.critic.clip)
-        decisions = int((recorded["executed"] > 0).sum())
-        self._epochs[batch.epoch].add(decisions, {**policy.parts, "value_loss": value}, policy.ratios, policy.staleness)
+    def _total(self, policy: PolicyLoss, value: Tensor) -> Tensor:
+        """What is minimised in the present update, summed over decisions."""
         loss = self._value_weight * value if self._value_weight else torch.zeros_like(value)
         return loss if self.warming_up else loss + policy.total
 
@@ -198,11 +238,13 @@ class Learner:
         self._step_loss = torch.zeros((), dtype=torch.float64, device=self.device)
         self.optimizer.zero_grad()
 
-    def _divide_and_clip(self, parameters: list[nn.Parameter]) -> float:
+    def _sum_and_clip(self, parameters: list[nn.Parameter], decisions: float) -> float:
+        """Make gradients those of the mean over the step's `decisions`, of all ranks, and clip them. Returns their norm before that."""
+        self.parallel.sum_gradients(parameters)
         for parameter in parameters:
             if parameter.grad is not None:
-                parameter.grad.div_(max(self._step_decisions, 1))
-        return nn.utils.clip_grad_norm_(parameters, self.training.gradient_clip).item()
+                parameter.grad.div_(max(int(decisions), 1))
+        return self.parallel.whole(nn.utils.clip_grad_norm_(parameters, self.training.gradient_clip)).item()
 
     def _refuse_unless_finite(self, loss: float, actor_norm: float, critic_norm: float) -> None:
         if not all(map(math.isfinite, (loss, actor_norm, critic_norm))):
@@ -216,8 +258,9 @@ class Learner:
     def _metrics(self) -> dict[str, float]:
         if not self._epochs:
             return {}
-        return Measures.of_update(self._epochs, self.algorithm.clip_low, self.algorithm.clip_high) | {
-            "approx_kl_last": self._epochs[-1].approx_kl(),
+        epochs = [epoch.of_all(self.ranks) for epoch in self._epochs]
+        return Measures.joined(epochs).metrics(self.algorithm.clip_low, self.algorithm.clip_high) | {
+            "approx_kl_last": epochs[-1].approx_kl(),
             "gradient_norm": float(np.mean(self._norms)) if self._norms else float("nan"),
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "epochs": float(len(self._epochs)),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rlvla3.algorithms.ratios import Ratios, describe, describe_staleness
+from rlvla3.training.ranks import Ranks
 
 
 @dataclass
@@ -31,21 +32,29 @@ class Measures:
         if staleness is not None:
             self.staleness.append(staleness.executed)
 
+    def of_all(self, ranks: Ranks) -> Measures:
+        """These measures and those of the other ranks, as of one."""
+        return Measures.joined(Measures(*measured) for measured in ranks.gather((self.decisions, self.losses, self.ratios, self.staleness)))
+
     def approx_kl(self) -> float:
         """KL(anchor || policy) over the epoch; nan where there is nothing to tell it from."""
         return describe(_joined(self.ratios), 0, 0).get("approx_kl", float("nan"))
 
-    @staticmethod
-    def of_update(epochs: Iterable[Measures], clip_low: float, clip_high: float) -> dict[str, float]:
-        """Metrics over all epochs of an update: means over decisions (losses) and over terms (ratios)."""
-        whole = Measures()
-        for epoch in epochs:
-            whole.decisions += epoch.decisions
-            whole.losses = {name: whole.losses.get(name, 0.0) + loss for name, loss in epoch.losses.items()}
-            whole.ratios += epoch.ratios
-            whole.staleness += epoch.staleness
-        metrics = {name: (loss / max(whole.decisions, 1)).item() for name, loss in whole.losses.items()}
-        return metrics | describe(_joined(whole.ratios), clip_low, clip_high) | describe_staleness(_joined(whole.staleness))
+    @classmethod
+    def joined(cls, parts: Iterable[Measures]) -> Measures:
+        """What was measured in several places, or epochs, as if in one."""
+        whole = cls()
+        for part in parts:
+            whole.decisions += part.decisions
+            whole.losses |= {name: loss + whole.losses.get(name, 0.0) for name, loss in part.losses.items()}
+            whole.ratios = whole.ratios + part.ratios
+            whole.staleness = whole.staleness + part.staleness
+        return whole
+
+    def metrics(self, clip_low: float, clip_high: float) -> dict[str, float]:
+        """Means over decisions (losses) and over terms (ratios)."""
+        metrics = {name: (loss / max(self.decisions, 1)).item() for name, loss in self.losses.items()}
+        return metrics | describe(_joined(self.ratios), clip_low, clip_high) | describe_staleness(_joined(self.staleness))
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

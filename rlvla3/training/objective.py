@@ -7,7 +7,7 @@ at most one further pass over the data, none without staleness.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +22,9 @@ from rlvla3.algorithms.losses import entropy_sum, reference_loss
 from rlvla3.algorithms.ratios import Ratios, executed_actions, ratios
 from rlvla3.config import AlgorithmConfig
 from rlvla3.links.rollouts import Rollouts
-from rlvla3.policies.base import Evaluation, Policy
+from rlvla3.policies.base import Evaluation
 from rlvla3.training.earlier import EarlierPolicy, Evaluate
+from rlvla3.training.parallel import DataParallel
 from rlvla3.types import MicroBatch
 
 Recorded = Mapping[str, NDArray[Any]]
@@ -53,12 +54,12 @@ class PolicyObjective:
     objective.before_step()                                             # the weights are about to move
     """
 
-    def __init__(self, policy: Policy, config: AlgorithmConfig, rollouts: Rollouts, evaluate: Evaluate) -> None:
+    def __init__(self, parallel: DataParallel, config: AlgorithmConfig, rollouts: Rollouts, evaluate: Evaluate) -> None:
         self.config, self.rollouts = config, rollouts
         self.correction = make_correction(config)
-        self._proximal = EarlierPolicy(policy, rollouts.spec.rows, evaluate)
-        self._reference = EarlierPolicy(policy, rollouts.spec.rows, evaluate) if config.reference.weight else None
-        self._name = type(policy).__name__
+        self._proximal = EarlierPolicy(parallel, rollouts.spec.rows, evaluate)
+        self._reference = EarlierPolicy(parallel, rollouts.spec.rows, evaluate) if config.reference.weight else None
+        self._name = type(parallel.policy).__name__
 
     def begin(self, update: int, tickets: range) -> None:
         """Start an update. The reference policy is the one that the first update of all begins with."""
@@ -103,12 +104,15 @@ class PolicyObjective:
             total = total - config.entropy * self._need_entropy(parts)
         return PolicyLoss(total, parts, ratio, staleness if batch.epoch == 0 else None)
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"reference": None if self._reference is None else self._reference.weights}
+    @property
+    def reference(self) -> list[Tensor] | None:
+        """The weights of the reference policy, one for each of the actor's parameters; None before the first update, and where there is none."""
+        return None if self._reference is None else self._reference.weights
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def take_reference(self, weights: Sequence[Tensor]) -> None:
+        """Go on with the reference policy of the run that is resumed. The recipe may have none any more."""
         if self._reference is not None:
-            self._reference.take(state["reference"])
+            self._reference.take(weights)
 
     def _anchored(self, batch: MicroBatch, recorded: Recorded, present: Tensor, executed: Tensor) -> tuple[Ratios, Tensor | float, Ratios | None]:
         """Ratios of the present policy to the correction's anchor, what each weighs, and those of the proximal to the behaviour policy.

@@ -1,0 +1,132 @@
+"""A recipe's simulator as a Gymnasium environment whose step is one chunk, and many of them as Gymnasium's own vector environment.
+
+Nothing here imports torch: the processes are what those of the engine's shards are, as nice, bound to the same cores, on the same meters.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Dict
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+from numpy.typing import NDArray
+
+from rlvla3.config import Recipe
+from rlvla3.observability.meter import MeterBoard
+from rlvla3.runtimes.names import shard_name
+from rlvla3.runtimes.shard import NICENESS
+from rlvla3.runtimes.shards import START_TIMEOUT_S
+from rlvla3.scheduling.ledger import TicketBook
+from rlvla3.scheduling.sharding import ShardSpec
+from rlvla3.simulators.common import make_member
+from rlvla3.types import INSTRUCTION_BYTES, Field, Layout, Observation, Spaces, observation_layout, outcome_layout
+
+NOBODY = -1
+"""The ticket of an environment that has nothing to do."""
+
+PATIENCE_S = 5.0
+"""How long the environments may take to close."""
+
+NEWS = {"success": Field((), np.uint8), "instruction": Field((INSTRUCTION_BYTES,), np.uint8)}
+"""What the main process is told of an episode, beside what it sees and what came of a chunk."""
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def action_layout(spaces: Spaces, chunk: int) -> Layout:
+    """The arrays of an action."""
+    return {"ticket": Field((), np.int64), "chunk": Field((chunk, spaces.action.size), np.float32)}
+
+
+class ChunkEnv(gymnasium.Env[Any, Any]):
+    """One simulator, on one ticket after the other. It is built at the first reset, in the process that it runs in.
+
+    An action is {"ticket": int64, "chunk": float32 [C, A]}. If that ticket is running, its chunk is executed; else its episode begins, while others execute
+    theirs: Gymnasium's own next-step autoreset, which has no way to say with which ticket. An observation holds what came of the chunk as well, so that all of
+    it goes through shared memory.
+    """
+
+    def __init__(self, recipe: Recipe, spaces: Spaces, book: TicketBook, shard: ShardSpec, board: MeterBoard) -> None:
+        self._recipe, self._book, self._shard, self._board = recipe, book, shard, board
+        layout = observation_layout(spaces) | outcome_layout(recipe.policy.chunk) | NEWS
+        self.observation_space, self.action_space = _space(layout), _space(action_layout(spaces, recipe.policy.chunk))
+        self._seen: Arrays = {name: np.zeros(field.shape, field.dtype) for name, field in layout.items()}
+        self._ticket = NOBODY
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Arrays, dict[str, Any]]:
+        self._meter = self._board.meter(shard_name(self._shard.number))
+        self._meter.enter("start")
+        os.nice(NICENESS)
+        if self._shard.cores:
+            os.sched_setaffinity(0, self._shard.cores)
+        self._simulator = make_member(self._recipe, self._shard.simulator, self._shard.device)
+        self._meter.enter("decision")
+        return self._seen, {}
+
+    def step(self, action: Arrays) -> tuple[Arrays, float, bool, bool, dict[str, Any]]:
+        ticket = int(action["ticket"])
+        if ticket == NOBODY:
+            return self._seen, 0.0, False, False, {}
+        if ticket == self._ticket:
+            return self._execute(action["chunk"])
+        self._ticket = ticket
+        with self._meter("reset"):
+            observation = self._simulator.reset(0, self._book.ticket(ticket))
+        self._seen["instruction"] = np.frombuffer(observation.instruction.encode().ljust(INSTRUCTION_BYTES, b"\0"), np.uint8)
+        self._see(observation)
+        return self._seen, 0.0, False, False, {}
+
+    def close(self) -> None:
+        if hasattr(self, "_simulator"):
+            self._simulator.close()
+
+    def _execute(self, chunk: NDArray[np.float32]) -> tuple[Arrays, float, bool, bool, dict[str, Any]]:
+        with self._meter("simulate"):
+            outcome = self._simulator.step({0: chunk})[0]
+        executed = len(outcome.rewards)
+        self._seen["rewards"][:executed] = outcome.rewards
+        self._seen["executed"][...] = executed
+        self._seen["dimensions"][...] = chunk.shape[1] if outcome.dimensions is None else outcome.dimensions
+        self._seen["success"][...] = outcome.success
+        if outcome.observation is not None:
+            self._see(outcome.observation)
+        return self._seen, float(outcome.rewards.sum()), outcome.terminated, outcome.truncated, {}
+
+    def _see(self, observation: Observation) -> None:
+        for camera, image in observation.images.items():
+            self._seen[f"image.{camera}"] = image
+        self._seen["state"], self._seen["elapsed"] = observation.state, np.asarray(observation.elapsed, np.float32)
+
+
+def _space(layout: Layout) -> Dict:
+    return Dict({name: _box(field) for name, field in layout.items()})
+
+
+def _box(field: Field) -> Box:
+    """Anything of the field's shape and type."""
+    dtype = np.dtype(field.dtype)
+    low, high = (-np.inf, np.inf) if dtype.kind == "f" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    return Box(low, high, field.shape, dtype.type)
+
+
+@contextmanager
+def vector_environment(recipe: Recipe, spaces: Spaces, book: TicketBook, shards: Sequence[ShardSpec], board: MeterBoard) -> Iterator[AsyncVectorEnv[Any, Any]]:
+    """Every shard's environment in a process of its own, built; observations come through shared memory and are not copied."""
+    environments = [partial(ChunkEnv, recipe, spaces, book, shard, board) for shard in shards]
+    vector = AsyncVectorEnv(environments, shared_memory=True, copy=False, context="spawn", autoreset_mode=AutoresetMode.DISABLED)
+    try:
+        vector.reset_async()
+        vector.reset_wait(timeout=START_TIMEOUT_S)
+        yield vector
+    except BaseException:
+        for process in vector.processes:
+            process.kill()
+        vector.closed = True  # its own way would wait for an answer that may not come
+        raise
+    vector.close(timeout=PATIENCE_S)

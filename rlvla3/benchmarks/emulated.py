@@ -1,0 +1,69 @@
+"""A policy whose inference takes a stated time longer, and no core meanwhile: as on a GPU, on a machine that has none."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from rlvla3.config import PolicyConfig, PositiveFloat, Recipe
+from rlvla3.policies.base import Decisions, Evaluation, Observations, Policy
+from rlvla3.policies.options import PolicyOptions
+from rlvla3.policies.registry import make_policy, policy_options
+from rlvla3.types import Layout, Spaces
+
+
+class EmulatedOptions(PolicyOptions):
+    """inference_ms: what each inference waits, however many decisions it makes. policy: who decides; its chunk is the recipe's."""
+
+    inference_ms: PositiveFloat
+    policy: PolicyConfig
+
+    def trace(self, spaces: Spaces, chunk: int) -> Layout:
+        return policy_options(self.policy, spaces).trace(spaces, chunk)
+
+    def noise_shape(self, spaces: Spaces, chunk: int) -> tuple[int, ...]:
+        return policy_options(self.policy, spaces).noise_shape(spaces, chunk)
+
+    def check(self, spaces: Spaces, chunk: int) -> None:
+        policy_options(self.policy, spaces)
+
+
+class Emulated(Policy):
+    """Another policy, whose `act` waits as well. Learning from its decisions takes what it always does."""
+
+    Options: ClassVar[type[PolicyOptions]] = EmulatedOptions
+    options: EmulatedOptions
+
+    def __init__(self, spaces: Spaces, chunk: int, options: EmulatedOptions) -> None:
+        super().__init__(spaces, chunk, options)
+        self.policy = make_policy(options.policy, spaces)
+
+    def act(self, observations: Observations, noise: Tensor, explore: Tensor) -> Decisions:
+        time.sleep(self.options.inference_ms / 1000)
+        return self.policy.act(observations, noise, explore)
+
+    def evaluate(self, observations: Observations, actions: Tensor, trace: Mapping[str, Tensor]) -> Evaluation:
+        return self.policy.evaluate(observations, actions, trace)
+
+    def value_of(self, features: Mapping[str, Tensor]) -> Tensor:
+        return self.policy.value_of(features)
+
+    def critic_parameters(self) -> list[nn.Parameter]:
+        return self.policy.critic_parameters()
+
+    def clone_loss(self, observations: Observations, actions: Tensor, generator: torch.Generator) -> Tensor:
+        return self.policy.clone_loss(observations, actions, generator)
+
+    def fit_normalisation(self, states: Tensor, actions: Tensor) -> None:
+        self.policy.fit_normalisation(states, actions)
+
+
+def with_inference(recipe: Recipe, inference_ms: float) -> Recipe:
+    """`recipe`, its policy waiting so long in each inference."""
+    options: dict[str, Any] = {"inference_ms": inference_ms, "policy": recipe.policy.model_dump(mode="json")}
+    policy = PolicyConfig(name=f"{__name__}:{Emulated.__name__}", chunk=recipe.policy.chunk, options=options)
+    return recipe.model_copy(update={"policy": policy})

@@ -1,0 +1,1 @@
+"""What the weight plane moves, what it costs training, and how soon a new version decides."""

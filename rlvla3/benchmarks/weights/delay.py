@@ -1,0 +1,80 @@
+"""How soon a new version decides, in a whole run: from the end of an update's last optimizer step to the first decision made with the version.
+
+The trainer's stages say when the step ended and when the version was on the plane (observability/sampling.py), the run's record when each decision had been
+made and with which version (observability/recording.py); both by the machine's monotonic clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlvla3.benchmarks.interaction import SLOW_IMAGES, interaction_recipe, room
+from rlvla3.config import Recipe
+from rlvla3.observability.recording import Recording
+from rlvla3.observability.run_directory import RunDirectory
+from rlvla3.observability.sampling import NS, Samples, SamplingBoard
+from rlvla3.runtimes.local import LocalRuntime
+from rlvla3.scheduling.ledger import Ledger, TicketBook
+from rlvla3.scheduling.replay import DECISION
+from rlvla3.types import Version
+
+UPDATES, WARMUP = 30, 3
+NUM_ENVS = 16
+
+
+def measure_delay(scratch: Path) -> dict[str, Any]:
+    """Run the interaction benchmark's recipe in `full_async`, in the folder `scratch`."""
+    recipe = interaction_recipe(SLOW_IMAGES, NUM_ENVS, scratch, "full_async")
+    samples, recording = scratch / "samples", Recording(scratch / "record")
+    samples.mkdir()
+    recording.begin(recipe)
+    asyncio.run(_train(recipe, scratch, samples, recording))
+    trainer = Samples.read(samples)
+    decisions = np.concatenate([np.fromfile(path, DECISION) for path in sorted(recording.folder.glob("generator-*.bin"))])
+    return delays(trainer.of("trainer", "train"), trainer.of("trainer", "publish"), first_decisions(decisions))
+
+
+async def _train(recipe: Recipe, scratch: Path, samples: Path, recording: Recording) -> None:
+    run = RunDirectory.create(scratch / "run", recipe)
+    board = partial(SamplingBoard, folder=samples)
+    async with LocalRuntime(recipe, run, capacity=room(recipe), notify=print, board=board, record=recording) as runtime:
+        await runtime.guard(_updates(runtime, recipe))
+
+
+async def _updates(runtime: LocalRuntime, recipe: Recipe) -> None:
+    await runtime.ready()
+    ledger = Ledger(TicketBook(recipe.mix, recipe.seed, recipe.algorithm.group_size), recipe.training.batch, recipe.engine.max_staleness)
+    async for _ in runtime.train(ledger, end=WARMUP + UPDATES):
+        pass
+
+
+def first_decisions(decisions: NDArray[Any]) -> dict[Version, float]:
+    """When the first decision with each version had been made, in seconds. decisions: DECISION [n]."""
+    versions, first = np.unique(decisions["version"][(order := np.argsort(decisions["at"], kind="stable"))], return_index=True)
+    return dict(zip(versions.tolist(), (decisions["at"][order][first] / NS).tolist(), strict=True))
+
+
+def delays(train: NDArray[Any], publish: NDArray[Any], decided: Mapping[Version, float]) -> dict[str, Any]:
+    """train, publish: the trainer's stays in these stages, SAMPLE [n]; the k-th publication is of version k, counted from 1; a step has no size.
+
+    Returns milliseconds. Versions of the warm-up, and those that nobody decided with (the last, or one that the next overtook), are left out.
+    """
+    steps = train[train["size"] == 0]["end"]
+    rows = []
+    for version, published in enumerate(publish, start=1):
+        if version > WARMUP and version in decided:
+            stepped = steps[steps <= published["end"] - published["wall"] + 1e-6].max()
+            rows.append((published["wall"], decided[version] - published["end"], decided[version] - stepped))
+    columns = ("publishing", "published_to_decision", "step_to_decision")
+    return {"versions": len(rows)} | {name: _summary(1000 * np.array(column)) for name, column in zip(columns, zip(*rows, strict=True), strict=True)}
+
+
+def _summary(milliseconds: NDArray[np.float64]) -> dict[str, float]:
+    return {"median_ms": float(np.median(milliseconds)), "p90_ms": float(np.quantile(milliseconds, 0.9))}

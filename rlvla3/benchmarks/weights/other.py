@@ -1,0 +1,115 @@
+"""The other process of the measurements: a generator on this host, the relay of another host, and rank 1 of a bare gloo group."""
+
+from __future__ import annotations
+
+import multiprocessing
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from rlvla3.links.own_thread import OwnThread
+from rlvla3.links.weight_hosts import WeightRelay, WeightSender
+from rlvla3.links.weight_memory import WeightMemory
+from rlvla3.links.weight_plane import WeightPlane
+from rlvla3.links.weight_wire import Address
+
+PATIENCE_S = 60.0
+"""For anything that the other process is to do."""
+
+Parts = Callable[[], dict[str, Tensor]]
+"""Makes the tensors of a version, in either process."""
+
+
+class Other:
+    """Both ends are here: what the other process did is known when a call returns."""
+
+    def __init__(self, commands: Connection, arrivals: Connection, memory: WeightMemory, sender: WeightSender) -> None:
+        self._commands, self._arrivals = commands, arrivals
+        self.memory, self.sender = memory, sender
+
+    def load(self) -> None:
+        """It copies the newest version out of this host's memory."""
+        self._ask("load")
+
+    def begin_to_load(self) -> None:
+        self._commands.send("load")
+
+    def finish(self) -> None:
+        """Wait for what was begun."""
+        _receive(self._commands)
+
+    def broadcast(self, flat: Tensor) -> None:
+        """It takes `flat` from a bare gloo broadcast."""
+        self._commands.send("broadcast")
+        dist.broadcast(flat, 0)
+        _receive(self._commands)
+
+    def arrive(self) -> None:
+        """Announce the newest version, and wait until all of it is in its own memory."""
+        self.sender.announce()
+        self.arrived()
+
+    def arrived(self) -> None:
+        _receive(self._arrivals)
+
+    def _ask(self, word: str) -> None:
+        self._commands.send(word)
+        _receive(self._commands)
+
+
+@contextmanager
+def other_process(parts: Parts) -> Iterator[Other]:
+    """Start it, and the sender beside this process."""
+    spawn = multiprocessing.get_context("spawn")
+    memory = WeightMemory()
+    sender = WeightSender(memory)
+    commands, theirs = spawn.Pipe()
+    arrivals, arriving = spawn.Pipe()
+    with tempfile.TemporaryDirectory() as folder, OwnThread(sender.run(), "weight sender"):
+        store = str(Path(folder) / "store")
+        process = spawn.Process(target=_run, args=(theirs, arriving, memory, parts, sender.address, store), daemon=True)
+        process.start()
+        try:
+            _join_gloo(store, 0)
+            _receive(commands)
+            yield Other(commands, arrivals, memory, sender)
+            commands.send("end")
+            process.join(PATIENCE_S)
+        finally:
+            process.kill()
+            if dist.is_initialized():
+                dist.destroy_process_group()
+
+
+def _run(commands: Connection, arrivals: Connection, memory: WeightMemory, parts: Parts, address: Address, store: str) -> None:
+    torch.set_num_threads(1)
+    plane = WeightPlane(memory, parts())
+    flat = torch.empty(plane.size, dtype=torch.uint8)
+    _join_gloo(store, 1)
+    relay = WeightRelay(WeightMemory(), address, arrived=arrivals.send)
+    with OwnThread(relay.run(), "weight relay"):
+        commands.send("ready")
+        while (word := commands.recv()) != "end":
+            if word == "load":
+                plane.load()
+            else:
+                dist.broadcast(flat, 0)
+            commands.send("done")
+    dist.destroy_process_group()
+
+
+def _join_gloo(store: str, rank: int) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2, timeout=timedelta(seconds=PATIENCE_S))
+
+
+def _receive(connection: Connection) -> None:
+    if not connection.poll(PATIENCE_S):
+        raise TimeoutError(f"the other process has not answered within {PATIENCE_S:g} s")
+    connection.recv()

@@ -1,0 +1,28 @@
+"""Frames out of an encoded video, one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+from rlvla3.demonstrations.files import DemonstrationError, Frame, needed
+
+
+def video_frames(path: Path, first_s: float, count: int, fps: float) -> Iterator[Frame]:
+    """At most `count` frames [H, W, 3] of a video of `fps` frames a second, from the one shown at `first_s` seconds on. Raises DemonstrationError."""
+    imageio_ffmpeg = needed("imageio_ffmpeg")
+    # Half a frame early: the seek keeps frames from that time on, and times are rounded. Every frame once: none is repeated or dropped to keep the rate.
+    seek = ["-ss", f"{first_s - 0.5 / fps:.6f}"] if first_s > 0.5 / fps else []
+    try:
+        reader = imageio_ffmpeg.read_frames(str(path), input_params=seek, output_params=["-fps_mode", "passthrough", "-frames:v", str(count)])
+        with closing(reader):
+            width, height = next(reader)["size"]
+            for data in reader:
+                yield np.frombuffer(data, np.uint8).reshape(height, width, 3)
+    except (OSError, RuntimeError) as error:
+        raise DemonstrationError(
+            f"{path} cannot be decoded ({str(error).strip().splitlines()[-1]}): get it again, or leave its dataset out of clone.files"
+        ) from error

@@ -1,0 +1,167 @@
+"""A worker's body in a Ray actor. Both sides of it see what they see of a local worker: the end of a pipe.
+
+    coordinator  Control = pipe = RemoteWorker  <-- Ray -->  Resident = pipe = Control  body
+
+Invariants:
+- messages arrive in the order they were sent, and none is polled for: `listen` is answered when there is something to say;
+- an actor that is lost is heard of once, after all that it said before; where Ray brings it back, it begins anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import multiprocessing
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ray
+from numpy.typing import NDArray
+from ray.exceptions import ActorUnavailableError, RayActorError
+
+from rlvla3.links.rollouts import Rollouts
+from rlvla3.observability.meter import MeterBoard
+from rlvla3.runtimes.control import Control, Stop, Stopped
+from rlvla3.runtimes.messages import Failed
+from rlvla3.runtimes.process import explains_itself
+from rlvla3.runtimes.ray.messages import Status
+
+Arrays = Mapping[str, NDArray[Any]]
+
+FETCH_TIMEOUT_S = 120.0
+"""An episode that has not come by then will not come."""
+
+
+class Shelf:
+    """What a body lets others see: the episodes that they may fetch or bring, where its workers' time goes, and environment steps so far."""
+
+    rollouts: Rollouts
+    board: MeterBoard
+    steps: Callable[[], int] = staticmethod(lambda: 0)
+
+
+class Resident:
+    """The actor. Its body runs in a thread of its own: `await body(control, shelf, *args)`."""
+
+    def __init__(self, name: str, body: str, *args: Any) -> None:
+        here, there = multiprocessing.Pipe()
+        self._control, self._listening, self._shelf = Control(here), False, Shelf()
+        self._thread = threading.Thread(target=_reside, args=(name, Control(there), body, self._shelf, args), name=name, daemon=True)
+        self._thread.start()
+
+    async def tell(self, messages: list[Any]) -> None:
+        """Messages for the body."""
+        self._listen()
+        for message in messages:
+            self._control.send(message)
+
+    async def listen(self) -> list[Any]:
+        """What the body has said since the last call, at least one message; ends with Stop when it is over."""
+        self._listen()
+        try:
+            first = await self._control.receive()
+        except Stopped:
+            return [Stop()]
+        return [first, *self._control.arrived()]
+
+    async def episode(self, ticket: int) -> Arrays:
+        """One episode of the shelf."""
+        return self._shelf.rollouts.parcel(ticket)
+
+    async def bring(self, ticket: int, source: Any) -> None:
+        """Fetch an episode from another actor's shelf onto this one's. Raises RayActorError where that actor is lost."""
+        self._shelf.rollouts.unpack(ticket, await asyncio.wait_for(source.episode.remote(ticket), FETCH_TIMEOUT_S))
+
+    async def status(self) -> Status | None:
+        """What its workers are at; None before there are any."""
+        shelf = self._shelf
+        return Status(shelf.board.read(), shelf.board.stages(), shelf.steps()) if hasattr(shelf, "board") else None
+
+    def _listen(self) -> None:
+        if not self._listening:
+            self._listening = True
+            self._control.listen()
+
+
+def _reside(name: str, control: Control, body: str, shelf: Shelf, args: tuple[Any, ...]) -> None:
+    # A child that is spawned from here would import Ray's worker program again, as its own main module.
+    sys.modules["__main__"].__dict__.pop("__file__", None)
+    try:
+        module, _, function = body.partition(":")
+        asyncio.run(_listen(control, getattr(importlib.import_module(module), function), shelf, args))
+    except Exception as error:
+        control.send(Failed(type(error).__name__, str(error), traceback.format_exc(), explains_itself(error)))
+    finally:
+        control.close()
+
+
+async def _listen(control: Control, body: Callable[..., Any], shelf: Shelf, args: tuple[Any, ...]) -> None:
+    task = asyncio.ensure_future(body(control, shelf, *args))
+    control.listen(on_stop=task.cancel)
+    try:
+        await task
+    except (asyncio.CancelledError, Stopped):
+        return
+
+
+class RemoteWorker:
+    """An actor, seen from the coordinator. on_lost: told when it is lost, and whether Ray brings it back. overhear: told of every message as it comes."""
+
+    def __init__(self, name: str, actor: Any, on_lost: Callable[[bool], None], overhear: Callable[[Any], None] = lambda _: None) -> None:
+        self.name, self.actor, self._on_lost, self._overhear = name, actor, on_lost, overhear
+        self._connect()
+
+    def _connect(self) -> None:
+        ours, theirs = multiprocessing.Pipe()
+        self.control, self._far, self._ended = Control(ours), Control(theirs), asyncio.Event()
+        self.control.listen()
+        self._far.listen()
+        self._relays = [asyncio.ensure_future(self._speak(self._far)), asyncio.ensure_future(self._hear(self._far))]
+
+    async def _speak(self, far: Control) -> None:
+        try:
+            while True:
+                await self.actor.tell.remote([await far.receive(), *far.arrived()])
+        except (RayActorError, Stopped):
+            return  # whoever listens hears of it
+
+    async def _hear(self, far: Control) -> None:
+        try:
+            while True:
+                for message in await self.actor.listen.remote():
+                    if isinstance(message, Stop):
+                        self._ended.set()
+                        return
+                    self._overhear(message)
+                    far.send(message)
+        except RayActorError as error:
+            self.control.poll()  # what it said before still counts
+            self._on_lost(isinstance(error, ActorUnavailableError))
+
+    def reconnect(self) -> None:
+        """Begin anew with an actor that Ray has brought back: what was on its way to the lost one is gone."""
+        self.close()
+        self._connect()
+
+    def close(self) -> None:
+        for relay in self._relays:
+            relay.cancel()
+        for end in (self.control, self._far):
+            end.close()
+
+    def kill(self) -> None:
+        ray.kill(self.actor)
+
+    async def stop(self, patience_s: float) -> None:
+        """Ask the body to end, hear it out, and kill the actor when it has ended, or has not within `patience_s`."""
+        try:
+            await asyncio.wait_for(asyncio.gather(self.actor.tell.remote([Stop()]), self._ended.wait()), patience_s)
+        except (TimeoutError, RayActorError):
+            pass
+        finally:
+            self.control.poll()
+            self.close()
+            ray.kill(self.actor)

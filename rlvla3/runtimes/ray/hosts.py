@@ -1,0 +1,210 @@
+"""The hosts of a Ray run, seen from the coordinator: tickets out to them, episodes from them to whoever needs them.
+
+Invariants:
+- a ticket counts as handed in when whoever needs its episode has it: a host that is lost before has lost the ticket, which is run again;
+- a lost host costs its tickets a rerun and nothing else. The others go on; where Ray brings it back, it gets tickets as before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError
+
+from rlvla3.config import Recipe
+from rlvla3.runtimes.messages import Failed, HandIn, Ready
+from rlvla3.runtimes.ray.actors import RemoteWorker
+from rlvla3.runtimes.ray.messages import Logs, LostTicket, Run, Said, WeightsAt
+from rlvla3.runtimes.shards import WorkerError
+from rlvla3.scheduling.ledger import Ledger
+from rlvla3.scheduling.sharding import Seating
+from rlvla3.types import Finished, Purpose, Ticket, Version
+
+
+@dataclass
+class Place:
+    """One host's. recipe: its own part. life: how often it has begun. fetching: tickets that have ended there and are on their way to whoever needs them."""
+
+    number: int
+    recipe: Recipe
+    worker: RemoteWorker
+    ready: bool = False
+    life: int = 0
+    fetching: set[int] = field(default_factory=set)
+
+    @property
+    def name(self) -> str:
+        return f"host {self.number}"
+
+
+class Hosts:
+    """Serves one ledger at a time.
+
+    fetch: brings an episode from a host's actor to whoever needs it. published: the newest version. notify, fail: as in Shards. keep_log: takes the name and
+    content of a log.
+    """
+
+    def __init__(
+        self,
+        fetch: Callable[[Finished, Any], Awaitable[None]],
+        published: Callable[[], Version],
+        *,
+        notify: Callable[[str], None],
+        fail: Callable[[Exception], None],
+        keep_log: Callable[[str, bytes], None],
+    ) -> None:
+        self._fetch, self._published, self._notify, self._fail, self._keep_log = fetch, published, notify, fail, keep_log
+        self.places: list[Place] = []
+        self._seatings: list[Seating] = []
+        self._ledger: Ledger | None = None
+        self._on_finished: Callable[[Finished], None] = lambda _: None
+        self._all_ready = asyncio.Event()
+        self._started = self._ending = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._weights: WeightsAt | None = None
+
+    def start(self, actors: Sequence[tuple[Recipe, Any]]) -> None:
+        """Take on hosts: each one's part of the recipe, and its actor."""
+        self._seatings = [Seating() for _ in actors[0][0].mixed]
+        for number, (recipe, actor) in enumerate(actors):
+            worker = RemoteWorker(f"host {number}", actor, on_lost=partial(self._on_lost, number))
+            self.places.append(Place(number, recipe, worker))
+            self._watch(self.places[-1])
+
+    async def ready(self) -> None:
+        """Wait until every host has been ready once."""
+        await self._all_ready.wait()
+
+    def follow(self, weights: WeightsAt) -> None:
+        """Tell every host, now and when it comes back, where versions are to be had."""
+        self._weights = weights
+        for place in self.places:
+            if place.ready:
+                place.worker.control.send(weights)
+
+    def serve(self, ledger: Ledger, on_finished: Callable[[Finished], None]) -> None:
+        self._ledger, self._on_finished = ledger, on_finished
+        self.grant()
+
+    def grant(self) -> None:
+        if self._ledger is None:
+            return
+        for simulator, seating in enumerate(self._seatings):
+            for number, tickets in seating.deal(partial(self._ledger.take, simulator)).items():
+                self.places[number].worker.control.send(Run(simulator, [(ticket, self._needs(ticket)) for ticket in tickets]))
+
+    def kill(self) -> None:
+        self._ending = True
+        for place in self.places:
+            place.worker.kill()
+
+    async def stop(self, patience_s: float) -> None:
+        self._ending = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*(place.worker.stop(patience_s) for place in self.places))
+
+    def _needs(self, ticket: Ticket) -> Version:
+        """The oldest version that may decide in a ticket's episode."""
+        assert self._ledger is not None
+        match ticket.purpose:
+            case Purpose.TRAIN:
+                return max(self._ledger.update_of(ticket.index) - self._ledger.max_staleness, 0)
+            case Purpose.EVALUATE:
+                return self._published()
+            case Purpose.DEMONSTRATE:
+                return -1
+
+    def _watch(self, place: Place) -> None:
+        control = place.worker.control
+        control.handle(Ready, lambda _: self._on_ready(place))
+        control.handle(HandIn, lambda message: self._on_hand_in(place, message))
+        control.handle(LostTicket, lambda message: self._on_lost_ticket(place, message.index))
+        control.handle(Said, lambda message: self._notify(f"{place.name}: {message.text}"))
+        control.handle(Failed, lambda message: self._on_failed(place, message))
+        control.handle(Logs, lambda message: self._on_logs(place, message))
+
+    def _on_ready(self, place: Place) -> None:
+        place.ready = True
+        for seating, simulator in zip(self._seatings, place.recipe.mixed.values(), strict=True):
+            seating.sit(place.number, simulator.shards * simulator.slots)
+        if self._weights is not None:
+            place.worker.control.send(self._weights)
+        if all(place.ready for place in self.places):
+            self._started = True
+            self._all_ready.set()
+        self.grant()
+
+    def _on_hand_in(self, place: Place, message: HandIn) -> None:
+        for finished in message.finished:
+            self._free(place, finished.ticket.index)
+            place.fetching.add(finished.ticket.index)
+            task = asyncio.ensure_future(self._take_in(place, place.life, finished))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        self.grant()
+
+    async def _take_in(self, place: Place, life: int, finished: Finished) -> None:
+        try:
+            await self._fetch(finished, place.worker.actor)
+        except (RayActorError, ray.exceptions.RayTaskError):
+            if place.life == life and place.ready:
+                self._kill(place)  # what it has cannot be had
+            return
+        if place.life != life or self._ledger is None:
+            return  # it was lost on the way, and is run again
+        place.fetching.remove(finished.ticket.index)
+        self._ledger.hand_in(finished)
+        self._on_finished(finished)
+        self.grant()
+
+    def _on_lost_ticket(self, place: Place, index: int) -> None:
+        assert self._ledger is not None
+        self._free(place, index)
+        self._ledger.lost(index)
+        self.grant()
+
+    def _free(self, place: Place, index: int) -> None:
+        assert self._ledger is not None
+        self._seatings[self._ledger.book.simulator(index)].free(place.number, index)
+
+    def _on_failed(self, place: Place, failed: Failed) -> None:
+        if not self._started:
+            self._fail(WorkerError(f"{place.name} could not be started: {failed.message}" + ("" if failed.expected else f"\n{failed.traceback}")))
+        elif not self._ending:
+            self._notify(f"{place.name} failed: {failed.message}")
+            self._kill(place)
+
+    def _kill(self, place: Place) -> None:
+        ray.kill(place.worker.actor, no_restart=False)
+
+    def _on_logs(self, place: Place, logs: Logs) -> None:
+        for name, content in logs.files.items():
+            self._keep_log(f"host-{place.number}-{name}", content)
+
+    def _on_lost(self, number: int, comes_back: bool) -> None:
+        if self._ending:
+            return
+        place = self.places[number]
+        lost = sorted({index for seating in self._seatings for index in seating.leave(number)} | place.fetching)
+        place.ready, place.life, place.fetching = False, place.life + 1, set()
+        if not self._started:
+            self._fail(WorkerError(f"{place.name} was lost before it was ready; what Ray knows of it is in the logs of its session"))
+            return
+        if not comes_back and not any(other.ready for other in self.places):
+            self._fail(WorkerError(f"{place.name} was lost, no other is there, and Ray does not bring it back: engine.max_restarts, or no node to place it on"))
+            return
+        way_on = "Ray brings it back" if comes_back else "the others go on without it"
+        self._notify(f"{place.name} was lost; its {len(lost)} running tickets are run again, and {way_on}")
+        if self._ledger is not None:
+            for index in lost:
+                self._ledger.lost(index)
+        if comes_back:
+            place.worker.reconnect()
+            self._watch(place)
+        self.grant()

@@ -1,0 +1,65 @@
+"""What the coordinator of a Ray run and its actors say to one another, beside what any worker says (runtimes/messages.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlvla3.links import rendezvous
+from rlvla3.links.weight_wire import Address
+from rlvla3.types import Ticket, Version
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Coordinator to host: tickets to run on a simulator, by its number, each from when the host has a version that is new enough."""
+
+    simulator: int
+    tickets: Sequence[tuple[Ticket, Version]]
+
+
+@dataclass(frozen=True, slots=True)
+class LostTicket:
+    """Host to coordinator: one of its simulators was lost, and this ticket with it."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """Host to coordinator: what the user should know."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsAt:
+    """Trainer to coordinator, and on to hosts: where versions are to be had."""
+
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class MeetAt:
+    """Rank 0 to coordinator, and on to the other ranks: where they meet (None: there are no others)."""
+
+    address: rendezvous.Address | None
+
+
+@dataclass(frozen=True, slots=True)
+class Logs:
+    """Host to coordinator, at its end: what its workers printed, by file name."""
+
+    files: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What the workers in an actor are at: seconds [workers, stages], the stage [workers] that each is in, and environment steps so far."""
+
+    seconds: NDArray[np.float64]
+    stages: NDArray[np.int64]
+    steps: int

@@ -1,0 +1,198 @@
+"""The Ray runtime, the coordinator's side: it reserves nodes, starts a host or a trainer on each, drives the ledger, and puts everything away again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError
+
+from rlvla3.config import Recipe
+from rlvla3.links.rendezvous import Address
+from rlvla3.links.rollouts import Rollouts
+from rlvla3.observability.meter import MeterBoard
+from rlvla3.observability.run_directory import RunDirectory, version_of
+from rlvla3.runtimes.host import PATIENCE_S, rollout_spec
+from rlvla3.runtimes.messages import Failed, Published, Ready
+from rlvla3.runtimes.names import trainer_name
+from rlvla3.runtimes.ray.actors import FETCH_TIMEOUT_S, RemoteWorker, Resident
+from rlvla3.runtimes.ray.cluster import Reservation, Station, connect, nodes, stations
+from rlvla3.runtimes.ray.hosts import Hosts
+from rlvla3.runtimes.ray.messages import MeetAt, WeightsAt
+from rlvla3.runtimes.runtime import EveryRank, Runtime
+from rlvla3.runtimes.shards import START_TIMEOUT_S, WorkerError
+from rlvla3.types import Finished, Purpose, Version
+
+STATUS_S = 1.0
+"""How often it is asked where everybody's time goes."""
+
+
+class RayRuntime(Runtime):
+    """The workers of one run on the nodes of a Ray cluster. Settings as in LocalRuntime; runs are not recorded."""
+
+    def __init__(
+        self, recipe: Recipe, run: RunDirectory, *, capacity: int, notify: Callable[[str], None], trainer: bool = True, resume: Path | None = None
+    ) -> None:
+        self._recipe, self._run, self._capacity, self._notify = recipe, RunDirectory(run.path.absolute()), capacity, notify
+        self._has_trainer, self._resume = trainer, resume
+        self._rollouts = Rollouts(rollout_spec(recipe, capacity))
+        self._published: Version = version_of(resume) if resume else -1 if recipe.begins_by_cloning or not trainer else 0
+        self._trainers: list[RemoteWorker] = []
+        self._unbuilt: list[RemoteWorker] = []
+        self._tasks: list[asyncio.Future[None]] = []
+        self._owns_ray = False
+        self._reservation: Reservation | None = None
+        self._steps: dict[str, int] = {}
+        self.server = self._hosts = Hosts(self._fetch, lambda: self._published, notify=notify, fail=self.fail, keep_log=self._keep_log)
+
+    @property
+    def rollouts(self) -> Rollouts:
+        """The episodes that were run to be looked at: those that evaluate or demonstrate."""
+        return self._rollouts
+
+    @property
+    def trainer(self) -> EveryRank:
+        assert self._trainers, "this run was started without a trainer"
+        return EveryRank(self._trainers)
+
+    def steps_made(self) -> int:
+        return sum(self._steps.values())
+
+    async def __aenter__(self) -> RayRuntime:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: self.fail(context.get("exception") or WorkerError(context["message"])))
+        self._failure = asyncio.get_running_loop().create_future()
+        try:
+            self._owns_ray = await asyncio.to_thread(connect, self._recipe.ray.address)
+            await self._start_workers()
+        except BaseException:
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self._stop()
+        if self._failure.done():
+            self._failure.exception()
+
+    async def ready(self) -> None:
+        await self.trainer_ready()
+        await self._hosts.ready()
+
+    async def trainer_ready(self) -> None:
+        while self._unbuilt:
+            assert isinstance(await self._unbuilt[0].control.receive(), Ready)
+            del self._unbuilt[0]
+
+    def kill(self) -> None:
+        self._hosts.kill()
+        for trainer in self._trainers:
+            trainer.kill()
+
+    async def _start_workers(self) -> None:
+        found = nodes()
+        dealt = stations(self._recipe, found, ranks=self._recipe.training.ranks if self._has_trainer else 0)
+        self._reservation = await asyncio.to_thread(Reservation, dealt, found)
+        hosting = [(bundle, station) for bundle, station in enumerate(dealt) if station.recipe]
+        self._hosts.start([(station.recipe, self._host_actor(bundle, station)) for bundle, station in hosting if station.recipe])
+        names = [f"{kind} {place.number}.{one}" for place in self._hosts.places for kind, one in _names_of(place.recipe)]
+        seats = sorted(
+            (rank, bundle, device) for bundle, station in enumerate(dealt) for rank, device in zip(station.trainers, station.trainer_devices, strict=True)
+        )
+        self.board = MeterBoard([*names, *(trainer_name(rank) for rank, _, _ in seats)])
+        if self._has_trainer:
+            await self._start_trainers(seats)
+        self._tasks.append(asyncio.ensure_future(self._watch()))
+
+    async def _start_trainers(self, seats: Sequence[tuple[int, int, int]]) -> None:
+        """seats: (rank, bundle, device) of each. Rank 0 says where the others are to meet it."""
+        first, *others = seats
+        meet_at: asyncio.Future[MeetAt] = asyncio.get_running_loop().create_future()
+        self._start_trainer(first, None).control.handle(MeetAt, meet_at.set_result)
+        if others:
+            address = (await self.guard(asyncio.wait_for(meet_at, START_TIMEOUT_S))).address
+            for seat in others:
+                self._start_trainer(seat, address)
+
+    def _start_trainer(self, seat: tuple[int, int, int], meeting_at: Address | None) -> RemoteWorker:
+        rank, bundle, device = seat
+        name, body = trainer_name(rank), "rlvla3.runtimes.ray.trainer:run_ray_trainer"
+        actor = self._actor(bundle, (device,), 0, name, body, self._recipe, self._capacity, self._run, self._resume, rank, meeting_at)
+        worker = RemoteWorker(name, actor, on_lost=lambda _: self.fail(WorkerError(f"the {name} was lost")), overhear=self._overhear)
+        worker.control.handle(Failed, lambda failed: self._on_trainer_failed(name, failed))
+        worker.control.handle(WeightsAt, self._hosts.follow)
+        self._trainers.append(worker)
+        self._unbuilt.append(worker)
+        return worker
+
+    def _host_actor(self, bundle: int, station: Station) -> Any:
+        restarts = self._recipe.engine.max_restarts
+        return self._actor(bundle, station.devices, restarts, f"host {bundle}", "rlvla3.runtimes.ray.host:run_host", station.recipe, self._capacity)
+
+    def _actor(self, bundle: int, devices: tuple[int, ...], restarts: int, name: str, body: str, *args: Any) -> Any:
+        assert self._reservation is not None
+        visible = {"env_vars": {"CUDA_VISIBLE_DEVICES": ",".join(map(str, devices))}}
+        options = {"num_cpus": 0, "max_restarts": restarts, "scheduling_strategy": self._reservation.strategy(bundle), "runtime_env": visible}
+        return ray.remote(Resident).options(**options).remote(name, body, *args)
+
+    async def _fetch(self, finished: Finished, host: Any) -> None:
+        """Bring an episode to whoever needs it: the trainer, or whoever looks at it here."""
+        index = finished.ticket.index
+        match finished.ticket.purpose:
+            case Purpose.TRAIN:
+                await self._trainers[finished.ticket.group % len(self._trainers)].actor.bring.remote(index, host)
+            case Purpose.DEMONSTRATE:
+                await asyncio.gather(*(trainer.actor.bring.remote(index, host) for trainer in self._trainers))
+            case Purpose.EVALUATE:
+                self._rollouts.unpack(index, await asyncio.wait_for(host.episode.remote(index), FETCH_TIMEOUT_S))
+
+    async def _watch(self) -> None:
+        """Ask every so often where everybody's time goes."""
+        while True:
+            first = 0
+            for place in self._hosts.places:
+                await self._note(place.name, place.worker.actor, first)
+                first += sum(1 for _ in _names_of(place.recipe))
+            for number, trainer in enumerate(self._trainers):
+                await self._note(trainer.name, trainer.actor, first + number)
+            await asyncio.sleep(STATUS_S)
+
+    async def _note(self, name: str, actor: Any, first: int) -> None:
+        try:
+            status = await asyncio.wait_for(actor.status.remote(), STATUS_S)
+        except (RayActorError, TimeoutError):
+            return  # it is lost, or on its way: what was last known stands
+        if status is not None:
+            self.board.note(first, status.seconds, status.stages)
+            self._steps[name] = max(status.steps, self._steps.get(name, 0))
+
+    def _overhear(self, message: Any) -> None:
+        if isinstance(message, Published):
+            self._published = message.version
+
+    def _on_trainer_failed(self, name: str, failed: Failed) -> None:
+        self.fail(WorkerError(failed.message if failed.expected else f"the {name} failed with {failed.kind}: {failed.message}\n{failed.traceback}"))
+
+    def _keep_log(self, name: str, content: bytes) -> None:
+        logs = self._run.path / "logs"
+        logs.mkdir(exist_ok=True)
+        (logs / name).write_bytes(content)
+
+    async def _stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await self._hosts.stop(PATIENCE_S)
+        await asyncio.gather(*(trainer.stop(PATIENCE_S) for trainer in self._trainers))
+        if self._reservation is not None:
+            self._reservation.release()
+        if self._owns_ray:
+            await asyncio.to_thread(ray.shutdown)
+
+
+def _names_of(recipe: Recipe) -> list[tuple[str, int]]:
+    """The kinds and numbers of a host's workers, in the order of its board."""
+    shards = sum(simulator.shards for simulator in recipe.mixed.values())
+    return [*(("shard", number) for number in range(shards)), *(("generator", number) for number in range(recipe.engine.generators))]

@@ -1,0 +1,70 @@
+"""The trainer's body in a Ray run: the trainer of any run, with a data plane of its own that episodes are brought to."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray
+
+from rlvla3.config import Recipe
+from rlvla3.links.own_thread import OwnThread
+from rlvla3.links.rendezvous import Address, Rendezvous
+from rlvla3.links.rollouts import Rollouts
+from rlvla3.links.weight_hosts import WeightSender
+from rlvla3.links.weight_memory import WeightMemory
+from rlvla3.observability.meter import MeterBoard
+from rlvla3.observability.run_directory import RunDirectory
+from rlvla3.runtimes.control import Control
+from rlvla3.runtimes.host import one_thread_each, rollout_spec
+from rlvla3.runtimes.names import trainer_name
+from rlvla3.runtimes.ray.actors import Shelf
+from rlvla3.runtimes.ray.messages import MeetAt, WeightsAt
+from rlvla3.types import Version
+
+
+class AnnouncingMemory(WeightMemory):
+    """announce: told of every version, once it is whole."""
+
+    announce: Callable[[], None]
+
+    def complete(self, which: int, version: Version) -> None:
+        super().complete(which, version)
+        self.announce()
+
+
+async def run_ray_trainer(
+    control: Control, shelf: Shelf, recipe: Recipe, capacity: int, run: RunDirectory, resume: Path | None, rank: int, meeting_at: Address | None
+) -> None:
+    """One rank: rank 0 says where versions will be to be had, and where the other ranks meet it; then each does as any trainer does.
+
+    meeting_at: where that is, for the other ranks.
+    """
+    one_thread_each()
+    from rlvla3.runtimes.trainer import run_trainer  # torch reads the number of threads as it is imported
+
+    board, memory, here = MeterBoard([trainer_name(rank)]), AnnouncingMemory(), ray.util.get_node_ip_address()
+    shelf.rollouts, shelf.board = Rollouts(rollout_spec(recipe, capacity)), board
+    sender = WeightSender(memory, here)
+    memory.announce = sender.announce
+    with OwnThread(sender.run(), "weight sender"), _meeting(rank, recipe, here, meeting_at) as meeting:
+        if rank == 0:
+            control.send(WeightsAt(sender.address))
+            control.send(MeetAt(meeting.address if meeting else None))
+        await run_trainer(control, recipe, shelf.rollouts, board, memory, run, resume, None, meeting)
+
+
+@contextmanager
+def _meeting(rank: int, recipe: Recipe, here: str, at: Address | None) -> Iterator[Rendezvous | None]:
+    """A rank's way to the others. Every rank sees its own GPU alone."""
+    size = recipe.training.ranks
+    if not recipe.training.joins_ranks:
+        yield None
+    elif rank:
+        assert at is not None
+        yield Rendezvous(rank, size, at)
+    else:
+        with socket.create_server((here, 0)) as listener:
+            yield Rendezvous(0, size, Address(*listener.getsockname()), listener=listener)

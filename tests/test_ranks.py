@@ -1,0 +1,177 @@
+"""Several trainer ranks: the same update as on one, whatever lies where; checkpoints for any number of them; and what becomes of a run that loses one."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlvla3.config import RecipeError, make_recipe
+from rlvla3.scheduling.streamer import Streamer
+from rlvla3.types import MicroBatch
+from tests.ranks import Done, Work, alone, do, do_all, together
+from tests.test_runtime import Run, countdown, no_run_outlives_its_test, nothing_left
+
+__all__ = ["no_run_outlives_its_test", "nothing_left"]  # fixtures
+
+GROUPS = {"advantage": "grpo", "group_size": 2, "filter_groups": True}
+FULL = {"sharding": "full"}
+STALE_AND_UNEVEN = {
+    "gae with a critic": Work(algorithm={"kl_stop": 5.0}),
+    "gae in shards": Work(algorithm={"kl_stop": 5.0}, training=FULL),
+    "v-trace": Work(algorithm={"correction": "vtrace"}),
+    "v-trace in shards": Work(algorithm={"correction": "vtrace"}, training=FULL),
+    # Of the first step's two groups one is filtered out, and with it all of a rank's decisions.
+    "grpo, nothing for a rank": Work(algorithm=GROUPS, successes=(0, 1, 4)),
+    "grpo, nothing for a rank, in shards": Work(algorithm=GROUPS, successes=(0, 1, 4), training=FULL),
+    "grpo, a step without gradient": Work(algorithm=GROUPS, successes=(0,), training=FULL),
+    "mini vla in shards": Work(
+        "mini_vla", algorithm={"reference": {"weight": 0.2}}, training=FULL | {"critic": {"warmup": 1, "epochs": 1}, "steps": 1, "micro_batch": 5}, updates=3
+    ),
+    "adapters in shards": Work("adapters", training=FULL | {"epochs": 1, "steps": 1, "micro_batch": 5}, updates=2),
+}
+IN_BF16 = Work("mini_vla", exact=False, training=FULL | {"precision": "bf16", "epochs": 1, "steps": 1, "micro_batch": 5}, updates=2)
+KEPT = Work(algorithm={"reference": {"weight": 0.2}}, training=FULL, updates=2)
+
+
+@pytest.fixture(scope="module")
+def kept_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("run")
+
+
+@pytest.fixture(scope="module")
+def by_two(kept_in: Path) -> dict[str, list[Done]]:
+    """What both of two ranks have, of every work."""
+    works = STALE_AND_UNEVEN | {"bf16": IN_BF16, "kept": replace(KEPT, keep_in=kept_in)}
+    return dict(zip(works, zip(*together(2, do_all, list(works.values())), strict=True), strict=True))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", STALE_AND_UNEVEN)
+def test_two_ranks_make_the_updates_of_one(by_two: dict[str, list[Done]], name: str) -> None:
+    """Law 3 across ranks: every gradient, every metric and the weights, with uneven and stale episodes, several steps and epochs."""
+    one = alone(STALE_AND_UNEVEN[name])
+    for rank in by_two[name]:
+        assert len(rank.gradients) == len(one.gradients) > 0
+        for ours, whole in zip(rank.gradients, one.gradients, strict=True):
+            assert np.abs(ours - whole).max() <= 1e-10 * np.abs(whole).max() + 1e-15
+        for measured, expected in zip(rank.metrics, one.metrics, strict=True):
+            assert list(measured) == list(expected)
+            assert measured == pytest.approx(expected, rel=1e-9, abs=1e-12)
+        for parameter, expected_weights in one.weights.items():
+            np.testing.assert_allclose(rank.weights[parameter], expected_weights, rtol=1e-9, atol=1e-9)
+
+
+def test_both_ranks_have_the_same_bits(by_two: dict[str, list[Done]]) -> None:
+    for first, second in by_two.values():
+        assert {name: array.tobytes() for name, array in first.weights.items()} == {name: array.tobytes() for name, array in second.weights.items()}
+        assert first.metrics == second.metrics
+
+
+def test_low_precision_comes_near_and_keeps_weights_in_full(by_two: dict[str, list[Done]]) -> None:
+    one, low = alone(IN_BF16), by_two["bf16"][0]
+    distances = [float(np.linalg.norm(ours - whole) / np.linalg.norm(whole)) for ours, whole in zip(low.gradients[:1], one.gradients, strict=False)]
+    assert all(1e-5 < distance < 0.05 for distance in distances)
+    assert {array.dtype for array in low.weights.values()} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("ranks", [1, 4])
+def test_a_checkpoint_of_two_ranks_is_resumed_on_others(by_two: dict[str, list[Done]], kept_in: Path, ranks: int) -> None:
+    """The loss curve goes on as if nothing had been."""
+    assert by_two["kept"]
+    whole = alone(replace(KEPT, updates=4))
+    rest = replace(KEPT, first=2, begin_from=kept_in / "checkpoints" / "000002")
+    resumed = [alone(rest)] if ranks == 1 else together(ranks, do, rest)
+    for each in resumed:
+        for measured, expected in zip(each.metrics, whole.metrics[2:], strict=True):
+            assert measured == pytest.approx(expected, rel=1e-9, abs=1e-12)
+        for name, expected_weights in whole.weights.items():
+            np.testing.assert_allclose(each.weights[name], expected_weights, rtol=1e-9, atol=1e-9)
+
+
+@st.composite
+def updates(draw: st.DrawFn) -> tuple[dict[str, Any], list[int], list[int]]:
+    """Settings of a streamer, decisions of each ticket of an update, and the order in which they arrive."""
+    group_size, groups, steps = draw(st.integers(1, 3)), draw(st.integers(1, 5)), draw(st.integers(1, 3))
+    batch = group_size * groups * steps
+    shape = {"batch": batch, "group_size": group_size, "steps": steps, "epochs": 2, "micro_batch": draw(st.integers(1, 9)), "streaming": draw(st.booleans())}
+    return shape, draw(st.lists(st.integers(1, 6), min_size=batch, max_size=batch)), draw(st.permutations(range(batch)))
+
+
+def rounds(streamer: Streamer, decisions: list[int], order: list[int], bursts: list[int]) -> list[MicroBatch]:
+    """One rank's micro-batches, where arrivals are heard of in bursts."""
+    heard, left, emitted = iter(bursts), iter(order), []
+    for micro_batch in streamer.update(0):
+        emitted += [micro_batch] if micro_batch is not None else []
+        for _ in range(max(next(heard, 1), micro_batch is None)):
+            if (ticket := next(left, None)) is not None:
+                streamer.arrived(ticket, decisions[ticket])
+    return emitted
+
+
+@settings(max_examples=150)
+@given(updates(), st.integers(1, 4), st.lists(st.lists(st.integers(0, 5), max_size=12), min_size=4, max_size=4))
+def test_ranks_agree_on_every_round_whenever_they_hear_of_arrivals(update: tuple[dict[str, Any], list[int], list[int]], ranks: int, bursts: Any) -> None:
+    shape, decisions, order = update
+    of_rank = [rounds(Streamer(**shape, seed=3, rank=rank, ranks=ranks), decisions, order, bursts[rank]) for rank in range(ranks)]
+    for parts in zip(*of_rank, strict=True):  # as many on each
+        assert len({(part.epoch, part.step, part.closes_step, part.closes_epoch) for part in parts}) == 1
+        assert any(len(part) for part in parts) and all(len(part) <= shape["micro_batch"] for part in parts)
+        assert all((part.tickets // shape["group_size"] % ranks == rank).all() for rank, part in enumerate(parts))
+    emitted = Counter((part.epoch, *pair) for parts in of_rank for part in parts for pair in zip(part.tickets.tolist(), part.rows.tolist(), strict=True))
+    assert emitted == Counter((epoch, ticket, row) for epoch in range(2) for ticket in range(shape["batch"]) for row in range(decisions[ticket]))
+    if shape["steps"] * ranks <= shape["batch"] // shape["group_size"]:
+        firsts = [{part.step: len(part) for part in reversed(parts) if part.epoch == 0} for parts in of_rank]
+        assert all(
+            len(step) == shape["steps"] and min(step.values()) > 0 for step in firsts
+        )  # so a rank has a decision to pass over where it has none to learn
+
+
+def near(weights: dict[str, bytes], others: dict[str, bytes]) -> bool:
+    return weights.keys() == others.keys() and all(
+        np.allclose(np.frombuffer(weights[name], np.float32), np.frombuffer(others[name], np.float32), rtol=0, atol=1e-6) for name in weights
+    )
+
+
+def test_runs_come_to_the_same_weights_on_one_and_two_ranks(tmp_path: Path, nothing_left: None) -> None:
+    streamed = {"max_batch": 0, "max_wait_ms": None, "max_staleness": 0, "streaming": True}
+    one = Run(tmp_path / "1", countdown(engine={"mode": "sync"})).finished()
+    full = Run(tmp_path / "2", countdown(engine={"mode": "sync"}, training={"ranks": 2, "sharding": "full", "checkpoint_every": 2})).finished()
+    none = Run(tmp_path / "3", countdown(engine=streamed, training={"ranks": 2, "deterministic": True})).finished()
+    for run in (full, none):
+        assert run.summary["tickets"] == one.summary["tickets"] == {"issued": 32, "trained": 32, "rerun": 0}
+        assert near(run.weights(4), one.weights(4))
+        assert {worker["name"] for worker in run.summary["workers"]} >= {"trainer", "trainer 1"}
+
+    shutil.rmtree(full.folder / "checkpoints" / "000004")
+    resumed = Run(tmp_path, None, full.folder, "training.ranks=1", "training.sharding=none").finished()
+    assert near(resumed.weights(4), one.weights(4))
+
+
+def test_a_killed_rank_ends_the_run_and_is_named(tmp_path: Path, nothing_left: None) -> None:
+    recipe = countdown(simulator={"options": {"kwargs": {"step_s": 0.02}}}, training={"updates": 1000, "ranks": 2, "sharding": "full"})
+    run = Run(tmp_path, recipe)
+    run.until(lambda: run.records("update"))
+    run.workers("trainer 1")[0].send_signal(signal.SIGKILL)
+    printed = run.wait()
+    assert run.process.returncode == 2
+    assert "the trainer 1 ended by itself, exit code -9" in printed
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [
+        ({"batch": 8, "steps": 4, "ranks": 3}, "training.ranks=3 is more than the 2 groups of an optimizer step"),
+        ({"precision": "bf16"}, "set training.sharding=full, also for one rank"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(training: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        make_recipe({"training": training})
