@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,7 +27,7 @@ from rlvla3.policies.options import MiniVLAOptions
 from rlvla3.runtimes.trainer import make_streamer
 from rlvla3.training.checkpoint import Checkpoints, load_checkpoint
 from rlvla3.training.learner import Learner
-from rlvla3.training.ranks import ALONE, JoinedRanks, Ranks
+from rlvla3.training.ranks import ALONE, JoinedRanks, RankLost, Ranks
 from rlvla3.types import ActionSpace, Observation, Outcome, Spaces, Ticket
 from tests.tiny import CHUNK, TinyPolicy, tiny_recipe, tiny_rollouts, write_episode
 
@@ -88,14 +89,7 @@ def _keep(learner: Learner, recipe: Recipe, work: Work) -> None:
     assert work.keep_in is not None
     checkpoints = Checkpoints(RunDirectory(work.keep_in), 5, learner, "tests.tiny:TinyPolicy")
     checkpoints.begin(work.first + work.updates)
-    moved = [parameter for group in learner.optimizer.param_groups for parameter in group["params"]]
-    with torch.no_grad():
-        for parameter in moved:  # training goes on, and what is being written does not change with it
-            parameter.add_(1.0)
     checkpoints.finish()
-    with torch.no_grad():
-        for parameter in moved:
-            parameter.sub_(1.0)
 
 
 def _update(learner: Learner, recipe: Recipe, update: int, work: Work) -> dict[str, float]:
@@ -131,9 +125,9 @@ def _recorded_gradients(learner: Learner) -> list[NDArray[np.float64]]:
 
 
 @cache
-def _behaviour(kind: str) -> Policy:
-    """The policy that acted."""
-    return _policy(kind, exact=True)
+def _behaviour() -> Policy:
+    """The mini VLA that acted."""
+    return _policy("mini_vla", exact=True)
 
 
 def _policy(kind: str, exact: bool) -> Policy:
@@ -142,7 +136,9 @@ def _policy(kind: str, exact: bool) -> Policy:
     torch.manual_seed(3)
     policy = MiniVLA(SEEING, CHUNK, MiniVLAOptions(instruction_bytes=8, layers=2, width=32, expert_width=32))
     policy = policy.double() if exact else policy
-    torch.nn.init.normal_(policy.critic.value[-1].weight, std=0.1)
+    last = policy.critic.value[-1]
+    assert isinstance(last, torch.nn.Linear)
+    torch.nn.init.normal_(last.weight, std=0.1)  # it begins at zero, and so would all that the critic gets
     if kind == "adapters":
         for name, parameter in policy.named_parameters():
             parameter.requires_grad = "out" in name or "critic" in name
@@ -159,9 +155,9 @@ def _rollouts(kind: str) -> Rollouts:
 def _write(rollouts: Rollouts, kind: str, ticket: int, *, decisions: int, version: int, success: bool) -> None:
     reward = float(success)
     if kind == "tiny":
-        write_episode(rollouts, _behaviour(kind), ticket, decisions=decisions, reward=reward, success=success, version=version, terminated=success)
+        write_episode(rollouts, TinyPolicy(), ticket, decisions=decisions, reward=reward, success=success, version=version, terminated=success)
         return
-    rng, policy = np.random.default_rng([11, ticket]), _behaviour(kind)
+    rng, policy = np.random.default_rng([11, ticket]), _behaviour()
     episode = rollouts.begin(Ticket(ticket, "reach", ticket, ticket), _look(rng))
     for row in range(decisions + 1):
         here = np.array([ticket]), np.array([row])
@@ -180,6 +176,10 @@ def _write(rollouts: Rollouts, kind: str, ticket: int, *, decisions: int, versio
 
 def _look(rng: np.random.Generator) -> Observation:
     return Observation({"front": rng.integers(0, 256, (16, 16, 3)).astype(np.uint8)}, rng.standard_normal(3).astype(np.float32), "reach")
+
+
+class Lost:
+    """The result of a process that ended without one."""
 
 
 def together(size: int, function: Callable[..., Any], *args: Any) -> list[Any]:
@@ -206,24 +206,38 @@ def together(size: int, function: Callable[..., Any], *args: Any) -> list[Any]:
 
 def _received(ours: Connection) -> Any:
     assert ours.poll(LIMIT_S), "a rank does not answer"
-    result = ours.recv()
-    if isinstance(result, str):
-        raise AssertionError(result)
+    try:
+        result, error = ours.recv()
+    except EOFError:
+        return Lost()
+    assert error is None, error
     return result
 
 
 def _one_of(meeting: Rendezvous, theirs: Connection, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
     try:
         ranks = JoinedRanks(meeting)
-        theirs.send(function(ranks, *args))
+        theirs.send((function(ranks, *args), None))
         ranks.wait()
         ranks.leave()
     except Exception:
-        theirs.send(traceback.format_exc())
+        theirs.send((None, traceback.format_exc()))
 
 
 def do_all(ranks: Ranks, works: Sequence[Work]) -> list[Done]:
     return [do(ranks, work) for work in works]
+
+
+def lose_the_other(ranks: Ranks) -> str:
+    """What rank 0 is told when rank 1 is gone in the midst of it."""
+    ranks.wait()
+    if not ranks.first:
+        os._exit(0)
+    try:
+        ranks.wait()
+    except RankLost as error:
+        return f"told: {error}"
+    raise AssertionError("nothing was said")
 
 
 def alone(work: Work) -> Done:

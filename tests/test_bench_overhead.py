@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,12 +20,12 @@ def bare_counting(simulator: GymnasiumSimulator) -> Bare:
     return Bare(lambda seed: environment.reset(seed=seed), lambda action: environment.step(int(action[0])), lambda: None)
 
 
-def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[object]]:
+def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     """Every call of the environment, by its kind."""
     from rlvla3.simulators import slow_image
 
-    monkeypatch.setattr(slow_image.time, "sleep", lambda seconds: None)
-    calls: dict[str, list[object]] = {"reset": [], "step": []}
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    calls: dict[str, list[Any]] = {"reset": [], "step": []}
     for kind in calls:
         monkeypatch.setattr(slow_image.SlowImageEnv, kind, _noting(getattr(slow_image.SlowImageEnv, kind), calls[kind]))
     return calls

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 
 import pytest
 import torch
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from rlvla3.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from rlvla3.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint, take_snapshot
 from rlvla3.training.learner import Learner
 from tests.test_learner import make_learner, run_update, snapshot, unchanged
 from tests.tiny import TinyPolicy, tiny_recipe
@@ -35,6 +36,13 @@ def test_a_run_goes_on_from_its_checkpoint_bit_for_bit(learner, folder):
     assert unchanged(resumed.policy.parameters(), snapshot(learner.policy.parameters()))
     assert run_update(resumed, 3) == run_update(learner, 3)
     assert unchanged(resumed.policy.parameters(), snapshot(learner.policy.parameters()))
+
+
+def test_a_snapshot_does_not_change_with_training(learner):
+    snapshot = take_snapshot(learner, version=1)
+    before = copy.deepcopy(snapshot)
+    run_update(learner, 1)
+    assert str(snapshot) == str(before)
 
 
 def refusal(folder, learner) -> str:

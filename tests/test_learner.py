@@ -272,6 +272,15 @@ def test_replay_keeps_the_last_updates():
     assert len(learner.replay.state_dict()["past"]) == 2
 
 
+def test_a_state_that_was_taken_does_not_change_with_the_next_update():
+    learner = make_learner(tiny_recipe(training={"critic": {"epochs": 1}}))
+    run_update(learner)
+    state = learner.state_dict()
+    before = copy.deepcopy(state)
+    run_update(learner, 1)
+    assert str(state) == str(before)
+
+
 def test_learning_rate_rises_over_the_warmup_steps():
     learner = make_learner(tiny_recipe(training={"warmup_steps": 4, "learning_rate": 0.4}))
     rates = [run_update(learner, update)["learning_rate"] for update in range(3)]

@@ -33,14 +33,10 @@ def missing() -> str:
     if importlib.util.find_spec("mani_skill") is None:
         return "mani_skill is not installed"
     try:
-        in_fresh_process(built)
+        in_fresh_process(cut_short)
     except SimulatorError as error:
         return str(error)
     return ""
-
-
-def built() -> None:
-    ManiSkill(config(), CHUNK).close()
 
 
 def refusals(*settings: SimulatorConfig) -> list[str]:

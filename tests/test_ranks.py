@@ -15,10 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlvla3.config import RecipeError, make_recipe
+from rlvla3.policies.base import PolicyError
 from rlvla3.scheduling.streamer import Streamer
+from rlvla3.training.fsdp import FullySharded
+from rlvla3.training.ranks import ALONE
 from rlvla3.types import MicroBatch
-from tests.ranks import Done, Work, alone, do, do_all, together
+from tests.ranks import Done, Work, alone, do, do_all, lose_the_other, together
 from tests.test_runtime import Run, countdown, no_run_outlives_its_test, nothing_left
+from tests.tiny import TinyPolicy
 
 __all__ = ["no_run_outlives_its_test", "nothing_left"]  # fixtures
 
@@ -163,6 +167,16 @@ def test_a_killed_rank_ends_the_run_and_is_named(tmp_path: Path, nothing_left: N
     printed = run.wait()
     assert run.process.returncode == 2
     assert "the trainer 1 ended by itself, exit code -9" in printed
+
+
+def test_a_rank_that_is_gone_is_missed_at_once() -> None:
+    told, _ = together(2, lose_the_other)
+    assert told.startswith("told: trainer rank 0 does not hear from another rank")
+
+
+def test_bf16_is_refused_for_a_policy_without_blocks() -> None:
+    with pytest.raises(PolicyError, match="TinyPolicy has none"):
+        FullySharded(TinyPolicy(), ALONE, "bf16")
 
 
 @pytest.mark.parametrize(

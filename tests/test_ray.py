@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -135,6 +136,17 @@ def test_a_killed_simulator_a_killed_generator_and_a_lost_node_cost_reruns_and_n
     assert max(map(int, run.summary["staleness"])) <= 1
 
 
+def test_a_killed_trainer_costs_what_came_after_its_last_checkpoint(cluster: TwoNodes, tmp_path: Path) -> None:
+    run = Run(tmp_path, on(cluster, **{**SLOW, "training": {"updates": 8, "checkpoint_every": 2, "ranks": 2}}))
+    run.until(lambda: len(run.records("update")) >= 5)
+    residents_processes(cluster, "trainer 1")[0].send_signal(signal.SIGKILL)
+    printed = run.wait()
+    assert run.process.returncode == 0, printed
+    assert re.search(r"was lost: the run goes on from checkpoint [24]", printed)
+    assert run.records("update")[-1]["update"] == 8
+    assert run.summary["tickets"]["trained"] == 64
+
+
 def test_an_error_reaches_the_user_with_its_words(cluster: TwoNodes, tmp_path: Path) -> None:
     run = Run(tmp_path, on(cluster, simulator={"name": "tests.troublesome:NotANumber"}))
     printed = run.wait()
@@ -172,9 +184,9 @@ def ray_recipe(**changes: Any) -> Any:
     [
         ("colocated", "", 0, {0: ((0,), 2), 1: ((0,), 2), 2: ((0,), 2), 3: ((0,), 2)}, {0: (0,)}),
         ("disaggregated", "3:1", 0, {0: ((0,), 3), 1: ((0,), 3), 2: ((0,), 2)}, {3: (0,)}),
-        ("disaggregated", "3:1", 4, {node: ((0, 1, 2), 2) for node in range(4)}, {0: (3,)}),
-        ("separate", "2:1:1", 4, {node: ((2, 0, 1), 2) for node in range(4)}, {0: (3,)}),
-        ("hybrid", "1:1", 2, {node: ((1, 0), 2) for node in range(4)}, {0: (0,)}),
+        ("disaggregated", "3:1", 4, dict.fromkeys(range(4), ((0, 1, 2), 2)), {0: (3,)}),
+        ("separate", "2:1:1", 4, dict.fromkeys(range(4), ((2, 0, 1), 2)), {0: (3,)}),
+        ("hybrid", "1:1", 2, dict.fromkeys(range(4), ((1, 0), 2)), {0: (0,)}),
     ],
 )
 def test_stages_are_dealt_to_nodes_as_the_placement_says(kind, ratio, gpus, hosts, trainers):

@@ -5,6 +5,7 @@ RoboCasa's own kitchens are 10 GB to download: here stands in for it a package o
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import io
 import multiprocessing
@@ -55,7 +56,8 @@ def episode(simulator: Any, task: str, seed: int, last: float = 1) -> list[np.nd
     ]
     outcomes = [simulator.step({0: chunk})[0] for chunk in chunks]
     observations: list[Observation] = [first, *(outcome.observation for outcome in outcomes)]
-    return [array for seen in observations for array in (*seen.images.values(), seen.state)] + [outcome.rewards for outcome in outcomes]
+    images = [image for seen in observations for image in seen.images.values()]
+    return [*images, *(seen.state for seen in observations), *(outcome.rewards for outcome in outcomes)]
 
 
 def same(one: list[np.ndarray[Any, Any]], other: list[np.ndarray[Any, Any]]) -> bool:
@@ -82,8 +84,8 @@ def test_the_same_ticket_is_the_same_episode_in_any_process_and_after_any_histor
     for task in tasks:
         seven, eight = alone[task]
         assert same(seven, later[task]), task
-        assert not np.array_equal(seven[0], eight[0]) and not np.array_equal(seven[2], eight[2]), f"{task}: another seed is another initial state"
-        assert not np.array_equal(seven[0], seven[3]), f"{task}: the arm moved"
+        assert not np.array_equal(seven[0], eight[0]) and not np.array_equal(seven[-7], eight[-7]), f"{task}: another seed is another initial state"
+        assert not np.array_equal(seven[0], seven[2]), f"{task}: the arm moved"
 
 
 def what_is_seen() -> None:
@@ -167,7 +169,8 @@ def names_in_the_package() -> set[str]:
     from rlvla3.simulators.rendering import prepare_process
 
     prepare_process("robosuite")
-    from rlvla3.simulators.robosuite_scene import robosuite
+    importlib.import_module("rlvla3.simulators.robosuite_scene")
+    import robosuite
 
     assert "torch" not in sys.modules
     return set(robosuite.ALL_ENVIRONMENTS)
@@ -285,8 +288,7 @@ def kitchen_episodes(path: Path, seeds: list[int]) -> list[tuple[str, list[np.nd
 def assets_that_are_read(path: Path, assets: Path) -> list[str]:
     sys.path.insert(0, str(path.parent))
     make_simulator(kitchen_config(assets=str(assets)), CHUNK)
-    import robocasa.environments.kitchen.tasks as tasks
-
+    tasks = importlib.import_module("robocasa.environments.kitchen.tasks")
     with pytest.raises(SimulatorError) as refused:
         make_simulator(kitchen_config(), CHUNK)
     return [str(tasks.READ), str(refused.value)]

@@ -112,11 +112,11 @@ def bare_libero(simulator: Any) -> Bare:
 def bare_maniskill(simulator: Any) -> Bare:
     import torch
 
-    batch = simulator._batches[0]
-    environment = batch._environment
+    environment = simulator._batches[0]._environment
+    shown = "rgb" if simulator.spaces.cameras else "state_dict"
 
     def draw() -> object:
-        environment._obs_mode = batch._shown
+        environment._obs_mode = shown
         seen = environment.get_obs()
         environment._obs_mode = "none"
         return seen

@@ -2,10 +2,12 @@
 
 from rlvla3.config.learning import CORRECTION_NAMES, AlgorithmConfig, CorrectionConfig, CriticConfig, ReferenceConfig, TrainingConfig
 from rlvla3.config.loading import RecipeError, check_options, load_recipe, make_recipe, write_recipe
+from rlvla3.config.memory import MemoryConfig
 from rlvla3.config.recipe import (
     PRESETS,
     CloneConfig,
     DemonstrationLayout,
+    ElasticConfig,
     EngineConfig,
     EvaluationConfig,
     Mode,
@@ -26,8 +28,10 @@ __all__ = [
     "CorrectionConfig",
     "CriticConfig",
     "DemonstrationLayout",
+    "ElasticConfig",
     "EngineConfig",
     "EvaluationConfig",
+    "MemoryConfig",
     "Mode",
     "NonNegative",
     "NonNegativeFloat",

@@ -6,13 +6,14 @@ What can be known to be wrong before a process starts is refused here, in words 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from rlvla3.config.learning import AlgorithmConfig, TrainingConfig
+from rlvla3.config.memory import TOGETHER, MemoryConfig, Stage, stages_on
 from rlvla3.config.section import NonNegative, NonNegativeFloat, Positive, PositiveFloat, Section
 from rlvla3.links.weight_memory import WireType
 from rlvla3.scheduling.mix import Mix, Share
@@ -144,6 +145,17 @@ class CloneConfig(Section):
         return self
 
 
+class ElasticConfig(Section):
+    """How many of engine.generators are active follows the load, while the run goes on. It begins with the least of them (rlvla3/scheduling/elastic.py).
+
+    least: active generators; engine.generators is the most. every_s: seconds that are measured before the number may change, better several updates than a
+    part of one.
+    """
+
+    least: Positive = 1
+    every_s: PositiveFloat = 30.0
+
+
 class EngineConfig(Section):
     """Who waits for whom. `mode` is a preset of the four settings below it; a setting that is given wins over its preset.
 
@@ -151,9 +163,10 @@ class EngineConfig(Section):
     max_staleness: how many updates ahead of the current version a ticket may be handed out.
     streaming: train on micro-batches as they fill, instead of when the update is whole.
     generators: inference processes. serving: which of them serves which shards: `round_robin`, they take turns; `least_loaded`, whoever has the fewest
-    environments takes the next shard. device, threads: of the generators.
+    environments takes the next shard. device, threads: of the generators. elastic: generators that are not needed serve nobody (None: all serve).
     max_restarts: simulator processes replaced before the run gives up.
     record: keep what `rlvla3 replay RUN_DIR` needs to repeat the run, bit for bit: 24 bytes a decision and 16 an episode.
+    trace: write RUN_DIR/trace.json, in which Perfetto shows who did what when.
     """
 
     mode: Mode = "full_async"
@@ -163,15 +176,26 @@ class EngineConfig(Section):
     streaming: bool
     generators: Positive = 1
     serving: Serving = "round_robin"
+    elastic: ElasticConfig | None = None
     device: str = "auto"
     threads: Positive = 1
     max_restarts: NonNegative = 20
     record: bool = True
+    trace: bool = False
 
     @model_validator(mode="before")
     @classmethod
     def _fill_from_preset(cls, given: Any) -> Any:
         return {**PRESETS.get(given.get("mode", "full_async"), PRESETS["full_async"]), **given} if isinstance(given, Mapping) else given
+
+    @model_validator(mode="after")
+    def _check_elastic(self) -> EngineConfig:
+        if self.elastic is not None and self.elastic.least >= self.generators:
+            raise ValueError(
+                f"engine.elastic.least={self.elastic.least} leaves nothing to choose with engine.generators={self.generators}, the most that may be active: "
+                f"set engine.generators to {self.elastic.least + 1} or more, or engine.elastic to null"
+            )
+        return self
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -266,6 +290,7 @@ class Recipe(Section):
     training: TrainingConfig = TrainingConfig()
     engine: EngineConfig = EngineConfig.model_validate({})
     weights: WeightsConfig = WeightsConfig()
+    memory: MemoryConfig = MemoryConfig()
     placement: PlacementConfig = PlacementConfig()
     runtime: Literal["local", "ray"] = "local"
     ray: RayConfig = RayConfig()
@@ -320,7 +345,22 @@ class Recipe(Section):
                 f"algorithm.group_size={group}, training.steps={steps}), and a rank needs one of its own: set fewer ranks or steps, or a larger batch"
             )
         self._check_simulators()
+        self.memory.check(self._stages_together())
         return self
+
+    def _stages_together(self) -> Sequence[Sequence[Stage]]:
+        """The stages that may meet on one device."""
+        if self.runtime == "ray" or self.placement.kind != "colocated":
+            return TOGETHER[self.placement.kind]
+        training, ranks = self.training.device, self.training.ranks
+        first = int(training.partition(":")[2] or 0) if re.fullmatch(r"cuda(:\d+)?", training) else None
+        return stages_on(
+            {
+                "trainer": [training] if first is None else [f"cuda:{first + rank}" for rank in range(ranks)],
+                "generator": [self.engine.device],
+                "simulator": [device for simulator in self.mixed.values() for device in simulator.devices or ["auto"]],
+            }
+        )
 
     def _check_simulators(self) -> None:
         if self.simulators and "simulator" in self.model_fields_set:

@@ -6,6 +6,8 @@ Invariants:
 - `running` says, for each generator, how many shards have a ticket and so will ask it for decisions. The ledger's host writes it before it hands the tickets
   out and after it took trajectories in, so a generator that sees a request sees every shard that began with it. A shard asks for all its slots at once and
   then waits: when that many shards wait, nobody else can ask;
+- `serves` says which generator a shard asks. The ledger's host alone writes it, for a shard that has no ticket, and before that shard gets one: so none of its
+  requests is under way, and it counts for one generator at any time;
 - a ticket is handed out again only after its generator has forgotten the lost simulator's request, so an answer never reaches the wrong episode.
 """
 
@@ -63,7 +65,10 @@ class DataPlane:
         self.asked = SharedArrays(
             {"ticket": Field((n,), np.int64), "row": Field((n,), np.int64), "explore": Field((n,), np.bool_), "at": Field((n,), np.float64)},
         )
-        self.counts = SharedArrays({"running": Field((generators,), np.int64), "steps": Field((len(shards),), np.int64)})
+        self.counts = SharedArrays(
+            {"running": Field((generators,), np.int64), "serves": Field((len(shards),), np.int64), "steps": Field((len(shards),), np.int64)},
+        )
+        self.counts["serves"][:] = [shard.generator for shard in shards]
         self.requests = [Doorbell() for _ in range(generators)]
         self.answers = [Doorbell() for _ in shards]
 
@@ -89,9 +94,8 @@ class ShardPort:
     """A simulator process's side of the data plane."""
 
     def __init__(self, plane: DataPlane, shard: int, meter: Meter) -> None:
-        self._plane, self._meter = plane, meter
-        self._first = plane.shards[shard].slots.start
-        self._requests, self._answers = plane.requests[plane.shards[shard].generator], plane.answers[shard]
+        self._plane, self._shard, self._meter = plane, shard, meter
+        self._first, self._answers = plane.shards[shard].slots.start, plane.answers[shard]
         self._answers.collect()  # answers to a lost predecessor
 
     def begin(self, ticket: Ticket, observation: Observation) -> Episode:
@@ -106,7 +110,7 @@ class ShardPort:
             asked["ticket"][number], asked["row"][number] = episode.ticket.index, episode.row
             asked["explore"][number], asked["at"][number] = episode.ticket.purpose is Purpose.TRAIN, time.monotonic()
         if asking:
-            self._requests.ring(*(self._first + slot for slot in asking))
+            self._plane.requests[self._plane.counts["serves"][self._shard]].ring(*(self._first + slot for slot in asking))
         answered = 0
         with self._meter("decision"):
             while answered < len(asking):

@@ -28,7 +28,10 @@ from rlvla3.observability.run_directory import RunDirectoryError, complete
 from rlvla3.scheduling.replay import DECISION, EMITTED, Replay, replay_of
 from rlvla3.types import Version
 
-OF_NO_WEIGHT = ("evaluation.", "training.checkpoint_every", "training.keep_checkpoints", "simulator.timeout_s", "engine.max_restarts")
+OF_NO_WEIGHT = (
+    *("evaluation.", "memory.", "training.checkpoint_every", "training.keep_checkpoints"),
+    *("simulator.timeout_s", "engine.max_restarts", "engine.trace"),
+)
 """Settings that a run may be continued with as one likes: no weight depends on them. (On training.updates one does where a schedule counts them.)"""
 
 

@@ -6,6 +6,7 @@
       events.out.tfevents.* the same as TensorBoard curves
       checkpoints/000020/   policy/ and trainer.pt after update 20
       record/               what `rlvla3 replay RUN_DIR` repeats the run from (recording.py)
+      trace.json            who did what when, for Perfetto, where engine.trace asks for it (tracing.py)
       videos/               evaluation episodes
       evaluations/          one run directory for each `rlvla3 eval RUN_DIR`
       replays/              one for each `rlvla3 replay RUN_DIR`
@@ -78,6 +79,15 @@ class RunDirectory:
     @property
     def record(self) -> Path:
         return self.path / "record"
+
+    @property
+    def trace(self) -> Path:
+        return self.path / "trace.json"
+
+    @property
+    def stays(self) -> Path:
+        """What trace.json is made of, while the run goes on."""
+        return self.path / "stays"
 
     @property
     def videos(self) -> Path:

@@ -2,11 +2,12 @@
 
 A worker in a stage works on a core, waits for a core that others have, or sleeps. Linux counts the first two (CPU time of the process, run-queue delay of the
 thread); what is left of the wall time it slept. Noted whenever a worker leaves a stage, in a file of its own: some microseconds each, and only where a run is
-given a SamplingBoard.
+given a SamplingBoard, to be profiled or traced (tracing.py).
 """
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 import time
@@ -32,28 +33,32 @@ and waiting for one."""
 
 
 class SamplingBoard(MeterBoard):
-    """Its workers' meters write their samples into `folder`."""
+    """Its workers' meters write their samples into `folder`. most_bytes: of each one's file, where noting stops."""
 
-    def __init__(self, workers: Sequence[str], now: Callable[[], float] | None = None, *, folder: Path) -> None:
+    def __init__(self, workers: Sequence[str], now: Callable[[], float] | None = None, *, folder: Path, most_bytes: float = math.inf) -> None:
         super().__init__(workers, now)
-        self._folder = folder
+        self._folder, self._most_bytes = folder, most_bytes
 
     def meter(self, worker: str) -> Meter:
-        return SamplingMeter(super().meter(worker), self._folder / f"{worker.replace(' ', '-')}.samples")
+        return SamplingMeter(super().meter(worker), self._folder / f"{worker.replace(' ', '-')}.samples", self._most_bytes)
 
 
 class SamplingMeter(Meter):
-    """One worker's meter, of the thread that makes it. What it has noted is in the file at the latest when the worker ends."""
+    """One worker's meter, of the thread that makes it. A stay is in the file as soon as it is over, whatever becomes of the worker."""
 
-    def __init__(self, meter: Meter, path: Path) -> None:
+    def __init__(self, meter: Meter, path: Path, most_bytes: float = math.inf) -> None:
         super().__init__(meter._seconds, meter._stage, meter._since, meter._now)
-        self._file, self._schedstat = path.open("ab"), SCHEDSTAT.open("rb", buffering=0)
+        self._file, self._schedstat = path.open("ab", buffering=0), SCHEDSTAT.open("rb", buffering=0)
+        self._free = most_bytes - path.stat().st_size  # a worker that takes a lost one's place goes on with its file
         self._size = 0
         self._work, self._delay = self._spent()
 
     def enter(self, stage: str, size: int = 0) -> None:
         left, since = int(self._stage[0]), float(self._since[0])
         super().enter(stage, size)
+        if self._free < _ENTRY.size:
+            return
+        self._free -= _ENTRY.size
         now, (work, delay) = float(self._since[0]), self._spent()
         self._file.write(_ENTRY.pack(left, self._size, now, now - since, work - self._work, delay - self._delay))
         self._size, self._work, self._delay = size, work, delay
@@ -74,7 +79,7 @@ class Samples:
         """All that is in `folder`, once the workers have ended."""
         found: dict[str, list[NDArray[Any]]] = {}
         for path in sorted(folder.glob("*.samples")):
-            found.setdefault(path.stem.split("-")[0], []).append(np.frombuffer(path.read_bytes(), SAMPLE))
+            found.setdefault(path.stem.split("-")[0], []).append(read_samples(path))
         return cls({kind: np.concatenate(samples) for kind, samples in found.items()})
 
     def without(self, seconds: float) -> Samples:
@@ -99,6 +104,12 @@ class Samples:
         kinds = self.kinds.keys() | other.kinds.keys()
         none = np.empty(0, SAMPLE)
         return Samples({kind: np.concatenate([self.kinds.get(kind, none), other.kinds.get(kind, none)]) for kind in kinds})
+
+
+def read_samples(path: Path) -> NDArray[Any]:
+    """SAMPLE [n] of one worker; one that a dying worker left unfinished is passed over."""
+    content = path.read_bytes()
+    return np.frombuffer(content, SAMPLE, count=len(content) // SAMPLE.itemsize)
 
 
 def seconds_a_sample(folder: Path) -> float:

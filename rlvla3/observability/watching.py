@@ -14,6 +14,7 @@ from rlvla3.observability.files import JsonLines, MetricsFile, TensorBoardWatche
 from rlvla3.observability.progress import PlainProgress
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.observability.summary import Summary
+from rlvla3.observability.tracing import TraceFile
 from rlvla3.observability.wording import learned
 
 
@@ -27,7 +28,7 @@ def watched(run: RunDirectory, recipe: Recipe, title: str, version: int | None =
     with ExitStack() as stack:
         summary = Summary(run, recipe)
         stack.callback(_tell, summary, run, as_json)  # after all are closed: a stack unwinds from its other end
-        files = (summary, MetricsFile(run), TensorBoardWatcher(run, version))
+        files = (summary, MetricsFile(run), TensorBoardWatcher(run, version), *([TraceFile(run)] if recipe.engine.trace else []))
         watchers: list[Watcher] = [stack.enter_context(closing(watcher)) for watcher in (*files, _progress(run, title, as_json))]
         try:
             yield watchers

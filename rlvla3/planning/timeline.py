@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlvla3.observability.meter import IDLE
-from rlvla3.observability.run_directory import complete
+from rlvla3.observability import trace_events
+from rlvla3.observability.trace_events import TraceEvent, write_events
 from rlvla3.runtimes.names import TRAINER, generator_name, shard_name
 from rlvla3.runtimes.virtual.runtime import Published
 from rlvla3.runtimes.virtual.spans import Span, SpanBoard
@@ -20,8 +19,6 @@ UPDATES = 2
 
 MOST_LANES = 64
 """Workers of one kind that have a lane, taken at equal distances: the timeline of 256 GPUs is no longer than that of 8."""
-
-MICROSECONDS = 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,58 +97,24 @@ class Timeline:
 
 
 def write_trace(timeline: Timeline, path: Path, about: dict[str, Any]) -> None:
-    """Write the timeline as Chrome's trace events, which Perfetto shows too: a process a host, a thread a worker, microseconds of virtual time.
-
-    about: what was rehearsed, kept in the file.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    trace = {"displayTimeUnit": "ms", "otherData": about, "traceEvents": [*_names(timeline), *_spans(timeline), *_counters(timeline)]}
-    with complete(path) as beside:
-        beside.write_text(json.dumps(trace, separators=(",", ":")) + "\n")
+    """Write the timeline as a trace, in virtual time. about: what was rehearsed, kept in the file."""
+    write_events(path, _events(timeline), about)
 
 
-def _names(timeline: Timeline) -> Iterator[dict[str, Any]]:
+def _events(timeline: Timeline) -> Iterator[TraceEvent]:
     for host in sorted({lane.host for lane in timeline.lanes}):
-        yield {"ph": "M", "name": "process_name", "pid": _process(host), "args": {"name": f"host {host}"}}
-        yield {"ph": "M", "name": "process_sort_index", "pid": _process(host), "args": {"sort_index": host}}
-    for thread, lane in enumerate(timeline.lanes, 1):
-        where = {"ph": "M", "pid": _process(lane.host), "tid": thread}
+        yield from trace_events.host(host, f"host {host}")
+    threads = {lane.worker: (lane.host, thread) for thread, lane in enumerate(timeline.lanes, 1)}
+    for lane in timeline.lanes:
         on = "all ranks" if lane.kind == "trainer" else f"device {lane.device}"
-        yield where | {"name": "thread_name", "args": {"name": f"{lane.worker}, {on}"}}
-        yield where | {"name": "thread_sort_index", "args": {"sort_index": thread}}
-
-
-def _spans(timeline: Timeline) -> Iterator[dict[str, Any]]:
-    threads = {lane.worker: (_process(lane.host), thread) for thread, lane in enumerate(timeline.lanes, 1)}
+        yield from trace_events.lane(*threads[lane.worker], f"{lane.worker}, {on}")
     for span in timeline.spans:
-        process, thread = threads[span.worker]
-        yield {
-            "ph": "X",
-            "name": f"waits for {span.stage}" if span.stage in IDLE else span.stage,
-            "cat": "idle" if span.stage in IDLE else "busy",
-            "pid": process,
-            "tid": thread,
-            "ts": _microseconds(span.begin),
-            "dur": round(_microseconds(span.end) - _microseconds(span.begin), 3),
-        }
-
-
-def _counters(timeline: Timeline) -> Iterator[dict[str, Any]]:
-    """The version, and the staleness of what it was trained on, from the moment that it is everywhere."""
-    first = timeline.published[0].version - 1
-    for version, at in [(first, timeline.begin), *((published.version, published.at) for published in timeline.published)]:
-        yield {"ph": "C", "name": "version", "pid": _process(0), "ts": _microseconds(at), "args": {"version": version}}
+        yield trace_events.stay(*threads[span.worker], span.stage, span.begin, span.end)
+    yield trace_events.version(timeline.published[0].version - 1, timeline.begin)
     for published in timeline.published:
-        episodes = {f"staleness {lag}": count for lag, count in sorted(published.staleness.items())}
-        yield {"ph": "C", "name": "episodes", "pid": _process(0), "ts": _microseconds(published.at), "args": episodes}
-
-
-def _process(host: int) -> int:
-    return host + 1  # 0 stands for the idle process in some viewers
-
-
-def _microseconds(seconds: float) -> float:
-    return round(seconds * MICROSECONDS, 3)
+        # What is new and how stale its episodes were, from the moment that it is everywhere.
+        yield trace_events.version(published.version, published.at)
+        yield trace_events.episodes(published.staleness, published.at)
 
 
 def _some(count: int) -> list[int]:

@@ -1,6 +1,10 @@
-"""Which device a worker computes on."""
+"""Which device a worker computes on, and how much of its memory is the worker's."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 
@@ -19,3 +23,37 @@ def choose_device(setting: str, key: str, number: int = 0) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise RecipeError(f"{key}={setting}, and this machine has {torch.cuda.device_count()} CUDA devices: write auto or cpu")
     return device
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryShare:
+    """What a worker may take of a device. setting: where that is said. share: of the device, for all `processes` of the worker's stage on it (None: no limit).
+    smaller: a setting that makes it need less."""
+
+    worker: str
+    device: torch.device
+    setting: str
+    share: float | None
+    smaller: str
+    processes: int = 1
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Hold this process to it, from now on. Raises RecipeError in the place of torch.OutOfMemoryError."""
+        if self.device.type == "cuda" and self.share is not None:
+            torch.cuda.set_per_process_memory_fraction(self.share / self.processes, self.device)
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            raise RecipeError(self._complaint(str(error))) from error
+
+    def _complaint(self, found: str) -> str:
+        first = found.partition("\n")[0].partition(" See documentation")[0].rstrip(".")
+        if self.share is None:
+            limit = f"{self.setting} sets it no limit, so it had what others leave of the device"
+            way_out = f"set less for the other stages under memory:, lower {self.smaller}, or use another device"
+        else:
+            part = f", of which each of {self.processes} processes has an equal part" if self.processes > 1 else ""
+            limit = f"its share of the device is {self.setting}={self.share:g}{part}"
+            way_out = f"raise {self.setting}, or lower {self.smaller}"
+        return f"the {self.worker} ran out of memory on {self.device}: {first}. {limit[0].upper()}{limit[1:]}: {way_out}"

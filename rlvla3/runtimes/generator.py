@@ -21,7 +21,7 @@ from rlvla3.policies.batching import arrays_from, observations_from
 from rlvla3.policies.noise import decision_noise
 from rlvla3.policies.registry import make_policy
 from rlvla3.runtimes.control import Control
-from rlvla3.runtimes.device import choose_device
+from rlvla3.runtimes.device import MemoryShare, choose_device
 from rlvla3.runtimes.messages import Forget, Forgotten, Proceed, Ready, Stuck, VersionDone
 from rlvla3.runtimes.names import generator_name
 from rlvla3.scheduling.replay import Replay
@@ -42,8 +42,29 @@ async def run_generator(
     torch.set_num_threads(recipe.engine.threads)
     torch.manual_seed(recipe.seed)
     device = choose_device(recipe.engine.device, "engine.device", generator)
+    with _memory_share(recipe, generator, device).kept():
+        await _serve(control, generator, recipe, plane, meter, memory, record, device)
+
+
+def _memory_share(recipe: Recipe, generator: int, device: torch.device) -> MemoryShare:
+    """All generators on the device have an equal part of their stage's share."""
+    engine = recipe.engine
+    here = sum(choose_device(engine.device, "engine.device", other) == device for other in range(engine.generators))
+    return MemoryShare(generator_name(generator), device, "memory.generator", recipe.memory.generator, "engine.max_batch", here)
+
+
+async def _serve(
+    control: Control,
+    generator: int,
+    recipe: Recipe,
+    plane: DataPlane,
+    meter: Meter,
+    memory: WeightMemory,
+    record: Recording | Replay | None,
+    device: torch.device,
+) -> None:
     policy = make_policy(recipe.policy, plane.rollouts.spec.spaces).to(device).eval()
-    weights = WeightPlane(memory, policy.published())
+    weights = WeightPlane(memory, policy.published(), recipe.weights.dtype)
     recorder = record.of_generator(generator) if isinstance(record, Recording) else None
     if isinstance(record, Replay):
         requests: GeneratorPort | ReplayPort = _replayed(record, plane, meter, control)

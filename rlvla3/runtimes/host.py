@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,16 +18,21 @@ from rlvla3.links.weight_memory import WeightMemory
 from rlvla3.observability.meter import MeterBoard
 from rlvla3.observability.recording import Recording
 from rlvla3.policies.registry import policy_options
+from rlvla3.runtimes.assignment import Assignment
 from rlvla3.runtimes.messages import Failed, Ready
 from rlvla3.runtimes.names import generator_name, shard_name
 from rlvla3.runtimes.process import Worker
 from rlvla3.runtimes.shards import Shards, WorkerError
+from rlvla3.scheduling.ledger import capacity as ledger_capacity
 from rlvla3.scheduling.replay import Replay
 from rlvla3.scheduling.sharding import lay_out
 from rlvla3.simulators.common import common_spaces
 
 PATIENCE_S = 5.0
 """How long a worker may take to end when it is asked to."""
+
+AT_ONCE = 2
+"""Episodes in the data plane for each slot, where nothing is trained: one runs while the other is read."""
 
 
 class Host:
@@ -66,10 +72,13 @@ class Host:
         self._unbuilt: list[Worker] = []
         self._failed: set[str] = set()
         self._ending = False
+        slots = [len(shard.slots) for shard in layout]
+        assignment = Assignment(self.plane.counts["serves"], slots, engine.generators, engine.elastic, self.board, time.monotonic, self.steps_made)
         self.shards = Shards(
             self._start_shard,
             self.plane,
             self.board,
+            assignment,
             timeouts_s=[simulator.timeout_s for simulator in simulators],
             max_restarts=engine.max_restarts,
             notify=notify,
@@ -153,6 +162,16 @@ def rollout_spec(recipe: Recipe, capacity: int) -> RolloutSpec:
     """The shape of a recipe's data plane for `capacity` episodes."""
     spaces = common_spaces(recipe)
     return RolloutSpec(spaces, recipe.policy.chunk, policy_options(recipe.policy, spaces).trace(spaces, recipe.policy.chunk), capacity)
+
+
+def room(recipe: Recipe) -> int:
+    """Episodes in the data plane where nothing is trained."""
+    return AT_ONCE * recipe.environments
+
+
+def training_room(recipe: Recipe) -> int:
+    """Episodes in the data plane of a run that trains, and evaluates too."""
+    return max(ledger_capacity(recipe.training.batch, recipe.engine.max_staleness), room(recipe))
 
 
 def one_thread_each() -> None:

@@ -14,6 +14,7 @@ from rlvla3.links.rollouts import Rollouts
 from rlvla3.observability.meter import MeterBoard
 from rlvla3.observability.recording import Recording
 from rlvla3.observability.run_directory import RunDirectory
+from rlvla3.observability.tracing import board_of
 from rlvla3.runtimes.host import Host, one_thread_each
 from rlvla3.runtimes.messages import Proceed, Published, Stuck
 from rlvla3.runtimes.names import trainer_name
@@ -29,8 +30,8 @@ class LocalRuntime(Runtime):
     """The workers of one run on this host.
 
     capacity: episodes that the data plane holds. trainer: whether the run needs one. resume: a checkpoint for the trainer. notify: told in a sentence what
-    the user should know. record: where the run is recorded; or, for `repeat`, the recorded run that it repeats. board: where everybody's time goes; another
-    kind than MeterBoard may be given, made from the workers' names.
+    the user should know. record: where the run is recorded; or, for `repeat`, the recorded run that it repeats. board: where everybody's time goes, made from
+    the workers' names; by default as the recipe asks.
     """
 
     def __init__(
@@ -43,8 +44,9 @@ class LocalRuntime(Runtime):
         trainer: bool = True,
         resume: Path | None = None,
         record: Recording | Replay | None = None,
-        board: Callable[[Sequence[str]], MeterBoard] = MeterBoard,
+        board: Callable[[Sequence[str]], MeterBoard] | None = None,
     ) -> None:
+        board = board or board_of(recipe, run.stays)
         self._recipe, self._run, self._resume, self._record = recipe, run, resume, record
         self._logs, self._trainer_names = run.path / "logs", [*map(trainer_name, range(recipe.training.ranks))] if trainer else []
         self._host = Host(recipe, capacity=capacity, logs=self._logs, notify=notify, fail=self.fail, others=self._trainer_names, record=record, board=board)

@@ -93,7 +93,7 @@ def _run(name: str, connection: Connection, log: Path, body: str, args: tuple[An
     for number in INTERRUPTS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
-    _call_itself(name)
+    call_itself(name)
     _end_with_parent()
     _print_to(log)
     control = Control(connection)
@@ -124,7 +124,7 @@ def explains_itself(error: Exception) -> bool:
     return isinstance(error, (RecipeError, SimulatorError, ReplayError, *((policies.PolicyError,) if policies else ())))
 
 
-def _call_itself(name: str) -> None:
+def call_itself(name: str) -> None:
     """Be called `name` in ps and top."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode())

@@ -12,10 +12,15 @@ from rlvla3.links.rollouts import Rollouts
 from rlvla3.observability.meter import MeterBoard
 from rlvla3.runtimes.control import Stopped
 from rlvla3.runtimes.messages import Arrived, LastUpdate, Published, StopAfterUpdate, Train, Trained
+from rlvla3.runtimes.shards import WorkerError
 from rlvla3.scheduling.ledger import Ledger, TicketBook
 from rlvla3.types import Finished
 
 ResultT = TypeVar("ResultT")
+
+
+class TrainerLost(WorkerError):
+    """The trainer is gone through no fault of the run's: it can go on from the last checkpoint."""
 
 
 class TicketServer(Protocol):

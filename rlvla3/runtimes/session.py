@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from rlvla3.observability.run_directory import RunDirectory, version_of
 from rlvla3.observability.video import write_video
 from rlvla3.runtimes.messages import Clone, Copied, Demonstrated, Published, Save, Saved
 from rlvla3.runtimes.registry import make_runtime
-from rlvla3.runtimes.runtime import Runtime
+from rlvla3.runtimes.runtime import Runtime, TrainerLost
 from rlvla3.scheduling.ledger import Ledger, TicketBook, capacity
 from rlvla3.types import Finished, Purpose
 
@@ -74,6 +75,18 @@ class Session:
         return self._interrupts > 0
 
     async def train(self) -> bool:
+        for attempt in count(1):
+            try:
+                return await self._train()
+            except TrainerLost as lost:
+                if attempt > self._recipe.engine.max_restarts or self._interrupts:
+                    raise
+                self._resume, self._ledger = self._run.latest() or self._resume, None
+                place = f"checkpoint {version_of(self._resume)}" if self._resume else "the beginning"
+                self._notify(f"{lost}: the run goes on from {place}, and what came after it is done again")
+        raise AssertionError("unreachable")
+
+    async def _train(self) -> bool:
         runtime = make_runtime(self._recipe, self._run, capacity=self._training_room(), notify=self._notify, resume=self._resume, record=self.recording())
         async with self._interruptible(runtime):
             if self._recipe.begins_by_cloning and self._resume is None:
@@ -248,7 +261,8 @@ class TrainingProgress:
 
     def __init__(self, recipe: Recipe, runtime: Runtime, ledger: Ledger, run: RunDirectory) -> None:
         self._updates, self._runtime, self._ledger = recipe.training.updates, runtime, ledger
-        before = next((record for record in reversed(run.records()) if record["event"] == "update"), None) if ledger.version else None
+        # Of a run that lost its trainer, the records go on beyond the checkpoint that it was resumed from.
+        before = next((record for record in reversed(run.records()) if record.get("update") == ledger.version), None) if ledger.version else None
         self._steps = before["environment_steps"] if before else 0
         self._seconds = before["wall_seconds"] if before else 0.0
         self._tickets = TicketCounts(**before["tickets"]) if before else TicketCounts()

@@ -3,6 +3,7 @@
 Invariants:
 - a shard that dies, hangs or fails costs its tickets a rerun and nothing else: what it had handed in before counts, what it had not is handed out again;
 - the order of a replacement is: the generator forgets, the ledger takes back, the new process starts, and only then may anyone run those tickets;
+- a shard goes over to another generator with the tickets' counts: before any ticket is dealt, and not while it has one that is to be forgotten;
 - a ticket that loses MAX_ATTEMPTS simulators stops the run: it is the ticket, not the machine.
 """
 
@@ -18,6 +19,8 @@ from typing import Protocol
 
 from rlvla3.links.data_plane import DataPlane
 from rlvla3.observability.meter import MeterBoard
+from rlvla3.observability.wording import counted
+from rlvla3.runtimes.assignment import Assignment
 from rlvla3.runtimes.control import Stopped
 from rlvla3.runtimes.messages import Failed, Forget, Forgotten, Grant, HandIn, Ready
 from rlvla3.runtimes.names import shard_name
@@ -68,7 +71,8 @@ class TicketSource(Protocol):
 class Shards:
     """Serves one ledger at a time. The shards of a simulator run the tickets of that simulator.
 
-    start: starts the process of a shard. timeouts_s: of each simulator. notify: told in a sentence what the user should know. fail: ends the run with an error.
+    start: starts the process of a shard. assignment: of shards to generators. timeouts_s: of each simulator. notify: told in a sentence what the user should
+    know. fail: ends the run with an error.
     """
 
     def __init__(
@@ -76,13 +80,14 @@ class Shards:
         start: Callable[[int], Worker],
         plane: DataPlane,
         board: MeterBoard,
+        assignment: Assignment,
         *,
         timeouts_s: Sequence[float],
         max_restarts: int,
         notify: Callable[[str], None],
         fail: Callable[[Exception], None],
     ) -> None:
-        self._start, self._plane, self._board = start, plane, board
+        self._start, self._plane, self._board, self._assignment = start, plane, board, assignment
         self._timeouts_s, self._max_restarts, self._notify, self._fail = timeouts_s, max_restarts, notify, fail
         self._ledger: TicketSource | None = None
         self._on_finished: Callable[[Finished], None] = lambda _: None
@@ -113,10 +118,13 @@ class Shards:
         """Run the tickets of `ledger` from now on. on_finished: called for each episode handed in."""
         self._ledger, self._on_finished = ledger, on_finished
         self._attempts.clear()
+        self._assignment.begin_anew()
         self.grant()
 
     def grant(self) -> None:
         """Hand out what is admissible to whoever is free, and an answer to whoever waits for one. To be called when the ledger's version has advanced."""
+        for number in self._assignment.move(lambda number: self._runs(self._shards[number])):
+            self._shards[number].seating.release(number)
         dealt: dict[int, list[Ticket]] = {}
         if self._ledger is not None:
             for simulator, seating in enumerate(self._seatings):
@@ -183,7 +191,15 @@ class Shards:
             self._ledger.hand_in(finished)
             self._on_finished(finished)
         shard.owed = True
+        self._follow_load()
         self.grant()
+
+    def _follow_load(self) -> None:
+        """Have shards go over to other generators, where the load asks for more or fewer."""
+        if leaving := self._assignment.look():
+            self._notify(f"{counted(self._assignment.active, 'generator')} of {len(self._generators)} active: {counted(len(leaving), 'shard')} to go over")
+        for number in leaving:
+            self._shards[number].seating.hold(number)
 
     def _on_exit(self, shard: Shard) -> None:
         shard.ready = False  # before it is heard out: it may not be given anything any more
@@ -200,7 +216,7 @@ class Shards:
             self._fail(WorkerError(f"{shard_name(shard.number)} {hopeless}: {why}{place}"))
             return
         self._notify(f"{shard_name(shard.number)} was lost ({why}); its {len(shard.lost)} running tickets are run again")
-        self._generators[shard.spec.generator].control.send(Forget(shard.number))
+        self._generators[self._assignment.serves[shard.number]].control.send(Forget(shard.number))
 
     def _hopeless(self, shard: Shard) -> str:
         """Why a lost shard is not to be replaced; empty where it is."""
@@ -233,7 +249,7 @@ class Shards:
     def _count_running(self) -> None:
         counts = [0] * len(self._plane.requests)
         for shard in self._shards:
-            counts[shard.spec.generator] += self._runs(shard)
+            counts[self._assignment.serves[shard.number]] += self._runs(shard)
         self._plane.set_running(counts)
 
     def _look_for_hung(self) -> None:

@@ -102,7 +102,7 @@ class Trainer:
         self.learner = Learner(self.policy, recipe, rollouts, device, ranks)
         self.version: Version = load_checkpoint(resume, self.policy, self.learner) if resume else 0
         self.checkpoints = Checkpoints(run, recipe.training.keep_checkpoints, self.learner, recipe.policy.name)
-        self.weights = WeightPlane(memory, self.learner.parallel.published()) if ranks.first else None
+        self.weights = WeightPlane(memory, self.learner.parallel.published(), recipe.weights.dtype) if ranks.first else None
         self.trajectories = ArrivingTrajectories(make_streamer(recipe, record if isinstance(record, Replay) else None, ranks), control, meter)
         self.rollouts = rollouts
         self.demonstrations = Demonstrations(spaces, recipe.policy.chunk, recipe.tasks, recipe.clone.demonstrations) if recipe.clone else None

@@ -1,7 +1,7 @@
 """Flexible environment sharding (RL-VLA3, section 3): what each shard is, who serves it and what it runs on; and tickets to the free slots of shards.
 
 Laws kept here:
-- a shard never has more tickets than slots, and none is dealt to a shard that is away;
+- a shard never has more tickets than slots, and none is dealt to a shard that is away or held;
 - the shard that runs least gets the next ticket, the first of several: the work is even, and who gets what is settled by what is free, not by timing.
 """
 
@@ -33,7 +33,8 @@ class Sharding:
 class ShardSpec:
     """One shard, by its number in the run. simulator: the number of its simulator. slots: its own, of all that are numbered through the run's shards.
 
-    generator: the number of the one that serves it. cores: those it is bound to, () for any. device: "" for the default one.
+    generator: the number of the one that serves it, its home where that may change (elastic.py). cores: those it is bound to, () for any. device: "" for the
+    default one.
     """
 
     number: int
@@ -81,6 +82,7 @@ class Seating:
     seating.sit(shard, slots)                # it is there, with all its slots free
     dealt = seating.deal(ledger.take)        # {shard: tickets}
     seating.free(shard, ticket.index)        # it has ended
+    seating.hold(shard)                      # it gets no more tickets until seating.release(shard)
     lost = seating.leave(shard)              # it is gone; its tickets
     """
 
@@ -90,6 +92,7 @@ class Seating:
         self._open: list[tuple[int, int]] = []
         self._listed: set[tuple[int, int]] = set()
         """What stands in the heap: once each, so it holds no more than there are slots."""
+        self._held: set[int] = set()
 
     def sit(self, shard: int, slots: int) -> None:
         self._slots[shard], self._running[shard] = slots, set()
@@ -102,6 +105,14 @@ class Seating:
     def free(self, shard: int, index: int) -> None:
         self._running[shard].remove(index)
         self._offer(shard)
+
+    def hold(self, shard: int) -> None:
+        self._held.add(shard)
+
+    def release(self, shard: int) -> None:
+        self._held.remove(shard)
+        if shard in self._running:
+            self._offer(shard)
 
     def running(self, shard: int) -> int:
         """How many tickets a shard runs."""
@@ -117,10 +128,11 @@ class Seating:
         return dealt
 
     def _emptiest(self) -> int | None:
-        """The shard that runs least, if any has a free slot. What stands in the heap of one that has been dealt to, has been freed or has left is void."""
+        """The shard that runs least, if any has a free slot. What stands in the heap of one that has been dealt to, has been freed, has left or is held is
+        void."""
         while self._open:
             count, shard = self._open[0]
-            if shard in self._running and count == len(self._running[shard]):
+            if shard in self._running and shard not in self._held and count == len(self._running[shard]):
                 return shard
             self._listed.remove(heapq.heappop(self._open))
         return None

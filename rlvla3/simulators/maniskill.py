@@ -191,7 +191,9 @@ class ManiSkill(Simulator):
                 f"{self._name} shows {shown} and a state of {states.shape[1]} numbers, where {dict(self.spaces.cameras)} and {self.spaces.state} were "
                 f"expected: this is written for mani_skill 3.0.1; {INSTALL}"
             )
-        batch.step(np.ones((STEPS_TO_MOVE, batch.size, self.spaces.action.size), np.float32), np.full(batch.size, STEPS_TO_MOVE))
+        push = np.zeros((STEPS_TO_MOVE, batch.size, self.spaces.action.size), np.float32)
+        push[..., 1] = TASKS[self._name].push  # the shoulder, or sideways
+        batch.step(push, np.full(batch.size, STEPS_TO_MOVE))
         after, _ = batch.observe([0])
         for camera, frames in before.items():
             if frames.std() <= FLATTEST:

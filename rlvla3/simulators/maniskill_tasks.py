@@ -19,7 +19,7 @@ class Task:
 
     state: numbers in its full state, objects and goal among them; 0 where ManiSkill offers none. seen: numbers that go with images instead (SEEN).
     textures: ManiSkill's `obs_mode` for its images. dense: whether it has a dense reward.
-    actions: control mode -> action dimensions, the first one the default.
+    actions: control mode -> action dimensions, the first one the default. push: how far to go in one of them, a few times, for the arm to be seen to move.
     intrinsic: the camera's matrix [3, 3] for images of `native` (width, height) pixels, where it is calibrated and not given by a field of view.
     resets_alone: whether an environment of a batch can be reset while the others go on. assets: what must be in the folder of assets.
     """
@@ -32,6 +32,7 @@ class Task:
     textures: str = "rgb"
     dense: bool = True
     actions: Mapping[str, int] = field(default_factory=lambda: PANDA_ACTIONS)
+    push: float = 1.0
     intrinsic: tuple[tuple[float, ...], ...] = ()
     native: tuple[int, int] = (0, 0)
     resets_alone: bool = True
@@ -53,6 +54,7 @@ def _bridge(instruction: str, max_steps: int = 60) -> Task:
         textures="rgb+segmentation",  # the picture behind the objects is laid in by their outlines
         dense=False,
         actions={"arm_pd_ee_target_delta_pose_align2_gripper_pd_joint_pos": 7},
+        push=0.02,  # metres
         intrinsic=((623.588, 0, 319.501), (0, 623.588, 239.545), (0, 0, 1)),
         native=(640, 480),
         resets_alone=False,

@@ -150,7 +150,7 @@ class Scene:
     def _look(self) -> None:
         """Draw the model as it is now: another one, where the reset built it anew."""
         self._data = self._environment.sim.data._data
-        if self._drawing is None or False:
+        if self._drawing is None or self._environment.sim.model._model is not self._model:
             self._forget_drawing()
             self._model = self._environment.sim.model._model
             self._drawing = Drawing(self._model, self._size, fast=self._fast, hidden=[COLLISION_SHAPES])

@@ -62,7 +62,7 @@ class CriticReplay:
         return float(torch.stack(errors).mean())
 
     def state_dict(self) -> dict[str, Any]:
-        return {"past": self._past}
+        return {"past": list(self._past)}  # it may be written to disk while the next update adds to ours
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._past = [self._here(features, targets) for features, targets in state["past"]]

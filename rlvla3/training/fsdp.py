@@ -20,7 +20,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_f
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import register_dataclass
 
-from rlvla3.policies.base import Evaluation, Policy
+from rlvla3.policies.base import Evaluation, Policy, PolicyError
 from rlvla3.training.parallel import DataParallel
 from rlvla3.training.ranks import Ranks
 
@@ -31,17 +31,19 @@ PASSES = ("evaluate", "clone_loss")
 
 
 class FullySharded(DataParallel):
-    """A policy whose parameters, the critic's apart, are DTensors from now on. precision: of the blocks' passes."""
+    """A policy whose parameters, the critic's apart, are DTensors from now on. precision: of the blocks' passes. Raises PolicyError where there are none."""
 
     def __init__(self, policy: Policy, ranks: Ranks, precision: Literal["fp32", "bf16"]) -> None:
         super().__init__(policy, ranks)
-        mesh = init_device_mesh(next(policy.parameters()).device.type, (ranks.size,))
         critic = set(policy.critic_parameters())
         # In low precision: only the blocks, where the work is. What leads from them to log-probs stays as exact as in the generators.
         low = MixedPrecisionPolicy(torch.bfloat16, torch.float32, torch.float32) if precision == "bf16" else MixedPrecisionPolicy()
-        for block in policy.sharded_blocks():
-            if critic.isdisjoint(block.parameters()):
-                fully_shard(block, mesh=mesh, mp_policy=low, reshard_after_forward=True)
+        blocks = [block for block in policy.sharded_blocks() if critic.isdisjoint(block.parameters())]
+        if precision == "bf16" and not blocks:
+            raise PolicyError(f"training.precision=bf16 is for a policy's blocks, and {type(policy).__name__} has none: set training.precision=fp32")
+        mesh = init_device_mesh(next(policy.parameters()).device.type, (ranks.size,))
+        for block in blocks:
+            fully_shard(block, mesh=mesh, mp_policy=low, reshard_after_forward=True)
         self._root = fully_shard(policy, mesh=mesh, reshard_after_forward=True, ignored_params=critic)
         for name in PASSES:
             register_fsdp_forward_method(policy, name)

@@ -117,11 +117,11 @@ class Learner:
         """Add the gradient of the loss, summed over the decisions of `batch`."""
         if batch.epoch == len(self._epochs):
             self._epochs.append(Measures())
+        if len(batch):
+            self._seen = batch.tickets[:1], batch.rows[:1]
         kept = self._learned_from(batch)
         if not (self.ranks.any(len(kept) > 0) or (batch.closes_step and self.parallel.owes)):
             return
-        if len(batch):
-            self._seen = batch.tickets[:1], batch.rows[:1]
         batch = kept if len(kept) else replace(batch, tickets=self._seen[0], rows=self._seen[1])
         recorded = self.rollouts.gather(batch.tickets, batch.rows, self._fields)
         advantages, targets = self.credit.of(batch.tickets, batch.rows)

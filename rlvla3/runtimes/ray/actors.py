@@ -26,7 +26,7 @@ from rlvla3.links.rollouts import Rollouts
 from rlvla3.observability.meter import MeterBoard
 from rlvla3.runtimes.control import Control, Stop, Stopped
 from rlvla3.runtimes.messages import Failed
-from rlvla3.runtimes.process import explains_itself
+from rlvla3.runtimes.process import call_itself, explains_itself
 from rlvla3.runtimes.ray.messages import Status
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -47,6 +47,7 @@ class Resident:
     """The actor. Its body runs in a thread of its own: `await body(control, shelf, *args)`."""
 
     def __init__(self, name: str, body: str, *args: Any) -> None:
+        call_itself(name)
         here, there = multiprocessing.Pipe()
         self._control, self._listening, self._shelf = Control(here), False, Shelf()
         self._thread = threading.Thread(target=_reside, args=(name, Control(there), body, self._shelf, args), name=name, daemon=True)

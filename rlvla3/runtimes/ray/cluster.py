@@ -20,6 +20,8 @@ from rlvla3.config import Recipe, RecipeError, SimulatorConfig
 from rlvla3.scheduling.placement import Cluster, Placement, place
 
 RESERVE_TIMEOUT_S = 60.0
+HEAD = "node:__internal_head__"
+"""A resource that only the node of Ray's head has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,10 @@ class Reservation:
 
     def __init__(self, stations: Sequence[Station], found: Sequence[Node]) -> None:
         bundles = [{"CPU": 1.0} | ({"GPU": float(found[station.node].gpus)} if found[station.node].gpus else {}) for station in stations]
+        # Rank 0 of the trainer goes where Ray's own head is: what ends with it would end anyway.
+        for bundle, station in zip(bundles, stations, strict=True):
+            if 0 in station.trainers and ray.cluster_resources().get(HEAD):
+                bundle[HEAD] = 0.001
         self._group: PlacementGroup = placement_group(bundles, strategy="STRICT_SPREAD")
         if not self._group.wait(RESERVE_TIMEOUT_S):
             remove_placement_group(self._group)

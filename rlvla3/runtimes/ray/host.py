@@ -19,6 +19,7 @@ import ray
 
 from rlvla3.config import Recipe
 from rlvla3.links.weight_hosts import WeightRelay
+from rlvla3.observability.tracing import board_of
 from rlvla3.runtimes.control import Control
 from rlvla3.runtimes.host import Host, one_thread_each
 from rlvla3.runtimes.messages import HandIn, Ready
@@ -49,7 +50,8 @@ async def run_host(control: Control, shelf: Shelf, recipe: Recipe, capacity: int
 
     loop.set_exception_handler(lambda _, context: fail(context.get("exception") or RuntimeError(context["message"])))
     with tempfile.TemporaryDirectory(prefix="rlvla3-host-") as folder:
-        host = Host(recipe, capacity=capacity, logs=Path(folder), notify=lambda text: control.send(Said(text)), fail=fail)
+        stays = Path(folder) / "stays"
+        host = Host(recipe, capacity=capacity, logs=Path(folder), notify=lambda text: control.send(Said(text)), fail=fail, board=board_of(recipe, stays))
         shelf.rollouts, shelf.board, shelf.steps = host.plane.rollouts, host.board, host.steps_made
         ledger = CoordinatorsLedger(control, newest=lambda: host.memory.newest)
         relays: list[asyncio.Future[None]] = []
@@ -75,7 +77,8 @@ async def run_host(control: Control, shelf: Shelf, recipe: Recipe, capacity: int
             for relay in relays:
                 relay.cancel()
             await host.stop()
-            control.send(Logs({path.name: path.read_bytes()[-LONGEST_LOG:] for path in Path(folder).glob("*.log")}))
+            logs = {path.name: path.read_bytes()[-LONGEST_LOG:] for path in Path(folder).glob("*.log")}
+            control.send(Logs(logs, {path.name: path.read_bytes() for path in stays.glob("*.samples")}))
 
 
 class CoordinatorsLedger:

@@ -45,8 +45,8 @@ class Place:
 class Hosts:
     """Serves one ledger at a time.
 
-    fetch: brings an episode from a host's actor to whoever needs it. published: the newest version. notify, fail: as in Shards. keep_log: takes the name and
-    content of a log.
+    fetch: brings an episode from a host's actor to whoever needs it. published: the newest version. notify, fail: as in Shards. keep: takes a file's place in
+    the run directory, and its content.
     """
 
     def __init__(
@@ -56,9 +56,9 @@ class Hosts:
         *,
         notify: Callable[[str], None],
         fail: Callable[[Exception], None],
-        keep_log: Callable[[str, bytes], None],
+        keep: Callable[[str, bytes], None],
     ) -> None:
-        self._fetch, self._published, self._notify, self._fail, self._keep_log = fetch, published, notify, fail, keep_log
+        self._fetch, self._published, self._notify, self._fail, self._keep = fetch, published, notify, fail, keep
         self.places: list[Place] = []
         self._seatings: list[Seating] = []
         self._ledger: Ledger | None = None
@@ -184,8 +184,10 @@ class Hosts:
         ray.kill(place.worker.actor, no_restart=False)
 
     def _on_logs(self, place: Place, logs: Logs) -> None:
-        for name, content in logs.files.items():
-            self._keep_log(f"host-{place.number}-{name}", content)
+        for name, content in logs.printed.items():
+            self._keep(f"logs/host-{place.number}-{name}", content)
+        for name, content in logs.stays.items():
+            self._keep(f"stays/host-{place.number}/{name}", content)
 
     def _on_lost(self, number: int, comes_back: bool) -> None:
         if self._ending:

@@ -51,9 +51,10 @@ class MeetAt:
 
 @dataclass(frozen=True, slots=True)
 class Logs:
-    """Host to coordinator, at its end: what its workers printed, by file name."""
+    """Host to coordinator, at its end, by file name: what its workers printed, and the stays that they noted (observability/tracing.py)."""
 
-    files: Mapping[str, bytes]
+    printed: Mapping[str, bytes]
+    stays: Mapping[str, bytes]
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from rlvla3.runtimes.ray.actors import FETCH_TIMEOUT_S, RemoteWorker, Resident
 from rlvla3.runtimes.ray.cluster import Reservation, Station, connect, nodes, stations
 from rlvla3.runtimes.ray.hosts import Hosts
 from rlvla3.runtimes.ray.messages import MeetAt, WeightsAt
-from rlvla3.runtimes.runtime import EveryRank, Runtime
+from rlvla3.runtimes.runtime import EveryRank, Runtime, TrainerLost
 from rlvla3.runtimes.shards import START_TIMEOUT_S, WorkerError
 from rlvla3.types import Finished, Purpose, Version
 
@@ -47,7 +47,7 @@ class RayRuntime(Runtime):
         self._owns_ray = False
         self._reservation: Reservation | None = None
         self._steps: dict[str, int] = {}
-        self.server = self._hosts = Hosts(self._fetch, lambda: self._published, notify=notify, fail=self.fail, keep_log=self._keep_log)
+        self.server = self._hosts = Hosts(self._fetch, lambda: self._published, notify=notify, fail=self.fail, keep=self._keep)
 
     @property
     def rollouts(self) -> Rollouts:
@@ -121,7 +121,7 @@ class RayRuntime(Runtime):
         rank, bundle, device = seat
         name, body = trainer_name(rank), "rlvla3.runtimes.ray.trainer:run_ray_trainer"
         actor = self._actor(bundle, (device,), 0, name, body, self._recipe, self._capacity, self._run, self._resume, rank, meeting_at)
-        worker = RemoteWorker(name, actor, on_lost=lambda _: self.fail(WorkerError(f"the {name} was lost")), overhear=self._overhear)
+        worker = RemoteWorker(name, actor, on_lost=lambda _: self.fail(TrainerLost(f"the {name} was lost")), overhear=self._overhear)
         worker.control.handle(Failed, lambda failed: self._on_trainer_failed(name, failed))
         worker.control.handle(WeightsAt, self._hosts.follow)
         self._trainers.append(worker)
@@ -176,10 +176,10 @@ class RayRuntime(Runtime):
     def _on_trainer_failed(self, name: str, failed: Failed) -> None:
         self.fail(WorkerError(failed.message if failed.expected else f"the {name} failed with {failed.kind}: {failed.message}\n{failed.traceback}"))
 
-    def _keep_log(self, name: str, content: bytes) -> None:
-        logs = self._run.path / "logs"
-        logs.mkdir(exist_ok=True)
-        (logs / name).write_bytes(content)
+    def _keep(self, name: str, content: bytes) -> None:
+        path = self._run.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
 
     async def _stop(self) -> None:
         for task in self._tasks:

@@ -15,8 +15,8 @@ from rlvla3.links.rendezvous import Address, Rendezvous
 from rlvla3.links.rollouts import Rollouts
 from rlvla3.links.weight_hosts import WeightSender
 from rlvla3.links.weight_memory import WeightMemory
-from rlvla3.observability.meter import MeterBoard
 from rlvla3.observability.run_directory import RunDirectory
+from rlvla3.observability.tracing import board_of
 from rlvla3.runtimes.control import Control
 from rlvla3.runtimes.host import one_thread_each, rollout_spec
 from rlvla3.runtimes.names import trainer_name
@@ -45,9 +45,9 @@ async def run_ray_trainer(
     one_thread_each()
     from rlvla3.runtimes.trainer import run_trainer  # torch reads the number of threads as it is imported
 
-    board, memory, here = MeterBoard([trainer_name(rank)]), AnnouncingMemory(), ray.util.get_node_ip_address()
+    board, memory, here = board_of(recipe, run.stays)([trainer_name(rank)]), AnnouncingMemory(), ray.util.get_node_ip_address()
     shelf.rollouts, shelf.board = Rollouts(rollout_spec(recipe, capacity)), board
-    sender = WeightSender(memory, here)
+    sender = WeightSender(memory, here, recipe.weights.fanout)
     memory.announce = sender.announce
     with OwnThread(sender.run(), "weight sender"), _meeting(rank, recipe, here, meeting_at) as meeting:
         if rank == 0:

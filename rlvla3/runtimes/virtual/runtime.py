@@ -12,10 +12,13 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlvla3.config import Recipe
+import numpy as np
+
+from rlvla3.config import Recipe, RecipeError
 from rlvla3.loops import generate, simulate, train
 from rlvla3.observability.events import WorkerTime
 from rlvla3.observability.meter import MeterBoard
+from rlvla3.runtimes.assignment import Assignment
 from rlvla3.runtimes.names import TRAINER, generator_name, shard_name
 from rlvla3.runtimes.virtual.clock import Promise, Task, VirtualClock
 from rlvla3.runtimes.virtual.costs import NOTHING, Profile
@@ -81,6 +84,9 @@ class VirtualRuntime:
         self.switches = synchronous and bool(set(placement.trainers) & set(placement.generators))
         names = [*map(shard_name, range(simulator.shards)), *map(generator_name, range(len(placement.generators))), TRAINER]
         self.board = board(names, lambda: self.clock.now)
+        self.steps = 0
+        """Environment steps made, those of running episodes among them."""
+        self.assignment = self._make_assignment()
         self._seating = Seating()
         self._ledger = Ledger(
             TicketBook(recipe.mix, recipe.seed, recipe.algorithm.group_size),
@@ -88,6 +94,7 @@ class VirtualRuntime:
             engine.max_staleness,
             recipe.training.updates * recipe.training.batch,
         )
+        self._served = [set(np.flatnonzero(self.assignment.serves == number).tolist()) for number in range(len(placement.generators))]
         self.generators = [self._make_generator(number) for number in range(len(placement.generators))]
         self.shards = [self._make_shard(number) for number in range(simulator.shards)]
         self.trainer = Trainer(self, self._make_streamer(), [self.machine.seat(device) for device in placement.trainers], self.board.meter(TRAINER))
@@ -120,8 +127,11 @@ class VirtualRuntime:
             self._seating.free(shard.number, episode.ticket.index)
             self._ledger.hand_in(episode)
         self._send(shard, finished)
+        for number in self.assignment.look():
+            self._seating.hold(number)
+        generator = shard.generator  # that it was served by until now
         self._grant()
-        shard.generator.recount()
+        generator.recount()
 
     def publish(self, version: Version, sender: int) -> None:
         """A version is trained: it goes to all generators while the trainer goes on; the ledger hears of it when it has arrived everywhere."""
@@ -139,17 +149,28 @@ class VirtualRuntime:
         engine = self.recipe.engine
         max_wait = math.inf if engine.max_wait_ms is None else engine.max_wait_ms / 1000
         seat = self.machine.seat(self.placement.generators[number])
-        shards = [shard for shard in range(self.recipe.simulator.shards) if self.placement.generator_of(shard) == number]
 
         def running() -> int:
-            return sum(self._seating.running(shard) > 0 for shard in shards)
+            return sum(self._seating.running(shard) > 0 for shard in self._served[number])
 
         return Generator(self.clock, self.profile, seat, self.board.meter(generator_name(number)), engine.max_batch, max_wait, running)
 
     def _make_shard(self, number: int) -> VirtualShard:
         seat = self.machine.seat(self.placement.simulator_of(number), low=True)
-        generator = self.generators[self.placement.generator_of(number)]
+        generator = self.generators[self.assignment.serves[number]]
         return VirtualShard(number, self, seat, generator, self.board.meter(shard_name(number)), self.recipe.simulator.slots)
+
+    def _make_assignment(self) -> Assignment:
+        """Raises RecipeError where shards would go over to generators of other hosts, which observations never do."""
+        engine, simulator, generators = self.recipe.engine, self.recipe.simulator, len(self.placement.generators)
+        if engine.elastic is not None and self.placement.cluster.hosts > 1:
+            raise RecipeError(
+                f"engine.elastic is rehearsed on one host, and the cluster has {self.placement.cluster.hosts}: "
+                f"give a cluster of one host, or set engine.elastic=null"
+            )
+        serves = np.array([self.placement.generator_of(shard) for shard in range(simulator.shards)])
+        slots = [simulator.slots] * simulator.shards
+        return Assignment(serves, slots, generators, engine.elastic, self.board, lambda: self.clock.now, lambda: self.steps)
 
     def _make_streamer(self) -> Streamer:
         """The recipe's, whose micro-batches go to all ranks at once."""
@@ -220,8 +241,18 @@ class VirtualRuntime:
         self._grant()
 
     def _grant(self) -> None:
+        for number in self.assignment.move(lambda shard: self._seating.running(shard) > 0):
+            self._go_over(number)
+            self._seating.release(number)
         for number, tickets in self._seating.deal(self._ledger.take).items():
             self.shards[number].grant(tickets)
+
+    def _go_over(self, number: int) -> None:
+        """A shard is served by the generator that it is now assigned to."""
+        shard, generator = self.shards[number], int(self.assignment.serves[number])
+        self._served[self.generators.index(shard.generator)].remove(number)
+        self._served[generator].add(number)
+        shard.generator = self.generators[generator]
 
     def _happening(self, fault: Fault) -> Callable[[], None]:
         def happen() -> None:

@@ -128,6 +128,7 @@ class VirtualShard:
         for slot in chunks:
             steps = min(self._profile.chunk, self._left[slot])
             self._left[slot] -= steps
+            self._runtime.steps += steps
             done = not self._left[slot]
             outcomes[slot] = Executed(steps, done, truncated=done and self._cut[slot])
         return outcomes

@@ -1,0 +1,123 @@
+"""How many generators are active while a run goes on (D-VLA leaves it as future work): idle times say what to try, the pace says whether it is kept.
+
+    one more      generators hardly wait for requests, and shards wait for decisions
+    one fewer     the others could do the work as well, or shards hardly wait for decisions
+
+Each step is a trial: the next look compares the pace with that before it. One more is kept if it is faster by KEEP_MORE, one fewer if it is not slower than
+KEEP_FEWER; otherwise it is taken back, and not tried again until idle times have changed by CHANGED. Idle times alone would not do: a generator that shares
+its cores or its device with others looks busy because of them, and one more would make it worse.
+
+Laws kept here:
+- never fewer than `least` nor more than `most`, and one step at a time;
+- on a constant load it settles, after at most 2 (most - least) + 2 looks that change anything: between n and n + 1 a step is kept in one direction only,
+  as KEEP_MORE * KEEP_FEWER > 1, and one that was taken back is not tried again.
+
+It finds the number from which no single step is worth it; where a second step would make up for a first one that does not pay, it stays.
+
+Pure decisions: the caller brings what was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+BUSY = 0.8
+"""A generator that works for this share of the time hardly waits for requests; the others may come to work as much when one is taken away."""
+
+WAITING = 0.1
+"""A shard that waits for decisions for less of the time hardly waits: more generators could not win more than this."""
+
+KEEP_MORE, KEEP_FEWER = 1.05, 0.97
+"""The pace that is worth keeping one more for, and one fewer, as multiples of the pace before."""
+
+CHANGED = 0.1
+"""A share of idle time that differs by as much is of another load."""
+
+assert KEEP_MORE * KEEP_FEWER > 1
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What was measured since the last look. busy: the share of the time that active generators did not wait for requests, in the mean. waiting: the share that
+    shards waited for decisions, in the mean. pace: environment steps a second."""
+
+    busy: float
+    waiting: float
+    pace: float
+
+    def is_like(self, other: Load) -> bool:
+        """Whether idle times are about the same."""
+        return abs(self.busy - other.busy) < CHANGED and abs(self.waiting - other.waiting) < CHANGED
+
+
+class ActiveGenerators:
+    """How many are active, from `least` to `most`. It begins with the least.
+
+    active = ActiveGenerators(least=1, most=4)
+    active.look(Load(busy=0.95, waiting=0.6, pace=100.0))      # 2: a trial
+    active.look(Load(busy=0.95, waiting=0.6, pace=101.0))      # 1: it was not worth it
+    """
+
+    def __init__(self, least: int, most: int) -> None:
+        self.least, self.most, self.count = least, most, least
+        self._trial: tuple[int, Load] | None = None
+        """The step being tried, and the load before it."""
+        self._taken_back: dict[int, Load] = {}
+        """The load before each step that was not worth it, from the present number."""
+
+    def look(self, load: Load) -> int:
+        """How many are to be active from now on. load: since the last look, or since the change that came of it was complete."""
+        if self._trial is not None and not self._is_worth(load):
+            return self._take_back()
+        step = self._worth_trying(load)
+        self._trial = (step, load) if step else None
+        self.count += step
+        return self.count
+
+    def begin_anew(self) -> None:
+        """What comes now has nothing to do with what was measured before: the present number stays, untried."""
+        self._trial = None
+        self._taken_back.clear()
+
+    def _is_worth(self, load: Load) -> bool:
+        assert self._trial is not None
+        step, before = self._trial
+        if load.pace < before.pace * (KEEP_MORE if step > 0 else KEEP_FEWER):
+            return False
+        self._taken_back.clear()
+        return True
+
+    def _take_back(self) -> int:
+        assert self._trial is not None
+        step, before = self._trial
+        self._trial = None
+        self._taken_back[step] = before
+        self.count -= step
+        return self.count
+
+    def _worth_trying(self, load: Load) -> int:
+        """+1, -1, or 0 for neither."""
+        more = load.busy >= BUSY and load.waiting >= WAITING
+        fewer = self.count * load.busy <= (self.count - 1) * BUSY or load.waiting < WAITING
+        if more and self.count < self.most and not self._was_taken_back(1, load):
+            return 1
+        if fewer and self.count > self.least and not self._was_taken_back(-1, load):
+            return -1
+        return 0
+
+    def _was_taken_back(self, step: int, load: Load) -> bool:
+        return step in self._taken_back and self._taken_back[step].is_like(load)
+
+
+def share_out(homes: Sequence[int], slots: Sequence[int], active: int) -> list[int]:
+    """The generator of each shard where the first `active` of them are: the shard's own (homes), if that is one of them, else whoever serves the fewest
+    slots."""
+    load = [sum(count for home, count in zip(homes, slots, strict=True) if home == number) for number in range(active)]
+    serves = []
+    for home, count in zip(homes, slots, strict=True):
+        if home >= active:
+            home = load.index(min(load))
+            load[home] += count
+        serves.append(home)
+    return serves
