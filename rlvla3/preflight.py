@@ -5,12 +5,17 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
+import psutil
 from safetensors import SafetensorError, safe_open
 
 from rlvla3.config import Recipe, RecipeError
 from rlvla3.demonstrations.choosing import choose_demonstrations
+from rlvla3.links.shared_memory import SharedArrays
+from rlvla3.observability.sampling import SCHEDSTAT
+from rlvla3.observability.wording import bytes_said as said
 from rlvla3.policies.options import PolicyOptions
 from rlvla3.policies.registry import policy_options, read_checkpoint_config
+from rlvla3.runtimes.host import rollout_spec, training_room
 from rlvla3.simulators.common import common_spaces
 from rlvla3.types import Spaces
 
@@ -32,9 +37,24 @@ def preflight(recipe: Recipe, *, clones: bool = False) -> Spaces:
     options = policy_options(recipe.policy, spaces)
     if recipe.policy.checkpoint is not None:
         _check_checkpoint(recipe.policy.checkpoint, recipe, spaces, options)
+    if recipe.engine.trace and not SCHEDSTAT.exists():
+        raise RecipeError(f"engine.trace needs Linux, which tells work from waiting in {SCHEDSTAT}: leave it out")
+    check_data_plane(recipe)
     if clones and recipe.clone is not None and recipe.clone.files:
         choose_demonstrations(recipe)
     return spaces
+
+
+def check_data_plane(recipe: Recipe) -> str:
+    """What the episodes of a training run take of this host's memory, in words. Raises RecipeError where it has less than that."""
+    spec = rollout_spec(recipe, training_room(recipe))
+    needed, there = SharedArrays.size(spec.arrays()), psutil.virtual_memory().total
+    if needed > there:
+        raise RecipeError(
+            f"the data plane needs {said(needed)} for {spec.capacity} episodes of {spec.rows} rows, and this host has {said(there)}: lower training.batch, "
+            f"engine.max_staleness or simulator.max_steps, or let cameras be fewer or smaller"
+        )
+    return f"data plane {said(needed)} of the host's {said(there)}, for {spec.capacity} episodes of {spec.rows} rows"
 
 
 def _check_checkpoint(folder: Path, recipe: Recipe, spaces: Spaces, options: PolicyOptions) -> None:

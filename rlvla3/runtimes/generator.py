@@ -43,7 +43,22 @@ async def run_generator(
     torch.manual_seed(recipe.seed)
     device = choose_device(recipe.engine.device, "engine.device", generator)
     with _memory_share(recipe, generator, device).kept():
-        await _serve(control, generator, recipe, plane, meter, memory, record, device)
+        policy = make_policy(recipe.policy, plane.rollouts.spec.spaces).to(device).eval()
+        weights = WeightPlane(memory, policy.published(), recipe.weights.dtype)
+        recorder = record.of_generator(generator) if isinstance(record, Recording) else None
+        if isinstance(record, Replay):
+            requests: GeneratorPort | ReplayPort = _replayed(record, plane, meter, control)
+        else:
+            requests = _batched(recipe, plane, generator, meter, control)
+
+        def forget(message: Forget) -> None:
+            requests.forget(message.shard)
+            control.send(Forgotten(message.shard))
+
+        control.handle(Forget, forget)
+        control.send(Ready())
+        meter.enter("overhead")
+        await generate(requests, weights, LocalPolicyEngine(policy, weights, plane.rollouts, recipe.seed, device, meter, recorder))
 
 
 def _memory_share(recipe: Recipe, generator: int, device: torch.device) -> MemoryShare:
@@ -51,34 +66,6 @@ def _memory_share(recipe: Recipe, generator: int, device: torch.device) -> Memor
     engine = recipe.engine
     here = sum(choose_device(engine.device, "engine.device", other) == device for other in range(engine.generators))
     return MemoryShare(generator_name(generator), device, "memory.generator", recipe.memory.generator, "engine.max_batch", here)
-
-
-async def _serve(
-    control: Control,
-    generator: int,
-    recipe: Recipe,
-    plane: DataPlane,
-    meter: Meter,
-    memory: WeightMemory,
-    record: Recording | Replay | None,
-    device: torch.device,
-) -> None:
-    policy = make_policy(recipe.policy, plane.rollouts.spec.spaces).to(device).eval()
-    weights = WeightPlane(memory, policy.published(), recipe.weights.dtype)
-    recorder = record.of_generator(generator) if isinstance(record, Recording) else None
-    if isinstance(record, Replay):
-        requests: GeneratorPort | ReplayPort = _replayed(record, plane, meter, control)
-    else:
-        requests = _batched(recipe, plane, generator, meter, control)
-
-    def forget(message: Forget) -> None:
-        requests.forget(message.shard)
-        control.send(Forgotten(message.shard))
-
-    control.handle(Forget, forget)
-    control.send(Ready())
-    meter.enter("overhead")
-    await generate(requests, weights, LocalPolicyEngine(policy, weights, plane.rollouts, recipe.seed, device, meter, recorder))
 
 
 def _batched(recipe: Recipe, plane: DataPlane, generator: int, meter: Meter, control: Control) -> GeneratorPort:

@@ -23,7 +23,7 @@ from rlvla3.runtimes.messages import Failed, Ready
 from rlvla3.runtimes.names import generator_name, shard_name
 from rlvla3.runtimes.process import Worker
 from rlvla3.runtimes.shards import Shards, WorkerError
-from rlvla3.scheduling.ledger import capacity as ledger_capacity
+from rlvla3.scheduling.ledger import capacity
 from rlvla3.scheduling.replay import Replay
 from rlvla3.scheduling.sharding import lay_out
 from rlvla3.simulators.common import common_spaces
@@ -171,7 +171,7 @@ def room(recipe: Recipe) -> int:
 
 def training_room(recipe: Recipe) -> int:
     """Episodes in the data plane of a run that trains, and evaluates too."""
-    return max(ledger_capacity(recipe.training.batch, recipe.engine.max_staleness), room(recipe))
+    return max(capacity(recipe.training.batch, recipe.engine.max_staleness), room(recipe))
 
 
 def one_thread_each() -> None:

@@ -18,6 +18,7 @@ from rlvla3.config import Recipe, SimulatorConfig
 from rlvla3.observability.events import Notice, PhaseStarted, Watcher
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.observability.wording import counted
+from rlvla3.runtimes.host import training_room
 from rlvla3.runtimes.local import LocalRuntime
 from rlvla3.runtimes.session import Session, TrainingProgress, run_session
 from rlvla3.scheduling.ledger import Ledger, TicketBook
@@ -53,7 +54,7 @@ class ReplaySession(Session):
 
     async def repeat(self, recorded: Replay, checkpoint: Path) -> bool:
         weights = _weights(checkpoint)  # before anything starts: the run may be going on, and drop this checkpoint
-        runtime = LocalRuntime(self._recipe, self._run, capacity=self._training_room(), notify=self._notify, record=recorded)
+        runtime = LocalRuntime(self._recipe, self._run, capacity=training_room(self._recipe), notify=self._notify, record=recorded)
         async with self._interruptible(runtime):
             if self._recipe.begins_by_cloning:
                 await runtime.guard(self._make_clone(runtime))

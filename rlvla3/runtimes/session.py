@@ -22,17 +22,15 @@ from rlvla3.observability.intervals import success_rate
 from rlvla3.observability.recording import Recording
 from rlvla3.observability.run_directory import RunDirectory, version_of
 from rlvla3.observability.video import write_video
+from rlvla3.runtimes.host import room, training_room
 from rlvla3.runtimes.messages import Clone, Copied, Demonstrated, Published, Save, Saved
 from rlvla3.runtimes.registry import make_runtime
 from rlvla3.runtimes.runtime import Runtime, TrainerLost
-from rlvla3.scheduling.ledger import Ledger, TicketBook, capacity
+from rlvla3.scheduling.ledger import Ledger, TicketBook
 from rlvla3.types import Finished, Purpose
 
 PATIENCE_WITH_EXPERTS = 10
 """Demonstrations tried for each that is wanted; an expert that fails more often is none."""
-
-COLLECTED_AT_ONCE = 2
-"""Episodes in the data plane for each slot, where nothing is trained: one runs while the other is read."""
 
 
 def clone(recipe: Recipe, run: RunDirectory, watchers: Sequence[Watcher]) -> None:
@@ -68,7 +66,7 @@ class Session:
 
     async def clone(self) -> bool:
         self.recording()
-        async with self._interruptible(make_runtime(self._recipe, self._run, capacity=self._room(), notify=self._notify)) as runtime:
+        async with self._interruptible(make_runtime(self._recipe, self._run, capacity=room(self._recipe), notify=self._notify)) as runtime:
             await runtime.guard(self._make_clone(runtime))
             await runtime.guard(runtime.ready())
             await runtime.guard(self._measure(runtime, "after"))
@@ -87,7 +85,7 @@ class Session:
         raise AssertionError("unreachable")
 
     async def _train(self) -> bool:
-        runtime = make_runtime(self._recipe, self._run, capacity=self._training_room(), notify=self._notify, resume=self._resume, record=self.recording())
+        runtime = make_runtime(self._recipe, self._run, capacity=training_room(self._recipe), notify=self._notify, resume=self._resume, record=self.recording())
         async with self._interruptible(runtime):
             if self._recipe.begins_by_cloning and self._resume is None:
                 await runtime.guard(self._make_clone(runtime))
@@ -100,7 +98,7 @@ class Session:
         return self._interrupts > 0
 
     async def evaluate(self) -> bool:
-        async with self._interruptible(make_runtime(self._recipe, self._run, capacity=self._room(), notify=self._notify, trainer=False)) as runtime:
+        async with self._interruptible(make_runtime(self._recipe, self._run, capacity=room(self._recipe), notify=self._notify, trainer=False)) as runtime:
             await runtime.guard(runtime.ready())
             await runtime.guard(self._measure(runtime, "eval"))
         return self._interrupts > 0
@@ -152,12 +150,6 @@ class Session:
                 self._notify(f"`rlvla3 replay` cannot repeat this run: {why_not}")
             return None
         return recording if self._recipe.engine.record else None
-
-    def _training_room(self) -> int:
-        return max(capacity(self._recipe.training.batch, self._recipe.engine.max_staleness), self._room())
-
-    def _room(self) -> int:
-        return COLLECTED_AT_ONCE * self._recipe.environments
 
     async def _make_clone(self, runtime: Runtime) -> None:
         """Clone, and keep the policy. Simulators are started only where their experts show how."""

@@ -26,7 +26,7 @@ from rlvla3.observability.recording import Recording
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.policies.registry import make_policy
 from rlvla3.runtimes.control import Control
-from rlvla3.runtimes.device import choose_device
+from rlvla3.runtimes.device import MemoryShare, choose_device
 from rlvla3.runtimes.messages import Arrived, Clone, Copied, Demonstrated, LastUpdate, Published, Ready, Save, Saved, StopAfterUpdate, Train, Trained
 from rlvla3.runtimes.names import trainer_name
 from rlvla3.scheduling.replay import Replay
@@ -53,20 +53,22 @@ async def run_trainer(
 
     record: where it is written down in which order episodes were learned from, or the order that is to be repeated. meeting: where this rank meets the others.
     """
-    meter = board.meter(trainer_name(meeting.rank if meeting else 0))
+    name = trainer_name(meeting.rank if meeting else 0)
+    meter = board.meter(name)
     meter.enter("start")
     torch.set_num_threads(recipe.training.threads)
     torch.manual_seed(recipe.seed)
     device = _device(recipe.training.device, meeting)
     ranks = JoinedRanks(meeting, device) if meeting else ALONE
     try:
-        trainer = Trainer(control, recipe, rollouts, meter, memory, run, resume, record, device, ranks)
-        control.send(Ready())
-        while True:
-            meter.enter("command")
-            message = await control.receive()
-            meter.enter("overhead")
-            await trainer.obey(message)
+        with MemoryShare(name, device, "memory.trainer", recipe.memory.trainer, "training.micro_batch").kept():
+            trainer = Trainer(control, recipe, rollouts, meter, memory, run, resume, record, device, ranks)
+            control.send(Ready())
+            while True:
+                meter.enter("command")
+                message = await control.receive()
+                meter.enter("overhead")
+                await trainer.obey(message)
     finally:
         ranks.leave()
 

@@ -18,7 +18,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_GEOMS = 1000
+MAX_GEOMS = 10_000
 
 
 class Drawing:

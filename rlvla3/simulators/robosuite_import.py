@@ -10,6 +10,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
+
+QUIET = {"FILE_LOGGING_LEVEL": None, "CONSOLE_LOGGING_LEVEL": None, "MUJOCO_GPU_RENDERING": False}
 
 
 def import_robosuite() -> None:
@@ -25,9 +28,12 @@ def import_robosuite() -> None:
         raise ModuleNotFoundError("robosuite is not installed")
     spec = importlib.util.spec_from_file_location("robosuite.macros", Path(package.origin).with_name("macros.py"))
     assert spec is not None and spec.loader is not None
+    private = ModuleType("robosuite.macros_private")  # whose settings robosuite 1.5 puts above its own
+    private.__dict__.update(QUIET)
+    sys.modules["robosuite.macros_private"] = private
     macros = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(macros)
-    macros.__dict__.update(FILE_LOGGING_LEVEL=None, CONSOLE_LOGGING_LEVEL=None, MUJOCO_GPU_RENDERING=False)
+    macros.__dict__.update(QUIET)
     sys.modules["robosuite.macros"] = macros
     logging.getLogger("robosuite_logs").setLevel(logging.ERROR)
     import robosuite  # noqa: F401

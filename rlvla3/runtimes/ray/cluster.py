@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from rlvla3.config import Recipe, RecipeError, SimulatorConfig
 from rlvla3.scheduling.placement import Cluster, Placement, place
 
-RESERVE_TIMEOUT_S = 60.0
+RESERVE_TIMEOUT_S, RESERVE_TRY_S = 60.0, 10.0
 HEAD = "node:__internal_head__"
 """A resource that only the node of Ray's head has."""
 
@@ -125,19 +126,32 @@ def _share(recipe: Recipe, number: int, hosts: int, generators: Sequence[int], s
 class Reservation:
     """A bundle of each station's node, for as long as the run lasts."""
 
-    def __init__(self, stations: Sequence[Station], found: Sequence[Node]) -> None:
-        bundles = [{"CPU": 1.0} | ({"GPU": float(found[station.node].gpus)} if found[station.node].gpus else {}) for station in stations]
-        # Rank 0 of the trainer goes where Ray's own head is: what ends with it would end anyway.
-        for bundle, station in zip(bundles, stations, strict=True):
-            if 0 in station.trainers and ray.cluster_resources().get(HEAD):
-                bundle[HEAD] = 0.001
-        self._group: PlacementGroup = placement_group(bundles, strategy="STRICT_SPREAD")
-        if not self._group.wait(RESERVE_TIMEOUT_S):
-            remove_placement_group(self._group)
-            raise RecipeError(f"Ray could not reserve {bundles} on {len(stations)} nodes within {RESERVE_TIMEOUT_S:g} s: {ray.available_resources()} is free")
+    def __init__(self, group: PlacementGroup, dealt: Sequence[Station]) -> None:
+        self._group, self.stations = group, dealt
 
     def strategy(self, bundle: int) -> PlacementGroupSchedulingStrategy:
         return PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=bundle)
 
     def release(self) -> None:
         remove_placement_group(self._group)
+
+
+def reserve(recipe: Recipe, ranks: int) -> Reservation:
+    """Deal the nodes out and reserve them. A node that has died may be taken for alive for a while, so it is tried again. Raises RecipeError at last."""
+    end = time.monotonic() + RESERVE_TIMEOUT_S
+    while True:
+        found = nodes()
+        dealt = stations(recipe, found, ranks)
+        bundles = [_bundle(station, found[station.node]) for station in dealt]
+        group = placement_group(bundles, strategy="STRICT_SPREAD")
+        if group.wait(RESERVE_TRY_S):
+            return Reservation(group, dealt)
+        remove_placement_group(group)
+        if time.monotonic() > end:
+            raise RecipeError(f"Ray could not reserve {bundles} on {len(dealt)} nodes within {RESERVE_TIMEOUT_S:g} s: {ray.available_resources()} is free")
+
+
+def _bundle(station: Station, node: Node) -> dict[str, float]:
+    bundle = {"CPU": 1.0} | ({"GPU": float(node.gpus)} if node.gpus else {})
+    # Rank 0 of the trainer goes where Ray's own head is: what ends with it would end anyway.
+    return bundle | ({HEAD: 0.001} if 0 in station.trainers and ray.cluster_resources().get(HEAD) else {})

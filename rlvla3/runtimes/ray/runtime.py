@@ -20,7 +20,7 @@ from rlvla3.runtimes.host import PATIENCE_S, rollout_spec
 from rlvla3.runtimes.messages import Failed, Published, Ready
 from rlvla3.runtimes.names import trainer_name
 from rlvla3.runtimes.ray.actors import FETCH_TIMEOUT_S, RemoteWorker, Resident
-from rlvla3.runtimes.ray.cluster import Reservation, Station, connect, nodes, stations
+from rlvla3.runtimes.ray.cluster import Reservation, Station, connect, reserve
 from rlvla3.runtimes.ray.hosts import Hosts
 from rlvla3.runtimes.ray.messages import MeetAt, WeightsAt
 from rlvla3.runtimes.runtime import EveryRank, Runtime, TrainerLost
@@ -93,9 +93,8 @@ class RayRuntime(Runtime):
             trainer.kill()
 
     async def _start_workers(self) -> None:
-        found = nodes()
-        dealt = stations(self._recipe, found, ranks=self._recipe.training.ranks if self._has_trainer else 0)
-        self._reservation = await asyncio.to_thread(Reservation, dealt, found)
+        self._reservation = await asyncio.to_thread(reserve, self._recipe, self._recipe.training.ranks if self._has_trainer else 0)
+        dealt = self._reservation.stations
         hosting = [(bundle, station) for bundle, station in enumerate(dealt) if station.recipe]
         self._hosts.start([(station.recipe, self._host_actor(bundle, station)) for bundle, station in hosting if station.recipe])
         names = [f"{kind} {place.number}.{one}" for place in self._hosts.places for kind, one in _names_of(place.recipe)]
