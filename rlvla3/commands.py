@@ -17,7 +17,7 @@ from rlvla3.config import Recipe, RecipeError, load_recipe
 from rlvla3.observability.recording import Recording
 from rlvla3.observability.run_directory import RunDirectory, RunDirectoryError, default_path, find_run, version_of
 from rlvla3.observability.watching import watched
-from rlvla3.preflight import preflight
+from rlvla3.preflight import check_data_plane, preflight
 
 
 def clone(start: Path, overrides: Sequence[str], run_dir: Path | None, as_json: bool) -> None:
@@ -103,8 +103,12 @@ def check(words: Sequence[str], simulator: str | None, chunk: int, timeout_s: fl
     start = Path(words[0])
     found = find_run(start)
     recipe = load_recipe(found[0].config if found else start, words[1:])
-    preflight(recipe, clones=recipe.begins_by_cloning)
+    spaces = preflight(recipe, clones=recipe.begins_by_cloning)
     yaml.safe_dump(recipe.model_dump(mode="json"), sys.stdout, sort_keys=False)
+    from rlvla3.checking.memory import check_model
+
+    for needed in (check_data_plane(recipe), *check_model(recipe, spaces)):
+        print(f"# memory: {needed}", flush=True)
     return check_simulators(recipe.mixed, recipe.policy.chunk, timeout_s, frames, figures, before="# ")
 
 

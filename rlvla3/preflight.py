@@ -10,9 +10,9 @@ from safetensors import SafetensorError, safe_open
 
 from rlvla3.config import Recipe, RecipeError
 from rlvla3.demonstrations.choosing import choose_demonstrations
-from rlvla3.links.shared_memory import SharedArrays
+from rlvla3.links.shared_memory import bytes_of
 from rlvla3.observability.sampling import SCHEDSTAT
-from rlvla3.observability.wording import bytes_said as said
+from rlvla3.observability.wording import size
 from rlvla3.policies.options import PolicyOptions
 from rlvla3.policies.registry import policy_options, read_checkpoint_config
 from rlvla3.runtimes.host import rollout_spec, training_room
@@ -48,13 +48,13 @@ def preflight(recipe: Recipe, *, clones: bool = False) -> Spaces:
 def check_data_plane(recipe: Recipe) -> str:
     """What the episodes of a training run take of this host's memory, in words. Raises RecipeError where it has less than that."""
     spec = rollout_spec(recipe, training_room(recipe))
-    needed, there = SharedArrays.size(spec.arrays()), psutil.virtual_memory().total
+    needed, there = bytes_of(spec.arrays()), psutil.virtual_memory().total
     if needed > there:
         raise RecipeError(
-            f"the data plane needs {said(needed)} for {spec.capacity} episodes of {spec.rows} rows, and this host has {said(there)}: lower training.batch, "
+            f"the data plane needs {size(needed)} for {spec.capacity} episodes of {spec.rows} rows, and this host has {size(there)}: lower training.batch, "
             f"engine.max_staleness or simulator.max_steps, or let cameras be fewer or smaller"
         )
-    return f"data plane {said(needed)} of the host's {said(there)}, for {spec.capacity} episodes of {spec.rows} rows"
+    return f"data plane {size(needed)} of the host's {size(there)}, for {spec.capacity} episodes of {spec.rows} rows"
 
 
 def _check_checkpoint(folder: Path, recipe: Recipe, spaces: Spaces, options: PolicyOptions) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlvla3.config import Recipe, make_recipe
@@ -10,13 +11,16 @@ from rlvla3.runtimes.virtual.faults import Fault
 from rlvla3.runtimes.virtual.runtime import VirtualRuntime
 from rlvla3.scheduling.placement import Cluster, place
 
-MOST, SHARDS = 4, 32
-SETTLING, UPDATES = 120, 240
-"""Updates before those that are measured, and all; a look is some 4 updates long."""
+MOST, SHARDS, EVERY_S = 4, 32, 10.0
 
-EVERY_S = 10.0
+SETTLED = (100.0, 200.0)
+"""Seconds of the run that are measured: a look is taken some 10 times before."""
+
+SLOW = (200.0, 1000.0)
+"""Seconds between which every simulator takes SLOWER times as long, in the run whose load changes, and what is measured of it: before, meanwhile and after."""
+
 SLOWER = 20.0
-"""How many times longer simulators take in the second part of a run whose load changes."""
+BEFORE_MEANWHILE_AFTER = ((100.0, 200.0), (600.0, 1000.0), (1100.0, 1200.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,50 +47,53 @@ def shared_cores(cores: int) -> Profile:
     )
 
 
-def recipe(generators: int, elastic: bool, shards: int = SHARDS, updates: int = UPDATES) -> Recipe:
-    engine = {"max_batch": 0, "generators": generators, "elastic": {"least": 1, "every_s": EVERY_S} if elastic else None}
+def recipe(generators: int, elastic: bool, shards: int = SHARDS) -> Recipe:
     return make_recipe(
         {
             "simulator": {"name": "virtual:Simulator", "shards": shards},
             "policy": {"chunk": 5},
-            "training": {"updates": updates, "batch": 64, "steps": 1, "epochs": 1, "micro_batch": 64},
-            "engine": engine,
+            "training": {"updates": 10_000, "batch": 64, "steps": 1, "epochs": 1, "micro_batch": 64},
+            "engine": {"max_batch": 0, "generators": generators} | ({"elastic": {"least": 1, "every_s": EVERY_S}} if elastic else {}),
         }
     )
 
 
-def measure(chosen: Recipe, profile: Profile, faults: tuple[Fault, ...] = (), parts: tuple[range, ...] = (range(SETTLING, UPDATES),)) -> list[Measured]:
-    """The pace of some parts of a run, each a range of updates, and how many generators were active at the end of each."""
+def measure(chosen: Recipe, profile: Profile, parts: Sequence[tuple[float, float]] = (SETTLED,), faults: Sequence[Fault] = ()) -> list[Measured]:
+    """The pace in parts of a run, each from one second to another and cut to whole updates."""
     generators = chosen.engine.generators
     runtime = VirtualRuntime(chosen, profile, place(Cluster(1, generators + 2), "separate", (1, generators, 1)), faults=faults)
-    ends, steps, active = [0.0], [0], [runtime.assignment.active]
+    seen = [(0.0, 0, runtime.assignment.active)]
     for published in runtime.train():
-        ends.append(published.at)
-        steps.append(runtime.steps)
-        active.append(runtime.assignment.active)
-    return [Measured((steps[part.stop] - steps[part.start]) / (ends[part.stop] - ends[part.start]), active[part.stop]) for part in parts]
+        seen.append((published.at, runtime.steps, runtime.assignment.active))
+        if published.at >= parts[-1][1]:
+            break
+    measured = []
+    for begin, end in parts:
+        within = [moment for moment in seen if begin <= moment[0] <= end]
+        (since, before, _), (until, after, active) = within[0], within[-1]
+        measured.append(Measured((after - before) / (until - since), active))
+    return measured
 
 
-def all_slow(at: float) -> tuple[Fault, ...]:
-    """Every simulator is slow from some second on."""
-    return tuple(Fault(at, "shard is slow", which, SLOWER) for which in range(SHARDS))
+def slow_for_a_while() -> list[Fault]:
+    """Every simulator is slow from SLOW[0] to SLOW[1]."""
+    return [Fault(at, "shard is slow", shard, how) for at, how in zip(SLOW, (SLOWER, 1.0), strict=True) for shard in range(SHARDS)]
 
 
 def main() -> None:
-    for label, profile, shards in [
-        ("2 cores, 32 shards", shared_cores(2), 32),
-        ("4 cores, 32 shards", shared_cores(4), 32),
-        ("8 cores, 32 shards", shared_cores(8), 32),
-        ("8 cores, 4 shards", shared_cores(8), 4),
-    ]:
-        fixed = [measure(recipe(n, False, shards), profile)[0].pace for n in range(1, MOST + 1)]
-        found = measure(recipe(MOST, True, shards), profile)[0]
-        print(f"{label}: {', '.join(f'{pace:.0f}' for pace in fixed)}; elastic {found.pace:.0f} with {found.active}")
-    profile, parts = shared_cores(8), (range(60, 120), range(180, UPDATES))
-    at = 150.0
-    for n in [1, 2, 3, 4]:
-        print(n, [f"{part.pace:.0f}" for part in measure(recipe(n, False), profile, all_slow(at), parts)])
-    print("elastic", [f"{part.pace:.0f} with {part.active}" for part in measure(recipe(MOST, True), profile, all_slow(at), parts)])
+    numbers = range(1, MOST + 1)
+    print(f"environment steps a second with {', '.join(map(str, numbers))} generators, and elastic from 1 to {MOST}")
+    for cores, shards in [(2, 32), (4, 32), (8, 32), (8, 4)]:
+        profile = shared_cores(cores)
+        fixed = [measure(recipe(number, False, shards), profile)[0].pace for number in numbers]
+        (found,) = measure(recipe(MOST, True, shards), profile)
+        print(f"{cores} cores, {shards} shards: {', '.join(f'{pace:.0f}' for pace in fixed)}; elastic {found.pace:.0f} with {found.active}", flush=True)
+    print("4 cores, 32 shards, before, while and after simulators are slow")
+    for number in numbers:
+        paces = measure(recipe(number, False), shared_cores(4), BEFORE_MEANWHILE_AFTER, slow_for_a_while())
+        print(f"{number}: {', '.join(f'{part.pace:.0f}' for part in paces)}", flush=True)
+    found_parts = measure(recipe(MOST, True), shared_cores(4), BEFORE_MEANWHILE_AFTER, slow_for_a_while())
+    print(f"elastic: {', '.join(f'{part.pace:.0f} with {part.active}' for part in found_parts)}")
 
 
 if __name__ == "__main__":

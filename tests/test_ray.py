@@ -90,8 +90,15 @@ def on(cluster: TwoNodes, **changes: Any) -> dict[str, Any]:
 
 
 def residents_processes(cluster: TwoNodes, name: str) -> list[psutil.Process]:
-    """Processes of the cluster's hosts that are called `name`."""
-    return [child for child in psutil.Process(cluster.process.pid).children(recursive=True) if _name(child) == name]
+    """Processes of the cluster that are called `name`, or have a thread that is."""
+    return [child for child in psutil.Process(cluster.process.pid).children(recursive=True) if name in _names(child)]
+
+
+def _names(process: psutil.Process) -> set[str]:
+    try:
+        return {Path(f"/proc/{process.pid}/task/{thread.id}/comm").read_text().strip() for thread in process.threads()}
+    except (psutil.Error, OSError):
+        return set()
 
 
 def _name(process: psutil.Process) -> str:

@@ -40,8 +40,8 @@ class MemoryConfig(Section):
             if sum(shares.values()) > 1 + 1e-9:
                 said = ", ".join(f"memory.{stage}={share:g}" for stage, share in shares.items())
                 raise ValueError(
-                    f"{said} are {sum(shares.values()):g} of a device that these stages share: make them 1 or less together, or give the stages devices of their "
-                    f"own (placement; on one host engine.device, training.device and simulator.devices)"
+                    f"{said} are {sum(shares.values()):g} of a device that these stages share: make them 1 or less together, or give the stages devices of "
+                    f"their own (placement; on one host engine.device, training.device and simulator.devices)"
                 )
 
 

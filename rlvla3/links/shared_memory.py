@@ -5,10 +5,12 @@ Invariant: the memory lives exactly as long as some process has it open. Nothing
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
+from itertools import accumulate
 from multiprocessing.reduction import DupFd
 from typing import Any
 
@@ -48,13 +50,10 @@ class SharedArrays(Mapping[str, NDArray[Any]]):
     def __init__(self, layout: Layout, file: NamelessFile | None = None) -> None:
         self._layout = dict(layout)
         self._file = file or NamelessFile()
-        counts = [int(np.prod(field.shape, dtype=np.int64)) for field in self._layout.values()]
-        sizes = [count * np.dtype(field.dtype).itemsize for count, field in zip(counts, self._layout.values(), strict=True)]
-        starts = np.cumsum([0, *(-(-size // ALIGNMENT) * ALIGNMENT for size in sizes)])
-        memory = self._file.map(int(starts[-1]) + ALIGNMENT)  # the last array may be empty, and even so must start inside
+        memory = self._file.map(bytes_of(self._layout))
         self._arrays = {
-            name: np.frombuffer(memory, field.dtype, count, int(start)).reshape(field.shape)
-            for (name, field), count, start in zip(self._layout.items(), counts, starts, strict=False)
+            name: np.frombuffer(memory, field.dtype, math.prod(field.shape), start).reshape(field.shape)
+            for (name, field), start in zip(self._layout.items(), _starts(self._layout), strict=False)
         }
 
     def __getitem__(self, name: str) -> NDArray[Any]:
@@ -68,6 +67,17 @@ class SharedArrays(Mapping[str, NDArray[Any]]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return SharedArrays, (self._layout, self._file)
+
+
+def bytes_of(layout: Layout) -> int:
+    """What SharedArrays of `layout` take."""
+    return _starts(layout)[-1] + ALIGNMENT  # the last array may be empty, and even so must start inside
+
+
+def _starts(layout: Layout) -> list[int]:
+    """Where each array begins, and where the last one ends."""
+    sizes = [math.prod(field.shape) * np.dtype(field.dtype).itemsize for field in layout.values()]
+    return list(accumulate((-(-size // ALIGNMENT) * ALIGNMENT for size in sizes), initial=0))
 
 
 def _open_nameless() -> int:

@@ -4,7 +4,7 @@
       config.yaml           the resolved recipe: `rlvla3 train RUN_DIR` continues from it
       metrics.jsonl         one line an update, evaluation, cloning step and notice
       events.out.tfevents.* the same as TensorBoard curves
-      checkpoints/000020/   policy/ and trainer.pt after update 20
+      checkpoints/000020/   policy/, trainer.pt and parameters/ after update 20
       record/               what `rlvla3 replay RUN_DIR` repeats the run from (recording.py)
       trace.json            who did what when, for Perfetto, where engine.trace asks for it (tracing.py)
       videos/               evaluation episodes

@@ -92,7 +92,7 @@ class TraceFile:
     def _events(self, lanes: Sequence[Lane], begin: float) -> Iterator[TraceEvent]:
         hosts = sorted({lane.host for lane in lanes})
         for number, name in enumerate(hosts):
-            yield from trace_events.host(number, name.replace("-", " ") or "run")
+            yield from trace_events.host(number, name.replace("-", " ") or self._run.path.name)
         for thread, lane in enumerate(lanes, 1):
             yield from _of_lane(lane, hosts.index(lane.host), thread, begin)
         for at, update in self._updates:

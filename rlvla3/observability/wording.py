@@ -21,6 +21,11 @@ def quantity(number: float) -> str:
     return f"{number / 1e3:.0f}k" if number < 1e6 else f"{number / 1e6:.1f}M"
 
 
+def size(number: float) -> str:
+    """Bytes: 12900000 -> "12.3 MiB"; 1500000000 -> "1.4 GiB"."""
+    return f"{number / 2**20:.1f} MiB" if number < 2**30 else f"{number / 2**30:.1f} GiB"
+
+
 def counted(number: int, noun: str) -> str:
     """(1, "ticket") -> "1 ticket"; (2, "ticket") -> "2 tickets"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -50,10 +50,10 @@ class MemoryShare:
     def _complaint(self, found: str) -> str:
         first = found.partition("\n")[0].partition(" See documentation")[0].rstrip(".")
         if self.share is None:
-            limit = f"{self.setting} sets it no limit, so it had what others leave of the device"
+            limit = f"No {self.setting} limits it, so it had what others leave of the device"
             way_out = f"set less for the other stages under memory:, lower {self.smaller}, or use another device"
         else:
             part = f", of which each of {self.processes} processes has an equal part" if self.processes > 1 else ""
-            limit = f"its share of the device is {self.setting}={self.share:g}{part}"
+            limit = f"Its share of the device is {self.setting}={self.share:g}{part}"
             way_out = f"raise {self.setting}, or lower {self.smaller}"
-        return f"the {self.worker} ran out of memory on {self.device}: {first}. {limit[0].upper()}{limit[1:]}: {way_out}"
+        return f"the {self.worker} ran out of memory on {self.device}: {first}. {limit}: {way_out}"

@@ -41,6 +41,10 @@ class WorkerError(RuntimeError):
     """A worker failed in a way that the run cannot survive."""
 
 
+class Hopeless(WorkerError):
+    """A simulator that it is no use to replace."""
+
+
 @dataclass
 class Shard:
     """A place for a simulator process: the process may change, the slots and their data stay. lost: what the last one was running, until it is replaced."""
@@ -213,7 +217,7 @@ class Shards:
         why = shard.failure.message if shard.failure else f"it ended by itself, exit code {shard.worker.process.exitcode}"
         if hopeless := self._hopeless(shard):
             place = "" if shard.failure and shard.failure.expected else f"\nIts output is in {shard.worker.log}"
-            self._fail(WorkerError(f"{shard_name(shard.number)} {hopeless}: {why}{place}"))
+            self._fail(Hopeless(f"{shard_name(shard.number)} {hopeless}: {why}{place}"))
             return
         self._notify(f"{shard_name(shard.number)} was lost ({why}); its {len(shard.lost)} running tickets are run again")
         self._generators[self._assignment.serves[shard.number]].control.send(Forget(shard.number))

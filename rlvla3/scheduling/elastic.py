@@ -1,18 +1,17 @@
 """How many generators are active while a run goes on (D-VLA leaves it as future work): idle times say what to try, the pace says whether it is kept.
 
-    one more      generators hardly wait for requests, and shards wait for decisions
-    one fewer     the others could do the work as well, or shards hardly wait for decisions
+    one more      is tried where generators hardly wait for requests, and shards wait for decisions; it is kept if the run is faster by KEEP_MORE
+    one fewer     is tried otherwise, or where one more has not paid; it is kept if the run is not slower than KEEP_FEWER
 
-Each step is a trial: the next look compares the pace with that before it. One more is kept if it is faster by KEEP_MORE, one fewer if it is not slower than
-KEEP_FEWER; otherwise it is taken back, and not tried again until idle times have changed by CHANGED. Idle times alone would not do: a generator that shares
-its cores or its device with others looks busy because of them, and one more would make it worse.
+The next look compares the pace with that before. A step that has not paid is taken back, and not tried again until idle times have changed by CHANGED. Idle
+times alone would not do: a generator that shares its cores or its device with others looks busy because of them, and one more would make it worse.
 
 Laws kept here:
 - never fewer than `least` nor more than `most`, and one step at a time;
-- on a constant load it settles, after at most 2 (most - least) + 2 looks that change anything: between n and n + 1 a step is kept in one direction only,
-  as KEEP_MORE * KEEP_FEWER > 1, and one that was taken back is not tried again.
+- on a constant load it settles: between n and n + 1 a step is kept in one direction only, as KEEP_MORE * KEEP_FEWER > 1, so the number kept goes up or
+  down but never both, and what is then tried of its neighbours is taken back once.
 
-It finds the number from which no single step is worth it; where a second step would make up for a first one that does not pay, it stays.
+It finds a number from which no single step pays. Where only two steps together would, it stays.
 
 Pure decisions: the caller brings what was measured.
 """
@@ -23,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 BUSY = 0.8
-"""A generator that works for this share of the time hardly waits for requests; the others may come to work as much when one is taken away."""
+"""A generator that works for more of the time hardly waits for requests."""
 
 WAITING = 0.1
 """A shard that waits for decisions for less of the time hardly waits: more generators could not win more than this."""
@@ -98,11 +97,10 @@ class ActiveGenerators:
 
     def _worth_trying(self, load: Load) -> int:
         """+1, -1, or 0 for neither."""
-        more = load.busy >= BUSY and load.waiting >= WAITING
-        fewer = self.count * load.busy <= (self.count - 1) * BUSY or load.waiting < WAITING
-        if more and self.count < self.most and not self._was_taken_back(1, load):
+        short = load.busy >= BUSY and load.waiting >= WAITING
+        if short and self.count < self.most and not self._was_taken_back(1, load):
             return 1
-        if fewer and self.count > self.least and not self._was_taken_back(-1, load):
+        if self.count > self.least and not self._was_taken_back(-1, load):
             return -1
         return 0
 

@@ -47,7 +47,6 @@ class Resident:
     """The actor. Its body runs in a thread of its own: `await body(control, shelf, *args)`."""
 
     def __init__(self, name: str, body: str, *args: Any) -> None:
-        call_itself(name)
         here, there = multiprocessing.Pipe()
         self._control, self._listening, self._shelf = Control(here), False, Shelf()
         self._thread = threading.Thread(target=_reside, args=(name, Control(there), body, self._shelf, args), name=name, daemon=True)
@@ -88,6 +87,7 @@ class Resident:
 
 
 def _reside(name: str, control: Control, body: str, shelf: Shelf, args: tuple[Any, ...]) -> None:
+    call_itself(name)  # the thread: what the process is called is Ray's
     # A child that is spawned from here would import Ray's worker program again, as its own main module.
     sys.modules["__main__"].__dict__.pop("__file__", None)
     try:

@@ -49,7 +49,7 @@ async def run_host(control: Control, shelf: Shelf, recipe: Recipe, capacity: int
             fail(error)
 
     loop.set_exception_handler(lambda _, context: fail(context.get("exception") or RuntimeError(context["message"])))
-    with tempfile.TemporaryDirectory(prefix="rlvla3-host-") as folder:
+    with tempfile.TemporaryDirectory(prefix="ray-host-") as folder:
         stays = Path(folder) / "stays"
         host = Host(recipe, capacity=capacity, logs=Path(folder), notify=lambda text: control.send(Said(text)), fail=fail, board=board_of(recipe, stays))
         shelf.rollouts, shelf.board, shelf.steps = host.plane.rollouts, host.board, host.steps_made

@@ -20,7 +20,7 @@ from rlvla3.config import Recipe
 from rlvla3.runtimes.messages import Failed, HandIn, Ready
 from rlvla3.runtimes.ray.actors import RemoteWorker
 from rlvla3.runtimes.ray.messages import Logs, LostTicket, Run, Said, WeightsAt
-from rlvla3.runtimes.shards import WorkerError
+from rlvla3.runtimes.shards import Hopeless, WorkerError
 from rlvla3.scheduling.ledger import Ledger
 from rlvla3.scheduling.sharding import Seating
 from rlvla3.types import Finished, Purpose, Ticket, Version
@@ -174,8 +174,8 @@ class Hosts:
         self._seatings[self._ledger.book.simulator(index)].free(place.number, index)
 
     def _on_failed(self, place: Place, failed: Failed) -> None:
-        if not self._started:
-            self._fail(WorkerError(f"{place.name} could not be started: {failed.message}" + ("" if failed.expected else f"\n{failed.traceback}")))
+        if not self._started or failed.kind == Hopeless.__name__:
+            self._fail(WorkerError(f"{place.name}: {failed.message}" + ("" if failed.expected or self._started else f"\n{failed.traceback}")))
         elif not self._ending:
             self._notify(f"{place.name} failed: {failed.message}")
             self._kill(place)

@@ -27,6 +27,9 @@ from rlvla3.runtimes.runtime import EveryRank, Runtime, TrainerLost
 from rlvla3.runtimes.shards import START_TIMEOUT_S, WorkerError
 from rlvla3.types import Finished, Purpose, Version
 
+HOST_PATIENCE_S = 3 * PATIENCE_S
+"""How long a host may take to end: its workers have PATIENCE_S."""
+
 STATUS_S = 1.0
 """How often it is asked where everybody's time goes."""
 
@@ -183,7 +186,7 @@ class RayRuntime(Runtime):
     async def _stop(self) -> None:
         for task in self._tasks:
             task.cancel()
-        await self._hosts.stop(PATIENCE_S)
+        await self._hosts.stop(HOST_PATIENCE_S)
         await asyncio.gather(*(trainer.stop(PATIENCE_S) for trainer in self._trainers))
         if self._reservation is not None:
             self._reservation.release()
