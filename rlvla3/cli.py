@@ -80,6 +80,10 @@ def _run(arguments: argparse.Namespace) -> bool:
             commands.bench_reality(arguments.overrides, arguments.json, arguments.profile, arguments.profile_seconds, arguments.updates)
         case "bench", "vector":
             _bench_vector(arguments)
+        case "bench", "ray":
+            from rlvla3.benchmarks import ray
+
+            ray.main(arguments.json, arguments.pairs, arguments.seconds)
         case "bench", "overhead":
             _bench_overhead(arguments)
         case "bench", "parity":
@@ -191,7 +195,10 @@ def _parser() -> argparse.ArgumentParser:
     overhead = benchmarks.add_parser("overhead", help="what each simulator costs over its bare environment")
     overhead.add_argument("simulators", nargs="*", metavar="SIMULATOR", help="such as metaworld (default: all that can be built here)")
     overhead.add_argument("--episodes", type=_positive, default=20, metavar="N", help="on either side, of each simulator (default: 20)")
-    for benchmark in (interaction, ladder, weights, overhead):
+    ray = benchmarks.add_parser("ray", help="the Ray runtime against the local one, on one host")
+    ray.add_argument("--pairs", type=_positive, default=3, metavar="N", help="how often both are measured, in turn (default: 3)")
+    ray.add_argument("--seconds", type=_seconds, default=20.0, metavar="S", help="how long each is measured each time (default: 20)")
+    for benchmark in (interaction, ladder, weights, overhead, ray):
         benchmark.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the figures go")
     _add_reality(benchmarks.add_parser("reality", help="rehearsed against measured throughput in the four modes, from one profile"))
     _add_vector(benchmarks.add_parser("vector", help="the engine against a synchronous vector environment of the same simulators"))

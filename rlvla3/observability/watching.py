@@ -28,9 +28,9 @@ def watched(run: RunDirectory, recipe: Recipe, title: str, version: int | None =
     with ExitStack() as stack:
         summary = Summary(run, recipe)
         stack.callback(_tell, summary, run, as_json)  # after all are closed: a stack unwinds from its other end
+        files: list[Watcher] = [summary, MetricsFile(run), TensorBoardWatcher(run, version)]
         traces: list[Watcher] = [TraceFile(run)] if recipe.engine.trace else []
-        files = (summary, MetricsFile(run), TensorBoardWatcher(run, version))
-        watchers: list[Watcher] = [stack.enter_context(closing(watcher)) for watcher in (*files, *traces, _progress(run, title, as_json))]
+        watchers = [stack.enter_context(closing(watcher)) for watcher in (*files, *traces, _progress(run, title, as_json))]
         try:
             yield watchers
             summary.ended = "finished"

@@ -1,0 +1,57 @@
+"""The Ray runtime against the local one, on one host: the interaction benchmark's work under both, in turn, in one run.
+
+Steps are those of updates, counted from when the pipeline is full: what Ray costs is on the way of tickets, episodes and weights, and both ends are here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+from rlvla3.benchmarks.interaction import SLOW_IMAGES, WARMUP_UPDATES, interaction_recipe, room
+from rlvla3.config import Recipe
+from rlvla3.observability.run_directory import RunDirectory
+from rlvla3.runtimes.registry import make_runtime
+from rlvla3.scheduling.ledger import Ledger, TicketBook
+
+NUM_ENVS = 16
+
+
+def main(figures: Path, pairs: int, seconds: float) -> None:
+    """Print a line a pair and the median ratio; figures go into a file."""
+    measured = []
+    for pair in range(pairs):
+        rates = {}
+        for runtime in ("local", "ray"):
+            with tempfile.TemporaryDirectory(prefix="rlvla3-bench-") as scratch:
+                recipe = interaction_recipe(SLOW_IMAGES, NUM_ENVS, Path(scratch), "full_async", max_staleness=2).model_copy(update={"runtime": runtime})
+                rates[runtime] = asyncio.run(_rate(recipe, Path(scratch), seconds))
+        measured.append(rates | {"ratio": rates["ray"] / rates["local"]})
+        print(f"pair {pair + 1}: local {rates['local']:.1f} steps/s, ray {rates['ray']:.1f}, ratio {measured[-1]['ratio']:.3f}", flush=True)
+    ratio = median(pair["ratio"] for pair in measured)
+    figures.write_text(json.dumps({"ratio": ratio, "environments": NUM_ENVS, "pairs": measured}, indent=2) + "\n")
+    print(f"ray reaches {ratio:.3f} of local")
+
+
+async def _rate(recipe: Recipe, scratch: Path, seconds: float) -> float:
+    """Environment steps a second of the updates after the first few, over `seconds` at least."""
+    async with make_runtime(recipe, RunDirectory.create(scratch / "run", recipe), capacity=room(recipe), notify=print) as runtime:
+        await runtime.guard(runtime.ready())
+        ledger = Ledger(TicketBook(recipe.mix, recipe.seed), recipe.training.batch, recipe.engine.max_staleness)
+
+        async def train() -> float:
+            steps, began = 0, time.monotonic()
+            async for published, episodes in runtime.train(ledger, end=recipe.training.updates):
+                if published.version <= WARMUP_UPDATES:
+                    began = time.monotonic()
+                    continue
+                steps += sum(episode.steps for episode in episodes)
+                if time.monotonic() - began >= seconds:
+                    break
+            return steps / (time.monotonic() - began)
+
+        return await runtime.guard(train())
