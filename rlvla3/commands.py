@@ -39,7 +39,7 @@ def train(start: Path, overrides: Sequence[str], run_dir: Path | None, as_json: 
     recipe = load_recipe(earlier.config if earlier else start, overrides)
     if earlier and run_dir is None:
         _refuse_to_continue(earlier, resume, recipe)
-    preflight(recipe, clones=recipe.begins_by_cloning and resume is None)
+    preflight(recipe, clones=recipe.begins_by_cloning and resume is None, trains=True)
     run = earlier if earlier and run_dir is None else RunDirectory.create(run_dir or default_path(start, datetime.now()), recipe)
     version = version_of(resume) if resume else None
     with run.claimed():
@@ -81,7 +81,7 @@ def replay(start: Path, run_dir: Path | None, as_json: bool) -> None:
         raise RunDirectoryError(f"{original.path} holds no checkpoint yet: there is nothing to compare a replay with")
     recording = Recording(original.record)
     recipe = recording.recipe()
-    preflight(recipe, clones=recipe.begins_by_cloning)
+    preflight(recipe, clones=recipe.begins_by_cloning, trains=True)
     recorded = recording.replay(version_of(checkpoint))
     from rlvla3.runtimes import replay as replaying
 
@@ -103,11 +103,12 @@ def check(words: Sequence[str], simulator: str | None, chunk: int, timeout_s: fl
     start = Path(words[0])
     found = find_run(start)
     recipe = load_recipe(found[0].config if found else start, words[1:])
-    spaces = preflight(recipe, clones=recipe.begins_by_cloning)
+    spaces = preflight(recipe, clones=recipe.begins_by_cloning, trains=True)
     yaml.safe_dump(recipe.model_dump(mode="json"), sys.stdout, sort_keys=False)
     from rlvla3.checking.memory import check_model
+    from rlvla3.runtimes.host import training_room
 
-    for needed in (check_data_plane(recipe), *check_model(recipe, spaces)):
+    for needed in (check_data_plane(recipe, training_room(recipe)), *check_model(recipe, spaces)):
         print(f"# memory: {needed}", flush=True)
     return check_simulators(recipe.mixed, recipe.policy.chunk, timeout_s, frames, figures, before="# ")
 

@@ -15,15 +15,15 @@ from rlvla3.observability.sampling import SCHEDSTAT
 from rlvla3.observability.wording import size
 from rlvla3.policies.options import PolicyOptions
 from rlvla3.policies.registry import policy_options, read_checkpoint_config
-from rlvla3.runtimes.host import rollout_spec, training_room
+from rlvla3.runtimes.host import rollout_spec, room, training_room
 from rlvla3.simulators.common import common_spaces
 from rlvla3.types import Spaces
 
 
-def preflight(recipe: Recipe, *, clones: bool = False) -> Spaces:
+def preflight(recipe: Recipe, *, clones: bool = False, trains: bool = False) -> Spaces:
     """What the recipe's simulator shows and accepts, once simulator, policy and settings are known to fit one another.
 
-    clones: whether the run clones, so that demonstration files must fit too. Raises RecipeError.
+    clones: whether the run clones, so that demonstration files must fit too. trains: whether the episodes of updates must fit into memory. Raises RecipeError.
     """
     if recipe.runtime == "ray":
         if find_spec("ray") is None:
@@ -39,16 +39,18 @@ def preflight(recipe: Recipe, *, clones: bool = False) -> Spaces:
         _check_checkpoint(recipe.policy.checkpoint, recipe, spaces, options)
     if recipe.engine.trace and not SCHEDSTAT.exists():
         raise RecipeError(f"engine.trace needs Linux, which tells work from waiting in {SCHEDSTAT}: leave it out")
-    check_data_plane(recipe)
+    check_data_plane(recipe, training_room(recipe) if trains else room(recipe))
     if clones and recipe.clone is not None and recipe.clone.files:
         choose_demonstrations(recipe)
     return spaces
 
 
-def check_data_plane(recipe: Recipe) -> str:
-    """What the episodes of a training run take of this host's memory, in words. Raises RecipeError where it has less than that."""
-    spec = rollout_spec(recipe, training_room(recipe))
+def check_data_plane(recipe: Recipe, episodes: int) -> str:
+    """What so many episodes take of a host's memory, in words. Raises RecipeError where that is this host, and it has less."""
+    spec = rollout_spec(recipe, episodes)
     needed, there = bytes_of(spec.arrays()), psutil.virtual_memory().total
+    if recipe.runtime != "local":  # nobody knows the hosts yet
+        return f"data plane {size(needed)} on every host, for {spec.capacity} episodes of {spec.rows} rows"
     if needed > there:
         raise RecipeError(
             f"the data plane needs {size(needed)} for {spec.capacity} episodes of {spec.rows} rows, and this host has {size(there)}: lower training.batch, "

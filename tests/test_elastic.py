@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import math
 import signal
-from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rlvla3.config import ElasticConfig, RecipeError, make_recipe
@@ -37,7 +37,7 @@ def test_it_stays_within_its_limits_and_goes_one_step_at_a_time(least, more, see
     active = ActiveGenerators(least, least + more)
     counts = [active.count, *map(active.look, seen)]
     assert min(counts) >= least and max(counts) <= least + more
-    assert all(abs(after - before) <= 1 for before, after in zip(counts, counts[1:], strict=False))
+    assert all(abs(after - before) <= 1 for before, after in pairwise(counts))
 
 
 @given(st.lists(loads, min_size=2, max_size=8))
@@ -60,11 +60,10 @@ def test_what_was_measured_of_other_work_is_forgotten():
     active = ActiveGenerators(1, 3)
     active.look(Load(busy=0.95, waiting=0.5, pace=100))
     active.begin_anew()
-    assert active.look(Load(busy=0.5, waiting=0.0, pace=1)) == 1  # it tries one fewer: the pace of 100 no longer counts
-    assert active.look(Load(busy=0.5, waiting=0.0, pace=1)) == 1
+    assert active.look(Load(busy=0.95, waiting=0.5, pace=1)) == 3  # the pace of 100 no longer counts: the second one is not taken back
 
 
-@given(st.integers(2, 40), st.floats(0.0, 20.0), st.integers(1, 8), st.floats(0.0, 1.0))
+@given(st.integers(2, 40), st.floats(0.01, 20.0), st.integers(1, 8), st.floats(0.0, 1.0))
 def test_it_ends_near_the_best_number_for_a_queue(shards, thinking, cores, each):
     """Against every number, for the machine repairman's queue: shards simulate for `thinking` in the mean and then wait for one of n generators, which decide
     within 1 on cores that they share, and `each` more for every generator beside them."""
@@ -78,14 +77,10 @@ def test_it_ends_near_the_best_number_for_a_queue(shards, thinking, cores, each)
 
 
 def _queue(shards: int, thinking: float, generators: int, rate: float) -> Load:
-    """The exact means of a closed queue: states are how many shards wait or are decided for; exponential times. thinking 0: none simulates."""
-    if thinking == 0:
-        return Load(1.0, 1 - min(generators, shards) / shards, min(generators, shards) * rate)
+    """The exact means of a closed queue with exponential times: its states are how many shards wait or are decided for."""
     weights = [1.0]
     for waiting in range(1, shards + 1):
         weights.append(weights[-1] * ((shards - waiting + 1) / thinking) / (rate * min(waiting, generators)))
-        if weights[-1] > 1e200:
-            weights = [weight / 1e200 for weight in weights]
     total = math.fsum(weights)
     deciding = math.fsum(weight * min(waiting, generators) for waiting, weight in enumerate(weights)) / total
     at_generators = math.fsum(weight * waiting for waiting, weight in enumerate(weights)) / total
@@ -107,7 +102,7 @@ def test_shards_stay_at_home_while_it_is_active_and_else_go_where_there_is_least
 
 @given(st.lists(st.tuples(st.sampled_from(["deal", "free", "hold", "release", "leave", "sit"]), st.integers(0, 3)), max_size=60))
 def test_a_held_shard_is_dealt_nothing_and_a_released_one_again(steps):
-    seating, there, held, running, number = Seating(), set(), set(), Counter(), 0
+    seating, there, held, number = Seating(), set(), set(), 0
     tickets: dict[int, set[int]] = {shard: set() for shard in range(4)}
     for what, shard in [*steps, *(("release", shard) for shard in range(4)), *(("sit", shard) for shard in range(4)), ("deal", 0)]:
         match what:
@@ -133,7 +128,7 @@ def test_a_held_shard_is_dealt_nothing_and_a_released_one_again(steps):
                     tickets[place_] |= {ticket.index for ticket in dealt}
                 number += 20
                 assert all(len(tickets[place_]) == 2 for place_ in there - held)  # none of their slots is forgotten
-    assert running.total() == 0 and len(there) == 4
+    assert len(there) == 4 and all(tickets.values())
 
 
 def test_a_shard_that_went_over_is_decided_for_by_the_other_generator_and_counts_there():
@@ -176,7 +171,7 @@ def test_every_ticket_is_trained_once_whatever_happens_while_shards_go_over():
         assert all(lag <= changing.engine.max_staleness for update in published for lag in update.staleness)
         assert [sorted(served) for served in runtime._served] == [np.flatnonzero(runtime.assignment.serves == number).tolist() for number in range(3)]
         moves += runtime.moves
-    assert moves > 100
+    assert moves > 50
 
 
 def test_it_finds_the_number_that_is_best_on_shared_cores():
@@ -245,36 +240,24 @@ def test_a_replay_has_one_generator_and_keeps_it():
     assert assignment.look() == [] and assignment.active == 1
 
 
-@settings(deadline=None)
-@given(st.just(None))
-def test_without_it_nothing_is_measured(_):
+def test_without_it_nothing_is_measured():
     run = VirtualRuntime(small_recipe(), small_profile(), place(Cluster(1, 2), "colocated"))
     list(run.train())
     assert run.assignment.active == 2 and run.assignment.serves.tolist() == [run.placement.generator_of(shard) for shard in range(5)]
 
 
-def elastic_run(tmp_path: Path, step_s: float, **engine: object) -> Run:
-    """Two generators, of which as many are active as it takes, and shards of one long episode at a time."""
-    simulator = {"shards": 4, "max_steps": 40, "options": {"kwargs": {"length": 40, "step_s": step_s}}}
-    elastic = {"generators": 2, "max_staleness": 4, "elastic": {"least": 1, "every_s": 0.3}}
-    training = {"updates": 12, "epochs": 1, "steps": 1, "micro_batch": 320}
-    return Run(tmp_path, countdown(simulator=simulator, policy={"chunk": 1, "options": {"hidden": 512}}, training=training, engine=elastic | engine))
-
-
-def test_a_load_that_needs_one_generator_has_one(tmp_path: Path, nothing_left: None) -> None:  # noqa: F811
-    summary = elastic_run(tmp_path, step_s=0.01).finished().summary
-    assert summary["tickets"] == {"issued": 96, "trained": 96, "rerun": 0}
-    idle = {worker["name"]: worker["idle"] for worker in summary["workers"]}
-    assert idle["generator 1"].get("requests", 0) > idle["generator 0"]["requests"]
-
-
-def test_a_simulator_killed_while_shards_go_over_costs_a_rerun_and_nothing_else(tmp_path: Path, nothing_left: None) -> None:  # noqa: F811
-    run = elastic_run(tmp_path, step_s=0.0)
-    for updates in (2, 5):
-        run.until(lambda: len(run.records("update")) >= updates)  # noqa: B023  # called within this round
-        run.until(lambda: run.workers("shard 1"))
-        run.workers("shard 1")[0].send_signal(signal.SIGKILL)
+def test_a_run_tries_two_generators_goes_back_to_one_and_loses_nothing_to_a_killed_simulator(tmp_path: Path, nothing_left: None) -> None:  # noqa: F811
+    """Both would infer on one device, as long for half of the shards as for all. T_max is infinite: one count that is wrong, and nobody goes on."""
+    policy = {"name": "tests.slow_policy:SlowActorCritic", "chunk": 1}
+    engine = {"generators": 2, "max_batch": 0, "max_wait_ms": None, "max_staleness": 4, "elastic": {"least": 1, "every_s": 1.0}}
+    simulator = {"shards": 4, "options": {"kwargs": {"length": 12}}, "max_steps": 12}
+    run = Run(tmp_path, countdown(simulator=simulator, policy=policy, training={"updates": 6, "epochs": 1}, engine=engine))
+    run.until(lambda: run.records("update"))
+    run.until(lambda: run.workers("shard 1"))
+    run.workers("shard 1")[0].send_signal(signal.SIGKILL)
     summary = run.finished().summary
-    assert summary["tickets"]["trained"] == 96
-    assert any("shard 1 was lost" in notice for notice in summary["notices"])
-    assert any("2 generators of 2 active" in notice for notice in summary["notices"])
+    notices = summary["notices"]
+    assert summary["tickets"]["trained"] == 48 and summary["tickets"]["rerun"] >= 1
+    assert any("shard 1 was lost" in notice for notice in notices)
+    assert any("2 generators of 2 active: 2 shards to go over" in notice for notice in notices), notices
+    assert any("1 generator of 2 active: 2 shards to go over" in notice for notice in notices), notices

@@ -75,10 +75,13 @@ def test_a_data_plane_larger_than_the_host_is_refused_with_numbers(monkeypatch: 
     spec = rollout_spec(recipe(), training_room(recipe()))
     there = bytes_of(spec.arrays())
     monkeypatch.setattr("rlvla3.preflight.psutil.virtual_memory", lambda: SimpleNamespace(total=there))
-    assert "for 16 episodes of 4 rows" in check_data_plane(recipe())
+    assert "for 16 episodes of 4 rows" in check_data_plane(recipe(), 16)
     monkeypatch.setattr("rlvla3.preflight.psutil.virtual_memory", lambda: SimpleNamespace(total=there - 1))
     with pytest.raises(RecipeError, match=r"needs 0\.0 MiB for 16 episodes of 4 rows, and this host has 0\.0 MiB: lower training\.batch"):
-        preflight(recipe())
+        preflight(recipe(), trains=True)
+    preflight(recipe(), trains=False)  # two episodes for each of three environments
+    on_ray = check_data_plane(recipe(runtime="ray"), 16)
+    assert "on every host, for 16 episodes" in on_ray
 
 
 @pytest.mark.parametrize("name", ["actor_critic", "mini_vla"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -113,7 +114,7 @@ def until(condition: Callable[[], object], run: Run) -> None:
 
 
 def test_sync_on_two_nodes_gives_the_weights_of_one_host(cluster: TwoNodes, tmp_path: Path) -> None:
-    deterministic = {"engine": {"mode": "sync"}, "training": {"deterministic": True}, "simulator": {"shards": 4}}
+    deterministic = {"engine": {"mode": "sync", "trace": True}, "training": {"deterministic": True}, "simulator": {"shards": 4}}
     local = Run(tmp_path / "local", countdown(**deterministic)).finished()
     ray = Run(tmp_path / "ray", on(cluster, **deterministic)).finished()
     assert ray.summary["tickets"] == local.summary["tickets"] == {"issued": 32, "trained": 32, "rerun": 0}
@@ -121,6 +122,8 @@ def test_sync_on_two_nodes_gives_the_weights_of_one_host(cluster: TwoNodes, tmp_
     ours, theirs = load_file(ray.folder / names), load_file(local.folder / names)
     for name, weights in theirs.items():
         np.testing.assert_allclose(ours[name], weights, atol=1e-6, err_msg=name)
+    events = json.loads((ray.folder / "trace.json").read_text())["traceEvents"]
+    assert [event["args"]["name"] for event in events if event["name"] == "process_name"] == ["run", "host 0", "host 1"]
     assert sorted(path.name for path in (ray.folder / "logs").iterdir()) == [
         *(f"host-{host}-{worker}.log" for host in range(2) for worker in ("generator-0", "shard-0", "shard-1"))
     ]

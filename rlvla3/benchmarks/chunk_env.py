@@ -53,7 +53,7 @@ class ChunkEnv(gymnasium.Env[Any, Any]):
     """
 
     def __init__(self, recipe: Recipe, spaces: Spaces, book: TicketBook, shard: ShardSpec, board: MeterBoard) -> None:
-        self._recipe, self._book, self._shard, self._board = recipe, book, shard, board
+        self._recipe, self._spaces, self._book, self._shard, self._board = recipe, spaces, book, shard, board
         layout = observation_layout(spaces) | outcome_layout(recipe.policy.chunk) | NEWS
         self.observation_space, self.action_space = _space(layout), _space(action_layout(spaces, recipe.policy.chunk))
         self._seen: Arrays = {name: np.zeros(field.shape, field.dtype) for name, field in layout.items()}
@@ -65,7 +65,7 @@ class ChunkEnv(gymnasium.Env[Any, Any]):
         os.nice(NICENESS)
         if self._shard.cores:
             os.sched_setaffinity(0, self._shard.cores)
-        self._simulator = make_member(self._recipe, self._shard.simulator, self._shard.device)
+        self._simulator = make_member(self._recipe, self._shard.simulator, self._spaces, self._shard.device)
         self._meter.enter("decision")
         return self._seen, {}
 

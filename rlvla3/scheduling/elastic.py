@@ -1,15 +1,16 @@
 """How many generators are active while a run goes on (D-VLA leaves it as future work): idle times say what to try, the pace says whether it is kept.
 
-    one more      is tried where generators hardly wait for requests, and shards wait for decisions; it is kept if the run is faster by KEEP_MORE
+    one more      is tried where generators work rather than wait for requests, and shards wait for decisions; it is kept if the run is faster by KEEP_MORE
     one fewer     is tried otherwise, or where one more has not paid; it is kept if the run is not slower than KEEP_FEWER
 
-The next look compares the pace with that before. A step that has not paid is taken back, and not tried again until idle times have changed by CHANGED. Idle
-times alone would not do: a generator that shares its cores or its device with others looks busy because of them, and one more would make it worse.
+The next look compares the pace with that before. A step that has not paid is taken back. Neither that nor the way back from one that was kept is tried again
+until idle times have changed by CHANGED. Idle times alone would not do: a generator that shares its cores or its device with others looks busy because of
+them, and one more would make it worse.
 
 Laws kept here:
 - never fewer than `least` nor more than `most`, and one step at a time;
 - on a constant load it settles: between n and n + 1 a step is kept in one direction only, as KEEP_MORE * KEEP_FEWER > 1, so the number kept goes up or
-  down but never both, and what is then tried of its neighbours is taken back once.
+  down but never both, and what is then tried of its neighbours is taken back, once each.
 
 It finds a number from which no single step pays. Where only two steps together would, it stays.
 
@@ -21,8 +22,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-BUSY = 0.8
-"""A generator that works for more of the time hardly waits for requests."""
+BUSY = 0.5
+"""Where generators work for less of the time, more of them are not what is missing. Not more: two shards queue at a generator that is idle for a third of the
+time, and a second one makes them faster by a sixth."""
 
 WAITING = 0.1
 """A shard that waits for decisions for less of the time hardly waits: more generators could not win more than this."""
@@ -62,8 +64,8 @@ class ActiveGenerators:
         self.least, self.most, self.count = least, most, least
         self._trial: tuple[int, Load] | None = None
         """The step being tried, and the load before it."""
-        self._taken_back: dict[int, Load] = {}
-        """The load before each step that was not worth it, from the present number."""
+        self._futile: dict[int, Load] = {}
+        """Steps from the present number that are known not to be worth it, each with the load that this was seen under."""
 
     def look(self, load: Load) -> int:
         """How many are to be active from now on. load: since the last look, or since the change that came of it was complete."""
@@ -77,35 +79,35 @@ class ActiveGenerators:
     def begin_anew(self) -> None:
         """What comes now has nothing to do with what was measured before: the present number stays, untried."""
         self._trial = None
-        self._taken_back.clear()
+        self._futile.clear()
 
     def _is_worth(self, load: Load) -> bool:
         assert self._trial is not None
         step, before = self._trial
         if load.pace < before.pace * (KEEP_MORE if step > 0 else KEEP_FEWER):
             return False
-        self._taken_back.clear()
+        self._futile = {-step: load}  # back would be too slow, or not fast enough: that has just been seen
         return True
 
     def _take_back(self) -> int:
         assert self._trial is not None
         step, before = self._trial
         self._trial = None
-        self._taken_back[step] = before
+        self._futile[step] = before
         self.count -= step
         return self.count
 
     def _worth_trying(self, load: Load) -> int:
         """+1, -1, or 0 for neither."""
         short = load.busy >= BUSY and load.waiting >= WAITING
-        if short and self.count < self.most and not self._was_taken_back(1, load):
+        if short and self.count < self.most and not self._is_futile(1, load):
             return 1
-        if self.count > self.least and not self._was_taken_back(-1, load):
+        if self.count > self.least and not self._is_futile(-1, load):
             return -1
         return 0
 
-    def _was_taken_back(self, step: int, load: Load) -> bool:
-        return step in self._taken_back and self._taken_back[step].is_like(load)
+    def _is_futile(self, step: int, load: Load) -> bool:
+        return step in self._futile and self._futile[step].is_like(load)
 
 
 def share_out(homes: Sequence[int], slots: Sequence[int], active: int) -> list[int]:
