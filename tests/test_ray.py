@@ -113,9 +113,10 @@ def until(condition: Callable[[], object], run: Run) -> None:
     run.until(condition)
 
 
-def test_sync_on_two_nodes_gives_the_weights_of_one_host(cluster: TwoNodes, tmp_path: Path) -> None:
-    deterministic = {"engine": {"mode": "sync", "trace": True}, "training": {"deterministic": True}, "simulator": {"shards": 4}}
+def test_two_nodes_and_two_ranks_give_the_weights_of_one_host(cluster: TwoNodes, tmp_path: Path) -> None:
+    deterministic: dict[str, Any] = {"engine": {"mode": "sync", "trace": True}, "training": {"deterministic": True}, "simulator": {"shards": 4}}
     local = Run(tmp_path / "local", countdown(**deterministic)).finished()
+    deterministic["training"] |= {"ranks": 2, "sharding": "full"}
     ray = Run(tmp_path / "ray", on(cluster, **deterministic)).finished()
     assert ray.summary["tickets"] == local.summary["tickets"] == {"issued": 32, "trained": 32, "rerun": 0}
     names = "checkpoints/000004/policy/model.safetensors"

@@ -102,7 +102,7 @@ def in_mode(recipe: Recipe, mode: str) -> Recipe:
 def measure(recipe: Recipe, scratch: Path, seconds: float, notify: Callable[[str], None]) -> Measured:
     """Make both runs, in about 3/4 of `seconds` and what their processes take to start."""
     part = seconds / PARTS
-    lockstep = in_mode(settled(recipe, engine={"generators": 1}), "sync")
+    lockstep = in_mode(settled(recipe, engine={"generators": 1, "elastic": None}), "sync")
     group, simulator = recipe.algorithm.group_size, recipe.simulator
     few = {"batch": -(-FEW_EPISODES // group) * group, "steps": 1, "micro_batch": max(recipe.training.micro_batch // 4, 1)}
     single = settled(lockstep, simulator={"shards": 1}, training=few)

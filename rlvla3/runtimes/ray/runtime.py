@@ -41,7 +41,7 @@ class RayRuntime(Runtime):
         self, recipe: Recipe, run: RunDirectory, *, capacity: int, notify: Callable[[str], None], trainer: bool = True, resume: Path | None = None
     ) -> None:
         self._recipe, self._run, self._capacity, self._notify = recipe, RunDirectory(run.path.absolute()), capacity, notify
-        self._has_trainer, self._resume = trainer, resume
+        self._has_trainer, self._resume = trainer, resume.absolute() if resume else None
         self._rollouts = Rollouts(rollout_spec(recipe, capacity))
         self._published: Version = version_of(resume) if resume else -1 if recipe.begins_by_cloning or not trainer else 0
         self._trainers: list[RemoteWorker] = []
