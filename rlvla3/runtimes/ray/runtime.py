@@ -30,6 +30,9 @@ from rlvla3.types import Finished, Purpose, Version
 HOST_PATIENCE_S = 3 * PATIENCE_S
 """How long a host may take to end: its workers have PATIENCE_S."""
 
+LOSS_S = 30.0
+"""How long it may take until Ray knows that an actor is lost."""
+
 STATUS_S = 1.0
 """How often it is asked where everybody's time goes."""
 
@@ -176,7 +179,11 @@ class RayRuntime(Runtime):
             self._published = message.version
 
     def _on_trainer_failed(self, name: str, failed: Failed) -> None:
-        self.fail(WorkerError(failed.message if failed.expected else f"the {name} failed with {failed.kind}: {failed.message}\n{failed.traceback}"))
+        error = WorkerError(failed.message if failed.expected else f"the {name} failed with {failed.kind}: {failed.message}\n{failed.traceback}")
+        if failed.expected or len(self._trainers) == 1:
+            self.fail(error)
+        else:  # it may be that it misses another rank, whose loss Ray takes a while to find out
+            asyncio.get_running_loop().call_later(LOSS_S, self.fail, error)
 
     def _keep(self, name: str, content: bytes) -> None:
         path = self._run.path / name
