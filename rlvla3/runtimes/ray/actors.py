@@ -1,6 +1,6 @@
-"""A worker's body in a Ray actor. Both sides of it see what they see of a local worker: the end of a pipe.
+"""A worker's body in a Ray actor. Both sides of it see what they see of a local worker: a channel, the body's a pipe within the actor.
 
-    coordinator  Control = pipe = RemoteWorker  <-- Ray -->  Resident = pipe = Control  body
+    coordinator  RemoteWorker  <-- Ray -->  Resident = pipe = Control  body
 
 Invariants:
 - messages arrive in the order they were sent, and none is polled for: `listen` is answered when there is something to say;
@@ -109,38 +109,26 @@ async def _listen(control: Control, body: Callable[..., Any], shelf: Shelf, args
 
 
 class RemoteWorker:
-    """An actor, seen from the coordinator. on_lost: told when it is lost, and whether Ray brings it back. overhear: told of every message as it comes."""
+    """An actor, seen from the coordinator; it is its own channel. on_lost: told when it is lost, and whether Ray brings it back. overhear: told of every
+    message as it comes."""
 
     def __init__(self, name: str, actor: Any, on_lost: Callable[[bool], None], overhear: Callable[[Any], None] = lambda _: None) -> None:
         self.name, self.actor, self._on_lost, self._overhear = name, actor, on_lost, overhear
         self._connect()
 
-    def _connect(self) -> None:
-        ours, theirs = multiprocessing.Pipe()
-        self.control, self._far, self._ended = Control(ours), Control(theirs), asyncio.Event()
-        self.control.listen()
-        self._far.listen()
-        self._relays = [asyncio.ensure_future(self._speak(self._far)), asyncio.ensure_future(self._hear(self._far))]
+    @property
+    def control(self) -> RemoteWorker:
+        return self
 
-    async def _speak(self, far: Control) -> None:
-        try:
-            while True:
-                await self.actor.tell.remote([await far.receive(), *far.arrived()])
-        except (RayActorError, Stopped):
-            return  # whoever listens hears of it
+    def send(self, message: Any) -> None:
+        self._to_say.put_nowait(message)
 
-    async def _hear(self, far: Control) -> None:
-        try:
-            while True:
-                for message in await self.actor.listen.remote():
-                    if isinstance(message, Stop):
-                        self._ended.set()
-                        return
-                    self._overhear(message)
-                    far.send(message)
-        except RayActorError as error:
-            self.control.poll()  # what it said before still counts
-            self._on_lost(isinstance(error, ActorUnavailableError))
+    def handle(self, kind: type, handler: Callable[[Any], None]) -> None:
+        self._handlers[kind] = handler
+
+    async def receive(self) -> Any:
+        """The next message that has no handler."""
+        return await self._heard.get()
 
     def reconnect(self) -> None:
         """Begin anew with an actor that Ray has brought back: what was on its way to the lost one is gone."""
@@ -150,8 +138,6 @@ class RemoteWorker:
     def close(self) -> None:
         for relay in self._relays:
             relay.cancel()
-        for end in (self.control, self._far):
-            end.close()
 
     def kill(self) -> None:
         ray.kill(self.actor)
@@ -163,6 +149,39 @@ class RemoteWorker:
         except (TimeoutError, RayActorError):
             pass
         finally:
-            self.control.poll()
             self.close()
             ray.kill(self.actor)
+
+    def _connect(self) -> None:
+        self._handlers: dict[type, Callable[[Any], None]] = {}
+        self._to_say, self._heard, self._ended = asyncio.Queue[Any](), asyncio.Queue[Any](), asyncio.Event()
+        self._relays = [asyncio.ensure_future(self._speak()), asyncio.ensure_future(self._hear())]
+
+    async def _speak(self) -> None:
+        try:
+            while True:
+                messages = [await self._to_say.get()]
+                while not self._to_say.empty():
+                    messages.append(self._to_say.get_nowait())
+                await self.actor.tell.remote(messages)
+        except RayActorError:
+            return  # whoever listens hears of it
+
+    async def _hear(self) -> None:
+        soon = asyncio.get_running_loop().call_soon  # so that the error of a handler is the loop's, and ends the run
+        try:
+            while True:
+                for message in await self.actor.listen.remote():
+                    if isinstance(message, Stop):
+                        soon(self._ended.set)
+                        return
+                    soon(self._take_in, message)
+        except RayActorError as error:
+            soon(self._on_lost, isinstance(error, ActorUnavailableError))
+
+    def _take_in(self, message: Any) -> None:
+        self._overhear(message)
+        if handler := self._handlers.get(type(message)):
+            handler(message)
+        else:
+            self._heard.put_nowait(message)
