@@ -182,11 +182,16 @@ def test_every_sentence_is_of_a_task_that_robosuite_has():
     assert all(len(sentence.encode()) <= INSTRUCTION_BYTES for sentence in INSTRUCTIONS.values())
 
 
+def described() -> tuple[Spaces, list[str]]:
+    """What a recipe's simulator shows, and what was imported to say it."""
+    return describe_simulator(config("Lift", "Door", image_size=96)), [name for name in ("robosuite", "mujoco") if name in sys.modules]
+
+
 def test_what_robosuite_shows_and_accepts():
-    spaces = describe_simulator(config("Lift", "Door", image_size=96))
+    spaces, imported = in_fresh_process(described)
     cameras = {"agentview": (96, 96, 3), "robot0_eye_in_hand": (96, 96, 3)}
     assert spaces == Spaces(cameras, state=8, action=ActionSpace("continuous", 7), max_steps=500, instructions=("lift the red cube", "open the door"))
-    assert "robosuite" not in sys.modules and "mujoco" not in sys.modules, "a recipe is checked without them"
+    assert not imported, "a recipe is checked without them"
 
 
 OLD = (robosuite_version() or (0,)) < (1, 5)
