@@ -250,7 +250,7 @@ NOT_AN_ENVIRONMENT = 3
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        (SimulatorConfig(name="metawrold"), "metaworld, slow_image, gymnasium:ID"),
+        (SimulatorConfig(name="metawrold"), "libero, maniskill, metaworld, robocasa, robosuite, slow_image, gymnasium:ID"),
         (SimulatorConfig(name="nowhere:Env"), "No module named 'nowhere'"),
         (SimulatorConfig(name=f"{__name__}:Absent"), "no attribute 'Absent'"),
         (SimulatorConfig(name=f"{__name__}:NOT_AN_ENVIRONMENT"), "is a int: name a Simulator"),
