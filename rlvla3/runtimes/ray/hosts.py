@@ -152,8 +152,9 @@ class Hosts:
     async def _take_in(self, place: Place, life: int, finished: Finished) -> None:
         try:
             await self._fetch(finished, place.worker.actor)
-        except (RayActorError, ray.exceptions.RayTaskError):
+        except (RayActorError, ray.exceptions.RayTaskError, TimeoutError) as error:
             if place.life == life and place.ready:
+                self._notify(f"{place.name}: the episode of ticket {finished.ticket.index} could not be fetched ({type(error).__name__}: {error})")
                 self._kill(place)  # what it has cannot be had
             return
         if place.life != life or self._ledger is None:
