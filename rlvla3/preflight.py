@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from rlvla3.config import Recipe, RecipeError
 from rlvla3.demonstrations.choosing import choose_demonstrations
 from rlvla3.links.shared_memory import bytes_of
+from rlvla3.links.weight_carriers import check_carrier
 from rlvla3.observability.sampling import SCHEDSTAT
 from rlvla3.observability.wording import size
 from rlvla3.policies.options import PolicyOptions
@@ -28,6 +29,8 @@ def preflight(recipe: Recipe, *, clones: bool = False, trains: bool = False) -> 
     if recipe.runtime == "ray":
         if find_spec("ray") is None:
             raise RecipeError("runtime=ray needs the package ray, which is not installed: pip install 'rlvla3[ray]'")
+        if not recipe.ray.address:  # every host is this one
+            check_carrier(recipe.weights.carrier)
     elif recipe.placement.kind != "colocated":
         raise RecipeError(
             f"placement.kind={recipe.placement.kind} deals out several devices, and a run on one host does not: leave placement out and set engine.device and "

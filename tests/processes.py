@@ -1,11 +1,14 @@
-"""A second process for a test, started as the runtime starts its workers."""
+"""Processes for tests, started as the runtime starts its workers."""
 
 from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
 
 PATIENCE_S = 60.0
 """How long it may take at most: a hang fails instead of lasting."""
@@ -24,3 +27,9 @@ def another_process(function: Callable[..., None], *args: Any) -> Iterator[None]
         process.kill()
         process.join()
         process.close()
+
+
+def in_fresh_process(function: Callable[..., Result], *arguments: Any) -> Result:
+    """What `function` returns or raises in a spawned process of its own."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()

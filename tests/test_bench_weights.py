@@ -26,9 +26,11 @@ def test_a_version_has_the_bytes_that_were_asked_for():
 
 
 def test_ratios_compare_equal_numbers_of_copies():
-    found = figures(10**9, {"copy": 0.1, "publish": 0.1, "load": 0.2, "publish_and_load": 0.3, "gloo": 1.0, "between_hosts": 2.0})
+    found = figures(
+        10**9, {"copy": 0.1, "publish": 0.1, "load": 0.2, "publish_and_load": 0.3, "gloo": 1.0, "between_hosts_tcp": 2.0, "between_hosts_gloo": 4.0}
+    )
     assert found["same_host"] == {"publish_to_copy": 1.0, "load_to_copy": 0.5, "publish_and_load_to_two_copies": pytest.approx(2 / 3)}
-    assert found["between_hosts"] == {"to_gloo_broadcast": 0.5}
+    assert found["between_hosts"] == {"tcp_to_gloo_broadcast": 0.5, "gloo_to_gloo_broadcast": 0.25}
     assert found["gb_per_second"]["load"] == pytest.approx(5.0)
 
 
@@ -56,5 +58,5 @@ def test_transfers_are_measured_between_real_processes(monkeypatch):
     monkeypatch.setattr(transfer, "ROUNDS", 2)
     monkeypatch.setattr(transfer, "WARMUP", 1)
     found = measure_transfers(megabytes=1)
-    assert found["gb_per_second"].keys() == {"copy", "publish", "load", "publish_and_load", "gloo", "between_hosts"}
+    assert found["gb_per_second"].keys() == {"copy", "publish", "load", "publish_and_load", "gloo", "between_hosts_tcp", "between_hosts_gloo"}
     assert min(found["gb_per_second"].values()) > 0

@@ -28,6 +28,7 @@ from rlvla3.cli import main
 from rlvla3.config import SimulatorConfig
 from rlvla3.types import Ticket
 from tests import mistakes
+from tests.correct import Correct
 
 CHUNK = 5
 TIMEOUT_S = 4.0
@@ -71,7 +72,7 @@ class Here:
 
 
 def config(simulator: type, slots: int = 2) -> SimulatorConfig:
-    return SimulatorConfig(name=f"tests.mistakes:{simulator.__name__}", tasks=["near", "far"], slots=slots)
+    return SimulatorConfig(name=f"{simulator.__module__}:{simulator.__name__}", tasks=["near", "far"], slots=slots)
 
 
 def examined(simulator: type, slots: int = 2) -> Evidence:
@@ -88,7 +89,7 @@ def words(evidence: Evidence, check: str) -> str:
 
 
 def test_a_simulator_that_keeps_its_contract_passes_every_check():
-    assert {result.check.name: result.verdict for result in results(examined(mistakes.Correct))} == {check.name: "passed" for check in SPECIFICATION}
+    assert {result.check.name: result.verdict for result in results(examined(Correct))} == {check.name: "passed" for check in SPECIFICATION}
 
 
 FOUND: list[tuple[type, str, str]] = [
@@ -169,7 +170,7 @@ def examined_in_processes(simulator: type, slots: int = 1) -> Evidence:
 
 
 def test_a_simulator_that_keeps_its_contract_passes_in_processes_too():
-    assert wrong(examined_in_processes(mistakes.Correct, slots=2)) == {}
+    assert wrong(examined_in_processes(Correct, slots=2)) == {}
 
 
 def test_describing_with_a_renderer_is_found():
@@ -234,7 +235,7 @@ def test_a_recipe_is_checked_with_its_simulators_and_still_reads_back(tmp_path: 
     import yaml
 
     recipe = tmp_path / "recipe.yaml"
-    simulators = {"one": {"name": "tests.mistakes:Correct", "tasks": ["near"]}, "two": {"name": "gymnasium:Pendulum-v1"}}
+    simulators = {"one": {"name": "tests.correct:Correct", "tasks": ["near"]}, "two": {"name": "gymnasium:Pendulum-v1"}}
     recipe.write_text(yaml.safe_dump({"simulators": simulators, "policy": {"name": "actor_critic", "chunk": 5}}))
     assert main(["check", str(recipe), "seed=3"]) == 0
     said = capsys.readouterr().out

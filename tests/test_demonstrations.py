@@ -24,12 +24,12 @@ from rlvla3.simulators.libero import Libero
 from rlvla3.simulators.libero_tasks import find_task
 from rlvla3.training.cloning import Demonstrations, clone
 from tests.demonstration_files import Arm, film, write_lerobot, write_libero, write_maniskill
+from tests.processes import in_fresh_process
 from tests.test_cli import rlvla3_process
 from tests.test_libero import config as libero_config
 from tests.test_libero import pytestmark as libero_installed
 from tests.test_libero import ticket as libero_ticket
 from tests.test_libero import with_assets
-from tests.test_metaworld import in_fresh_process
 
 CHUNK = 3
 BOWL = "libero_goal/put_the_bowl_on_the_plate"

@@ -21,7 +21,7 @@ from rlvla3.simulators.libero import Libero
 from rlvla3.simulators.libero_tasks import SUITES, _read_array, find_task, task_names
 from rlvla3.simulators.registry import describe_simulator
 from rlvla3.types import INSTRUCTION_BYTES, ActionSpace, Observation, Spaces, Ticket
-from tests.test_metaworld import in_fresh_process
+from tests.processes import in_fresh_process
 
 # Found, not imported: robosuite would choose its graphics library here and now.
 pytestmark = pytest.mark.skipif(

@@ -17,7 +17,7 @@ from rlvla3.simulators.maniskill import ManiSkill, prepare_process
 from rlvla3.simulators.maniskill_tasks import PANDA_ACTIONS, TASKS
 from rlvla3.simulators.registry import describe_simulator
 from rlvla3.types import INSTRUCTION_BYTES, ActionSpace, Observation, Outcome, Spaces, Ticket
-from tests.test_metaworld import in_fresh_process
+from tests.processes import in_fresh_process
 
 PICK, CARROT = "PickCube-v1", "PutCarrotOnPlateInScene-v1"
 CHUNK = 5

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import multiprocessing
 import os
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,19 +16,13 @@ from rlvla3.simulators.metaworld import Disturbance, MetaWorld
 from rlvla3.simulators.metaworld_tasks import INSTRUCTIONS
 from rlvla3.simulators.registry import describe_simulator
 from rlvla3.types import INSTRUCTION_BYTES, ActionSpace, Outcome, Purpose, Spaces, Ticket
+from tests.processes import in_fresh_process
 
 # Found, not imported: mujoco would choose its graphics library here and now.
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("metaworld") is None, reason="metaworld is not installed")
 
-Result = TypeVar("Result")
 BUTTON, DOOR, REACH = "button-press-topdown-v3", "door-open-v3", "reach-v3"
 CHUNK = 5
-
-
-def in_fresh_process(function: Callable[..., Result], *arguments: Any) -> Result:
-    """What `function` returns or raises in a spawned process of its own."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
 
 
 def config(*tasks: str, max_steps: int | None = None, **options: Any) -> SimulatorConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from unittest import mock
 
 import pytest
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from rlvla3.links.doorbell import Doorbell
 from rlvla3.observability import meter as module
-from rlvla3.observability.meter import BUSY, IDLE, STAGES, MeterBoard
+from rlvla3.observability.meter import BUSY, IDLE, STAGES, Lane, MeterBoard
 from tests.processes import another_process
 
 
@@ -160,3 +160,20 @@ def test_another_process_reads_all_of_the_time_between_its_own_two_looks_at_the_
             assert before - latest <= accounted + 1e-6
             assert accounted <= time.monotonic() - earliest + 1e-6
     assert {"start", "overhead", "simulate", "decision"} <= times(board, "shard 0").keys()
+
+
+def test_a_lane_is_in_the_stage_of_what_it_began_first():
+    with stopped_clock() as clock:
+        board = MeterBoard(["weights"])
+        lane = Lane(board.meter("weights"), "version")
+        receiving, sending = ExitStack(), ExitStack()
+        clock.now = 101.0
+        receiving.enter_context(lane("receive"))
+        clock.now = 103.0
+        sending.enter_context(lane("send"))
+        clock.now = 109.0
+        receiving.close()
+        clock.now = 114.0
+        sending.close()
+        clock.now = 120.0
+        assert times(board, "weights") == {"version": 7.0, "receive": 8.0, "send": 5.0}

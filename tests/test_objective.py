@@ -134,6 +134,7 @@ def test_the_proximal_policy_is_another_one_in_every_update():
         found.append(learner.objective.importance(3))
         learner.accumulate(micro_batch(pairs(learner.rollouts, range(2))))
         learner.step()
+        learner.finish_update()
     assert np.abs(found[1] - found[0]).max() > 0.01
 
 

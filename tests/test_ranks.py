@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import queue
 import shutil
 import signal
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +19,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlvla3.config import RecipeError, make_recipe
+from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.policies.base import PolicyError
 from rlvla3.scheduling.streamer import Streamer
+from rlvla3.training.checkpoint import CheckpointError, Checkpoints
 from rlvla3.training.fsdp import FullySharded
-from rlvla3.training.ranks import ALONE
+from rlvla3.training.learner import Learner
+from rlvla3.training.ranks import ALONE, RankLost, Ranks
 from rlvla3.types import MicroBatch
-from tests.ranks import Done, Work, alone, do, do_all, lose_the_other, together
+from tests.ranks import LIMIT_S, Done, Lost, Work, alone, do, do_all, lose_the_other, together
 from tests.test_runtime import Run, countdown, no_run_outlives_its_test, nothing_left
-from tests.tiny import TinyPolicy
+from tests.tiny import TinyPolicy, tiny_recipe, tiny_rollouts
 
 __all__ = ["no_run_outlives_its_test", "nothing_left"]  # fixtures
 
@@ -172,6 +179,118 @@ def test_a_killed_rank_ends_the_run_and_is_named(tmp_path: Path, nothing_left: N
 def test_a_rank_that_is_gone_is_missed_at_once() -> None:
     told, _ = together(2, lose_the_other)
     assert told.startswith("told: trainer rank 0 does not hear from another rank")
+
+
+# Checkpoints that cannot be written
+
+
+def test_a_run_says_that_it_cannot_write_goes_on_and_ends_where_it_cannot_again(tmp_path: Path, nothing_left: None) -> None:
+    recipe = countdown(simulator={"options": {"kwargs": {"step_s": 0.02}}}, training={"updates": 1000, "checkpoint_every": 3})
+    run = Run(tmp_path, recipe)
+    folder, aside = run.folder / "checkpoints", tmp_path / "aside"
+
+    def said() -> list[str]:
+        return [notice["text"] for notice in run.records("notice") if "could not be written" in notice["text"]]
+
+    run.until(folder.exists)
+    folder.rename(aside)
+    folder.write_text("in the way")
+    run.until(said)
+    folder.unlink()
+    aside.rename(folder)
+    updates = len(run.records("update"))
+    run.until(lambda: len(run.records("update")) > updates + 6)
+    assert "Training goes on" in said()[0] and len(said()) == 1 and RunDirectory(run.folder).latest()
+    folder.rename(aside)
+    folder.write_text("in the way")
+    printed = run.wait()
+    assert run.process.returncode == 2 and len(said()) == 2
+    assert "Traceback" not in printed and "could not be written in" in printed.splitlines()[-1], printed
+
+
+def checkpoints_in(folder: Path, ranks: Ranks) -> tuple[Checkpoints, queue.Queue[str]]:
+    """Those of a learner, and what they tell."""
+    told: queue.Queue[str] = queue.Queue()
+    learner = Learner(TinyPolicy(), tiny_recipe(), tiny_rollouts(1), "cpu", ranks)
+    return Checkpoints(RunDirectory(folder), 5, learner, "tests.tiny:TinyPolicy", told.put), told
+
+
+def kept(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "checkpoints").iterdir())
+
+
+def test_a_checkpoint_that_cannot_be_written_is_told_of_at_once_and_the_next_makes_up_for_it(tmp_path: Path) -> None:
+    checkpoints, told = checkpoints_in(tmp_path, ALONE)
+    (tmp_path / "checkpoints").write_text("in the way")
+    checkpoints.begin(1)
+    assert "checkpoint 1 could not be written" in told.get(timeout=LIMIT_S)  # nobody has asked
+    (tmp_path / "checkpoints").unlink()
+    checkpoints.begin(2)
+    checkpoints.begin(3)
+    checkpoints.finish()
+    assert told.empty() and kept(tmp_path) == ["000002", "000003"]
+
+
+def test_a_second_one_in_a_row_is_an_error_and_so_is_the_last(tmp_path: Path) -> None:
+    checkpoints, _ = checkpoints_in(tmp_path, ALONE)
+    (tmp_path / "checkpoints").write_text("in the way")
+    checkpoints.begin(1)
+    with pytest.raises(CheckpointError, match=f"checkpoint 2 could not be written in {tmp_path}/checkpoints .*see that there is room"):
+        checkpoints.begin(2)
+    checkpoints.begin(3)
+    with pytest.raises(CheckpointError, match="checkpoint 3 could not be written"):
+        checkpoints.finish()
+
+
+TROUBLES = ("rank 0 has no folder", "rank 0 cannot write", "rank 1 cannot write")
+
+
+def write_in_trouble(ranks: Ranks, folder: Path, troubles: Sequence[str]) -> dict[str, list[str]]:
+    """What becomes, on one of two ranks, of a checkpoint that has each of `troubles` and of one after it that has none."""
+    return {trouble: _write_in_trouble(ranks, folder / trouble, trouble) for trouble in troubles}
+
+
+def _write_in_trouble(ranks: Ranks, folder: Path, trouble: str) -> list[str]:
+    from torch.distributed.checkpoint.filesystem import FileSystemWriter
+
+    def full(*_: Any, **__: Any) -> Any:
+        if trouble == "rank 1 is gone":
+            os._exit(1)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    folder.mkdir(exist_ok=True)
+    checkpoints, _ = checkpoints_in(folder, ranks)
+    came_of_it = []
+    with pytest.MonkeyPatch.context() as patch:
+        if trouble == "rank 0 has no folder" and ranks.first:
+            patch.setattr(RunDirectory, "checkpoint", full)
+        elif trouble == "rank 0 cannot write" and ranks.first:
+            patch.setattr(TinyPolicy, "save", full)
+        elif trouble.startswith("rank 1") and not ranks.first:
+            patch.setattr(FileSystemWriter, "write_data", full)
+        for version in (1, 2):
+            try:
+                checkpoints.begin(version)
+                checkpoints.finish()
+                came_of_it.append("")
+            except (CheckpointError, RankLost) as error:
+                came_of_it.append(f"{type(error).__name__}: {error}")
+            patch.undo()
+    return came_of_it
+
+
+def test_all_ranks_know_of_a_checkpoint_that_one_cannot_write_and_go_on(tmp_path: Path) -> None:
+    for rank in together(2, write_in_trouble, tmp_path, TROUBLES):
+        for failed, written in rank.values():
+            assert failed.startswith("CheckpointError: checkpoint 1 could not be written") and "No space left on device" in failed
+            assert written == ""
+    assert [kept(tmp_path / trouble) for trouble in TROUBLES] == [["000002"]] * 3
+
+
+def test_a_rank_that_is_gone_in_the_midst_of_a_checkpoint_is_missed_and_nothing_is_kept(tmp_path: Path) -> None:
+    first, gone = together(2, write_in_trouble, tmp_path, ["rank 1 is gone"])
+    assert isinstance(gone, Lost) and first["rank 1 is gone"][0].startswith("RankLost")
+    assert kept(tmp_path / "rank 1 is gone") == []
 
 
 def test_bf16_is_refused_for_a_policy_without_blocks() -> None:

@@ -8,12 +8,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import io
-import multiprocessing
 import sys
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,19 +22,13 @@ from rlvla3.simulators.robosuite import Robosuite
 from rlvla3.simulators.robosuite_assets import VARIABLE
 from rlvla3.simulators.robosuite_tasks import INSTRUCTIONS, robosuite_version
 from rlvla3.types import INSTRUCTION_BYTES, ActionSpace, Observation, Spaces, Ticket
+from tests.processes import in_fresh_process
 
 # Found, not imported: mujoco would choose its graphics library here and now.
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("robosuite") is None, reason="robosuite is not installed")
 
-Result = TypeVar("Result")
 CHUNK = 5
 DOWN = np.array([0, 0, -1, 0, 0, 0, -1], np.float32)
-
-
-def in_fresh_process(function: Callable[..., Result], *arguments: Any) -> Result:
-    """What `function` returns or raises in a spawned process of its own."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
 
 
 def config(*tasks: str, name: str = "robosuite", max_steps: int | None = None, **options: Any) -> SimulatorConfig:

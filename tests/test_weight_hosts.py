@@ -5,34 +5,41 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from rlvla3.links import weight_hosts, weight_wire
 from rlvla3.links.doorbell import Doorbell
 from rlvla3.links.own_thread import OwnThread
+from rlvla3.links.weight_carriers import Carrier, TcpCarrier, carrier_class
+from rlvla3.links.weight_groups import GlooCarrier
 from rlvla3.links.weight_hosts import WeightHost, WeightRelay, WeightSender, tree
 from rlvla3.links.weight_memory import WeightMemory, WeightsError
 from rlvla3.links.weight_plane import WeightPlane
-from rlvla3.links.weight_shelf import Copy, Shelf
-from rlvla3.links.weight_wire import Address, Ask, Hello, LinkError, Parcel, connect, hear, receive_bytes, say
+from rlvla3.links.weight_wire import Address, Ask, CarrierName, Hello, LinkError, Parcel, connect, hear, say
 from tests.processes import PATIENCE_S, another_process
 
 PIECE = 1 << 12
 ENOUGH_VERSIONS = 20
 
+any_carrier = pytest.mark.parametrize("carrier", ["tcp", "gloo"])
+
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many pieces a version, without many bytes."""
-    for module in (weight_wire, weight_hosts):
-        monkeypatch.setattr(module, "PIECE_BYTES", PIECE)
+    cut(monkeypatch, PIECE)
+
+
+def cut(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr(weight_hosts, "PIECE_BYTES", size * 2 // 3)  # no carrier's own
+    for carrier in (TcpCarrier, GlooCarrier):
+        monkeypatch.setattr(carrier, "piece_bytes", size)
 
 
 def impatient(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
@@ -65,24 +72,25 @@ class Trainer:
 class Watched(WeightSender):
     """Remembers what was asked of it."""
 
-    def __init__(self, memory: WeightMemory) -> None:
-        super().__init__(memory)
+    def __init__(self, memory: WeightMemory, carrier: CarrierName = "tcp") -> None:
+        super().__init__(memory, carrier=carrier)
         self.asked: list[Ask] = []
 
-    async def _give(self, connection: socket.socket, ask: Ask) -> None:
+    async def _give(self, carrier: Carrier, ask: Ask) -> None:
         self.asked.append(ask)
-        await super()._give(connection, ask)
+        await super()._give(carrier, ask)
 
 
 class Cut(WeightRelay):
     """Closes a connection on which it has given half a version."""
 
-    async def _give(self, connection: socket.socket, ask: Ask) -> None:
+    async def _give(self, carrier: Carrier, ask: Ask) -> None:
         copy = await self._shelf.find(ask.version)
-        await say(connection, Parcel(copy.version, 0, copy.size, copy.layout))
+        await say(carrier.connection, Parcel(copy.version, 0, copy.size, copy.layout))
         half = copy.size // PIECE // 2 * PIECE
         await self._shelf.beyond(copy, half - 1)
-        await weight_wire.send_bytes(connection, copy.data[:half])
+        await carrier.give(copy.pieces(0, half, PIECE))
+        raise LinkError("no more")
 
 
 @asynccontextmanager
@@ -118,12 +126,13 @@ def load(memory: WeightMemory) -> tuple[int, set[float]]:
     return WeightPlane(memory, tensors).load(), values(tensors)
 
 
-def test_hosts_get_versions_down_a_tree_and_the_sender_gives_each_version_to_few():
+@any_carrier
+def test_hosts_get_versions_down_a_tree_and_the_sender_gives_each_version_to_few(carrier):
     async def scenario() -> None:
         trainer = Trainer()
-        sender = Watched(trainer.memory)
+        sender = Watched(trainer.memory, carrier)
         memories = [WeightMemory() for _ in range(7)]
-        async with running(sender, *(WeightRelay(memory, sender.address) for memory in memories)):
+        async with running(sender, *(WeightRelay(memory, sender.address, carrier=carrier) for memory in memories)):
             await until(lambda: len(sender.reached()) == 7)
             for version in range(3):
                 trainer.publish(version, then=sender.announce)
@@ -146,20 +155,21 @@ def test_the_tree_has_every_host_once_and_no_more_than_fanout_below_one():
                 place = parents[place]
 
 
-def test_a_host_that_comes_late_gets_the_newest_version_at_once():
+@any_carrier
+def test_a_host_that_comes_late_gets_the_newest_version_at_once(carrier):
     async def scenario() -> None:
         trainer, memory = Trainer(), WeightMemory()
-        sender = Watched(trainer.memory)
+        sender = Watched(trainer.memory, carrier)
         for version in range(5):
             trainer.publish(version)
         async with running(sender):
             await asyncio.sleep(0)
-            async with running(WeightRelay(memory, sender.address)):
+            async with running(WeightRelay(memory, sender.address, carrier=carrier)):
                 await until(partial(has, memory, 4))
             await until(lambda: not sender.reached())
             trainer.publish(5, then=sender.announce)  # while it is away
             trainer.publish(6, then=sender.announce)
-            async with running(WeightRelay(memory, sender.address)):
+            async with running(WeightRelay(memory, sender.address, carrier=carrier)):
                 await until(partial(has, memory, 6))
         assert load(memory) == (6, {6})
         assert [ask.version for ask in sender.asked] == [4, 6]
@@ -167,14 +177,15 @@ def test_a_host_that_comes_late_gets_the_newest_version_at_once():
     asyncio.run(scenario())
 
 
-def test_a_host_goes_on_from_the_sender_where_the_one_it_fetched_from_stopped():
+@any_carrier
+def test_a_host_goes_on_from_the_sender_where_the_one_it_fetched_from_stopped(carrier):
     async def scenario() -> None:
         trainer, memories = Trainer(), [WeightMemory() for _ in range(3)]
-        sender = Watched(trainer.memory)
-        cut = [Cut(memory, sender.address) for memory in memories[:2]]
+        sender = Watched(trainer.memory, carrier)
+        cut = [Cut(memory, sender.address, carrier=carrier) for memory in memories[:2]]
         async with running(sender, *cut):
             await until(lambda: len(sender.reached()) == 2)
-            async with running(WeightRelay(memories[2], sender.address)):
+            async with running(WeightRelay(memories[2], sender.address, carrier=carrier)):
                 await until(lambda: len(sender.reached()) == 3)
                 trainer.publish(0, then=sender.announce)
                 await until(partial(all_have, sender, 0))
@@ -189,57 +200,60 @@ def test_a_host_goes_on_from_the_sender_where_the_one_it_fetched_from_stopped():
     asyncio.run(scenario())
 
 
-def test_nobody_waits_for_a_host_that_has_stopped_reading(monkeypatch):
+@any_carrier
+def test_nobody_waits_for_a_host_that_has_stopped_reading(monkeypatch, carrier):
     async def scenario() -> None:
         trainer, memory = Trainer(4000), WeightMemory()  # 13 MB: more than sockets hold
-        sender = WeightSender(trainer.memory)
-        async with running(sender, WeightRelay(memory, sender.address)):
+        sender = WeightSender(trainer.memory, carrier=carrier)
+        async with running(sender, WeightRelay(memory, sender.address, carrier=carrier)):
             await until(sender.reached)
             trainer.publish(0, then=sender.announce)
             await until(partial(has, memory, 0))
-            stopped = await connect(*sender.address[:2])
-            stopped.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
-            await say(stopped, Ask(sender.address.key, 0, 0))
+            stopped = carrier_class(carrier)(await connect(*sender.address[:2]), gives=False)
+            stopped.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+            await say(stopped.connection, Ask(sender.address.key, 0, 0))
+            await stopped.meet()
             for version in range(1, 6):
                 trainer.publish(version, then=sender.announce)
                 await until(partial(has, memory, version))
             assert [copy.version for copy in sender._shelf._copies] == [0, 5]
-            with stopped:  # it reads after all: what it was promised is still what it was
-                parcel = await hear(stopped, Parcel)
+            with closing(stopped):  # it reads after all: what it was promised is still what it was
+                parcel = await hear(stopped.connection, Parcel)
                 rest = np.empty(parcel.size, np.uint8)
-                await receive_bytes(stopped, rest)
+                await stopped.take(rest, lambda _: None)
             assert parcel.version == 0
             assert not rest.any()
             await until(lambda: [copy.version for copy in sender._shelf._copies] == [5])
 
-    for module in (weight_wire, weight_hosts):
-        monkeypatch.setattr(module, "PIECE_BYTES", 1 << 18)
+    cut(monkeypatch, 1 << 18)
     asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
 
 
-def test_a_host_that_moves_nothing_is_given_up(monkeypatch):
+@any_carrier
+def test_a_host_that_moves_nothing_is_given_up(monkeypatch, carrier):
     async def scenario() -> None:
         trainer = Trainer()
-        sender = WeightSender(trainer.memory)
+        sender = WeightSender(trainer.memory, carrier=carrier)
         trainer.publish(0)
         async with running(sender):
-            silent = await connect(*sender.address[:2])
-            await say(silent, Ask(sender.address.key, 7, 0))  # a version that never comes
-            with pytest.raises(LinkError, match="closed"):
-                await hear(silent, Parcel)
-            silent.close()
+            with closing(carrier_class(carrier)(await connect(*sender.address[:2]), gives=False)) as silent:
+                await say(silent.connection, Ask(sender.address.key, 7, 0))  # a version that never comes
+                await silent.meet()
+                with pytest.raises(LinkError, match="closed"):
+                    await hear(silent.connection, Parcel)
 
     impatient(monkeypatch, 0.3)
     asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
 
 
-def test_who_does_not_know_the_key_gets_nothing():
+@any_carrier
+def test_who_does_not_know_the_key_gets_nothing(carrier):
     async def scenario() -> None:
         trainer, memory = Trainer(), WeightMemory()
-        sender = WeightSender(trainer.memory)
+        sender = WeightSender(trainer.memory, carrier=carrier)
         trainer.publish(0)
         host, port, key = sender.address
-        async with running(sender, WeightRelay(memory, Address(host, port, key))):
+        async with running(sender, WeightRelay(memory, Address(host, port, key), carrier=carrier)):
             await until(partial(has, memory, 0))
             for message in (Ask("guessed", 0, 0), Hello("guessed", 1), Parcel(0, 0, 1, 1)):
                 stranger = await connect(host, port)
@@ -257,7 +271,8 @@ def test_who_does_not_know_the_key_gets_nothing():
     asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
 
 
-def test_a_host_that_loses_the_sender_comes_back_and_one_whose_sender_stays_away_says_so(monkeypatch):
+@any_carrier
+def test_a_host_that_loses_the_sender_comes_back_and_one_whose_sender_stays_away_says_so(monkeypatch, carrier):
     class Forgetful(WeightSender):
         forgot = 0
 
@@ -269,8 +284,8 @@ def test_a_host_that_loses_the_sender_comes_back_and_one_whose_sender_stays_away
 
     async def scenario() -> None:
         trainer, memory = Trainer(), WeightMemory()
-        sender = Forgetful(trainer.memory)
-        relay = asyncio.ensure_future(WeightRelay(memory, sender.address).run())
+        sender = Forgetful(trainer.memory, carrier=carrier)
+        relay = asyncio.ensure_future(WeightRelay(memory, sender.address, carrier=carrier).run())
         async with running(sender):
             trainer.publish(0, then=sender.announce)
             await until(partial(has, memory, 0))
@@ -296,55 +311,37 @@ def test_a_host_whose_policy_is_another_says_so():
     asyncio.run(scenario())
 
 
-def relay_and_load(address: Address, enough: Doorbell) -> None:
-    """Another host: a relay in a thread of its own, and a generator that takes every version it finds."""
+def relay_and_load(addresses: dict[CarrierName, Address], enough: Doorbell) -> None:
+    """Another host: a relay in a thread of its own, and a generator that takes every version it finds; by each carrier in turn."""
     torch.set_num_threads(1)
-    memory, tensors = WeightMemory(), weights()
-    plane, versions = WeightPlane(memory, tensors), [-1]
     try:
-        with OwnThread(WeightRelay(memory, address).run(), "relay"):
-            while len(versions) < ENOUGH_VERSIONS:
-                if plane.newest > versions[-1]:
-                    versions.append(plane.load())
-                    assert values(tensors) == {versions[-1]}
+        for carrier, address in addresses.items():
+            memory, tensors = WeightMemory(), weights()
+            plane, versions = WeightPlane(memory, tensors), [-1]
+            with OwnThread(WeightRelay(memory, address, carrier=carrier).run(), "relay"):
+                while len(versions) < ENOUGH_VERSIONS:
+                    if plane.newest > versions[-1]:
+                        versions.append(plane.load())
+                        assert values(tensors) == {versions[-1]}
+            assert versions == sorted(set(versions))
     finally:
         enough.ring(0)
-    assert versions == sorted(set(versions))
 
 
 def test_no_version_is_torn_on_its_way_to_another_process_however_fast_the_next_are_published():
     trainer, enough, version = Trainer(), Doorbell(), 0
-    sender = WeightSender(trainer.memory)
-    with OwnThread(sender.run(), "sender"), another_process(relay_and_load, sender.address, enough):
+    tcp, gloo = (WeightSender(trainer.memory, carrier=carrier) for carrier in ("tcp", "gloo"))
+
+    def announce() -> None:
+        tcp.announce()
+        gloo.announce()
+
+    addresses = {"tcp": tcp.address, "gloo": gloo.address}
+    with OwnThread(tcp.run(), "sender"), OwnThread(gloo.run(), "sender"), another_process(relay_and_load, addresses, enough):
         while not enough.collect():
-            trainer.publish(version, then=sender.announce)
+            trainer.publish(version, then=announce)
             version += 1
-    assert version > 2 * ENOUGH_VERSIONS, "none was torn or skipped"
-
-
-def fill(shelf: Shelf, copy: Copy, piece: NDArray[np.uint8]) -> None:
-    copy.data[copy.have : copy.have + len(piece)] = piece
-    shelf.grow(copy, len(piece))
-
-
-def test_a_copy_stays_for_its_reader_and_its_memory_is_used_again():
-    async def scenario() -> None:
-        shelf, piece = Shelf(), np.arange(8, dtype=np.uint8)
-        first = shelf.begin(0, 16, 1)
-        fill(shelf, first, piece)
-        assert (await shelf.find(0), await shelf.beyond(first, 0)) == (first, 8)
-        fill(shelf, first, piece)
-        with shelf.reading(first):
-            second, third = (shelf.begin(version, 16, 1) for version in (1, 2))
-            with pytest.raises(LinkError, match="given up after 0 of 16"):
-                await shelf.beyond(second, 0)
-            assert (await shelf.find(0), await shelf.find(1)) == (first, third), "a whole copy goes first, and one that was given up never"
-            fill(shelf, third, np.tile(piece, 2))
-            assert shelf.newest == 2
-            assert first.data.tolist() == [*piece, *piece]
-        assert shelf.begin(3, 16, 1).data is first.data
-
-    asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
+    assert version > 4 * ENOUGH_VERSIONS, "none was torn or skipped"
 
 
 def test_an_error_in_a_thread_of_its_own_is_raised_when_it_is_closed():

@@ -7,6 +7,7 @@ import threading
 from collections import UserDict
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from typing import get_args
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from rlvla3.links.doorbell import Doorbell
 from rlvla3.links.weight_layout import WeightLayout
-from rlvla3.links.weight_memory import WeightMemory, WeightsError
+from rlvla3.links.weight_memory import OnHost, WeightMemory, WeightsError
 from rlvla3.links.weight_plane import WeightPlane
 from tests.processes import PATIENCE_S, another_process
 
@@ -37,10 +38,10 @@ def fill(tensors: Mapping[str, Tensor], version: int) -> None:
         tensor.fill_(version)
 
 
-def publish_many(memory: WeightMemory, started: Doorbell) -> None:
+def publish_many(memory: WeightMemory, started: Doorbell, on_host: OnHost = "shared_memory", device: str = "cpu") -> None:
     torch.set_num_threads(1)
-    tensors = weights()
-    plane = WeightPlane(memory, tensors)
+    tensors = {name: tensor.to(device) for name, tensor in weights().items()}
+    plane = WeightPlane(memory, tensors, on_host=on_host)
     for version in range(LAST_VERSION + 1):
         fill(tensors, version)
         plane.publish(version)
@@ -48,18 +49,37 @@ def publish_many(memory: WeightMemory, started: Doorbell) -> None:
             started.ring(0)
 
 
-def test_a_reader_never_sees_a_torn_version_while_another_process_publishes():
+def never_torn(on_host: OnHost, device: str) -> None:
     memory, started = WeightMemory(), Doorbell()
-    tensors = {name: tensor.T.clone().T for name, tensor in weights().items()}  # against the grain: read far slower than written
-    plane = WeightPlane(memory, tensors)
+    tensors = {name: tensor.to(device).T.clone().T for name, tensor in weights().items()}  # against the grain: read far slower than written
+    plane = WeightPlane(memory, tensors, on_host=on_host)
     versions = [-1]
-    with another_process(publish_many, memory, started):
+    with another_process(publish_many, memory, started, on_host, device):
         asyncio.run(asyncio.wait_for(started.wait(), PATIENCE_S))
         while versions[-1] < LAST_VERSION:
             versions.append(plane.load())
             assert values(tensors) == {versions[-1]}
     assert versions == sorted(versions)
     assert len(set(versions)) > 10, "reading and writing did not overlap"
+
+
+@pytest.mark.parametrize("on_host", get_args(OnHost))
+def test_a_reader_never_sees_a_torn_version_while_another_process_publishes(on_host: OnHost):
+    """Where buffers are on the device of whoever publishes, on the CPU they are memory that torch hands over to one other process."""
+    never_torn(on_host, "cpu")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("on_host", get_args(OnHost))
+def test_on_a_gpu_a_reader_never_sees_a_torn_version(on_host: OnHost):
+    never_torn(on_host, "cuda")
+
+
+def test_who_maps_a_gpus_memory_must_have_the_same_weights():
+    memory = WeightMemory()
+    WeightPlane(memory, weights(), on_host="cuda_ipc").publish(0)
+    with pytest.raises(WeightsError, match="one recipe"):
+        WeightPlane(memory, weights() | {"more": torch.zeros(1)}, on_host="cuda_ipc")
 
 
 class Interrupted(UserDict[str, Tensor]):

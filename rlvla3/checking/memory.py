@@ -2,7 +2,7 @@
 
     trainer     weights, gradients and AdamW's two moments of what is trained, and copies of earlier policies where the recipe compares with them
     generator   weights
-    host        two versions on the weight plane (links/weight_memory.py)
+    host        two versions on the weight plane (links/weight_memory.py), and with engine.offload what is away
 
 Activations are not in it: they grow with training.micro_batch and engine.max_batch, and only a run tells by how much.
 """
@@ -68,6 +68,12 @@ def check_model(recipe: Recipe, spaces: Spaces) -> Iterator[str]:
         f"generator {size(model.weights)}{each}, beside the activations of {decisions} decisions"
         f"{_limit('generator', recipe.engine.device, crowd * model.weights, share.generator)}"
     )
+    if recipe.engine.offload:
+        away = training.ranks * (needed - rank["gradients"]) + generators * model.weights
+        yield (
+            f"engine.offload: a device that both are on holds the larger, {size(max(needed, crowd * model.weights))}, and not "
+            f"{size(needed + crowd * model.weights)}; what is away takes up to {size(away)} of host memory"
+        )
 
 
 def _on_one_device(recipe: Recipe) -> int:

@@ -1,16 +1,13 @@
 """The settings of a run: one typed tree, and the recipes that fill it. Nothing here imports torch."""
 
+from rlvla3.config.engine import PRESETS, ElasticConfig, EngineConfig, Mode
 from rlvla3.config.learning import CORRECTION_NAMES, AlgorithmConfig, CorrectionConfig, CriticConfig, ReferenceConfig, TrainingConfig
 from rlvla3.config.loading import RecipeError, check_options, load_recipe, make_recipe, write_recipe
 from rlvla3.config.memory import MemoryConfig
 from rlvla3.config.recipe import (
-    PRESETS,
     CloneConfig,
     DemonstrationLayout,
-    ElasticConfig,
-    EngineConfig,
     EvaluationConfig,
-    Mode,
     Orientation,
     PlacementConfig,
     PolicyConfig,

@@ -13,7 +13,8 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from rlvla3.config.recipe import PRESETS, Recipe
+from rlvla3.config.engine import PRESETS
+from rlvla3.config.recipe import Recipe
 from rlvla3.config.section import Section
 
 SectionT = TypeVar("SectionT", bound=Section)

@@ -21,6 +21,9 @@ TOGETHER: Mapping[Kind, Sequence[Sequence[Stage]]] = {
 }
 """The stages that each placement puts on one device (rlvla3/scheduling/placement.py)."""
 
+IN_TURN: Sequence[Stage] = ("trainer", "generator")
+"""The stages that have a device in turn with engine.offload."""
+
 
 class MemoryConfig(Section):
     """Shares of a GPU's memory (None: no limit). The processes of one stage on one device have equal parts of its share. On CPUs there is no limit.
@@ -33,9 +36,11 @@ class MemoryConfig(Section):
     generator: Part | None = None
     simulator: Part | None = None
 
-    def check(self, together: Iterable[Sequence[Stage]]) -> None:
-        """Raises ValueError where stages that share a device may take more than there is. together: the stages on each device."""
-        for stages in together:
+    def check(self, together: Iterable[Sequence[Stage]], in_turn: bool = False) -> None:
+        """Raises ValueError where stages that share a device may take more than there is. together: the stages on each device. in_turn: trainer and
+        generator are never there at the same time."""
+        phases = [tuple(stage for stage in stages if stage != other) for stages in together for other in IN_TURN] if in_turn else together
+        for stages in phases:
             shares = {stage: share for stage in stages if (share := getattr(self, stage)) is not None}
             if sum(shares.values()) > 1 + 1e-9:
                 said = ", ".join(f"memory.{stage}={share:g}" for stage, share in shares.items())

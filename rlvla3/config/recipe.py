@@ -1,4 +1,4 @@
-"""The settings of a run: one typed tree. What concerns learning is in learning.py.
+"""The settings of a run: one typed tree. What concerns learning is in learning.py, who waits for whom in engine.py.
 
 What can be known to be wrong before a process starts is refused here, in words that name the value, the limit and the way out.
 """
@@ -8,19 +8,20 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
+from rlvla3.config.engine import EngineConfig
 from rlvla3.config.learning import AlgorithmConfig, TrainingConfig
 from rlvla3.config.memory import TOGETHER, MemoryConfig, Stage, stages_on
 from rlvla3.config.section import NonNegative, NonNegativeFloat, Positive, PositiveFloat, Section
-from rlvla3.links.weight_memory import WireType
+from rlvla3.links.weight_memory import OnHost, WireType
+from rlvla3.links.weight_wire import CarrierName
 from rlvla3.scheduling.mix import Mix, Share
 from rlvla3.scheduling.placement import check_parts, parse_ratio
-from rlvla3.scheduling.sharding import Serving, Sharding
+from rlvla3.scheduling.sharding import Sharding
 
-Mode = Literal["sync", "train_async", "rollout_async", "full_async"]
 Orientation = Literal["upright", "flipped", "mirrored", "rotated"]
 
 
@@ -145,80 +146,22 @@ class CloneConfig(Section):
         return self
 
 
-class ElasticConfig(Section):
-    """How many of engine.generators are active follows the load, while the run goes on. It begins with the least of them (rlvla3/scheduling/elastic.py).
-
-    least: active generators; engine.generators is the most. every_s: seconds that are measured before the number may change, better several updates than a
-    part of one.
-    """
-
-    least: Positive = 1
-    every_s: PositiveFloat = 30.0
-
-
-class EngineConfig(Section):
-    """Who waits for whom. `mode` is a preset of the four settings below it; a setting that is given wins over its preset.
-
-    max_batch: B_max, decisions an inference (0: no limit). max_wait_ms: T_max, counted from the oldest waiting request (None: no limit).
-    max_staleness: how many updates ahead of the current version a ticket may be handed out.
-    streaming: train on micro-batches as they fill, instead of when the update is whole.
-    generators: inference processes. serving: which of them serves which shards: `round_robin`, they take turns; `least_loaded`, whoever has the fewest
-    environments takes the next shard. device, threads: of the generators. elastic: generators that are not needed serve nobody (None: all serve).
-    max_restarts: simulator processes replaced before the run gives up.
-    record: keep what `rlvla3 replay RUN_DIR` needs to repeat the run, bit for bit: 24 bytes a decision and 16 an episode.
-    trace: write RUN_DIR/trace.json, in which Perfetto shows who did what when.
-    """
-
-    mode: Mode = "full_async"
-    max_batch: NonNegative
-    max_wait_ms: NonNegativeFloat | None
-    max_staleness: NonNegative
-    streaming: bool
-    generators: Positive = 1
-    serving: Serving = "round_robin"
-    elastic: ElasticConfig | None = None
-    device: str = "auto"
-    threads: Positive = 1
-    max_restarts: NonNegative = 20
-    record: bool = True
-    trace: bool = False
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_from_preset(cls, given: Any) -> Any:
-        return {**PRESETS.get(given.get("mode", "full_async"), PRESETS["full_async"]), **given} if isinstance(given, Mapping) else given
-
-    @model_validator(mode="after")
-    def _check_elastic(self) -> EngineConfig:
-        if self.elastic is not None and self.elastic.least >= self.generators:
-            raise ValueError(
-                f"engine.elastic.least={self.elastic.least} leaves nothing to choose with engine.generators={self.generators}, the most that may be active: "
-                f"set engine.generators to {self.elastic.least + 1} or more, or engine.elastic to null"
-            )
-        return self
-
-
-PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "sync": {"max_batch": 0, "max_wait_ms": None, "max_staleness": 0, "streaming": False},
-    "train_async": {"max_batch": 0, "max_wait_ms": None, "max_staleness": 1, "streaming": False},
-    "rollout_async": {"max_batch": 8, "max_wait_ms": 0.0, "max_staleness": 1, "streaming": False},
-    "full_async": {"max_batch": 8, "max_wait_ms": 0.0, "max_staleness": 1, "streaming": True},
-}
-"""The synchronous baseline and the papers' steps away from it: one engine, four settings (docs/engine.md)."""
-
-assert set(PRESETS) == set(get_args(Mode))
-
-
 class WeightsConfig(Section):
     """How new weights travel from the trainer to generators.
 
     dtype: `as_trained`; or `bf16`, half the bytes of float32 (vectors and scalars stay float32). Generators then decide with weights that are rounded, and the
     log-probs they record are those of the rounded weights.
+    on_host: where versions lie on a host: in `shared_memory`; or, by `cuda_ipc`, on the trainer's GPU, from which generators copy without the host between. It
+    takes two more copies of the weights that are trained there, and is for one host (runtime: local).
     fanout: hosts that fetch a version from one, down a tree.
+    carrier: what brings a version from one host to the next: `tcp`, `gloo` (a process group of the two, in host memory) or `nccl` (one on their GPUs). The
+    default needs no port but the one it knows a key for, imports no torch, and is as fast as gloo where both were measured (`rlvla3 bench weights`).
     """
 
     dtype: WireType = "as_trained"
+    on_host: OnHost = "shared_memory"
     fanout: Positive = 2
+    carrier: CarrierName = "tcp"
 
 
 class PlacementConfig(Section):
@@ -344,8 +287,12 @@ class Recipe(Section):
                 f"training.ranks={self.training.ranks} is more than the {batch // group // steps} groups of an optimizer step (training.batch={batch}, "
                 f"algorithm.group_size={group}, training.steps={steps}), and a rank needs one of its own: set fewer ranks or steps, or a larger batch"
             )
+        if self.weights.on_host == "cuda_ipc":
+            self._check_cuda_ipc()
+        if self.engine.offload and self.weights.on_host == "cuda_ipc":
+            raise ValueError("weights.on_host=cuda_ipc keeps versions on the trainer's GPU, which engine.offload=true frees: set weights.on_host=shared_memory")
         self._check_simulators()
-        self.memory.check(self._stages_together())
+        self.memory.check(self._stages_together(), in_turn=self.engine.offload)
         return self
 
     def _stages_together(self) -> Sequence[Sequence[Stage]]:
@@ -361,6 +308,13 @@ class Recipe(Section):
                 "simulator": [device for simulator in self.mixed.values() for device in simulator.devices or ["auto"]],
             }
         )
+
+    def _check_cuda_ipc(self) -> None:
+        if self.runtime != "local":
+            raise ValueError(f"weights.on_host=cuda_ipc is for one host, and runtime={self.runtime} has many: set weights.on_host=shared_memory")
+        for key, device in {"training.device": self.training.device, "engine.device": self.engine.device}.items():
+            if device == "cpu":
+                raise ValueError(f"weights.on_host=cuda_ipc maps a GPU's memory, and {key}=cpu: set weights.on_host=shared_memory, or {key}=cuda")
 
     def _check_simulators(self) -> None:
         if self.simulators and "simulator" in self.model_fields_set:

@@ -7,7 +7,7 @@
 The sender tells each host which version there is and from whom to fetch it; hosts fetch, so each goes at its own pace, and skips versions where it is slow.
 The tree is made anew for every version from the hosts that are there. A host that comes, or comes back, is told of the newest version at once. A host that
 does not get a version from the one it was told goes on where it stopped, from the sender itself; and whoever failed it is the last in the next tree, where
-nobody depends on it.
+nobody depends on it. What the bytes go by along an edge is a setting (weight_carriers.py); an edge lives on from one version to the next.
 
 Invariants:
 - the trainer waits for no host, and no host for another that is dead or slow: a version is kept for whoever is still reading it (weight_shelf.py);
@@ -22,19 +22,21 @@ import secrets
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rlvla3.links.weight_carriers import Carrier, carrier_class
 from rlvla3.links.weight_memory import WeightMemory
 from rlvla3.links.weight_shelf import Copy, Shelf
 from rlvla3.links.weight_wire import (
-    PIECE_BYTES,
     STALL_S,
     Address,
     Ask,
+    CarrierName,
     Has,
     Hello,
     LinkError,
@@ -45,9 +47,8 @@ from rlvla3.links.weight_wire import (
     connect,
     hear,
     listen,
-    receive_bytes,
     say,
-    send_bytes,
+    silent,
 )
 from rlvla3.types import Version
 
@@ -59,22 +60,34 @@ PATIENCE_S = 60.0
 
 RETRY_S = 0.5
 
+IDLE_S = 600.0
+"""How long a giver keeps an edge on which nothing is asked."""
+
+PIECE_BYTES = 4 << 20
+"""The sender takes a version out of its memory in pieces of this size, each in the cache still when it is sent on."""
+
 Place = tuple[str, int]
 """Host and port at which a relay gives what it has."""
 
+Doing = Callable[[str], AbstractContextManager[None]]
+
 ResultT = TypeVar("ResultT")
+
+
+def nothing_noted(_: str) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 class WeightHost(ABC):
     """One host's place in the tree. `await run()` in an event loop until it is cancelled; or OwnThread(host.run()), in a process that computes.
 
-    address: for those who fetch from here.
+    address: for those who fetch from here. carrier: what the bytes go by; the same on every host. doing: entered with "send" and "receive" while that goes on.
     """
 
-    def __init__(self, memory: WeightMemory, host: str, key: str) -> None:
-        self._memory, self._listener, self._shelf = memory, listen(host), Shelf()
+    def __init__(self, memory: WeightMemory, host: str, key: str, carrier: CarrierName, doing: Doing) -> None:
+        self._memory, self._listener, self._shelf, self._carrier_class = memory, listen(host), Shelf(), carrier_class(carrier)
         self._buffers: list[NDArray[np.uint8]] = []
-        self._layout = (0, 0)
+        self._layout, self._doing = (0, 0), doing
         self.address = Address(host, self._listener.getsockname()[1], key)
 
     async def run(self) -> None:
@@ -105,21 +118,31 @@ class WeightHost(ABC):
                 if not secrets.compare_digest(first.key.encode(), self.address.key.encode()):
                     return  # not one of us
                 if isinstance(first, Ask):
-                    await self._give(connection, first)
+                    await self._serve(connection, first)
                 else:
                     await self._lead(connection, first)
         except LinkError:
             return  # whoever it was is gone, and if it lives it comes again
 
-    async def _give(self, connection: socket.socket, ask: Ask) -> None:
+    async def _serve(self, connection: socket.socket, ask: Ask) -> None:
+        """One version after another, for as long as they are asked for."""
+        with closing(self._carrier_class(connection, gives=True)) as carrier:
+            await carrier.meet()
+            while True:
+                await self._give(carrier, ask)
+                ask = await hear(connection, Ask, patience_s=IDLE_S)
+
+    async def _give(self, carrier: Carrier, ask: Ask) -> None:
         """Send a version, as it comes here."""
         copy = await _soon(self._shelf.find(ask.version))
-        with self._shelf.reading(copy):
+        with self._shelf.reading(copy), self._doing("send"):
             sent = ask.start if copy.version == ask.version else 0
-            await say(connection, Parcel(copy.version, sent, copy.size, copy.layout))
+            await say(carrier.connection, Parcel(copy.version, sent, copy.size, copy.layout))
             while sent < copy.size:
-                have = await _soon(self._shelf.beyond(copy, sent))
-                await send_bytes(connection, copy.data[sent:have])
+                have = await _soon(self._shelf.beyond(copy, min(sent + carrier.piece_bytes, copy.size) - 1))
+                if have < copy.size:
+                    have -= (have - sent) % carrier.piece_bytes
+                await carrier.give(copy.pieces(sent, have, carrier.piece_bytes))
                 sent = have
 
     async def _lead(self, connection: socket.socket, hello: Hello) -> None:
@@ -137,8 +160,8 @@ class WeightSender(WeightHost):
     host: this one's name or number in the network that the others reach it by.
     """
 
-    def __init__(self, memory: WeightMemory, host: str = "127.0.0.1", fanout: int = FANOUT) -> None:
-        super().__init__(memory, host, secrets.token_hex(16))
+    def __init__(self, memory: WeightMemory, host: str = "127.0.0.1", fanout: int = FANOUT, carrier: CarrierName = "tcp", doing: Doing = nothing_noted) -> None:
+        super().__init__(memory, host, secrets.token_hex(16), carrier, doing)
         self._fanout, self._relays, self._parents = fanout, dict[Place, Version](), dict[Place, Place]()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._published = asyncio.Event()
@@ -160,7 +183,8 @@ class WeightSender(WeightHost):
             self._published.clear()
             # A version costs a copy: none is made for nobody.
             if self._relays and self._memory.newest > self._shelf.newest:
-                torn = not await self._take_newest(in_one_go=torn)
+                with self._doing("send"):
+                    torn = not await self._take_newest(in_one_go=torn)
             else:
                 await self._published.wait()
 
@@ -223,22 +247,34 @@ class WeightRelay(WeightHost):
     upstream: the sender's address. host: this one's name or number in the network. arrived: called with each version once it is in the memory.
     """
 
-    def __init__(self, memory: WeightMemory, upstream: Address, host: str = "127.0.0.1", arrived: Callable[[Version], object] = lambda _: None) -> None:
-        super().__init__(memory, host, upstream.key)
+    def __init__(
+        self,
+        memory: WeightMemory,
+        upstream: Address,
+        host: str = "127.0.0.1",
+        arrived: Callable[[Version], object] = lambda _: None,
+        carrier: CarrierName = "tcp",
+        doing: Doing = nothing_noted,
+    ) -> None:
+        super().__init__(memory, host, upstream.key, carrier, doing)
         self._upstream, self._arrived = upstream, arrived
+        self._edge: tuple[Place, Carrier] | None = None
         self._buffer = -1  # of the memory, that the copy which is coming goes into
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
         self._last_heard = loop.time()
-        while True:
-            try:
-                await self._follow()
-            except LinkError as error:
-                if loop.time() - self._last_heard > PATIENCE_S:
-                    host, port, _ = self._upstream
-                    raise LinkError(f"the sender at {host} port {port} has been away for {PATIENCE_S:g} s: {error}") from error
-            await asyncio.sleep(RETRY_S)
+        try:
+            while True:
+                try:
+                    await self._follow()
+                except LinkError as error:
+                    if loop.time() - self._last_heard > PATIENCE_S:
+                        host, port, _ = self._upstream
+                        raise LinkError(f"the sender at {host} port {port} has been away for {PATIENCE_S:g} s: {error}") from error
+                await asyncio.sleep(RETRY_S)
+        finally:
+            self._leave_edge()
 
     async def _follow(self) -> None:
         """Take what the sender offers, until it is gone."""
@@ -273,31 +309,51 @@ class WeightRelay(WeightHost):
 
     async def _receive(self, host: str, port: int, version: Version) -> None:
         """Fill the memory with `version` or a newer one, from wherever the last attempt at it ended. Raises LinkError."""
-        with closing(await connect(host, port)) as connection:
+        carrier = await self._edge_to((host, port))
+        try:
             coming = self._shelf.coming
             start = coming.have if coming is not None and coming.version == version else 0
-            await say(connection, Ask(self.address.key, version, start))
-            parcel = await hear(connection, Parcel)
+            await say(carrier.connection, Ask(self.address.key, version, start))
+            await carrier.meet()
+            parcel = await hear(carrier.connection, Parcel)
             buffers = self._open_memory(parcel.size, parcel.layout)
-            copy = self._copy_for(parcel)
-            while not copy.whole:
-                piece = copy.data[copy.have : copy.have + PIECE_BYTES]
-                await receive_bytes(connection, piece)
-                buffers[self._buffer][copy.have : copy.have + len(piece)] = piece
-                if copy.have + len(piece) == copy.size:
-                    self._memory.complete(self._buffer, copy.version)
-                self._shelf.grow(copy, len(piece))
-                await asyncio.sleep(0)  # for those who are sent it on
+            copy = self._copy_for(parcel, buffers)
+            with self._doing("receive"):
+                await carrier.take(buffers[self._buffer][copy.have :], partial(self._grow, copy))
+        except BaseException:
+            self._leave_edge()
+            raise
         self._arrived(copy.version)
 
-    def _copy_for(self, parcel: Parcel) -> Copy:
+    def _grow(self, copy: Copy, count: int) -> None:
+        if copy.have + count == copy.size:
+            self._memory.complete(self._buffer, copy.version)
+        self._shelf.grow(copy, count)
+
+    async def _edge_to(self, place: Place) -> Carrier:
+        """The edge by which the last version came, where it came from there too, or else a new one."""
+        if self._edge is not None:
+            there, carrier = self._edge
+            if there == place and silent(carrier.connection):
+                return carrier
+            self._leave_edge()
+        carrier = self._carrier_class(await connect(*place), gives=False)
+        self._edge = place, carrier
+        return carrier
+
+    def _leave_edge(self) -> None:
+        if self._edge is not None:
+            self._edge[1].close()
+            self._edge = None
+
+    def _copy_for(self, parcel: Parcel, buffers: list[NDArray[np.uint8]]) -> Copy:
         coming = self._shelf.coming
         if coming is not None and (coming.version, coming.have) == (parcel.version, parcel.start):
             return coming
         if parcel.start:
             raise LinkError(f"version {parcel.version} was sent from byte {parcel.start} on, and its beginning is not here")
         self._buffer = self._memory.begin()
-        return self._shelf.begin(parcel.version, parcel.size, parcel.layout)
+        return self._shelf.begin(parcel.version, parcel.size, parcel.layout, buffers[self._buffer])
 
 
 async def _both(one: Coroutine[Any, Any, None], other: Coroutine[Any, Any, None]) -> None:

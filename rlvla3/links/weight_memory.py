@@ -23,6 +23,9 @@ from rlvla3.types import Field, Version
 WireType = Literal["as_trained", "bf16"]
 """as_trained: every tensor in its own type. bf16: matrices as bfloat16; vectors and scalars (biases, norms, scales), which are few bytes, as float32."""
 
+OnHost = Literal["shared_memory", "cuda_ipc"]
+"""Where the versions of a host lie: in host memory, or in the memory of the trainer's GPU, mapped by generators' processes (weight_buffers.py)."""
+
 BUFFERS = 2
 """Versions held at a time: one being read while the next is written."""
 
@@ -35,14 +38,14 @@ class WeightMemory:
     """Room for BUFFERS versions, sized by whoever first lays it out with weights in hand.
 
     header: the newest version (-1: none) and which buffer holds it; the version of each buffer; a version's size in bytes and the fingerprint of its layout (0:
-    not laid out).
+    not laid out). handles: where buffers that are elsewhere are told of.
     """
 
     def __init__(self) -> None:
         one = Field((1,), np.int64)
         self.header = SharedArrays({"newest": one, "holder": one, "stamp": Field((BUFFERS,), np.int64), "size": one, "layout": one})
         self.header["newest"][:] = self.header["stamp"][:] = -1
-        self.buffers = [NamelessFile() for _ in range(BUFFERS)]
+        self.buffers, self.handles = [NamelessFile() for _ in range(BUFFERS)], NamelessFile()
 
     @property
     def newest(self) -> Version:
@@ -50,7 +53,7 @@ class WeightMemory:
         return int(self.header["newest"][0])
 
     def lay_out(self, size: int, layout: int) -> list[NDArray[np.uint8]]:
-        """The buffers, uint8 [size] each. Raises WeightsError where the memory was laid out for other weights."""
+        """The buffers, uint8 [size] each; memory is taken as they are written to. Raises WeightsError where they were laid out for other weights."""
         for name, value in (("size", size), ("layout", layout)):
             found = int(self.header[name][0])
             if found and found != value:

@@ -5,14 +5,16 @@
 
 Invariants:
 - nobody waits for a slow host: a copy that has been superseded or given up stays until its last reader has left, and only then is its memory used again;
-- what a reader has been told is there does not change any more.
+- what a reader has been told is there does not change any more;
+- where nobody reads, nothing is copied: the last host of a branch holds no more than its memory.
 
-For one event loop.
+For one event loop; a copy is read in any thread.
 """
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -24,11 +26,33 @@ from rlvla3.types import Version
 
 
 class Copy:
-    """A version of which `have` bytes, from the first on, are there."""
+    """A version of which `have` bytes, from the first on, are there.
 
-    def __init__(self, version: Version, layout: int, data: NDArray[np.uint8]) -> None:
-        self.version, self.layout, self.data = version, layout, data
+    source: where they come to, if not into `data` itself: they are copied from there as somebody reads them, and where nobody does, never.
+    """
+
+    def __init__(self, version: Version, layout: int, data: NDArray[np.uint8], source: NDArray[np.uint8] | None) -> None:
+        self.version, self.layout, self.data, self.source = version, layout, data, source
         self.have, self.readers, self.given_up = 0, 0, False
+        self._copied, self._copying = 0, threading.Lock()
+
+    def pieces(self, start: int, end: int, size: int) -> Iterator[NDArray[np.uint8]]:
+        """The bytes from `start` to `end`, which are there, in pieces of `size`. Each is copied when it is asked for: in the reader's own thread."""
+        for begin in range(start, end, size):
+            self._copy(stop := min(begin + size, end))
+            yield self.data[begin:stop]
+
+    def let_go(self) -> None:
+        """The source is about to change."""
+        self._copy(self.have)
+        with self._copying:
+            self.source = None
+
+    def _copy(self, end: int) -> None:
+        with self._copying:
+            if self.source is not None and self._copied < end:
+                self.data[self._copied : end] = self.source[self._copied : end]
+                self._copied = end
 
     @property
     def size(self) -> int:
@@ -57,13 +81,16 @@ class Shelf:
         """The newest version that is whole, -1 if there is none."""
         return max((copy.version for copy in self._copies if copy.whole), default=-1)
 
-    def begin(self, version: Version, size: int, layout: int) -> Copy:
-        """An empty copy to fill; one that was coming is given up."""
+    def begin(self, version: Version, size: int, layout: int, source: NDArray[np.uint8] | None = None) -> Copy:
+        """An empty copy to fill; one that was coming is given up. source: filled instead of it, from now on; who reads what was in there has a copy of that."""
         if (before := self.coming) is not None:
             before.given_up = True
         self._put_away()
+        for other in self._copies:
+            if source is not None and other.source is source:
+                other.let_go()
         data, self._spare = self._spare, None
-        copy = Copy(version, layout, data if data is not None and len(data) == size else np.empty(size, np.uint8))
+        copy = Copy(version, layout, data if data is not None and len(data) == size else np.empty(size, np.uint8), source)
         self._copies.append(copy)
         self._tell()
         return copy

@@ -1,8 +1,7 @@
-"""What hosts say to one another about weights, and how bytes get from memory to a socket and back.
+"""What hosts say to one another about weights.
 
-A message is four bytes of length and JSON; bytes of a version follow a Parcel as they are. Plain sockets and TCP, because a process group of torch.distributed
-is fixed and ends with its first lost member, while hosts here come and go; on one machine they are no slower (`rlvla3 bench weights`). Not sendfile: it would
-leave pages of shared memory in the socket, which the next version overwrites before they are sent.
+A message is four bytes of length and JSON, over plain sockets and TCP: hosts come and go, while a process group of torch.distributed is fixed and ends with its
+first lost member. So a group never has more than the two ends of an edge, and carries nothing but the bytes of versions (weight_carriers.py).
 
 Invariant: nothing is waited for without a limit. A peer that moves nothing for STALL_S is taken for dead; the kernel finds a dead machine behind an idle
 connection in about as long.
@@ -15,16 +14,13 @@ import json
 import socket
 from collections.abc import Coroutine
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from rlvla3.types import Version
 
+CarrierName = Literal["tcp", "gloo", "nccl"]
+
 STALL_S = 10.0
-PIECE_BYTES = 1 << 20
-"""Bytes are passed on in pieces of this size at most: large enough to make calls cheap, small enough to be in the cache still when they are passed on."""
 
 LONGEST_MESSAGE = 1 << 16
 
@@ -71,11 +67,20 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """On a connection of its own: send `version` or a newer one, this one from byte `start` on. Answered by a Parcel and its bytes."""
+    """On a connection for this alone: send `version` or a newer one, this one from byte `start` on. Answered by a Parcel and its bytes."""
 
     key: str
     version: Version
     start: int
+
+
+@dataclass(frozen=True, slots=True)
+class Meet:
+    """Giver to taker, before its first Parcel where bytes go by a process group: its store is at `port`, and a piece has `piece_bytes`. Taker to giver: it has
+    found it."""
+
+    port: int
+    piece_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +93,8 @@ class Parcel:
     layout: int
 
 
-Message = Hello | Offer | Has | Lost | Ask | Parcel
-_KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in (Hello, Offer, Has, Lost, Ask, Parcel)}
+Message = Hello | Offer | Has | Lost | Ask | Meet | Parcel
+_KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in (Hello, Offer, Has, Lost, Ask, Meet, Parcel)}
 MessageT = TypeVar("MessageT", bound=Message)
 
 
@@ -141,10 +146,21 @@ def _prepare(connection: socket.socket) -> None:
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
+def silent(connection: socket.socket) -> bool:
+    """Whether one on which nothing is due is as it should be: there, with nothing to hear."""
+    try:
+        connection.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 async def say(connection: socket.socket, message: Message) -> None:
-    """Raises LinkError where it cannot be said."""
+    """Raises LinkError where it cannot be said within STALL_S."""
     content = json.dumps([type(message).__name__, asdict(message)]).encode()
-    await send_bytes(connection, np.frombuffer(len(content).to_bytes(4, "big") + content, np.uint8))
+    await _within(STALL_S, asyncio.get_running_loop().sock_sendall(connection, len(content).to_bytes(4, "big") + content))
 
 
 async def hear(connection: socket.socket, *kinds: type[MessageT], patience_s: float | None = STALL_S) -> MessageT:
@@ -167,34 +183,16 @@ def _parse(content: bytes) -> Message:
 
 
 async def _exactly(connection: socket.socket, size: int, patience_s: float | None) -> bytes:
-    room = np.empty(size, np.uint8)
-    await receive_bytes(connection, room, patience_s)
-    return room.tobytes()
+    loop, room = asyncio.get_running_loop(), bytearray(size)
 
+    async def fill(rest: memoryview) -> None:
+        while rest:
+            if not (received := await loop.sock_recv_into(connection, rest)):
+                raise LinkError("the other host has closed the connection")
+            rest = rest[received:]
 
-async def receive_bytes(connection: socket.socket, into: NDArray[np.uint8], patience_s: float | None = STALL_S) -> None:
-    """Fill `into` with the next bytes, at least PIECE_BYTES in `patience_s` for as long as it is not full. Raises LinkError."""
-    loop = asyncio.get_running_loop()
-
-    async def fill(piece: memoryview) -> None:
-        while piece:
-            piece = piece[_some(await loop.sock_recv_into(connection, piece)) :]
-
-    for start in range(0, len(into), PIECE_BYTES):
-        await _within(patience_s, fill(into[start : start + PIECE_BYTES].data))
-
-
-async def send_bytes(connection: socket.socket, content: NDArray[np.uint8]) -> None:
-    """Send all of `content`, at least PIECE_BYTES in STALL_S. Raises LinkError."""
-    loop = asyncio.get_running_loop()
-    for start in range(0, len(content), PIECE_BYTES):
-        await _within(STALL_S, loop.sock_sendall(connection, content[start : start + PIECE_BYTES].data))
-
-
-def _some(received: int) -> int:
-    if not received:
-        raise LinkError("the other host has closed the connection")
-    return received
+    await _within(patience_s, fill(memoryview(room)))
+    return bytes(room)
 
 
 async def _within(patience_s: float | None, operation: Coroutine[Any, Any, None]) -> None:
@@ -204,6 +202,6 @@ async def _within(patience_s: float | None, operation: Coroutine[Any, Any, None]
     except LinkError:
         raise
     except TimeoutError as error:
-        raise LinkError(f"the other host has not moved {PIECE_BYTES >> 20} MiB in {patience_s:g} s") from error
+        raise LinkError(f"the other host has said and taken nothing for {patience_s:g} s") from error
     except OSError as error:
         raise LinkError(f"the other host is gone: {error}") from error

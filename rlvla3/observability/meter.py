@@ -17,9 +17,13 @@ from rlvla3.links.shared_memory import SharedArrays
 from rlvla3.observability.events import WorkerTime
 from rlvla3.types import Field
 
-BUSY = ("start", "reset", "simulate", "infer", "load_weights", "train", "fit_critic", "publish", "clone", "checkpoint", "overhead")
-IDLE = ("ticket", "decision", "requests", "trajectories", "command")
-"""What a worker can wait for: a shard for a ticket (admission) or a decision; a generator for requests; a trainer for trajectories or for a command."""
+BUSY = (
+    *("start", "reset", "simulate", "infer", "load_weights", "offload"),
+    *("train", "fit_critic", "publish", "clone", "checkpoint", "send", "receive", "overhead"),
+)
+IDLE = ("ticket", "decision", "requests", "trajectories", "ranks", "publication", "version", "command")
+"""What a worker can wait for: a shard for a ticket (admission) or a decision; a generator for requests; a trainer for trajectories, for its other ranks (what
+it exchanges with them among it), for the publication of the version before, or for a command; who sends or receives weights, for a version."""
 STAGES = BUSY + IDLE
 _NUMBER = {stage: number for number, stage in enumerate(STAGES)}
 
@@ -98,3 +102,26 @@ class Meter:
             yield
         finally:
             self.enter(before)
+
+
+class Lane:
+    """The clock card of a worker that does several things at once, in one thread: it is in the stage of what it began first, and waits for `idle` while it does
+    nothing.
+
+    with lane("send"):
+        await ...                       # meanwhile something else may be sent or received
+    """
+
+    def __init__(self, meter: Meter, idle: str) -> None:
+        self._meter, self._idle, self._doing = meter, idle, list[str]()
+        meter.enter(idle)
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        self._doing.append(stage)
+        self._meter.enter(self._doing[0])
+        try:
+            yield
+        finally:
+            self._doing.remove(stage)
+            self._meter.enter(self._doing[0] if self._doing else self._idle)

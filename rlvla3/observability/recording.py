@@ -30,7 +30,7 @@ from rlvla3.types import Version
 
 OF_NO_WEIGHT = (
     *("evaluation.", "memory.", "training.checkpoint_every", "training.keep_checkpoints"),
-    *("simulator.timeout_s", "engine.max_restarts", "engine.trace"),
+    *("simulator.timeout_s", "engine.max_restarts", "engine.trace", "engine.offload"),
 )
 """Settings that a run may be continued with as one likes: no weight depends on them. (On training.updates one does where a schedule counts them.)"""
 

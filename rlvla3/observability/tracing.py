@@ -32,7 +32,7 @@ from rlvla3.observability.trace_events import TraceEvent
 MOST_BYTES = 16 << 20
 """Of a worker's file: 420,000 stays, an hour of a shard that decides ten times a second. As JSON they are three times as long."""
 
-KINDS = ("trainer", "generator", "shard")
+KINDS = ("trainer", "weights", "generator", "shard")
 """Workers from the top of a trace to its bottom."""
 
 

@@ -119,8 +119,13 @@ class _Run:
         first = training.steps * (calls * (receive + train) + step)
         later = (training.epochs - 1) * training.steps * (calls * train + step)
         end = seconds_of(profile.fit, self.decisions) + seconds_of(profile.publish, 1) + (profile.switch if self._switches() else 0.0)
+        end += self.offload(self.profile.memory.generator + 2 * self.profile.memory.of_rank(len(self.placement.trainers)))
         whole = first + later + end
         return whole, whole - (first - receive - train - step if streaming else 0.0)
+
+    def offload(self, held: float) -> float:
+        """Seconds in which `held` bytes enter or leave a device, where the recipe has them do so."""
+        return self.profile.offload(held) if self.recipe.engine.offload else 0.0
 
     def micro_batches(self) -> tuple[float, float]:
         """How many an optimizer step is made of, and their decisions on a rank."""
@@ -138,7 +143,7 @@ class _Run:
         """Seconds of an update with `batch` decisions an inference."""
         profile = self.profile
         inference = seconds_of(profile.dispatch, batch) + seconds_of(profile.infer, batch)
-        generators = self.decisions / self.generators / batch * inference + seconds_of(profile.load, 1)
+        generators = self.decisions / self.generators / batch * inference + seconds_of(profile.load, 1) + self.offload(profile.memory.generator)
         cycle = seconds_of(profile.simulate, self.running) * self.straggle + seconds_of(profile.turn, self.running) + inference + self.transfer()
         shards = self.recipe.simulator.shards
         environments = self.decisions / shards / self.running * cycle + self.batch / shards * seconds_of(profile.reset, 1)

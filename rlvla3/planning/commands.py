@@ -96,6 +96,8 @@ def plan(
     most = recipe.engine.max_staleness if max_staleness is None else max_staleness
     if most < 0 or (memory_gib is not None and memory_gib <= 0):
         raise RecipeError(f"--max-staleness is {most} and --memory {memory_gib} GiB: give 0 updates or more, and more than 0 GiB")
+    if recipe.engine.offload and most:
+        raise RecipeError(f"--max-staleness {most} has rollout and training work at the same time, and engine.offload=true does not: leave one of them out")
     space = Space.of(recipe, profile, cluster, most)
     memory = None if memory_gib is None else memory_gib * GIB
     found = Search(recipe, profile, cluster, space, memory=memory, seed=seed, on_progress=advice.progress).plan(best)

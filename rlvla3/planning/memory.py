@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from rlvla3.config import Recipe
+from rlvla3.config.memory import IN_TURN
 from rlvla3.runtimes.virtual.costs import MemoryProfile
 from rlvla3.scheduling.placement import Placement
 
@@ -45,21 +45,34 @@ def held(recipe: Recipe, memory: MemoryProfile, placement: Placement, device_lim
     shards = math.ceil(simulator.shards / len(placement.simulators))
     served = math.ceil(simulator.shards * simulator.slots / min(len(placement.generators), simulator.shards))
     batch = min(engine.max_batch or served, served)
-    roles = {
-        "trainer": memory.trainer / len(placement.trainers) + memory.rank + memory.activations * recipe.training.micro_batch,
-        "generator": memory.generator + memory.inference * batch,
-        "simulators": shards * (memory.simulator + memory.slot * simulator.slots),
-    }
-    devices = {"trainer": placement.trainers, "generator": placement.generators, "simulators": placement.simulators}
-    together: dict[int, dict[str, float]] = {}
-    for role, where in devices.items():
-        for device in where:
-            together.setdefault(device, {})[role] = roles[role]
-    hosts = Counter(placement.cluster.host(device) for device in placement.simulators)
-    processes = shards * (memory.process + memory.environment * simulator.slots)
+    rank = memory.of_rank(len(placement.trainers))
+    devices = _held_by(
+        {
+            "trainer": rank + memory.activations * recipe.training.micro_batch,
+            "generator": memory.generator + memory.inference * batch,
+            "simulators": shards * (memory.simulator + memory.slot * simulator.slots),
+        },
+        placement,
+        lambda device: device,
+    )
+    away = {"trainer": rank, "generator": memory.generator} if engine.offload else {}
+    hosts = _held_by({"simulators": shards * (memory.process + memory.environment * simulator.slots)} | away, placement, placement.cluster.host)
+    if engine.offload:
+        devices = [{role: part for role, part in its.items() if role != other} for its in devices for other in IN_TURN]
     return Held(
-        device=max(together.values(), key=lambda its: sum(its.values())),
-        host={"simulators": max(hosts.values()) * processes},
+        device=max(devices, key=lambda its: sum(its.values())),
+        host=max(hosts, key=lambda its: sum(its.values())),
         device_limit=device_limit or memory.device or math.inf,
         host_limit=memory.host or math.inf,
     )
+
+
+def _held_by(roles: Mapping[str, float], placement: Placement, at: Callable[[int], int]) -> list[dict[str, float]]:
+    """What is held wherever devices are `at`, by role. roles: what each holds on, or for, one device."""
+    devices = {"trainer": placement.trainers, "generator": placement.generators, "simulators": placement.simulators}
+    held: dict[int, dict[str, float]] = {}
+    for role, part in roles.items():
+        for device in devices[role]:
+            its = held.setdefault(at(device), {})
+            its[role] = its.get(role, 0.0) + part
+    return list(held.values())

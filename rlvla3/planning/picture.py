@@ -28,6 +28,7 @@ COLOURS: Mapping[str, str] = {
     "load_weights": "#f0e442",
     "simulate": "#0072b2",
     "reset": "#56b4e9",
+    "offload": "#009e73",
     "start": "#009e73",
 }
 """Okabe and Ito's, told apart by colour-blind readers."""

@@ -7,6 +7,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from threading import Lock
 from typing import Any
 
 
@@ -19,10 +20,11 @@ class Stop:
 
 
 class Control:
-    """One end of the channel, for one coroutine. Messages of a type with a handler go to it as they come; the others wait for `receive`."""
+    """One end of the channel, for one coroutine; `send` is for any thread. Messages of a type with a handler go to it as they come; the others wait for
+    `receive`."""
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+        self._connection, self._sending = connection, Lock()
         self._handlers: dict[type, Callable[[Any], None]] = {}
         self._arrived: deque[Any] = deque()
         self._waiter: asyncio.Future[None] | None = None
@@ -41,7 +43,8 @@ class Control:
     def send(self, message: Any) -> None:
         """Raises Stopped where the other side is gone."""
         try:
-            self._connection.send(message)
+            with self._sending:
+                self._connection.send(message)
         except OSError as error:
             raise Stopped from error
 

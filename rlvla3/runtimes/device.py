@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from rlvla3.config import RecipeError
+from rlvla3.links.weight_memory import OnHost
 
 
 def choose_device(setting: str, key: str, number: int = 0) -> torch.device:
@@ -23,6 +24,12 @@ def choose_device(setting: str, key: str, number: int = 0) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise RecipeError(f"{key}={setting}, and this machine has {torch.cuda.device_count()} CUDA devices: write auto or cpu")
     return device
+
+
+def check_on_host(on_host: OnHost, device: torch.device, key: str) -> None:
+    """Raises RecipeError where versions are to lie on a GPU and this worker's device is none. key: the setting that the device is from."""
+    if on_host == "cuda_ipc" and device.type != "cuda":
+        raise RecipeError(f"weights.on_host=cuda_ipc maps a GPU's memory, and the device of {key} is {device}: set weights.on_host=shared_memory")
 
 
 @dataclass(frozen=True, slots=True)

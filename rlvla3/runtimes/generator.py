@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from functools import partial
+from itertools import chain
 
 import torch
 
@@ -21,10 +23,11 @@ from rlvla3.policies.batching import arrays_from, observations_from
 from rlvla3.policies.noise import decision_noise
 from rlvla3.policies.registry import make_policy
 from rlvla3.runtimes.control import Control
-from rlvla3.runtimes.device import MemoryShare, choose_device
-from rlvla3.runtimes.messages import Forget, Forgotten, Proceed, Ready, Stuck, VersionDone
+from rlvla3.runtimes.device import MemoryShare, check_on_host, choose_device
+from rlvla3.runtimes.messages import Forget, Forgotten, Leave, Left, Proceed, Ready, Stuck, VersionDone
 from rlvla3.runtimes.names import generator_name
 from rlvla3.scheduling.replay import Replay
+from rlvla3.training.offload import Residence, make_residence
 
 
 async def run_generator(
@@ -42,9 +45,12 @@ async def run_generator(
     torch.set_num_threads(recipe.engine.threads)
     torch.manual_seed(recipe.seed)
     device = choose_device(recipe.engine.device, "engine.device", generator)
+    check_on_host(recipe.weights.on_host, device, "engine.device")
     with _memory_share(recipe, generator, device).kept():
-        policy = make_policy(recipe.policy, plane.rollouts.spec.spaces).to(device).eval()
-        weights = WeightPlane(memory, policy.published(), recipe.weights.dtype)
+        policy = make_policy(recipe.policy, plane.rollouts.spec.spaces).eval()
+        residence = make_residence(recipe.engine.offload, device, lambda: chain(policy.parameters(), policy.buffers()), partial(meter, "offload"))
+        residence.settle(policy)
+        weights = WeightPlane(memory, policy.published(), recipe.weights.dtype, recipe.weights.on_host)
         recorder = record.of_generator(generator) if isinstance(record, Recording) else None
         if isinstance(record, Replay):
             requests: GeneratorPort | ReplayPort = _replayed(record, plane, meter, control)
@@ -55,10 +61,15 @@ async def run_generator(
             requests.forget(message.shard)
             control.send(Forgotten(message.shard))
 
+        def leave(_: Leave) -> None:
+            residence.leave()
+            control.send(Left())
+
         control.handle(Forget, forget)
+        control.handle(Leave, leave)
         control.send(Ready())
         meter.enter("overhead")
-        await generate(requests, weights, LocalPolicyEngine(policy, weights, plane.rollouts, recipe.seed, device, meter, recorder))
+        await generate(requests, weights, LocalPolicyEngine(policy, weights, plane.rollouts, recipe.seed, residence, meter, recorder))
 
 
 def _memory_share(recipe: Recipe, generator: int, device: torch.device) -> MemoryShare:
@@ -87,27 +98,30 @@ def _replayed(replay: Replay, plane: DataPlane, meter: Meter, control: Control) 
 
 
 class LocalPolicyEngine:
-    """A policy that reads observations from the data plane and writes its decisions beside them."""
+    """A policy that reads observations from the data plane and writes its decisions beside them. It enters its device with whatever is to be done there."""
 
     def __init__(
-        self, policy: Policy, weights: WeightPlane, rollouts: Rollouts, seed: int, device: torch.device, meter: Meter, recorder: Recorder | None
+        self, policy: Policy, weights: WeightPlane, rollouts: Rollouts, seed: int, residence: Residence, meter: Meter, recorder: Recorder | None
     ) -> None:
         self.version = -1  # nothing from the weight plane yet: the checkpoint it was built with
         self._recorder = recorder
-        self._policy, self._weights, self._rollouts, self._seed, self._device, self._meter = policy, weights, rollouts, seed, device, meter
+        self._policy, self._weights, self._rollouts, self._seed, self._residence, self._meter = policy, weights, rollouts, seed, residence, meter
         self._noise_shape = policy.options.noise_shape(policy.spaces, policy.chunk)
 
     async def load_weights(self) -> None:
+        self._residence.enter()
         with self._meter("load_weights"):
             self.version = self._weights.load()
 
     async def infer(self, batch: Batch) -> None:
+        self._residence.enter()
+        device = self._residence.device
         with self._meter("infer", len(batch)):
             arrays = self._rollouts.gather(batch.tickets, batch.rows, self._rollouts.observation_names)
-            observations = observations_from(arrays, [self._rollouts.instruction(int(ticket)) for ticket in batch.tickets]).to(self._device)
+            observations = observations_from(arrays, [self._rollouts.instruction(int(ticket)) for ticket in batch.tickets]).to(device)
             noise = decision_noise(self._seed, batch.keys(), self._noise_shape)
             with torch.inference_mode():
-                decisions = self._policy.act(observations, torch.from_numpy(noise).to(self._device), torch.from_numpy(batch.explore).to(self._device))
+                decisions = self._policy.act(observations, torch.from_numpy(noise).to(device), torch.from_numpy(batch.explore).to(device))
             self._rollouts.scatter(batch.tickets, batch.rows, arrays_from(decisions, self.version), batch.kept)
             if self._recorder and batch.explore.all():
                 self._recorder.append(batch.tickets, row=batch.rows, version=self.version, at=time.monotonic_ns())

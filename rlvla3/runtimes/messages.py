@@ -51,6 +51,16 @@ class Forgotten:
 
 
 @dataclass(frozen=True, slots=True)
+class Leave:
+    """Coordinator to generator, or to a host for all of its generators: the trainer is to have the device. Answered by Left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """Off the device, until there is a batch to decide."""
+
+
+@dataclass(frozen=True, slots=True)
 class Train:
     """Coordinator to trainer: make the updates from `first` up to `end`. Arrivals follow as Arrived, each version is reported as Published, the end as
     Trained."""

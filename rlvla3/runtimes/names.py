@@ -1,6 +1,7 @@
 """What the workers of a run are called, in the table, the logs and the summary."""
 
-TRAINER = "trainer"
+TRAINER, WEIGHTS = "trainer", "weights"
+"""WEIGHTS: who sends them from the trainer's host to others, or receives them there and passes them on."""
 
 
 def shard_name(shard: int) -> str:

@@ -17,7 +17,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
@@ -99,29 +99,39 @@ def _run(name: str, connection: Connection, log: Path, body: str, args: tuple[An
     control = Control(connection)
     try:
         module, _, function = body.partition(":")
-        asyncio.run(_listen(control, getattr(importlib.import_module(module), function), args))
+        asyncio.run(attend(control, getattr(importlib.import_module(module), function), *args))
     except Exception as error:
         traceback.print_exc()
         control.send(Failed(type(error).__name__, str(error), traceback.format_exc(), explains_itself(error)))
         sys.exit(1)
 
 
-async def _listen(control: Control, body: Callable[..., Awaitable[None]], args: tuple[Any, ...]) -> None:
-    task = asyncio.ensure_future(body(control, *args))
+async def attend(control: Control, body: Callable[..., Awaitable[None]], *args: Any) -> None:
+    """Run `await body(control, *args)` until it ends or the other side wants it to. Raises its error; or that of a message's handler, or of whatever else is
+    done for it without a caller, which ends it."""
+    task, stray = asyncio.ensure_future(body(control, *args)), list[BaseException]()
+
+    def fail(_: Any, context: Mapping[str, Any]) -> None:
+        stray.append(context.get("exception") or RuntimeError(context["message"]))
+        task.cancel()
+
+    asyncio.get_running_loop().set_exception_handler(fail)
     control.listen(on_stop=task.cancel)
     try:
         await task
     except (asyncio.CancelledError, Stopped):
-        return
+        if stray and not isinstance(stray[0], Stopped):
+            raise stray[0] from None
 
 
 def explains_itself(error: Exception) -> bool:
-    """Whether an error's message says all that a user needs. Torch is not imported for the policies' sake where it is not there yet."""
+    """Whether an error's message says all that a user needs. Torch is not imported for its users' sake where it is not there yet."""
     from rlvla3.scheduling.replay import ReplayError
     from rlvla3.simulators.base import SimulatorError
 
-    policies = sys.modules.get("rlvla3.policies.base")
-    return isinstance(error, (RecipeError, SimulatorError, ReplayError, *((policies.PolicyError,) if policies else ())))
+    with_torch = {"rlvla3.policies.base": "PolicyError", "rlvla3.training.checkpoint": "CheckpointError"}
+    known = [getattr(sys.modules[module], name) for module, name in with_torch.items() if module in sys.modules]
+    return isinstance(error, (RecipeError, SimulatorError, ReplayError, *known))
 
 
 def call_itself(name: str) -> None:

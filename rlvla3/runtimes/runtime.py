@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
+from rlvla3.config import Recipe
 from rlvla3.links.rollouts import Rollouts
 from rlvla3.observability.meter import MeterBoard
 from rlvla3.runtimes.control import Stopped
@@ -30,6 +31,9 @@ class TicketServer(Protocol):
 
     def grant(self) -> None:
         """Hand out what is admissible to whoever is free. To be called when the ledger's version has advanced."""
+
+    def vacate(self, then: Callable[[], None]) -> None:
+        """Have every generator leave its device; `then` is called once all have."""
 
 
 class Commands(Protocol):
@@ -84,6 +88,7 @@ class Runtime(ABC):
 
     board: MeterBoard
     server: TicketServer
+    _recipe: Recipe
     _failure: asyncio.Future[None]
 
     @property
@@ -168,9 +173,18 @@ class Runtime(ABC):
             yield published, episodes
 
     def serve_trainer(self, ledger: Ledger) -> None:
-        """Run the tickets of `ledger` for the trainer."""
+        """Run the tickets of `ledger` for the trainer. With engine.offload it hears of the last of an update when the devices are its own."""
         control = self.trainer.control
-        self.server.serve(ledger, lambda finished: control.send(Arrived(finished.ticket.index, finished.decisions)))
+
+        def on_finished(finished: Finished) -> None:
+            index = finished.ticket.index
+            arrived = Arrived(index, finished.decisions)
+            if self._recipe.engine.offload and len(ledger.finished(ledger.update_of(index))) == ledger.batch:
+                self.server.vacate(then=lambda: control.send(arrived))
+            else:
+                control.send(arrived)
+
+        self.server.serve(ledger, on_finished)
 
     async def updates(self, ledger: Ledger, end: int) -> AsyncIterator[tuple[Published, list[Finished]]]:
         """Have the trainer make updates up to version `end`."""

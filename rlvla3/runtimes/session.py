@@ -219,6 +219,7 @@ class Session:
         ledger = self._ledger = Ledger(book, training.batch, self._recipe.engine.max_staleness, total=training.updates * training.batch, version=first)
         progress = TrainingProgress(self._recipe, runtime, ledger, self._run)
         self._emit(PhaseStarted("train", training.updates))
+        runtime.trainer.control.handle(Notice, self._emit)
         async for published, episodes in runtime.train(ledger, end=training.updates):
             self._emit(progress.update(published, episodes))
         self._ledger = None

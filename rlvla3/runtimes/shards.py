@@ -13,6 +13,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -22,9 +23,10 @@ from rlvla3.observability.meter import MeterBoard
 from rlvla3.observability.wording import counted
 from rlvla3.runtimes.assignment import Assignment
 from rlvla3.runtimes.control import Stopped
-from rlvla3.runtimes.messages import Failed, Forget, Forgotten, Grant, HandIn, Ready
+from rlvla3.runtimes.messages import Failed, Forget, Forgotten, Grant, HandIn, Leave, Left, Ready
 from rlvla3.runtimes.names import shard_name
 from rlvla3.runtimes.process import Worker
+from rlvla3.runtimes.roll_call import RollCall
 from rlvla3.scheduling.sharding import Seating, ShardSpec
 from rlvla3.types import Finished, Ticket
 
@@ -102,6 +104,7 @@ class Shards:
         self._look_every_s, self._looked_at = min(1.0, *(limit / 2 for limit in timeouts_s)), time.monotonic()
         self._watchdog: asyncio.TimerHandle | None = None
         self._generators: list[Worker] = []
+        self._leaving = RollCall((), then=lambda: None)
         self._shards: list[Shard] = []
         self._seatings = [Seating() for _ in timeouts_s]
 
@@ -110,6 +113,7 @@ class Shards:
         self._generators = generators
         for generator in generators:
             generator.control.handle(Forgotten, lambda message: self._replace(self._shards[message.shard]))
+            generator.control.handle(Left, partial(self._on_left, generator))
         for spec in self._plane.shards:
             self._shards.append(self._watch(Shard(spec, self._seatings[spec.simulator], self._start_process(spec.number))))
         self._look_for_hung()
@@ -143,6 +147,13 @@ class Shards:
                 except Stopped:
                     continue  # it has just died: its end will be heard of, and its tickets are run again
                 shard.owed = False
+
+    def vacate(self, then: Callable[[], None]) -> None:
+        """Have every generator leave its device; `then` is called once all have. One that is lost meanwhile ends the run anyway."""
+        self._leaving = RollCall((generator.name for generator in self._generators), then)
+        for generator in self._generators:
+            with suppress(Stopped):  # it has just died: its end will be heard of
+                generator.control.send(Leave())
 
     def stuck(self, waiting: int) -> bool:
         """Whether nobody will ask for anything more while `waiting` shards wait for decisions: none is being replaced, and no other runs a ticket."""
@@ -204,6 +215,9 @@ class Shards:
             self._notify(f"{counted(self._assignment.active, 'generator')} of {len(self._generators)} active: {counted(len(leaving), 'shard')} to go over")
         for number in leaving:
             self._shards[number].seating.hold(number)
+
+    def _on_left(self, generator: Worker, _: Left) -> None:
+        self._leaving.answered(generator.name)
 
     def _on_exit(self, shard: Shard) -> None:
         shard.ready = False  # before it is heard out: it may not be given anything any more

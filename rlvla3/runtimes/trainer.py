@@ -7,7 +7,8 @@ records. No answer is given before all ranks are done with what it releases.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from rlvla3.observability.recording import Recording
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.policies.registry import make_policy
 from rlvla3.runtimes.control import Control
-from rlvla3.runtimes.device import MemoryShare, choose_device
+from rlvla3.runtimes.device import MemoryShare, check_on_host, choose_device
 from rlvla3.runtimes.messages import Arrived, Clone, Copied, Demonstrated, LastUpdate, Published, Ready, Save, Saved, StopAfterUpdate, Train, Trained
 from rlvla3.runtimes.names import trainer_name
 from rlvla3.scheduling.replay import Replay
@@ -34,6 +35,7 @@ from rlvla3.scheduling.streamer import Streamer
 from rlvla3.training.checkpoint import Checkpoints, load_checkpoint
 from rlvla3.training.cloning import Demonstrations, ExpertEpisode, clone
 from rlvla3.training.learner import Learner
+from rlvla3.training.offload import held_by, make_residence
 from rlvla3.training.ranks import ALONE, JoinedRanks, Ranks
 from rlvla3.types import MicroBatch, Version
 
@@ -59,7 +61,8 @@ async def run_trainer(
     torch.set_num_threads(recipe.training.threads)
     torch.manual_seed(recipe.seed)
     device = _device(recipe.training.device, meeting)
-    ranks = JoinedRanks(meeting, device) if meeting else ALONE
+    check_on_host(recipe.weights.on_host, device, "training.device")
+    ranks = JoinedRanks(meeting, device, waiting=partial(meter, "ranks")) if meeting else ALONE
     try:
         with MemoryShare(name, device, "memory.trainer", recipe.memory.trainer, "training.micro_batch").kept():
             trainer = Trainer(control, recipe, rollouts, meter, memory, run, resume, record, device, ranks)
@@ -102,16 +105,19 @@ class Trainer:
         spaces = rollouts.spec.spaces
         self.policy = make_policy(recipe.policy, spaces)
         self.learner = Learner(self.policy, recipe, rollouts, device, ranks)
+        self.residence = make_residence(recipe.engine.offload, device, partial(held_by, self.learner), partial(meter, "offload"))
         self.version: Version = load_checkpoint(resume, self.policy, self.learner) if resume else 0
-        self.checkpoints = Checkpoints(run, recipe.training.keep_checkpoints, self.learner, recipe.policy.name)
-        self.weights = WeightPlane(memory, self.learner.parallel.published(), recipe.weights.dtype) if ranks.first else None
+        self.checkpoints = Checkpoints(run, recipe.training.keep_checkpoints, self.learner, recipe.policy.name, tell=lambda text: self._say(Notice(text)))
+        self.weights = self._plane(memory) if ranks.first else None
         self.trajectories = ArrivingTrajectories(make_streamer(recipe, record if isinstance(record, Replay) else None, ranks), control, meter)
+        self.metered_learner = MeteredLearner(self.learner, self.trajectories.streamer, meter, self.residence.enter)
         self.rollouts = rollouts
         self.demonstrations = Demonstrations(spaces, recipe.policy.chunk, recipe.tasks, recipe.clone.demonstrations) if recipe.clone else None
         self._update, self._is_last = -1, False
         control.handle(StopAfterUpdate, self._stop_after_update)
         if resume or not recipe.begins_by_cloning:
             self._publish()
+        self.residence.leave()
 
     async def obey(self, message: Any) -> None:
         match message:
@@ -121,34 +127,67 @@ class Trainer:
                 self.ranks.wait()  # the episode's place is another's as soon as the coordinator has the answer
                 self._say(Copied(finished.ticket, self.demonstrations.complete))
             case Clone():
+                self.residence.enter()
                 self._clone()
             case Train(first, end):
-                await train(self._updates(first, end), self.trajectories, MeteredLearner(self.learner, self.trajectories.streamer, self.meter), self)
+                await train(self._updates(first, end), self.trajectories, self.metered_learner, self)
+                self._finish_publication()
                 self._say(Trained(self.version))
             case Save():
+                self.residence.enter()
                 with self.meter("checkpoint"):
                     self.checkpoints.begin(self.version)
                     self.checkpoints.finish()
+                self._leave()
                 self._say(Saved(self.version))
 
     async def publish(self, version: Version, metrics: Mapping[str, float]) -> None:
-        """The update is done: its weights go onto the weight plane first, so whoever hears of the version finds it there."""
+        """The update is done: its weights go onto the weight plane, where whoever hears of the version finds it. The next update need not wait for that. With
+        engine.offload generators enter as soon as they hear of it, so it is told of last."""
         self.version = version
         if self.recorder:
             emitted = self.trajectories.streamer.emitted
             self.recorder.append(list(emitted), update=version - 1, decisions=list(emitted.values()))
+        self._finish_publication()
+        takes_turns, tell = self.recipe.engine.offload, partial(self._say, Published(version, metrics))
         with self.meter("publish"):
-            self._publish()
-        self._say(Published(version, metrics))
+            self._publish(then=None if takes_turns else tell)
         if version % self.recipe.training.checkpoint_every == 0:
             with self.meter("checkpoint"):
                 self.checkpoints.begin(version)
+        if takes_turns:
+            self._leave()
+            self.control.poll()  # whoever wants this update to be the last is answered before tickets of the next are handed out
+            tell()
 
-    def _publish(self) -> None:
-        """Put the present version onto the weight plane. All ranks bring their shards, and rank 0 puts it there."""
+    def _publish(self, then: Callable[[], None] | None = None) -> None:
+        """Put the present version onto the weight plane. All ranks bring their shards, and rank 0 puts it there. then: called when it is there, maybe from
+        another thread while training goes on; without it, this waits."""
         self.learner.parallel.gather_published()
         if self.weights is not None:
-            self.weights.publish(self.version)
+            self.weights.publish(self.version, then)
+
+    def _finish_publication(self) -> None:
+        """Wait until the version before is on the weight plane and has been told of, where that is not so yet."""
+        if self.weights is not None and self.weights.going_on:
+            with self.meter("publication"):
+                self.weights.finish()
+
+    def _leave(self) -> None:
+        """With engine.offload: no rank has anything on its device any more when this returns."""
+        self.residence.leave()
+        if self.residence.away:
+            self.ranks.wait()
+
+    def _plane(self, memory: WeightMemory) -> WeightPlane:
+        loop = asyncio.get_running_loop()
+
+        def fail(error: BaseException) -> None:
+            loop.call_soon_threadsafe(_raise, error)  # nobody may be waiting for the publication
+
+        weights = self.recipe.weights
+        overlap = False if self.recipe.engine.offload else None  # what is copied aside would stay on the device
+        return WeightPlane(memory, self.learner.parallel.published(), weights.dtype, weights.on_host, overlap=overlap, fail=fail)
 
     def _say(self, message: Any) -> None:
         """Tell the coordinator, once."""
@@ -175,6 +214,7 @@ class Trainer:
             for step, loss in clone(self.policy, self.demonstrations, self.recipe.clone, self.recipe.seed):
                 self._say(CloneStep(step, self.recipe.clone.steps, loss))
         self._publish()
+        self._leave()
         self._say(Published(self.version, {}))
 
     def _read_files(self, demonstrations: Demonstrations) -> None:
@@ -184,6 +224,10 @@ class Trainer:
             self._say(Notice(text))
         for number, demonstration in enumerate(recorded):
             demonstrations.add(number, demonstration)
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 def make_streamer(recipe: Recipe, replay: Replay | None = None, ranks: Ranks = ALONE) -> Streamer:
@@ -231,19 +275,25 @@ class ArrivingTrajectories:
 
 
 class MeteredLearner:
-    """The learner as the train loop wants it, its time on the meter."""
+    """The learner as the train loop wants it, its time on the meter. An update begins with its first pass, and with `enter`: until then the device may be
+    somebody else's."""
 
-    def __init__(self, learner: Learner, streamer: Streamer, meter: Meter) -> None:
-        self._learner, self._streamer, self._meter = learner, streamer, meter
+    def __init__(self, learner: Learner, streamer: Streamer, meter: Meter, enter: Callable[[], None] = lambda: None) -> None:
+        self._learner, self._streamer, self._meter, self._enter = learner, streamer, meter, enter
+        self._coming: int | None = None
 
     @property
     def enough(self) -> bool:
         return self._learner.enough
 
     def begin_update(self, update: int) -> None:
-        self._learner.begin_update(update, self._streamer.tickets(update))
+        self._coming = update
 
     async def accumulate(self, micro_batch: MicroBatch) -> None:
+        if self._coming is not None:
+            self._enter()
+            self._learner.begin_update(self._coming, self._streamer.tickets(self._coming))
+            self._coming = None
         with self._meter("train", len(micro_batch)):
             self._learner.accumulate(micro_batch)
 

@@ -10,9 +10,9 @@ Nothing of it can run code when it is read: a checkpoint may come from anywhere.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.policies.base import Policy, PolicyError
@@ -34,7 +35,7 @@ POLICY, TRAINER, PARAMETERS = "policy", "trainer.pt", "parameters"
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be resumed from: which file, what is wrong with it, and the way out."""
+    """A checkpoint that cannot be resumed from, or cannot be written: which file, what is wrong with it, and the way out."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ def take_snapshot(learner: Learner, version: Version) -> Snapshot:
         if learner.ranks.first:
             weights[name] = whole.detach().to("cpu", copy=True)
     parameters = {key: tensor.detach().to("cpu", copy=True) for key, tensor in learner.parameter_state().items()}
-    return Snapshot(version, weights, learner.state_dict(), parameters)
+    state = tree_map_only(Tensor, lambda tensor: tensor.to("cpu", copy=True), learner.state_dict())
+    return Snapshot(version, weights, state, parameters)
 
 
 def write_snapshot(folder: Path, snapshot: Snapshot, policy: Policy, policy_name: str, ranks: Ranks) -> None:
@@ -63,13 +65,14 @@ def write_snapshot(folder: Path, snapshot: Snapshot, policy: Policy, policy_name
     from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.state_dict_saver import save  # takes a second to import, and nothing waits for it here
 
-    if ranks.first:
-        policy.save(folder / POLICY, policy_name, snapshot.weights)
-        torch.save({"format": FORMAT, "version": snapshot.version, "learner": snapshot.learner}, folder / TRAINER)
     try:
         save(dict(snapshot.parameters), checkpoint_id=folder / PARAMETERS, process_group=ranks.group, no_dist=not dist.is_initialized())
     except CheckpointException as error:  # a BaseException: nobody above would take it for an error
-        raise OSError(f"cannot write {folder / PARAMETERS}: {error}") from error
+        rank, (why, _) = next(iter(error.failures.items()))
+        raise OSError(f"rank {rank} cannot write {folder / PARAMETERS}: {why}") from error
+    if ranks.first:  # after what all do: nobody waits for rank 0 where it fails
+        policy.save(folder / POLICY, policy_name, snapshot.weights)
+        torch.save({"format": FORMAT, "version": snapshot.version, "learner": snapshot.learner}, folder / TRAINER)
 
 
 def save_checkpoint(folder: Path, policy_name: str, learner: Learner, version: Version) -> None:
@@ -83,37 +86,72 @@ class Checkpoints:
     checkpoints.begin(version)
     ...                             # training goes on
     checkpoints.finish()
+
+    To end training because one cannot be written would lose what was learned since the last. So that is told, and the next may succeed; where it does not, it
+    is an error. tell: told of it as soon as it is known, from another thread.
+
+    Invariant: all ranks know alike whether a checkpoint was written, and none waits for one that was not.
     """
 
-    def __init__(self, run: RunDirectory, keep: int, learner: Learner, policy_name: str) -> None:
-        self._run, self._keep, self._learner, self._policy_name = run, keep, learner, policy_name
+    def __init__(self, run: RunDirectory, keep: int, learner: Learner, policy_name: str, tell: Callable[[str], object] = print) -> None:
+        self._run, self._keep, self._learner, self._policy_name, self._tell = run, keep, learner, policy_name, tell
         self._ranks = learner.ranks.beside()
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._under_way: Future[None] | None = None
 
     def begin(self, version: Version) -> None:
-        """Take a snapshot; it is written while training goes on. Waits for the checkpoint before, and raises what that came to."""
-        self.finish()
+        """Take a snapshot; it is written while training goes on. Waits for the checkpoint before; where that could not be written, for this one too, and raises
+        CheckpointError where it cannot be either."""
+        failed = self._outcome() is not None
         self._under_way = self._thread.submit(self._write, take_snapshot(self._learner, version))
+        if failed:
+            self.finish()
+        else:
+            self._under_way.add_done_callback(self._tell_of)
 
     def finish(self) -> None:
-        """Wait until what was begun is on disk. Its error, if it had one, is raised here."""
-        if self._under_way is not None:
-            under_way, self._under_way = self._under_way, None
-            under_way.result()
+        """Wait until what was begun is on disk. Raises CheckpointError where it could not be written."""
+        if (error := self._outcome()) is not None:
+            raise error
+
+    def _outcome(self) -> CheckpointError | None:
+        """Wait for what is under way; its error, where it could not be written."""
+        under_way, self._under_way = self._under_way, None
+        try:
+            return under_way.result() if under_way is not None else None
+        except CheckpointError as error:
+            return error
+
+    def _tell_of(self, written: Future[None]) -> None:
+        if isinstance(error := written.exception(), CheckpointError):
+            self._tell(f"{error}. Training goes on; where the next checkpoint cannot be written either, the run ends")
 
     def _write(self, snapshot: Snapshot) -> None:
-        with self._folder(snapshot.version) as folder:
-            write_snapshot(folder, snapshot, self._learner.policy, self._policy_name, self._ranks)
+        """Raises CheckpointError, on all ranks, where one of them could not write its part; RankLost where one is gone."""
+        failure: Exception | None = None
+        try:
+            with self._folder(snapshot.version) as folder:
+                write_snapshot(folder, snapshot, self._learner.policy, self._policy_name, self._ranks)
+        except Exception as error:  # a full disk is an OSError, a RuntimeError or a SafetensorError, by who writes; if it is a lost rank, that is found below
+            failure = error
+        reasons = self._ranks.gather(f"{type(failure).__name__}: {failure}" if failure else "")
+        if any(reasons):
+            place, why = self._run.checkpoints, next(filter(None, reasons))
+            raise CheckpointError(f"checkpoint {snapshot.version} could not be written in {place} ({why}): see that there is room and access") from failure
 
     @contextmanager
     def _folder(self, version: Version) -> Iterator[Path]:
         """The folder that all ranks write to. It takes its name when rank 0 leaves, which is when all have written (`save` sees to that)."""
-        if not self._ranks.first:
-            yield self._ranks.agree(Path())
-            return
-        with self._run.checkpoint(version, self._keep) as folder:
-            yield self._ranks.agree(folder)
+        folder: Path | None = None
+        with ExitStack() as stack:
+            try:
+                if self._ranks.first:
+                    folder = stack.enter_context(self._run.checkpoint(version, self._keep))
+            finally:
+                folder = self._ranks.agree(folder)
+            if folder is None:
+                raise OSError("rank 0 has no folder for it")
+            yield folder
 
 
 def load_checkpoint(folder: Path, policy: Policy, learner: Learner) -> Version:

@@ -164,6 +164,7 @@ class Learner:
         """Close the update: the critic's extra passes, then the statistics. Returns the metrics; one that has no value in this update is left out."""
         metrics = self._metrics()
         metrics |= self.credit.finish()
+        self.objective.finish()
         metrics["critic_replay_loss"] = self.replay.learn(self.update, self.critic.epochs * (WARMUP_EPOCHS if self.warming_up else 1))
         return {name: value for name, value in metrics.items() if not math.isnan(value)}
 

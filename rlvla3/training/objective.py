@@ -65,7 +65,6 @@ class PolicyObjective:
         """Start an update. The reference policy is the one that the first update of all begins with."""
         self._update, self._moved = update, False
         self._proximal.begin(tickets)
-        self._proximal.release()
         if self._reference is not None:
             self._reference.begin(tickets)
             if self._reference.weights is None:
@@ -76,6 +75,10 @@ class PolicyObjective:
         if not self._moved and self.correction.anchor == "proximal":
             self._proximal.take()
         self._moved = True
+
+    def finish(self) -> None:
+        """The update is over: nobody asks for its proximal policy any more."""
+        self._proximal.release()
 
     def importance(self, ticket: int) -> Floats:
         """pi_proximal / pi_behaviour of each decision of an episode that has ended, whole chunks: float64 [decisions]."""

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -88,10 +88,11 @@ ALONE = Ranks()
 
 
 class JoinedRanks(Ranks):
-    """One of several ranks, in processes of their own. device: where this rank computes; what is not a gradient is exchanged by the CPU anyway."""
+    """One of several ranks, in processes of their own. device: where this rank computes; what is not a gradient is exchanged by the CPU anyway. waiting:
+    entered while others are waited for, or things are exchanged with them."""
 
-    def __init__(self, meeting: Rendezvous, device: torch.device | str = "cpu") -> None:
-        self.rank, self.size = meeting.rank, meeting.size
+    def __init__(self, meeting: Rendezvous, device: torch.device | str = "cpu", waiting: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
+        self.rank, self.size, self._waiting = meeting.rank, meeting.size, waiting
         if meeting.address.host == LOOPBACK:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # or gloo looks the host's name up, which need not lead anywhere
         on_gpu = torch.device(device).type == "cuda"
@@ -141,6 +142,7 @@ class JoinedRanks(Ranks):
 
     def beside(self) -> JoinedRanks:
         other = copy.copy(self)
+        other._waiting = nullcontext  # that thread's time is not this one's
         with self._together():
             other.group = dist.new_group(backend="gloo", timeout=PATIENCE)
         return other
@@ -151,7 +153,8 @@ class JoinedRanks(Ranks):
     @contextmanager
     def _together(self) -> Iterator[None]:
         try:
-            yield
+            with self._waiting():
+                yield
         except RuntimeError as error:  # whatever goes wrong between processes is of this type: a closed connection, a time that is up
             why = str(error).partition("\n")[0]
             raise RankLost(f"trainer rank {self.rank} does not hear from another rank: {why}. The other ranks' logs say what became of it") from error

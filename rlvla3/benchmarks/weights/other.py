@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -18,7 +18,7 @@ from rlvla3.links.own_thread import OwnThread
 from rlvla3.links.weight_hosts import WeightRelay, WeightSender
 from rlvla3.links.weight_memory import WeightMemory
 from rlvla3.links.weight_plane import WeightPlane
-from rlvla3.links.weight_wire import Address
+from rlvla3.links.weight_wire import Address, CarrierName
 
 PATIENCE_S = 60.0
 """For anything that the other process is to do."""
@@ -30,9 +30,9 @@ Parts = Callable[[], dict[str, Tensor]]
 class Other:
     """Both ends are here: what the other process did is known when a call returns."""
 
-    def __init__(self, commands: Connection, arrivals: Connection, memory: WeightMemory, sender: WeightSender) -> None:
-        self._commands, self._arrivals = commands, arrivals
-        self.memory, self.sender = memory, sender
+    def __init__(self, commands: Connection, arrivals: Connection, memory: WeightMemory, senders: Mapping[CarrierName, WeightSender]) -> None:
+        self._commands, self._arrivals, self._senders = commands, arrivals, senders
+        self.memory = memory
 
     def load(self) -> None:
         """It copies the newest version out of this host's memory."""
@@ -51,9 +51,13 @@ class Other:
         dist.broadcast(flat, 0)
         _receive(self._commands)
 
-    def arrive(self) -> None:
+    def announce(self, carrier: CarrierName = "tcp") -> None:
+        """There is a new version for the other host."""
+        self._senders[carrier].announce()
+
+    def arrive(self, carrier: CarrierName = "tcp") -> None:
         """Announce the newest version, and wait until all of it is in its own memory."""
-        self.sender.announce()
+        self.announce(carrier)
         self.arrived()
 
     def arrived(self) -> None:
@@ -65,21 +69,24 @@ class Other:
 
 
 @contextmanager
-def other_process(parts: Parts) -> Iterator[Other]:
-    """Start it, and the sender beside this process."""
+def other_process(parts: Parts, carriers: Sequence[CarrierName] = ("tcp",)) -> Iterator[Other]:
+    """Start it, and a sender for each of the carriers beside this process."""
     spawn = multiprocessing.get_context("spawn")
     memory = WeightMemory()
-    sender = WeightSender(memory)
+    senders = {carrier: WeightSender(memory, carrier=carrier) for carrier in carriers}
+    addresses = {carrier: sender.address for carrier, sender in senders.items()}
     commands, theirs = spawn.Pipe()
     arrivals, arriving = spawn.Pipe()
-    with tempfile.TemporaryDirectory() as folder, OwnThread(sender.run(), "weight sender"):
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as threads:
+        for carrier, sender in senders.items():
+            threads.enter_context(OwnThread(sender.run(), f"weight sender, {carrier}"))
         store = str(Path(folder) / "store")
-        process = spawn.Process(target=_run, args=(theirs, arriving, memory, parts, sender.address, store), daemon=True)
+        process = spawn.Process(target=_run, args=(theirs, arriving, memory, parts, addresses, store), daemon=True)
         process.start()
         try:
             _join_gloo(store, 0)
             _receive(commands)
-            yield Other(commands, arrivals, memory, sender)
+            yield Other(commands, arrivals, memory, senders)
             commands.send("end")
             process.join(PATIENCE_S)
         finally:
@@ -88,13 +95,15 @@ def other_process(parts: Parts) -> Iterator[Other]:
                 dist.destroy_process_group()
 
 
-def _run(commands: Connection, arrivals: Connection, memory: WeightMemory, parts: Parts, address: Address, store: str) -> None:
+def _run(commands: Connection, arrivals: Connection, memory: WeightMemory, parts: Parts, addresses: Mapping[CarrierName, Address], store: str) -> None:
     torch.set_num_threads(1)
     plane = WeightPlane(memory, parts())
     flat = torch.empty(plane.size, dtype=torch.uint8)
     _join_gloo(store, 1)
-    relay = WeightRelay(WeightMemory(), address, arrived=arrivals.send)
-    with OwnThread(relay.run(), "weight relay"):
+    with ExitStack() as threads:
+        for carrier, address in addresses.items():
+            relay = WeightRelay(WeightMemory(), address, arrived=arrivals.send, carrier=carrier)
+            threads.enter_context(OwnThread(relay.run(), f"weight relay, {carrier}"))
         commands.send("ready")
         while (word := commands.recv()) != "end":
             if word == "load":

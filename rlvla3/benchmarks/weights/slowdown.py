@@ -57,7 +57,7 @@ def _pairs(other: Other, tensors: dict[str, Tensor], update: Callable[[], None])
 
     def publishing(version: int) -> float:
         began = perf_counter()
-        plane.publish(version, then=other.sender.announce)
+        plane.publish(version, then=other.announce)
         other.begin_to_load()
         update()
         spent = perf_counter() - began

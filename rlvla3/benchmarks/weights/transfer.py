@@ -17,9 +17,12 @@ from torch import Tensor
 
 from rlvla3.benchmarks.weights.other import Other, other_process
 from rlvla3.links.weight_plane import WeightPlane
+from rlvla3.links.weight_wire import CarrierName
 
 ROUNDS, WARMUP = 15, 3
 LAYER_BYTES = 4 << 20
+CARRIERS: tuple[CarrierName, ...] = ("tcp", "gloo")
+"""Those that run on any machine: NCCL takes a device for either process."""
 
 
 def layers(megabytes: int) -> dict[str, Tensor]:
@@ -31,7 +34,7 @@ def layers(megabytes: int) -> dict[str, Tensor]:
 def measure_transfers(megabytes: int) -> dict[str, Any]:
     """Medians over ROUNDS, in GB/s and as ratios."""
     parts = partial(layers, megabytes)
-    with other_process(parts) as other:
+    with other_process(parts, CARRIERS) as other:
         seconds = _rounds(other, parts())
     return figures(megabytes * 10**6, {name: median(times[WARMUP:]) for name, times in seconds.items()})
 
@@ -53,7 +56,8 @@ def _rounds(other: Other, tensors: Mapping[str, Tensor]) -> dict[str, list[float
         timed("load", other.load)
         timed("publish_and_load", partial(plane.publish, 2 * number + 1), other.load)
         timed("gloo", lambda: other.broadcast(source))
-        timed("between_hosts", other.arrive)
+        for carrier in CARRIERS:
+            timed(f"between_hosts_{carrier}", partial(other.arrive, carrier))
     return seconds
 
 
@@ -68,5 +72,5 @@ def figures(size: int, seconds: Mapping[str, float]) -> dict[str, Any]:
             "load_to_copy": copy / seconds["load"],
             "publish_and_load_to_two_copies": 2 * copy / both,
         },
-        "between_hosts": {"to_gloo_broadcast": seconds["gloo"] / seconds["between_hosts"]},
+        "between_hosts": {f"{carrier}_to_gloo_broadcast": seconds["gloo"] / seconds[f"between_hosts_{carrier}"] for carrier in CARRIERS},
     }

@@ -36,6 +36,7 @@ from rlvla3.runtimes.shards import START_TIMEOUT_S, WorkerError
 from rlvla3.scheduling.ledger import TicketBook
 from rlvla3.simulators.registry import describe_simulator, make_simulator
 from rlvla3.training.learner import Learner
+from rlvla3.training.offload import Residence
 from rlvla3.types import MicroBatch
 
 PATIENCE_S = 5.0
@@ -137,7 +138,7 @@ class Load:
         device = choose_device(recipe.engine.device, "engine.device")
         policy = make_policy(recipe.policy, spaces).to(device).eval()
         weights, meter = WeightPlane(WeightMemory(), policy.published()), MeterBoard(["load"]).meter("load")
-        self.engine = LocalPolicyEngine(policy, weights, self.rollouts, recipe.seed, device, meter, None)
+        self.engine = LocalPolicyEngine(policy, weights, self.rollouts, recipe.seed, Residence(device), meter, None)
         self.book = TicketBook(recipe.mix, recipe.seed, recipe.algorithm.group_size)
         self.training, self.simulates = recipe.training, simulates
         self.together = min(TOGETHER, recipe.simulator.shards * recipe.simulator.slots)

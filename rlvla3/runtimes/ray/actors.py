@@ -3,8 +3,9 @@
     coordinator  RemoteWorker  <-- Ray -->  Resident = pipe = Control  body
 
 Invariants:
-- messages arrive in the order they were sent, and none is polled for: `listen` is answered when there is something to say;
-- an actor that is lost is heard of once, after all that it said before; where Ray brings it back, it begins anew.
+- messages arrive in the order they were sent, and none is polled for: `listen` is answered when there is something to say, or to say where time goes;
+- an actor that is lost is heard of once, after all that it said before; where Ray brings it back, it begins anew. One that was taken for lost and is not,
+  as the network was away for a while, ends as soon as it is reached, and begins anew too.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ from __future__ import annotations
 import asyncio
 import importlib
 import multiprocessing
+import os
+import secrets
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -26,13 +30,19 @@ from rlvla3.links.rollouts import Rollouts
 from rlvla3.observability.meter import MeterBoard
 from rlvla3.runtimes.control import Control, Stop, Stopped
 from rlvla3.runtimes.messages import Failed
-from rlvla3.runtimes.process import call_itself, explains_itself
+from rlvla3.runtimes.process import attend, call_itself, explains_itself
 from rlvla3.runtimes.ray.messages import Status
 
 Arrays = Mapping[str, NDArray[Any]]
 
 FETCH_TIMEOUT_S = 120.0
 """An episode that has not come by then will not come."""
+
+LOSS_S = 30.0
+"""How long it may take until Ray knows that an actor is lost."""
+
+STATUS_S = 0.2
+"""How often an actor says what its workers are at."""
 
 
 class Shelf:
@@ -49,6 +59,7 @@ class Resident:
     def __init__(self, name: str, body: str, *args: Any) -> None:
         here, there = multiprocessing.Pipe()
         self._control, self._listening, self._shelf = Control(here), False, Shelf()
+        self._life, self._said_status = secrets.token_hex(4), 0.0
         self._thread = threading.Thread(target=_reside, args=(name, Control(there), body, self._shelf, args), name=name, daemon=True)
         self._thread.start()
 
@@ -58,14 +69,22 @@ class Resident:
         for message in messages:
             self._control.send(message)
 
-    async def listen(self) -> list[Any]:
-        """What the body has said since the last call, at least one message; ends with Stop when it is over."""
+    async def listen(self, given_up: str) -> tuple[str, list[Any]]:
+        """Which of its lives this is, and what has been said since the last call: what workers are at, every STATUS_S, and then what the body said, as soon as
+        it does; ends with Stop when it is over.
+
+        given_up: a life that was taken for lost, and whose work others do by now. If it is this one, it ends.
+        """
+        if given_up == self._life:
+            os._exit(1)
         self._listen()
         try:
-            first = await self._control.receive()
+            said = [await asyncio.wait_for(self._control.receive(), STATUS_S)]
+        except TimeoutError:
+            said = []
         except Stopped:
-            return [Stop()]
-        return [first, *self._control.arrived()]
+            return self._life, [Stop()]
+        return self._life, [*self._status(), *said, *self._control.arrived()]
 
     async def episode(self, ticket: int) -> Arrays:
         """One episode of the shelf."""
@@ -75,10 +94,13 @@ class Resident:
         """Fetch an episode from another actor's shelf onto this one's. Raises RayActorError where that actor is lost."""
         self._shelf.rollouts.unpack(ticket, await asyncio.wait_for(source.episode.remote(ticket), FETCH_TIMEOUT_S))
 
-    async def status(self) -> Status | None:
-        """What its workers are at; None before there are any."""
-        shelf = self._shelf
-        return Status(shelf.board.read(), shelf.board.stages(), shelf.steps()) if hasattr(shelf, "board") else None
+    def _status(self) -> list[Status]:
+        """What its workers are at, if that is due and there are any."""
+        shelf, now = self._shelf, time.monotonic()
+        if now - self._said_status < STATUS_S or not hasattr(shelf, "board"):
+            return []
+        self._said_status = now
+        return [Status(shelf.board.read(), shelf.board.stages(), shelf.steps())]
 
     def _listen(self) -> None:
         if not self._listening:
@@ -92,20 +114,11 @@ def _reside(name: str, control: Control, body: str, shelf: Shelf, args: tuple[An
     sys.modules["__main__"].__dict__.pop("__file__", None)
     try:
         module, _, function = body.partition(":")
-        asyncio.run(_listen(control, getattr(importlib.import_module(module), function), shelf, args))
+        asyncio.run(attend(control, getattr(importlib.import_module(module), function), shelf, *args))
     except Exception as error:
         control.send(Failed(type(error).__name__, str(error), traceback.format_exc(), explains_itself(error)))
     finally:
         control.close()
-
-
-async def _listen(control: Control, body: Callable[..., Any], shelf: Shelf, args: tuple[Any, ...]) -> None:
-    task = asyncio.ensure_future(body(control, shelf, *args))
-    control.listen(on_stop=task.cancel)
-    try:
-        await task
-    except (asyncio.CancelledError, Stopped):
-        return
 
 
 class RemoteWorker:
@@ -114,6 +127,7 @@ class RemoteWorker:
 
     def __init__(self, name: str, actor: Any, on_lost: Callable[[bool], None], overhear: Callable[[Any], None] = lambda _: None) -> None:
         self.name, self.actor, self._on_lost, self._overhear = name, actor, on_lost, overhear
+        self._life = self._given_up = ""
         self._connect()
 
     @property
@@ -133,6 +147,7 @@ class RemoteWorker:
     def reconnect(self) -> None:
         """Begin anew with an actor that Ray has brought back: what was on its way to the lost one is gone."""
         self.close()
+        self._given_up = self._life
         self._connect()
 
     def close(self) -> None:
@@ -171,7 +186,8 @@ class RemoteWorker:
         soon = asyncio.get_running_loop().call_soon  # so that the error of a handler is the loop's, and ends the run
         try:
             while True:
-                for message in await self.actor.listen.remote():
+                self._life, said = await self.actor.listen.remote(self._given_up)
+                for message in said:
                     if isinstance(message, Stop):
                         soon(self._ended.set)
                         return

@@ -1,13 +1,15 @@
 """Ray's nodes as the hosts of a placement: who works where, and what of each node is reserved for it.
 
 Devices are dealt out by scheduling/placement.py, as in a rehearsal; Ray reserves whole bundles, one a node, and restarts what is lost on one that is left.
-A node without GPUs counts as one device: itself.
+Where no node has a GPU, each counts as one device: itself. Where some have, those without have no part in the run.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import re
+import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,16 +23,21 @@ from rlvla3.config import Recipe, RecipeError, SimulatorConfig
 from rlvla3.scheduling.placement import Cluster, Placement, place
 
 RESERVE_TIMEOUT_S, RESERVE_TRY_S = 60.0, 10.0
+
+ANSWER_S = 2.0
+"""How long the head of a cluster may take to take a connection."""
+
 HEAD = "node:__internal_head__"
 """A resource that only the node of Ray's head has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """What one node has."""
+    """What one node has. head: whether Ray's own head is there."""
 
     gpus: int
     cpus: int
+    head: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,28 +58,54 @@ def connect(address: str) -> bool:
     """Connect to Ray: at `address`, or to one of our own that is started here. Returns whether it was started here, and so has to be ended here."""
     if ray.is_initialized():
         return False
+    _check(address)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # actors without reserved GPUs see all of them; which they use is said by the placement
     logging.getLogger("ray").setLevel(logging.ERROR)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         ray.init(address, **quiet) if address else ray.init("local", include_dashboard=False, **quiet)
     except ConnectionError as error:
-        raise RecipeError(
-            f"no Ray cluster answers at ray.address={address} ({error}): start one with `ray start --head`, or leave ray.address empty"
-        ) from error
+        raise _no_answer(address, error) from error
     return not address
 
 
+def _check(address: str) -> None:
+    """Raises RecipeError where nobody is at `address`: Ray itself takes minutes to find that out."""
+    if address in ("", "auto"):
+        return
+    host, _, port = address.rpartition(":")
+    if not re.fullmatch(r"[\w.-]+|\[[\da-fA-F:]+\]", host) or not port.isdecimal():
+        raise RecipeError(f"ray.address={address} is no address of a Ray cluster: write host:port, as `ray start --head` prints it, or auto, or leave it empty")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_S).close()
+    except (OSError, OverflowError) as error:
+        raise _no_answer(address, error) from error
+
+
+def _no_answer(address: str, error: Exception) -> RecipeError:
+    return RecipeError(f"no Ray cluster answers at ray.address={address} ({error}): start one with `ray start --head`, or leave ray.address empty")
+
+
 def nodes() -> list[Node]:
-    """The nodes that are alive."""
+    """The nodes that are alive and have devices."""
     alive = sorted((node for node in ray.nodes() if node["Alive"]), key=lambda node: node["NodeID"])
-    return [Node(int(node["Resources"].get("GPU", 0)), int(node["Resources"].get("CPU", 1))) for node in alive]
+    return with_devices([Node(int(of.get("GPU", 0)), int(of.get("CPU", 1)), HEAD in of) for of in (node["Resources"] for node in alive)])
+
+
+def with_devices(found: Sequence[Node]) -> list[Node]:
+    """Those with GPUs; all, where none has any."""
+    return [node for node in found if node.gpus] or list(found)
 
 
 def stations(recipe: Recipe, found: Sequence[Node], ranks: int) -> list[Station]:
     """Who works where on the nodes that were found. Raises RecipeError and PlacementError where they cannot be dealt out as the recipe asks."""
     devices = max(min(node.gpus for node in found), 1)
     placement = place(Cluster(len(found), devices), recipe.placement.kind, recipe.placement.parts)
+    if ranks > len(placement.trainers) and found[0].gpus:
+        raise RecipeError(
+            f"training.ranks={ranks} is more than the {len(placement.trainers)} GPUs that placement.kind={recipe.placement.kind} gives the trainer, and each "
+            f"rank needs one of its own: set training.ranks to {len(placement.trainers)} or fewer, or another placement.ratio"
+        )
     seats = [placement.trainers[rank * len(placement.trainers) // ranks] for rank in range(ranks)]
     hosting = [host for host in range(len(found)) if any(placement.cluster.host(device) == host for device in placement.simulators)]
     _refuse_split_hosts(recipe, placement, hosting)
@@ -83,6 +116,7 @@ def stations(recipe: Recipe, found: Sequence[Node], ranks: int) -> list[Station]
         visible = (*generators, *(device for device in simulators if device not in generators))
         part = _share(recipe, hosting.index(host), len(hosting), generators, [visible.index(device) for device in simulators]) if host in hosting else None
         dealt.append(Station(host, part, mine, visible, tuple(seats[rank] % devices for rank in mine)))
+    _refuse_rigid(recipe, dealt)
     return [station for station in dealt if station.recipe or station.trainers]
 
 
@@ -104,8 +138,20 @@ def _refuse_split_hosts(recipe: Recipe, placement: Placement, hosting: Sequence[
             raise RecipeError(f"{name} has shards={simulator.shards} for {len(hosting)} hosts that simulate: set it to {len(hosting)} or more")
 
 
+def _refuse_rigid(recipe: Recipe, dealt: Sequence[Station]) -> None:
+    engine, hosts = recipe.engine, [station.recipe.engine for station in dealt if station.recipe]
+    if engine.elastic is not None and all(host.elastic is None for host in hosts):
+        raise RecipeError(
+            f"engine.elastic.least={engine.elastic.least} leaves nothing to choose with engine.generators={engine.generators} on {len(hosts)} hosts that "
+            f"simulate, each of which has at least one that is active: set engine.generators to {max(engine.elastic.least, len(hosts)) + 1} or more, or "
+            f"engine.elastic to null"
+        )
+
+
 def _share(recipe: Recipe, number: int, hosts: int, generators: Sequence[int], simulators: Sequence[int]) -> Recipe:
-    """One host's part of every simulator's shards, and of the generators: at least one a device. generators, simulators: its devices of each."""
+    """One host's part of every simulator's shards, and of the generators: at least one a device, and at least one that is always active. generators,
+    simulators: its devices of each."""
+    engine = recipe.engine
 
     def part(whole: int) -> int:
         return (whole + hosts - 1 - number) // hosts
@@ -114,11 +160,13 @@ def _share(recipe: Recipe, number: int, hosts: int, generators: Sequence[int], s
         devices = simulator.devices or ([f"cuda:{device}" for device in simulators] if len(simulators) > 1 else [])
         return simulator.model_copy(update={"shards": part(simulator.shards), "devices": devices})
 
+    most = max(part(engine.generators), len(generators))
+    elastic = engine.elastic and engine.elastic.model_copy(update={"least": max(part(engine.elastic.least), 1)})
     return recipe.model_copy(
         update={
             "simulator": of(recipe.simulator),
             "simulators": {name: of(simulator) for name, simulator in recipe.simulators.items()},
-            "engine": recipe.engine.model_copy(update={"generators": max(part(recipe.engine.generators), len(generators)), "record": False}),
+            "engine": engine.model_copy(update={"generators": most, "elastic": elastic if elastic and elastic.least < most else None, "record": False}),
         }
     )
 
@@ -142,7 +190,7 @@ def reserve(recipe: Recipe, ranks: int) -> Reservation:
     while True:
         found = nodes()
         dealt = stations(recipe, found, ranks)
-        bundles = [_bundle(station, found[station.node]) for station in dealt]
+        bundles = [_bundle(station, found) for station in dealt]
         group = placement_group(bundles, strategy="STRICT_SPREAD")
         if group.wait(RESERVE_TRY_S):
             return Reservation(group, dealt)
@@ -151,7 +199,9 @@ def reserve(recipe: Recipe, ranks: int) -> Reservation:
             raise RecipeError(f"Ray could not reserve {bundles} on {len(dealt)} nodes within {RESERVE_TIMEOUT_S:g} s: {ray.available_resources()} is free")
 
 
-def _bundle(station: Station, node: Node) -> dict[str, float]:
-    bundle = {"CPU": 1.0} | ({"GPU": float(node.gpus)} if node.gpus else {})
+def _bundle(station: Station, found: Sequence[Node]) -> dict[str, float]:
+    """What is reserved for a station: the GPUs of any node, so that Ray can place it on any."""
+    gpus = min(node.gpus for node in found)
     # Rank 0 of the trainer goes where Ray's own head is: what ends with it would end anyway.
-    return bundle | ({HEAD: 0.001} if 0 in station.trainers and ray.cluster_resources().get(HEAD) else {})
+    with_head = 0 in station.trainers and any(node.head for node in found)
+    return {"CPU": 1.0} | ({"GPU": float(gpus)} if gpus else {}) | ({HEAD: 0.001} if with_head else {})

@@ -9,26 +9,40 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
+import shutil
 import tempfile
+import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import ray
 
 from rlvla3.config import Recipe
+from rlvla3.links.weight_carriers import check_carrier
 from rlvla3.links.weight_hosts import WeightRelay
+from rlvla3.observability.meter import Lane
 from rlvla3.observability.tracing import board_of
 from rlvla3.runtimes.control import Control
 from rlvla3.runtimes.host import Host, one_thread_each
-from rlvla3.runtimes.messages import HandIn, Ready
+from rlvla3.runtimes.messages import HandIn, Leave, Left, Ready
+from rlvla3.runtimes.names import WEIGHTS
 from rlvla3.runtimes.ray.actors import Shelf
-from rlvla3.runtimes.ray.messages import Logs, LostTicket, Run, Said, WeightsAt
+from rlvla3.runtimes.ray.messages import Logs, LostTicket, OtherWork, Run, Said, WeightsAt
 from rlvla3.types import Finished, Ticket, Version
 
 LONGEST_LOG = 1 << 20
 """Bytes of a worker's output that come back to the run directory: its end."""
+
+FOLDER = "ray-host-"
+"""What the names of hosts' temporary folders begin with."""
+
+FRESH_S = 60.0
+"""A folder that has been touched since may be one that its host does not hold yet."""
 
 
 async def run_host(control: Control, shelf: Shelf, recipe: Recipe, capacity: int) -> None:
@@ -37,6 +51,7 @@ async def run_host(control: Control, shelf: Shelf, recipe: Recipe, capacity: int
     Raises WorkerError where one of them fails for good.
     """
     one_thread_each()
+    check_carrier(recipe.weights.carrier)
     loop = asyncio.get_running_loop()
     failure: asyncio.Future[None] = loop.create_future()
 
@@ -49,19 +64,26 @@ async def run_host(control: Control, shelf: Shelf, recipe: Recipe, capacity: int
             fail(error)
 
     loop.set_exception_handler(lambda _, context: fail(context.get("exception") or RuntimeError(context["message"])))
-    with tempfile.TemporaryDirectory(prefix="ray-host-") as folder:
-        stays = Path(folder) / "stays"
-        host = Host(recipe, capacity=capacity, logs=Path(folder), notify=lambda text: control.send(Said(text)), fail=fail, board=board_of(recipe, stays))
+    with _own_folder() as folder:
+        stays = folder / "stays"
+        host = Host(
+            recipe, capacity=capacity, logs=folder, notify=lambda text: control.send(Said(text)), fail=fail, others=[WEIGHTS], board=board_of(recipe, stays)
+        )
+        lane = Lane(host.board.meter(WEIGHTS), "version")
         shelf.rollouts, shelf.board, shelf.steps = host.plane.rollouts, host.board, host.steps_made
         ledger = CoordinatorsLedger(control, newest=lambda: host.memory.newest)
         relays: list[asyncio.Future[None]] = []
+
+        def serve() -> None:
+            host.shards.serve(ledger, lambda finished: control.send(HandIn([finished])))
 
         def grant(run: Run) -> None:
             ledger.grant(run)
             host.shards.grant()
 
         def follow(weights: WeightsAt) -> None:
-            relay = WeightRelay(host.memory, weights.address, ray.util.get_node_ip_address(), arrived=lambda _: host.shards.grant())
+            here = ray.util.get_node_ip_address()
+            relay = WeightRelay(host.memory, weights.address, here, lambda _: host.shards.grant(), recipe.weights.carrier, lane)
             relays.append(asyncio.ensure_future(relay.run()))
             relays[-1].add_done_callback(weights_ended)
 
@@ -70,15 +92,46 @@ async def run_host(control: Control, shelf: Shelf, recipe: Recipe, capacity: int
             await _unless(failure, host.ready())
             control.handle(Run, grant)
             control.handle(WeightsAt, follow)
-            host.shards.serve(ledger, lambda finished: control.send(HandIn([finished])))
+            control.handle(Leave, lambda _: host.shards.vacate(then=lambda: control.send(Left())))
+            control.handle(OtherWork, lambda _: serve())
+            serve()
             control.send(Ready())
             await failure
         finally:
             for relay in relays:
                 relay.cancel()
             await host.stop()
-            logs = {path.name: path.read_bytes()[-LONGEST_LOG:] for path in Path(folder).glob("*.log")}
+            logs = {path.name: path.read_bytes()[-LONGEST_LOG:] for path in folder.glob("*.log")}
             control.send(Logs(logs, {path.name: path.read_bytes() for path in stays.glob("*.samples")}))
+
+
+@contextmanager
+def _own_folder() -> Iterator[Path]:
+    """A temporary folder that is this host's for as long as it lives. What hosts that were killed have left is removed first."""
+    for left in Path(tempfile.gettempdir()).glob(f"{FOLDER}*"):
+        _remove_if_left(left)
+    with tempfile.TemporaryDirectory(prefix=FOLDER) as folder:
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield Path(folder)
+        finally:
+            os.close(handle)
+
+
+def _remove_if_left(folder: Path) -> None:
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return  # gone by now, or another user's
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if time.time() - os.fstat(handle).st_mtime > FRESH_S:
+            shutil.rmtree(folder, ignore_errors=True)
+    except BlockingIOError:
+        return  # a living host's
+    finally:
+        os.close(handle)
 
 
 class CoordinatorsLedger:

@@ -14,12 +14,13 @@ from functools import partial
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayTaskError
 
 from rlvla3.config import Recipe
-from rlvla3.runtimes.messages import Failed, HandIn, Ready
-from rlvla3.runtimes.ray.actors import RemoteWorker
-from rlvla3.runtimes.ray.messages import Logs, LostTicket, Run, Said, WeightsAt
+from rlvla3.runtimes.messages import Failed, HandIn, Leave, Left, Ready
+from rlvla3.runtimes.ray.actors import LOSS_S, RemoteWorker
+from rlvla3.runtimes.ray.messages import Logs, LostTicket, OtherWork, Run, Said, Status, WeightsAt
+from rlvla3.runtimes.roll_call import RollCall
 from rlvla3.runtimes.shards import Hopeless, WorkerError
 from rlvla3.scheduling.ledger import Ledger
 from rlvla3.scheduling.sharding import Seating
@@ -46,7 +47,7 @@ class Hosts:
     """Serves one ledger at a time.
 
     fetch: brings an episode from a host's actor to whoever needs it. published: the newest version. notify, fail: as in Shards. keep: takes a file's place in
-    the run directory, and its content.
+    the run directory, and its content. report: takes a host's name and what its workers are at (None: it is lost).
     """
 
     def __init__(
@@ -57,8 +58,9 @@ class Hosts:
         notify: Callable[[str], None],
         fail: Callable[[Exception], None],
         keep: Callable[[str, bytes], None],
+        report: Callable[[str, Status | None], None],
     ) -> None:
-        self._fetch, self._published, self._notify, self._fail, self._keep = fetch, published, notify, fail, keep
+        self._fetch, self._published, self._notify, self._fail, self._keep, self._report = fetch, published, notify, fail, keep, report
         self.places: list[Place] = []
         self._seatings: list[Seating] = []
         self._ledger: Ledger | None = None
@@ -67,6 +69,7 @@ class Hosts:
         self._started = self._ending = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._weights: WeightsAt | None = None
+        self._leaving = RollCall((), then=lambda: None)
 
     def start(self, actors: Sequence[tuple[Recipe, Any]]) -> None:
         """Take on hosts: each one's part of the recipe, and its actor."""
@@ -89,6 +92,9 @@ class Hosts:
 
     def serve(self, ledger: Ledger, on_finished: Callable[[Finished], None]) -> None:
         self._ledger, self._on_finished = ledger, on_finished
+        for place in self.places:
+            if place.ready:
+                place.worker.control.send(OtherWork())
         self.grant()
 
     def grant(self) -> None:
@@ -97,6 +103,12 @@ class Hosts:
         for simulator, seating in enumerate(self._seatings):
             for number, tickets in seating.deal(partial(self._ledger.take, simulator)).items():
                 self.places[number].worker.control.send(Run(simulator, [(ticket, self._needs(ticket)) for ticket in tickets]))
+
+    def vacate(self, then: Callable[[], None]) -> None:
+        there = [place for place in self.places if place.ready]  # the generators of one that begins are off their devices until they have something to decide
+        for place in there:
+            place.worker.control.send(Leave())
+        self._leaving = RollCall((place.name for place in there), then)
 
     def kill(self) -> None:
         self._ending = True
@@ -125,6 +137,8 @@ class Hosts:
         control.handle(Ready, lambda _: self._on_ready(place))
         control.handle(HandIn, lambda message: self._on_hand_in(place, message))
         control.handle(LostTicket, lambda message: self._on_lost_ticket(place, message.index))
+        control.handle(Left, lambda _: self._leaving.answered(place.name))
+        control.handle(Status, lambda status: self._report(place.name, status))
         control.handle(Said, lambda message: self._notify(f"{place.name}: {message.text}"))
         control.handle(Failed, lambda message: self._on_failed(place, message))
         control.handle(Logs, lambda message: self._on_logs(place, message))
@@ -141,6 +155,8 @@ class Hosts:
         self.grant()
 
     def _on_hand_in(self, place: Place, message: HandIn) -> None:
+        if self._ending:
+            return  # nobody needs the episode any more
         for finished in message.finished:
             self._free(place, finished.ticket.index)
             place.fetching.add(finished.ticket.index)
@@ -152,7 +168,9 @@ class Hosts:
     async def _take_in(self, place: Place, life: int, finished: Finished) -> None:
         try:
             await self._fetch(finished, place.worker.actor)
-        except (RayActorError, ray.exceptions.RayTaskError, TimeoutError) as error:
+        except (RayActorError, RayTaskError, TimeoutError) as error:
+            if isinstance(error, RayActorError):
+                await asyncio.sleep(LOSS_S)  # of a lost actor, this one or whoever fetches, is heard otherwise, and that says more
             if place.life == life and place.ready:
                 self._notify(f"{place.name}: the episode of ticket {finished.ticket.index} could not be fetched ({type(error).__name__}: {error})")
                 self._kill(place)  # what it has cannot be had
@@ -195,7 +213,9 @@ class Hosts:
             return
         place = self.places[number]
         lost = sorted({index for seating in self._seatings for index in seating.leave(number)} | place.fetching)
+        is_news = place.ready or not comes_back  # Ray may say the same of it again, until it is back
         place.ready, place.life, place.fetching = False, place.life + 1, set()
+        self._report(place.name, None)
         if not self._started:
             self._fail(WorkerError(f"{place.name} was lost before it was ready; what Ray knows of it is in the logs of its session"))
             return
@@ -203,10 +223,12 @@ class Hosts:
             self._fail(WorkerError(f"{place.name} was lost, no other is there, and Ray does not bring it back: engine.max_restarts, or no node to place it on"))
             return
         way_on = "Ray brings it back" if comes_back else "the others go on without it"
-        self._notify(f"{place.name} was lost; its {len(lost)} running tickets are run again, and {way_on}")
+        if is_news:
+            self._notify(f"{place.name} was lost; its {len(lost)} running tickets are run again, and {way_on}")
         if self._ledger is not None:
             for index in lost:
                 self._ledger.lost(index)
+        self._leaving.answered(place.name)  # nothing of it is on a device any more
         if comes_back:
             place.worker.reconnect()
             self._watch(place)

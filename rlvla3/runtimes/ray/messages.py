@@ -22,6 +22,11 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class OtherWork:
+    """Coordinator to host: the tickets that follow are those of another ledger. What was seen of the ones before says nothing of them."""
+
+
+@dataclass(frozen=True, slots=True)
 class LostTicket:
     """Host to coordinator: one of its simulators was lost, and this ticket with it."""
 
@@ -59,7 +64,7 @@ class Logs:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What the workers in an actor are at: seconds [workers, stages], the stage [workers] that each is in, and environment steps so far."""
+    """Actor to coordinator: what its workers are at, since it began: seconds [workers, stages], the stage [workers] that each is in, environment steps."""
 
     seconds: NDArray[np.float64]
     stages: NDArray[np.int64]

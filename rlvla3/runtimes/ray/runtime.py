@@ -9,32 +9,25 @@ from types import TracebackType
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
 
 from rlvla3.config import Recipe
 from rlvla3.links.rendezvous import Address
 from rlvla3.links.rollouts import Rollouts
-from rlvla3.observability.meter import MeterBoard
 from rlvla3.observability.run_directory import RunDirectory, version_of
 from rlvla3.runtimes.host import PATIENCE_S, rollout_spec
 from rlvla3.runtimes.messages import Failed, Published, Ready
 from rlvla3.runtimes.names import trainer_name
-from rlvla3.runtimes.ray.actors import FETCH_TIMEOUT_S, RemoteWorker, Resident
+from rlvla3.runtimes.ray.actors import FETCH_TIMEOUT_S, LOSS_S, RemoteWorker, Resident
 from rlvla3.runtimes.ray.cluster import Reservation, Station, connect, reserve
 from rlvla3.runtimes.ray.hosts import Hosts
-from rlvla3.runtimes.ray.messages import MeetAt, WeightsAt
+from rlvla3.runtimes.ray.messages import MeetAt, Status, WeightsAt
+from rlvla3.runtimes.ray.reports import Reports, workers_of_host, workers_of_rank
 from rlvla3.runtimes.runtime import EveryRank, Runtime, TrainerLost
 from rlvla3.runtimes.shards import START_TIMEOUT_S, WorkerError
 from rlvla3.types import Finished, Purpose, Version
 
 HOST_PATIENCE_S = 3 * PATIENCE_S
 """How long a host may take to end: its workers have PATIENCE_S."""
-
-LOSS_S = 30.0
-"""How long it may take until Ray knows that an actor is lost."""
-
-STATUS_S = 1.0
-"""How often it is asked where everybody's time goes."""
 
 
 class RayRuntime(Runtime):
@@ -49,11 +42,9 @@ class RayRuntime(Runtime):
         self._published: Version = version_of(resume) if resume else -1 if recipe.begins_by_cloning or not trainer else 0
         self._trainers: list[RemoteWorker] = []
         self._unbuilt: list[RemoteWorker] = []
-        self._tasks: list[asyncio.Future[None]] = []
         self._owns_ray = False
         self._reservation: Reservation | None = None
-        self._steps: dict[str, int] = {}
-        self.server = self._hosts = Hosts(self._fetch, lambda: self._published, notify=notify, fail=self.fail, keep=self._keep)
+        self.server = self._hosts = Hosts(self._fetch, lambda: self._published, notify=notify, fail=self.fail, keep=self._keep, report=self._report)
 
     @property
     def rollouts(self) -> Rollouts:
@@ -66,7 +57,7 @@ class RayRuntime(Runtime):
         return EveryRank(self._trainers)
 
     def steps_made(self) -> int:
-        return sum(self._steps.values())
+        return self._reports.steps()
 
     async def __aenter__(self) -> RayRuntime:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: self.fail(context.get("exception") or WorkerError(context["message"])))
@@ -103,14 +94,14 @@ class RayRuntime(Runtime):
         dealt = self._reservation.stations
         hosting = [(bundle, station) for bundle, station in enumerate(dealt) if station.recipe]
         self._hosts.start([(station.recipe, self._host_actor(bundle, station)) for bundle, station in hosting if station.recipe])
-        names = [f"{kind} {place.number}.{one}" for place in self._hosts.places for kind, one in _names_of(place.recipe)]
         seats = sorted(
             (rank, bundle, device) for bundle, station in enumerate(dealt) for rank, device in zip(station.trainers, station.trainer_devices, strict=True)
         )
-        self.board = MeterBoard([*names, *(trainer_name(rank) for rank, _, _ in seats)])
+        hosts = {place.name: workers_of_host(place.number, place.recipe) for place in self._hosts.places}
+        self._reports = Reports(hosts | {trainer_name(rank): workers_of_rank(rank) for rank, _, _ in seats})
+        self.board = self._reports.board
         if self._has_trainer:
             await self._start_trainers(seats)
-        self._tasks.append(asyncio.ensure_future(self._watch()))
 
     async def _start_trainers(self, seats: Sequence[tuple[int, int, int]]) -> None:
         """seats: (rank, bundle, device) of each. Rank 0 says where the others are to meet it."""
@@ -129,6 +120,7 @@ class RayRuntime(Runtime):
         worker = RemoteWorker(name, actor, on_lost=lambda _: self.fail(TrainerLost(f"the {name} was lost")), overhear=self._overhear)
         worker.control.handle(Failed, lambda failed: self._on_trainer_failed(name, failed))
         worker.control.handle(WeightsAt, self._hosts.follow)
+        worker.control.handle(Status, lambda status: self._report(name, status))
         self._trainers.append(worker)
         self._unbuilt.append(worker)
         return worker
@@ -154,25 +146,11 @@ class RayRuntime(Runtime):
             case Purpose.EVALUATE:
                 self._rollouts.unpack(index, await asyncio.wait_for(host.episode.remote(index), FETCH_TIMEOUT_S))
 
-    async def _watch(self) -> None:
-        """Ask every so often where everybody's time goes."""
-        while True:
-            first = 0
-            for place in self._hosts.places:
-                await self._note(place.name, place.worker.actor, first)
-                first += sum(1 for _ in _names_of(place.recipe))
-            for number, trainer in enumerate(self._trainers):
-                await self._note(trainer.name, trainer.actor, first + number)
-            await asyncio.sleep(STATUS_S)
-
-    async def _note(self, name: str, actor: Any, first: int) -> None:
-        try:
-            status = await asyncio.wait_for(actor.status.remote(), STATUS_S)
-        except (RayActorError, TimeoutError):
-            return  # it is lost, or on its way: what was last known stands
-        if status is not None:
-            self.board.note(first, status.seconds, status.stages)
-            self._steps[name] = max(status.steps, self._steps.get(name, 0))
+    def _report(self, name: str, status: Status | None) -> None:
+        if status is None:
+            self._reports.lost(name)
+        else:
+            self._reports.take(name, status)
 
     def _overhear(self, message: Any) -> None:
         if isinstance(message, Published):
@@ -191,17 +169,9 @@ class RayRuntime(Runtime):
         path.write_bytes(content)
 
     async def _stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
         await self._hosts.stop(HOST_PATIENCE_S)
         await asyncio.gather(*(trainer.stop(PATIENCE_S) for trainer in self._trainers))
         if self._reservation is not None:
             self._reservation.release()
         if self._owns_ray:
             await asyncio.to_thread(ray.shutdown)
-
-
-def _names_of(recipe: Recipe) -> list[tuple[str, int]]:
-    """The kinds and numbers of a host's workers, in the order of its board."""
-    shards = sum(simulator.shards for simulator in recipe.mixed.values())
-    return [*(("shard", number) for number in range(shards)), *(("generator", number) for number in range(recipe.engine.generators))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import ray
@@ -13,15 +13,18 @@ from rlvla3.config import Recipe
 from rlvla3.links.own_thread import OwnThread
 from rlvla3.links.rendezvous import Address, Rendezvous
 from rlvla3.links.rollouts import Rollouts
+from rlvla3.links.weight_carriers import check_carrier
 from rlvla3.links.weight_hosts import WeightSender
 from rlvla3.links.weight_memory import WeightMemory
+from rlvla3.observability.meter import Lane
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.observability.tracing import board_of
 from rlvla3.runtimes.control import Control
 from rlvla3.runtimes.host import one_thread_each, rollout_spec
-from rlvla3.runtimes.names import trainer_name
+from rlvla3.runtimes.names import WEIGHTS
 from rlvla3.runtimes.ray.actors import Shelf
 from rlvla3.runtimes.ray.messages import MeetAt, WeightsAt
+from rlvla3.runtimes.ray.reports import workers_of_rank
 from rlvla3.types import Version
 
 
@@ -45,12 +48,15 @@ async def run_ray_trainer(
     one_thread_each()
     from rlvla3.runtimes.trainer import run_trainer  # torch reads the number of threads as it is imported
 
-    board, memory, here = board_of(recipe, run.stays)([trainer_name(rank)]), AnnouncingMemory(), ray.util.get_node_ip_address()
+    board, memory, here = board_of(recipe, run.stays)(workers_of_rank(rank)), AnnouncingMemory(), ray.util.get_node_ip_address()
     shelf.rollouts, shelf.board = Rollouts(rollout_spec(recipe, capacity)), board
-    sender = WeightSender(memory, here, recipe.weights.fanout)
-    memory.announce = sender.announce
-    with OwnThread(sender.run(), "weight sender"), _meeting(rank, recipe, here, meeting_at) as meeting:
+    check_carrier(recipe.weights.carrier)
+    with ExitStack() as stack:
+        meeting = stack.enter_context(_meeting(rank, recipe, here, meeting_at))
         if rank == 0:
+            sender = WeightSender(memory, here, recipe.weights.fanout, recipe.weights.carrier, Lane(board.meter(WEIGHTS), "version"))
+            memory.announce = sender.announce
+            stack.enter_context(OwnThread(sender.run(), "weight sender"))
             control.send(WeightsAt(sender.address))
             control.send(MeetAt(meeting.address if meeting else None))
         await run_trainer(control, recipe, shelf.rollouts, board, memory, run, resume, None, meeting)

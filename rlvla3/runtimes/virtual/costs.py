@@ -63,17 +63,20 @@ NOTHING = Cost(on="nothing", seconds=[0.0])
 class HostProfile(Section):
     """cores: work done a second with 1, 2, ... jobs at once on one host. link: bytes a second between hosts, and inside: between devices of one host.
 
+    bus: bytes a second between a device and its host's memory, each way. PCIe 4.0 x16 carries 31.5e9 at most, and page-locked copies about 25e9 of them.
     straggle: how much slower than the mean a host's simulators may be for a whole episode, a share drawn anew each time.
     """
 
     cores: list[PositiveFloat] = [float(n) for n in range(1, 129)]
     link: PositiveFloat = 25e9
     inside: PositiveFloat = 200e9
+    bus: PositiveFloat = 25e9
     straggle: Share = 0.0
 
 
 class MemoryProfile(Section):
-    """Bytes that are held, all at the same time, for `rlvla3 plan` to stay within what there is. 0: not known, and not counted.
+    """Bytes that are held, all at the same time, for `rlvla3 plan` to stay within what there is. 0: not known, and not counted. With engine.offload trainer and
+    generator hold a device in turn; then these bytes say too how long that takes them.
 
     device, host: what one has to give (None: not known, and no limit). generator: its weights and what else it holds whatever it infers; inference: what a
     decision of its batch adds. trainer: weights, gradients and optimizer state, shared evenly by its ranks; rank: what every rank holds besides; activations:
@@ -92,6 +95,10 @@ class MemoryProfile(Section):
     slot: NonNegativeFloat = 0.0
     process: NonNegativeFloat = 0.0
     environment: NonNegativeFloat = 0.0
+
+    def of_rank(self, ranks: int) -> float:
+        """What one of so many ranks holds beside activations."""
+        return self.trainer / ranks + self.rank
 
 
 class Profile(Section):
@@ -133,6 +140,10 @@ class Profile(Section):
     weights: NonNegativeFloat = 0.0
     host: HostProfile = HostProfile()
     memory: MemoryProfile = MemoryProfile()
+
+    def offload(self, held: float) -> float:
+        """Seconds in which `held` bytes leave a device for its host's memory, or come back."""
+        return held / self.host.bus
 
     def steps(self, ticket: int) -> int:
         """Environment steps of a ticket's episode: the same whenever it is run."""

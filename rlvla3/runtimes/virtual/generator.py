@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rlvla3.observability.meter import Meter
-from rlvla3.runtimes.virtual.clock import Signal, VirtualClock
+from rlvla3.runtimes.virtual.clock import Promise, Signal, VirtualClock
 from rlvla3.runtimes.virtual.costs import Profile
 from rlvla3.runtimes.virtual.machine import Seat
 from rlvla3.scheduling.batcher import DynamicBatcher
@@ -28,12 +28,17 @@ class Request:
 class Generator:
     """A generator process: requests, weights and engine of its generate loop.
 
-    running: says how many of its shards have tickets. newest: the newest version that has reached it.
+    running: says how many of its shards have tickets. newest: the newest version that has reached it. offload: seconds in which it enters its device or leaves
+    it (0: it never leaves).
     """
 
-    def __init__(self, clock: VirtualClock, profile: Profile, seat: Seat, meter: Meter, max_batch: int, max_wait: float, running: Callable[[], int]) -> None:
+    def __init__(
+        self, clock: VirtualClock, profile: Profile, seat: Seat, meter: Meter, max_batch: int, max_wait: float, running: Callable[[], int], offload: float
+    ) -> None:
         self.device, self.version, self.newest, self.inferences = seat.device, -1, -1, 0
-        self._running = running
+        self._running, self._offload = running, offload
+        self._away, self._asked_to_leave = offload > 0, clock.promise()
+        self._asked_to_leave.resolve()
         self._clock, self._profile, self._seat, self._meter = clock, profile, seat, meter
         self._batcher: DynamicBatcher[Request] = DynamicBatcher(max_batch, max_wait)
         self._bell = Signal(clock)
@@ -57,6 +62,7 @@ class Generator:
     def begin_anew(self) -> None:
         """It was lost: what it was at is asked again, and it has no weights."""
         self.version = -1
+        self._has_left()
         for request in self._under_way:
             self._batcher.add(request, request.shard.number, request.at)
         self._under_way = []
@@ -64,17 +70,30 @@ class Generator:
     async def batch(self) -> list[Request]:
         with self._meter("requests"):
             while not (due := self._batcher.take(self._clock.now, self._running())):
+                if not self._asked_to_leave.done:
+                    await self._move()
+                    self._has_left()
+                    continue
                 await self._bell.wait(self._batcher.deadline())
         self._under_way, self.largest = due, max(self.largest, len(due))
         return due
 
+    def leave(self) -> Promise:
+        """To be awaited: it is off its device, until there is a batch."""
+        if not self._away and self._offload:
+            self._asked_to_leave = self._clock.promise()
+            self._bell.give()
+        return self._asked_to_leave
+
     async def load_weights(self) -> None:
+        await self._enter()
         with self._meter("load_weights"):
             version = self.newest
             await self._seat.begin(self._profile.load, 1)
             self.version = version
 
     async def infer(self, batch: list[Request]) -> None:
+        await self._enter()
         with self._meter("infer"):
             await self._seat.begin(self._profile.dispatch, len(batch))
             await self._seat.begin(self._profile.infer, len(batch))
@@ -85,3 +104,16 @@ class Generator:
             request.episode.decided(self.version)
             request.shard.answer()
         self._under_way = []
+
+    async def _enter(self) -> None:
+        if self._away:
+            await self._move()
+            self._away = False
+
+    async def _move(self) -> None:
+        with self._meter("offload"):
+            await self._clock.sleep(self._offload)
+
+    def _has_left(self) -> None:
+        self._away = self._offload > 0
+        self._asked_to_leave.resolve()

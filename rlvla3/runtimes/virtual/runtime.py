@@ -137,6 +137,14 @@ class VirtualRuntime:
         """A version is trained: it goes to all generators while the trainer goes on; the ledger hears of it when it has arrived everywhere."""
         self._broadcast(version, lambda: self._advance(version), sender)
 
+    async def vacate(self) -> None:
+        """Have every generator leave its device."""
+        await together(generator.leave() for generator in self.generators)
+
+    def offload(self, held: float) -> float:
+        """Seconds in which `held` bytes enter or leave a device, where the recipe has them do so."""
+        return self.profile.offload(held) if self.recipe.engine.offload else 0.0
+
     def delay(self) -> Promise:
         """How long a message takes."""
         return self.clock.sleep(self._delays() if self._delays else 0.0)
@@ -153,7 +161,8 @@ class VirtualRuntime:
         def running() -> int:
             return sum(self._seating.running(shard) > 0 for shard in self._served[number])
 
-        return Generator(self.clock, self.profile, seat, self.board.meter(generator_name(number)), engine.max_batch, max_wait, running)
+        meter, offload = self.board.meter(generator_name(number)), self.offload(self.profile.memory.generator)
+        return Generator(self.clock, self.profile, seat, meter, engine.max_batch, max_wait, running, offload)
 
     def _make_shard(self, number: int) -> VirtualShard:
         seat = self.machine.seat(self.placement.simulator_of(number), low=True)

@@ -28,6 +28,8 @@ class Trainer:
         self._slower = runtime.profile.across if len(hosts) > 1 else 1.0
         self._news = Signal(runtime.clock)
         self._decisions = 0
+        self._offload = runtime.offload(self._profile.memory.of_rank(len(seats)))
+        self._away = runtime.recipe.engine.offload
 
     def arrived(self, finished: Finished) -> None:
         """The trajectory of a ticket is there."""
@@ -37,6 +39,7 @@ class Trainer:
     async def of(self, update: int) -> AsyncIterator[MicroBatch]:
         for micro_batch in self._streamer.update(update):
             if micro_batch is not None:
+                await self._enter()
                 yield micro_batch
             else:
                 with self._meter("trajectories"):
@@ -70,4 +73,22 @@ class Trainer:
             await self._seats[0].begin(self._profile.publish, 1)
             if self._runtime.switches:
                 await self._runtime.clock.sleep(self._profile.switch)
+        await self._leave()
         self._runtime.publish(version, self._seats[0].device)
+
+    async def _enter(self) -> None:
+        """With engine.offload, once every generator has left."""
+        if self._away:
+            with self._meter("trajectories"):
+                await self._runtime.vacate()
+            await self._move()
+            self._away = False
+
+    async def _leave(self) -> None:
+        if self._runtime.recipe.engine.offload:
+            await self._move()
+            self._away = True
+
+    async def _move(self) -> None:
+        with self._meter("offload"):
+            await self._runtime.clock.sleep(self._offload)

@@ -1,0 +1,82 @@
+"""Where the time of a Ray run's workers goes, as its actors tell of it.
+
+Invariants:
+- an actor may begin anew, and tells of its present life alone; here its workers' seconds go on, and so do its environment steps;
+- a worker's seconds sum to the time since the run began: what its actor has told nothing of, it was in `start`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlvla3.config import Recipe
+from rlvla3.observability.meter import STAGES, MeterBoard
+from rlvla3.runtimes.names import WEIGHTS, trainer_name
+from rlvla3.runtimes.ray.messages import Status
+
+START = STAGES.index("start")
+
+
+def workers_of_host(host: int, recipe: Recipe) -> list[str]:
+    """In the order of its board. recipe: its own part."""
+    counts = {"shard": sum(simulator.shards for simulator in recipe.mixed.values()), "generator": recipe.engine.generators}
+    return [*(f"{kind} {host}.{number}" for kind, count in counts.items() for number in range(count)), f"{WEIGHTS} {host}"]
+
+
+def workers_of_rank(rank: int) -> list[str]:
+    """Those in the actor of a trainer's rank, in the order of its board."""
+    return [trainer_name(rank)] if rank else [trainer_name(rank), WEIGHTS]
+
+
+@dataclass
+class Told:
+    """What an actor has told. rows: those of its workers on the board. earlier: their seconds before its present life (None: it has told nothing of that yet).
+    steps: all; steps_earlier: those before its present life."""
+
+    rows: range
+    earlier: NDArray[np.float64] | None = None
+    steps: int = 0
+    steps_earlier: int = 0
+
+
+class Reports:
+    """workers: the names of each actor's workers.
+
+    reports = Reports({"host 0": ["shard 0.0", "generator 0.0"], "trainer": ["trainer"]})
+    reports.take("host 0", status)
+    reports.lost("host 0")
+    reports.board.shares(since)
+    """
+
+    def __init__(self, workers: Mapping[str, Sequence[str]], now: Callable[[], float] | None = None) -> None:
+        self.board = MeterBoard([name for names in workers.values() for name in names], now)
+        self._told: dict[str, Told] = {}
+        first = 0
+        for actor, names in workers.items():
+            self._told[actor] = Told(range(first, first + len(names)))
+            first += len(names)
+
+    def steps(self) -> int:
+        """Environment steps of all actors."""
+        return sum(told.steps for told in self._told.values())
+
+    def take(self, actor: str, status: Status) -> None:
+        told = self._told[actor]
+        if told.earlier is None:
+            told.earlier = self._seconds(told)
+            told.earlier[:, START] -= status.seconds.sum(axis=1)
+        self.board.note(told.rows.start, told.earlier + status.seconds, status.stages)
+        told.steps = told.steps_earlier + status.steps
+
+    def lost(self, actor: str) -> None:
+        """Until it tells of itself again, its workers are being started."""
+        told = self._told[actor]
+        self.board.note(told.rows.start, self._seconds(told), np.full(len(told.rows), START))
+        told.earlier, told.steps_earlier = None, told.steps
+
+    def _seconds(self, told: Told) -> NDArray[np.float64]:
+        return self.board.read()[told.rows.start : told.rows.stop]

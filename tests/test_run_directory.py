@@ -1,0 +1,110 @@
+"""Run directories: whose a folder is, and the checkpoints in it, whatever happens while one is written."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from rlvla3.config import make_recipe
+from rlvla3.observability.run_directory import RunDirectory, RunDirectoryError, find_run
+
+RECIPE = make_recipe({"training": {"updates": 20}})
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    return RunDirectory.create(tmp_path / "run", RECIPE)
+
+
+def test_a_folder_that_holds_a_run_is_refused_with_the_ways_out(run: RunDirectory):
+    with pytest.raises(RunDirectoryError, match=rf"already holds a run: continue it with `rlvla3 train {run.path}`.*another --run-dir"):
+        RunDirectory.create(run.path, RECIPE)
+    assert RunDirectory.open(run.path).recipe() == RECIPE
+
+
+def test_a_folder_with_something_else_in_it_is_refused(tmp_path: Path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(RunDirectoryError, match="not an empty folder"):
+        RunDirectory.create(tmp_path, RECIPE)
+    with pytest.raises(RunDirectoryError, match="not a run directory"):
+        RunDirectory.open(tmp_path)
+
+
+def test_a_run_directory_is_one_process_at_a_time(run: RunDirectory):
+    with run.claimed(), pytest.raises(RunDirectoryError, match="in use by another process"), run.claimed():
+        pass
+    with run.claimed():
+        pass
+
+
+def write_checkpoint(run: RunDirectory, version: int, keep: int = 2, text: str = "weights") -> None:
+    with run.checkpoint(version, keep) as folder:
+        (folder / "policy").mkdir()
+        (folder / "policy" / "model.safetensors").write_text(text)
+
+
+def test_the_newest_checkpoints_are_kept_and_the_latest_is_found(run: RunDirectory):
+    assert run.latest() is None
+    for version in (9, 10, 100):
+        write_checkpoint(run, version)
+    assert [folder.name for folder in run.all_checkpoints()] == ["000010", "000100"]
+    assert find_run(run.path) == (run, run.checkpoints / "000100")
+    assert find_run(run.checkpoints / "000010") == (run, run.checkpoints / "000010")
+    assert find_run(run.checkpoints) is None
+
+
+def test_a_checkpoint_that_fails_leaves_the_one_before_and_nothing_else(run: RunDirectory):
+    write_checkpoint(run, 10)
+    with pytest.raises(OSError, match="disk full"), run.checkpoint(10, keep=2) as folder:
+        (folder / "half").touch()
+        raise OSError("disk full")
+    assert [path.name for path in run.checkpoints.iterdir()] == ["000010"]
+    assert (run.checkpoints / "000010" / "policy" / "model.safetensors").read_text() == "weights"
+
+
+def test_nothing_half_written_is_left_after_an_error(run: RunDirectory):
+    with pytest.raises(RuntimeError), run.claimed():
+        (run.path / ".partial.summary.json").touch()
+        run.videos.mkdir()
+        (run.videos / ".partial.reach.mp4").touch()
+        raise RuntimeError
+    assert not list(run.path.rglob(".*"))
+
+
+def test_a_checkpoint_can_be_written_again(run: RunDirectory):
+    write_checkpoint(run, 10, text="old")
+    write_checkpoint(run, 10, text="new")
+    assert [path.name for path in run.checkpoints.iterdir()] == ["000010"]
+    assert (run.checkpoints / "000010" / "policy" / "model.safetensors").read_text() == "new"
+
+
+@pytest.mark.parametrize("moment", ["before the rename", "between the renames"])
+def test_a_process_killed_while_it_writes_a_checkpoint_leaves_the_one_before(run: RunDirectory, moment: str):
+    write_checkpoint(run, 10)
+    killed = textwrap.dedent(f"""
+        import os, pathlib, signal
+        from rlvla3.observability.run_directory import RunDirectory
+
+        def die(*_): os.kill(os.getpid(), signal.SIGKILL)
+
+        run = RunDirectory.open(pathlib.Path({str(run.path)!r}))
+        with run.claimed(), run.checkpoint(10, keep=2) as folder:
+            (folder / "policy").mkdir()
+            (folder / "policy" / "model.safetensors").write_text("half")
+            if {moment == "before the rename"}:
+                die()
+            rename = pathlib.Path.rename
+            pathlib.Path.rename = lambda source, target: rename(source, target) if ".replaced" in target.name else die()
+    """)
+    assert subprocess.run([sys.executable, "-c", killed], check=False).returncode == -signal.SIGKILL
+    assert any(path.name.startswith(".") for path in run.checkpoints.iterdir())
+    with run.claimed():
+        latest = run.latest()
+        assert latest is not None
+        assert (latest / "policy" / "model.safetensors").read_text() == "weights"
+    assert [path.name for path in run.checkpoints.iterdir()] == ["000010"]

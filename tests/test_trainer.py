@@ -1,0 +1,148 @@
+"""A trainer whose publications go on in a thread, as on a GPU, from the coordinator's side of its channel."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlvla3.links.weight_memory import WeightMemory
+from rlvla3.links.weight_plane import WeightPlane
+from rlvla3.observability.meter import MeterBoard
+from rlvla3.observability.run_directory import RunDirectory
+from rlvla3.runtimes import trainer as trainers
+from rlvla3.runtimes.control import Control
+from rlvla3.runtimes.messages import Arrived, Published, Ready, Save, Saved, Train, Trained
+from rlvla3.runtimes.process import attend
+from rlvla3.types import Ticket
+from tests.processes import PATIENCE_S
+from tests.tiny import MOST_DECISIONS, TinyPolicy, tiny_recipe, tiny_rollouts, write_episode
+
+BATCH = 4
+
+
+class Held(WeightPlane):
+    """A plane whose thread waits before each publication but the first."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings | {"overlap": True})
+        self.let_go, self.broken = threading.Semaphore(1), False
+        Held.last = self
+
+    last: Held
+
+    def _pour(self, *arguments: Any) -> None:
+        assert self.let_go.acquire(timeout=PATIENCE_S)
+        if self.broken:
+            raise OSError("no memory")
+        super()._pour(*arguments)
+
+
+class Coordinator:
+    """The other side of the trainer's channel, with all episodes at hand."""
+
+    def __init__(self, control: Control, board: MeterBoard, ended: asyncio.Future[None]) -> None:
+        self.control, self.board, self.ended = control, board, ended
+
+    def train(self, updates: int) -> None:
+        self.control.send(Train(0, updates))
+
+    def arrive(self, update: int) -> None:
+        for index in range(update * BATCH, (update + 1) * BATCH):
+            self.control.send(Arrived(index, MOST_DECISIONS))
+
+    async def hear(self) -> Any:
+        return await asyncio.wait_for(self.control.receive(), PATIENCE_S)
+
+    async def until(self, stage: str) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while self.board.stage("trainer")[0] != stage:
+                await asyncio.sleep(0.002)
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainers, "WeightPlane", Held)
+    monkeypatch.setattr(trainers, "make_policy", lambda *_: TinyPolicy())
+
+
+@asynccontextmanager
+async def coordinated(folder: Path) -> AsyncIterator[Coordinator]:
+    """A trainer in a thread of its own, ready, with the episodes of two updates in its data plane."""
+    recipe, rollouts = tiny_recipe(training={"batch": BATCH}), tiny_rollouts(2 * BATCH)
+    for index in range(2 * BATCH):
+        write_episode(rollouts, TinyPolicy(), index)
+    ours, theirs = multiprocessing.Pipe()
+    control, board = Control(ours), MeterBoard(["trainer"])
+    arguments = Control(theirs), trainers.run_trainer, recipe, rollouts, board, WeightMemory(), RunDirectory(folder), None, None
+    ended = asyncio.ensure_future(asyncio.to_thread(lambda: asyncio.run(attend(*arguments))))
+    control.listen()
+    coordinator = Coordinator(control, board, ended)
+    try:
+        assert isinstance(await coordinator.hear(), Ready)
+        yield coordinator
+    finally:
+        control.close()
+        with suppress(OSError):
+            await asyncio.wait_for(ended, PATIENCE_S)
+        theirs.close()
+
+
+def test_the_next_update_is_trained_while_a_version_is_on_its_way(held: None, tmp_path: Path) -> None:
+    async def run() -> None:
+        async with coordinated(tmp_path) as coordinator:
+            coordinator.train(2)
+            coordinator.arrive(0)
+            coordinator.arrive(1)
+            await coordinator.until("publication")  # it has made the second update, and version 1 is not out
+            assert Held.last.newest == 0
+            Held.last.let_go.release()
+            first = await coordinator.hear()
+            assert isinstance(first, Published)
+            assert (first.version, Held.last.newest) == (1, 1)
+            Held.last.let_go.release()
+            last, end = await coordinator.hear(), await coordinator.hear()
+            assert (last.version, Held.last.newest, end) == (2, 2, Trained(2))
+            coordinator.control.send(Save())
+            assert await coordinator.hear() == Saved(2)
+            idle = coordinator.board.shares(0 * coordinator.board.read())[0].idle
+            assert idle["publication"] > 0
+
+    asyncio.run(run())
+
+
+def test_a_publication_that_fails_ends_the_trainer_though_it_waits_for_something_else(held: None, tmp_path: Path) -> None:
+    async def run() -> None:
+        async with coordinated(tmp_path) as coordinator:
+            Held.last.broken = True
+            coordinator.train(2)
+            coordinator.arrive(0)
+            await coordinator.until("trajectories")
+            Held.last.let_go.release()
+            with pytest.raises(OSError, match="no memory"):
+                await asyncio.wait_for(coordinator.ended, PATIENCE_S)
+
+    asyncio.run(run())
+
+
+def test_an_error_in_a_messages_handler_ends_the_worker() -> None:
+    async def body(control: Control) -> None:
+        def arrived(message: Ticket) -> None:
+            raise ValueError(f"cannot use ticket {message.index}")
+
+        control.handle(Ticket, arrived)
+        await control.receive()
+
+    async def run() -> None:
+        ours, theirs = multiprocessing.Pipe()
+        ours.send(Ticket(7, "reach", 0, 0))
+        with pytest.raises(ValueError, match="ticket 7"):
+            await asyncio.wait_for(attend(Control(theirs), body), PATIENCE_S)
+
+    asyncio.run(run())
