@@ -37,9 +37,8 @@ lint: install
 
 # On an otherwise idle machine: both measure time.
 bench: install
-	@mkdir -p runs/bench
-	$(BIN)/rlvla3 bench interaction --json runs/bench/interaction.json
-	$(BIN)/rlvla3 bench ladder --json runs/bench/ladder.json
+	$(BIN)/rlvla3 bench interaction
+	$(BIN)/rlvla3 bench ladder
 
 # All that can be made again. Runs cannot: they stay.
 clean:

@@ -189,7 +189,7 @@ def _parser() -> argparse.ArgumentParser:
     interaction.add_argument("--env", metavar="MODULE:CLASS", help="any Gymnasium environment class (default: frames at irregular intervals)")
     interaction.add_argument("--num-envs", type=int, default=16, metavar="N", help="environments (default: 16)")
     interaction.add_argument("--seconds", type=float, default=30.0, metavar="S", help="how long to measure (default: 30)")
-    ladder = benchmarks.add_parser("ladder", help="the four modes, from synchronous to fully asynchronous, on the same work")
+    benchmarks.add_parser("ladder", help="the four modes, from synchronous to fully asynchronous, on the same work")
     weights = benchmarks.add_parser("weights", help="how fast new weights reach generators here and on other hosts, and what that costs training")
     weights.add_argument("--megabytes", type=_positive, default=64, metavar="N", help="size of a version (default: 64)")
     overhead = benchmarks.add_parser("overhead", help="what each simulator costs over its bare environment")
@@ -198,10 +198,11 @@ def _parser() -> argparse.ArgumentParser:
     ray = benchmarks.add_parser("ray", help="the Ray runtime against the local one, on one host")
     ray.add_argument("--pairs", type=_positive, default=3, metavar="N", help="how often both are measured, in turn (default: 3)")
     ray.add_argument("--seconds", type=_seconds, default=20.0, metavar="S", help="how long each is measured each time (default: 20)")
-    for benchmark in (interaction, ladder, weights, overhead, ray):
-        benchmark.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the figures go")
     _add_reality(benchmarks.add_parser("reality", help="rehearsed against measured throughput in the four modes, from one profile"))
     _add_vector(benchmarks.add_parser("vector", help="the engine against a synchronous vector environment of the same simulators"))
+    for name, benchmark in benchmarks.choices.items():
+        path = Path("runs/bench") / f"{name}.json"
+        benchmark.add_argument("--json", type=Path, default=path, metavar="FILE", help=f"where the figures go (default: {path})")
     _add_parity(benchmarks.add_parser("parity", help="whether full_async learns what sync learns: the same tickets, several seeds, a table and a picture"))
     return parser
 
@@ -230,7 +231,6 @@ def _add_reality(reality: argparse.ArgumentParser) -> None:
     reality.add_argument(
         "overrides", nargs="*", default=[], metavar="RECIPE key=value", help="a YAML file (default: that of `bench interaction`), and settings"
     )
-    reality.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the figures go")
     reality.add_argument("--profile", type=Path, metavar="FILE", help="an earlier profile of the same recipe (default: it is measured first)")
     reality.add_argument("--profile-seconds", type=_seconds, default=PROFILE_S, metavar="S", help=f"how long to measure it (default: {PROFILE_S:g})")
     reality.add_argument("--updates", type=_positive, default=20, metavar="N", help="settled updates that are measured in each mode (default: 20)")
@@ -238,7 +238,6 @@ def _add_reality(reality: argparse.ArgumentParser) -> None:
 
 def _add_vector(vector: argparse.ArgumentParser) -> None:
     vector.add_argument("overrides", nargs="*", default=[], metavar="RECIPE key=value", help="a YAML file (default: LIBERO with the mini VLA), and settings")
-    vector.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the figures go")
     vector.add_argument(
         "--inference", type=_inference, default=0.0, metavar="MS|auto", help="how long each inference waits, taking no core; auto: as long as a chunk takes"
     )

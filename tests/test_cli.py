@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 import rlvla3.runtimes
-from rlvla3.cli import main
+from rlvla3.cli import _parser, main
 from rlvla3.config import Recipe, load_recipe
 from rlvla3.observability.events import Watcher
 from rlvla3.observability.run_directory import RunDirectory
@@ -113,6 +113,11 @@ def test_help_needs_nothing_slow_and_names_every_command():
     ran = rlvla3_process("--help", without=("torch", "numpy", "pydantic", "gymnasium"))
     assert ran.returncode == 0
     assert all(command in ran.stdout for command in ("clone", "train", "eval", "replay", "check", "bench"))
+
+
+@pytest.mark.parametrize("name", ["interaction", "ladder", "weights", "overhead", "ray", "reality", "vector"])
+def test_a_benchmark_needs_nothing_to_be_said(name: str):
+    assert _parser().parse_args(["bench", name]).json == Path(f"runs/bench/{name}.json")
 
 
 def test_the_command_line_is_light_to_import():

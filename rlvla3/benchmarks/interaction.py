@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 
+from rlvla3.benchmarks.figures import keep
 from rlvla3.benchmarks.timed import end_of_first_steps, mean_step_seconds
 from rlvla3.config import Mode, Recipe, make_recipe
 from rlvla3.observability.events import WorkerTime
@@ -59,7 +60,7 @@ def main(figures: Path, environment: str | None, num_envs: int, seconds: float) 
         first_steps = end_of_first_steps(Path(scratch)) - psutil.Process().create_time()
     shown = {"share_of_ideal": result["steps_per_second"] * mean_step / num_envs, "mean_step_ms": 1000 * mean_step, "seconds_to_first_200_steps": first_steps}
     result = shown | result
-    figures.write_text(json.dumps(result, indent=2) + "\n")
+    keep(result, figures)
     print(json.dumps(result, indent=2))
 
 

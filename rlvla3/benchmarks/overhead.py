@@ -8,7 +8,6 @@ comes on top, not what is saved.
 
 from __future__ import annotations
 
-import json
 import math
 import multiprocessing
 import time
@@ -22,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rlvla3.benchmarks.figures import keep
 from rlvla3.config import RecipeError, SimulatorConfig
 from rlvla3.simulators.base import Simulator, SimulatorError
 from rlvla3.simulators.registry import make_simulator
@@ -163,7 +163,7 @@ def main(names: Sequence[str], figures: Path, episodes: int) -> None:
                 raise
             result[name] = {"not_measured": str(error)}
         print(f"{name:16s} {_in_words(result[name])}", flush=True)
-    figures.write_text(json.dumps(result, indent=2) + "\n")
+    keep(result, figures)
 
 
 def measure(name: str, episodes: int) -> dict[str, Any]:

@@ -6,12 +6,12 @@ Steps are those of updates, counted from when the pipeline is full: what Ray cos
 from __future__ import annotations
 
 import asyncio
-import json
 import tempfile
 import time
 from pathlib import Path
 from statistics import median
 
+from rlvla3.benchmarks.figures import keep
 from rlvla3.benchmarks.interaction import SLOW_IMAGES, WARMUP_UPDATES, interaction_recipe, room
 from rlvla3.config import Recipe
 from rlvla3.observability.run_directory import RunDirectory
@@ -33,7 +33,7 @@ def main(figures: Path, pairs: int, seconds: float) -> None:
         measured.append(rates | {"ratio": rates["ray"] / rates["local"]})
         print(f"pair {pair + 1}: local {rates['local']:.1f} steps/s, ray {rates['ray']:.1f}, ratio {measured[-1]['ratio']:.3f}", flush=True)
     ratio = median(pair["ratio"] for pair in measured)
-    figures.write_text(json.dumps({"ratio": ratio, "environments": NUM_ENVS, "pairs": measured}, indent=2) + "\n")
+    keep({"ratio": ratio, "environments": NUM_ENVS, "pairs": measured}, figures)
     print(f"ray reaches {ratio:.3f} of local")
 
 

@@ -7,12 +7,12 @@ The profile is measured before any mode is, and nothing is fitted afterwards. Bo
 from __future__ import annotations
 
 import asyncio
-import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from rlvla3.benchmarks.figures import keep
 from rlvla3.benchmarks.interaction import SLOW_IMAGES, WARMUP_UPDATES, interaction_recipe, measure
 from rlvla3.config import Mode, Recipe, RecipeError, load_recipe
 from rlvla3.planning.profiles import check_profile
@@ -38,7 +38,7 @@ def main(words: Sequence[str], figures: Path, profile: Path | None, profile_seco
         figures.parent.mkdir(parents=True, exist_ok=True)
         write_profile(known, figures.with_suffix(".profile.yaml"))
         modes = {mode: _compare(in_mode(settled(recipe), mode), known, Path(scratch) / mode, updates) for mode in get_args(Mode)}
-    figures.write_text(json.dumps({"name": name, "source": known.source, "modes": modes}, indent=2) + "\n")
+    keep({"name": name, "source": known.source, "modes": modes}, figures)
 
 
 def _recipe(words: Sequence[str], scratch: Path) -> Recipe:

@@ -11,7 +11,6 @@ them (B_max) and waits until that many have asked. In lock-step the cores idle f
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import tempfile
 import time
@@ -24,6 +23,7 @@ from typing import Any, Literal
 
 from rlvla3.benchmarks.chunk_env import vector_environment
 from rlvla3.benchmarks.emulated import with_inference
+from rlvla3.benchmarks.figures import keep
 from rlvla3.benchmarks.interaction import WARMUP_UPDATES, measure
 from rlvla3.benchmarks.lockstep import Lockstep
 from rlvla3.config import Recipe, RecipeError, load_recipe, make_recipe
@@ -87,7 +87,7 @@ def main(words: Sequence[str], figures: Path, inference: Inference, pairs: int, 
     ratio = ratio_of([pair["ratio"] for pair in compared])
     print(f"median ratio {ratio['median']:.2f}, from {ratio['least']:.2f} to {ratio['greatest']:.2f}")
     stated = {"ratio": ratio, "inference_ms": wait_ms, "vector_threads": other.training.threads}
-    figures.write_text(json.dumps(stated | {"pairs": compared, "recipe": recipe.model_dump(mode="json")}, indent=2) + "\n")
+    keep(stated | {"pairs": compared, "recipe": recipe.model_dump(mode="json")}, figures)
 
 
 def chosen_recipe(words: Sequence[str]) -> Recipe:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from rlvla3.benchmarks.figures import keep
 from rlvla3.benchmarks.weights.delay import measure_delay
 from rlvla3.benchmarks.weights.slowdown import measure_slowdown
 from rlvla3.benchmarks.weights.transfer import measure_transfers
@@ -25,7 +25,7 @@ def main(figures: Path, megabytes: int) -> None:
         result["delay"] = measure_delay(Path(scratch))
     shown = ", ".join(f"{name.replace('_', ' ')} {found['median_ms']:.1f} ms (p90 {found['p90_ms']:.1f})" for name, found in _timed(result["delay"]))
     print(f"optimizer step to first decision, {result['delay']['versions']} versions: {shown}")
-    figures.write_text(json.dumps(result, indent=2) + "\n")
+    keep(result, figures)
 
 
 def _tell_transfer(transfer: dict[str, Any]) -> None:
