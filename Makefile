@@ -28,7 +28,7 @@ demo: install
 	$(BIN)/rlvla3 train recipes/quickstart.yaml --run-dir runs/demo
 
 test: install
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: install
 	$(BIN)/ruff check .
