@@ -31,6 +31,8 @@ def preflight(recipe: Recipe, *, clones: bool = False, trains: bool = False) -> 
             raise RecipeError("runtime=ray needs the package ray, which is not installed: pip install 'rlvla3[ray]'")
         if not recipe.ray.address:  # every host is this one
             check_carrier(recipe.weights.carrier)
+    elif recipe.ray.address:
+        raise RecipeError(f"ray.address={recipe.ray.address} names a cluster, and runtime=local uses none: set runtime=ray, or leave ray.address empty")
     elif recipe.placement.kind != "colocated":
         raise RecipeError(
             f"placement.kind={recipe.placement.kind} deals out several devices, and a run on one host does not: leave placement out and set engine.device and "

@@ -88,10 +88,13 @@ def recipe(tmp_path: Path) -> Path:
         (["policy.name=mini_vlaa"], "policy.name=mini_vlaa is not known: use mini_vla"),
         (["algorithm.correction=decoupeld"], "decoupeld is not a correction: use none, decoupled"),
         (["placement.kind=hybrid"], "leave placement out and set engine.device and training.device"),
+        (["ray.address=auto"], "set runtime=ray, or leave ray.address empty"),
+        (["engine.elastic={least:", "1}"], "put the whole setting in quotes"),
+        (["memory=0.5"], "memory: is a section, given 0.5: set its keys, such as memory.trainer=...; known here: trainer, generator, simulator"),
     ],
     ids=[
         *("unknown key", "group does not divide batch", "unknown task", "chunk longer than the episode", "chunk over max_steps", "no value", "unknown policy"),
-        *("unknown correction", "placement on one host"),
+        *("unknown correction", "placement on one host", "a cluster on one host", "taken apart by the shell", "a section given a number"),
     ],
 )
 def test_a_bad_recipe_is_refused_before_anything_slow_with_the_fix_named(recipe: Path, settings: list[str], complaint: str):

@@ -121,7 +121,7 @@ def test_check_says_what_each_stage_needs():
 
 
 def test_a_model_larger_than_its_share_is_refused_with_numbers(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(memory, "device_bytes", lambda setting: 16 * GIB)
+    monkeypatch.setattr(memory, "device_bytes", lambda setting, key: 16 * GIB)
     monkeypatch.setattr(memory, "model_memory", lambda recipe, spaces: memory.ModelMemory(3 * GIB, 2 * GIB, 2 * GIB, GIB))
     assert "trainer 9.0 GiB (weights 3.0 GiB, gradients 2.0 GiB, AdamW's moments 4.0 GiB)" in lines(recipe(algorithm={"correction": "none"}))
     with pytest.raises(

@@ -16,8 +16,8 @@ Mode = Literal["sync", "train_async", "rollout_async", "full_async"]
 class ElasticConfig(Section):
     """How many of engine.generators are active follows the load, while the run goes on. It begins with the least of them (rlvla3/scheduling/elastic.py).
 
-    least: active generators; engine.generators is the most. every_s: seconds that are measured before the number may change, better several updates than a
-    part of one.
+    least: active generators; engine.generators is the most (on Ray: of each host its part, and no fewer than its devices that infer). every_s: seconds that
+    are measured before the number may change, better several updates than a part of one.
     """
 
     least: Positive = 1
@@ -31,10 +31,13 @@ class EngineConfig(Section):
     max_staleness: how many updates ahead of the current version a ticket may be handed out.
     streaming: train on micro-batches as they fill, instead of when the update is whole.
     generators: inference processes. serving: which of them serves which shards: `round_robin`, they take turns; `least_loaded`, whoever has the fewest
-    environments takes the next shard. device, threads: of the generators. elastic: generators that are not needed serve nobody (None: all serve).
+    environments takes the next shard. elastic: generators that are not needed serve nobody (None: all serve).
+    device: of the generators: `auto`, they go round the GPUs there are (the CPU where there is none); `cuda:N`, or `cuda` for the first, all are on that one;
+    `cpu`. threads: torch threads of each.
     offload: rollout and training have their devices in turn, each side's tensors in the host's memory while the other works. For max_staleness 0 without
     streaming, where they alternate. Simulators stay.
-    max_restarts: simulator processes replaced before the run gives up.
+    max_restarts: simulator processes of a host that are replaced before the run gives up. On Ray also, each counted by itself, how often a host is begun anew
+    and how often the run goes on after a lost trainer.
     record: keep what `rlvla3 replay RUN_DIR` needs to repeat the run, bit for bit: 24 bytes a decision and 16 an episode.
     trace: write RUN_DIR/trace.json, in which Perfetto shows who did what when.
     """
@@ -73,8 +76,8 @@ class EngineConfig(Section):
         if self.offload and (self.max_staleness or self.streaming):
             raise ValueError(
                 f"engine.offload=true gives devices to rollout and training in turn, and with engine.mode={self.mode} (max_staleness={self.max_staleness}, "
-                f"streaming={str(self.streaming).lower()}) they work at the same time: set engine.mode=sync, or engine.offload=false and shares of the devices "
-                f"under memory"
+                f"streaming={str(self.streaming).lower()}) they work at the same time: set engine.max_staleness=0 and "
+                f"engine.streaming=false (as engine.mode=sync does where they are not given), or engine.offload=false and shares of the devices under memory"
             )
         return self
 

@@ -133,7 +133,7 @@ class CriticConfig(Section):
 
     weight: of the value loss beside the policy loss, in the same backward pass. clip: value clipping around the behaviour value (None: off).
     epochs: extra passes an update over the critic's own features, kept from the last `replay` updates; they touch the value head alone (0: off).
-    batch: decisions a step of those passes.
+    batch: decisions a step of those passes. learning_rate: of the critic's AdamW, in all that it learns.
     warmup: the first updates train the critic alone, with three times the epochs.
     """
 
@@ -151,13 +151,14 @@ class TrainingConfig(Section):
 
     updates: how many. batch: tickets (episodes) an update.
     steps: optimizer steps in one epoch over an update. epochs: passes over an update, the first one streamed.
-    micro_batch: decisions a forward and backward pass.
+    micro_batch: decisions a forward and backward pass. learning_rate: of the actor's AdamW. weight_decay: of the actor's and the critic's.
     warmup_steps: optimizer steps over which the learning rate rises to its value. schedule: how it falls over the updates: `constant`, `linear` or `cosine`.
     betas: of the actor's AdamW. gradient_clip: by the norm over the actor's parameters, and over the critic's.
     device: of the trainer; with several ranks on GPUs rank r has the r-th of them. threads: torch threads of a rank.
     deterministic: accumulate in ticket order whatever the order of arrival.
     ranks: trainer processes that make each update together, every group of tickets one rank's own.
     sharding: `none`, each rank has a whole copy of the policy; `full`, it has a part of each parameter, gradient and moment (FSDP2), the critic's apart.
+    checkpoint_every: updates between checkpoints. keep_checkpoints: how many are kept, the newest.
     precision: of a sharded policy's blocks, and of what is gathered for them: `fp32` or `bf16`. Weights and gradients are kept and summed in fp32.
     """
 

@@ -49,7 +49,7 @@ def make_recipe(tree: Mapping[str, Any], overrides: Sequence[str] = (), source: 
             raise RecipeError(f"{override!r} is not a setting: write key=value, for example training.updates=10")
         if key.strip() == "engine.mode":
             _forget_preset(merged.get("engine") or {})
-        _assign(merged, key.strip().split("."), yaml.safe_load(value) if value else None)
+        _assign(merged, key.strip().split("."), _value_of(override, value))
     try:
         return Recipe.model_validate(merged)
     except ValidationError as error:
@@ -67,6 +67,16 @@ def check_options(schema: type[SectionT], options: Mapping[str, Any], prefix: st
 def write_recipe(recipe: Recipe, path: Path) -> None:
     """The resolved settings, every default spelled out, as a YAML file that `load_recipe` reads back."""
     path.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
+
+
+def _value_of(override: str, value: str) -> Any:
+    try:
+        return yaml.safe_load(value) if value else None
+    except yaml.YAMLError as error:
+        raise RecipeError(
+            f"{override!r} is not a setting: what stands after = is not YAML. A shell takes spaces, braces and brackets apart: put the whole setting "
+            f"in quotes, for example 'simulator.tasks=[push, pull]', or give one key at a time, for example engine.elastic.least=1"
+        ) from error
 
 
 def _deep_copy(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,6 +107,9 @@ def _explain(problem: Any, prefix: str = "", schema: type[BaseModel] = Recipe) -
         known = list(_section_at(schema, problem["loc"][:-1]).model_fields)
         close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
         return f"  {where}: unknown key" + (f", did you mean {close[0]}?" if close else f"; known here: {', '.join(known)}")
+    if problem["type"] == "model_type":
+        known = list(_section_at(schema, problem["loc"]).model_fields)
+        return f"  {where}: is a section, given {problem['input']!r}: set its keys, such as {where}.{known[0]}=...; known here: {', '.join(known)}"
     message = problem["msg"].removeprefix("Value error, ")
     given = f", given {problem['input']!r}" if where and not isinstance(problem["input"], dict) else ""
     return f"  {where + ': ' if where else ''}{message}{given}"

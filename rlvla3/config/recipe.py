@@ -40,6 +40,7 @@ class SimulatorConfig(Section):
     cores: cores that each shard is bound to, dealt in turn (0: any). devices: such as [cuda:0, cuda:1]; shards go round them.
     max_steps: the longest episode in environment steps (None: the simulator's own limit).
     timeout_s: a shard that is in one reset or chunk for longer is taken for hung, killed and replaced.
+    task_weights: those of `tasks`, in order, where they are not written as {task: weight}.
     options: the simulator's own settings, checked by the simulator's own schema.
     """
 
@@ -124,6 +125,7 @@ class CloneConfig(Section):
 
     demonstrations: successful episodes a task, the first there are. files: paths and patterns of LIBERO's or ManiSkill's HDF5 files and of LeRobot datasets'
     folders, from the folder the command runs in; every step of them is a decision. layout: how they name things. batch: decisions a step.
+    steps: optimizer steps. learning_rate: the highest, of a rise and a fall over the steps. weight_decay: of AdamW.
     """
 
     demonstrations: Positive = 10
@@ -153,7 +155,7 @@ class WeightsConfig(Section):
     log-probs they record are those of the rounded weights.
     on_host: where versions lie on a host: in `shared_memory`; or, by `cuda_ipc`, on the trainer's GPU, from which generators copy without the host between. It
     takes two more copies of the weights that are trained there, and is for one host (runtime: local).
-    fanout: hosts that fetch a version from one, down a tree.
+    fanout: hosts that fetch a version from one, down a tree. It and the carrier are for `runtime: ray`; one host does without.
     carrier: what brings a version from one host to the next: `tcp`, `gloo` (a process group of the two, in host memory) or `nccl` (one on their GPUs). The
     default needs no port but the one it knows a key for, imports no torch, and is as fast as gloo where both were measured (`rlvla3 bench weights`).
     """
@@ -183,7 +185,9 @@ class PlacementConfig(Section):
     @classmethod
     def _undo_sexagesimal(cls, given: Any) -> Any:
         """YAML 1.1 takes 3:1 without quotes for three minutes and one second: 181."""
-        return ":".join(_digits_60(given)) if isinstance(given, int) and given >= 60 else given
+        if isinstance(given, bool) or not isinstance(given, int):
+            return given
+        return ":".join(_digits_60(given)) if given >= 60 else str(given)
 
     @model_validator(mode="after")
     def _check_ratio(self) -> PlacementConfig:
@@ -200,6 +204,12 @@ class RayConfig(Section):
     """The cluster that `runtime: ray` runs on. address: such as `auto`, or host:port (empty: one of our own, on this machine, that ends with the run)."""
 
     address: str = ""
+
+    @field_validator("address", mode="before")
+    @classmethod
+    def _empty(cls, given: Any) -> Any:
+        """`ray.address=` is none."""
+        return "" if given is None else given
 
 
 class EvaluationConfig(Section):
@@ -314,7 +324,7 @@ class Recipe(Section):
             raise ValueError(f"weights.on_host=cuda_ipc is for one host, and runtime={self.runtime} has many: set weights.on_host=shared_memory")
         for key, device in {"training.device": self.training.device, "engine.device": self.engine.device}.items():
             if device == "cpu":
-                raise ValueError(f"weights.on_host=cuda_ipc maps a GPU's memory, and {key}=cpu: set weights.on_host=shared_memory, or {key}=cuda")
+                raise ValueError(f"weights.on_host=cuda_ipc maps a GPU's memory, and {key}=cpu: set weights.on_host=shared_memory, or {key}=auto")
 
     def _check_simulators(self) -> None:
         if self.simulators and "simulator" in self.model_fields_set:

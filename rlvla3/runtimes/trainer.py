@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from rlvla3.config import Recipe
+from rlvla3.config import Recipe, RecipeError
 from rlvla3.demonstrations.choosing import check_actions, choose_demonstrations, notices
 from rlvla3.links.rendezvous import Rendezvous
 from rlvla3.links.rollouts import Rollouts
@@ -80,7 +80,13 @@ def _device(setting: str, meeting: Rendezvous | None) -> torch.device:
     """The device of a rank: on GPUs each has its own, from the one that is set."""
     device = choose_device(setting, "training.device")
     if device.type == "cuda" and meeting is not None:
-        return choose_device(f"cuda:{(device.index or 0) + meeting.local_rank}", "training.device")
+        first, there = device.index or 0, torch.cuda.device_count()
+        if first + meeting.local_rank >= there:
+            raise RecipeError(
+                f"training.ranks={meeting.size} needs a GPU for each rank of this host, and from {device} on there are {there - first}: "
+                f"set training.ranks={there - first}, or training.device=cpu"
+            )
+        return torch.device("cuda", first + meeting.local_rank)
     return device
 
 
