@@ -336,7 +336,7 @@ def test_a_lost_host_is_not_waited_for() -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"engine": {"offload": True}}, r"engine\.mode=full_async \(max_staleness=1, streaming=true\) they work at the same time: set engine\.mode=sync"),
+        ({"engine": {"offload": True}}, r"engine\.mode=full_async \(max_staleness=1, streaming=true\) they work at the same time: set engine\.max_staleness=0"),
         ({"engine": {"offload": True, "mode": "train_async"}}, r"max_staleness=1, streaming=false"),
         ({"engine": {"offload": True, "mode": "sync", "streaming": True}}, r"max_staleness=0, streaming=true"),
         ({"engine": {"offload": True, "mode": "sync"}, "weights": {"on_host": "cuda_ipc"}}, r"set weights\.on_host=shared_memory"),

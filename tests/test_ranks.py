@@ -232,7 +232,7 @@ def test_a_checkpoint_that_cannot_be_written_is_told_of_at_once_and_the_next_mak
 
 
 def test_a_second_one_in_a_row_is_an_error_and_so_is_the_last(tmp_path: Path) -> None:
-    checkpoints, _ = checkpoints_in(tmp_path, ALONE)
+    checkpoints, told = checkpoints_in(tmp_path, ALONE)
     (tmp_path / "checkpoints").write_text("in the way")
     checkpoints.begin(1)
     with pytest.raises(CheckpointError, match=f"checkpoint 2 could not be written in {tmp_path}/checkpoints .*see that there is room"):
@@ -240,6 +240,10 @@ def test_a_second_one_in_a_row_is_an_error_and_so_is_the_last(tmp_path: Path) ->
     checkpoints.begin(3)
     with pytest.raises(CheckpointError, match="checkpoint 3 could not be written"):
         checkpoints.finish()
+    assert ["checkpoint 1", "checkpoint 3"] == [told.get(timeout=LIMIT_S)[:12] for _ in range(2)]
+    with pytest.raises(CheckpointError, match="checkpoint 4 could not be written"):
+        checkpoints.write(4)
+    assert told.empty()  # who waits for it hears of it as an error
 
 
 TROUBLES = ("rank 0 has no folder", "rank 0 cannot write", "rank 1 cannot write")

@@ -351,3 +351,21 @@ def test_an_error_in_a_thread_of_its_own_is_raised_when_it_is_closed():
     thread = OwnThread(fail(), "fails")
     with pytest.raises(WeightsError, match="no"):
         thread.close()
+
+
+def test_a_host_that_is_back_before_its_loss_is_found_out_stays():
+    async def run() -> None:
+        sender = WeightSender(WeightMemory())
+        async with running(sender):
+            lost, back = [await connect(*sender.address[:2]) for _ in range(2)]
+            for connection in (lost, back):
+                await say(connection, Hello(sender.address.key, 12345))
+                await until(sender.reached)
+            await until(lambda: len(sender._led) == 1 and sender._led[("127.0.0.1", 12345)].getpeername() == back.getsockname())
+            lost.close()
+            await asyncio.sleep(0.1)  # nothing is to happen
+            assert list(sender.reached()) == [("127.0.0.1", 12345)]
+            back.close()
+            await until(lambda: not sender.reached())
+
+    asyncio.run(run())

@@ -83,7 +83,8 @@ class Carrier(ABC):
     async def _in_thread(self, work: Callable[[], ResultT]) -> ResultT:
         job = asyncio.get_running_loop().run_in_executor(self._thread, work)
         try:
-            return await asyncio.shield(job)
+            await asyncio.wait([job])  # not `shield`, which tells the loop of an error that comes after a cancellation
+            return job.result()
         except asyncio.CancelledError:
             self._abort()
             await asyncio.wait([job])  # at the latest when its own limit ends it

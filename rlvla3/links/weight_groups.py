@@ -147,7 +147,12 @@ class NcclCarrier(GroupCarrier):
             room = next(self._rooms)[: len(piece)]
             room.copy_(torch.from_numpy(piece))
             work = self._group.send([room], self._other, PIECES)
-        return lambda: work.wait(_limit())
+
+        def finish() -> None:
+            with torch.cuda.stream(self._stream):  # this thread's own is the one that training computes on, which would wait, too
+                work.wait(_limit())
+
+        return finish
 
     def _receive(self, piece: Piece) -> Finish:
         with torch.cuda.stream(self._stream):

@@ -163,6 +163,7 @@ class WeightSender(WeightHost):
     def __init__(self, memory: WeightMemory, host: str = "127.0.0.1", fanout: int = FANOUT, carrier: CarrierName = "tcp", doing: Doing = nothing_noted) -> None:
         super().__init__(memory, host, secrets.token_hex(16), carrier, doing)
         self._fanout, self._relays, self._parents = fanout, dict[Place, Version](), dict[Place, Place]()
+        self._led: dict[Place, socket.socket] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._published = asyncio.Event()
 
@@ -210,12 +211,13 @@ class WeightSender(WeightHost):
 
     async def _lead(self, connection: socket.socket, hello: Hello) -> None:
         place = (connection.getpeername()[0], hello.port)
-        self._relays[place] = -1
+        self._relays[place], self._led[place] = -1, connection
         self._published.set()
         try:
             await _both(self._offer_versions(connection, place), self._hear_of(connection, place))
         finally:
-            self._relays.pop(place, None)
+            if self._led.get(place) is connection:  # else the host has come back, before its loss was found out
+                del self._relays[place], self._led[place]
 
     async def _offer_versions(self, connection: socket.socket, place: Place) -> None:
         offered = -1

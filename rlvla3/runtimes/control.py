@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from threading import Lock
 from typing import Any
@@ -74,7 +75,8 @@ class Control:
     def close(self) -> None:
         if not self._connection.closed:
             if not self._stopped:
-                asyncio.get_running_loop().remove_reader(self._connection.fileno())
+                with suppress(RuntimeError):  # its loop has ended, and what it read with it
+                    asyncio.get_running_loop().remove_reader(self._connection.fileno())
             self._stopped = True
             self._connection.close()
 

@@ -70,6 +70,7 @@ class ReplaySession(Session):
         ledger = Ledger(book, batch, self._recipe.engine.max_staleness, total=recorded.end * batch, order=recorded.order)
         progress = TrainingProgress(self._recipe, runtime, ledger, self._run)
         self._emit(PhaseStarted("train", recorded.end))
+        runtime.trainer.control.handle(Notice, self._emit)
         async for published, episodes in runtime.repeat(ledger, recorded.end):
             self._emit(progress.update(published, episodes))
         await self._save(runtime)

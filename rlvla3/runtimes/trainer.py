@@ -142,8 +142,7 @@ class Trainer:
             case Save():
                 self.residence.enter()
                 with self.meter("checkpoint"):
-                    self.checkpoints.begin(self.version)
-                    self.checkpoints.finish()
+                    self.checkpoints.write(self.version)
                 self._leave()
                 self._say(Saved(self.version))
 

@@ -102,17 +102,25 @@ class Checkpoints:
     def begin(self, version: Version) -> None:
         """Take a snapshot; it is written while training goes on. Waits for the checkpoint before; where that could not be written, for this one too, and raises
         CheckpointError where it cannot be either."""
-        failed = self._outcome() is not None
-        self._under_way = self._thread.submit(self._write, take_snapshot(self._learner, version))
-        if failed:
-            self.finish()
+        if self._outcome() is None:
+            self._submit(version).add_done_callback(self._tell_of)
         else:
-            self._under_way.add_done_callback(self._tell_of)
+            self.write(version)
+
+    def write(self, version: Version) -> None:
+        """Take a snapshot and write it, here and now. Raises CheckpointError where it cannot be written."""
+        self._outcome()
+        self._submit(version)
+        self.finish()
 
     def finish(self) -> None:
         """Wait until what was begun is on disk. Raises CheckpointError where it could not be written."""
         if (error := self._outcome()) is not None:
             raise error
+
+    def _submit(self, version: Version) -> Future[None]:
+        self._under_way = self._thread.submit(self._write, take_snapshot(self._learner, version))
+        return self._under_way
 
     def _outcome(self) -> CheckpointError | None:
         """Wait for what is under way; its error, where it could not be written."""

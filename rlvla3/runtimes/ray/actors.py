@@ -161,7 +161,7 @@ class RemoteWorker:
         """Ask the body to end, hear it out, and kill the actor when it has ended, or has not within `patience_s`."""
         try:
             await asyncio.wait_for(asyncio.gather(self.actor.tell.remote([Stop()]), self._ended.wait()), patience_s)
-        except (TimeoutError, RayActorError):
+        except (TimeoutError, RayActorError, Stopped):  # what a call of an actor's raises is of its own type, too
             pass
         finally:
             self.close()
@@ -179,7 +179,7 @@ class RemoteWorker:
                 while not self._to_say.empty():
                     messages.append(self._to_say.get_nowait())
                 await self.actor.tell.remote(messages)
-        except RayActorError:
+        except (RayActorError, Stopped):
             return  # whoever listens hears of it
 
     async def _hear(self) -> None:
