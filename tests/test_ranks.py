@@ -240,7 +240,7 @@ def test_a_second_one_in_a_row_is_an_error_and_so_is_the_last(tmp_path: Path) ->
     checkpoints.begin(3)
     with pytest.raises(CheckpointError, match="checkpoint 3 could not be written"):
         checkpoints.finish()
-    assert ["checkpoint 1", "checkpoint 3"] == [told.get(timeout=LIMIT_S)[:12] for _ in range(2)]
+    assert [told.get(timeout=LIMIT_S)[:12] for _ in range(2)] == ["checkpoint 1", "checkpoint 3"]
     with pytest.raises(CheckpointError, match="checkpoint 4 could not be written"):
         checkpoints.write(4)
     assert told.empty()  # who waits for it hears of it as an error
