@@ -21,7 +21,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from rlvla3.runtimes.control import Control
-from rlvla3.runtimes.messages import Ready
+from rlvla3.runtimes.messages import Failed, Ready
 from tests.test_runtime import MARK, Run, countdown
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'rlvla3[ray]'")
@@ -211,6 +211,36 @@ def test_an_actor_that_was_taken_for_lost_and_is_not_begins_anew(cluster: TwoNod
     connect(cluster.address)
     try:
         assert asyncio.run(lose_sight()) == [True]
+    finally:
+        ray.shutdown()
+
+
+async def fail(control: Control, shelf: Shelf) -> None:
+    """A body."""
+    raise ValueError("no more")
+
+
+def test_the_loss_of_an_actor_whose_body_has_ended_is_heard_of(cluster: TwoNodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host whose generator dies fails first and is killed then, and its tickets wait for the news."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+
+    async def lose() -> bool:
+        actor = ray.remote(Resident).options(num_cpus=0, max_restarts=1).remote("body", "tests.test_ray:fail")
+        lost: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        worker = RemoteWorker("body", actor, lost.set_result)
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                assert isinstance(await worker.receive(), Failed)
+                await worker._ended.wait()
+                ray.kill(actor, no_restart=False)
+                return await lost
+        finally:
+            worker.close()
+            worker.kill()
+
+    connect(cluster.address)
+    try:
+        assert asyncio.run(lose())
     finally:
         ray.shutdown()
 

@@ -58,7 +58,7 @@ class Resident:
 
     def __init__(self, name: str, body: str, *args: Any) -> None:
         here, there = multiprocessing.Pipe()
-        self._control, self._listening, self._shelf = Control(here), False, Shelf()
+        self._control, self._listening, self._over, self._shelf = Control(here), False, False, Shelf()
         self._life, self._said_status = secrets.token_hex(4), 0.0
         self._thread = threading.Thread(target=_reside, args=(name, Control(there), body, self._shelf, args), name=name, daemon=True)
         self._thread.start()
@@ -71,7 +71,7 @@ class Resident:
 
     async def listen(self, given_up: str) -> tuple[str, list[Any]]:
         """Which of its lives this is, and what has been said since the last call: what workers are at, every STATUS_S, and then what the body said, as soon as
-        it does; ends with Stop when it is over.
+        it does; Stop when it is over, and from then on nothing.
 
         given_up: a life that was taken for lost, and whose work others do by now. If it is this one, it ends.
         """
@@ -83,6 +83,9 @@ class Resident:
         except TimeoutError:
             said = []
         except Stopped:
+            if self._over:
+                await asyncio.Event().wait()  # until this actor ends: whoever listens hears of that
+            self._over = True
             return self._life, [Stop()]
         return self._life, [*self._status(), *said, *self._control.arrived()]
 
@@ -188,10 +191,10 @@ class RemoteWorker:
             while True:
                 self._life, said = await self.actor.listen.remote(self._given_up)
                 for message in said:
-                    if isinstance(message, Stop):
+                    if isinstance(message, Stop):  # of the body; that the actor is lost may still be heard
                         soon(self._ended.set)
-                        return
-                    soon(self._take_in, message)
+                    else:
+                        soon(self._take_in, message)
         except RayActorError as error:
             soon(self._on_lost, isinstance(error, ActorUnavailableError))
 
