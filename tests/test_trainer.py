@@ -11,13 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from rlvla3.config import RecipeError, make_recipe
+from rlvla3.links.rendezvous import Address, Rendezvous
 from rlvla3.links.weight_memory import WeightMemory
 from rlvla3.links.weight_plane import WeightPlane
 from rlvla3.observability.meter import MeterBoard
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.runtimes import trainer as trainers
 from rlvla3.runtimes.control import Control
+from rlvla3.runtimes.device import check_on_host
 from rlvla3.runtimes.messages import Arrived, Published, Ready, Save, Saved, Train, Trained
 from rlvla3.runtimes.process import attend
 from rlvla3.types import Ticket
@@ -146,3 +150,32 @@ def test_an_error_in_a_messages_handler_ends_the_worker() -> None:
             await asyncio.wait_for(attend(Control(theirs), body), PATIENCE_S)
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"runtime": "ray"}, r"cuda_ipc is for one host, and runtime=ray has many: set weights\.on_host=shared_memory"),
+        ({"training": {"device": "cpu"}}, r"training\.device=cpu: set weights\.on_host=shared_memory, or training\.device=auto"),
+        ({"engine": {"device": "cpu"}}, r"engine\.device=cpu"),
+    ],
+)
+def test_versions_on_a_gpu_are_refused_where_they_cannot_be(changes: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(RecipeError, match=complaint):
+        make_recipe({"weights": {"on_host": "cuda_ipc"}, **changes})
+    make_recipe({"weights": {"on_host": "cuda_ipc"}})  # with auto it is found out where the GPUs are
+
+
+def test_a_worker_without_a_gpu_cannot_map_versions_on_one() -> None:
+    check_on_host("shared_memory", torch.device("cpu"), "engine.device")
+    with pytest.raises(RecipeError, match=r"the device of engine\.device is cpu"):
+        check_on_host("cuda_ipc", torch.device("cpu"), "engine.device")
+
+
+def test_more_ranks_than_gpus_are_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    ranks = [Rendezvous(rank, 3, Address("127.0.0.1", 1), local_rank=rank) for rank in range(3)]
+    assert [trainers._device("auto", rank) for rank in ranks[:2]] == [torch.device("cuda", 0), torch.device("cuda", 1)]
+    with pytest.raises(RecipeError, match=r"training\.ranks=3 needs a GPU for each rank of this host, and from cuda:0 on there are 2: set training\.ranks=2"):
+        trainers._device("auto", ranks[2])
