@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlvla3 import __version__
+from rlvla3.errors import explains_itself
 
 EXAMPLES = """\
 examples:
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever was reading has had enough, as `head` does; what is left to be flushed goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
-        if not _speaks_for_itself(error):
+        if not explains_itself(error):
             raise
         print(f"rlvla3: {error}", file=sys.stderr)
         return REFUSED
@@ -133,11 +134,6 @@ def _plan(arguments: argparse.Namespace) -> None:
 
     devices = (arguments.gpus, arguments.hosts, arguments.cluster)
     commands.plan(arguments.overrides, arguments.profile, *devices, arguments.memory, arguments.max_staleness, arguments.json, arguments.best, arguments.seed)
-
-
-def _speaks_for_itself(error: Exception) -> bool:
-    """Whether the message is all a user needs: errors of our own classes name what is wrong and the way out, any other is a defect and keeps its traceback."""
-    return type(error).__module__.startswith("rlvla3.")
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -13,7 +13,8 @@ from typing import Literal
 
 import yaml
 
-from rlvla3.config import Recipe, RecipeError, load_recipe
+from rlvla3.config import Recipe, load_recipe
+from rlvla3.errors import RecipeError
 from rlvla3.observability.recording import Recording
 from rlvla3.observability.run_directory import RunDirectory, RunDirectoryError, default_path, find_run, version_of
 from rlvla3.observability.watching import watched
@@ -83,12 +84,12 @@ def replay(start: Path, run_dir: Path | None, as_json: bool) -> None:
     recipe = recording.recipe()
     preflight(recipe, clones=recipe.begins_by_cloning, trains=True)
     recorded = recording.replay(version_of(checkpoint))
-    from rlvla3.runtimes import replay as replaying
+    from rlvla3.runtimes import replay_session
 
-    recipe = replaying.replay_recipe(recipe)
+    recipe = replay_session.replay_recipe(recipe)
     run = RunDirectory.create(run_dir or original.path / "replays" / f"{datetime.now():%Y%m%d-%H%M%S}", recipe)
     with run.claimed(), watched(run, recipe, f"replay {original.path.name}", as_json=as_json) as watchers:
-        replaying.replay(recipe, run, watchers, recorded, checkpoint)
+        replay_session.replay(recipe, run, watchers, recorded, checkpoint)
 
 
 def check(words: Sequence[str], simulator: str | None, chunk: int, timeout_s: float | None, frames: Path | None, figures: Path | None) -> bool:
@@ -105,8 +106,8 @@ def check(words: Sequence[str], simulator: str | None, chunk: int, timeout_s: fl
     recipe = load_recipe(found[0].config if found else start, words[1:])
     spaces = preflight(recipe, clones=recipe.begins_by_cloning, trains=True)
     yaml.safe_dump(recipe.model_dump(mode="json"), sys.stdout, sort_keys=False)
-    from rlvla3.checking.memory import check_model
-    from rlvla3.runtimes.host import training_room
+    from rlvla3.checking.model_memory import check_model
+    from rlvla3.parts import training_room
 
     for needed in (check_data_plane(recipe, training_room(recipe)), *check_model(recipe, spaces)):
         print(f"# memory: {needed}", flush=True)
@@ -129,7 +130,7 @@ def bench_ladder(figures: Path) -> None:
 
 def bench_weights(figures: Path, megabytes: int) -> None:
     """Measure the weight plane with versions of so many megabytes; the figures go into a JSON file."""
-    from rlvla3.benchmarks.weights.report import main
+    from rlvla3.benchmarks.weights.weights_report import main
 
     main(figures, megabytes)
 
@@ -152,8 +153,8 @@ def bench_parity(
     jobs: int,
 ) -> None:
     """Train sync and full_async on the same tickets and compare what they learned; runs, table and picture go into the folder `out`."""
+    from rlvla3.benchmarks.parity.parity_report import main
     from rlvla3.benchmarks.parity.plan import Plan
-    from rlvla3.benchmarks.parity.report import main
 
     main(Plan.make(start, overrides, out, seeds, staleness, corrections), measure, jobs)
 

@@ -27,7 +27,7 @@ class EpisodeWriter(Protocol):
     def finish(self) -> Finished: ...
 
 
-class ShardLedger(Protocol):
+class TicketExchange(Protocol):
     async def exchange(self, finished: Sequence[Finished], running: int) -> Sequence[Ticket]: ...
 
 
@@ -45,7 +45,7 @@ class AsyncSimulator(Protocol):
     async def step(self, chunks: Mapping[int, Chunk]) -> Mapping[int, Outcome]: ...
 
 
-async def simulate(simulator: AsyncSimulator, ledger: ShardLedger, plane: ShardPlane, bootstrap: bool) -> None:
+async def simulate(simulator: AsyncSimulator, ledger: TicketExchange, plane: ShardPlane, bootstrap: bool) -> None:
     """Run tickets on every slot of one shard, each slot on its own ticket.
 
     Waits for: a ticket, when no slot has one (unblocked by the ledger: a new version, a rerun); decisions (unblocked by the generator).
@@ -121,11 +121,11 @@ class AsyncLearner(Protocol):
     async def finish_update(self) -> Mapping[str, float]: ...
 
 
-class TrainerLedger(Protocol):
+class Publisher(Protocol):
     async def publish(self, version: Version, metrics: Mapping[str, float]) -> None: ...
 
 
-async def train(updates: Iterable[int], trajectories: Trajectories, learner: AsyncLearner, ledger: TrainerLedger) -> None:
+async def train(updates: Iterable[int], trajectories: Trajectories, learner: AsyncLearner, ledger: Publisher) -> None:
     """Make one update after another, each from exactly the trajectories of its own tickets.
 
     Waits for: the next micro-batch of the present update, and for nothing else (unblocked by trajectories that are handed in).

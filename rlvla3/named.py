@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from rlvla3.config import RecipeError
+from rlvla3.errors import RecipeError
 
 
 def load_named(name: str, key: str) -> Any:

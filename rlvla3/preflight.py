@@ -8,16 +8,17 @@ from pathlib import Path
 import psutil
 from safetensors import SafetensorError, safe_open
 
-from rlvla3.config import Recipe, RecipeError
+from rlvla3.config import Recipe
 from rlvla3.demonstrations.choosing import choose_demonstrations
-from rlvla3.links.shared_memory import bytes_of
-from rlvla3.links.weight_carriers import check_carrier
+from rlvla3.errors import RecipeError
+from rlvla3.links.weights.between_hosts.carriers import check_carrier
 from rlvla3.observability.sampling import SCHEDSTAT
 from rlvla3.observability.wording import size
+from rlvla3.parts import rollout_spec, room, training_room
 from rlvla3.policies.options import PolicyOptions
 from rlvla3.policies.registry import policy_options, read_checkpoint_config
-from rlvla3.runtimes.host import rollout_spec, room, training_room
-from rlvla3.simulators.common import common_spaces
+from rlvla3.shared_memory import bytes_of
+from rlvla3.simulators.mixing import common_spaces
 from rlvla3.types import Spaces
 
 

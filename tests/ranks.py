@@ -20,11 +20,11 @@ from rlvla3.config import Recipe
 from rlvla3.links.rendezvous import Rendezvous, meet_on_this_host
 from rlvla3.links.rollouts import Rollouts, RolloutSpec
 from rlvla3.observability.run_directory import RunDirectory
+from rlvla3.parts import make_streamer
 from rlvla3.policies.base import Policy
 from rlvla3.policies.batching import arrays_from, observations_from
 from rlvla3.policies.mini_vla import MiniVLA
 from rlvla3.policies.options import MiniVLAOptions
-from rlvla3.runtimes.trainer import make_streamer
 from rlvla3.training.checkpoint import Checkpoints, load_checkpoint
 from rlvla3.training.learner import Learner
 from rlvla3.training.ranks import ALONE, JoinedRanks, RankLost, Ranks
@@ -94,7 +94,7 @@ def _keep(learner: Learner, recipe: Recipe, work: Work) -> None:
 
 def _update(learner: Learner, recipe: Recipe, update: int, work: Work) -> dict[str, float]:
     """One update, as the train loop makes it, of episodes that arrive in an order of their own."""
-    streamer = make_streamer(recipe, None, learner.ranks)
+    streamer = make_streamer(recipe, rank=learner.ranks.rank, ranks=learner.ranks.size)
     tickets = streamer.tickets(update)
     learner.begin_update(update, tickets)
     for ticket in tickets:

@@ -15,17 +15,18 @@ import yaml
 
 from rlvla3.benchmarks import vector
 from rlvla3.benchmarks.emulated import with_inference
-from rlvla3.benchmarks.interaction import room
 from rlvla3.benchmarks.vector import chosen_recipe, default_recipe, opened, ratio_of
 from rlvla3.cli import main
-from rlvla3.config import Recipe, RecipeError, make_recipe
+from rlvla3.config import Recipe, make_recipe
+from rlvla3.errors import RecipeError
 from rlvla3.observability.run_directory import RunDirectory
+from rlvla3.parts import room
 from rlvla3.policies.base import Observations
 from rlvla3.policies.registry import make_policy
 from rlvla3.runtimes.local import LocalRuntime
 from rlvla3.scheduling.ledger import Ledger, TicketBook
 from rlvla3.simulators.base import SimulatorError
-from rlvla3.simulators.common import common_spaces
+from rlvla3.simulators.mixing import common_spaces
 from rlvla3.types import Finished
 
 UPDATES = 3

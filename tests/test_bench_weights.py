@@ -10,7 +10,7 @@ from rlvla3.benchmarks.weights.delay import WARMUP, delays, first_decisions
 from rlvla3.benchmarks.weights.slowdown import version_parts
 from rlvla3.benchmarks.weights.transfer import figures, layers, measure_transfers
 from rlvla3.observability.sampling import SAMPLE
-from rlvla3.scheduling.replay import DECISION
+from rlvla3.scheduling.recorded_run import DECISION
 
 
 def stays(*entries: tuple[float, float, int]):

@@ -225,7 +225,8 @@ def test_unknown_options_are_refused(recipe: Path, capsys: pytest.CaptureFixture
 
 
 def test_a_checkpoint_of_another_policy_or_cut_short_is_refused_before_anything_starts(tmp_path):
-    from rlvla3.config import RecipeError, make_recipe
+    from rlvla3.config import make_recipe
+    from rlvla3.errors import RecipeError
     from rlvla3.policies.registry import make_policy
     from rlvla3.preflight import preflight
 
@@ -247,7 +248,8 @@ def test_a_checkpoint_of_another_policy_or_cut_short_is_refused_before_anything_
 
 
 def test_an_instruction_too_long_for_the_policy_is_refused_before_anything_starts():
-    from rlvla3.config import RecipeError, make_recipe
+    from rlvla3.config import make_recipe
+    from rlvla3.errors import RecipeError
     from rlvla3.preflight import preflight
 
     tree = {"simulator": {"name": "metaworld", "tasks": ["peg-insert-side-v3"]}, "policy": {"options": {"instruction_bytes": 32}}}

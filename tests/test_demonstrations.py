@@ -13,15 +13,16 @@ import pytest
 import torch
 import yaml
 
-from rlvla3.config import Recipe, RecipeError, make_recipe
+from rlvla3.config import Recipe, make_recipe
 from rlvla3.demonstrations.choosing import check_actions, choose_demonstrations, notices
 from rlvla3.demonstrations.frames import resized
+from rlvla3.errors import RecipeError
 from rlvla3.policies.base import Observations
 from rlvla3.policies.registry import make_policy
 from rlvla3.preflight import preflight
-from rlvla3.simulators.common import common_spaces
-from rlvla3.simulators.libero import Libero
-from rlvla3.simulators.libero_tasks import find_task
+from rlvla3.simulators.libero.simulator import Libero
+from rlvla3.simulators.libero.tasks import find_task
+from rlvla3.simulators.mixing import common_spaces
 from rlvla3.training.cloning import Demonstrations, clone
 from tests.demonstration_files import Arm, film, write_lerobot, write_libero, write_maniskill
 from tests.processes import in_fresh_process

@@ -13,7 +13,7 @@ import pytest
 
 from rlvla3.config import SimulatorConfig, load_recipe
 from rlvla3.preflight import preflight
-from rlvla3.simulators.libero_assets import VARIABLE
+from rlvla3.simulators.libero.assets import VARIABLE
 from rlvla3.types import Ticket
 
 ROOT = Path(__file__).parents[1]

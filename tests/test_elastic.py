@@ -13,16 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlvla3.config import ElasticConfig, RecipeError, make_recipe
+from rlvla3.config import ElasticConfig, make_recipe
+from rlvla3.errors import RecipeError
 from rlvla3.observability.meter import MeterBoard
 from rlvla3.runtimes.assignment import Assignment
-from rlvla3.runtimes.names import generator_name, shard_name
-from rlvla3.runtimes.replay import replay_recipe
+from rlvla3.runtimes.replay_session import replay_recipe
 from rlvla3.runtimes.virtual.faults import draw_faults
 from rlvla3.runtimes.virtual.runtime import VirtualRuntime
+from rlvla3.runtimes.worker_names import generator_name, shard_name
 from rlvla3.scheduling.elastic import KEEP_FEWER, ActiveGenerators, Load, share_out
 from rlvla3.scheduling.placement import Cluster, place
-from rlvla3.scheduling.sharding import Seating
+from rlvla3.scheduling.seating import Seating
 from rlvla3.types import Purpose, Ticket
 from tests.elastic_gain import MOST, measure, recipe, shared_cores
 from tests.test_data_plane import Host, settle
@@ -155,7 +156,7 @@ class Watched(VirtualRuntime):
     moves = 0
 
     def _go_over(self, number: int) -> None:
-        assert not self._seating.running(number)
+        assert not self._dispatcher.is_busy(number)
         assert all(request.shard.number != number for request in (*self.shards[number].generator._batcher, *self.shards[number].generator._under_way))
         super()._go_over(number)
         self.moves += 1

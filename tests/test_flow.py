@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.distributions import MultivariateNormal
 
-from rlvla3.config import RecipeError, check_options
+from rlvla3.config import check_options
+from rlvla3.errors import RecipeError
 from rlvla3.policies.flow import FlowHead
 from rlvla3.policies.options import FlowOptions
 

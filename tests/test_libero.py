@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlvla3.config import RecipeError, SimulatorConfig
-from rlvla3.simulators import libero_assets
+from rlvla3.config import SimulatorConfig
+from rlvla3.errors import RecipeError
 from rlvla3.simulators.base import SimulatorError
-from rlvla3.simulators.libero import Libero
-from rlvla3.simulators.libero_tasks import SUITES, _read_array, find_task, task_names
+from rlvla3.simulators.libero import assets
+from rlvla3.simulators.libero.simulator import Libero
+from rlvla3.simulators.libero.tasks import SUITES, _read_array, find_task, task_names
 from rlvla3.simulators.registry import describe_simulator
 from rlvla3.types import INSTRUCTION_BYTES, ActionSpace, Observation, Spaces, Ticket
 from tests.processes import in_fresh_process
@@ -35,11 +36,11 @@ CHUNK = 5
 def assets_folder() -> str:
     """Where this machine has LIBERO's assets: as the variable says, or in a folder beside the repository; empty where it has none."""
     beside = (folder / "shared" / "libero-assets" for folder in Path(__file__).resolve().parents)
-    return os.environ.get(libero_assets.VARIABLE) or next((str(folder) for folder in beside if folder.exists()), "")
+    return os.environ.get(assets.VARIABLE) or next((str(folder) for folder in beside if folder.exists()), "")
 
 
 ASSETS = assets_folder()
-with_assets = pytest.mark.skipif(not ASSETS, reason=f"LIBERO's assets are not on this machine: {libero_assets.VARIABLE} is not set")
+with_assets = pytest.mark.skipif(not ASSETS, reason=f"LIBERO's assets are not on this machine: {assets.VARIABLE} is not set")
 
 
 def config(*tasks: str, max_steps: int | None = None, slots: int = 1, **options: Any) -> SimulatorConfig:
@@ -259,9 +260,9 @@ def refusal(assets: str, library: str) -> str:
 
 @with_assets
 def test_a_mesh_or_a_graphics_library_that_is_missing_is_named(tmp_path):
-    marker = tmp_path / libero_assets.CONTAINS
+    marker = tmp_path / assets.CONTAINS
     marker.parent.mkdir()
-    marker.write_bytes((Path(ASSETS) / libero_assets.CONTAINS).read_bytes())
+    marker.write_bytes((Path(ASSETS) / assets.CONTAINS).read_bytes())
     message = in_fresh_process(refusal, str(tmp_path), "osmesa")
     assert str(tmp_path) in message and "cannot build libero_goal/put_the_bowl_on_the_plate" in message
     message = in_fresh_process(refusal, ASSETS, "none-such")
@@ -344,15 +345,15 @@ def test_what_cannot_be_run_is_refused_with_the_way_out(wrong, words):
 def nowhere(tmp_path, monkeypatch):
     """A machine without assets; whoever asks the hub is told what `answers` say."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv(libero_assets.VARIABLE, raising=False)
-    libero_assets._ask_hub.cache_clear()
+    monkeypatch.delenv(assets.VARIABLE, raising=False)
+    assets._ask_hub.cache_clear()
     yield tmp_path
-    libero_assets._ask_hub.cache_clear()
+    assets._ask_hub.cache_clear()
 
 
 def put_assets(folder: Path) -> Path:
-    (folder / libero_assets.CONTAINS).parent.mkdir(parents=True)
-    (folder / libero_assets.CONTAINS).touch()
+    (folder / assets.CONTAINS).parent.mkdir(parents=True)
+    (folder / assets.CONTAINS).touch()
     return folder
 
 
@@ -361,11 +362,11 @@ def test_assets_that_are_nowhere_are_refused_before_a_process_starts(nowhere, mo
     monkeypatch.setattr(hub.HfApi, "dataset_info", lambda *_, **__: (_ for _ in ()).throw(ConnectionError("no such host")))
     with pytest.raises(RecipeError) as refused:
         describe_simulator(config(BOWL, assets=None))
-    assert all(words in str(refused.value) for words in ("simulator.options.assets", libero_assets.VARIABLE, ".cache/libero", "no such host"))
+    assert all(words in str(refused.value) for words in ("simulator.options.assets", assets.VARIABLE, ".cache/libero", "no such host"))
     with pytest.raises(RecipeError, match=r"simulator.options.assets is .*not there"):
         describe_simulator(config(BOWL, assets=nowhere))
-    monkeypatch.setenv(libero_assets.VARIABLE, str(nowhere / "elsewhere"))
-    with pytest.raises(RecipeError, match=libero_assets.VARIABLE):
+    monkeypatch.setenv(assets.VARIABLE, str(nowhere / "elsewhere"))
+    with pytest.raises(RecipeError, match=assets.VARIABLE):
         describe_simulator(config(BOWL, assets=None))
 
 
@@ -385,10 +386,10 @@ def test_assets_are_looked_for_in_order_and_downloaded_once_and_whole(nowhere, m
     assert not downloads, "a check does not download"
     monkeypatch.setattr(hub, "snapshot_download", cut_short)
     with pytest.raises(RecipeError, match="cut short"):
-        libero_assets.get_assets(None)
+        assets.get_assets(None)
     monkeypatch.setattr(hub, "snapshot_download", whole)
-    found = libero_assets.get_assets(None)
-    assert found == nowhere / ".cache/libero/assets" == libero_assets.get_assets(None) and len(downloads) == 2
-    monkeypatch.setenv(libero_assets.VARIABLE, str(put_assets(nowhere / "variable")))
-    assert libero_assets.get_assets(None) == nowhere / "variable"
-    assert libero_assets.get_assets(put_assets(nowhere / "recipe")) == nowhere / "recipe"
+    found = assets.get_assets(None)
+    assert found == nowhere / ".cache/libero/assets" == assets.get_assets(None) and len(downloads) == 2
+    monkeypatch.setenv(assets.VARIABLE, str(put_assets(nowhere / "variable")))
+    assert assets.get_assets(None) == nowhere / "variable"
+    assert assets.get_assets(put_assets(nowhere / "recipe")) == nowhere / "recipe"

@@ -20,9 +20,9 @@ from hypothesis.extra.numpy import array_shapes
 from rlvla3.links.data_plane import DataPlane
 from rlvla3.links.doorbell import Doorbell
 from rlvla3.links.rollouts import Rollouts, RolloutSpec
-from rlvla3.links.shared_memory import ALIGNMENT, SharedArrays
-from rlvla3.links.weight_memory import WeightMemory
+from rlvla3.links.weights.versions import WeightMemory
 from rlvla3.scheduling.sharding import Sharding, lay_out
+from rlvla3.shared_memory import ALIGNMENT, SharedArrays
 from rlvla3.types import ActionSpace, Field, Finished, Observation, Outcome, Purpose, Spaces, Ticket
 from tests.processes import PATIENCE_S, another_process
 

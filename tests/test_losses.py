@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from rlvla3.algorithms.corrections import CORRECTIONS, make_correction
 from rlvla3.algorithms.losses import clipped_surrogate, entropy_sum, reference_loss, soft_surrogate, value_loss
 from rlvla3.algorithms.ratios import describe, describe_staleness, executed_actions, ratios
-from rlvla3.config import AlgorithmConfig, RecipeError, make_recipe
+from rlvla3.config import AlgorithmConfig, make_recipe
+from rlvla3.errors import RecipeError
 
 DECISIONS, CHUNK, ACTION = 6, 3, 2
 LEVELS = ["chunk", "action", "dimension"]

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlvla3.config import RecipeError, SimulatorConfig
+from rlvla3.config import SimulatorConfig
+from rlvla3.errors import RecipeError
 from rlvla3.simulators.base import SimulatorError
-from rlvla3.simulators.maniskill import ManiSkill, prepare_process
-from rlvla3.simulators.maniskill_tasks import PANDA_ACTIONS, TASKS
+from rlvla3.simulators.maniskill.simulator import ManiSkill, prepare_process
+from rlvla3.simulators.maniskill.tasks import PANDA_ACTIONS, TASKS
 from rlvla3.simulators.registry import describe_simulator
 from rlvla3.types import INSTRUCTION_BYTES, ActionSpace, Observation, Outcome, Spaces, Ticket
 from tests.processes import in_fresh_process
@@ -207,19 +208,19 @@ def frames() -> tuple[list[Observation], Observation, list[str]]:
     assert after is not None
     full = ManiSkill(config(), CHUNK).reset(0, ticket(3))
 
-    from rlvla3.simulators.maniskill_batch import Batch
+    from rlvla3.simulators.maniskill.parallel_scenes import ParallelScenes
 
-    messages, real_observe = [], Batch.observe
+    messages, real_observe = [], ParallelScenes.observe
     still = real_observe(simulator._batches[0], [0])
     black = {"base_camera": np.zeros((1, 64, 64, 3), np.uint8)}
     for broken in ((black, still[1]), still, (still[0], np.full((1, 28), np.nan, np.float32))):
         for provoke in (lambda: simulator.reset(0, ticket(0)), lambda: ManiSkill(config(observation="rgb", image_size=64), CHUNK)):
-            Batch.observe = lambda self, rows, broken=broken: broken  # type: ignore[method-assign, misc]
+            ParallelScenes.observe = lambda self, rows, broken=broken: broken  # type: ignore[method-assign, misc]
             try:
                 provoke()
             except SimulatorError as error:
                 messages.append(str(error))
-    Batch.observe = real_observe  # type: ignore[method-assign]
+    ParallelScenes.observe = real_observe  # type: ignore[method-assign]
     return [*before, after], full, messages
 
 

@@ -10,17 +10,18 @@ from typing import Any
 import pytest
 import torch
 
-from rlvla3.checking import memory
-from rlvla3.checking.memory import check_model, model_memory
-from rlvla3.config import Recipe, RecipeError, make_recipe
+from rlvla3.checking import model_memory as checks
+from rlvla3.checking.model_memory import check_model, model_memory
+from rlvla3.config import Recipe, make_recipe
+from rlvla3.errors import RecipeError
 from rlvla3.links.rollouts import Rollouts
-from rlvla3.links.shared_memory import bytes_of
+from rlvla3.parts import rollout_spec, training_room
 from rlvla3.policies.actor_critic import ActorCritic
 from rlvla3.policies.registry import make_policy
 from rlvla3.preflight import check_data_plane, preflight
-from rlvla3.runtimes.device import MemoryShare
-from rlvla3.runtimes.host import rollout_spec, training_room
-from rlvla3.simulators.common import common_spaces
+from rlvla3.runtimes.workers.device import MemoryShare
+from rlvla3.shared_memory import bytes_of
+from rlvla3.simulators.mixing import common_spaces
 from rlvla3.training.learner import Learner
 from tests.test_runtime import Run, countdown
 
@@ -121,8 +122,8 @@ def test_check_says_what_each_stage_needs():
 
 
 def test_a_model_larger_than_its_share_is_refused_with_numbers(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(memory, "device_bytes", lambda setting, key: 16 * GIB)
-    monkeypatch.setattr(memory, "model_memory", lambda recipe, spaces: memory.ModelMemory(3 * GIB, 2 * GIB, 2 * GIB, GIB))
+    monkeypatch.setattr(checks, "device_bytes", lambda setting, key: 16 * GIB)
+    monkeypatch.setattr(checks, "model_memory", lambda recipe, spaces: checks.ModelMemory(3 * GIB, 2 * GIB, 2 * GIB, GIB))
     assert "trainer 9.0 GiB (weights 3.0 GiB, gradients 2.0 GiB, AdamW's moments 4.0 GiB)" in lines(recipe(algorithm={"correction": "none"}))
     with pytest.raises(
         RecipeError, match=r"the trainer needs 9\.0 GiB before any activation, and may take 8\.0 GiB of a device of 16\.0 GiB \(memory\.trainer=0\.5\)"

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlvla3.config import RecipeError, SimulatorConfig
+from rlvla3.config import SimulatorConfig
+from rlvla3.errors import RecipeError
 from rlvla3.simulators.base import SimulatorError
-from rlvla3.simulators.metaworld import Disturbance, MetaWorld
-from rlvla3.simulators.metaworld_tasks import INSTRUCTIONS
+from rlvla3.simulators.metaworld.simulator import Disturbance, MetaWorld
+from rlvla3.simulators.metaworld.tasks import INSTRUCTIONS
 from rlvla3.simulators.registry import describe_simulator
 from rlvla3.types import INSTRUCTION_BYTES, ActionSpace, Outcome, Purpose, Spaces, Ticket
 from tests.processes import in_fresh_process
@@ -177,7 +178,7 @@ def test_a_disturbance_is_held_for_some_steps_and_zero_is_none():
 
 def black_frames() -> list[str]:
     simulator = MetaWorld(config(BUTTON), CHUNK)
-    from rlvla3.simulators.metaworld_scene import Scene
+    from rlvla3.simulators.metaworld.scene import Scene
 
     messages = []
     real_draw, simulator_failures = Scene.draw, [lambda: simulator.reset(0, ticket(BUTTON, 0)), lambda: MetaWorld(config(REACH), CHUNK)]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from rlvla3.links.doorbell import Doorbell
 from rlvla3.observability import meter as module
-from rlvla3.observability.meter import BUSY, IDLE, STAGES, Lane, MeterBoard
+from rlvla3.observability.meter import BUSY, IDLE, STAGES, MeterBoard, OverlappingMeter
 from tests.processes import another_process
 
 
@@ -165,7 +165,7 @@ def test_another_process_reads_all_of_the_time_between_its_own_two_looks_at_the_
 def test_a_lane_is_in_the_stage_of_what_it_began_first():
     with stopped_clock() as clock:
         board = MeterBoard(["weights"])
-        lane = Lane(board.meter("weights"), "version")
+        lane = OverlappingMeter(board.meter("weights"), "version")
         receiving, sending = ExitStack(), ExitStack()
         clock.now = 101.0
         receiving.enter_context(lane("receive"))

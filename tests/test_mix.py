@@ -9,15 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlvla3.config import RecipeError, load_recipe, make_recipe
+from rlvla3.config import load_recipe, make_recipe
 from rlvla3.config.loading import write_recipe
+from rlvla3.errors import RecipeError
 from rlvla3.planning.profiles import check_alone, check_profile, find_profile
 from rlvla3.scheduling.ledger import Ledger, TicketBook
-from rlvla3.scheduling.mix import Mix, Rotation, Share
+from rlvla3.scheduling.mix import Mix, Rotation, SimulatorShare
 from rlvla3.scheduling.placement import PlacementError
 from rlvla3.scheduling.sharding import Sharding, lay_out
 from rlvla3.simulators.base import Simulator
-from rlvla3.simulators.common import Fitted, combine
+from rlvla3.simulators.mixing import FittedSimulator, combine
 from rlvla3.types import ActionSpace, Finished, Observation, Outcome, Spaces
 
 weights = st.lists(st.integers(1, 6), min_size=1, max_size=5)
@@ -41,7 +42,9 @@ def test_without_weights_tasks_go_round_in_the_order_they_are_named():
 
 @given(st.lists(st.tuples(weights, st.integers(1, 4)), min_size=1, max_size=3))
 def test_each_simulator_and_each_of_its_tasks_has_its_share(parts):
-    shares = tuple(Share(tuple(f"{number}-{task}" for task in range(len(tasks))), tuple(tasks), weight) for number, (tasks, weight) in enumerate(parts))
+    shares = tuple(
+        SimulatorShare(tuple(f"{number}-{task}" for task in range(len(tasks))), tuple(tasks), weight) for number, (tasks, weight) in enumerate(parts)
+    )
     mix = Mix(shares)
     whole = sum(share.weight for share in shares) * int(np.prod([sum(share.weights) for share in shares]))
     seen = Counter(mix.task(group) for group in range(whole))
@@ -55,7 +58,7 @@ def test_each_simulator_and_each_of_its_tasks_has_its_share(parts):
 
 @given(st.data())
 def test_nobody_waits_for_another_simulators_tickets(data):
-    mix = Mix((Share(("a",), (1,), 2), Share(("b",), (1,), 1)))
+    mix = Mix((SimulatorShare(("a",), (1,), 2), SimulatorShare(("b",), (1,), 1)))
     batch = 3 * data.draw(st.integers(1, 3))
     ledger = Ledger(TicketBook(mix, seed=0), batch, max_staleness=data.draw(st.integers(0, 2)), total=4 * batch)
     running: dict[int, list[int]] = {0: [], 1: []}
@@ -181,7 +184,7 @@ class Arm(Simulator):
 
 def test_a_member_is_brought_to_the_common_spaces():
     arm = Arm()
-    member = Fitted(arm, combine({"arm": ARM, "two": TWO_EYES}))
+    member = FittedSimulator(arm, combine({"arm": ARM, "two": TWO_EYES}))
     shown = member.reset(0, TicketBook(Mix.of("a"), 0).ticket(0))
     assert {camera: int(image.max()) for camera, image in shown.images.items()} == {"agentview": 7, "wrist": 0}
     assert shown.state.tolist() == [1, 1, 0]

@@ -21,13 +21,14 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rlvla3.config import RecipeError, make_recipe
+from rlvla3.config import make_recipe
+from rlvla3.errors import RecipeError
 from rlvla3.planning.bound import bound
-from rlvla3.planning.memory import held
+from rlvla3.planning.memory_fit import held
 from rlvla3.planning.rehearsal import rehearse
 from rlvla3.policies.actor_critic import ActorCritic
-from rlvla3.runtimes.messages import Leave, Left
-from rlvla3.runtimes.roll_call import RollCall
+from rlvla3.runtimes.processes.messages import Leave, Left
+from rlvla3.runtimes.processes.roll_call import RollCall
 from rlvla3.runtimes.virtual.faults import draw_faults
 from rlvla3.runtimes.virtual.runtime import VirtualRuntime
 from rlvla3.scheduling.placement import Cluster, place
@@ -306,7 +307,7 @@ def test_a_roll_call_ends_once_with_the_last_answer() -> None:
 
 def test_a_lost_host_is_not_waited_for() -> None:
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'rlvla3[ray]'")
-    from rlvla3.runtimes.ray.hosts import Hosts, Place
+    from rlvla3.runtimes.ray.cluster_supervisor import ClusterSupervisor, SupervisedHost
 
     news: list[str] = []
     told: list[tuple[int, Any]] = []
@@ -317,8 +318,8 @@ def test_a_lost_host_is_not_waited_for() -> None:
         tell, handle = lambda message: told.append((number, message)), lambda kind, handler: handlers.update({(number, kind): handler})
         return SimpleNamespace(control=SimpleNamespace(send=tell, handle=handle), reconnect=lambda: None)
 
-    hosts = Hosts(lambda *_: None, lambda: 0, notify=news.append, fail=news.append, keep=lambda *_: None, report=lambda *_: None)  # type: ignore[arg-type]
-    hosts.places = [Place(number, make_recipe({}), silent(number), ready=number < 2) for number in range(3)]
+    hosts = ClusterSupervisor(lambda *_: None, lambda: 0, notify=news.append, fail=news.append, keep=lambda *_: None, report=lambda *_: None)  # type: ignore[arg-type]
+    hosts.places = [SupervisedHost(number, make_recipe({}), silent(number), ready=number < 2) for number in range(3)]
     hosts._started = True
     for host in hosts.places:
         hosts._watch(host)

@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 
-from rlvla3.config import RecipeError
+from rlvla3.errors import RecipeError
 from rlvla3.planning import papers
 from rlvla3.planning.papers.beyond import COLOCATED, DISAGGREGATED, SYNCHRONOUS, WITH_CHANNEL, go_beyond
 from rlvla3.planning.papers.calibration import calibrate, calibration_rows, profile_name

@@ -20,7 +20,8 @@ from rlvla3.benchmarks.parity.differences import STUDENT_T, difference, t_half_w
 from rlvla3.benchmarks.parity.plan import SYNC, ParityError, Plan, Schedule
 from rlvla3.benchmarks.parity.running import Command, run_all, train_all
 from rlvla3.cli import main
-from rlvla3.config import Recipe, RecipeError, load_recipe
+from rlvla3.config import Recipe, load_recipe
+from rlvla3.errors import RecipeError
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.scheduling.ledger import TicketBook
 

@@ -13,7 +13,7 @@ import yaml
 from rlvla3.cli import main
 from rlvla3.config import Recipe, load_recipe, make_recipe
 from rlvla3.planning.bound import bound
-from rlvla3.planning.memory import GIB, held
+from rlvla3.planning.memory_fit import GIB, held
 from rlvla3.planning.rehearsal import rehearse, whole_waves
 from rlvla3.planning.search import SHARE, PlanError, Search
 from rlvla3.planning.space import Candidate, Space, parts_of

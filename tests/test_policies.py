@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from rlvla3.config import PolicyConfig, RecipeError
+from rlvla3.config import PolicyConfig
+from rlvla3.errors import RecipeError
 from rlvla3.policies.base import Observations, PolicyError
 from rlvla3.policies.noise import decision_noise
 from rlvla3.policies.registry import make_policy, policy_options, read_checkpoint_config

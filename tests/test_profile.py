@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from rlvla3.cli import main
-from rlvla3.config import Mode, RecipeError, make_recipe
+from rlvla3.config import Mode, make_recipe
+from rlvla3.errors import RecipeError
 from rlvla3.observability.meter import STAGES
 from rlvla3.observability.sampling import SAMPLE, Samples, SamplingBoard, seconds_a_sample, slept
 from rlvla3.planning.bound import seconds_of

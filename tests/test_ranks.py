@@ -18,7 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlvla3.config import RecipeError, make_recipe
+from rlvla3.config import make_recipe
+from rlvla3.errors import RecipeError
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.policies.base import PolicyError
 from rlvla3.scheduling.streamer import Streamer

@@ -20,13 +20,13 @@ import psutil
 import pytest
 from safetensors.numpy import load_file
 
-from rlvla3.runtimes.control import Control
-from rlvla3.runtimes.messages import Failed, Ready
+from rlvla3.runtimes.processes.control import Control
+from rlvla3.runtimes.processes.messages import Failed, Ready
 from tests.test_runtime import MARK, Run, countdown
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'rlvla3[ray]'")
 
-from rlvla3.runtimes.ray.actors import RemoteWorker, Resident, Shelf  # noqa: E402
+from rlvla3.runtimes.ray.actor import ActorState, RemoteWorker, Resident  # noqa: E402
 from rlvla3.runtimes.ray.cluster import connect  # noqa: E402
 
 PATIENCE_S = 120
@@ -178,7 +178,7 @@ def test_a_killed_trainer_costs_what_came_after_its_last_checkpoint(cluster: Two
     assert run.summary["tickets"]["trained"] == 192
 
 
-async def say_ready(control: Control, shelf: Shelf) -> None:
+async def say_ready(control: Control, shelf: ActorState) -> None:
     """A body."""
     control.send(Ready())
     await asyncio.Event().wait()
@@ -215,7 +215,7 @@ def test_an_actor_that_was_taken_for_lost_and_is_not_begins_anew(cluster: TwoNod
         ray.shutdown()
 
 
-async def fail(control: Control, shelf: Shelf) -> None:
+async def fail(control: Control, shelf: ActorState) -> None:
     """A body."""
     raise ValueError("no more")
 

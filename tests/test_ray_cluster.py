@@ -10,15 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rlvla3.config import RecipeError, make_recipe
+from rlvla3.config import make_recipe
+from rlvla3.errors import RecipeError
 from rlvla3.observability.meter import STAGES, MeterBoard
 from rlvla3.types import Purpose, Ticket
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'rlvla3[ray]'")
 
 from rlvla3.runtimes.ray.cluster import Node, connect, stations, with_devices
-from rlvla3.runtimes.ray.host import CoordinatorsLedger, _own_folder
-from rlvla3.runtimes.ray.messages import Run, Status
+from rlvla3.runtimes.ray.host_actor import GrantedTickets, _own_folder
+from rlvla3.runtimes.ray.messages import RunTickets, Status
 from rlvla3.runtimes.ray.reports import Reports
 
 
@@ -104,9 +105,9 @@ def test_an_address_where_nobody_is_is_refused_without_asking_ray(monkeypatch):
 
 def test_a_host_begins_a_ticket_when_it_has_the_weights_that_its_bound_asks_for():
     newest = -1
-    ledger = CoordinatorsLedger(control=None, newest=lambda: newest)  # type: ignore[arg-type]  # nothing is said
+    ledger = GrantedTickets(control=None, newest=lambda: newest)  # type: ignore[arg-type]  # nothing is said
     first, second = (Ticket(index, "reach", 0, index, Purpose.TRAIN) for index in (8, 9))
-    ledger.grant(Run(0, [(first, 1), (second, 2)]))
+    ledger.grant(RunTickets(0, [(first, 1), (second, 2)]))
     taken = []
     for newest in (0, 1, 2):  # noqa: B007  # the ledger looks at it
         taken.append((ledger.take(), ledger.take()))

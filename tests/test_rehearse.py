@@ -16,7 +16,8 @@ import pytest
 import yaml
 
 from rlvla3.cli import main
-from rlvla3.config import Recipe, RecipeError, load_recipe, make_recipe
+from rlvla3.config import Recipe, load_recipe, make_recipe
+from rlvla3.errors import RecipeError
 from rlvla3.observability.meter import IDLE, MeterBoard
 from rlvla3.planning import profiles, timeline
 from rlvla3.planning.picture import draw
@@ -114,7 +115,7 @@ def test_a_rehearsal_needs_no_torch_no_simulator_and_no_matplotlib(words: list[s
 
 
 def test_a_terminal_gets_a_table(words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    monkeypatch.setattr("rlvla3.planning.report.on_a_terminal", lambda: True)
+    monkeypatch.setattr("rlvla3.planning.rehearsal_report.on_a_terminal", lambda: True)
     assert main(words) == 0
     said = capsys.readouterr().out
     assert "█" in said and "rehearsal: small on 2x2 devices" in said

@@ -24,7 +24,7 @@ from rlvla3.observability.events import Notice
 from rlvla3.observability.recording import Recorder, Recording
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.runtimes.session import Session
-from rlvla3.scheduling.replay import DECISION, EMITTED
+from rlvla3.scheduling.recorded_run import DECISION, EMITTED
 from tests.test_runtime import LIMIT_S, MARK, Run, countdown, no_run_outlives_its_test, nothing_left
 
 __all__ = ["no_run_outlives_its_test", "nothing_left"]

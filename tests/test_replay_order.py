@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rlvla3.links.data_plane import DataPlane, ShardPort
-from rlvla3.links.replay import ReplayPort
+from rlvla3.links.replay_port import ReplayPort
 from rlvla3.links.rollouts import RolloutSpec
 from rlvla3.observability.meter import MeterBoard
 from rlvla3.scheduling.ledger import Ledger, TicketBook
 from rlvla3.scheduling.mix import Mix
-from rlvla3.scheduling.replay import DECISION, EMITTED, Replay, ReplayError, replay_of
+from rlvla3.scheduling.recorded_run import DECISION, EMITTED, RecordedRun, ReplayError, recorded_run
 from rlvla3.scheduling.sharding import Sharding, lay_out
 from rlvla3.scheduling.streamer import Streamer
 from rlvla3.types import ActionSpace, Finished, Observation, Spaces, Ticket
@@ -42,8 +42,8 @@ class Recorded:
     made: dict[Decision, int] = field(default_factory=dict)
     """The version that made each decision that counted."""
 
-    def replay(self, end: int | None = None) -> Replay:
-        return replay_of(self.arrays(), np.array(self.emitted, EMITTED), self.batch, self.end if end is None else end)
+    def replay(self, end: int | None = None) -> RecordedRun:
+        return recorded_run(self.arrays(), np.array(self.emitted, EMITTED), self.batch, self.end if end is None else end)
 
     def arrays(self) -> list[NDArray[Any]]:
         return [np.array(decisions, DECISION) for decisions in self.generators]
@@ -131,7 +131,7 @@ class Simulation:
 recorded_runs = st.builds(lambda seed, updates: Simulation(random.Random(seed), updates).run(), st.integers(0, 2**32), st.integers(1, 5))
 
 
-def live_batches(replay: Replay) -> list[tuple[int, list[Decision]]]:
+def live_batches(replay: RecordedRun) -> list[tuple[int, list[Decision]]]:
     """(version, decisions that are made) of each batch."""
     batches = (replay.batch(number) for number in range(replay.batches))
     return [(batch.version, list(zip(batch.tickets[batch.kept].tolist(), batch.rows[batch.kept].tolist(), strict=True))) for batch in batches]
@@ -159,7 +159,7 @@ def test_a_batch_keeps_its_size_and_its_places(recorded: Recorded):
 
 @given(recorded_runs)
 def test_a_replay_never_waits_for_ever(recorded: Recorded):
-    """The proof in scheduling/replay.py, carried out: with one process a slot there always is a batch or an update that can be made."""
+    """The proof in scheduling/recorded_run.py, carried out: with one process a slot there always is a batch or an update that can be made."""
     replay, lengths = recorded.replay(), recorded.replay().lengths()
     ledger = Ledger(TicketBook(Mix.of("reach"), seed=0), recorded.batch, recorded.max_staleness, total=recorded.end * recorded.batch, order=replay.order)
     asked: dict[int, int] = {}  # ticket: row
@@ -201,7 +201,7 @@ def test_an_update_that_lacks_a_ticket_is_refused(recorded: Recorded, data: st.D
 
 def test_a_decision_by_a_version_that_came_later_is_refused():
     with pytest.raises(ReplayError, match="decision 0 of ticket 0 was made by version 1, after update 0 was over"):
-        replay_of([np.array([(5, 1, 0, 0)], DECISION)], np.array([(0, 1, 0)], EMITTED), batch=1, end=1)
+        recorded_run([np.array([(5, 1, 0, 0)], DECISION)], np.array([(0, 1, 0)], EMITTED), batch=1, end=1)
 
 
 @given(st.data(), st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.integers(1, 9))
@@ -231,7 +231,7 @@ def port_of(batches: list[tuple[int, list[Decision]]], shards: int = 3) -> tuple
     """A port on a recorded run of two tickets and one update; what it says to the coordinator comes into the list."""
     entries = [(number, version, row, ticket) for number, (version, decisions) in enumerate(batches) for ticket, row in decisions]
     lengths = {ticket: 1 + max(row for _, _, row, other in entries if other == ticket) for ticket in (0, 1)}
-    replay = replay_of([np.array(entries, DECISION)], np.array([(0, length, ticket) for ticket, length in lengths.items()], EMITTED), batch=2, end=1)
+    replay = recorded_run([np.array(entries, DECISION)], np.array([(0, length, ticket) for ticket, length in lengths.items()], EMITTED), batch=2, end=1)
     plane = DataPlane(RolloutSpec(Spaces({}, 1, ActionSpace("continuous", 1), max_steps=4), 1, {}, capacity=4), lay_out([Sharding(shards, 1)], 1), 1)
     board, said = MeterBoard(["generator 0", *map(str, range(shards))]), list[object]()
     port = ReplayPort(plane, replay, board.meter("generator 0"), take_in=lambda: None, done=lambda: said.append("done"), stuck=lambda *what: said.append(what))

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlvla3.config import RecipeError, SimulatorConfig
+from rlvla3.config import SimulatorConfig
+from rlvla3.errors import RecipeError
 from rlvla3.simulators.base import SimulatorError
 from rlvla3.simulators.registry import describe_simulator, make_simulator
-from rlvla3.simulators.robosuite import Robosuite
-from rlvla3.simulators.robosuite_assets import VARIABLE
-from rlvla3.simulators.robosuite_tasks import INSTRUCTIONS, robosuite_version
+from rlvla3.simulators.robosuite.assets import VARIABLE
+from rlvla3.simulators.robosuite.simulator import Robosuite
+from rlvla3.simulators.robosuite.tasks import INSTRUCTIONS, robosuite_version
 from rlvla3.types import INSTRUCTION_BYTES, ActionSpace, Observation, Spaces, Ticket
 from tests.processes import in_fresh_process
 
@@ -137,7 +138,7 @@ def test_a_lifted_cube_is_a_success_with_either_reward():
 
 def frames_that_cannot_be_trusted() -> list[str]:
     simulator = Robosuite(config("Lift"), CHUNK)
-    from rlvla3.simulators.robosuite_scene import Scene
+    from rlvla3.simulators.robosuite.scene import Scene
 
     messages = []
     Scene.draw = lambda self, camera: np.zeros((64, 64, 3), np.uint8)  # type: ignore[method-assign]
@@ -160,7 +161,7 @@ def names_in_the_package() -> set[str]:
     from rlvla3.simulators.rendering import prepare_process
 
     prepare_process("robosuite")
-    importlib.import_module("rlvla3.simulators.robosuite_scene")
+    importlib.import_module("rlvla3.simulators.robosuite.scene")
     import robosuite
 
     assert "torch" not in sys.modules

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rlvla3.scheduling.ledger import TicketBook
 from rlvla3.scheduling.mix import Mix
-from rlvla3.scheduling.sharding import Seating
+from rlvla3.scheduling.seating import Seating
 
 BOOK = TicketBook(Mix.of("reach"), seed=0)
 events = st.lists(st.tuples(st.sampled_from(["sit", "leave", "free", "deal", "deal"]), st.integers(0, 3), st.integers(0, 6)), max_size=60)

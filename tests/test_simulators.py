@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, Sequence
 
-from rlvla3.config import RecipeError, SimulatorConfig
+from rlvla3.config import SimulatorConfig
+from rlvla3.errors import RecipeError
 from rlvla3.simulators.base import SimulatorError, SingleEnvironment, Step
 from rlvla3.simulators.gymnasium import GymnasiumSimulator
 from rlvla3.simulators.registry import describe_simulator, make_simulator, simulator_class

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from rlvla3.config import RecipeError, make_recipe
+from rlvla3.config import make_recipe
+from rlvla3.errors import RecipeError
 from rlvla3.observability import tracing
 from rlvla3.observability.events import TicketCounts, UpdateFinished
 from rlvla3.observability.run_directory import RunDirectory

@@ -13,17 +13,18 @@ from typing import Any
 import pytest
 import torch
 
-from rlvla3.config import RecipeError, make_recipe
-from rlvla3.links.rendezvous import Address, Rendezvous
-from rlvla3.links.weight_memory import WeightMemory
-from rlvla3.links.weight_plane import WeightPlane
+from rlvla3.config import make_recipe
+from rlvla3.errors import RecipeError
+from rlvla3.links.rendezvous import MeetingPoint, Rendezvous
+from rlvla3.links.weights.plane import WeightPlane
+from rlvla3.links.weights.versions import WeightMemory
 from rlvla3.observability.meter import MeterBoard
 from rlvla3.observability.run_directory import RunDirectory
-from rlvla3.runtimes import trainer as trainers
-from rlvla3.runtimes.control import Control
-from rlvla3.runtimes.device import check_on_host
-from rlvla3.runtimes.messages import Arrived, Published, Ready, Save, Saved, Train, Trained
-from rlvla3.runtimes.process import attend
+from rlvla3.runtimes.processes.control import Control
+from rlvla3.runtimes.processes.messages import Arrived, Published, Ready, Save, Saved, Train, Trained
+from rlvla3.runtimes.processes.process import attend
+from rlvla3.runtimes.workers import trainer_worker
+from rlvla3.runtimes.workers.device import check_on_host
 from rlvla3.types import Ticket
 from tests.processes import PATIENCE_S
 from tests.tiny import MOST_DECISIONS, TinyPolicy, tiny_recipe, tiny_rollouts, write_episode
@@ -72,8 +73,8 @@ class Coordinator:
 
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainers, "WeightPlane", Held)
-    monkeypatch.setattr(trainers, "make_policy", lambda *_: TinyPolicy())
+    monkeypatch.setattr(trainer_worker, "WeightPlane", Held)
+    monkeypatch.setattr(trainer_worker, "make_policy", lambda *_: TinyPolicy())
 
 
 @asynccontextmanager
@@ -84,7 +85,7 @@ async def coordinated(folder: Path) -> AsyncIterator[Coordinator]:
         write_episode(rollouts, TinyPolicy(), index)
     ours, theirs = multiprocessing.Pipe()
     control, board = Control(ours), MeterBoard(["trainer"])
-    arguments = Control(theirs), trainers.run_trainer, recipe, rollouts, board, WeightMemory(), RunDirectory(folder), None, None
+    arguments = Control(theirs), trainer_worker.run_trainer, recipe, rollouts, board, WeightMemory(), RunDirectory(folder), None, None
     ended = asyncio.ensure_future(asyncio.to_thread(lambda: asyncio.run(attend(*arguments))))
     control.listen()
     coordinator = Coordinator(control, board, ended)
@@ -175,7 +176,7 @@ def test_a_worker_without_a_gpu_cannot_map_versions_on_one() -> None:
 def test_more_ranks_than_gpus_are_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    ranks = [Rendezvous(rank, 3, Address("127.0.0.1", 1), local_rank=rank) for rank in range(3)]
-    assert [trainers._device("auto", rank) for rank in ranks[:2]] == [torch.device("cuda", 0), torch.device("cuda", 1)]
+    ranks = [Rendezvous(rank, 3, MeetingPoint("127.0.0.1", 1), local_rank=rank) for rank in range(3)]
+    assert [trainer_worker._device("auto", rank) for rank in ranks[:2]] == [torch.device("cuda", 0), torch.device("cuda", 1)]
     with pytest.raises(RecipeError, match=r"training\.ranks=3 needs a GPU for each rank of this host, and from cuda:0 on there are 2: set training\.ranks=2"):
-        trainers._device("auto", ranks[2])
+        trainer_worker._device("auto", ranks[2])

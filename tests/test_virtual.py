@@ -15,7 +15,7 @@ from rlvla3.runtimes.virtual.clock import Signal, VirtualClock
 from rlvla3.runtimes.virtual.costs import Cost, Profile
 from rlvla3.runtimes.virtual.faults import draw_faults
 from rlvla3.runtimes.virtual.resources import LOW_WEIGHT, Resource
-from rlvla3.runtimes.virtual.runtime import Published, StuckError, VirtualRuntime
+from rlvla3.runtimes.virtual.runtime import RehearsedUpdate, StuckError, VirtualRuntime
 from rlvla3.scheduling.placement import Cluster, Placement, place
 
 SEEDS = 1000
@@ -53,7 +53,7 @@ def small_recipe(**sections) -> Recipe:
     return make_recipe(recipe)
 
 
-def run(recipe: Recipe, placement: Placement | None = None, **given_: object) -> tuple[VirtualRuntime, list[Published]]:
+def run(recipe: Recipe, placement: Placement | None = None, **given_: object) -> tuple[VirtualRuntime, list[RehearsedUpdate]]:
     runtime = VirtualRuntime(recipe, small_profile(), placement or place(Cluster(1, 2), "colocated"), **given_)  # type: ignore[arg-type]
     return runtime, list(runtime.train())
 

@@ -14,12 +14,16 @@ import numpy as np
 import pytest
 import torch
 
-from rlvla3.config import RecipeError, make_recipe
-from rlvla3.links import weight_carriers, weight_hosts, weight_wire
-from rlvla3.links.weight_carriers import Carrier, carrier_class, check_carrier
-from rlvla3.links.weight_hosts import WeightRelay
-from rlvla3.links.weight_memory import WeightMemory
-from rlvla3.links.weight_wire import CarrierName, LinkError, accept, connect, listen
+from rlvla3.choices import CarrierName
+from rlvla3.config import make_recipe
+from rlvla3.errors import RecipeError
+from rlvla3.links.weights.between_hosts import carriers, wire
+from rlvla3.links.weights.between_hosts import host as host_module
+from rlvla3.links.weights.between_hosts.carrier import Carrier
+from rlvla3.links.weights.between_hosts.carriers import carrier_class, check_carrier
+from rlvla3.links.weights.between_hosts.relay import WeightRelay
+from rlvla3.links.weights.between_hosts.wire import LinkError, accept, connect, listen
+from rlvla3.links.weights.versions import WeightMemory
 from tests.processes import PATIENCE_S
 from tests.test_weight_hosts import Trainer, Watched, all_have, any_carrier, load, running, until
 
@@ -93,7 +97,7 @@ def test_one_end_that_is_cancelled_lets_go_and_ends_the_other(monkeypatch, carri
             with pytest.raises(LinkError):
                 await (taker.take(large, lambda _: None) if end == "giver" else giver.give(pieces(giver, large)))
 
-    monkeypatch.setattr(weight_wire, "STALL_S", 2 * PATIENCE_S)
+    monkeypatch.setattr(wire, "STALL_S", 2 * PATIENCE_S)
     asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
 
 
@@ -101,7 +105,7 @@ def test_one_end_that_is_cancelled_lets_go_and_ends_the_other(monkeypatch, carri
 def test_one_end_whose_other_moves_nothing_gives_up(monkeypatch, carrier):
     async def scenario() -> None:
         async with edge(carrier) as (_, taker):
-            monkeypatch.setattr(weight_wire, "STALL_S", 0.1)
+            monkeypatch.setattr(wire, "STALL_S", 0.1)
             room = np.zeros(BYTES, np.uint8)
             with pytest.raises(LinkError):
                 await taker.take(room, lambda _: None)
@@ -123,7 +127,7 @@ def test_one_byte_now_and_then_is_not_enough(monkeypatch):
                 await taker.take(np.zeros(BYTES, np.uint8), lambda _: None)
             trickling.cancel()
 
-    monkeypatch.setattr(weight_wire, "STALL_S", 0.2)
+    monkeypatch.setattr(wire, "STALL_S", 0.2)
     asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
 
 
@@ -138,7 +142,7 @@ def test_a_giver_whose_taker_does_not_come_to_meet_it_hears_of_it(monkeypatch, c
                 await giver.meet()
                 await giver.give(pieces(giver, np.zeros(1 << 26, np.uint8)))
 
-    monkeypatch.setattr(weight_wire, "STALL_S", 2 * PATIENCE_S)
+    monkeypatch.setattr(wire, "STALL_S", 2 * PATIENCE_S)
     asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
 
 
@@ -176,27 +180,27 @@ def test_an_edge_lives_on_from_one_version_to_the_next(carrier):
 
 @any_carrier
 def test_an_edge_on_which_nothing_is_asked_is_left_and_made_anew_and_nobody_is_called_lost(monkeypatch, carrier):
-    monkeypatch.setattr(weight_hosts, "IDLE_S", 0.05)
+    monkeypatch.setattr(host_module, "IDLE_S", 0.05)
     assert asyncio.run(three_versions_down_a_chain(carrier, between=0.2)).edges == 3
 
 
 def test_hosts_import_no_torch_unless_they_have_a_process_group():
     program = (
-        "import sys; from rlvla3.links.weight_hosts import WeightRelay; from rlvla3.links.weight_memory import WeightMemory;"
-        "from rlvla3.links.weight_wire import Address; from rlvla3.links.weight_carriers import check_carrier, _cuda_of_torch;"
+        "import sys; from rlvla3.links.weights.between_hosts.relay import WeightRelay; from rlvla3.links.weights.versions import WeightMemory;"
+        "from rlvla3.links.weights.between_hosts.wire import SenderAddress; from rlvla3.links.weights.between_hosts.carriers import check_carrier, _cuda_of_torch;"
         "check_carrier('tcp'); _cuda_of_torch();"
-        "WeightRelay(WeightMemory(), Address('127.0.0.1', 1, '')); assert 'torch' not in sys.modules"
+        "WeightRelay(WeightMemory(), SenderAddress('127.0.0.1', 1, '')); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=PATIENCE_S)
 
 
 def test_what_torch_is_built_for_is_known_without_it():
-    assert weight_carriers._cuda_of_torch() == torch.version.cuda
+    assert carriers._cuda_of_torch() == torch.version.cuda
 
 
 @pytest.mark.parametrize("built_for", [None, "13.0"])
 def test_nccl_is_refused_where_there_is_none(monkeypatch, built_for):
-    monkeypatch.setattr(weight_carriers, "_cuda_of_torch", lambda: built_for)
+    monkeypatch.setattr(carriers, "_cuda_of_torch", lambda: built_for)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(RecipeError, match=r"weights\.carrier=nccl needs NCCL.* set weights\.carrier=tcp"):
         check_carrier("nccl")
@@ -224,7 +228,7 @@ def test_nccl_carries_versions_between_two_devices(monkeypatch):
             await asyncio.gather(giver.meet(), taker.meet())
             for seed in range(2):
                 await carry(giver, taker, content(seed, size=3 << 20))
-            monkeypatch.setattr(weight_wire, "STALL_S", 1.0)
+            monkeypatch.setattr(wire, "STALL_S", 1.0)
             room = np.zeros(BYTES, np.uint8)
             with pytest.raises(LinkError):
                 await taker.take(room, lambda _: None)

@@ -13,15 +13,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlvla3.links import weight_hosts, weight_wire
+from rlvla3.choices import CarrierName
 from rlvla3.links.doorbell import Doorbell
 from rlvla3.links.own_thread import OwnThread
-from rlvla3.links.weight_carriers import Carrier, TcpCarrier, carrier_class
-from rlvla3.links.weight_groups import GlooCarrier
-from rlvla3.links.weight_hosts import WeightHost, WeightRelay, WeightSender, tree
-from rlvla3.links.weight_memory import WeightMemory, WeightsError
-from rlvla3.links.weight_plane import WeightPlane
-from rlvla3.links.weight_wire import Address, Ask, CarrierName, Hello, LinkError, Parcel, connect, hear, say
+from rlvla3.links.weights.between_hosts import host as host_module
+from rlvla3.links.weights.between_hosts import relay as relay_module
+from rlvla3.links.weights.between_hosts import sender as sender_module
+from rlvla3.links.weights.between_hosts import wire
+from rlvla3.links.weights.between_hosts.carrier import Carrier
+from rlvla3.links.weights.between_hosts.carriers import TcpCarrier, carrier_class
+from rlvla3.links.weights.between_hosts.host import WeightHost
+from rlvla3.links.weights.between_hosts.process_groups import GlooCarrier
+from rlvla3.links.weights.between_hosts.relay import WeightRelay
+from rlvla3.links.weights.between_hosts.sender import WeightSender, tree
+from rlvla3.links.weights.between_hosts.wire import Ask, Hello, LinkError, Parcel, SenderAddress, connect, hear, say
+from rlvla3.links.weights.plane import WeightPlane
+from rlvla3.links.weights.versions import WeightMemory, WeightsError
 from tests.processes import PATIENCE_S, another_process
 
 PIECE = 1 << 12
@@ -37,13 +44,13 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def cut(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    monkeypatch.setattr(weight_hosts, "PIECE_BYTES", size * 2 // 3)  # no carrier's own
+    monkeypatch.setattr(sender_module, "PIECE_BYTES", size * 2 // 3)  # no carrier's own
     for carrier in (TcpCarrier, GlooCarrier):
         monkeypatch.setattr(carrier, "piece_bytes", size)
 
 
 def impatient(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    for module in (weight_wire, weight_hosts):
+    for module in (wire, host_module):
         monkeypatch.setattr(module, "STALL_S", seconds)
 
 
@@ -253,7 +260,7 @@ def test_who_does_not_know_the_key_gets_nothing(carrier):
         sender = WeightSender(trainer.memory, carrier=carrier)
         trainer.publish(0)
         host, port, key = sender.address
-        async with running(sender, WeightRelay(memory, Address(host, port, key), carrier=carrier)):
+        async with running(sender, WeightRelay(memory, SenderAddress(host, port, key), carrier=carrier)):
             await until(partial(has, memory, 0))
             for message in (Ask("guessed", 0, 0), Hello("guessed", 1), Parcel(0, 0, 1, 1)):
                 stranger = await connect(host, port)
@@ -293,8 +300,8 @@ def test_a_host_that_loses_the_sender_comes_back_and_one_whose_sender_stays_away
         with pytest.raises(LinkError, match=f"port {sender.address.port} has been away for 0.2 s"):
             await relay
 
-    monkeypatch.setattr(weight_hosts, "RETRY_S", 0.02)
-    monkeypatch.setattr(weight_hosts, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(relay_module, "RETRY_S", 0.02)
+    monkeypatch.setattr(relay_module, "PATIENCE_S", 0.2)
     asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
 
 
@@ -311,7 +318,7 @@ def test_a_host_whose_policy_is_another_says_so():
     asyncio.run(scenario())
 
 
-def relay_and_load(addresses: dict[CarrierName, Address], enough: Doorbell) -> None:
+def relay_and_load(addresses: dict[CarrierName, SenderAddress], enough: Doorbell) -> None:
     """Another host: a relay in a thread of its own, and a generator that takes every version it finds; by each carrier in turn."""
     torch.set_num_threads(1)
     try:

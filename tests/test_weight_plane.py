@@ -15,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from rlvla3.choices import OnHost
 from rlvla3.links.doorbell import Doorbell
-from rlvla3.links.weight_layout import WeightLayout
-from rlvla3.links.weight_memory import OnHost, WeightMemory, WeightsError
-from rlvla3.links.weight_plane import WeightPlane
+from rlvla3.links.weights.layout import WeightLayout
+from rlvla3.links.weights.plane import WeightPlane
+from rlvla3.links.weights.versions import WeightMemory, WeightsError
 from tests.processes import PATIENCE_S, another_process
 
 LAST_VERSION = 3000
@@ -263,7 +264,7 @@ def test_buckets_hold_every_tensor_once_and_whole(counts: list[int], bucket_byte
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu_versions_cross_in_buckets_and_arrive_as_they_were(monkeypatch):
-    monkeypatch.setattr("rlvla3.links.weight_plane.WeightLayout", partial(WeightLayout, bucket_bytes=1 << 18))  # three tensors each
+    monkeypatch.setattr("rlvla3.links.weights.plane.WeightLayout", partial(WeightLayout, bucket_bytes=1 << 18))  # three tensors each
     source, target = ({name: tensor.cuda() for name, tensor in weights(0.0).items()} for _ in range(2))
     memory = WeightMemory()
     trainer, generator = WeightPlane(memory, source), WeightPlane(memory, target)

@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rlvla3.links.weight_shelf import Copy, Shelf
-from rlvla3.links.weight_wire import LinkError
+from rlvla3.links.weights.between_hosts.copies import Copy, VersionCopies
+from rlvla3.links.weights.between_hosts.wire import LinkError
 from tests.processes import PATIENCE_S
 
 
-def fill(shelf: Shelf, copy: Copy, piece: NDArray[np.uint8]) -> None:
+def fill(shelf: VersionCopies, copy: Copy, piece: NDArray[np.uint8]) -> None:
     copy.data[copy.have : copy.have + len(piece)] = piece
     shelf.grow(copy, len(piece))
 
 
 def test_a_copy_stays_for_its_reader_and_its_memory_is_used_again():
     async def scenario() -> None:
-        shelf, piece = Shelf(), np.arange(8, dtype=np.uint8)
+        shelf, piece = VersionCopies(), np.arange(8, dtype=np.uint8)
         first = shelf.begin(0, 16, 1)
         fill(shelf, first, piece)
         assert (await shelf.find(0), await shelf.beyond(first, 0)) == (first, 8)
@@ -40,7 +40,7 @@ def test_a_copy_stays_for_its_reader_and_its_memory_is_used_again():
 
 def test_a_copy_of_what_comes_elsewhere_is_made_for_readers_alone_and_before_that_is_overwritten():
     async def scenario() -> None:
-        shelf, buffers, read = Shelf(), [np.zeros(16, np.uint8) for _ in range(2)], list[NDArray[np.uint8]]()
+        shelf, buffers, read = VersionCopies(), [np.zeros(16, np.uint8) for _ in range(2)], list[NDArray[np.uint8]]()
 
         def bring(version: int) -> Copy:
             copy = shelf.begin(version, 16, 1, source := buffers[version % 2])

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from rlvla3.config import Recipe
 from rlvla3.observability.meter import MeterBoard
-from rlvla3.runtimes.names import shard_name
-from rlvla3.runtimes.shard import NICENESS
-from rlvla3.runtimes.shards import START_TIMEOUT_S
+from rlvla3.runtimes.supervision.shard_supervisor import START_TIMEOUT_S
+from rlvla3.runtimes.worker_names import shard_name
+from rlvla3.runtimes.workers.shard_worker import NICENESS
 from rlvla3.scheduling.ledger import TicketBook
 from rlvla3.scheduling.sharding import ShardSpec
-from rlvla3.simulators.common import make_member
+from rlvla3.simulators.mixing import make_member
 from rlvla3.types import INSTRUCTION_BYTES, Field, Layout, Observation, Spaces, observation_layout, outcome_layout
 
 NOBODY = -1

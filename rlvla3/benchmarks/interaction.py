@@ -21,8 +21,8 @@ from rlvla3.benchmarks.timed import end_of_first_steps, mean_step_seconds
 from rlvla3.config import Mode, Recipe, make_recipe
 from rlvla3.observability.events import WorkerTime
 from rlvla3.observability.run_directory import RunDirectory
+from rlvla3.parts import endless_ledger, training_room
 from rlvla3.runtimes.local import LocalRuntime
-from rlvla3.scheduling.ledger import Ledger, TicketBook, capacity
 
 SLOW_IMAGES = "rlvla3.simulators.slow_image:SlowImageEnv"
 EPISODE_STEPS = 48
@@ -69,13 +69,13 @@ async def measure(recipe: Recipe, scratch: Path, enough: Callable[[int, float], 
 
     Steps are counted where they are made, and tickets do not run out: neither end of the window favours a mode.
     """
-    async with LocalRuntime(recipe, RunDirectory.create(scratch / "run", recipe), capacity=room(recipe), notify=print) as runtime:
+    async with LocalRuntime(recipe, RunDirectory.create(scratch / "run", recipe), capacity=training_room(recipe), notify=print) as runtime:
         return await runtime.guard(_train(runtime, recipe, enough, warmup))
 
 
 async def _train(runtime: LocalRuntime, recipe: Recipe, enough: Callable[[int, float], bool], warmup: int) -> dict[str, Any]:
     await runtime.ready()
-    ledger = Ledger(TicketBook(recipe.mix, recipe.seed, recipe.algorithm.group_size), recipe.training.batch, recipe.engine.max_staleness)
+    ledger = endless_ledger(recipe)
     async for published, _ in runtime.train(ledger, end=recipe.training.updates):
         if published.version == warmup:
             began, steps, spent = time.monotonic(), runtime.steps_made(), runtime.board.read()
@@ -89,11 +89,6 @@ async def _train(runtime: LocalRuntime, recipe: Recipe, enough: Callable[[int, f
         "staleness": dict(sorted(ledger.staleness.items())),
         "workers": [_shares(worker) for worker in runtime.board.shares(spent)],
     }
-
-
-def room(recipe: Recipe) -> int:
-    """Episodes that the data plane must hold for `recipe`."""
-    return capacity(recipe.training.batch, recipe.engine.max_staleness)
 
 
 def _shares(worker: WorkerTime) -> dict[str, Any]:

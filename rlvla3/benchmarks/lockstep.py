@@ -23,12 +23,12 @@ from rlvla3.config import Recipe
 from rlvla3.links.rollouts import Episode, Rollouts
 from rlvla3.loops import train
 from rlvla3.observability.meter import Meter
+from rlvla3.parts import bootstraps, make_streamer, rollout_spec
 from rlvla3.policies.batching import arrays_from, observations_from
 from rlvla3.policies.noise import decision_noise
 from rlvla3.policies.registry import make_policy
-from rlvla3.runtimes.device import choose_device
-from rlvla3.runtimes.host import rollout_spec
-from rlvla3.runtimes.trainer import MeteredLearner, make_streamer
+from rlvla3.runtimes.workers.device import choose_device
+from rlvla3.runtimes.workers.trainer_loop import MeteredLearner
 from rlvla3.scheduling.ledger import Ledger
 from rlvla3.scheduling.sharding import ShardSpec
 from rlvla3.simulators.base import SimulatorError
@@ -58,7 +58,7 @@ class Lockstep:
         self._noise_shape, self._action = self.policy.options.noise_shape(spaces, chunk), action_layout(spaces, chunk)
         self._streamer = make_streamer(recipe)
         self._learner = MeteredLearner(Learner(self.policy, recipe, self.rollouts, self._device), self._streamer, meter)
-        self._values_last = recipe.algorithm.bootstrap and recipe.algorithm.has_critic
+        self._values_last = bootstraps(recipe)
         self._beginning: dict[int, Ticket] = {}
         self._episodes: dict[int, Episode] = {}
         self._seen: Mapping[str, NDArray[Any]] = {}

@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlvla3.benchmarks.figures import keep
-from rlvla3.config import RecipeError, SimulatorConfig
+from rlvla3.config import SimulatorConfig
+from rlvla3.errors import RecipeError
 from rlvla3.simulators.base import Simulator, SimulatorError
 from rlvla3.simulators.registry import make_simulator
 from rlvla3.types import ActionSpace, Ticket
@@ -93,7 +94,7 @@ def bare_robosuite(simulator: Any) -> Bare:
 
 def bare_libero(simulator: Any) -> Bare:
     """With what published evaluations do after a reset: the benchmark's initial state, and some steps of standing still."""
-    from rlvla3.simulators.libero_scene import STAND_STILL
+    from rlvla3.simulators.libero.scene import STAND_STILL
 
     scene = simulator._scene
     environment = scene._environment

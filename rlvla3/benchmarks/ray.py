@@ -12,11 +12,11 @@ from pathlib import Path
 from statistics import median
 
 from rlvla3.benchmarks.figures import keep
-from rlvla3.benchmarks.interaction import SLOW_IMAGES, WARMUP_UPDATES, interaction_recipe, room
+from rlvla3.benchmarks.interaction import SLOW_IMAGES, WARMUP_UPDATES, interaction_recipe
 from rlvla3.config import Recipe
 from rlvla3.observability.run_directory import RunDirectory
+from rlvla3.parts import endless_ledger, training_room
 from rlvla3.runtimes.registry import make_runtime
-from rlvla3.scheduling.ledger import Ledger, TicketBook
 
 NUM_ENVS = 16
 
@@ -39,9 +39,9 @@ def main(figures: Path, pairs: int, seconds: float) -> None:
 
 async def _rate(recipe: Recipe, scratch: Path, seconds: float) -> float:
     """Environment steps a second of the updates after the first few, over `seconds` at least."""
-    async with make_runtime(recipe, RunDirectory.create(scratch / "run", recipe), capacity=room(recipe), notify=print) as runtime:
+    async with make_runtime(recipe, RunDirectory.create(scratch / "run", recipe), capacity=training_room(recipe), notify=print) as runtime:
         await runtime.guard(runtime.ready())
-        ledger = Ledger(TicketBook(recipe.mix, recipe.seed), recipe.training.batch, recipe.engine.max_staleness)
+        ledger = endless_ledger(recipe)
 
         async def train() -> float:
             steps, began = 0, time.monotonic()

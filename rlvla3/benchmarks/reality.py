@@ -14,13 +14,14 @@ from typing import Any, get_args
 
 from rlvla3.benchmarks.figures import keep
 from rlvla3.benchmarks.interaction import SLOW_IMAGES, WARMUP_UPDATES, interaction_recipe, measure
-from rlvla3.config import Mode, Recipe, RecipeError, load_recipe
+from rlvla3.config import Mode, Recipe, load_recipe
+from rlvla3.errors import RecipeError
 from rlvla3.planning.profiles import check_profile
 from rlvla3.planning.profiling.files import write_profile
 from rlvla3.planning.profiling.measuring import in_mode, settled
 from rlvla3.planning.profiling.profiler import profile_of
 from rlvla3.planning.rehearsal import rehearse, whole_waves
-from rlvla3.planning.report import notice
+from rlvla3.planning.rehearsal_report import notice
 from rlvla3.preflight import preflight
 from rlvla3.runtimes.virtual.costs import Profile, load_profile
 from rlvla3.scheduling.placement import Cluster

@@ -10,7 +10,7 @@ from typing import Any
 
 import gymnasium
 
-from rlvla3.simulators.names import load
+from rlvla3.simulators.builtin import load
 
 FIRST_STEPS = 200
 

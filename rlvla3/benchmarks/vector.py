@@ -26,16 +26,18 @@ from rlvla3.benchmarks.emulated import with_inference
 from rlvla3.benchmarks.figures import keep
 from rlvla3.benchmarks.interaction import WARMUP_UPDATES, measure
 from rlvla3.benchmarks.lockstep import Lockstep
-from rlvla3.config import Recipe, RecipeError, load_recipe, make_recipe
+from rlvla3.config import Recipe, load_recipe, make_recipe
+from rlvla3.errors import RecipeError
 from rlvla3.observability.meter import MeterBoard
+from rlvla3.parts import endless_ledger
 from rlvla3.planning.profiling.measuring import settled
 from rlvla3.planning.rehearsal import whole_waves
 from rlvla3.preflight import preflight
-from rlvla3.runtimes.host import one_thread_each
-from rlvla3.runtimes.names import shard_name
-from rlvla3.scheduling.ledger import Ledger, TicketBook
+from rlvla3.runtimes.supervision.host_supervisor import one_thread_each
+from rlvla3.runtimes.worker_names import shard_name
+from rlvla3.scheduling.ledger import Ledger
 from rlvla3.scheduling.sharding import lay_out
-from rlvla3.simulators.common import common_spaces
+from rlvla3.simulators.mixing import common_spaces
 
 Inference = float | Literal["auto"]
 """Milliseconds that an inference waits, 0 for none."""
@@ -135,11 +137,10 @@ async def seconds_a_chunk(recipe: Recipe) -> float:
 def opened(recipe: Recipe) -> Iterator[tuple[Lockstep, Ledger, MeterBoard]]:
     """The other side, with its environments built, the ledger it works on and the board that says where its time goes."""
     one_thread_each()
-    book = TicketBook(recipe.mix, recipe.seed, recipe.algorithm.group_size)
-    ledger = Ledger(book, recipe.training.batch, recipe.engine.max_staleness)
+    ledger = endless_ledger(recipe)
     shards = lay_out([recipe.simulator.sharding], generators=1, cores=sorted(os.sched_getaffinity(0)))
     board = MeterBoard([MAIN_PROCESS, *(shard_name(shard.number) for shard in shards)])
-    with vector_environment(recipe, common_spaces(recipe), book, shards, board) as vector:
+    with vector_environment(recipe, common_spaces(recipe), ledger.book, shards, board) as vector:
         yield Lockstep(recipe, vector, ledger, shards, board.meter(MAIN_PROCESS)), ledger, board
 
 

@@ -20,9 +20,9 @@ import psutil
 
 from rlvla3.checking.subject import Attendant, Built, CallFailed, Described, Left, Trouble, wording
 from rlvla3.config import SimulatorConfig
-from rlvla3.runtimes.control import Control, Stopped
-from rlvla3.runtimes.messages import Ready
-from rlvla3.runtimes.process import Worker
+from rlvla3.runtimes.processes.control import Control, Stopped
+from rlvla3.runtimes.processes.messages import Ready
+from rlvla3.runtimes.processes.process import WorkerProcess
 from rlvla3.types import Observation, Outcome, Ticket
 
 START_S = 120.0
@@ -55,7 +55,7 @@ class Child:
         self._timeout_s = timeout_s
         self._is_ready = self._over = False
         self._trouble: Trouble | None = None
-        self._worker = Worker(name, "rlvla3.checking.child:attend", config, chunk, timeout_s, log=folder / f"{name}.log")
+        self._worker = WorkerProcess(name, "rlvla3.checking.child:attend", config, chunk, timeout_s, log=folder / f"{name}.log")
 
     async def describe(self) -> Described:
         answer: Described = await self._call("describe")

@@ -11,9 +11,10 @@ from typing import Any
 
 from rlvla3.checking.child import Child
 from rlvla3.checking.evidence import Evidence, Examination
-from rlvla3.checking.report import as_json, lines, total, write_frames
+from rlvla3.checking.findings_report import as_json, lines, total, write_frames
 from rlvla3.checking.specification import results
-from rlvla3.config import RecipeError, SimulatorConfig, make_recipe
+from rlvla3.config import SimulatorConfig, make_recipe
+from rlvla3.errors import RecipeError
 
 
 def simulator_of(name: str, settings: Sequence[str], chunk: int) -> SimulatorConfig:

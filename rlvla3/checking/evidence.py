@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlvla3.checking.subject import Built, CallFailed, Described, Left, Subject, Trouble
-from rlvla3.config import RecipeError, SimulatorConfig
+from rlvla3.config import SimulatorConfig
+from rlvla3.errors import RecipeError
 from rlvla3.scheduling.ledger import TicketBook
 from rlvla3.scheduling.mix import Mix
 from rlvla3.types import ActionSpace, Observation, Outcome, Purpose, Spaces, Ticket

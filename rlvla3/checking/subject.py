@@ -19,7 +19,8 @@ from typing import Any, Literal, Protocol
 
 import psutil
 
-from rlvla3.config import RecipeError, SimulatorConfig
+from rlvla3.config import SimulatorConfig
+from rlvla3.errors import RecipeError
 from rlvla3.simulators.base import Simulator, SimulatorError, SingleEnvironment
 from rlvla3.simulators.registry import describe_simulator, make_simulator, simulator_class
 from rlvla3.types import Observation, Outcome, Spaces, Ticket

@@ -2,7 +2,7 @@
 
 from rlvla3.config.engine import PRESETS, ElasticConfig, EngineConfig, Mode
 from rlvla3.config.learning import CORRECTION_NAMES, AlgorithmConfig, CorrectionConfig, CriticConfig, ReferenceConfig, TrainingConfig
-from rlvla3.config.loading import RecipeError, check_options, load_recipe, make_recipe, write_recipe
+from rlvla3.config.loading import check_options, load_recipe, make_recipe, write_recipe
 from rlvla3.config.memory import MemoryConfig
 from rlvla3.config.recipe import (
     CloneConfig,
@@ -16,6 +16,7 @@ from rlvla3.config.recipe import (
     WeightsConfig,
 )
 from rlvla3.config.section import NonNegative, NonNegativeFloat, Positive, PositiveFloat, Section, Share
+from rlvla3.errors import RecipeError
 
 __all__ = [
     "CORRECTION_NAMES",

@@ -16,12 +16,9 @@ from pydantic import BaseModel, ValidationError
 from rlvla3.config.engine import PRESETS
 from rlvla3.config.recipe import Recipe
 from rlvla3.config.section import Section
+from rlvla3.errors import RecipeError
 
 SectionT = TypeVar("SectionT", bound=Section)
-
-
-class RecipeError(ValueError):
-    """A recipe that cannot be run. The message says which value is wrong, what is allowed and what to write instead."""
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -12,13 +12,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
+from rlvla3.choices import CarrierName, OnHost, WireType
 from rlvla3.config.engine import EngineConfig
 from rlvla3.config.learning import AlgorithmConfig, TrainingConfig
 from rlvla3.config.memory import TOGETHER, MemoryConfig, Stage, stages_on
 from rlvla3.config.section import NonNegative, NonNegativeFloat, Positive, PositiveFloat, Section
-from rlvla3.links.weight_memory import OnHost, WireType
-from rlvla3.links.weight_wire import CarrierName
-from rlvla3.scheduling.mix import Mix, Share
+from rlvla3.scheduling.mix import Mix, SimulatorShare
 from rlvla3.scheduling.placement import check_parts, parse_ratio
 from rlvla3.scheduling.sharding import Sharding
 
@@ -76,10 +75,10 @@ class SimulatorConfig(Section):
             raise ValueError(f"{repeated[0]} stands {self.tasks.count(repeated[0])} times in tasks: name it once, and write tasks as {{task: weight}}")
         return self
 
-    def share(self, name: str) -> Share:
+    def share(self, name: str) -> SimulatorShare:
         """This simulator's part in a mix. name: of its only task, where none are named."""
         tasks = tuple(self.tasks) or (name,)
-        return Share(tasks, tuple(self.task_weights) or (1,) * len(tasks), self.weight)
+        return SimulatorShare(tasks, tuple(self.task_weights) or (1,) * len(tasks), self.weight)
 
     @property
     def sharding(self) -> Sharding:

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlvla3.config import Orientation, RecipeError
+from rlvla3.config import Orientation
+from rlvla3.errors import RecipeError
 
 Frame = NDArray[np.uint8]
 

@@ -25,7 +25,7 @@ import numpy as np
 from rlvla3.config import Orientation
 from rlvla3.demonstrations.files import Episode
 from rlvla3.demonstrations.hdf5 import Hdf5File
-from rlvla3.simulators.libero_tasks import SUITES, find_task
+from rlvla3.simulators.libero.tasks import SUITES, find_task
 
 CAMERAS: Mapping[str, str] = {"agentview": "obs/agentview_rgb", "robot0_eye_in_hand": "obs/eye_in_hand_rgb"}
 JOINTS = slice(1, 8)

@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 
 from rlvla3.links.doorbell import Doorbell
 from rlvla3.links.rollouts import Episode, Rollouts, RolloutSpec
-from rlvla3.links.shared_memory import SharedArrays
 from rlvla3.observability.meter import Meter
 from rlvla3.scheduling.batcher import DynamicBatcher
 from rlvla3.scheduling.sharding import ShardSpec
+from rlvla3.shared_memory import SharedArrays
 from rlvla3.types import Field, Observation, Purpose, Ticket
 
 RECOUNT = 2**32 - 1

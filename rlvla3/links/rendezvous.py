@@ -9,7 +9,7 @@ from typing import NamedTuple
 LOOPBACK = "127.0.0.1"
 
 
-class Address(NamedTuple):
+class MeetingPoint(NamedTuple):
     host: str
     port: int
 
@@ -24,7 +24,7 @@ class Rendezvous:
 
     rank: int
     size: int
-    address: Address
+    address: MeetingPoint
     local_rank: int = 0
     listener: socket.socket | None = None
 
@@ -32,5 +32,5 @@ class Rendezvous:
 def meet_on_this_host(size: int) -> list[Rendezvous]:
     """The rendezvous of `size` ranks on this host, rank 0's first. Whoever starts them closes the listener afterwards: theirs is a copy."""
     listener = socket.create_server((LOOPBACK, 0))
-    address = Address(*listener.getsockname())
+    address = MeetingPoint(*listener.getsockname())
     return [Rendezvous(rank, size, address, rank, listener if rank == 0 else None) for rank in range(size)]

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlvla3.links.shared_memory import SharedArrays
+from rlvla3.shared_memory import SharedArrays
 from rlvla3.types import (
     EPISODE_LAYOUT,
     INSTRUCTION_BYTES,

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from rlvla3.links.shared_memory import SharedArrays
 from rlvla3.observability.events import WorkerTime
+from rlvla3.shared_memory import SharedArrays
 from rlvla3.types import Field
 
 BUSY = (
@@ -104,7 +104,7 @@ class Meter:
             self.enter(before)
 
 
-class Lane:
+class OverlappingMeter:
     """The clock card of a worker that does several things at once, in one thread: it is in the stage of what it began first, and waits for `idle` while it does
     nothing.
 

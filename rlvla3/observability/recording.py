@@ -1,4 +1,4 @@
-"""The record of a run: all that decided its weights and does not follow from its recipe (scheduling/replay.py says what that is).
+"""The record of a run: all that decided its weights and does not follow from its recipe (scheduling/recorded_run.py says what that is).
 
     RUN_DIR/record/
       recipe.yaml       the settings that the run began with
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from rlvla3.config import Recipe, load_recipe, write_recipe
 from rlvla3.observability.run_directory import RunDirectoryError, complete
-from rlvla3.scheduling.replay import DECISION, EMITTED, Replay, replay_of
+from rlvla3.scheduling.recorded_run import DECISION, EMITTED, RecordedRun, recorded_run
 from rlvla3.types import Version
 
 OF_NO_WEIGHT = (
@@ -106,11 +106,11 @@ class Recording:
             )
         return load_recipe(self._recipe)
 
-    def replay(self, end: Version) -> Replay:
+    def replay(self, end: Version) -> RecordedRun:
         """What is to be repeated of the run up to version `end`. Raises RunDirectoryError without a record, ReplayError where it is not whole."""
         recipe = self.recipe()
         generators = [_read(path, kind) for path, kind in self._files() if kind == DECISION]
-        return replay_of(generators, _read(self._trainer, EMITTED), recipe.training.batch, end)
+        return recorded_run(generators, _read(self._trainer, EMITTED), recipe.training.batch, end)
 
     def _files(self) -> list[tuple[Path, np.dtype[Any]]]:
         return [(path, EMITTED if path == self._trainer else DECISION) for path in sorted(self.folder.glob("*.bin"))]

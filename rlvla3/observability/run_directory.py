@@ -29,9 +29,10 @@ from pathlib import Path
 from typing import Any
 
 from rlvla3.config import Recipe, load_recipe, write_recipe
+from rlvla3.errors import ExplainedError
 
 
-class RunDirectoryError(RuntimeError):
+class RunDirectoryError(ExplainedError, RuntimeError):
     """A run directory that cannot be used: what is there, and what to do instead."""
 
 

@@ -58,7 +58,7 @@ def board_of(recipe: Recipe, stays: Path) -> Callable[[Sequence[str]], MeterBoar
 
 
 @dataclass(frozen=True)
-class Lane:
+class TraceLane:
     """What one worker noted: SAMPLE [n]. host: the folder within `stays`, "" for the run's own. ended: whether noting stopped before the worker did."""
 
     host: str
@@ -89,7 +89,7 @@ class TraceFile:
             trace_events.write_events(self._run.trace, self._events(lanes, begin), _about(self._run, lanes, begin))
         shutil.rmtree(self._run.stays, ignore_errors=True)
 
-    def _events(self, lanes: Sequence[Lane], begin: float) -> Iterator[TraceEvent]:
+    def _events(self, lanes: Sequence[TraceLane], begin: float) -> Iterator[TraceEvent]:
         hosts = sorted({lane.host for lane in lanes})
         for number, name in enumerate(hosts):
             yield from trace_events.host(number, name.replace("-", " ") or self._run.path.name)
@@ -102,18 +102,18 @@ class TraceFile:
             yield trace_events.episodes(update.staleness, at - begin)
 
 
-def read_lanes(stays: Path) -> list[Lane]:
+def read_lanes(stays: Path) -> list[TraceLane]:
     """What is in the folder, in the order in which it is shown; workers that noted nothing have no lane."""
     files = [(path, read_samples(path)) for path in stays.rglob("*.samples")]
     lanes = [
-        Lane(path.parent.name if path.parent != stays else "", path.stem.replace("-", " "), samples, path.stat().st_size > MOST_BYTES - SAMPLE.itemsize)
+        TraceLane(path.parent.name if path.parent != stays else "", path.stem.replace("-", " "), samples, path.stat().st_size > MOST_BYTES - SAMPLE.itemsize)
         for path, samples in files
         if len(samples)
     ]
     return sorted(lanes, key=_place)
 
 
-def _place(lane: Lane) -> tuple[list[int], int, list[int]]:
+def _place(lane: TraceLane) -> tuple[list[int], int, list[int]]:
     """Hosts, then kinds, then workers, each by their numbers."""
     return _numbers(lane.host), KINDS.index(lane.worker.split()[0]), _numbers(lane.worker)
 
@@ -122,7 +122,7 @@ def _numbers(name: str) -> list[int]:
     return [int(digits) for digits in re.findall(r"\d+", name)]
 
 
-def _of_lane(lane: Lane, on: int, thread: int, begin: float) -> Iterator[TraceEvent]:
+def _of_lane(lane: TraceLane, on: int, thread: int, begin: float) -> Iterator[TraceEvent]:
     yield from trace_events.lane(on, thread, lane.worker)
     for stage, size, end, wall, _, _ in lane.samples.tolist():
         if wall > 0:
@@ -131,7 +131,7 @@ def _of_lane(lane: Lane, on: int, thread: int, begin: float) -> Iterator[TraceEv
         yield trace_events.mark(on, thread, f"{MOST_BYTES >> 20} MiB are noted: no more", float(lane.samples["end"][-1]) - begin)
 
 
-def _about(run: RunDirectory, lanes: Sequence[Lane], begin: float) -> Mapping[str, Any]:
+def _about(run: RunDirectory, lanes: Sequence[TraceLane], begin: float) -> Mapping[str, Any]:
     """ended_early: the workers of which only the beginning is shown."""
     ended = [" ".join(filter(None, (lane.host.replace("-", " "), lane.worker))) for lane in lanes if lane.ended]
     return {"run": run.path.name, "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(begin)), "ended_early": ended}

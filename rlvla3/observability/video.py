@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from rlvla3.errors import ExplainedError
 from rlvla3.observability.run_directory import complete
 
 SMALLEST = 256
@@ -19,7 +20,7 @@ MACRO_BLOCK = 16
 SUCCESS, FAILURE = (46, 160, 67), (218, 54, 51)
 
 
-class VideoError(RuntimeError):
+class VideoError(ExplainedError, RuntimeError):
     """A video that cannot be written: what is missing or wrong, and what to do about it."""
 
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rlvla3.config import Recipe, RecipeError, load_recipe
-from rlvla3.planning import advice, report
-from rlvla3.planning.memory import GIB
+from rlvla3.config import Recipe, load_recipe
+from rlvla3.errors import RecipeError
+from rlvla3.planning import advice, rehearsal_report
+from rlvla3.planning.memory_fit import GIB
 from rlvla3.planning.picture import draw, need_matplotlib
 from rlvla3.planning.profiles import check_profile, find_profile
 from rlvla3.planning.profiling.files import lines, write_profile
@@ -34,7 +35,7 @@ def profile(start: Path, overrides: Sequence[str], out: Path | None, seconds: fl
     from rlvla3.planning.profiling.profiler import profile_of
 
     place = out or Path(f"{start.stem}.profile.yaml")
-    measured = profile_of(recipe, start.stem, seconds, report.notice)
+    measured = profile_of(recipe, start.stem, seconds, rehearsal_report.notice)
     write_profile(measured, place)
     print("\n".join(lines(measured)))
     print(f"{place}: use it with `rlvla3 rehearse {start} --profile {place} --cluster 1`")
@@ -60,15 +61,15 @@ def rehearse(
     measured = updates or whole_waves(recipe.engine.max_staleness, MEASURED)
     timeline = Timeline() if trace or picture else None
     rehearsal = rehearse_run(recipe, profile, cluster, seed=seed, updates=measured, timeline=timeline)
-    title = report.title_of(recipe, profile, cluster)
-    content = report.content(rehearsal, recipe, profile, cluster, seed)
+    title = rehearsal_report.title_of(recipe, profile, cluster)
+    content = rehearsal_report.content(rehearsal, recipe, profile, cluster, seed)
     if figures:
         _write(figures, content)
     if timeline and trace:
         write_trace(timeline, trace, content)
     if timeline and picture:
         draw(timeline, picture, title)
-    report.tell(rehearsal, title)
+    rehearsal_report.tell(rehearsal, title)
 
 
 def rehearse_paper(name: str, figures: Path | None) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
+from rlvla3.errors import ExplainedError
 from rlvla3.observability.meter import IDLE
 from rlvla3.observability.run_directory import complete
 from rlvla3.observability.wording import percent
-from rlvla3.planning.timeline import UPDATES, Lane, Timeline
+from rlvla3.planning.timeline import UPDATES, Timeline, TimelineLane
 from rlvla3.runtimes.virtual.spans import Span
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ CLOSE_UP = 12
 """Decisions of a shard that the lower panel is wide."""
 
 
-class PictureError(RuntimeError):
+class PictureError(ExplainedError, RuntimeError):
     """A picture that cannot be drawn here: what is missing, and how to get it."""
 
 
@@ -77,9 +78,9 @@ def draw(timeline: Timeline, path: Path, title: str) -> None:
         figure.savefig(beside, metadata={"Software": None} if path.suffix == ".png" else None)
 
 
-def _shown(timeline: Timeline) -> list[Lane]:
+def _shown(timeline: Timeline) -> list[TimelineLane]:
     """A few lanes of each kind, at equal distances, the trainer at the top."""
-    shown: list[Lane] = []
+    shown: list[TimelineLane] = []
     for kind, most in MOST_SHOWN.items():
         of_kind = [lane for lane in timeline.lanes if lane.kind == kind]
         count = min(most, len(of_kind))
@@ -87,12 +88,12 @@ def _shown(timeline: Timeline) -> list[Lane]:
     return shown
 
 
-def _counted(lanes: Sequence[Lane], timeline: Timeline) -> str:
+def _counted(lanes: Sequence[TimelineLane], timeline: Timeline) -> str:
     """Which share of the workers is shown: "3 of 8 generators and 6 of 64 shards"."""
     return " and ".join(f"{sum(lane.kind == kind for lane in lanes)} of {timeline.count(kind)} {kind}s" for kind in ("generator", "shard"))
 
 
-def _panel(axes: Axes, lanes: Sequence[Lane], spans: Mapping[str, Sequence[Span]], begin: float, end: float, origin: float) -> None:
+def _panel(axes: Axes, lanes: Sequence[TimelineLane], spans: Mapping[str, Sequence[Span]], begin: float, end: float, origin: float) -> None:
     """The lanes from `begin` to `end`, drawn in seconds since `origin`."""
     for row, lane in enumerate(lanes):
         inside = [span for span in spans[lane.worker] if span.end > begin and span.begin < end]
@@ -108,7 +109,7 @@ def _panel(axes: Axes, lanes: Sequence[Lane], spans: Mapping[str, Sequence[Span]
     axes.spines[["top", "right", "left"]].set_visible(False)
 
 
-def _close_up(lanes: Sequence[Lane], spans: Mapping[str, Sequence[Span]], timeline: Timeline) -> tuple[float, float]:
+def _close_up(lanes: Sequence[TimelineLane], spans: Mapping[str, Sequence[Span]], timeline: Timeline) -> tuple[float, float]:
     """A stretch of CLOSE_UP decisions about the end of the first update; the whole timeline where that is no longer."""
     whole = timeline.end - timeline.begin
     calls = [sum(span.stage == "simulate" for span in spans[lane.worker]) for lane in lanes if lane.kind == "shard"]

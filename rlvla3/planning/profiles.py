@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from rlvla3.config import Recipe, RecipeError
+from rlvla3.config import Recipe
+from rlvla3.errors import RecipeError
 from rlvla3.runtimes.virtual.costs import Profile, load_profile
 
 FOLDER = files("rlvla3") / "profiles"

@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rlvla3.config import Recipe
+from rlvla3.errors import ExplainedError
 from rlvla3.planning.bound import Bound, bound
-from rlvla3.planning.memory import Held, held
+from rlvla3.planning.memory_fit import Held, held
 from rlvla3.planning.rehearsal import WARMUP, Rehearsal, rehearse, whole_waves
 from rlvla3.planning.space import KNOBS, Candidate, Space, parts_of
 from rlvla3.runtimes.virtual.costs import Profile
@@ -33,7 +34,7 @@ ALIKE = 0.99
 """Of settings that reach this share of the fastest, those with the least staleness are chosen, and of these the ones with the fewest environments."""
 
 
-class PlanError(RuntimeError):
+class PlanError(ExplainedError, RuntimeError):
     """Nothing that can be planned: what is short, by how much, and the way out."""
 
 

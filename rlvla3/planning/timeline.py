@@ -9,9 +9,9 @@ from typing import Any
 
 from rlvla3.observability import trace_events
 from rlvla3.observability.trace_events import TraceEvent, write_events
-from rlvla3.runtimes.names import TRAINER, generator_name, shard_name
-from rlvla3.runtimes.virtual.runtime import Published
+from rlvla3.runtimes.virtual.runtime import RehearsedUpdate
 from rlvla3.runtimes.virtual.spans import Span, SpanBoard
+from rlvla3.runtimes.worker_names import TRAINER, generator_name, shard_name
 from rlvla3.scheduling.placement import Placement
 
 UPDATES = 2
@@ -22,7 +22,7 @@ MOST_LANES = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Lane:
+class TimelineLane:
     """One worker's line of a timeline. kind: shard, generator or trainer."""
 
     worker: str
@@ -38,21 +38,21 @@ class Timeline:
     """
 
     def __init__(self) -> None:
-        self.published: list[Published] = []
-        self._lanes: list[Lane] = []
+        self.published: list[RehearsedUpdate] = []
+        self._lanes: list[TimelineLane] = []
         self._board: SpanBoard | None = None
         self._last = 0
 
     def of(self, placement: Placement, shards: int, last: int) -> Callable[[Sequence[str], Callable[[], float]], SpanBoard]:
         """The board of a run of `last` updates, with some workers' lanes. For whoever makes the run."""
         self._last = last
-        self._lanes = [Lane(TRAINER, "trainer", placement.cluster.host(placement.trainers[0]), placement.trainers[0])]
+        self._lanes = [TimelineLane(TRAINER, "trainer", placement.cluster.host(placement.trainers[0]), placement.trainers[0])]
         for number in _some(len(placement.generators)):
             device = placement.generators[number]
-            self._lanes.append(Lane(generator_name(number), "generator", placement.cluster.host(device), device))
+            self._lanes.append(TimelineLane(generator_name(number), "generator", placement.cluster.host(device), device))
         for number in _some(shards):
             device = placement.simulator_of(number)
-            self._lanes.append(Lane(shard_name(number), "shard", placement.cluster.host(device), device))
+            self._lanes.append(TimelineLane(shard_name(number), "shard", placement.cluster.host(device), device))
 
         def board(workers: Sequence[str], now: Callable[[], float]) -> SpanBoard:
             self._board = SpanBoard(workers, now, [lane.worker for lane in self._lanes])
@@ -60,7 +60,7 @@ class Timeline:
 
         return board
 
-    def on(self, published: Published) -> None:
+    def on(self, published: RehearsedUpdate) -> None:
         """An update of that run is done."""
         if published.version > self._last - UPDATES:
             self.published.append(published)
@@ -88,7 +88,7 @@ class Timeline:
         return self.board.end
 
     @property
-    def lanes(self) -> Sequence[Lane]:
+    def lanes(self) -> Sequence[TimelineLane]:
         return self._lanes
 
     def count(self, kind: str) -> int:

@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from rlvla3.errors import ExplainedError
 from rlvla3.policies.folder import SavedPolicy, write_checkpoint_config
 from rlvla3.policies.options import PolicyOptions
 from rlvla3.types import Spaces
@@ -145,5 +146,5 @@ class Policy(nn.Module, ABC):
         self.load_state_dict(saved)
 
 
-class PolicyError(ValueError):
+class PolicyError(ExplainedError, ValueError):
     """A policy or checkpoint that cannot be used: what was found, what was expected, and what to do about it."""

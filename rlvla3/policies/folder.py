@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlvla3.config import PolicyConfig, RecipeError
+from rlvla3.config import PolicyConfig
+from rlvla3.errors import RecipeError
 from rlvla3.types import ActionSpace, Spaces
 
 

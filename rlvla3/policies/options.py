@@ -10,7 +10,8 @@ import numpy as np
 from pydantic import Field as Bounded
 from pydantic import model_validator
 
-from rlvla3.config import Positive, PositiveFloat, RecipeError, Section
+from rlvla3.config import Positive, PositiveFloat, Section
+from rlvla3.errors import RecipeError
 from rlvla3.types import INSTRUCTION_BYTES, Field, Layout, Spaces
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rlvla3.config import PolicyConfig, RecipeError, check_options
+from rlvla3.config import PolicyConfig, check_options
+from rlvla3.errors import RecipeError
 from rlvla3.named import load_named
 from rlvla3.policies.folder import SavedPolicy, read_checkpoint_config
 from rlvla3.policies.options import ActorCriticOptions, MiniVLAOptions, PolicyOptions

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rlvla3.config import ElasticConfig
 from rlvla3.observability.meter import MeterBoard
-from rlvla3.runtimes.names import generator_name, shard_name
+from rlvla3.runtimes.worker_names import generator_name, shard_name
 from rlvla3.scheduling.elastic import ActiveGenerators, Load, share_out
 
 

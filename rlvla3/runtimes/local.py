@@ -8,21 +8,21 @@ from pathlib import Path
 from types import TracebackType
 
 from rlvla3.config import Recipe
+from rlvla3.errors import WorkerError
 from rlvla3.links.rendezvous import meet_on_this_host
-from rlvla3.links.replay import NOT_ALIKE
+from rlvla3.links.replay_port import NOT_ALIKE
 from rlvla3.links.rollouts import Rollouts
 from rlvla3.observability.meter import MeterBoard
 from rlvla3.observability.recording import Recording
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.observability.tracing import board_of
-from rlvla3.runtimes.host import Host, one_thread_each
-from rlvla3.runtimes.messages import Proceed, Published, Stuck
-from rlvla3.runtimes.names import trainer_name
-from rlvla3.runtimes.process import Worker
+from rlvla3.runtimes.processes.messages import Proceed, Published, Stuck
+from rlvla3.runtimes.processes.process import WorkerProcess
 from rlvla3.runtimes.runtime import EveryRank, Runtime
-from rlvla3.runtimes.shards import WorkerError
+from rlvla3.runtimes.supervision.host_supervisor import HostSupervisor, one_thread_each
+from rlvla3.runtimes.worker_names import trainer_name
 from rlvla3.scheduling.ledger import Ledger
-from rlvla3.scheduling.replay import Replay, ReplayError
+from rlvla3.scheduling.recorded_run import RecordedRun, ReplayError
 from rlvla3.types import Finished
 
 
@@ -43,15 +43,17 @@ class LocalRuntime(Runtime):
         notify: Callable[[str], None],
         trainer: bool = True,
         resume: Path | None = None,
-        record: Recording | Replay | None = None,
+        record: Recording | RecordedRun | None = None,
         board: Callable[[Sequence[str]], MeterBoard] | None = None,
     ) -> None:
         board = board or board_of(recipe, run.stays)
         self._recipe, self._run, self._resume, self._record = recipe, run, resume, record
         self._logs, self._trainer_names = run.path / "logs", [*map(trainer_name, range(recipe.training.ranks))] if trainer else []
-        self._host = Host(recipe, capacity=capacity, logs=self._logs, notify=notify, fail=self.fail, others=self._trainer_names, record=record, board=board)
+        self._host = HostSupervisor(
+            recipe, capacity=capacity, logs=self._logs, notify=notify, fail=self.fail, others=self._trainer_names, record=record, board=board
+        )
         self.board, self.server = self._host.board, self._host.shards
-        self._trainers: list[Worker] = []
+        self._trainers: list[WorkerProcess] = []
 
     @property
     def rollouts(self) -> Rollouts:
@@ -92,7 +94,7 @@ class LocalRuntime(Runtime):
         names = self._trainer_names
         meetings = meet_on_this_host(len(names)) if names and self._recipe.training.joins_ranks else [None for _ in names]
         for name, meeting in zip(names, meetings, strict=True):
-            body = "rlvla3.runtimes.trainer:run_trainer"
+            body = "rlvla3.runtimes.workers.trainer_worker:run_trainer"
             arguments = (self._recipe, host.plane.rollouts, host.board, host.memory, self._run, self._resume, self._record, meeting)
             self._trainers.append(host.start_worker(name, body, *arguments))
             if meeting and meeting.listener:

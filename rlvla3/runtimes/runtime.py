@@ -9,11 +9,11 @@ from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 from rlvla3.config import Recipe
+from rlvla3.errors import WorkerError
 from rlvla3.links.rollouts import Rollouts
 from rlvla3.observability.meter import MeterBoard
-from rlvla3.runtimes.control import Stopped
-from rlvla3.runtimes.messages import Arrived, LastUpdate, Published, StopAfterUpdate, Train, Trained
-from rlvla3.runtimes.shards import WorkerError
+from rlvla3.runtimes.processes.control import Stopped
+from rlvla3.runtimes.processes.messages import Arrived, LastUpdate, Published, StopAfterUpdate, Train, Trained
 from rlvla3.scheduling.ledger import Ledger, TicketBook
 from rlvla3.types import Finished
 

@@ -16,18 +16,19 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from rlvla3.config import Recipe, RecipeError
+from rlvla3.config import Recipe
+from rlvla3.errors import RecipeError
 from rlvla3.observability.events import EpisodeFinished, EvaluationFinished, Event, Notice, PhaseStarted, TicketCounts, UpdateFinished, Watcher
 from rlvla3.observability.intervals import success_rate
 from rlvla3.observability.recording import Recording
 from rlvla3.observability.run_directory import RunDirectory, version_of
 from rlvla3.observability.video import write_video
-from rlvla3.runtimes.host import room, training_room
-from rlvla3.runtimes.messages import Clone, Copied, Demonstrated, Published, Save, Saved
+from rlvla3.parts import demonstration_book, evaluation_book, room, training_ledger, training_room
+from rlvla3.runtimes.processes.messages import Clone, Copied, Demonstrated, Published, Save, Saved
 from rlvla3.runtimes.registry import make_runtime
 from rlvla3.runtimes.runtime import Runtime, TrainerLost
-from rlvla3.scheduling.ledger import Ledger, TicketBook
-from rlvla3.types import Finished, Purpose
+from rlvla3.scheduling.ledger import Ledger
+from rlvla3.types import Finished
 
 PATIENCE_WITH_EXPERTS = 10
 """Demonstrations tried for each that is wanted; an expert that fails more often is none."""
@@ -179,7 +180,7 @@ class Session:
 
         wanted = self._recipe.clone.demonstrations * len(self._recipe.tasks)
         self._emit(PhaseStarted("demonstrate", wanted))
-        await runtime.collect(TicketBook(self._recipe.mix.even(), self._recipe.seed, purpose=Purpose.DEMONSTRATE), PATIENCE_WITH_EXPERTS * wanted, copy)
+        await runtime.collect(demonstration_book(self._recipe), PATIENCE_WITH_EXPERTS * wanted, copy)
 
     async def _measure(self, runtime: Runtime, when: str) -> None:
         evaluation = self._recipe.evaluation
@@ -196,7 +197,7 @@ class Session:
             return False
 
         self._emit(PhaseStarted("evaluate", evaluation.episodes))
-        await runtime.collect(TicketBook(self._recipe.mix.even(), evaluation.seed, purpose=Purpose.EVALUATE), evaluation.episodes, look_at)
+        await runtime.collect(evaluation_book(self._recipe), evaluation.episodes, look_at)
         self._emit(EvaluationFinished(when, self._version(finished), success_rate(finished)))
         for episode, frames in videos:
             name = f"{when}-{episode.ticket.task}-{episode.ticket.index}-{'success' if episode.success else 'failure'}.mp4"
@@ -213,10 +214,8 @@ class Session:
         return [camera for camera, shape in runtime.rollouts.spec.spaces.cameras.items() if shape[2] == 3]
 
     async def _improve(self, runtime: Runtime) -> None:
-        training, algorithm = self._recipe.training, self._recipe.algorithm
-        book = TicketBook(self._recipe.mix, self._recipe.seed, algorithm.group_size)
-        first = version_of(self._resume) if self._resume else 0
-        ledger = self._ledger = Ledger(book, training.batch, self._recipe.engine.max_staleness, total=training.updates * training.batch, version=first)
+        training = self._recipe.training
+        ledger = self._ledger = training_ledger(self._recipe, version=version_of(self._resume) if self._resume else 0)
         progress = TrainingProgress(self._recipe, runtime, ledger, self._run)
         self._emit(PhaseStarted("train", training.updates))
         runtime.trainer.control.handle(Notice, self._emit)

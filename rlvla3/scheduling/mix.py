@@ -37,7 +37,7 @@ class Rotation:
 
 
 @dataclass(frozen=True)
-class Share:
+class SimulatorShare:
     """One simulator's part in a mix: its tasks, how often each comes in turn, and how often the simulator does."""
 
     tasks: tuple[str, ...]
@@ -53,12 +53,12 @@ class Share:
 class Mix:
     """The simulators of a run, by their numbers."""
 
-    shares: tuple[Share, ...]
+    shares: tuple[SimulatorShare, ...]
 
     @classmethod
     def of(cls, *tasks: str) -> Mix:
         """One simulator, whose tasks weigh the same."""
-        return cls((Share(tasks, (1,) * len(tasks)),))
+        return cls((SimulatorShare(tasks, (1,) * len(tasks)),))
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -70,7 +70,7 @@ class Mix:
 
     def even(self) -> Mix:
         """The same tasks, each as often as any other."""
-        return Mix(tuple(Share(share.tasks, (1,) * len(share.tasks), len(share.tasks)) for share in self.shares))
+        return Mix(tuple(SimulatorShare(share.tasks, (1,) * len(share.tasks), len(share.tasks)) for share in self.shares))
 
     def simulator(self, group: int) -> int:
         """The number of the simulator that runs a group."""

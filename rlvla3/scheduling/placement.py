@@ -16,11 +16,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from rlvla3.errors import ExplainedError
+
 Kind = Literal["colocated", "hybrid", "disaggregated", "separate"]
 PARTS: dict[Kind, int] = {"colocated": 1, "hybrid": 2, "disaggregated": 2, "separate": 3}
 
 
-class PlacementError(ValueError):
+class PlacementError(ExplainedError, ValueError):
     """Devices that cannot be dealt out as asked: what was asked, what there is, and what would fit."""
 
 

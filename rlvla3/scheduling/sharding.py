@@ -1,20 +1,13 @@
-"""Flexible environment sharding (RL-VLA3, section 3): what each shard is, who serves it and what it runs on; and tickets to the free slots of shards.
-
-Laws kept here:
-- a shard never has more tickets than slots, and none is dealt to a shard that is away or held;
-- the shard that runs least gets the next ticket, the first of several: the work is even, and who gets what is settled by what is free, not by timing.
-"""
+"""Flexible environment sharding (RL-VLA3, section 3): what each shard is, which generator serves it, and which cores and device it runs on."""
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from typing import Literal
 
 from rlvla3.scheduling.placement import PlacementError
-from rlvla3.types import Ticket
 
 Serving = Literal["round_robin", "least_loaded"]
 
@@ -74,71 +67,3 @@ def _balanced(shards: Sequence[ShardSpec], generators: int) -> list[ShardSpec]:
         serves[shard.number] = load.index(min(load))
         load[serves[shard.number]] += len(shard.slots)
     return [replace(shard, generator=serves[shard.number]) for shard in shards]
-
-
-class Seating:
-    """Who runs what.
-
-    seating.sit(shard, slots)                # it is there, with all its slots free
-    dealt = seating.deal(ledger.take)        # {shard: tickets}
-    seating.free(shard, ticket.index)        # it has ended
-    seating.hold(shard)                      # it gets no more tickets until seating.release(shard)
-    lost = seating.leave(shard)              # it is gone; its tickets
-    """
-
-    def __init__(self) -> None:
-        self._slots: dict[int, int] = {}
-        self._running: dict[int, set[int]] = {}
-        self._open: list[tuple[int, int]] = []
-        self._listed: set[tuple[int, int]] = set()
-        """What stands in the heap: once each, so it holds no more than there are slots."""
-        self._held: set[int] = set()
-
-    def sit(self, shard: int, slots: int) -> None:
-        self._slots[shard], self._running[shard] = slots, set()
-        self._offer(shard)
-
-    def leave(self, shard: int) -> list[int]:
-        """Take a shard away, if it is there. Returns the tickets it was running."""
-        return sorted(self._running.pop(shard, ()))
-
-    def free(self, shard: int, index: int) -> None:
-        self._running[shard].remove(index)
-        self._offer(shard)
-
-    def hold(self, shard: int) -> None:
-        self._held.add(shard)
-
-    def release(self, shard: int) -> None:
-        self._held.remove(shard)
-        if shard in self._running:
-            self._offer(shard)
-
-    def running(self, shard: int) -> int:
-        """How many tickets a shard runs."""
-        return len(self._running.get(shard, ()))
-
-    def deal(self, take: Callable[[], Ticket | None]) -> dict[int, list[Ticket]]:
-        """Deal out tickets, as `take` gives them, for as long as there are both tickets and free slots."""
-        dealt: dict[int, list[Ticket]] = {}
-        while (shard := self._emptiest()) is not None and (ticket := take()) is not None:
-            self._running[shard].add(ticket.index)
-            self._offer(shard)
-            dealt.setdefault(shard, []).append(ticket)
-        return dealt
-
-    def _emptiest(self) -> int | None:
-        """The shard that runs least, if any has a free slot. What stands in the heap of one that has been dealt to, has been freed, has left or is held is
-        void."""
-        while self._open:
-            count, shard = self._open[0]
-            if shard in self._running and shard not in self._held and count == len(self._running[shard]):
-                return shard
-            self._listed.remove(heapq.heappop(self._open))
-        return None
-
-    def _offer(self, shard: int) -> None:
-        offer = len(self._running[shard]), shard
-        if offer[0] < self._slots[shard] and offer not in self._listed:
-            heapq.heappush(self._open, offer)
-            self._listed.add(offer)

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rlvla3.config import RecipeError
+from rlvla3.errors import RecipeError
 
 
 def find_assets(

@@ -19,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlvla3.config import Section, SimulatorConfig
+from rlvla3.errors import ExplainedError
 from rlvla3.types import Observation, Outcome, Spaces, Ticket
 
 
-class SimulatorError(RuntimeError):
+class SimulatorError(ExplainedError, RuntimeError):
     """A simulator that cannot be trusted: what it returned, what was expected, and what to do about it."""
 
 

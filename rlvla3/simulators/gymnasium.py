@@ -14,9 +14,10 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from rlvla3.config import RecipeError, Section, SimulatorConfig, check_options
+from rlvla3.config import Section, SimulatorConfig, check_options
+from rlvla3.errors import RecipeError
 from rlvla3.simulators.base import SingleEnvironment, Step
-from rlvla3.simulators.names import load
+from rlvla3.simulators.builtin import load
 from rlvla3.types import ActionSpace, Observation, Spaces, Ticket
 
 Path = tuple[str | int, ...]

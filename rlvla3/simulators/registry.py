@@ -5,9 +5,10 @@ Classes are imported when they are asked for, so naming one costs nothing where 
 
 from __future__ import annotations
 
-from rlvla3.config import RecipeError, SimulatorConfig
+from rlvla3.config import SimulatorConfig
+from rlvla3.errors import RecipeError
 from rlvla3.simulators.base import Simulator, SingleEnvironment
-from rlvla3.simulators.names import load
+from rlvla3.simulators.builtin import load
 from rlvla3.types import Spaces
 
 

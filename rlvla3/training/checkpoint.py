@@ -22,6 +22,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
+from rlvla3.errors import ExplainedError
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.policies.base import Policy, PolicyError
 from rlvla3.training.learner import Learner
@@ -34,7 +35,7 @@ FORMAT = 3
 POLICY, TRAINER, PARAMETERS = "policy", "trainer.pt", "parameters"
 
 
-class CheckpointError(ValueError):
+class CheckpointError(ExplainedError, ValueError):
     """A checkpoint that cannot be resumed from, or cannot be written: which file, what is wrong with it, and the way out."""
 
 

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rlvla3.training.parallel import DataParallel
+from rlvla3.training.data_parallel import DataParallel
 
 Evaluate = Callable[[NDArray[np.int64], NDArray[np.int64]], Tensor]
 """From (ticket, row) pairs to the log-probs [n, C, A] that the policy, as its weights now are, gives to what was done there."""

@@ -21,7 +21,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import register_dataclass
 
 from rlvla3.policies.base import Evaluation, Policy, PolicyError
-from rlvla3.training.parallel import DataParallel
+from rlvla3.training.data_parallel import DataParallel
 from rlvla3.training.ranks import Ranks
 
 register_dataclass(Evaluation)  # FSDP hooks onto the tensors of what a pass returns, and has to find them

@@ -21,17 +21,18 @@ from rlvla3.algorithms.corrections import make_correction
 from rlvla3.algorithms.losses import entropy_sum, reference_loss
 from rlvla3.algorithms.ratios import Ratios, executed_actions, ratios
 from rlvla3.config import AlgorithmConfig
+from rlvla3.errors import ExplainedError
 from rlvla3.links.rollouts import Rollouts
 from rlvla3.policies.base import Evaluation
+from rlvla3.training.data_parallel import DataParallel
 from rlvla3.training.earlier import EarlierPolicy, Evaluate
-from rlvla3.training.parallel import DataParallel
 from rlvla3.types import MicroBatch
 
 Recorded = Mapping[str, NDArray[Any]]
 """Arrays of the data plane at the (ticket, row) pairs of a micro-batch: {name: [B, ...]}."""
 
 
-class LearnerError(RuntimeError):
+class LearnerError(ExplainedError, RuntimeError):
     """Training that cannot go on: what happened, in which update, and what to do about it."""
 
 

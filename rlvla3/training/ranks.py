@@ -23,6 +23,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
+from rlvla3.errors import ExplainedError
 from rlvla3.links.rendezvous import LOOPBACK, Rendezvous
 
 T = TypeVar("T")
@@ -36,7 +37,7 @@ BUCKET = 2**24
 """Numbers summed in one go: a message for every parameter would cost more than its transport, one for all would hold all of them twice."""
 
 
-class RankLost(RuntimeError):
+class RankLost(ExplainedError, RuntimeError):
     """Another rank has ended or does not answer. Its own error, where it has one, says why."""
 
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlvla3.config import Recipe, load_recipe
+from rlvla3.errors import ExplainedError
 from rlvla3.preflight import preflight
 
 
-class ParityError(RuntimeError):
+class ParityError(ExplainedError, RuntimeError):
     """A parity measurement that cannot be made: what is wrong and the way out."""
 
 

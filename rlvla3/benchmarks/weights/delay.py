@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlvla3.benchmarks.interaction import SLOW_IMAGES, interaction_recipe, room
+from rlvla3.benchmarks.interaction import SLOW_IMAGES, interaction_recipe
 from rlvla3.config import Recipe
 from rlvla3.observability.recording import Recording
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.observability.sampling import NS, Samples, SamplingBoard
+from rlvla3.parts import endless_ledger, training_room
 from rlvla3.runtimes.local import LocalRuntime
-from rlvla3.scheduling.ledger import Ledger, TicketBook
-from rlvla3.scheduling.replay import DECISION
+from rlvla3.scheduling.recorded_run import DECISION
 from rlvla3.types import Version
 
 UPDATES, WARMUP = 30, 3
@@ -44,13 +44,13 @@ def measure_delay(scratch: Path) -> dict[str, Any]:
 async def _train(recipe: Recipe, scratch: Path, samples: Path, recording: Recording) -> None:
     run = RunDirectory.create(scratch / "run", recipe)
     board = partial(SamplingBoard, folder=samples)
-    async with LocalRuntime(recipe, run, capacity=room(recipe), notify=print, board=board, record=recording) as runtime:
+    async with LocalRuntime(recipe, run, capacity=training_room(recipe), notify=print, board=board, record=recording) as runtime:
         await runtime.guard(_updates(runtime, recipe))
 
 
 async def _updates(runtime: LocalRuntime, recipe: Recipe) -> None:
     await runtime.ready()
-    ledger = Ledger(TicketBook(recipe.mix, recipe.seed, recipe.algorithm.group_size), recipe.training.batch, recipe.engine.max_staleness)
+    ledger = endless_ledger(recipe)
     async for _ in runtime.train(ledger, end=WARMUP + UPDATES):
         pass
 

@@ -14,11 +14,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from rlvla3.choices import CarrierName
 from rlvla3.links.own_thread import OwnThread
-from rlvla3.links.weight_hosts import WeightRelay, WeightSender
-from rlvla3.links.weight_memory import WeightMemory
-from rlvla3.links.weight_plane import WeightPlane
-from rlvla3.links.weight_wire import Address, CarrierName
+from rlvla3.links.weights.between_hosts.relay import WeightRelay
+from rlvla3.links.weights.between_hosts.sender import WeightSender
+from rlvla3.links.weights.between_hosts.wire import SenderAddress
+from rlvla3.links.weights.plane import WeightPlane
+from rlvla3.links.weights.versions import WeightMemory
 
 PATIENCE_S = 60.0
 """For anything that the other process is to do."""
@@ -95,7 +97,7 @@ def other_process(parts: Parts, carriers: Sequence[CarrierName] = ("tcp",)) -> I
                 dist.destroy_process_group()
 
 
-def _run(commands: Connection, arrivals: Connection, memory: WeightMemory, parts: Parts, addresses: Mapping[CarrierName, Address], store: str) -> None:
+def _run(commands: Connection, arrivals: Connection, memory: WeightMemory, parts: Parts, addresses: Mapping[CarrierName, SenderAddress], store: str) -> None:
     torch.set_num_threads(1)
     plane = WeightPlane(memory, parts())
     flat = torch.empty(plane.size, dtype=torch.uint8)

@@ -14,7 +14,7 @@ from torch import Tensor
 from rlvla3.benchmarks.weights.other import Other, other_process
 from rlvla3.benchmarks.weights.transfer import layers
 from rlvla3.config import PolicyConfig
-from rlvla3.links.weight_plane import WeightPlane
+from rlvla3.links.weights.plane import WeightPlane
 from rlvla3.policies.base import Observations
 from rlvla3.policies.registry import make_policy
 from rlvla3.types import ActionSpace, Spaces

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from rlvla3.benchmarks.weights.other import Other, other_process
-from rlvla3.links.weight_plane import WeightPlane
-from rlvla3.links.weight_wire import CarrierName
+from rlvla3.choices import CarrierName
+from rlvla3.links.weights.plane import WeightPlane
 
 ROUNDS, WARMUP = 15, 3
 LAYER_BYTES = 4 << 20

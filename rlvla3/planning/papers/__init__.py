@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from rlvla3.config import RecipeError
+from rlvla3.errors import RecipeError
 from rlvla3.planning.papers.beyond import Beyond, go_beyond
 from rlvla3.planning.papers.comparing import compare_scaling, compare_table
 from rlvla3.planning.papers.d_vla import compare_d_vla
-from rlvla3.planning.papers.report import tell
 from rlvla3.planning.papers.results import PaperResult
+from rlvla3.planning.papers.table_report import tell
 
 PAPERS = ("table1", "table3", "table4", "scaling", "d-vla", "beyond")
 

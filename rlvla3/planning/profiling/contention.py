@@ -20,20 +20,21 @@ import torch
 from numpy.typing import NDArray
 
 from rlvla3.config import Recipe
+from rlvla3.errors import WorkerError
 from rlvla3.links.data_plane import Batch
-from rlvla3.links.rollouts import Rollouts, RolloutSpec
-from rlvla3.links.weight_memory import WeightMemory
-from rlvla3.links.weight_plane import WeightPlane
+from rlvla3.links.rollouts import Rollouts
+from rlvla3.links.weights.plane import WeightPlane
+from rlvla3.links.weights.versions import WeightMemory
 from rlvla3.observability.meter import MeterBoard
+from rlvla3.parts import rollout_spec, ticket_book
 from rlvla3.planning.profiling.figures import doublings, speeds
-from rlvla3.policies.registry import make_policy, policy_options
-from rlvla3.runtimes.control import Control, Stopped
-from rlvla3.runtimes.device import choose_device
-from rlvla3.runtimes.generator import LocalPolicyEngine
-from rlvla3.runtimes.messages import Failed, Ready
-from rlvla3.runtimes.process import Worker
-from rlvla3.runtimes.shards import START_TIMEOUT_S, WorkerError
-from rlvla3.scheduling.ledger import TicketBook
+from rlvla3.policies.registry import make_policy
+from rlvla3.runtimes.processes.control import Control, Stopped
+from rlvla3.runtimes.processes.messages import Failed, Ready
+from rlvla3.runtimes.processes.process import WorkerProcess
+from rlvla3.runtimes.supervision.shard_supervisor import START_TIMEOUT_S
+from rlvla3.runtimes.workers.device import choose_device
+from rlvla3.runtimes.workers.generator_worker import DataPlanePolicyEngine
 from rlvla3.simulators.registry import describe_simulator, make_simulator
 from rlvla3.training.learner import Learner
 from rlvla3.training.offload import Residence
@@ -78,7 +79,7 @@ async def _busy(count: int, recipe: Recipe, folder: Path, seconds: float, simula
     """CPU seconds of a round with `count` processes at it, in the mean."""
     folder.mkdir(exist_ok=True)
     body = "rlvla3.planning.profiling.contention:run_load"
-    workers = [Worker(f"load {number}", body, recipe, simulates, log=folder / f"load-{number}.log") for number in range(count)]
+    workers = [WorkerProcess(f"load {number}", body, recipe, simulates, log=folder / f"load-{number}.log") for number in range(count)]
     try:
         for worker in workers:
             await _answer(worker, START_TIMEOUT_S)  # Ready
@@ -89,7 +90,7 @@ async def _busy(count: int, recipe: Recipe, folder: Path, seconds: float, simula
         await asyncio.gather(*(worker.stop(PATIENCE_S) for worker in workers))
 
 
-async def _answer(worker: Worker, limit_s: float) -> Any:
+async def _answer(worker: WorkerProcess, limit_s: float) -> Any:
     """A load's next message. Raises WorkerError where it fails or says nothing."""
     try:
         message = await asyncio.wait_for(worker.control.receive(), limit_s)
@@ -98,7 +99,7 @@ async def _answer(worker: Worker, limit_s: float) -> Any:
     except TimeoutError:
         raise WorkerError(f"{worker.name} has not answered for {limit_s:.0f} s. The last it printed:\n{worker.last_words()}") from None
     if isinstance(message, Failed):
-        raise WorkerError(message.message if message.expected else f"{worker.name} failed with {message.kind}: {message.message}\n{message.traceback}")
+        raise WorkerError(message.message if message.explained else f"{worker.name} failed with {message.kind}: {message.message}\n{message.traceback}")
     return message
 
 
@@ -130,16 +131,15 @@ class Load:
         torch.set_num_threads(recipe.training.threads)
         torch.manual_seed(recipe.seed)
         spaces = describe_simulator(recipe.simulator)
-        trace = policy_options(recipe.policy, spaces).trace(spaces, recipe.policy.chunk)
         self.tickets = range(recipe.algorithm.group_size)  # a whole group, or there are no advantages
-        self.rollouts = Rollouts(RolloutSpec(spaces, recipe.policy.chunk, trace, len(self.tickets) + 1))
+        self.rollouts = Rollouts(rollout_spec(recipe, len(self.tickets) + 1))
         self.simulator = make_simulator(recipe.simulator, recipe.policy.chunk)
         self.learner = Learner(make_policy(recipe.policy, spaces), recipe, self.rollouts, choose_device(recipe.training.device, "training.device"))
         device = choose_device(recipe.engine.device, "engine.device")
         policy = make_policy(recipe.policy, spaces).to(device).eval()
         weights, meter = WeightPlane(WeightMemory(), policy.published()), MeterBoard(["load"]).meter("load")
-        self.engine = LocalPolicyEngine(policy, weights, self.rollouts, recipe.seed, Residence(device), meter, None)
-        self.book = TicketBook(recipe.mix, recipe.seed, recipe.algorithm.group_size)
+        self.engine = DataPlanePolicyEngine(policy, weights, self.rollouts, recipe.seed, Residence(device), meter, None)
+        self.book = ticket_book(recipe)
         self.training, self.simulates = recipe.training, simulates
         self.together = min(TOGETHER, recipe.simulator.shards * recipe.simulator.slots)
         self.update, self.aside = 0, 0.0

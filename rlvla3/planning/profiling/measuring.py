@@ -19,10 +19,10 @@ from typing import Any
 from rlvla3.config import Recipe, make_recipe
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.observability.sampling import Samples, SamplingBoard, seconds_a_sample
+from rlvla3.parts import endless_ledger, profiling_book
 from rlvla3.planning.profiling.figures import doublings
 from rlvla3.runtimes.local import LocalRuntime
-from rlvla3.scheduling.ledger import Ledger, TicketBook
-from rlvla3.types import Finished, Purpose
+from rlvla3.types import Finished
 
 UPDATES = 3
 """At least. The first trains no actor where advantages are normalised by what is known from earlier ones, and torch is not yet at its pace: it is left out."""
@@ -129,7 +129,7 @@ async def _run(recipe: Recipe, folder: Path, sizes: Sequence[int], collecting: f
 
 async def _collect(runtime: LocalRuntime, recipe: Recipe, run: Run, size: int, seconds: float) -> None:
     """Run episodes, `size` at once. The first round is left out; at least one more is run."""
-    book = TicketBook(recipe.mix, recipe.seed, recipe.algorithm.group_size, Purpose.EVALUATE)  # of training nobody may be so far ahead
+    book = profiling_book(recipe)
     seen, began, spent = 0, 0.0, 0.0
 
     async def look_at(_: Finished) -> bool:
@@ -146,7 +146,7 @@ async def _collect(runtime: LocalRuntime, recipe: Recipe, run: Run, size: int, s
 
 
 async def _update(runtime: LocalRuntime, recipe: Recipe, run: Run, seconds: float) -> None:
-    ledger = Ledger(TicketBook(recipe.mix, recipe.seed, recipe.algorithm.group_size), recipe.training.batch, max_staleness=0)
+    ledger = endless_ledger(recipe)
     async for published, episodes in runtime.train(ledger, end=recipe.training.updates):
         run.episodes += [_episode(runtime, episode) for episode in episodes]
         run.decisions.append(sum(episode.decisions for episode in episodes))

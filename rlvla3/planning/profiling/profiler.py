@@ -20,7 +20,8 @@ from statistics import fmean
 
 import numpy as np
 
-from rlvla3.config import Recipe, RecipeError
+from rlvla3.config import Recipe
+from rlvla3.errors import RecipeError
 from rlvla3.observability.meter import IDLE
 from rlvla3.observability.sampling import SCHEDSTAT, slept
 from rlvla3.planning.profiles import check_alone
@@ -28,8 +29,8 @@ from rlvla3.planning.profiling.contention import core_speeds
 from rlvla3.planning.profiling.figures import APART, MICRO, cost_of, differences, fit_cost, per_call, rounded, spread_of
 from rlvla3.planning.profiling.measuring import PARTS, Measured, in_mode, measure, settled
 from rlvla3.policies.registry import make_policy, policy_options
-from rlvla3.runtimes.device import choose_device
 from rlvla3.runtimes.virtual.costs import Cost, HostProfile, On, Profile
+from rlvla3.runtimes.workers.device import choose_device
 from rlvla3.simulators.registry import describe_simulator
 from rlvla3.types import decision_layout, observation_layout
 

@@ -19,7 +19,8 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from rlvla3.config import Recipe, RecipeError, SimulatorConfig
+from rlvla3.config import Recipe, SimulatorConfig
+from rlvla3.errors import RecipeError
 from rlvla3.scheduling.placement import Cluster, Placement, place
 
 RESERVE_TIMEOUT_S, RESERVE_TRY_S = 60.0, 10.0

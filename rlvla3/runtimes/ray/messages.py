@@ -1,4 +1,4 @@
-"""What the coordinator of a Ray run and its actors say to one another, beside what any worker says (runtimes/messages.py)."""
+"""What the coordinator of a Ray run and its actors say to one another, beside what any worker says (runtimes/processes/messages.py)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rlvla3.links import rendezvous
-from rlvla3.links.weight_wire import Address
+from rlvla3.links.rendezvous import MeetingPoint
+from rlvla3.links.weights.between_hosts.wire import SenderAddress
 from rlvla3.types import Ticket, Version
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class RunTickets:
     """Coordinator to host: tickets to run on a simulator, by its number, each from when the host has a version that is new enough."""
 
     simulator: int
@@ -44,14 +44,14 @@ class Said:
 class WeightsAt:
     """Trainer to coordinator, and on to hosts: where versions are to be had."""
 
-    address: Address
+    address: SenderAddress
 
 
 @dataclass(frozen=True, slots=True)
 class MeetAt:
     """Rank 0 to coordinator, and on to the other ranks: where they meet (None: there are no others)."""
 
-    address: rendezvous.Address | None
+    address: MeetingPoint | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from rlvla3.config import Recipe
 from rlvla3.observability.meter import STAGES, MeterBoard
-from rlvla3.runtimes.names import WEIGHTS, trainer_name
 from rlvla3.runtimes.ray.messages import Status
+from rlvla3.runtimes.worker_names import WEIGHTS, trainer_name
 
 START = STAGES.index("start")
 

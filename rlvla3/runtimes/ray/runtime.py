@@ -11,19 +11,21 @@ from typing import Any
 import ray
 
 from rlvla3.config import Recipe
-from rlvla3.links.rendezvous import Address
+from rlvla3.errors import WorkerError
+from rlvla3.links.rendezvous import MeetingPoint
 from rlvla3.links.rollouts import Rollouts
 from rlvla3.observability.run_directory import RunDirectory, version_of
-from rlvla3.runtimes.host import PATIENCE_S, rollout_spec
-from rlvla3.runtimes.messages import Failed, Published, Ready
-from rlvla3.runtimes.names import trainer_name
-from rlvla3.runtimes.ray.actors import FETCH_TIMEOUT_S, LOSS_S, RemoteWorker, Resident
+from rlvla3.parts import rollout_spec
+from rlvla3.runtimes.processes.messages import Failed, Published, Ready
+from rlvla3.runtimes.ray.actor import FETCH_TIMEOUT_S, LOSS_S, RemoteWorker, Resident
 from rlvla3.runtimes.ray.cluster import Reservation, Station, connect, reserve
-from rlvla3.runtimes.ray.hosts import Hosts
+from rlvla3.runtimes.ray.cluster_supervisor import ClusterSupervisor
 from rlvla3.runtimes.ray.messages import MeetAt, Status, WeightsAt
 from rlvla3.runtimes.ray.reports import Reports, workers_of_host, workers_of_rank
 from rlvla3.runtimes.runtime import EveryRank, Runtime, TrainerLost
-from rlvla3.runtimes.shards import START_TIMEOUT_S, WorkerError
+from rlvla3.runtimes.supervision.host_supervisor import PATIENCE_S
+from rlvla3.runtimes.supervision.shard_supervisor import START_TIMEOUT_S
+from rlvla3.runtimes.worker_names import trainer_name
 from rlvla3.types import Finished, Purpose, Version
 
 HOST_PATIENCE_S = 3 * PATIENCE_S
@@ -44,7 +46,7 @@ class RayRuntime(Runtime):
         self._unbuilt: list[RemoteWorker] = []
         self._owns_ray = False
         self._reservation: Reservation | None = None
-        self.server = self._hosts = Hosts(self._fetch, lambda: self._published, notify=notify, fail=self.fail, keep=self._keep, report=self._report)
+        self.server = self._hosts = ClusterSupervisor(self._fetch, lambda: self._published, notify=notify, fail=self.fail, keep=self._keep, report=self._report)
 
     @property
     def rollouts(self) -> Rollouts:
@@ -113,9 +115,9 @@ class RayRuntime(Runtime):
             for seat in others:
                 self._start_trainer(seat, address)
 
-    def _start_trainer(self, seat: tuple[int, int, int], meeting_at: Address | None) -> RemoteWorker:
+    def _start_trainer(self, seat: tuple[int, int, int], meeting_at: MeetingPoint | None) -> RemoteWorker:
         rank, bundle, device = seat
-        name, body = trainer_name(rank), "rlvla3.runtimes.ray.trainer:run_ray_trainer"
+        name, body = trainer_name(rank), "rlvla3.runtimes.ray.trainer_actor:run_ray_trainer"
         actor = self._actor(bundle, (device,), 0, name, body, self._recipe, self._capacity, self._run, self._resume, rank, meeting_at)
         worker = RemoteWorker(name, actor, on_lost=lambda _: self.fail(TrainerLost(f"the {name} was lost")), overhear=self._overhear)
         worker.control.handle(Failed, lambda failed: self._on_trainer_failed(name, failed))
@@ -127,7 +129,7 @@ class RayRuntime(Runtime):
 
     def _host_actor(self, bundle: int, station: Station) -> Any:
         restarts = self._recipe.engine.max_restarts
-        return self._actor(bundle, station.devices, restarts, f"host {bundle}", "rlvla3.runtimes.ray.host:run_host", station.recipe, self._capacity)
+        return self._actor(bundle, station.devices, restarts, f"host {bundle}", "rlvla3.runtimes.ray.host_actor:run_host", station.recipe, self._capacity)
 
     def _actor(self, bundle: int, devices: tuple[int, ...], restarts: int, name: str, body: str, *args: Any) -> Any:
         assert self._reservation is not None
@@ -157,8 +159,8 @@ class RayRuntime(Runtime):
             self._published = message.version
 
     def _on_trainer_failed(self, name: str, failed: Failed) -> None:
-        error = WorkerError(failed.message if failed.expected else f"the {name} failed with {failed.kind}: {failed.message}\n{failed.traceback}")
-        if failed.expected or len(self._trainers) == 1:
+        error = WorkerError(failed.message if failed.explained else f"the {name} failed with {failed.kind}: {failed.message}\n{failed.traceback}")
+        if (failed.explained and failed.kind != "RankLost") or len(self._trainers) == 1:
             self.fail(error)
         else:  # it may be that it misses another rank, whose loss Ray takes a while to find out
             asyncio.get_running_loop().call_later(LOSS_S, self.fail, error)

@@ -39,7 +39,7 @@ class Promise:
             yield self
 
 
-class Task:
+class VirtualTask:
     """A coroutine under way."""
 
     __slots__ = ("_coroutine", "ended")
@@ -75,8 +75,8 @@ class VirtualClock:
         self._coming: list[tuple[float, int, Callable[[], object]]] = []
         self._asked = 0
 
-    def start(self, coroutine: Coroutine[Any, Any, Any]) -> Task:
-        task = Task(coroutine)
+    def start(self, coroutine: Coroutine[Any, Any, Any]) -> VirtualTask:
+        task = VirtualTask(coroutine)
         self.soon(task.go_on)
         return task
 

@@ -11,7 +11,8 @@ from typing import Literal
 import yaml
 from pydantic import model_validator
 
-from rlvla3.config import NonNegativeFloat, Positive, PositiveFloat, RecipeError, Section, Share, check_options
+from rlvla3.config import NonNegativeFloat, Positive, PositiveFloat, Section, Share, check_options
+from rlvla3.errors import RecipeError
 
 On = Literal["cores", "compute", "simulation", "coordinator", "nothing"]
 """A host's cores; a device's compute; a device's simulators (rendering and physics beside its compute); one process of the whole cluster; nothing shared."""

@@ -4,28 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from rlvla3.observability.meter import Meter
 from rlvla3.runtimes.virtual.clock import Promise, Signal, VirtualClock
 from rlvla3.runtimes.virtual.costs import Profile
 from rlvla3.runtimes.virtual.machine import Seat
 from rlvla3.scheduling.batcher import DynamicBatcher
+from rlvla3.types import Version
 
-if TYPE_CHECKING:
-    from rlvla3.runtimes.virtual.shard import VirtualEpisode, VirtualShard
+
+class AskingShard(Protocol):
+    number: int
+
+    def answer(self) -> None:
+        """One of its requests is answered."""
+
+
+class DecidedEpisode(Protocol):
+    def decided(self, version: Version) -> None:
+        """A decision was made by `version`."""
 
 
 @dataclass(slots=True, frozen=True)
 class Request:
     """One decision that is asked for, and when."""
 
-    shard: VirtualShard
-    episode: VirtualEpisode
+    shard: AskingShard
+    episode: DecidedEpisode
     at: float
 
 
-class Generator:
+class VirtualGenerator:
     """A generator process: requests, weights and engine of its generate loop.
 
     running: says how many of its shards have tickets. newest: the newest version that has reached it. offload: seconds in which it enters its device or leaves
@@ -53,7 +63,7 @@ class Generator:
         """One of its shards may have no ticket any more."""
         self._bell.give()
 
-    def forget(self, shard: VirtualShard) -> None:
+    def forget(self, shard: AskingShard) -> None:
         """Drop what a lost shard asked."""
         self._batcher.forget(shard.number)
         self._under_way = [request for request in self._under_way if request.shard is not shard]

@@ -1,12 +1,11 @@
 """The virtual runtime: the production loops, ledger, batcher and streamer on a virtual clock, where simulators, inference, training and links only take time.
 
-Seconds of a laptop for an hour of a cluster; the same inputs give the same run, event by event. Nothing of the scheduling is written a second time: this file
-is to the loops what runtimes/local.py is, without processes.
+Seconds of a laptop for an hour of a cluster; the same inputs give the same run, event by event. Nothing of the scheduling is written a second time: ledger,
+dispatcher, batcher and streamer are those of a real run. This file is to the loops what runtimes/local.py is, without processes.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,35 +13,35 @@ from typing import Any
 
 import numpy as np
 
-from rlvla3.config import Recipe, RecipeError
+from rlvla3.config import Recipe
+from rlvla3.errors import ExplainedError, RecipeError
 from rlvla3.loops import generate, simulate, train
 from rlvla3.observability.events import WorkerTime
 from rlvla3.observability.meter import MeterBoard
+from rlvla3.parts import bootstraps, make_streamer, max_wait_s, training_ledger
 from rlvla3.runtimes.assignment import Assignment
-from rlvla3.runtimes.names import TRAINER, generator_name, shard_name
-from rlvla3.runtimes.virtual.clock import Promise, Task, VirtualClock
+from rlvla3.runtimes.virtual.clock import Promise, VirtualClock, VirtualTask
 from rlvla3.runtimes.virtual.costs import NOTHING, Profile
 from rlvla3.runtimes.virtual.faults import Fault
-from rlvla3.runtimes.virtual.generator import Generator
+from rlvla3.runtimes.virtual.generator import VirtualGenerator
 from rlvla3.runtimes.virtual.machine import Machine, together
 from rlvla3.runtimes.virtual.shard import VirtualShard
-from rlvla3.runtimes.virtual.trainer import Trainer
-from rlvla3.scheduling.ledger import Ledger, TicketBook
+from rlvla3.runtimes.virtual.trainer import VirtualTrainer
+from rlvla3.runtimes.worker_names import TRAINER, generator_name, shard_name
+from rlvla3.scheduling.dispatcher import Dispatcher
 from rlvla3.scheduling.placement import Placement
-from rlvla3.scheduling.sharding import Seating
-from rlvla3.scheduling.streamer import Streamer
 from rlvla3.types import Finished, Version
 
 RESTART_S = 10.0
 """How long a worker that was lost takes to be back."""
 
 
-class StuckError(RuntimeError):
+class StuckError(ExplainedError, RuntimeError):
     """A virtual run in which nobody can go on: a deadlock, in the same code that would deadlock for real."""
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class RehearsedUpdate:
     """A version: when its weights were everywhere, in seconds, and the episodes it was trained on, by staleness too."""
 
     version: Version
@@ -75,7 +74,7 @@ class VirtualRuntime:
         self.recipe, self.profile, self.placement = recipe, profile, placement
         self.clock = VirtualClock()
         self.machine = Machine(self.clock, placement.cluster, profile, seed)
-        self._published: list[Published] = []
+        self._published: list[RehearsedUpdate] = []
         self._ended = Counter[int]()
         """Episodes of each update that have ended but are not on their way to the trainer."""
         self._delays = delays
@@ -87,28 +86,25 @@ class VirtualRuntime:
         self.steps = 0
         """Environment steps made, those of running episodes among them."""
         self.assignment = self._make_assignment()
-        self._seating = Seating()
-        self._ledger = Ledger(
-            TicketBook(recipe.mix, recipe.seed, recipe.algorithm.group_size),
-            recipe.training.batch,
-            engine.max_staleness,
-            recipe.training.updates * recipe.training.batch,
-        )
+        self._ledger, self._dispatcher = training_ledger(recipe), Dispatcher(simulators=1)
         self._served = [set(np.flatnonzero(self.assignment.serves == number).tolist()) for number in range(len(placement.generators))]
         self.generators = [self._make_generator(number) for number in range(len(placement.generators))]
         self.shards = [self._make_shard(number) for number in range(simulator.shards)]
-        self.trainer = Trainer(self, self._make_streamer(), [self.machine.seat(device) for device in placement.trainers], self.board.meter(TRAINER))
-        self._lives: dict[VirtualShard | Generator, Task] = {}
+        self.trainer = VirtualTrainer(
+            self, make_streamer(recipe, width=len(placement.trainers)), [self.machine.seat(device) for device in placement.trainers], self.board.meter(TRAINER)
+        )
+        self._lives: dict[VirtualShard | VirtualGenerator, VirtualTask] = {}
         for fault in faults:
             self.clock.at(fault.at, self._happening(fault))
 
-    def train(self) -> Iterator[Published]:
+    def train(self) -> Iterator[RehearsedUpdate]:
         """Make all updates of the recipe; yields each when its weights are everywhere. Raises StuckError where nobody can go on."""
         self._broadcast(0, lambda: None)
         for number in range(len(self.generators)):
             self._serve(number)
         for shard in self.shards:
-            self._seat(shard)
+            self._join(shard)
+        self._dispatcher.serve(self._ledger)
         self._grant()
         self.clock.start(self._train())
         try:
@@ -121,15 +117,25 @@ class VirtualRuntime:
             for life in self._lives.values():
                 life.cancel()
 
-    def hand_in(self, shard: VirtualShard, finished: Sequence[Finished]) -> None:
-        """Episodes of `shard` have ended."""
+    @property
+    def offloads(self) -> bool:
+        """Whether trainer and generators have their devices in turn."""
+        return self.recipe.engine.offload
+
+    @property
+    def across(self) -> float:
+        """How many times slower training is because its ranks are on several hosts."""
+        cluster = self.placement.cluster
+        return self.profile.across if len({cluster.host(device) for device in self.placement.trainers}) > 1 else 1.0
+
+    def hand_in(self, shard: int, finished: Sequence[Finished]) -> None:
+        """Episodes of a shard have ended."""
         for episode in finished:
-            self._seating.free(shard.number, episode.ticket.index)
-            self._ledger.hand_in(episode)
+            self._dispatcher.hand_in(self._dispatcher.end(shard, episode))
         self._send(shard, finished)
         for number in self.assignment.look():
-            self._seating.hold(number)
-        generator = shard.generator  # that it was served by until now
+            self._dispatcher.hold(number)
+        generator = self.shards[shard].generator  # that it was served by until now
         self._grant()
         generator.recount()
 
@@ -143,7 +149,7 @@ class VirtualRuntime:
 
     def offload(self, held: float) -> float:
         """Seconds in which `held` bytes enter or leave a device, where the recipe has them do so."""
-        return self.profile.offload(held) if self.recipe.engine.offload else 0.0
+        return self.profile.offload(held) if self.offloads else 0.0
 
     def delay(self) -> Promise:
         """How long a message takes."""
@@ -153,16 +159,15 @@ class VirtualRuntime:
         """Everybody's shares of the whole time."""
         return self.board.shares(self.board.read() * 0)
 
-    def _make_generator(self, number: int) -> Generator:
+    def _make_generator(self, number: int) -> VirtualGenerator:
         engine = self.recipe.engine
-        max_wait = math.inf if engine.max_wait_ms is None else engine.max_wait_ms / 1000
         seat = self.machine.seat(self.placement.generators[number])
 
         def running() -> int:
-            return sum(self._seating.running(shard) > 0 for shard in self._served[number])
+            return self._dispatcher.busy(self._served[number])
 
         meter, offload = self.board.meter(generator_name(number)), self.offload(self.profile.memory.generator)
-        return Generator(self.clock, self.profile, seat, meter, engine.max_batch, max_wait, running, offload)
+        return VirtualGenerator(self.clock, self.profile, seat, meter, engine.max_batch, max_wait_s(engine), running, offload)
 
     def _make_shard(self, number: int) -> VirtualShard:
         seat = self.machine.seat(self.placement.simulator_of(number), low=True)
@@ -181,24 +186,11 @@ class VirtualRuntime:
         slots = [simulator.slots] * simulator.shards
         return Assignment(serves, slots, generators, engine.elastic, self.board, lambda: self.clock.now, lambda: self.steps)
 
-    def _make_streamer(self) -> Streamer:
-        """The recipe's, whose micro-batches go to all ranks at once."""
-        training = self.recipe.training
-        return Streamer(
-            batch=training.batch,
-            group_size=self.recipe.algorithm.group_size,
-            steps=training.steps,
-            epochs=training.epochs,
-            micro_batch=training.micro_batch * len(self.placement.trainers),
-            streaming=self.recipe.engine.streaming,
-            seed=self.recipe.seed,
-        )
-
     async def _train(self) -> None:
         await train(range(self.recipe.training.updates), self.trainer, self.trainer, self.trainer)
         self.board.meter(TRAINER).enter("command")
 
-    def _live(self, worker: VirtualShard | Generator, name: str, loop: Coroutine[Any, Any, None]) -> None:
+    def _live(self, worker: VirtualShard | VirtualGenerator, name: str, loop: Coroutine[Any, Any, None]) -> None:
         self.board.meter(name).enter("overhead")
         self._lives[worker] = self.clock.start(loop)
 
@@ -206,12 +198,11 @@ class VirtualRuntime:
         generator = self.generators[number]
         self._live(generator, generator_name(number), generate(generator, generator, generator))
 
-    def _seat(self, shard: VirtualShard) -> None:
-        self._seating.sit(shard.number, shard.slots)
-        bootstrap = self.recipe.algorithm.bootstrap and self.recipe.algorithm.has_critic
-        self._live(shard, shard_name(shard.number), simulate(shard, shard, shard, bootstrap))
+    def _join(self, shard: VirtualShard) -> None:
+        self._dispatcher.join(shard.number, {0: shard.slots})
+        self._live(shard, shard_name(shard.number), simulate(shard, shard, shard, bootstraps(self.recipe)))
 
-    def _send(self, shard: VirtualShard, finished: Sequence[Finished]) -> None:
+    def _send(self, shard: int, finished: Sequence[Finished]) -> None:
         """Trajectories go to the trainer while their shard goes on: each at once, or without streaming all of an update together, once the last has ended."""
         if self.profile.send == NOTHING:
             for episode in finished:
@@ -224,7 +215,7 @@ class VirtualRuntime:
             finished = [episode for update in whole for episode in self._ledger.finished(update)]
             for update in whole:
                 del self._ended[update]
-        seat = self.machine.seat(self.placement.simulator_of(shard.number))
+        seat = self.machine.seat(self.placement.simulator_of(shard))
 
         async def send() -> None:
             await together(seat.begin(self.profile.send, episode.decisions) for episode in finished)
@@ -246,15 +237,15 @@ class VirtualRuntime:
     def _advance(self, version: Version) -> None:
         episodes = self._ledger.advance(version)
         lags = Counter(version - 1 - episode.oldest for episode in episodes)
-        self._published.append(Published(version, self.clock.now, episodes, lags))
+        self._published.append(RehearsedUpdate(version, self.clock.now, episodes, lags))
         self._grant()
 
     def _grant(self) -> None:
-        for number in self.assignment.move(lambda shard: self._seating.running(shard) > 0):
+        for number in self.assignment.move(self._dispatcher.is_busy):
             self._go_over(number)
-            self._seating.release(number)
-        for number, tickets in self._seating.deal(self._ledger.take).items():
-            self.shards[number].grant(tickets)
+            self._dispatcher.release(number)
+        for dispatched in self._dispatcher.dispatch():
+            self.shards[dispatched.runner].grant(dispatched.tickets)
 
     def _go_over(self, number: int) -> None:
         """A shard is served by the generator that it is now assigned to."""
@@ -292,14 +283,14 @@ class VirtualRuntime:
             return
         self._lives[shard].cancel()
         shard.generator.forget(shard)
-        for index in self._seating.leave(shard.number):
-            self._ledger.lost(index)
+        self._dispatcher.lose(shard.number)
+        self._dispatcher.give_back(shard.number)
         shard.begin_anew()
         self.board.meter(shard_name(shard.number)).enter("start")
         self._grant()
 
         def back() -> None:
-            self._seat(shard)
+            self._join(shard)
             self._grant()
 
         self.clock.at(self.clock.now + RESTART_S, back)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rlvla3.observability.meter import Meter
 from rlvla3.runtimes.virtual.clock import Signal
 from rlvla3.runtimes.virtual.costs import NOTHING
-from rlvla3.runtimes.virtual.generator import Generator, Request
+from rlvla3.runtimes.virtual.generator import Request, VirtualGenerator
 from rlvla3.runtimes.virtual.machine import Seat
+from rlvla3.runtimes.virtual.world import World
 from rlvla3.types import Finished, Ticket, Version
-
-if TYPE_CHECKING:
-    from rlvla3.runtimes.virtual.runtime import VirtualRuntime
 
 
 @dataclass(slots=True)
@@ -56,12 +54,12 @@ class VirtualShard:
     slower: how many times longer everything takes it. hung: it will not end what it does.
     """
 
-    def __init__(self, number: int, runtime: VirtualRuntime, seat: Seat, generator: Generator, meter: Meter, slots: int) -> None:
+    def __init__(self, number: int, world: World, seat: Seat, generator: VirtualGenerator, meter: Meter, slots: int) -> None:
         self.number, self.slots, self.generator = number, slots, generator
-        self._runtime, self._seat, self._meter = runtime, seat, meter
-        self._coordinator = runtime.machine.seat(seat.device)  # a process of its own, of normal priority
-        self._clock, self._profile = runtime.clock, runtime.profile
-        self._turns, self._hands_in = runtime.profile.turn != NOTHING, runtime.profile.hand_in != NOTHING
+        self._world, self._seat, self._meter = world, seat, meter
+        self._coordinator = world.machine.seat(seat.device)  # a process of its own, of normal priority
+        self._clock, self._profile = world.clock, world.profile
+        self._turns, self._hands_in = world.profile.turn != NOTHING, world.profile.hand_in != NOTHING
         self.begin_anew()
 
     def begin_anew(self) -> None:
@@ -85,10 +83,10 @@ class VirtualShard:
     async def exchange(self, finished: Sequence[Finished], running: int) -> Sequence[Ticket]:
         if finished:
             with self._meter("ticket"):
-                await self._runtime.delay()
+                await self._world.delay()
                 if self._hands_in:
                     await self._coordinator.begin(self._profile.hand_in, len(finished))
-            self._runtime.hand_in(self, finished)
+            self._world.hand_in(self.number, finished)
         if not running:
             with self._meter("ticket"):
                 while not self._tickets:
@@ -115,7 +113,7 @@ class VirtualShard:
 
     async def reset(self, slot: int, ticket: Ticket) -> Any:
         self._left[slot], self._cut[slot] = self._profile.steps(ticket.index), self._profile.cut(ticket.index)
-        self._straggle = 1 + self._profile.host.straggle * self._runtime.machine.random.random()
+        self._straggle = 1 + self._profile.host.straggle * self._world.machine.random.random()
         with self._meter("reset"):
             await self._seat.begin(self._profile.reset, 1, self.slower)
 
@@ -128,10 +126,10 @@ class VirtualShard:
         for slot in chunks:
             steps = min(self._profile.chunk, self._left[slot])
             self._left[slot] -= steps
-            self._runtime.steps += steps
+            self._world.steps += steps
             done = not self._left[slot]
             outcomes[slot] = Executed(steps, done, truncated=done and self._cut[slot])
         return outcomes
 
     async def _send(self, decisions: int) -> None:
-        await self._runtime.machine.send(self._seat.device, self.generator.device, decisions * self._profile.transfer / 2)
+        await self._world.machine.send(self._seat.device, self.generator.device, decisions * self._profile.transfer / 2)

@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from rlvla3.observability.meter import Meter
 from rlvla3.runtimes.virtual.clock import Signal
 from rlvla3.runtimes.virtual.machine import Seat, together
+from rlvla3.runtimes.virtual.world import World
 from rlvla3.scheduling.streamer import Streamer
 from rlvla3.types import Finished, MicroBatch, Version
 
-if TYPE_CHECKING:
-    from rlvla3.runtimes.virtual.runtime import VirtualRuntime
 
-
-class Trainer:
+class VirtualTrainer:
     """The trainer: trajectories, learner and ledger of its train loop. Its ranks work on a micro-batch together, each on an equal part."""
 
     enough = False
 
-    def __init__(self, runtime: VirtualRuntime, streamer: Streamer, seats: Sequence[Seat], meter: Meter) -> None:
+    def __init__(self, world: World, streamer: Streamer, seats: Sequence[Seat], meter: Meter) -> None:
         self.stalled = 0.0
-        self._runtime, self._streamer, self._seats, self._meter = runtime, streamer, seats, meter
-        self._profile = runtime.profile
-        hosts = {runtime.placement.cluster.host(seat.device) for seat in seats}
-        self._slower = runtime.profile.across if len(hosts) > 1 else 1.0
-        self._news = Signal(runtime.clock)
+        self._world, self._streamer, self._seats, self._meter = world, streamer, seats, meter
+        self._profile = world.profile
+        self._news = Signal(world.clock)
         self._decisions = 0
-        self._offload = runtime.offload(self._profile.memory.of_rank(len(seats)))
-        self._away = runtime.recipe.engine.offload
+        self._offload = world.offload(self._profile.memory.of_rank(len(seats)))
+        self._away = world.offloads
 
     def arrived(self, finished: Finished) -> None:
         """The trajectory of a ticket is there."""
@@ -53,11 +48,11 @@ class Trainer:
         with self._meter("train"):
             if self.stalled:
                 stalled, self.stalled = self.stalled, 0.0
-                await self._runtime.clock.sleep(stalled)
+                await self._world.clock.sleep(stalled)
             if not micro_batch.epoch:
                 await self._seats[0].begin(self._profile.receive, len(micro_batch))
             share = len(micro_batch) / len(self._seats)
-            await together(seat.begin(self._profile.train, share, self._slower) for seat in self._seats)
+            await together(seat.begin(self._profile.train, share, self._world.across) for seat in self._seats)
 
     async def step(self) -> None:
         with self._meter("train"):
@@ -71,24 +66,24 @@ class Trainer:
     async def publish(self, version: Version, metrics: Mapping[str, float]) -> None:
         with self._meter("publish"):
             await self._seats[0].begin(self._profile.publish, 1)
-            if self._runtime.switches:
-                await self._runtime.clock.sleep(self._profile.switch)
+            if self._world.switches:
+                await self._world.clock.sleep(self._profile.switch)
         await self._leave()
-        self._runtime.publish(version, self._seats[0].device)
+        self._world.publish(version, self._seats[0].device)
 
     async def _enter(self) -> None:
         """With engine.offload, once every generator has left."""
         if self._away:
             with self._meter("trajectories"):
-                await self._runtime.vacate()
+                await self._world.vacate()
             await self._move()
             self._away = False
 
     async def _leave(self) -> None:
-        if self._runtime.recipe.engine.offload:
+        if self._world.offloads:
             await self._move()
             self._away = True
 
     async def _move(self) -> None:
         with self._meter("offload"):
-            await self._runtime.clock.sleep(self._offload)
+            await self._world.clock.sleep(self._offload)

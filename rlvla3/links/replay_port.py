@@ -1,0 +1,115 @@
+"""A generator's side of the data plane in a replay: every recorded inference again, in replay order, of the same decisions by the same version.
+
+Invariants:
+- a batch is due when the version that made it is the newest and everybody who is in it has asked;
+- a decision that was made already is answered at once and not made again: its simulator was lost, and its episode runs again. It still stands in the data
+  plane, beside the observation that is now written again;
+- a replay that cannot go on ends with an error: at once where a decision is asked for that was not recorded; and where one that was is not asked for, when
+  nobody is left who could (`stuck` is told, and knows whether a simulator is on its way).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from rlvla3.links.data_plane import RECOUNT, Batch, DataPlane
+from rlvla3.observability.meter import Meter
+from rlvla3.scheduling.recorded_run import RecordedBatch, RecordedRun, ReplayError
+from rlvla3.types import Version
+
+Decision = tuple[int, int]
+"""(ticket, row)."""
+
+NOT_ALIKE = "the simulator did not repeat itself, and a replay needs one that does: the same ticket and actions, the same episode"
+
+
+class ReplayPort:
+    """In place of a GeneratorPort, for the only generator of a data plane with one slot a shard.
+
+    Begins when it is told to `proceed`. done: told when every recorded inference of that version has been made, and the next version is due. stuck: told how
+    many requests wait, and which decision for, when all who run a ticket wait.
+    """
+
+    def __init__(
+        self,
+        plane: DataPlane,
+        replay: RecordedRun,
+        meter: Meter,
+        *,
+        take_in: Callable[[], None],
+        done: Callable[[], None],
+        stuck: Callable[[int, Decision], None],
+    ) -> None:
+        self._plane, self._replay, self._meter, self._take_in, self._done, self._stuck = plane, replay, meter, take_in, done, stuck
+        self._bell = plane.requests[0]
+        self._asked: dict[Decision, int] = {}
+        self._recorded = replay.lengths()
+        self._decided = dict.fromkeys(self._recorded, 0)
+        self._version: Version = -1
+        self._told_done = True
+        self._number = -1
+        self._step_on()
+
+    async def batch(self) -> Batch:
+        """The next batch, as soon as it is due."""
+        with self._meter("requests"):
+            self._take_in()
+            while not self._is_due():
+                await self._bell.wait()
+        assert self._next is not None
+        batch, decisions = self._next, self._decisions
+        self._step_on()
+        for ticket, row in decisions:
+            self._decided[ticket] = row + 1
+        slots = tuple(self._asked.pop(decision) for decision in decisions)
+        return Batch(batch.tickets, batch.rows, np.ones(len(batch.tickets), bool), slots, batch.kept)
+
+    def answer(self, batch: Batch) -> None:
+        self._plane.answer(batch.slots)
+
+    def proceed(self, version: Version) -> None:
+        """`version` is on the weight plane."""
+        self._version, self._told_done = version, False
+        self._bell.ring(RECOUNT)
+
+    def forget(self, shard: int) -> None:
+        """Drop what a lost shard asked."""
+        self._collect()
+        self._asked = {decision: slot for decision, slot in self._asked.items() if slot not in self._plane.shards[shard].slots}
+        self._bell.ring(RECOUNT)
+
+    def _step_on(self) -> None:
+        """To the next recorded batch, and the decisions to be made in it."""
+        self._number += 1
+        self._next: RecordedBatch | None = self._replay.batch(self._number) if self._number < self._replay.batches else None
+        self._decisions: list[Decision] = []
+        if self._next is not None:
+            kept = self._next.kept
+            self._decisions = list(zip(self._next.tickets[kept].tolist(), self._next.rows[kept].tolist(), strict=True))
+
+    def _is_due(self) -> bool:
+        self._collect()
+        if self._next is None or self._next.version > self._version:
+            if not self._told_done:
+                self._told_done = True
+                self._done()
+            return False
+        missing = [decision for decision in self._decisions if decision not in self._asked]
+        if missing and len(self._asked) >= self._plane.counts["running"][0]:
+            self._stuck(len(self._asked), missing[0])
+        return not missing
+
+    def _collect(self) -> None:
+        asked = self._plane.asked
+        for slot in self._bell.collect():
+            if slot == RECOUNT:
+                continue
+            ticket, row = int(asked["ticket"][slot]), int(asked["row"][slot])
+            if row < self._decided.get(ticket, 0):
+                self._plane.answer([slot])
+            elif row < self._recorded.get(ticket, 0):
+                self._asked[ticket, row] = slot
+            else:
+                raise ReplayError(f"ticket {ticket} asks for its decision {row}, and {self._recorded.get(ticket, 0)} of it were recorded: {NOT_ALIKE}")

@@ -1,0 +1,68 @@
+"""Where the bytes of versions lie, for the processes of one host: in its memory, or on the trainer's GPU.
+
+On the GPU (CUDA IPC), publishing and loading are copies within a device or between two, and nothing crosses to the host and back. It takes two more copies of
+the published weights on the trainer's device, and serves this host alone: others fetch from host memory.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from multiprocessing.reduction import ForkingPickler
+from typing import Protocol
+
+import torch
+import torch.multiprocessing  # registers how tensors are handed to other processes
+from torch import Tensor
+
+from rlvla3.links.weights.versions import BUFFERS, WeightMemory
+
+LONGEST_HANDLES = 1 << 16
+
+
+class Buffers(Protocol):
+    """One for each version that is held, uint8 [size] each; the same bytes in every process."""
+
+    def to_write(self) -> Sequence[Tensor]: ...
+
+    def to_read(self) -> Sequence[Tensor]:
+        """To be asked for when a version is there."""
+
+
+class HostBuffers:
+    """In the host's memory."""
+
+    def __init__(self, memory: WeightMemory, size: int, layout: int) -> None:
+        self._buffers = [torch.from_numpy(buffer) for buffer in memory.lay_out(size, layout)]
+
+    def to_write(self) -> Sequence[Tensor]:
+        return self._buffers
+
+    def to_read(self) -> Sequence[Tensor]:
+        return self._buffers
+
+
+class DeviceBuffers:
+    """On the device of whoever writes. It makes them, and leaves word of them in the host's memory; whoever reads maps them from there."""
+
+    def __init__(self, memory: WeightMemory, size: int, layout: int, device: torch.device) -> None:
+        memory.lay_out(size, layout)
+        self._handles, self._size, self._device = memory.handles, size, device
+        self._buffers: Sequence[Tensor] | None = None
+
+    def to_write(self) -> Sequence[Tensor]:
+        if self._buffers is None:
+            self._buffers = [torch.empty(self._size, dtype=torch.uint8, device=self._device) for _ in range(BUFFERS)]
+            handles = bytes(ForkingPickler.dumps(self._buffers))
+            if len(handles) > LONGEST_HANDLES:
+                raise ValueError(f"the handles of {BUFFERS} buffers take {len(handles)} bytes, and there is room for {LONGEST_HANDLES}")
+            self._handles.map(LONGEST_HANDLES)[: len(handles)] = handles
+        return self._buffers
+
+    def to_read(self) -> Sequence[Tensor]:
+        if self._buffers is None:
+            mapped: Sequence[Tensor] = pickle.loads(
+                self._handles.map(LONGEST_HANDLES)
+            )  # written by the trainer of this run, in memory that only its workers have
+            self._buffers = mapped
+        return self._buffers

@@ -1,0 +1,147 @@
+"""The weight plane of one host: versions of the weights in memory that its processes share, apart from all other traffic.
+
+The trainer writes a version into one buffer while generators may still be reading the version before it from the other; then it names it the newest. A
+generator takes the newest version between two batches and is never waited for. Other hosts get theirs from here (weights/between_hosts/host.py).
+
+Invariants: those of the memory (weights/versions.py), and
+- only what training changes travels (`Policy.published`); the rest was loaded from the checkpoint by everybody;
+- a version is on the plane before anybody is told of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import torch
+from torch import Tensor
+
+from rlvla3.choices import OnHost, WireType
+from rlvla3.links.weights.buffers import Buffers, DeviceBuffers, HostBuffers
+from rlvla3.links.weights.layout import WeightLayout
+from rlvla3.links.weights.staging import Inbound, Outbound, device_of
+from rlvla3.links.weights.versions import WeightMemory
+from rlvla3.types import Version
+
+
+class WeightPlane:
+    """The weights of one policy on the plane; every process that holds a policy built alike finds the same bytes.
+
+    plane = WeightPlane(memory, policy.published())
+    plane.publish(version)                                        # the trainer
+    if plane.newest > version: version = plane.load()             # a generator, between batches
+
+    dtype: in which type they travel; tensors keep their own. on_host: where versions lie. overlap: whether a publication goes on in a thread of its own once
+    the tensors have been copied aside (None: where they are on a GPU and versions are not; a copy that stays where it is costs no more than copying aside).
+    fail: told of the error of a publication that goes on, from its thread. Raises WeightsError where the plane holds other weights.
+    """
+
+    def __init__(
+        self,
+        memory: WeightMemory,
+        tensors: Mapping[str, Tensor],
+        dtype: WireType = "as_trained",
+        on_host: OnHost = "shared_memory",
+        overlap: bool | None = None,
+        fail: Callable[[BaseException], object] = lambda _: None,
+    ) -> None:
+        self._memory, self._tensors, self._fail = memory, tensors, fail
+        self._layout, self._device = WeightLayout(tensors, dtype), device_of(tensors)
+        in_memory = on_host == "shared_memory"
+        self._buffers: Buffers = HostBuffers(memory, *self._form) if in_memory else DeviceBuffers(memory, *self._form, self._device)
+        self._staged = in_memory and self._device.type == "cuda"
+        self._overlap = self._staged if overlap is None else overlap
+        self._viewed: Sequence[Mapping[str, Tensor]] = ()
+        self._outbound: Outbound | None = None
+        self._inbound: Inbound | None = None
+        self._thread: ThreadPoolExecutor | None = None
+        self._under_way: Future[None] | None = None
+
+    @property
+    def newest(self) -> Version:
+        """The newest version published, -1 before the first."""
+        return self._memory.newest
+
+    @property
+    def size(self) -> int:
+        """Bytes of a version."""
+        return self._layout.size
+
+    @property
+    def going_on(self) -> bool:
+        """Whether a publication has not been waited for."""
+        return self._under_way is not None
+
+    def publish(self, version: Version, then: Callable[[], None] | None = None) -> None:
+        """Make the tensors, as they are now, the newest version.
+
+        Without `then`, it is when this returns. With it, this returns as soon as the tensors may change again, and `then` is called once the version is on the
+        plane: here and now, or from the thread in which the publication goes on. Waits for the publication before, where that goes on.
+        """
+        self.finish()
+        if not self._overlap:
+            which = self._memory.begin()
+            views = self._views(self._buffers.to_write())[which]
+            for name, tensor in self._tensors.items():
+                views[name].copy_(tensor)
+            self._wait_for_device()
+            self._complete(which, version, then)
+            return
+        if self._outbound is None or self._thread is None:
+            self._outbound, self._thread = Outbound(self._layout, self._device), ThreadPoolExecutor(1, "weights")
+        self._outbound.take(self._tensors)
+        self._under_way = self._thread.submit(self._pour, self._outbound, version, then)
+        self._under_way.add_done_callback(self._tell_of_error)
+        if then is None:
+            self.finish()
+
+    def finish(self) -> None:
+        """Wait for the publication that goes on, if one does. Its error, if it had one, is raised here."""
+        if self._under_way is not None:
+            under_way, self._under_way = self._under_way, None
+            under_way.result()
+
+    def load(self) -> Version:
+        """Copy the newest version into the tensors, in place. Returns which it was. Raises WeightsError before the first."""
+        while True:
+            which, version = self._memory.holder()
+            buffers = self._buffers.to_read()
+            if self._staged:
+                self._inbound = self._inbound or Inbound(self._layout, self._device)
+                self._inbound.deal(buffers[which], self._tensors)
+            else:
+                views = self._views(buffers)[which]
+                for name, tensor in self._tensors.items():
+                    tensor.copy_(views[name])
+                self._wait_for_device()
+            if self._memory.holds(which, version):
+                return version
+
+    @property
+    def _form(self) -> tuple[int, int]:
+        return self._layout.size, self._layout.fingerprint
+
+    def _views(self, buffers: Sequence[Tensor]) -> Sequence[Mapping[str, Tensor]]:
+        """The tensors within each buffer."""
+        if not self._viewed:
+            self._viewed = [self._layout.views(buffer) for buffer in buffers]
+        return self._viewed
+
+    def _wait_for_device(self) -> None:
+        """Until what was copied is there: other processes do not see the order of this one's stream."""
+        if self._device.type == "cuda":
+            torch.cuda.current_stream(self._device).synchronize()
+
+    def _pour(self, outbound: Outbound, version: Version, then: Callable[[], None] | None) -> None:
+        which = self._memory.begin()
+        outbound.pour(self._buffers.to_write()[which])
+        self._complete(which, version, then)
+
+    def _complete(self, which: int, version: Version, then: Callable[[], None] | None) -> None:
+        self._memory.complete(which, version)
+        if then is not None:
+            then()
+
+    def _tell_of_error(self, publication: Future[None]) -> None:
+        if (error := publication.exception()) is not None:
+            self._fail(error)

@@ -1,0 +1,101 @@
+"""From a recipe to the parts of its run. Runtimes, planning, checks and benchmarks build every part here, so that each setting is read in one place.
+
+Nothing here starts a process or imports torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from rlvla3.config import EngineConfig, Recipe
+from rlvla3.links.rollouts import RolloutSpec
+from rlvla3.policies.registry import policy_options
+from rlvla3.scheduling.ledger import Ledger, TicketBook, capacity
+from rlvla3.scheduling.streamer import Streamer
+from rlvla3.simulators.mixing import common_spaces
+from rlvla3.types import Purpose, Version
+
+EPISODES_A_SLOT = 2
+"""Episodes in the data plane for each slot, where nothing is trained: one runs while another one is read."""
+
+
+def ticket_book(recipe: Recipe) -> TicketBook:
+    """The tickets that are trained on. Groups share task and seed."""
+    return TicketBook(recipe.mix, recipe.seed, recipe.algorithm.group_size)
+
+
+def profiling_book(recipe: Recipe) -> TicketBook:
+    """The tickets of training, run as evaluation: such an episode may be run at any version."""
+    return TicketBook(recipe.mix, recipe.seed, recipe.algorithm.group_size, Purpose.EVALUATE)
+
+
+def demonstration_book(recipe: Recipe) -> TicketBook:
+    """The tickets that experts demonstrate: every task as often as any other."""
+    return TicketBook(recipe.mix.even(), recipe.seed, purpose=Purpose.DEMONSTRATE)
+
+
+def evaluation_book(recipe: Recipe) -> TicketBook:
+    """The tickets that a policy is measured on: every task as often as any other, and the same initial states for every run."""
+    return TicketBook(recipe.mix.even(), recipe.evaluation.seed, purpose=Purpose.EVALUATE)
+
+
+def training_ledger(recipe: Recipe, *, version: Version = 0, end: Version | None = None, order: Sequence[int] | None = None) -> Ledger:
+    """The ledger of the recipe's training. version: the version that the run starts from. end: the version that it ends with (None: training.updates).
+    order: of its tickets, where it is not their own (a replay)."""
+    batch = recipe.training.batch
+    total = (recipe.training.updates if end is None else end) * batch
+    return Ledger(ticket_book(recipe), batch, recipe.engine.max_staleness, total=total, version=version, order=order)
+
+
+def endless_ledger(recipe: Recipe) -> Ledger:
+    """The ledger of a training run whose tickets do not run out: a benchmark measures it for as long as it wants."""
+    return Ledger(ticket_book(recipe), recipe.training.batch, recipe.engine.max_staleness)
+
+
+def make_streamer(recipe: Recipe, *, order: Callable[[int], Sequence[int]] | None = None, rank: int = 0, ranks: int = 1, width: int = 1) -> Streamer:
+    """The streamer of one rank of the recipe's trainer. order: of an update, its tickets in the order in which they are to be emitted (a replay); by default
+    the order of arrival, or ticket order with training.deterministic. width: how many ranks a micro-batch is for (a rehearsal streams for all at once)."""
+    training = recipe.training
+
+    def in_ticket_order(update: int) -> range:
+        return range(update * training.batch, (update + 1) * training.batch)
+
+    return Streamer(
+        batch=training.batch,
+        group_size=recipe.algorithm.group_size,
+        steps=training.steps,
+        epochs=training.epochs,
+        micro_batch=training.micro_batch * width,
+        streaming=recipe.engine.streaming,
+        seed=recipe.seed,
+        order=order or (in_ticket_order if training.deterministic else None),
+        rank=rank,
+        ranks=ranks,
+    )
+
+
+def max_wait_s(engine: EngineConfig) -> float:
+    """T_max in seconds, infinite where there is no limit."""
+    return math.inf if engine.max_wait_ms is None else engine.max_wait_ms / 1000
+
+
+def bootstraps(recipe: Recipe) -> bool:
+    """Whether the last observation of a training episode that a time limit cut is valued."""
+    return recipe.algorithm.bootstrap and recipe.algorithm.has_critic
+
+
+def rollout_spec(recipe: Recipe, capacity: int) -> RolloutSpec:
+    """The shape of a recipe's data plane for `capacity` episodes."""
+    spaces = common_spaces(recipe)
+    return RolloutSpec(spaces, recipe.policy.chunk, policy_options(recipe.policy, spaces).trace(spaces, recipe.policy.chunk), capacity)
+
+
+def room(recipe: Recipe) -> int:
+    """Episodes in the data plane where nothing is trained."""
+    return EPISODES_A_SLOT * recipe.environments
+
+
+def training_room(recipe: Recipe) -> int:
+    """Episodes in the data plane of a run that trains, and evaluates too."""
+    return max(capacity(recipe.training.batch, recipe.engine.max_staleness), room(recipe))

@@ -1,0 +1,156 @@
+"""WorkerProcess processes of one host: how they start, what they inherit, and how they end.
+
+Invariants:
+- processes are spawned, never forked: a renderer that ran in the parent would hang in the child;
+- a worker ends with its parent, however the parent ends;
+- an interrupt reaches the coordinator alone, which decides what becomes of the workers;
+- an error in a worker reaches the coordinator as a Failed message, with its traceback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import importlib
+import multiprocessing
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from rlvla3.errors import explains_itself
+from rlvla3.runtimes.processes.control import Control, Stop, Stopped
+from rlvla3.runtimes.processes.messages import Failed
+
+INTERRUPTS = {signal.SIGINT, signal.SIGTERM}
+"""A terminal and many a job scheduler send these to every process of a run."""
+
+_PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
+
+
+class WorkerProcess:
+    """A process that runs `await body(control, *args)`, seen from the coordinator.
+
+    body: "module:function". By name, so that the coordinator need not import what only the worker uses.
+    """
+
+    def __init__(self, name: str, body: str, *args: Any, log: Path) -> None:
+        self.name, self.log = name, log
+        spawn = multiprocessing.get_context("spawn")
+        ours, theirs = spawn.Pipe()
+        self.process = spawn.Process(target=_run, args=(name, theirs, log, body, args), daemon=True)
+        with _interrupts_blocked():
+            self.process.start()
+        theirs.close()
+        self.control = Control(ours)
+        self.control.listen()
+        self._released = False
+
+    def on_exit(self, callback: Callable[[], None]) -> None:
+        """Call once when the process has ended, and no earlier callback any more."""
+        loop, sentinel = asyncio.get_running_loop(), self.process.sentinel
+
+        def ended() -> None:
+            loop.remove_reader(sentinel)
+            callback()
+
+        loop.add_reader(sentinel, ended)
+
+    async def stop(self, patience_s: float) -> None:
+        """Ask the process to end, kill it where it does not within `patience_s`, and give back what is held of it."""
+        if self._released:
+            return
+        ended = asyncio.Event()
+        self.on_exit(ended.set)
+        try:
+            self.control.send(Stop())
+            await asyncio.wait_for(ended.wait(), patience_s)
+        except (Stopped, TimeoutError):
+            pass
+        finally:
+            self.process.kill()  # nothing to a process that has ended
+            self.release()
+
+    def release(self) -> None:
+        """Give back what the coordinator holds of a process that has ended or been killed."""
+        asyncio.get_running_loop().remove_reader(self.process.sentinel)
+        self.process.join()
+        self.control.close()
+        self._released = True
+
+    def last_words(self, lines: int = 5) -> str:
+        """The end of what the process printed."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
+
+
+def _run(name: str, connection: Connection, log: Path, body: str, args: tuple[Any, ...]) -> None:
+    for number in INTERRUPTS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
+    call_itself(name)
+    _end_with_parent()
+    _print_to(log)
+    control = Control(connection)
+    try:
+        module, _, function = body.partition(":")
+        asyncio.run(attend(control, getattr(importlib.import_module(module), function), *args))
+    except Exception as error:
+        traceback.print_exc()
+        control.send(Failed(type(error).__name__, str(error), traceback.format_exc(), explains_itself(error)))
+        sys.exit(1)
+
+
+async def attend(control: Control, body: Callable[..., Awaitable[None]], *args: Any) -> None:
+    """Run `await body(control, *args)` until it ends or the other side wants it to. Raises its error; or that of a message's handler, or of whatever else is
+    done for it without a caller, which ends it."""
+    task, stray = asyncio.ensure_future(body(control, *args)), list[BaseException]()
+
+    def fail(_: Any, context: Mapping[str, Any]) -> None:
+        stray.append(context.get("exception") or RuntimeError(context["message"]))
+        task.cancel()
+
+    asyncio.get_running_loop().set_exception_handler(fail)
+    control.listen(on_stop=task.cancel)
+    try:
+        await task
+    except (asyncio.CancelledError, Stopped):
+        if stray and not isinstance(stray[0], Stopped):
+            raise stray[0] from None
+
+
+def call_itself(name: str) -> None:
+    """Be called `name` in ps and top."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode())
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if parent is not None and os.getppid() != parent.pid:  # it ended before the line above
+        sys.exit(1)
+
+
+def _print_to(log: Path) -> None:
+    fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (1, 2):
+        os.dup2(fd, stream)
+    os.close(fd)
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """A child starts with interrupts blocked, and ignores them before it lets them in."""
+    resource_tracker.ensure_running()  # or the first spawn would start it, and that lets interrupts in again
+    signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)

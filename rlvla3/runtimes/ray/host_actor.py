@@ -1,0 +1,167 @@
+"""A host's body in a Ray run: the workers of one host, on the coordinator's tickets.
+
+Invariants:
+- a ticket is begun only when this host has the weights that its bound of staleness asks for: admission is the coordinator's, but weights travel;
+- an episode stays in its block until the ticket that comes into it next is granted, which is after it was trained on: whoever fetches it finds it;
+- a ticket that is lost here goes back to the coordinator, which alone decides who runs what.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from rlvla3.config import Recipe
+from rlvla3.links.weights.between_hosts.carriers import check_carrier
+from rlvla3.links.weights.between_hosts.relay import WeightRelay
+from rlvla3.observability.meter import OverlappingMeter
+from rlvla3.observability.tracing import board_of
+from rlvla3.runtimes.processes.control import Control
+from rlvla3.runtimes.processes.messages import HandIn, Leave, Left, Ready
+from rlvla3.runtimes.ray.actor import ActorState
+from rlvla3.runtimes.ray.messages import Logs, LostTicket, OtherWork, RunTickets, Said, WeightsAt
+from rlvla3.runtimes.supervision.host_supervisor import HostSupervisor, one_thread_each
+from rlvla3.runtimes.worker_names import WEIGHTS
+from rlvla3.types import Finished, Ticket, Version
+
+LONGEST_LOG = 1 << 20
+"""Bytes of a worker's output that come back to the run directory: its end."""
+
+FOLDER = "ray-host-"
+"""What the names of hosts' temporary folders begin with."""
+
+FRESH_S = 60.0
+"""A folder that has been touched since may be one that its host does not hold yet."""
+
+
+async def run_host(control: Control, shelf: ActorState, recipe: Recipe, capacity: int) -> None:
+    """Start this host's simulators and generators, say so, and run tickets until cancelled. recipe: with this host's shards and generators.
+
+    Raises WorkerError where one of them fails for good.
+    """
+    one_thread_each()
+    check_carrier(recipe.weights.carrier)
+    loop = asyncio.get_running_loop()
+    failure: asyncio.Future[None] = loop.create_future()
+
+    def fail(error: Exception) -> None:
+        if not failure.done():
+            failure.set_exception(error)
+
+    def weights_ended(relay: asyncio.Future[None]) -> None:
+        if not relay.cancelled() and isinstance(error := relay.exception(), Exception):
+            fail(error)
+
+    loop.set_exception_handler(lambda _, context: fail(context.get("exception") or RuntimeError(context["message"])))
+    with _own_folder() as folder:
+        stays = folder / "stays"
+        host = HostSupervisor(
+            recipe, capacity=capacity, logs=folder, notify=lambda text: control.send(Said(text)), fail=fail, others=[WEIGHTS], board=board_of(recipe, stays)
+        )
+        lane = OverlappingMeter(host.board.meter(WEIGHTS), "version")
+        shelf.rollouts, shelf.board, shelf.steps = host.plane.rollouts, host.board, host.steps_made
+        ledger = GrantedTickets(control, newest=lambda: host.memory.newest)
+        relays: list[asyncio.Future[None]] = []
+
+        def serve() -> None:
+            host.shards.serve(ledger, lambda finished: control.send(HandIn([finished])))
+
+        def grant(run: RunTickets) -> None:
+            ledger.grant(run)
+            host.shards.grant()
+
+        def follow(weights: WeightsAt) -> None:
+            here = ray.util.get_node_ip_address()
+            relay = WeightRelay(host.memory, weights.address, here, lambda _: host.shards.grant(), recipe.weights.carrier, lane)
+            relays.append(asyncio.ensure_future(relay.run()))
+            relays[-1].add_done_callback(weights_ended)
+
+        try:
+            host.start()
+            await _unless(failure, host.ready())
+            control.handle(RunTickets, grant)
+            control.handle(WeightsAt, follow)
+            control.handle(Leave, lambda _: host.shards.vacate(then=lambda: control.send(Left())))
+            control.handle(OtherWork, lambda _: serve())
+            serve()
+            control.send(Ready())
+            await failure
+        finally:
+            for relay in relays:
+                relay.cancel()
+            await host.stop()
+            logs = {path.name: path.read_bytes()[-LONGEST_LOG:] for path in folder.glob("*.log")}
+            control.send(Logs(logs, {path.name: path.read_bytes() for path in stays.glob("*.samples")}))
+
+
+@contextmanager
+def _own_folder() -> Iterator[Path]:
+    """A temporary folder that is this host's for as long as it lives. What hosts that were killed have left is removed first."""
+    for left in Path(tempfile.gettempdir()).glob(f"{FOLDER}*"):
+        _remove_if_left(left)
+    with tempfile.TemporaryDirectory(prefix=FOLDER) as folder:
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield Path(folder)
+        finally:
+            os.close(handle)
+
+
+def _remove_if_left(folder: Path) -> None:
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return  # gone by now, or another user's
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if time.time() - os.fstat(handle).st_mtime > FRESH_S:
+            shutil.rmtree(folder, ignore_errors=True)
+    except BlockingIOError:
+        return  # a living host's
+    finally:
+        os.close(handle)
+
+
+class GrantedTickets:
+    """The coordinator's ledger, as the shards of this host see it. newest: the version of the weights that are here."""
+
+    def __init__(self, control: Control, newest: Callable[[], Version]) -> None:
+        self._control, self._newest = control, newest
+        self._granted: defaultdict[int, deque[tuple[Ticket, Version]]] = defaultdict(deque)
+
+    def grant(self, run: RunTickets) -> None:
+        self._granted[run.simulator] += run.tickets
+
+    def take(self, simulator: int = 0) -> Ticket | None:
+        granted = self._granted[simulator]
+        return granted.popleft()[0] if granted and granted[0][1] <= self._newest() else None
+
+    def lost(self, index: int) -> None:
+        self._control.send(LostTicket(index))
+
+    def hand_in(self, finished: Finished) -> None:
+        """The coordinator hears of it from whoever serves this ledger."""
+
+
+async def _unless(failure: asyncio.Future[None], work: Coroutine[Any, Any, None]) -> None:
+    """Do `work`; where a worker fails first, raise its error."""
+    task = asyncio.ensure_future(work)
+    failure.add_done_callback(lambda _: task.cancel())
+    try:
+        await task
+    except asyncio.CancelledError:
+        if failure.done():
+            failure.result()
+        raise

@@ -1,0 +1,97 @@
+"""`rlvla3 replay`: a recorded run again, and whether it came to the same weights.
+
+The loops, the planes and the learner are those of any run. What differs: one generator, which takes its batches from the record; a simulator process for each
+slot, since slots that step together wait for each other, and in another order of batches they might do so for ever; tickets, emission and updates in the
+order of the record; and no evaluation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from rlvla3.config import Recipe, SimulatorConfig
+from rlvla3.observability.events import Notice, PhaseStarted, Watcher
+from rlvla3.observability.run_directory import RunDirectory
+from rlvla3.observability.wording import counted
+from rlvla3.parts import training_ledger, training_room
+from rlvla3.runtimes.local import LocalRuntime
+from rlvla3.runtimes.session import Session, TrainingProgress, run_session
+from rlvla3.scheduling.recorded_run import RecordedRun, ReplayError
+
+Weights = Mapping[str, Tensor]
+
+
+def replay(recipe: Recipe, run: RunDirectory, watchers: Sequence[Watcher], recorded: RecordedRun, checkpoint: Path) -> None:
+    """Repeat `recorded`, made with `replay_recipe`, and compare its weights with those of `checkpoint`. Raises ReplayError where they are not the same."""
+    run_session(ReplaySession(recipe, run, watchers).repeat(recorded, checkpoint))
+
+
+def replay_recipe(recipe: Recipe) -> Recipe:
+    """The settings with which a run of `recipe` is repeated."""
+    engine, evaluation = recipe.engine, recipe.evaluation
+
+    def apart(simulator: SimulatorConfig) -> SimulatorConfig:
+        return simulator.model_copy(update={"shards": simulator.shards * simulator.slots, "slots": 1})
+
+    return recipe.model_copy(
+        update={
+            "simulator": apart(recipe.simulator),
+            "simulators": {name: apart(simulator) for name, simulator in recipe.simulators.items()},
+            "engine": engine.model_copy(update={"generators": 1, "record": False}),
+            "evaluation": evaluation.model_copy(update={"before": False, "after": False}),
+        }
+    )
+
+
+class ReplaySession(Session):
+    """A session that repeats. An interrupt ends it there and then: there is nothing in it to keep."""
+
+    async def repeat(self, recorded: RecordedRun, checkpoint: Path) -> bool:
+        weights = _weights(checkpoint)  # before anything starts: the run may be going on, and drop this checkpoint
+        runtime = LocalRuntime(self._recipe, self._run, capacity=training_room(self._recipe), notify=self._notify, record=recorded)
+        async with self._interruptible(runtime):
+            if self._recipe.begins_by_cloning:
+                await runtime.guard(self._make_clone(runtime))
+            await runtime.guard(runtime.ready())
+            await runtime.guard(self._repeat(runtime, recorded))
+            _refuse_unless_same(_weights(self._run.checkpoints / checkpoint.name), weights, checkpoint)
+            self._emit(Notice(f"replayed {counted(recorded.end, 'update')}: the weights are those of {checkpoint}, bit for bit"))
+        return self._interrupts > 0
+
+    async def _repeat(self, runtime: LocalRuntime, recorded: RecordedRun) -> None:
+        ledger = training_ledger(self._recipe, end=recorded.end, order=recorded.order)
+        progress = TrainingProgress(self._recipe, runtime, ledger, self._run)
+        self._emit(PhaseStarted("train", recorded.end))
+        runtime.trainer.control.handle(Notice, self._emit)
+        async for published, episodes in runtime.repeat(ledger, recorded.end):
+            self._emit(progress.update(published, episodes))
+        await self._save(runtime)
+
+
+def _refuse_unless_same(replayed: Weights, recorded: Weights, checkpoint: Path) -> None:
+    different = [name for name in recorded if name not in replayed or not torch.equal(_bits(replayed[name]), _bits(recorded[name]))]
+    if different:
+        raise ReplayError(
+            f"{len(different)} of {len(recorded)} tensors are not those of {checkpoint}; "
+            f"the largest difference is {_largest_difference(replayed, recorded):.3g}. "
+            f"A replay gives the same bits on the CPU of the same machine, with the same versions of all libraries, engine.threads=1 and training.threads=1, "
+            f"and with a simulator that does the same again; on a GPU it need not"
+        )
+
+
+def _weights(checkpoint: Path) -> Weights:
+    return load_file(checkpoint / "policy" / "model.safetensors")
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    return tensor.reshape(-1).view(torch.uint8)
+
+
+def _largest_difference(ours: Weights, theirs: Weights) -> float:
+    comparable = [name for name in theirs if name in ours and ours[name].shape == theirs[name].shape and theirs[name].numel()]
+    return max((float((ours[name].double() - theirs[name].double()).abs().max()) for name in comparable), default=float("nan"))

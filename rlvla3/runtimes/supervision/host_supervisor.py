@@ -1,0 +1,165 @@
+"""The workers of one host: simulators and generators around one data plane, and whoever else works there. It imports no torch."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from rlvla3.config import Recipe
+from rlvla3.errors import WorkerError
+from rlvla3.links.data_plane import DataPlane
+from rlvla3.links.weights.versions import WeightMemory
+from rlvla3.observability.meter import MeterBoard
+from rlvla3.observability.recording import Recording
+from rlvla3.parts import rollout_spec
+from rlvla3.runtimes.assignment import Assignment
+from rlvla3.runtimes.processes.messages import Failed, Ready
+from rlvla3.runtimes.processes.process import WorkerProcess
+from rlvla3.runtimes.supervision.shard_supervisor import ShardSupervisor
+from rlvla3.runtimes.worker_names import generator_name, shard_name
+from rlvla3.scheduling.recorded_run import RecordedRun
+from rlvla3.scheduling.sharding import lay_out
+
+PATIENCE_S = 5.0
+"""How long a worker may take to end when it is asked to."""
+
+
+class HostSupervisor:
+    """Everything of a run that is on this host, but the coordinator.
+
+    capacity: episodes that the data plane holds. logs: the folder that workers print to. notify: told in a sentence what the user should know. fail: ends the
+    run with an error. others: names of workers that are added by `start_worker`. record: where inferences are written down, or which are repeated. board: where
+    everybody's time goes; another kind than MeterBoard may be given, made from the workers' names.
+
+        host = HostSupervisor(recipe, capacity=128, logs=folder, notify=print, fail=stop)
+        host.start()                                    # in a running event loop
+        await host.ready()
+        host.shards.serve(ledger, on_finished)
+        await host.stop()
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        capacity: int,
+        logs: Path,
+        notify: Callable[[str], None],
+        fail: Callable[[Exception], None],
+        others: Sequence[str] = (),
+        record: Recording | RecordedRun | None = None,
+        board: Callable[[Sequence[str]], MeterBoard] = MeterBoard,
+    ) -> None:
+        engine, simulators = recipe.engine, recipe.mixed.values()
+        layout = lay_out([simulator.sharding for simulator in simulators], engine.generators, engine.serving, sorted(os.sched_getaffinity(0)))
+        self.recipe, self.plane, self.memory = recipe, DataPlane(rollout_spec(recipe, capacity), layout, engine.generators), WeightMemory()
+        self._generator_names = [generator_name(number) for number in range(engine.generators)]
+        self.board = board([*map(shard_name, range(len(layout))), *self._generator_names, *others])
+        self.generators: list[WorkerProcess] = []
+        self._logs, self._fail, self._record = logs, fail, record
+        self._workers: list[WorkerProcess] = []
+        self._unbuilt: list[WorkerProcess] = []
+        self._failed: set[str] = set()
+        self._ending = False
+        slots = [len(shard.slots) for shard in layout]
+        assignment = Assignment(self.plane.counts["serves"], slots, engine.generators, engine.elastic, self.board, time.monotonic, self.steps_made)
+        self.shards = ShardSupervisor(
+            self._start_shard,
+            self.plane,
+            self.board,
+            assignment,
+            timeouts_s=[simulator.timeout_s for simulator in simulators],
+            max_restarts=engine.max_restarts,
+            notify=notify,
+            fail=fail,
+        )
+
+    def start(self) -> None:
+        """Start every generator."""
+        body = "rlvla3.runtimes.workers.generator_worker:run_generator"
+        self.generators = [
+            self.start_worker(name, body, number, self.recipe, self.plane, self.board, self.memory, self._record)
+            for number, name in enumerate(self._generator_names)
+        ]
+
+    def start_worker(self, name: str, body: str, *args: Any) -> WorkerProcess:
+        """A worker whose end, before the host's, is the run's."""
+        worker = WorkerProcess(name, body, *args, log=self._log(name))
+        self._workers.append(worker)
+        self._unbuilt.append(worker)
+        worker.control.handle(Failed, lambda message: self._on_failed(worker, message))
+        worker.on_exit(lambda: self._on_exit(worker))
+        return worker
+
+    async def ready(self) -> None:
+        """Start every simulator, unless that is done, and wait until every worker has been built."""
+        if not self.shards.processes:
+            self.shards.start(self.generators)
+        await self.workers_ready()
+        await self.shards.ready()
+
+    async def workers_ready(self) -> None:
+        """Wait until every worker but the simulators has been built."""
+        while self._unbuilt:
+            message = await self._unbuilt[0].control.receive()
+            assert isinstance(message, Ready)
+            del self._unbuilt[0]
+
+    async def stop(self) -> None:
+        self._ending = True
+        await asyncio.gather(self.shards.stop(PATIENCE_S), *(worker.stop(PATIENCE_S) for worker in self._workers))
+
+    def kill(self) -> None:
+        """End every worker at once."""
+        self.shards.kill()
+        for worker in self._workers:
+            worker.process.kill()
+
+    def steps_made(self) -> int:
+        """Environment steps since the start, those of running episodes among them."""
+        return int(self.plane.counts["steps"].sum())
+
+    def memory_bytes(self) -> int:
+        """Memory of this process and all workers, pages that they share counted once (proportional set size)."""
+        processes = [psutil.Process(pid) for pid in (os.getpid(), *self.shards.processes, *(worker.process.pid for worker in self._workers))]
+        return sum(process.memory_full_info().pss for process in processes)
+
+    def _start_shard(self, shard: int) -> WorkerProcess:
+        name = shard_name(shard)
+        return WorkerProcess(name, "rlvla3.runtimes.workers.shard_worker:run_shard", shard, self.recipe, self.plane, self.board, log=self._log(name))
+
+    def _on_failed(self, worker: WorkerProcess, failed: Failed) -> None:
+        self._failed.add(worker.name)
+        error = _error(worker.name, failed, worker)
+        if failed.kind == "RankLost":  # who misses another rank hardly knows why: that one's own word, or silent end, goes first
+            asyncio.get_running_loop().call_later(PATIENCE_S, self._fail, error)
+        else:
+            self._fail(error)
+
+    def _on_exit(self, worker: WorkerProcess) -> None:
+        worker.control.poll()
+        if self._ending or worker.name in self._failed:  # it has said why
+            return
+        worker.process.join()
+        self._fail(WorkerError(f"the {worker.name} ended by itself, exit code {worker.process.exitcode}. The last it printed:\n{worker.last_words()}"))
+
+    def _log(self, name: str) -> Path:
+        return self._logs / f"{name.replace(' ', '-')}.log"
+
+
+def one_thread_each() -> None:
+    """Workers compute on one thread each: with more threads than cores, every parallel section waits for the one that lost its core."""
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")
+
+
+def _error(name: str, failed: Failed, worker: WorkerProcess) -> WorkerError:
+    return WorkerError(
+        failed.message if failed.explained else f"the {name} failed with {failed.kind}: {failed.message}\n{failed.traceback}Its output is in {worker.log}"
+    )

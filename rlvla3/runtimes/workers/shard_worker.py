@@ -1,0 +1,84 @@
+"""A simulator process of the local runtime: the simulate loop over shared memory. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlvla3.config import Recipe
+from rlvla3.links.data_plane import DataPlane, ShardPort
+from rlvla3.loops import Chunk, simulate
+from rlvla3.observability.meter import Meter, MeterBoard
+from rlvla3.parts import bootstraps
+from rlvla3.runtimes.processes.control import Control
+from rlvla3.runtimes.processes.messages import Grant, HandIn, Ready
+from rlvla3.runtimes.worker_names import shard_name
+from rlvla3.simulators.base import RunningSimulator
+from rlvla3.simulators.mixing import make_member
+from rlvla3.types import Finished, Observation, Outcome, Ticket
+
+NICENESS = 10
+"""Simulators are many and can use any core that is free; generator and trainer are the serial parts of the pipeline. Where cores are scarce the serial parts
+go first, or the simulators race to the admission bound and then wait, with a core idle, for a trainer that they have starved.
+"""
+
+
+async def run_shard(control: Control, shard: int, recipe: Recipe, plane: DataPlane, board: MeterBoard) -> None:
+    """Build the simulator, say so, and run tickets until cancelled."""
+    meter = board.meter(shard_name(shard))
+    meter.enter("start")
+    os.nice(NICENESS)
+    spec = plane.shards[shard]
+    if spec.cores:
+        os.sched_setaffinity(0, spec.cores)
+    simulator = make_member(recipe, spec.simulator, plane.rollouts.spec.spaces, spec.device)
+    try:
+        port = ShardPort(plane, shard, meter)
+        control.send(Ready())
+        meter.enter("overhead")
+        await simulate(MeteredSimulator(simulator, meter, plane.counts["steps"][shard : shard + 1]), TicketChannel(control, meter), port, bootstraps(recipe))
+    finally:
+        simulator.close()
+
+
+class MeteredSimulator:
+    """A simulator as the loop wants it, its time on the meter and its environment steps counted in `steps` [1]."""
+
+    def __init__(self, simulator: RunningSimulator, meter: Meter, steps: NDArray[np.int64]) -> None:
+        self.slots = simulator.slots
+        self._simulator, self._meter, self._steps = simulator, meter, steps
+
+    async def reset(self, slot: int, ticket: Ticket) -> Observation:
+        with self._meter("reset"):
+            return self._simulator.reset(slot, ticket)
+
+    async def step(self, chunks: Mapping[int, Chunk]) -> Mapping[int, Outcome]:
+        with self._meter("simulate", len(chunks)):
+            outcomes = self._simulator.step(chunks)
+        self._steps[0] += sum(len(outcome.rewards) for outcome in outcomes.values())
+        return outcomes
+
+
+class TicketChannel:
+    """The ledger, seen from a shard."""
+
+    def __init__(self, control: Control, meter: Meter) -> None:
+        self._control, self._meter = control, meter
+
+    async def exchange(self, finished: Sequence[Finished], running: int) -> Sequence[Ticket]:
+        """Hand finished episodes in and get tickets for free slots. Waits for the ledger's answer to a hand-in, and for a ticket where nothing runs."""
+        tickets: list[Ticket] = []
+        answered = not finished
+        if finished:
+            self._control.send(HandIn(finished))
+        with self._meter("ticket"):
+            while not answered or not (running or tickets):
+                grant: Grant = await self._control.receive()
+                tickets += grant.tickets
+                answered |= grant.answer
+        for grant in self._control.arrived():
+            tickets += grant.tickets
+        return tickets

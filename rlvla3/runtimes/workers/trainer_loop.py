@@ -1,0 +1,68 @@
+"""What the train loop is handed in a trainer process: trajectories as they arrive, and the learner with its time on the meter."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+
+from rlvla3.observability.meter import Meter
+from rlvla3.runtimes.processes.control import Control
+from rlvla3.runtimes.processes.messages import Arrived
+from rlvla3.scheduling.streamer import Streamer
+from rlvla3.training.learner import Learner
+from rlvla3.types import MicroBatch
+
+
+class ArrivingTrajectories:
+    """The micro-batches of an update, as the trajectories of its tickets are handed in."""
+
+    def __init__(self, streamer: Streamer, control: Control, meter: Meter) -> None:
+        self.streamer, self._control, self._meter = streamer, control, meter
+        self._news = asyncio.Event()
+        control.handle(Arrived, self._arrived)
+
+    async def of(self, update: int) -> AsyncIterator[MicroBatch]:
+        for micro_batch in self.streamer.update(update):
+            if micro_batch is not None:
+                yield micro_batch
+                self._control.poll()
+            else:
+                self._news.clear()
+                with self._meter("trajectories"):
+                    await self._news.wait()
+
+    def _arrived(self, message: Arrived) -> None:
+        self.streamer.arrived(message.ticket, message.decisions)
+        self._news.set()
+
+
+class MeteredLearner:
+    """The learner as the train loop wants it, its time on the meter. An update begins with its first pass, and with `enter`: until then the device may be
+    somebody else's."""
+
+    def __init__(self, learner: Learner, streamer: Streamer, meter: Meter, enter: Callable[[], None] = lambda: None) -> None:
+        self._learner, self._streamer, self._meter, self._enter = learner, streamer, meter, enter
+        self._coming: int | None = None
+
+    @property
+    def enough(self) -> bool:
+        return self._learner.enough
+
+    def begin_update(self, update: int) -> None:
+        self._coming = update
+
+    async def accumulate(self, micro_batch: MicroBatch) -> None:
+        if self._coming is not None:
+            self._enter()
+            self._learner.begin_update(self._coming, self._streamer.tickets(self._coming))
+            self._coming = None
+        with self._meter("train", len(micro_batch)):
+            self._learner.accumulate(micro_batch)
+
+    async def step(self) -> None:
+        with self._meter("train"):
+            self._learner.step()
+
+    async def finish_update(self) -> Mapping[str, float]:
+        with self._meter("fit_critic"):
+            return self._learner.finish_update()

@@ -1,0 +1,242 @@
+"""A trainer process: it clones, it runs the train loop, and it writes checkpoints between updates, as the coordinator asks.
+
+Several ranks are as many of these processes. All of them are told everything and do everything, each with its own tickets; rank 0 alone answers, publishes and
+records. No answer is given before all ranks are done with what it releases.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlvla3.config import Recipe
+from rlvla3.demonstrations.choosing import check_actions, choose_demonstrations, notices
+from rlvla3.errors import RecipeError
+from rlvla3.links.rendezvous import Rendezvous
+from rlvla3.links.rollouts import Rollouts
+from rlvla3.links.weights.plane import WeightPlane
+from rlvla3.links.weights.versions import WeightMemory
+from rlvla3.loops import train
+from rlvla3.observability.events import CloneStep, Notice
+from rlvla3.observability.meter import Meter, MeterBoard
+from rlvla3.observability.recording import Recording
+from rlvla3.observability.run_directory import RunDirectory
+from rlvla3.parts import make_streamer
+from rlvla3.policies.registry import make_policy
+from rlvla3.runtimes.processes.control import Control
+from rlvla3.runtimes.processes.messages import Clone, Copied, Demonstrated, LastUpdate, Published, Ready, Save, Saved, StopAfterUpdate, Train, Trained
+from rlvla3.runtimes.worker_names import trainer_name
+from rlvla3.runtimes.workers.device import MemoryShare, check_on_host, choose_device
+from rlvla3.runtimes.workers.trainer_loop import ArrivingTrajectories, MeteredLearner
+from rlvla3.scheduling.recorded_run import RecordedRun
+from rlvla3.training.checkpoint import Checkpoints, load_checkpoint
+from rlvla3.training.cloning import Demonstrations, ExpertEpisode, clone
+from rlvla3.training.learner import Learner
+from rlvla3.training.offload import held_by, make_residence
+from rlvla3.training.ranks import ALONE, JoinedRanks, Ranks
+from rlvla3.types import Version
+
+
+async def run_trainer(
+    control: Control,
+    recipe: Recipe,
+    rollouts: Rollouts,
+    board: MeterBoard,
+    memory: WeightMemory,
+    run: RunDirectory,
+    resume: Path | None,
+    record: Recording | RecordedRun | None,
+    meeting: Rendezvous | None = None,
+) -> None:
+    """Build policy and learner, publish the version they are at unless cloning comes first, and do what the coordinator asks until cancelled.
+
+    record: where it is written down in which order episodes were learned from, or the order that is to be repeated. meeting: where this rank meets the others.
+    """
+    name = trainer_name(meeting.rank if meeting else 0)
+    meter = board.meter(name)
+    meter.enter("start")
+    torch.set_num_threads(recipe.training.threads)
+    torch.manual_seed(recipe.seed)
+    device = _device(recipe.training.device, meeting)
+    check_on_host(recipe.weights.on_host, device, "training.device")
+    ranks = JoinedRanks(meeting, device, waiting=partial(meter, "ranks")) if meeting else ALONE
+    try:
+        with MemoryShare(name, device, "memory.trainer", recipe.memory.trainer, "training.micro_batch").kept():
+            trainer = Trainer(control, recipe, rollouts, meter, memory, run, resume, record, device, ranks)
+            control.send(Ready())
+            while True:
+                meter.enter("command")
+                message = await control.receive()
+                meter.enter("overhead")
+                await trainer.obey(message)
+    finally:
+        ranks.leave()
+
+
+def _device(setting: str, meeting: Rendezvous | None) -> torch.device:
+    """The device of a rank: on GPUs each has its own, from the one that is set."""
+    device = choose_device(setting, "training.device")
+    if device.type == "cuda" and meeting is not None:
+        first, there = device.index or 0, torch.cuda.device_count()
+        if first + meeting.local_rank >= there:
+            raise RecipeError(
+                f"training.ranks={meeting.size} needs a GPU for each rank of this host, and from {device} on there are {there - first}: "
+                f"set training.ranks={there - first}, or training.device=cpu"
+            )
+        return torch.device("cuda", first + meeting.local_rank)
+    return device
+
+
+def _order(record: Recording | RecordedRun | None) -> Callable[[int], Sequence[int]] | None:
+    """The order in which the tickets of an update are to be emitted, where a recorded run is repeated."""
+    return record.emission if isinstance(record, RecordedRun) else None
+
+
+class Trainer:
+    """Obeys one command at a time. It is also the publisher of the train loop."""
+
+    def __init__(
+        self,
+        control: Control,
+        recipe: Recipe,
+        rollouts: Rollouts,
+        meter: Meter,
+        memory: WeightMemory,
+        run: RunDirectory,
+        resume: Path | None,
+        record: Recording | RecordedRun | None,
+        device: torch.device,
+        ranks: Ranks,
+    ) -> None:
+        self.control, self.recipe, self.meter, self.ranks = control, recipe, meter, ranks
+        self.recorder = record.of_trainer() if isinstance(record, Recording) and ranks.first else None
+        spaces = rollouts.spec.spaces
+        self.policy = make_policy(recipe.policy, spaces)
+        self.learner = Learner(self.policy, recipe, rollouts, device, ranks)
+        self.residence = make_residence(recipe.engine.offload, device, partial(held_by, self.learner), partial(meter, "offload"))
+        self.version: Version = load_checkpoint(resume, self.policy, self.learner) if resume else 0
+        self.checkpoints = Checkpoints(run, recipe.training.keep_checkpoints, self.learner, recipe.policy.name, tell=lambda text: self._say(Notice(text)))
+        self.weights = self._plane(memory) if ranks.first else None
+        self.trajectories = ArrivingTrajectories(make_streamer(recipe, order=_order(record), rank=ranks.rank, ranks=ranks.size), control, meter)
+        self.metered_learner = MeteredLearner(self.learner, self.trajectories.streamer, meter, self.residence.enter)
+        self.rollouts = rollouts
+        self.demonstrations = Demonstrations(spaces, recipe.policy.chunk, recipe.tasks, recipe.clone.demonstrations) if recipe.clone else None
+        self._update, self._is_last = -1, False
+        control.handle(StopAfterUpdate, self._stop_after_update)
+        if resume or not recipe.begins_by_cloning:
+            self._publish()
+        self.residence.leave()
+
+    async def obey(self, message: Any) -> None:
+        match message:
+            case Demonstrated(finished):
+                assert self.demonstrations is not None
+                self.demonstrations.add(finished.ticket.index, ExpertEpisode.copied(self.rollouts, finished) if finished.success else None)
+                self.ranks.wait()  # the episode's place is another's as soon as the coordinator has the answer
+                self._say(Copied(finished.ticket, self.demonstrations.complete))
+            case Clone():
+                self.residence.enter()
+                self._clone()
+            case Train(first, end):
+                await train(self._updates(first, end), self.trajectories, self.metered_learner, self)
+                self._finish_publication()
+                self._say(Trained(self.version))
+            case Save():
+                self.residence.enter()
+                with self.meter("checkpoint"):
+                    self.checkpoints.write(self.version)
+                self._leave()
+                self._say(Saved(self.version))
+
+    async def publish(self, version: Version, metrics: Mapping[str, float]) -> None:
+        """The update is done: its weights go onto the weight plane, where whoever hears of the version finds it. The next update need not wait for that. With
+        engine.offload generators enter as soon as they hear of it, so it is told of last."""
+        self.version = version
+        if self.recorder:
+            emitted = self.trajectories.streamer.emitted
+            self.recorder.append(list(emitted), update=version - 1, decisions=list(emitted.values()))
+        self._finish_publication()
+        takes_turns, tell = self.recipe.engine.offload, partial(self._say, Published(version, metrics))
+        with self.meter("publish"):
+            self._publish(then=None if takes_turns else tell)
+        if version % self.recipe.training.checkpoint_every == 0:
+            with self.meter("checkpoint"):
+                self.checkpoints.begin(version)
+        if takes_turns:
+            self._leave()
+            self.control.poll()  # whoever wants this update to be the last is answered before tickets of the next are handed out
+            tell()
+
+    def _publish(self, then: Callable[[], None] | None = None) -> None:
+        """Put the present version onto the weight plane. All ranks bring their shards, and rank 0 puts it there. then: called when it is there, maybe from
+        another thread while training goes on; without it, this waits."""
+        self.learner.parallel.gather_published()
+        if self.weights is not None:
+            self.weights.publish(self.version, then)
+
+    def _finish_publication(self) -> None:
+        """Wait until the version before is on the weight plane and has been told of, where that is not so yet."""
+        if self.weights is not None and self.weights.going_on:
+            with self.meter("publication"):
+                self.weights.finish()
+
+    def _leave(self) -> None:
+        """With engine.offload: no rank has anything on its device any more when this returns."""
+        self.residence.leave()
+        if self.residence.away:
+            self.ranks.wait()
+
+    def _plane(self, memory: WeightMemory) -> WeightPlane:
+        loop = asyncio.get_running_loop()
+
+        def fail(error: BaseException) -> None:
+            loop.call_soon_threadsafe(_raise, error)  # nobody may be waiting for the publication
+
+        weights = self.recipe.weights
+        overlap = False if self.recipe.engine.offload else None  # what is copied aside would stay on the device
+        return WeightPlane(memory, self.learner.parallel.published(), weights.dtype, weights.on_host, overlap=overlap, fail=fail)
+
+    def _say(self, message: Any) -> None:
+        """Tell the coordinator, once."""
+        if self.ranks.first:
+            self.control.send(message)
+
+    def _updates(self, first: int, end: int) -> Iterator[int]:
+        for update in range(first, end):
+            self.control.poll()
+            if self.ranks.agree(self._is_last):
+                return
+            self._update = update
+            yield update
+
+    def _stop_after_update(self, _: StopAfterUpdate) -> None:
+        self._is_last = True
+        self._say(LastUpdate(self._update))
+
+    def _clone(self) -> None:
+        assert self.recipe.clone is not None and self.demonstrations is not None
+        with self.meter("clone"):
+            if self.recipe.clone.files:
+                self._read_files(self.demonstrations)
+            for step, loss in clone(self.policy, self.demonstrations, self.recipe.clone, self.recipe.seed):
+                self._say(CloneStep(step, self.recipe.clone.steps, loss))
+        self._publish()
+        self._leave()
+        self._say(Published(self.version, {}))
+
+    def _read_files(self, demonstrations: Demonstrations) -> None:
+        recorded = choose_demonstrations(self.recipe)
+        clipped = check_actions(recorded)
+        for text in (*notices(recorded), *([clipped] if clipped else [])):
+            self._say(Notice(text))
+        for number, demonstration in enumerate(recorded):
+            demonstrations.add(number, demonstration)
+
+
+def _raise(error: BaseException) -> None:
+    raise error

@@ -1,0 +1,177 @@
+"""Who runs which ticket. All runtimes use this one dispatcher: for the shards of a host, for the hosts of a Ray cluster, and on the virtual clock.
+
+A runner has slots, and runs one ticket on each slot. A ticket that the ledger has handed out is in one of three states here:
+
+    RUNNING --end--> ENDED --hand_in--> (the ledger has its trajectory)
+       |               |
+       '----- lose ----+----> LOST --give_back--> (the ledger hands it out again)
+
+Laws kept here:
+- a runner never runs more tickets of a simulator than it has slots for that simulator;
+- the next ticket goes to the runner that runs the fewest tickets, so work is spread evenly;
+- a trajectory is handed in once. A receipt of an earlier life of a runner is void;
+- a lost ticket is handed out again only after `give_back`. Until then nobody else can run it.
+
+Pure decisions: no clock, no process, no I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+from rlvla3.scheduling.seating import Seating
+from rlvla3.types import Finished, Ticket
+
+
+class TicketSource(Protocol):
+    """What a dispatcher asks of a ledger."""
+
+    def take(self, simulator: int = 0) -> Ticket | None: ...
+
+    def lost(self, index: int) -> None: ...
+
+    def hand_in(self, finished: Finished) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatched:
+    """Tickets of one simulator that a runner is to begin now."""
+
+    runner: int
+    simulator: int
+    tickets: Sequence[Ticket]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Receipt:
+    """An episode has ended at a runner, and its trajectory is on its way to whoever needs it. Every receipt is different from every other one."""
+
+    runner: int
+    finished: Finished
+
+
+@dataclass(slots=True)
+class _Runner:
+    """running: the simulator of each ticket that it runs. ended: receipts that were not handed in yet. lost: tickets that wait for `give_back`."""
+
+    running: dict[int, int] = field(default_factory=dict)
+    ended: set[Receipt] = field(default_factory=set)
+    lost: list[int] = field(default_factory=list)
+
+
+class Dispatcher:
+    """Serves one ledger at a time. Runners have numbers; so have simulators, from 0 to `simulators` - 1.
+
+    dispatcher = Dispatcher(simulators=1)
+    dispatcher.serve(ledger)
+    dispatcher.join(runner=3, slots={0: 4})              # runner 3 is there, with four free slots for simulator 0
+    for dispatched in dispatcher.dispatch(): ...         # send each runner its tickets
+    receipt = dispatcher.end(3, finished)                # the slot is free again
+    dispatcher.hand_in(receipt)                          # the ledger has the trajectory
+    lost = dispatcher.lose(3)                            # runner 3 is gone; it may join again
+    dispatcher.give_back(3)                              # its tickets may be run again
+    """
+
+    def __init__(self, simulators: int) -> None:
+        self._seatings = [Seating() for _ in range(simulators)]
+        self._runners: dict[int, _Runner] = {}
+        self._ledger: TicketSource | None = None
+
+    @property
+    def serving(self) -> bool:
+        """Whether there is a ledger whose tickets are run."""
+        return self._ledger is not None
+
+    def serve(self, ledger: TicketSource) -> None:
+        """Dispatch the tickets of `ledger` from now on."""
+        self._ledger = ledger
+
+    def join(self, runner: int, slots: Mapping[int, int]) -> None:
+        """A runner is there and all its slots are free. slots: how many it has for each simulator that it runs."""
+        self._runners.setdefault(runner, _Runner())
+        for simulator, count in slots.items():
+            self._seatings[simulator].sit(runner, count)
+
+    def dispatch(self) -> list[Dispatched]:
+        """Take every admissible ticket for which there is a free slot, and say who is to run it."""
+        if self._ledger is None:
+            return []
+        dispatched = []
+        for simulator, seating in enumerate(self._seatings):
+            for runner, tickets in seating.deal(partial(self._ledger.take, simulator)).items():
+                self._runners[runner].running |= {ticket.index: simulator for ticket in tickets}
+                dispatched.append(Dispatched(runner, simulator, tickets))
+        return dispatched
+
+    def end(self, runner: int, finished: Finished) -> Receipt:
+        """An episode has ended. Its slot is free. A runner that is lost may still report an episode that it ended before, until `give_back`."""
+        place, index = self._runners[runner], finished.ticket.index
+        if index in place.running:
+            self._seatings[place.running.pop(index)].free(runner, index)
+        elif index in place.lost:
+            place.lost.remove(index)
+        else:
+            raise AssertionError(f"runner {runner} ended ticket {index}, and it does not run it")
+        receipt = Receipt(runner, finished)
+        place.ended.add(receipt)
+        return receipt
+
+    def is_valid(self, receipt: Receipt) -> bool:
+        """Whether the runner of `receipt` has not been lost since the episode ended, and the trajectory was not handed in yet."""
+        return receipt in self._runners[receipt.runner].ended
+
+    def hand_in(self, receipt: Receipt) -> bool:
+        """The trajectory has arrived. Returns False, and does nothing, where the receipt is not valid any more: the ticket is run again."""
+        if self._ledger is None or not self.is_valid(receipt):
+            return False
+        self._runners[receipt.runner].ended.remove(receipt)
+        self._ledger.hand_in(receipt.finished)
+        return True
+
+    def lose(self, runner: int) -> list[int]:
+        """A runner is gone, if it was there. Returns all its lost tickets, those that have ended and were not handed in among them."""
+        place = self._runners.setdefault(runner, _Runner())
+        for seating in self._seatings:
+            seating.leave(runner)
+        place.lost = sorted([*place.lost, *place.running, *(receipt.finished.ticket.index for receipt in place.ended)])
+        place.running, place.ended = {}, set()
+        return list(place.lost)
+
+    def lost(self, runner: int) -> list[int]:
+        """The tickets that a lost runner has not given back."""
+        return list(self._runners[runner].lost)
+
+    def give_back(self, runner: int) -> None:
+        """The ledger may hand out the lost tickets of `runner` again: nothing that the lost runner began can reach anybody any more."""
+        place = self._runners[runner]
+        if self._ledger is not None:
+            for index in place.lost:
+                self._ledger.lost(index)
+        place.lost = []
+
+    def lose_ticket(self, runner: int, index: int) -> None:
+        """A runner that is still there has lost one of its tickets. The ledger hands it out again."""
+        assert self._ledger is not None
+        self._seatings[self._runners[runner].running.pop(index)].free(runner, index)
+        self._ledger.lost(index)
+
+    def hold(self, runner: int) -> None:
+        """Give a runner no more tickets until `release`."""
+        for seating in self._seatings:
+            seating.hold(runner)
+
+    def release(self, runner: int) -> None:
+        for seating in self._seatings:
+            seating.release(runner)
+
+    def is_busy(self, runner: int) -> bool:
+        """Whether a runner has a ticket that it runs, or that it has lost and not given back."""
+        place = self._runners.get(runner)
+        return place is not None and bool(place.running or place.lost)
+
+    def busy(self, runners: Iterable[int]) -> int:
+        """How many of `runners` are busy."""
+        return sum(map(self.is_busy, runners))

@@ -1,0 +1,168 @@
+"""Meta-World v3: a Sawyer arm and 50 tasks, seen through cameras and told in a sentence.
+
+An episode is the ticket's task from the initial state of the ticket's seed. The state is what the arm feels (hand x, y, z in metres and the
+opening of the gripper), never where objects are; an action moves the hand (x, y, z) and closes the gripper, each within [-1, 1].
+
+Nothing here imports metaworld or mujoco before a simulator is built, so a recipe is checked in an instant.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from rlvla3.config import NonNegativeFloat, Positive, Section, SimulatorConfig, check_options
+from rlvla3.errors import RecipeError
+from rlvla3.simulators.base import SimulatorError, SingleEnvironment, Step
+from rlvla3.simulators.metaworld.tasks import INSTRUCTIONS
+from rlvla3.simulators.rendering import GRAPHICS_HELP, check_frame, check_moving, prepare_process
+from rlvla3.simulators.scene_cache import SceneCache
+from rlvla3.types import ActionSpace, Observation, Spaces, Ticket
+
+if TYPE_CHECKING:
+    from rlvla3.simulators.metaworld.scene import Scene
+
+Camera = Literal["corner", "corner2", "corner3", "corner4", "topview", "behindGripper", "gripperPOV"]
+
+DEFAULT_STEPS = 100
+"""The papers' episode. The slowest experts need more: 150 to 250 for disassemble, bin-picking, peg-insert-side, peg-unplug-side, pick-out-of-hole."""
+
+LONGEST_STEPS = 500
+"""Meta-World refuses to step further."""
+
+GREATEST_REWARD = 10.0
+
+INSTALL = "run `make install`, or pip install 'rlvla3[metaworld]'"
+
+
+class MetaWorldOptions(Section):
+    """Settings of Meta-World.
+
+    image_size: height and width in pixels. cameras: what a policy sees. fast_rendering: no shadows, reflections or antialiasing, for a twentieth of the time.
+    reward: `sparse`, +1 at the first success; `dense`, Meta-World's own, scaled to 0..1 a step. end_on_success: success ends the episode.
+    demonstration_noise: size of the disturbance added to the expert's actions, while its undisturbed ones are the labels (0: none).
+    live_tasks: tasks kept ready in a process, about 75 MB each; a task that is not among them takes 0.2 s to build before its episode.
+    """
+
+    image_size: Annotated[int, Field(ge=64, le=224)] = 64
+    cameras: Annotated[list[Camera], Field(min_length=1)] = ["corner3"]
+    fast_rendering: bool = True
+    reward: Literal["sparse", "dense"] = "sparse"
+    end_on_success: bool = True
+    demonstration_noise: NonNegativeFloat = 0.0
+    live_tasks: Positive = 4
+
+
+class MetaWorld(SingleEnvironment):
+    """One Meta-World environment, whose task changes from ticket to ticket. It draws in the thread that built it."""
+
+    Options = MetaWorldOptions
+
+    @classmethod
+    def describe(cls, config: SimulatorConfig) -> Spaces:
+        options = check_options(MetaWorldOptions, config.options, "simulator.options")
+        _check_tasks(config.tasks)
+        max_steps = config.max_steps or DEFAULT_STEPS
+        if max_steps > LONGEST_STEPS:
+            raise RecipeError(f"simulator.max_steps={max_steps}, and Meta-World's episodes end at {LONGEST_STEPS}: set {LONGEST_STEPS} or less")
+        if importlib.util.find_spec("metaworld") is None:
+            raise RecipeError(f"simulator.name=metaworld needs the package metaworld, which is not installed: {INSTALL}")
+        size = options.image_size
+        return Spaces(
+            cameras=dict.fromkeys(options.cameras, (size, size, 3)),
+            state=4,
+            action=ActionSpace("continuous", 4),
+            max_steps=max_steps,
+            instructions=tuple(INSTRUCTIONS[task] for task in config.tasks),
+        )
+
+    def __init__(self, config: SimulatorConfig, chunk: int) -> None:
+        """Raises SimulatorError where frames cannot be drawn, or cannot be trusted."""
+        self.spaces, self.chunk = self.describe(config), chunk
+        self._options = check_options(MetaWorldOptions, config.options, "simulator.options")
+        prepare_process("Meta-World", *config.devices)
+        self._live = SceneCache(self._options.live_tasks, self._build)
+        self._scene = self._live[config.tasks[0]]
+
+    def begin(self, ticket: Ticket) -> None:
+        self._scene = self._live[ticket.task]
+        self._scene.reset(ticket.seed)
+        self._instruction = INSTRUCTIONS[ticket.task]
+        self._succeeded = False
+        self._disturbance = Disturbance(ticket.seed, self._options.demonstration_noise)
+
+    def act(self, action: NDArray[np.float32]) -> Step:
+        reward, success = self._scene.step(np.clip(action, -1, 1))
+        first_success = success and not self._succeeded
+        self._succeeded = self._succeeded or success
+        return Step(
+            reward=reward / GREATEST_REWARD if self._options.reward == "dense" else float(first_success),
+            success=self._succeeded,
+            terminated=self._succeeded and self._options.end_on_success,
+        )
+
+    def observe(self) -> Observation:
+        images = {camera: self._scene.draw(camera) for camera in self.spaces.cameras}
+        for camera, image in images.items():
+            check_frame(camera, image)
+        return Observation(images=images, state=self._scene.state(), instruction=self._instruction)
+
+    def expert_action(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        label = self._scene.expert_action()
+        return label, np.clip(label + self._disturbance.next(), -1, 1)
+
+    def close(self) -> None:
+        self._live.close()
+
+    def _build(self, task: str) -> Scene:
+        try:
+            from rlvla3.simulators.metaworld.scene import Scene
+
+            scene = Scene(task, self._options.image_size, self._options.fast_rendering)
+        except Exception as error:  # PyOpenGL and mujoco meet a missing or unfit library with AttributeError, RuntimeError and types of their own
+            raise SimulatorError(f"Meta-World cannot draw {task} ({type(error).__name__}: {error}): {GRAPHICS_HELP}") from error
+        for camera in self.spaces.cameras:
+            _check_frames(scene, task, camera)
+        return scene
+
+
+class Disturbance:
+    """Pushes that an expert has to recover from, so that its demonstrations show how: each constant for 3 to 9 steps, the gripper's a third as strong."""
+
+    def __init__(self, seed: int, size: float) -> None:
+        self._random = np.random.default_rng(seed)
+        self._scale = size * np.array([1, 1, 1, 0.3])
+        self._left = 0
+
+    def next(self) -> NDArray[np.float32]:
+        """What is added to the next action, float32 [4]."""
+        if self._left == 0:
+            self._left = int(self._random.integers(3, 10))
+            self._push = (self._random.normal(size=4) * self._scale).astype(np.float32)
+        self._left -= 1
+        return self._push
+
+
+def _check_tasks(tasks: list[str]) -> None:
+    if not tasks:
+        raise RecipeError("simulator.tasks is empty, and Meta-World has 50 tasks to choose from: for example simulator.tasks=[button-press-topdown-v3]")
+    for task in tasks:
+        if task not in INSTRUCTIONS:
+            close = difflib.get_close_matches(task, INSTRUCTIONS, n=3)
+            way_out = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(INSTRUCTIONS)}"
+            raise RecipeError(f"simulator.tasks: {task!r} is not a Meta-World task; {way_out}")
+
+
+def _check_frames(scene: Scene, task: str, camera: str) -> None:
+    """Raise SimulatorError where `camera` gives flat frames, or frames that stay the same while the arm moves."""
+    scene.reset(seed=0)
+    before = scene.draw(camera)
+    for _ in range(5):
+        scene.step(np.ones(4, np.float32))
+    after = scene.draw(camera)
+    check_moving(camera, task, before, after)

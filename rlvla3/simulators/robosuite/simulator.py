@@ -1,0 +1,247 @@
+"""robosuite: a Panda arm at a table, and RoboCasa, which is built on it: a Panda that drives through kitchens.
+
+An episode is the ticket's task from the initial state that is drawn from the ticket's seed. The state is what the arm feels, as LIBERO's policies have it,
+never where objects are; an action moves the hand, turns it, and opens or closes the gripper, each within [-1, 1].
+
+Nothing here imports robosuite or mujoco before a simulator is built, so a recipe is checked in an instant. Nothing ever asks on standard input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from rlvla3.config import Positive, Section, SimulatorConfig, check_options
+from rlvla3.errors import RecipeError
+from rlvla3.simulators.base import SimulatorError, SingleEnvironment, Step
+from rlvla3.simulators.rendering import GRAPHICS_HELP, check_frame, check_moving, prepare_process
+from rlvla3.simulators.robosuite.assets import robocasa_assets, use_robocasa_assets
+from rlvla3.simulators.robosuite.tasks import INSTRUCTIONS, MOBILE_ROBOT_VERSION, check_tasks, package_folder, robocasa_tasks, robosuite_version
+from rlvla3.simulators.scene_cache import SceneCache
+from rlvla3.types import ActionSpace, Observation, Spaces, Ticket
+
+if TYPE_CHECKING:
+    from rlvla3.simulators.robosuite.scene import Scene
+
+Camera = Literal[
+    "agentview",
+    "frontview",
+    "sideview",
+    "birdview",
+    "robot0_robotview",
+    "robot0_eye_in_hand",
+    "robot0_agentview_left",
+    "robot0_agentview_right",
+    "robot0_agentview_center",
+    "robot0_frontview",
+]
+
+STATE = 8
+"""The hand's position (3) and orientation (3), and two fingers."""
+
+ACTIONS = {"arm": 7, "arm_and_base": 12}
+
+INSTALL = "pip install 'rlvla3[robosuite]'"
+
+INSTALL_ROBOCASA = (
+    "RoboCasa is on no package index: install it from its source at github.com/robocasa/robocasa, with robosuite 1.5 or later, in an environment of its own"
+)
+
+
+class RobosuiteOptions(Section):
+    """Settings of robosuite.
+
+    image_size: height and width in pixels. cameras: what a policy sees. fast_rendering: no shadows, reflections or antialiasing.
+    robot: `Panda`, bolted down, or `PandaOmron`, which drives (robosuite 1.5 and later).
+    moves: the `arm` alone, 7 numbers an action, or `arm_and_base` of a robot that drives, 12: base (3), torso (1) and whether the base moves (1) come last.
+    reward: `sparse`, +1 at the first success; `dense`, robosuite's shaped one, 0 to 1 a step (Wipe's has penalties, and bursts above 1).
+    end_on_success: success ends the episode. live_tasks: tasks kept ready in a process; one that is not among them is built before its episode, about 1 s.
+    kwargs: passed on to the task's constructor.
+    """
+
+    image_size: Annotated[int, Field(ge=64, le=256)] = 64
+    cameras: Annotated[list[Camera], Field(min_length=1)] = ["agentview", "robot0_eye_in_hand"]
+    fast_rendering: bool = True
+    robot: Literal["Panda", "PandaOmron"] = "Panda"
+    moves: Literal["arm", "arm_and_base"] = "arm"
+    reward: Literal["sparse", "dense"] = "sparse"
+    end_on_success: bool = True
+    live_tasks: Positive = 4
+    kwargs: dict[str, Any] = {}
+
+
+class RoboCasaOptions(RobosuiteOptions):
+    """Settings of RoboCasa: robosuite's, with other defaults.
+
+    Every episode has a kitchen of its own, built before it, so no task is kept ready. kwargs: to choose among kitchens, {layout_ids: [1], style_ids: [2]}.
+    assets: the folder of kitchens and objects (None: $RLVLA3_ROBOCASA_ASSETS, else the package's own).
+    """
+
+    cameras: Annotated[list[Camera], Field(min_length=1)] = ["robot0_agentview_left", "robot0_eye_in_hand"]
+    robot: Literal["Panda", "PandaOmron"] = "PandaOmron"
+    live_tasks: Positive = 1
+    assets: Path | None = None
+
+
+class Robosuite(SingleEnvironment):
+    """One robosuite environment, whose task changes from ticket to ticket. It draws in the thread that built it."""
+
+    Options: ClassVar[type[RobosuiteOptions]] = RobosuiteOptions
+    package: ClassVar[str] = "robosuite"
+    default_steps: ClassVar[int] = 500
+    """robosuite's own benchmark."""
+    _needed: str = GRAPHICS_HELP
+    """To build a task: said where that fails."""
+
+    @classmethod
+    def describe(cls, config: SimulatorConfig) -> Spaces:
+        options = check_options(cls.Options, config.options, "simulator.options")
+        cls._check_installed(options)
+        check_tasks(cls.package, config.tasks, cls._known_tasks())
+        if options.moves == "arm_and_base" and options.robot != "PandaOmron":
+            raise RecipeError(f"simulator.options.moves=arm_and_base, and a {options.robot} does not drive: set simulator.options.robot=PandaOmron")
+        size = options.image_size
+        return Spaces(
+            cameras=dict.fromkeys(options.cameras, (size, size, 3)),
+            state=STATE,
+            action=ActionSpace("continuous", ACTIONS[options.moves]),
+            max_steps=config.max_steps or cls.default_steps,
+            instructions=cls._instructions(config.tasks),
+        )
+
+    def __init__(self, config: SimulatorConfig, chunk: int) -> None:
+        """Raises SimulatorError where frames cannot be drawn, or cannot be trusted."""
+        self.spaces, self.chunk = self.describe(config), chunk
+        self._options = check_options(self.Options, config.options, "simulator.options")
+        prepare_process(self.package, *config.devices)
+        self._live = SceneCache(self._options.live_tasks, self._build)
+        self._scene = self._live[config.tasks[0]]
+
+    def begin(self, ticket: Ticket) -> None:
+        self._scene = self._live[ticket.task]
+        self._scene.reset(ticket.seed)
+        self._instruction = self._scene.instruction or INSTRUCTIONS.get(ticket.task, "")
+        self._succeeded = False
+
+    def act(self, action: NDArray[np.float32]) -> Step:
+        reward, success, over = self._scene.step(np.clip(action, -1, 1))
+        first_success = success and not self._succeeded
+        self._succeeded = self._succeeded or success
+        return Step(
+            reward=reward if self._options.reward == "dense" else float(first_success),
+            success=self._succeeded,
+            terminated=over or (self._succeeded and self._options.end_on_success),
+        )
+
+    def observe(self) -> Observation:
+        images = {camera: self._scene.draw(camera) for camera in self.spaces.cameras}
+        for camera, image in images.items():
+            check_frame(camera, image)
+        return Observation(images=images, state=self._scene.state(), instruction=self._instruction)
+
+    def close(self) -> None:
+        self._live.close()
+
+    @classmethod
+    def _check_installed(cls, options: RobosuiteOptions) -> None:
+        version = robosuite_version()
+        if version is None:
+            raise RecipeError(f"simulator.name={cls.package} needs the package robosuite, which is not installed: {INSTALL}")
+        if options.robot == "PandaOmron" and version < MOBILE_ROBOT_VERSION:
+            installed = ".".join(map(str, version))
+            raise RecipeError(
+                f"simulator.options.robot=PandaOmron needs robosuite 1.5 or later, and {installed} is installed, which LIBERO needs: "
+                f"use an environment of its own with a later robosuite, or simulator.options.robot=Panda"
+            )
+
+    @classmethod
+    def _known_tasks(cls) -> Collection[str]:
+        return INSTRUCTIONS
+
+    @classmethod
+    def _instructions(cls, tasks: list[str]) -> tuple[str, ...]:
+        """Those that are known before the run."""
+        return tuple(INSTRUCTIONS[task] for task in tasks)
+
+    def _task_arguments(self) -> Mapping[str, Any]:
+        """The model is kept from episode to episode: building it would take 100 times as long as setting it back."""
+        return {"hard_reset": False, "reward_shaping": self._options.reward == "dense"}
+
+    def _build(self, task: str) -> Scene:
+        try:
+            from rlvla3.simulators.robosuite.scene import Scene
+
+            scene = Scene(
+                task,
+                self.package,
+                self._options.robot,
+                make={**self._task_arguments(), **self._options.kwargs},
+                size=self._options.image_size,
+                fast=self._options.fast_rendering,
+            )
+        except SimulatorError:
+            raise
+        except Exception as error:  # a package's own check, a file that is missing or a graphics library is met with errors of every type
+            raise SimulatorError(f"{self.package} cannot build {task} ({type(error).__name__}: {error}): {self._needed}") from error
+        _check_frames(scene, task, self.spaces)
+        return scene
+
+
+class RoboCasa(Robosuite):
+    """One RoboCasa environment. The episode's own sentence is its instruction."""
+
+    Options: ClassVar[type[RobosuiteOptions]] = RoboCasaOptions
+    package: ClassVar[str] = "robocasa"
+    default_steps: ClassVar[int] = 320
+    """The papers'."""
+
+    @classmethod
+    def describe(cls, config: SimulatorConfig) -> Spaces:
+        spaces = super().describe(config)
+        options = check_options(RoboCasaOptions, config.options, "simulator.options")
+        if options.reward == "dense":
+            raise RecipeError("simulator.options.reward=dense, and RoboCasa's tasks have no dense reward: set it to sparse")
+        robocasa_assets(_robocasa_folder(), options.assets)
+        return spaces
+
+    def __init__(self, config: SimulatorConfig, chunk: int) -> None:
+        options = check_options(RoboCasaOptions, config.options, "simulator.options")
+        assets = robocasa_assets(_robocasa_folder(), options.assets)
+        use_robocasa_assets(assets)
+        self._needed = f"are all of RoboCasa's assets in {assets}? If so, {GRAPHICS_HELP}"
+        super().__init__(config, chunk)
+
+    @classmethod
+    def _known_tasks(cls) -> Collection[str]:
+        return robocasa_tasks(_robocasa_folder())
+
+    @classmethod
+    def _instructions(cls, tasks: list[str]) -> tuple[str, ...]:
+        return ()
+
+    def _task_arguments(self) -> Mapping[str, Any]:
+        return {}
+
+
+def _robocasa_folder() -> Path:
+    folder = package_folder("robocasa")
+    if folder is None:
+        raise RecipeError(f"simulator.name=robocasa needs the package robocasa, which is not installed: {INSTALL_ROBOCASA}")
+    return folder
+
+
+def _check_frames(scene: Scene, task: str, spaces: Spaces) -> None:
+    """Raise SimulatorError where a camera is not there, or gives flat frames, or frames that stay the same while the arm moves."""
+    for camera in spaces.cameras:
+        scene.check_camera(camera)
+    scene.reset(seed=0)
+    before = {camera: scene.draw(camera) for camera in spaces.cameras}
+    for _ in range(5):
+        scene.step(np.ones(spaces.action.size, np.float32))
+    for camera, image in before.items():
+        check_moving(camera, task, image, scene.draw(camera))
