@@ -3,8 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+DOCS_INSTALLED := .venv/.docs-installed
 
-.PHONY: install system demo test lint bench clean
+.PHONY: install system demo test lint docs wheel check-wheel bench clean
 
 install: system $(INSTALLED)
 
@@ -33,7 +34,28 @@ test: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+# The documents as a site in build/site. Open it with: .venv/bin/python -m http.server --directory build/site
+# The tools are installed by the first `make docs` only. artoo-mermaid is on PyPI what the npm package mermaid is: one script, which any Python can install.
+# The two variables are for messages about successors of MkDocs.
+docs: install $(DOCS_INSTALLED)
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet
+
+$(DOCS_INSTALLED): $(INSTALLED)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps --ignore-requires-python artoo-mermaid
+	@touch $@
+
+# A source distribution, and the wheel that is built from it.
+wheel: install
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist .
+
+# The wheel in an environment of its own, used from another folder.
+check-wheel: wheel
+	@PYTHON=$(PYTHON) scripts/check-wheel dist/*.whl
 
 # On an otherwise idle machine: both measure time.
 bench: install
@@ -42,5 +64,5 @@ bench: install
 
 # All that can be made again. Runs cannot: they stay.
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
