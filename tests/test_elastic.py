@@ -260,5 +260,5 @@ def test_a_run_tries_two_generators_goes_back_to_one_and_loses_nothing_to_a_kill
     notices = summary["notices"]
     assert summary["tickets"]["trained"] == 48 and summary["tickets"]["rerun"] >= 1
     assert any("shard 1 was lost" in notice for notice in notices)
-    assert any("2 generators of 2 active: 2 shards to go over" in notice for notice in notices), notices
-    assert any("1 generator of 2 active: 2 shards to go over" in notice for notice in notices), notices
+    assert any("2 generators of 2 active: 2 shards change their generator" in notice for notice in notices), notices
+    assert any("1 generator of 2 active: 2 shards change their generator" in notice for notice in notices), notices

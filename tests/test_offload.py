@@ -27,7 +27,7 @@ from rlvla3.planning.bound import bound
 from rlvla3.planning.memory_fit import held
 from rlvla3.planning.rehearsal import rehearse
 from rlvla3.policies.actor_critic import ActorCritic
-from rlvla3.runtimes.processes.messages import Leave, Left
+from rlvla3.runtimes.processes.messages import LeaveDevice, LeftDevice
 from rlvla3.runtimes.processes.roll_call import RollCall
 from rlvla3.runtimes.virtual.faults import draw_faults
 from rlvla3.runtimes.virtual.runtime import VirtualRuntime
@@ -323,9 +323,9 @@ def test_a_lost_host_is_not_waited_for() -> None:
     hosts._started = True
     for host in hosts.places:
         hosts._watch(host)
-    hosts.vacate(then=lambda: news.append("the devices are free"))
-    assert told == [(0, Leave()), (1, Leave())]
-    handlers[0, Left](Left())
+    hosts.free_devices(then=lambda: news.append("the devices are free"))
+    assert told == [(0, LeaveDevice()), (1, LeaveDevice())]
+    handlers[0, LeftDevice](LeftDevice())
     assert not news
     hosts._on_lost(1, True)
     assert news[-1] == "the devices are free" and len(news) == 2

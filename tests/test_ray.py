@@ -26,7 +26,7 @@ from tests.test_runtime import MARK, Run, countdown
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'rlvla3[ray]'")
 
-from rlvla3.runtimes.ray.actor import ActorState, RemoteWorker, Resident  # noqa: E402
+from rlvla3.runtimes.ray.actor import ActorState, RemoteWorker, WorkerActor  # noqa: E402
 from rlvla3.runtimes.ray.cluster import connect  # noqa: E402
 
 PATIENCE_S = 120
@@ -163,7 +163,7 @@ def test_every_host_finds_its_own_number_of_generators_and_loses_nothing(cluster
     summary = run.finished().summary
     assert summary["tickets"]["trained"] == 64 and summary["tickets"]["rerun"] >= 1
     for host in ("host 0", "host 1"):
-        assert any(f"{host}: 2 generators of 2 active: 1 shard to go over" in notice for notice in summary["notices"]), summary["notices"]
+        assert any(f"{host}: 2 generators of 2 active: 1 shard change their generator" in notice for notice in summary["notices"]), summary["notices"]
 
 
 def test_a_killed_trainer_costs_what_came_after_its_last_checkpoint(cluster: TwoNodes, tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_an_actor_that_was_taken_for_lost_and_is_not_begins_anew(cluster: TwoNod
 
     async def lose_sight() -> list[bool]:
         heard, again = list[bool](), asyncio.Event()
-        actor = ray.remote(Resident).options(num_cpus=0, max_restarts=1).remote("body", "tests.test_ray:say_ready")
+        actor = ray.remote(WorkerActor).options(num_cpus=0, max_restarts=1).remote("body", "tests.test_ray:say_ready")
 
         def on_lost(comes_back: bool) -> None:
             heard.append(comes_back)
@@ -225,7 +225,7 @@ def test_the_loss_of_an_actor_whose_body_has_ended_is_heard_of(cluster: TwoNodes
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
 
     async def lose() -> bool:
-        actor = ray.remote(Resident).options(num_cpus=0, max_restarts=1).remote("body", "tests.test_ray:fail")
+        actor = ray.remote(WorkerActor).options(num_cpus=0, max_restarts=1).remote("body", "tests.test_ray:fail")
         lost: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         worker = RemoteWorker("body", actor, lost.set_result)
         try:

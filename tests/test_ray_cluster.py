@@ -17,7 +17,7 @@ from rlvla3.types import Purpose, Ticket
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'rlvla3[ray]'")
 
-from rlvla3.runtimes.ray.cluster import Node, connect, stations, with_devices
+from rlvla3.runtimes.ray.cluster import Node, connect, roles, with_devices
 from rlvla3.runtimes.ray.host_actor import GrantedTickets, _own_folder
 from rlvla3.runtimes.ray.messages import RunTickets, Status
 from rlvla3.runtimes.ray.reports import Reports
@@ -38,7 +38,7 @@ def ray_recipe(**changes):
     ],
 )
 def test_stages_are_dealt_to_nodes_as_the_placement_says(kind, ratio, gpus, hosts, trainers):
-    dealt = stations(ray_recipe(placement={"kind": kind, "ratio": ratio}), [Node(gpus, 8)] * 4, ranks=1)
+    dealt = roles(ray_recipe(placement={"kind": kind, "ratio": ratio}), [Node(gpus, 8)] * 4, ranks=1)
     assert {s.node: (s.devices, s.recipe.simulator.shards) for s in dealt if s.recipe} == hosts
     assert {s.node: s.trainer_devices for s in dealt if s.trainers} == trainers
     assert all(s.recipe.engine.generators >= 1 and not s.recipe.engine.record for s in dealt if s.recipe)
@@ -53,13 +53,13 @@ def test_stages_are_dealt_to_nodes_as_the_placement_says(kind, ratio, gpus, host
 )
 def test_what_cannot_be_dealt_is_refused(changes, message):
     with pytest.raises(RecipeError, match=message):
-        stations(ray_recipe(**changes), [Node(0, 8)] * 4, ranks=1)
+        roles(ray_recipe(**changes), [Node(0, 8)] * 4, ranks=1)
 
 
 def test_trainer_ranks_have_a_gpu_each():
     with pytest.raises(RecipeError, match=r"training.ranks=3 is more than the 2 GPUs that placement.kind=disaggregated gives the trainer"):
-        stations(ray_recipe(training={"ranks": 3}, placement={"kind": "disaggregated"}), [Node(2, 8)] * 2, ranks=3)
-    dealt = stations(ray_recipe(training={"ranks": 3}), [Node(0, 8)] * 2, ranks=3)  # CPUs are shared
+        roles(ray_recipe(training={"ranks": 3}, placement={"kind": "disaggregated"}), [Node(2, 8)] * 2, ranks=3)
+    dealt = roles(ray_recipe(training={"ranks": 3}), [Node(0, 8)] * 2, ranks=3)  # CPUs are shared
     assert [rank for station in dealt for rank in station.trainers] == [0, 1, 2]
 
 
@@ -79,13 +79,13 @@ def test_nodes_without_a_gpu_have_no_part_where_others_have_one():
 )
 def test_limits_of_elastic_generators_are_dealt_out_like_generators(generators, least, dealt):
     engine = {"generators": generators, "elastic": {"least": least}}
-    hosts = [station.recipe.engine for station in stations(ray_recipe(engine=engine), [Node(0, 8)] * 4, ranks=1) if station.recipe]
+    hosts = [station.recipe.engine for station in roles(ray_recipe(engine=engine), [Node(0, 8)] * 4, ranks=1) if station.recipe]
     assert [(host.generators, host.elastic and host.elastic.least) for host in hosts] == dealt
 
 
 def test_elastic_generators_that_leave_no_host_a_choice_are_refused():
     with pytest.raises(RecipeError, match=r"least=1 leaves nothing to choose with engine.generators=2 on 2 hosts.* set engine.generators to 3 or more"):
-        stations(ray_recipe(engine={"generators": 2, "elastic": {}}), [Node(0, 8)] * 2, ranks=1)
+        roles(ray_recipe(engine={"generators": 2, "elastic": {}}), [Node(0, 8)] * 2, ranks=1)
 
 
 @pytest.mark.parametrize("address", ["nonsense", "ray://head:10001", "local", "head:", ":6379"])

@@ -22,7 +22,7 @@ from rlvla3.observability.meter import MeterBoard
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.runtimes.processes.control import Control
 from rlvla3.runtimes.processes.messages import Arrived, Published, Ready, Save, Saved, Train, Trained
-from rlvla3.runtimes.processes.process import attend
+from rlvla3.runtimes.processes.process import run_body
 from rlvla3.runtimes.workers import trainer_worker
 from rlvla3.runtimes.workers.device import check_on_host
 from rlvla3.types import Ticket
@@ -86,7 +86,7 @@ async def coordinated(folder: Path) -> AsyncIterator[Coordinator]:
     ours, theirs = multiprocessing.Pipe()
     control, board = Control(ours), MeterBoard(["trainer"])
     arguments = Control(theirs), trainer_worker.run_trainer, recipe, rollouts, board, WeightMemory(), RunDirectory(folder), None, None
-    ended = asyncio.ensure_future(asyncio.to_thread(lambda: asyncio.run(attend(*arguments))))
+    ended = asyncio.ensure_future(asyncio.to_thread(lambda: asyncio.run(run_body(*arguments))))
     control.listen()
     coordinator = Coordinator(control, board, ended)
     try:
@@ -148,7 +148,7 @@ def test_an_error_in_a_messages_handler_ends_the_worker() -> None:
         ours, theirs = multiprocessing.Pipe()
         ours.send(Ticket(7, "reach", 0, 0))
         with pytest.raises(ValueError, match="ticket 7"):
-            await asyncio.wait_for(attend(Control(theirs), body), PATIENCE_S)
+            await asyncio.wait_for(run_body(Control(theirs), body), PATIENCE_S)
 
     asyncio.run(run())
 

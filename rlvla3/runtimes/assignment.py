@@ -1,10 +1,11 @@
-"""Which generator serves which shard, for every runtime on its own clock: always the same one, or as many as the load needs (engine.elastic).
+"""Which generator serves which shard, in every runtime and on its clock. A shard keeps its generator, unless the number of active generators follows the load
+(engine.elastic).
 
 Invariants:
-- a shard goes over to another generator only while it runs no ticket. Then it has asked for nothing and no answer is on its way, so what generators count
-  (links/data_plane.py) stays exact, and all decisions of an episode are one generator's;
-- a shard that is to go over is dealt no ticket until it has: it comes to an end of those that it runs, whatever the others do;
-- nothing is measured while shards are on their way: a look compares settled states.
+- a shard changes its generator only while it runs no ticket. It has then asked for nothing and no answer is on its way. So the counts of generators
+  (links/data_plane.py) stay exact, and one generator makes all decisions of an episode;
+- a shard that is to change gets no ticket until it has changed. It finishes the tickets that it runs, whatever other shards do;
+- nothing is measured while shards change: `look` compares settled states.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from rlvla3.scheduling.elastic import ActiveGenerators, Load, share_out
 
 
 class Assignment:
-    """serves: int64 [shards], the generator of each, kept up to date here and by nobody else. slots: of each shard. elastic: None where all stays as it is.
-    board, now: where everybody's time goes, and the clock in seconds. steps: environment steps since the run began.
+    """serves: int64 [shards], the generator of each shard; only this class writes it. slots: of each shard. elastic: None if the assignment never changes.
+    board, now: the time of every worker, and the clock in seconds. steps: environment steps since the run began.
 
-        leaving = assignment.look()                  # at every hand-in: the shards that are to be dealt nothing until they have gone over
-        moved = assignment.move(runs)                # before tickets are dealt: those that go over now
+        leaving = assignment.look()                  # at every hand-in: the shards that get no ticket until they have changed their generator
+        moved = assignment.move(is_busy)             # before tickets are dispatched: the shards that change now
     """
 
     def __init__(
@@ -45,21 +46,21 @@ class Assignment:
         self._active = ActiveGenerators(min(elastic.least, generators), generators) if elastic else ActiveGenerators(generators, generators)
         self._wanted = share_out(self._homes, slots, self._active.count)
         self._leaving: set[int] = set()
-        serves[:] = self._wanted  # nobody runs anything yet
+        serves[:] = self._wanted  # no shard runs a ticket yet
         self._begin()
 
     @property
     def active(self) -> int:
-        """How many generators are meant to serve."""
+        """How many generators are active."""
         return self._active.count
 
     def begin_anew(self) -> None:
-        """Other work begins, whose pace is not to be compared with that before."""
+        """Other work begins. Its pace must not be compared with the pace before."""
         self._active.begin_anew()
         self._begin()
 
     def look(self) -> list[int]:
-        """See what was measured, if that is due. Returns the shards that are to go over."""
+        """Evaluate what was measured, if that is due. Returns the shards that are to change their generator."""
         seconds = self._now() - self._since
         if seconds < self._every_s or self._leaving:
             return []
@@ -68,9 +69,9 @@ class Assignment:
         self._begin()
         return sorted(self._leaving)
 
-    def move(self, runs: Callable[[int], bool]) -> list[int]:
-        """Let shards go over that are to and run nothing. Returns them. runs: whether a shard has a ticket."""
-        moved = [shard for shard in sorted(self._leaving) if not runs(shard)]
+    def move(self, is_busy: Callable[[int], bool]) -> list[int]:
+        """Change the generator of every leaving shard that has no ticket. Returns these shards. is_busy: whether a shard has a ticket."""
+        moved = [shard for shard in sorted(self._leaving) if not is_busy(shard)]
         for shard in moved:
             self.serves[shard] = self._wanted[shard]
         self._leaving.difference_update(moved)
@@ -89,5 +90,5 @@ class Assignment:
         )
 
     def _begin(self) -> None:
-        """Measure from now on."""
+        """Begin to measure."""
         self._since, self._spent, self._steps_before = self._now(), self._board.read(), self._steps()

@@ -1,4 +1,4 @@
-"""The local runtime: one host, a process a shard, generators and the trainer in processes of their own, beside the coordinator. It imports no torch."""
+"""The local runtime: one host. Every shard, every generator and every rank of the trainer is a process beside the coordinator. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rlvla3.observability.meter import MeterBoard
 from rlvla3.observability.recording import Recording
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.observability.tracing import board_of
-from rlvla3.runtimes.processes.messages import Proceed, Published, Stuck
+from rlvla3.runtimes.processes.messages import ProceedTo, Published, ReplayStuck
 from rlvla3.runtimes.processes.process import WorkerProcess
 from rlvla3.runtimes.runtime import EveryRank, Runtime
 from rlvla3.runtimes.supervision.host_supervisor import HostSupervisor, one_thread_each
@@ -29,9 +29,9 @@ from rlvla3.types import Finished
 class LocalRuntime(Runtime):
     """The workers of one run on this host.
 
-    capacity: episodes that the data plane holds. trainer: whether the run needs one. resume: a checkpoint for the trainer. notify: told in a sentence what
-    the user should know. record: where the run is recorded; or, for `repeat`, the recorded run that it repeats. board: where everybody's time goes, made from
-    the workers' names; by default as the recipe asks.
+    capacity: episodes that the data plane holds. trainer: whether the run needs one. resume: a checkpoint for the trainer. notify: called with a sentence for
+    the user. record: where the run is recorded, or the recorded run that `repeat` repeats. board: makes the board of the workers' times from their names (None:
+    as the recipe asks).
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class LocalRuntime(Runtime):
     async def __aenter__(self) -> LocalRuntime:
         self._logs.mkdir(exist_ok=True)
         one_thread_each()
-        # What is done when a message comes or a process ends has no caller: its errors end the run.
+        # Handlers of messages and of ended processes have no caller, so their errors end the run here.
         asyncio.get_running_loop().set_exception_handler(lambda _, context: self.fail(context.get("exception") or WorkerError(context["message"])))
         self._failure = asyncio.get_running_loop().create_future()
         try:
@@ -87,7 +87,7 @@ class LocalRuntime(Runtime):
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self._host.stop()
         if self._failure.done():
-            self._failure.exception()  # whoever was to hear of it has, or has left for another reason
+            self._failure.exception()  # `guard` has raised it, or the run ends for another reason: do not warn that nobody has looked
 
     def _start_workers(self) -> None:
         host = self._host
@@ -108,12 +108,12 @@ class LocalRuntime(Runtime):
         await self._host.workers_ready()
 
     async def repeat(self, ledger: Ledger, end: int) -> AsyncIterator[tuple[Published, list[Finished]]]:
-        """`train`, in a replay: each update only when every recorded inference of the version before it has been made."""
+        """`train` in a replay: an update begins only when all recorded inferences of the version before it are made."""
         control = self._host.generators[0].control
-        control.handle(Stuck, self._on_stuck)
+        control.handle(ReplayStuck, self._on_stuck)
         self.serve_trainer(ledger)
         while ledger.version < end:
-            control.send(Proceed(ledger.version))
+            control.send(ProceedTo(ledger.version))
             await control.receive()  # VersionDone
             async for published, episodes in self.updates(ledger, ledger.version + 1):
                 yield published, episodes
@@ -121,6 +121,6 @@ class LocalRuntime(Runtime):
     def kill(self) -> None:
         self._host.kill()
 
-    def _on_stuck(self, message: Stuck) -> None:
+    def _on_stuck(self, message: ReplayStuck) -> None:
         if self._host.shards.stuck(message.waiting):
             self.fail(ReplayError(f"nobody asks for decision {message.row} of ticket {message.ticket}, which was recorded: {NOT_ALIKE}"))

@@ -1,4 +1,4 @@
-"""From a recipe's `runtime` to the runtime. Ray is imported where it is asked for."""
+"""From a recipe's `runtime` setting to the runtime. Ray is imported only if it is asked for."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def make_runtime(
     resume: Path | None = None,
     record: Recording | None = None,
 ) -> Runtime:
-    """The runtime that `recipe` asks for, with settings as in LocalRuntime. Only a local run is recorded."""
+    """The runtime that `recipe` asks for. Parameters as in LocalRuntime. Only a local run is recorded."""
     if recipe.runtime == "local":
         return LocalRuntime(recipe, run, capacity=capacity, notify=notify, trainer=trainer, resume=resume, record=record)
     from rlvla3.runtimes.ray.runtime import RayRuntime

@@ -1,8 +1,10 @@
-"""`rlvla3 replay`: a recorded run again, and whether it came to the same weights.
+"""`rlvla3 replay`: repeat a recorded run, and check that it comes to the same weights.
 
-The loops, the planes and the learner are those of any run. What differs: one generator, which takes its batches from the record; a simulator process for each
-slot, since slots that step together wait for each other, and in another order of batches they might do so for ever; tickets, emission and updates in the
-order of the record; and no evaluation.
+The loops, the planes and the learner are those of any run. Four things differ:
+- there is one generator, and it takes its batches from the record;
+- every slot has a simulator process of its own. Slots that step together wait for each other, and in another order of batches they could wait for ever;
+- tickets, emission and updates come in the order of the record;
+- nothing is evaluated.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ Weights = Mapping[str, Tensor]
 
 
 def replay(recipe: Recipe, run: RunDirectory, watchers: Sequence[Watcher], recorded: RecordedRun, checkpoint: Path) -> None:
-    """Repeat `recorded`, made with `replay_recipe`, and compare its weights with those of `checkpoint`. Raises ReplayError where they are not the same."""
+    """Repeat `recorded` with the settings of `replay_recipe`, and compare the weights with those of `checkpoint`. Raises ReplayError if they differ."""
     run_session(ReplaySession(recipe, run, watchers).repeat(recorded, checkpoint))
 
 
@@ -49,10 +51,10 @@ def replay_recipe(recipe: Recipe) -> Recipe:
 
 
 class ReplaySession(Session):
-    """A session that repeats. An interrupt ends it there and then: there is nothing in it to keep."""
+    """A session that repeats a recorded run. An interrupt ends it at once: it makes nothing that is worth keeping."""
 
     async def repeat(self, recorded: RecordedRun, checkpoint: Path) -> bool:
-        weights = _weights(checkpoint)  # before anything starts: the run may be going on, and drop this checkpoint
+        weights = _weights(checkpoint)  # before anything starts: the original run may still be training, and remove this checkpoint
         runtime = LocalRuntime(self._recipe, self._run, capacity=training_room(self._recipe), notify=self._notify, record=recorded)
         async with self._interruptible(runtime):
             if self._recipe.begins_by_cloning:

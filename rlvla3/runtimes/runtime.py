@@ -1,4 +1,4 @@
-"""The coordinator's side of every runtime with real workers: it drives a ledger and hears of episodes, versions and failures. It imports no torch."""
+"""The coordinator of every runtime with real workers: it drives a ledger, and it hears of episodes, versions and failures. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ ResultT = TypeVar("ResultT")
 
 
 class TrainerLost(WorkerError):
-    """The trainer is gone through no fault of the run's: it can go on from the last checkpoint."""
+    """The trainer is gone, and the run is not the cause (a node was lost): the run can go on from its last checkpoint."""
 
 
 class TicketServer(Protocol):
-    """Whoever runs tickets: the shards of one host, or many hosts. Serves one ledger at a time."""
+    """Runs tickets: the shards of one host, or many hosts. Serves one ledger at a time."""
 
     def serve(self, ledger: Ledger, on_finished: Callable[[Finished], None]) -> None: ...
 
     def grant(self) -> None:
-        """Hand out what is admissible to whoever is free. To be called when the ledger's version has advanced."""
+        """Send admissible tickets to free slots. To be called when the ledger's version has advanced."""
 
-    def vacate(self, then: Callable[[], None]) -> None:
-        """Have every generator leave its device; `then` is called once all have."""
+    def free_devices(self, then: Callable[[], None]) -> None:
+        """Have every generator leave its device, then call `then`."""
 
 
 class Commands(Protocol):
-    """The coordinator's end of a channel: Control, or what looks like it."""
+    """The coordinator's end of a control channel, to a process or to an actor."""
 
     def send(self, message: Any) -> None: ...
 
@@ -47,14 +47,14 @@ class Commands(Protocol):
 
 
 class Commanded(Protocol):
-    """Whoever takes commands."""
+    """A worker that takes commands."""
 
     @property
     def control(self) -> Commands: ...
 
 
 class EveryRank:
-    """The ranks of a trainer as one: what is sent goes to all of them, in one order; rank 0 answers for them. It is its own channel."""
+    """The ranks of a trainer as one worker. All ranks get every message, in one order; rank 0 answers. It is its own channel."""
 
     def __init__(self, ranks: Sequence[Commanded]) -> None:
         self._ranks = [rank.control for rank in ranks]
@@ -82,8 +82,8 @@ class Runtime(ABC):
             await runtime.collect(book, total=96, on_episode=look_at)
             async for published, episodes in runtime.train(ledger, end=20): ...
 
-    board: where everybody's time goes. server: who runs tickets. Every process, pipe and block of shared memory is gone when the `async with` is left, however
-    it is left. Raises WorkerError where a worker fails for good.
+    board: the time of every worker. server: runs tickets. When the `async with` is left, in whatever way, no process, pipe or block of shared memory remains.
+    Raises WorkerError if a worker fails and cannot be replaced.
     """
 
     board: MeterBoard
@@ -94,12 +94,12 @@ class Runtime(ABC):
     @property
     @abstractmethod
     def rollouts(self) -> Rollouts:
-        """Where episodes that `collect` gives can be read."""
+        """Where the episodes that `collect` gives can be read."""
 
     @property
     @abstractmethod
     def trainer(self) -> Commanded:
-        """Whoever obeys the trainer's commands."""
+        """The trainer, all its ranks as one."""
 
     @abstractmethod
     async def __aenter__(self) -> Runtime: ...
@@ -109,27 +109,27 @@ class Runtime(ABC):
 
     @abstractmethod
     async def ready(self) -> None:
-        """Wait until every worker has been built. To be called before any ticket is run."""
+        """Wait until every worker is built. To be called before any ticket is run."""
 
     async def trainer_ready(self) -> None:
-        """Wait for the trainer, and not for simulators."""
+        """Wait until the trainer is built, and not for simulators."""
         await self.ready()
 
     @abstractmethod
     def steps_made(self) -> int:
-        """Environment steps since the start, those of running episodes among them."""
+        """Environment steps since the start, including those of running episodes."""
 
     @abstractmethod
     def kill(self) -> None:
-        """End every worker at once."""
+        """Kill every worker."""
 
     def fail(self, error: Exception) -> None:
-        """End the present `guard` with `error`."""
+        """Let the present `guard` raise `error`."""
         if not self._failure.done():
             self._failure.set_exception(error)
 
     async def guard(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
-        """Do `work`, unless a worker fails first: then its error is raised here and the work is cancelled."""
+        """Await `work`. If a worker fails first, cancel the work and raise that error."""
         task = asyncio.ensure_future(work)
         self._failure.add_done_callback(lambda _: task.cancel())
         try:
@@ -139,14 +139,14 @@ class Runtime(ABC):
                 self._failure.result()
             raise
         except Stopped:
-            await self._failure  # a worker's pipe closed before its end was heard of
+            await self._failure  # the pipe of a worker closed before the end of its process was seen
             raise
 
     async def collect(self, book: TicketBook, total: int | None, on_episode: Callable[[Finished], Awaitable[bool]], at_once: int | None = None) -> None:
-        """Run tickets 0, 1, 2, ... of `book`, at most `at_once` of them at a time (None: as many as the data plane holds), and give their episodes to
-        `on_episode` in ticket order.
+        """Run tickets 0, 1, 2, ... of `book`, and give their episodes to `on_episode` in ticket order.
 
-        An episode may be read from `rollouts` until `on_episode` returns; it returns True once it has enough. total: how many tickets there are (None: no end).
+        total: how many tickets there are (None: no end). at_once: the most that run or wait at a time (None: as many as the data plane holds). `on_episode` may
+        read the episode from `rollouts` until it returns. It returns True to end.
         """
         ledger = Ledger(book, batch=1, max_staleness=(at_once or self.rollouts.spec.capacity) - 1, total=total)
         news = asyncio.Event()
@@ -164,30 +164,30 @@ class Runtime(ABC):
             ledger.advance(ledger.version + 1)
             self.server.grant()
         ledger.close()
-        await until(lambda: not ledger.running)  # wanted by nobody any more, but their simulators are not free before they end
+        await until(lambda: not ledger.running)  # nobody needs these episodes any more, but their slots are free only when they end
 
     async def train(self, ledger: Ledger, end: int) -> AsyncIterator[tuple[Published, list[Finished]]]:
-        """Make updates up to version `end`; yields each as it is published, with its episodes in ticket order."""
+        """Make updates up to version `end`. Yields each one when it is published, with its episodes in ticket order."""
         self.serve_trainer(ledger)
         async for published, episodes in self.updates(ledger, end):
             yield published, episodes
 
     def serve_trainer(self, ledger: Ledger) -> None:
-        """Run the tickets of `ledger` for the trainer. With engine.offload it hears of the last of an update when the devices are its own."""
+        """Run the tickets of `ledger` for the trainer. With engine.offload, the trainer hears of the last episode of an update only when it has the devices."""
         control = self.trainer.control
 
         def on_finished(finished: Finished) -> None:
             index = finished.ticket.index
             arrived = Arrived(index, finished.decisions)
             if self._recipe.engine.offload and len(ledger.finished(ledger.update_of(index))) == ledger.batch:
-                self.server.vacate(then=lambda: control.send(arrived))
+                self.server.free_devices(then=lambda: control.send(arrived))
             else:
                 control.send(arrived)
 
         self.server.serve(ledger, on_finished)
 
     async def updates(self, ledger: Ledger, end: int) -> AsyncIterator[tuple[Published, list[Finished]]]:
-        """Have the trainer make updates up to version `end`."""
+        """Have the trainer make updates up to version `end`. Yields as `train` does."""
         control = self.trainer.control
         control.send(Train(ledger.version, end))
         while not isinstance(message := await control.receive(), Trained):
@@ -196,6 +196,6 @@ class Runtime(ABC):
             yield message, episodes
 
     def finish_update(self, ledger: Ledger) -> None:
-        """Let the trainer's present update be the last: it says which that is, and no ticket of a later one is handed out."""
+        """Make the trainer's present update the last one. The trainer says which one that is, and no ticket of a later one is handed out."""
         self.trainer.control.handle(LastUpdate, lambda message: ledger.close(after_update=message.update))
         self.trainer.control.send(StopAfterUpdate())

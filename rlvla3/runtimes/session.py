@@ -1,7 +1,7 @@
-"""What a command does with a runtime: clone, evaluate, train, in phases, telling the watchers all along.
+"""What a command does with a runtime: clone, evaluate or train, in phases. It tells the watchers of everything that happens.
 
-The first interrupt lets the present update be the last and keeps its checkpoint (outside training it ends the run there and then); the second ends every
-process at once.
+The first interrupt makes the present update the last one and keeps its checkpoint; outside of training it ends the run at once. The second interrupt kills
+every worker.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from rlvla3.scheduling.ledger import Ledger
 from rlvla3.types import Finished
 
 PATIENCE_WITH_EXPERTS = 10
-"""Demonstrations tried for each that is wanted; an expert that fails more often is none."""
+"""Demonstrations that are tried for each one that is wanted. An expert that fails more often is not used."""
 
 
 def clone(recipe: Recipe, run: RunDirectory, watchers: Sequence[Watcher]) -> None:
@@ -42,7 +42,7 @@ def clone(recipe: Recipe, run: RunDirectory, watchers: Sequence[Watcher]) -> Non
 
 
 def train(recipe: Recipe, run: RunDirectory, watchers: Sequence[Watcher], resume: Path | None = None) -> None:
-    """Train, after cloning where the recipe says so and no checkpoint is given. resume: a checkpoint of this run to go on from."""
+    """Train. Clone before that if the recipe says so and no checkpoint is given. resume: a checkpoint of this run to go on from."""
     run_session(Session(recipe, run, watchers, resume).train())
 
 
@@ -52,13 +52,13 @@ def evaluate(recipe: Recipe, run: RunDirectory, watchers: Sequence[Watcher]) -> 
 
 
 def run_session(work: Coroutine[Any, Any, bool]) -> None:
-    """Do the work of a session. Raises KeyboardInterrupt where it was interrupted."""
+    """Do the work of a session. Raises KeyboardInterrupt if it was interrupted."""
     if asyncio.run(work):
         raise KeyboardInterrupt
 
 
 class Session:
-    """One command's run. Its three coroutines return whether they were interrupted."""
+    """The run of one command. Its three coroutines return whether they were interrupted."""
 
     def __init__(self, recipe: Recipe, run: RunDirectory, watchers: Sequence[Watcher], resume: Path | None = None) -> None:
         self._recipe, self._run, self._watchers, self._resume = recipe, run, watchers, resume
@@ -106,7 +106,7 @@ class Session:
 
     @asynccontextmanager
     async def _interruptible(self, runtime: Runtime) -> AsyncIterator[Runtime]:
-        """`runtime`, started; the user may interrupt it from before its start until after its end."""
+        """Start `runtime`, and end it afterwards. The user may interrupt it at any time between."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._interrupt, runtime)
@@ -131,13 +131,13 @@ class Session:
         runtime.fail(Interrupted())
 
     def _evaluated_before(self) -> bool:
-        """A run that goes on from version 0 may have been interrupted before or after its first evaluation; a later version is past it."""
+        """Whether the evaluation before training is done. A run that goes on from version 0 may have been interrupted before or after it."""
         if self._resume is None or version_of(self._resume) == 0:
             return any(record["event"] == "evaluation" and record["when"] == "before" for record in self._run.records())
         return True
 
     def recording(self) -> Recording | None:
-        """Where this run is recorded from its very beginning; None where it is not to be, or cannot be."""
+        """Where this run is recorded from its beginning on. None if it is not to be recorded or cannot be."""
         recording = Recording(self._run.record)
         if self._recipe.runtime != "local":
             recording.discard()
@@ -153,7 +153,7 @@ class Session:
         return recording if self._recipe.engine.record else None
 
     async def _make_clone(self, runtime: Runtime) -> None:
-        """Clone, and keep the policy. Simulators are started only where their experts show how."""
+        """Clone, and keep the policy. Simulators are needed only if their experts demonstrate."""
         assert self._recipe.clone is not None
         if self._recipe.clone.files:
             await runtime.trainer_ready()
@@ -204,7 +204,7 @@ class Session:
             write_video(self._run.videos / name.replace(":", "-").replace("/", "-"), frames, episode.success)
 
     def _version(self, finished: Sequence[Finished]) -> int:
-        """The version that was evaluated: the one published, else that of the checkpoint the policy came from."""
+        """The version that was evaluated: the published one, or else the one of the policy's checkpoint."""
         newest = max(episode.newest for episode in finished)
         folder = self._recipe.policy.checkpoint
         return newest if newest >= 0 else int(folder.parent.name) if folder is not None and folder.parent.name.isdigit() else 0
@@ -249,11 +249,11 @@ class Interrupted(Exception):
 
 
 class TrainingProgress:
-    """Counts over the updates of a run, those before it was resumed among them."""
+    """Counts over the updates of a run, including those before it was resumed."""
 
     def __init__(self, recipe: Recipe, runtime: Runtime, ledger: Ledger, run: RunDirectory) -> None:
         self._updates, self._runtime, self._ledger = recipe.training.updates, runtime, ledger
-        # Of a run that lost its trainer, the records go on beyond the checkpoint that it was resumed from.
+        # If the run has lost its trainer, there are records of updates after the checkpoint that it goes on from.
         before = next((record for record in reversed(run.records()) if record.get("update") == ledger.version), None) if ledger.version else None
         self._steps = before["environment_steps"] if before else 0
         self._seconds = before["wall_seconds"] if before else 0.0
@@ -274,7 +274,7 @@ class TrainingProgress:
             environment_steps=self._steps,
             throughput=self._steps / seconds,
             staleness=Counter(published.version - 1 - episode.oldest for episode in episodes),
-            # Tickets that were under way when a run was stopped are handed out anew: of the past, those trained on count.
+            # Tickets that were running when the run was stopped are handed out again, so only trained ones count for the past.
             tickets=TicketCounts(earlier.trained + ledger.issued, earlier.trained + ledger.trained, earlier.rerun + ledger.rerun),
             workers=workers,
             wall_seconds=seconds,

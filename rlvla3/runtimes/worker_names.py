@@ -1,7 +1,7 @@
-"""What the workers of a run are called, in the table, the logs and the summary."""
+"""The names of a run's workers, as they stand in the table, the logs, the trace and the summary."""
 
 TRAINER, WEIGHTS = "trainer", "weights"
-"""WEIGHTS: who sends them from the trainer's host to others, or receives them there and passes them on."""
+"""WEIGHTS: the sender of versions on the trainer's host, or a host's relay that receives them and passes them on."""
 
 
 def shard_name(shard: int) -> str:
@@ -13,5 +13,5 @@ def generator_name(generator: int) -> str:
 
 
 def trainer_name(rank: int) -> str:
-    """Rank 0, which is all of the trainer where there is one rank, is called just that."""
+    """Rank 0 is called `trainer`; further ranks carry their number."""
     return TRAINER if rank == 0 else f"{TRAINER} {rank}"

@@ -1,5 +1,5 @@
-"""The control channel between a host's coordinator and one of its workers: few small messages, an episode or an update apart. Data and weights never go
-here."""
+"""The control channel between a supervisor and one of its workers. It carries few small messages, at most some for each episode or update. Data and weights
+have planes of their own."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from typing import Any
 
 
 class Stopped(Exception):
-    """The other side wants this side to end, or is gone."""
+    """The other side has asked this side to end, or is gone."""
 
 
 class Stop:
-    """The message that ends a worker."""
+    """The message that asks a worker to end."""
 
 
 class Control:
-    """One end of the channel, for one coroutine; `send` is for any thread. Messages of a type with a handler go to it as they come; the others wait for
-    `receive`."""
+    """One end of the channel. One coroutine uses it; any thread may call `send`.
+
+    A message whose type has a handler goes to the handler as soon as it arrives. All other messages wait for `receive`.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self._connection, self._sending = connection, Lock()
@@ -33,16 +35,16 @@ class Control:
         self._on_stop: Callable[[], object] = lambda: None
 
     def listen(self, on_stop: Callable[[], object] = lambda: None) -> None:
-        """Take messages in from now on, inside the running event loop. on_stop: called once, when the other side says stop or is gone."""
+        """Read messages from now on, in the running event loop. on_stop: called once, when the other side asks this side to end or is gone."""
         self._on_stop = on_stop
-        # Not _take_in: by the time the loop calls back, a poll may have taken in what made the pipe readable, and reading would block.
+        # Not _take_in: a poll may have read the message before the loop calls back, and reading would then block.
         asyncio.get_running_loop().add_reader(self._connection.fileno(), self.poll)
 
     def handle(self, kind: type, handler: Callable[[Any], None]) -> None:
         self._handlers[kind] = handler
 
     def send(self, message: Any) -> None:
-        """Raises Stopped where the other side is gone."""
+        """Raises Stopped if the other side is gone."""
         try:
             with self._sending:
                 self._connection.send(message)
@@ -50,18 +52,18 @@ class Control:
             raise Stopped from error
 
     def poll(self) -> None:
-        """Take in what has come, without waiting: for a worker that computes for long between two waits."""
+        """Read what has arrived, without waiting. A worker that computes for long between two waits calls this."""
         while not self._stopped and self._connection.poll():
             self._take_in()
 
     def arrived(self) -> list[Any]:
-        """The messages that have come, without waiting or looking for more: the event loop takes them in whenever it runs."""
+        """The messages that have arrived. Neither waits nor reads more: the event loop reads messages whenever it runs."""
         messages = list(self._arrived)
         self._arrived.clear()
         return messages
 
     async def receive(self) -> Any:
-        """The next message. Raises Stopped at the end."""
+        """The next message without a handler. Raises Stopped when no more will come."""
         while not self._arrived:
             if self._stopped:
                 raise Stopped
@@ -75,7 +77,7 @@ class Control:
     def close(self) -> None:
         if not self._connection.closed:
             if not self._stopped:
-                with suppress(RuntimeError):  # its loop has ended, and what it read with it
+                with suppress(RuntimeError):  # the event loop has ended, and its readers with it
                     asyncio.get_running_loop().remove_reader(self._connection.fileno())
             self._stopped = True
             self._connection.close()

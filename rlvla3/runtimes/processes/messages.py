@@ -1,4 +1,4 @@
-"""What the coordinator and its workers say to one another on the control channel."""
+"""The messages on the control channel between the coordinator and its workers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from rlvla3.types import Finished, Ticket, Version
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A worker is built and waits for work."""
+    """Worker to coordinator: it is built and waits for work."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A worker ends because of an error. kind: the class name of the error. explained: whether the message alone tells the user what to do (errors.py)."""
+    """Worker to coordinator: it ends because of an error. kind: the class name of the error. explained: whether the message alone tells the user what to do
+    (errors.py)."""
 
     kind: str
     message: str
@@ -25,45 +26,45 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class HandIn:
-    """Shard to ledger: these episodes have ended, their slots are free. Always answered by a Grant."""
+    """Shard to dispatcher: these episodes have ended and their slots are free. Always answered by a Grant."""
 
     finished: Sequence[Finished]
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Ledger to shard: tickets to run. answer: it answers a HandIn (it may hold no ticket then); otherwise tickets have become admissible."""
+    """Dispatcher to shard: tickets to run. answer: whether it answers a HandIn, and then it may hold no ticket; otherwise tickets have become admissible."""
 
     tickets: Sequence[Ticket]
     answer: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Forget:
-    """Coordinator to generator: the shard is lost, drop what it asked. Answered by Forgotten."""
+class ForgetShard:
+    """Coordinator to generator: a shard is lost, drop its requests. Answered by ShardForgotten."""
 
     shard: int
 
 
 @dataclass(frozen=True, slots=True)
-class Forgotten:
+class ShardForgotten:
     shard: int
 
 
 @dataclass(frozen=True, slots=True)
-class Leave:
-    """Coordinator to generator, or to a host for all of its generators: the trainer is to have the device. Answered by Left."""
+class LeaveDevice:
+    """Coordinator to generator, or to a host for all its generators: leave the device to the trainer. Answered by LeftDevice."""
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
-    """Off the device, until there is a batch to decide."""
+class LeftDevice:
+    """Generator to coordinator: it is off its device, until it has a batch to infer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Train:
-    """Coordinator to trainer: make the updates from `first` up to `end`. Arrivals follow as Arrived, each version is reported as Published, the end as
-    Trained."""
+    """Coordinator to trainer: make the updates from `first` up to, not including, `end`. Trajectories are announced as Arrived; the trainer reports each
+    version as Published, and the end as Trained."""
 
     first: int
     end: int
@@ -79,19 +80,19 @@ class Arrived:
 
 @dataclass(frozen=True, slots=True)
 class StopAfterUpdate:
-    """Coordinator to trainer: the present update is the last. Answered by LastUpdate."""
+    """Coordinator to trainer: make the present update the last one. Answered by LastUpdate."""
 
 
 @dataclass(frozen=True, slots=True)
 class LastUpdate:
-    """Trainer to coordinator: which update is the last."""
+    """Trainer to coordinator: the number of its last update."""
 
     update: int
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """Trainer to coordinator: `version` is on the weight plane; its update's episodes are no longer needed in the data plane."""
+    """Trainer to coordinator: `version` is on the weight plane. The episodes of its update are no longer needed in the data plane."""
 
     version: Version
     metrics: Mapping[str, float]
@@ -106,19 +107,19 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class VersionDone:
-    """Generator to coordinator, in a replay: every recorded inference of the version that it was to proceed to has been made."""
+    """Generator to coordinator, in a replay: all recorded inferences of the version that it was told to proceed to are made."""
 
 
 @dataclass(frozen=True, slots=True)
-class Proceed:
-    """Coordinator to generator, in a replay: `version` is on the weight plane. Answered by VersionDone, sooner or later."""
+class ProceedTo:
+    """Coordinator to generator, in a replay: `version` is on the weight plane. Answered by VersionDone when its inferences are made."""
 
     version: Version
 
 
 @dataclass(frozen=True, slots=True)
-class Stuck:
-    """Generator to coordinator, in a replay: `waiting` shards wait, and for all the generator knows nobody will ask for the next decision, `row` of
+class ReplayStuck:
+    """Generator to coordinator, in a replay: `waiting` shards wait for decisions, and none of them has asked for the next recorded one, decision `row` of
     `ticket`."""
 
     waiting: int
@@ -128,14 +129,14 @@ class Stuck:
 
 @dataclass(frozen=True, slots=True)
 class Demonstrated:
-    """Coordinator to trainer: this demonstration is in the data plane; copy it. Answered by Copied."""
+    """Coordinator to trainer: a demonstration is in the data plane, copy it. Answered by Copied."""
 
     finished: Finished
 
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """complete: there are enough successful demonstrations of every task."""
+    """Trainer to coordinator: the demonstration is copied. complete: whether every task has enough successful demonstrations."""
 
     ticket: Ticket
     complete: bool
@@ -143,7 +144,7 @@ class Copied:
 
 @dataclass(frozen=True, slots=True)
 class Clone:
-    """Coordinator to trainer: clone from the demonstrations copied, or from clone.files. Answered by Notice and CloneStep events, then by Published."""
+    """Coordinator to trainer: clone from the copied demonstrations, or from clone.files. Answered by Notice and CloneStep events, and then by Published."""
 
 
 @dataclass(frozen=True, slots=True)

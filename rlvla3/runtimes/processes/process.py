@@ -1,9 +1,9 @@
 """WorkerProcess processes of one host: how they start, what they inherit, and how they end.
 
 Invariants:
-- processes are spawned, never forked: a renderer that ran in the parent would hang in the child;
-- a worker ends with its parent, however the parent ends;
-- an interrupt reaches the coordinator alone, which decides what becomes of the workers;
+- processes are spawned and never forked: a renderer that has run in the parent hangs in a forked child;
+- a worker ends when its parent ends, however the parent ends;
+- an interrupt reaches only the coordinator, which decides what its workers do;
 - an error in a worker reaches the coordinator as a Failed message, with its traceback.
 """
 
@@ -29,15 +29,15 @@ from rlvla3.runtimes.processes.control import Control, Stop, Stopped
 from rlvla3.runtimes.processes.messages import Failed
 
 INTERRUPTS = {signal.SIGINT, signal.SIGTERM}
-"""A terminal and many a job scheduler send these to every process of a run."""
+"""Terminals and job schedulers send these signals to every process of a run."""
 
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 
 
 class WorkerProcess:
-    """A process that runs `await body(control, *args)`, seen from the coordinator.
+    """A process that runs `await body(control, *args)`, as its supervisor sees it.
 
-    body: "module:function". By name, so that the coordinator need not import what only the worker uses.
+    body: "module:function". It is given by name, so that the supervisor does not import what only the worker uses. log: the file that the process prints to.
     """
 
     def __init__(self, name: str, body: str, *args: Any, log: Path) -> None:
@@ -53,7 +53,7 @@ class WorkerProcess:
         self._released = False
 
     def on_exit(self, callback: Callable[[], None]) -> None:
-        """Call once when the process has ended, and no earlier callback any more."""
+        """Call `callback` once when the process has ended. It replaces an earlier callback."""
         loop, sentinel = asyncio.get_running_loop(), self.process.sentinel
 
         def ended() -> None:
@@ -63,7 +63,7 @@ class WorkerProcess:
         loop.add_reader(sentinel, ended)
 
     async def stop(self, patience_s: float) -> None:
-        """Ask the process to end, kill it where it does not within `patience_s`, and give back what is held of it."""
+        """Ask the process to end, kill it if it has not ended after `patience_s` seconds, and release what is held of it."""
         if self._released:
             return
         ended = asyncio.Event()
@@ -74,18 +74,18 @@ class WorkerProcess:
         except (Stopped, TimeoutError):
             pass
         finally:
-            self.process.kill()  # nothing to a process that has ended
+            self.process.kill()  # does nothing to a process that has ended
             self.release()
 
     def release(self) -> None:
-        """Give back what the coordinator holds of a process that has ended or been killed."""
+        """Release what the supervisor holds of a process that has ended or was killed."""
         asyncio.get_running_loop().remove_reader(self.process.sentinel)
         self.process.join()
         self.control.close()
         self._released = True
 
     def last_words(self, lines: int = 5) -> str:
-        """The end of what the process printed."""
+        """The last lines that the process printed."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
 
 
@@ -93,22 +93,24 @@ def _run(name: str, connection: Connection, log: Path, body: str, args: tuple[An
     for number in INTERRUPTS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
-    call_itself(name)
+    name_process(name)
     _end_with_parent()
     _print_to(log)
     control = Control(connection)
     try:
         module, _, function = body.partition(":")
-        asyncio.run(attend(control, getattr(importlib.import_module(module), function), *args))
+        asyncio.run(run_body(control, getattr(importlib.import_module(module), function), *args))
     except Exception as error:
         traceback.print_exc()
         control.send(Failed(type(error).__name__, str(error), traceback.format_exc(), explains_itself(error)))
         sys.exit(1)
 
 
-async def attend(control: Control, body: Callable[..., Awaitable[None]], *args: Any) -> None:
-    """Run `await body(control, *args)` until it ends or the other side wants it to. Raises its error; or that of a message's handler, or of whatever else is
-    done for it without a caller, which ends it."""
+async def run_body(control: Control, body: Callable[..., Awaitable[None]], *args: Any) -> None:
+    """Run `await body(control, *args)` until it ends, or until the other side asks it to end.
+
+    Raises the error of the body. An error in a message's handler, or in any other callback of the event loop, ends the body and is raised too.
+    """
     task, stray = asyncio.ensure_future(body(control, *args)), list[BaseException]()
 
     def fail(_: Any, context: Mapping[str, Any]) -> None:
@@ -124,8 +126,8 @@ async def attend(control: Control, body: Callable[..., Awaitable[None]], *args: 
             raise stray[0] from None
 
 
-def call_itself(name: str) -> None:
-    """Be called `name` in ps and top."""
+def name_process(name: str) -> None:
+    """Show this process (or thread) as `name` in ps and top."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode())
 
@@ -134,7 +136,7 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if parent is not None and os.getppid() != parent.pid:  # it ended before the line above
+    if parent is not None and os.getppid() != parent.pid:  # the parent ended before the line above
         sys.exit(1)
 
 
@@ -147,8 +149,8 @@ def _print_to(log: Path) -> None:
 
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """A child starts with interrupts blocked, and ignores them before it lets them in."""
-    resource_tracker.ensure_running()  # or the first spawn would start it, and that lets interrupts in again
+    """A child starts with interrupts blocked. It ignores them first and then unblocks them."""
+    resource_tracker.ensure_running()  # otherwise the first spawn starts it, and starting it unblocks interrupts
     signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Waiting for an answer of each of several."""
+"""Waiting for an answer of each of several workers."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable
 
 
 class RollCall:
-    """Calls `then` once everybody in `names` has answered or is gone; at once where there is nobody.
+    """Calls `then` once every worker in `names` has answered or is gone. Calls it at once if there are none.
 
     leaving = RollCall(["generator 0", "generator 1"], then=begin)
-    leaving.answered("generator 1")                 # again, or by somebody who was not asked: nothing
+    leaving.answered("generator 1")                 # a second answer, or one of a worker that was not asked, does nothing
     leaving.answered("generator 0")                 # begin()
     """
 

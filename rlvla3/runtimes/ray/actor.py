@@ -1,6 +1,6 @@
 """A worker's body in a Ray actor. Both sides of it see what they see of a local worker: a channel, the body's a pipe within the actor.
 
-    coordinator  RemoteWorker  <-- Ray -->  Resident = pipe = Control  body
+    coordinator  RemoteWorker  <-- Ray -->  WorkerActor = pipe = Control  body
 
 Invariants:
 - messages arrive in the order they were sent, and none is polled for: `listen` is answered when there is something to say, or to say where time goes;
@@ -31,7 +31,7 @@ from rlvla3.links.rollouts import Rollouts
 from rlvla3.observability.meter import MeterBoard
 from rlvla3.runtimes.processes.control import Control, Stop, Stopped
 from rlvla3.runtimes.processes.messages import Failed
-from rlvla3.runtimes.processes.process import attend, call_itself
+from rlvla3.runtimes.processes.process import name_process, run_body
 from rlvla3.runtimes.ray.messages import Status
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -54,7 +54,7 @@ class ActorState:
     steps: Callable[[], int] = staticmethod(lambda: 0)
 
 
-class Resident:
+class WorkerActor:
     """The actor. Its body runs in a thread of its own: `await body(control, shelf, *args)`."""
 
     def __init__(self, name: str, body: str, *args: Any) -> None:
@@ -113,12 +113,12 @@ class Resident:
 
 
 def _reside(name: str, control: Control, body: str, shelf: ActorState, args: tuple[Any, ...]) -> None:
-    call_itself(name)  # the thread: what the process is called is Ray's
+    name_process(name)  # the thread: what the process is called is Ray's
     # A child that is spawned from here would import Ray's worker program again, as its own main module.
     sys.modules["__main__"].__dict__.pop("__file__", None)
     try:
         module, _, function = body.partition(":")
-        asyncio.run(attend(control, getattr(importlib.import_module(module), function), shelf, *args))
+        asyncio.run(run_body(control, getattr(importlib.import_module(module), function), shelf, *args))
     except Exception as error:
         control.send(Failed(type(error).__name__, str(error), traceback.format_exc(), explains_itself(error)))
     finally:

@@ -42,7 +42,7 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Station:
+class NodeRole:
     """What one node does in the run, and with which of its devices. recipe: with this host's own shards and generators; None where it runs none.
 
     trainers: the ranks on it. devices: the GPUs that generators and simulators see, those of generators first; trainer_devices: the one of each rank.
@@ -98,7 +98,7 @@ def with_devices(found: Sequence[Node]) -> list[Node]:
     return [node for node in found if node.gpus] or list(found)
 
 
-def stations(recipe: Recipe, found: Sequence[Node], ranks: int) -> list[Station]:
+def roles(recipe: Recipe, found: Sequence[Node], ranks: int) -> list[NodeRole]:
     """Who works where on the nodes that were found. Raises RecipeError and PlacementError where they cannot be dealt out as the recipe asks."""
     devices = max(min(node.gpus for node in found), 1)
     placement = place(Cluster(len(found), devices), recipe.placement.kind, recipe.placement.parts)
@@ -116,7 +116,7 @@ def stations(recipe: Recipe, found: Sequence[Node], ranks: int) -> list[Station]
         mine = tuple(rank for rank, seat in enumerate(seats) if placement.cluster.host(seat) == host)
         visible = (*generators, *(device for device in simulators if device not in generators))
         part = _share(recipe, hosting.index(host), len(hosting), generators, [visible.index(device) for device in simulators]) if host in hosting else None
-        dealt.append(Station(host, part, mine, visible, tuple(seats[rank] % devices for rank in mine)))
+        dealt.append(NodeRole(host, part, mine, visible, tuple(seats[rank] % devices for rank in mine)))
     _refuse_rigid(recipe, dealt)
     return [station for station in dealt if station.recipe or station.trainers]
 
@@ -139,7 +139,7 @@ def _refuse_split_hosts(recipe: Recipe, placement: Placement, hosting: Sequence[
             raise RecipeError(f"{name} has shards={simulator.shards} for {len(hosting)} hosts that simulate: set it to {len(hosting)} or more")
 
 
-def _refuse_rigid(recipe: Recipe, dealt: Sequence[Station]) -> None:
+def _refuse_rigid(recipe: Recipe, dealt: Sequence[NodeRole]) -> None:
     engine, hosts = recipe.engine, [station.recipe.engine for station in dealt if station.recipe]
     if engine.elastic is not None and all(host.elastic is None for host in hosts):
         raise RecipeError(
@@ -175,8 +175,8 @@ def _share(recipe: Recipe, number: int, hosts: int, generators: Sequence[int], s
 class Reservation:
     """A bundle of each station's node, for as long as the run lasts."""
 
-    def __init__(self, group: PlacementGroup, dealt: Sequence[Station]) -> None:
-        self._group, self.stations = group, dealt
+    def __init__(self, group: PlacementGroup, dealt: Sequence[NodeRole]) -> None:
+        self._group, self.roles = group, dealt
 
     def strategy(self, bundle: int) -> PlacementGroupSchedulingStrategy:
         return PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=bundle)
@@ -190,7 +190,7 @@ def reserve(recipe: Recipe, ranks: int) -> Reservation:
     end = time.monotonic() + RESERVE_TIMEOUT_S
     while True:
         found = nodes()
-        dealt = stations(recipe, found, ranks)
+        dealt = roles(recipe, found, ranks)
         bundles = [_bundle(station, found) for station in dealt]
         group = placement_group(bundles, strategy="STRICT_SPREAD")
         if group.wait(RESERVE_TRY_S):
@@ -200,7 +200,7 @@ def reserve(recipe: Recipe, ranks: int) -> Reservation:
             raise RecipeError(f"Ray could not reserve {bundles} on {len(dealt)} nodes within {RESERVE_TIMEOUT_S:g} s: {ray.available_resources()} is free")
 
 
-def _bundle(station: Station, found: Sequence[Node]) -> dict[str, float]:
+def _bundle(station: NodeRole, found: Sequence[Node]) -> dict[str, float]:
     """What is reserved for a station: the GPUs of any node, so that Ray can place it on any."""
     gpus = min(node.gpus for node in found)
     # Rank 0 of the trainer goes where Ray's own head is: what ends with it would end anyway.

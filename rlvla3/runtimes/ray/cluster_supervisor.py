@@ -18,11 +18,11 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from rlvla3.config import Recipe
 from rlvla3.errors import WorkerError
-from rlvla3.runtimes.processes.messages import Failed, HandIn, Leave, Left, Ready
+from rlvla3.runtimes.processes.messages import Failed, HandIn, LeaveDevice, LeftDevice, Ready
 from rlvla3.runtimes.processes.roll_call import RollCall
 from rlvla3.runtimes.ray.actor import LOSS_S, RemoteWorker
-from rlvla3.runtimes.ray.messages import Logs, LostTicket, OtherWork, RunTickets, Said, Status, WeightsAt
-from rlvla3.runtimes.supervision.shard_supervisor import Hopeless
+from rlvla3.runtimes.ray.messages import HostNotice, Logs, LostTicket, NewLedger, RunTickets, Status, WeightsAt
+from rlvla3.runtimes.supervision.shard_supervisor import CannotReplace
 from rlvla3.scheduling.dispatcher import Dispatcher, Receipt
 from rlvla3.scheduling.ledger import Ledger
 from rlvla3.types import Finished, Purpose, Ticket, Version
@@ -94,7 +94,7 @@ class ClusterSupervisor:
         self._dispatcher.serve(ledger)
         for place in self.places:
             if place.ready:
-                place.worker.control.send(OtherWork())
+                place.worker.control.send(NewLedger())
         self.grant()
 
     def grant(self) -> None:
@@ -102,10 +102,10 @@ class ClusterSupervisor:
             tickets = [(ticket, self._needs(ticket)) for ticket in grant.tickets]
             self.places[grant.runner].worker.control.send(RunTickets(grant.simulator, tickets))
 
-    def vacate(self, then: Callable[[], None]) -> None:
+    def free_devices(self, then: Callable[[], None]) -> None:
         there = [place for place in self.places if place.ready]  # the generators of one that begins are off their devices until they have something to decide
         for place in there:
-            place.worker.control.send(Leave())
+            place.worker.control.send(LeaveDevice())
         self._leaving = RollCall((place.name for place in there), then)
 
     def kill(self) -> None:
@@ -135,9 +135,9 @@ class ClusterSupervisor:
         control.handle(Ready, lambda _: self._on_ready(place))
         control.handle(HandIn, lambda message: self._on_hand_in(place, message))
         control.handle(LostTicket, lambda message: self._on_lost_ticket(place, message.index))
-        control.handle(Left, lambda _: self._leaving.answered(place.name))
+        control.handle(LeftDevice, lambda _: self._leaving.answered(place.name))
         control.handle(Status, lambda status: self._report(place.name, status))
-        control.handle(Said, lambda message: self._notify(f"{place.name}: {message.text}"))
+        control.handle(HostNotice, lambda message: self._notify(f"{place.name}: {message.text}"))
         control.handle(Failed, lambda message: self._on_failed(place, message))
         control.handle(Logs, lambda message: self._on_logs(place, message))
 
@@ -181,7 +181,7 @@ class ClusterSupervisor:
         self.grant()
 
     def _on_failed(self, place: SupervisedHost, failed: Failed) -> None:
-        if not self._started or failed.kind == Hopeless.__name__:
+        if not self._started or failed.kind == CannotReplace.__name__:
             self._fail(WorkerError(f"{place.name}: {failed.message}" + ("" if failed.explained or self._started else f"\n{failed.traceback}")))
         elif not self._ending:
             self._notify(f"{place.name} failed: {failed.message}")

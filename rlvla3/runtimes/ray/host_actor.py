@@ -28,9 +28,9 @@ from rlvla3.links.weights.between_hosts.relay import WeightRelay
 from rlvla3.observability.meter import OverlappingMeter
 from rlvla3.observability.tracing import board_of
 from rlvla3.runtimes.processes.control import Control
-from rlvla3.runtimes.processes.messages import HandIn, Leave, Left, Ready
+from rlvla3.runtimes.processes.messages import HandIn, LeaveDevice, LeftDevice, Ready
 from rlvla3.runtimes.ray.actor import ActorState
-from rlvla3.runtimes.ray.messages import Logs, LostTicket, OtherWork, RunTickets, Said, WeightsAt
+from rlvla3.runtimes.ray.messages import HostNotice, Logs, LostTicket, NewLedger, RunTickets, WeightsAt
 from rlvla3.runtimes.supervision.host_supervisor import HostSupervisor, one_thread_each
 from rlvla3.runtimes.worker_names import WEIGHTS
 from rlvla3.types import Finished, Ticket, Version
@@ -67,7 +67,13 @@ async def run_host(control: Control, shelf: ActorState, recipe: Recipe, capacity
     with _own_folder() as folder:
         stays = folder / "stays"
         host = HostSupervisor(
-            recipe, capacity=capacity, logs=folder, notify=lambda text: control.send(Said(text)), fail=fail, others=[WEIGHTS], board=board_of(recipe, stays)
+            recipe,
+            capacity=capacity,
+            logs=folder,
+            notify=lambda text: control.send(HostNotice(text)),
+            fail=fail,
+            others=[WEIGHTS],
+            board=board_of(recipe, stays),
         )
         lane = OverlappingMeter(host.board.meter(WEIGHTS), "version")
         shelf.rollouts, shelf.board, shelf.steps = host.plane.rollouts, host.board, host.steps_made
@@ -92,8 +98,8 @@ async def run_host(control: Control, shelf: ActorState, recipe: Recipe, capacity
             await _unless(failure, host.ready())
             control.handle(RunTickets, grant)
             control.handle(WeightsAt, follow)
-            control.handle(Leave, lambda _: host.shards.vacate(then=lambda: control.send(Left())))
-            control.handle(OtherWork, lambda _: serve())
+            control.handle(LeaveDevice, lambda _: host.shards.free_devices(then=lambda: control.send(LeftDevice())))
+            control.handle(NewLedger, lambda _: serve())
             serve()
             control.send(Ready())
             await failure

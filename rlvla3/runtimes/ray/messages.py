@@ -22,7 +22,7 @@ class RunTickets:
 
 
 @dataclass(frozen=True, slots=True)
-class OtherWork:
+class NewLedger:
     """Coordinator to host: the tickets that follow are those of another ledger. What was seen of the ones before says nothing of them."""
 
 
@@ -34,7 +34,7 @@ class LostTicket:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class HostNotice:
     """Host to coordinator: what the user should know."""
 
     text: str

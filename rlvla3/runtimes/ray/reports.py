@@ -33,7 +33,7 @@ def workers_of_rank(rank: int) -> list[str]:
 
 
 @dataclass
-class Told:
+class ActorReport:
     """What an actor has told. rows: those of its workers on the board. earlier: their seconds before its present life (None: it has told nothing of that yet).
     steps: all; steps_earlier: those before its present life."""
 
@@ -54,10 +54,10 @@ class Reports:
 
     def __init__(self, workers: Mapping[str, Sequence[str]], now: Callable[[], float] | None = None) -> None:
         self.board = MeterBoard([name for names in workers.values() for name in names], now)
-        self._told: dict[str, Told] = {}
+        self._told: dict[str, ActorReport] = {}
         first = 0
         for actor, names in workers.items():
-            self._told[actor] = Told(range(first, first + len(names)))
+            self._told[actor] = ActorReport(range(first, first + len(names)))
             first += len(names)
 
     def steps(self) -> int:
@@ -78,5 +78,5 @@ class Reports:
         self.board.note(told.rows.start, self._seconds(told), np.full(len(told.rows), START))
         told.earlier, told.steps_earlier = None, told.steps
 
-    def _seconds(self, told: Told) -> NDArray[np.float64]:
+    def _seconds(self, told: ActorReport) -> NDArray[np.float64]:
         return self.board.read()[told.rows.start : told.rows.stop]

@@ -17,8 +17,8 @@ from rlvla3.links.rollouts import Rollouts
 from rlvla3.observability.run_directory import RunDirectory, version_of
 from rlvla3.parts import rollout_spec
 from rlvla3.runtimes.processes.messages import Failed, Published, Ready
-from rlvla3.runtimes.ray.actor import FETCH_TIMEOUT_S, LOSS_S, RemoteWorker, Resident
-from rlvla3.runtimes.ray.cluster import Reservation, Station, connect, reserve
+from rlvla3.runtimes.ray.actor import FETCH_TIMEOUT_S, LOSS_S, RemoteWorker, WorkerActor
+from rlvla3.runtimes.ray.cluster import NodeRole, Reservation, connect, reserve
 from rlvla3.runtimes.ray.cluster_supervisor import ClusterSupervisor
 from rlvla3.runtimes.ray.messages import MeetAt, Status, WeightsAt
 from rlvla3.runtimes.ray.reports import Reports, workers_of_host, workers_of_rank
@@ -93,7 +93,7 @@ class RayRuntime(Runtime):
 
     async def _start_workers(self) -> None:
         self._reservation = await asyncio.to_thread(reserve, self._recipe, self._recipe.training.ranks if self._has_trainer else 0)
-        dealt = self._reservation.stations
+        dealt = self._reservation.roles
         hosting = [(bundle, station) for bundle, station in enumerate(dealt) if station.recipe]
         self._hosts.start([(station.recipe, self._host_actor(bundle, station)) for bundle, station in hosting if station.recipe])
         seats = sorted(
@@ -127,7 +127,7 @@ class RayRuntime(Runtime):
         self._unbuilt.append(worker)
         return worker
 
-    def _host_actor(self, bundle: int, station: Station) -> Any:
+    def _host_actor(self, bundle: int, station: NodeRole) -> Any:
         restarts = self._recipe.engine.max_restarts
         return self._actor(bundle, station.devices, restarts, f"host {bundle}", "rlvla3.runtimes.ray.host_actor:run_host", station.recipe, self._capacity)
 
@@ -135,7 +135,7 @@ class RayRuntime(Runtime):
         assert self._reservation is not None
         visible = {"env_vars": {"CUDA_VISIBLE_DEVICES": ",".join(map(str, devices))}}
         options = {"num_cpus": 0, "max_restarts": restarts, "scheduling_strategy": self._reservation.strategy(bundle), "runtime_env": visible}
-        return ray.remote(Resident).options(**options).remote(name, body, *args)
+        return ray.remote(WorkerActor).options(**options).remote(name, body, *args)
 
     async def _fetch(self, finished: Finished, host: Any) -> None:
         """Bring an episode to whoever needs it: the trainer, or whoever looks at it here."""

@@ -1,4 +1,4 @@
-"""The workers of one host: simulators and generators around one data plane, and whoever else works there. It imports no torch."""
+"""The workers of one host: simulators and generators around one data plane, and the trainer where it is on this host. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ PATIENCE_S = 5.0
 
 
 class HostSupervisor:
-    """Everything of a run that is on this host, but the coordinator.
+    """Starts, watches and ends all workers of a run on one host.
 
-    capacity: episodes that the data plane holds. logs: the folder that workers print to. notify: told in a sentence what the user should know. fail: ends the
-    run with an error. others: names of workers that are added by `start_worker`. record: where inferences are written down, or which are repeated. board: where
-    everybody's time goes; another kind than MeterBoard may be given, made from the workers' names.
+    capacity: episodes that the data plane holds. logs: the folder that workers print to. notify: called with a sentence for the user. fail: ends the run with
+    an error. others: names of workers that `start_worker` adds. record: where inferences are recorded, or the recorded run that is repeated. board: makes the
+    board of the workers' times from their names.
 
         host = HostSupervisor(recipe, capacity=128, logs=folder, notify=print, fail=stop)
         host.start()                                    # in a running event loop
@@ -89,7 +89,7 @@ class HostSupervisor:
         ]
 
     def start_worker(self, name: str, body: str, *args: Any) -> WorkerProcess:
-        """A worker whose end, before the host's, is the run's."""
+        """Start a worker. If it ends before the host does, the run fails."""
         worker = WorkerProcess(name, body, *args, log=self._log(name))
         self._workers.append(worker)
         self._unbuilt.append(worker)
@@ -98,14 +98,14 @@ class HostSupervisor:
         return worker
 
     async def ready(self) -> None:
-        """Start every simulator, unless that is done, and wait until every worker has been built."""
+        """Start every simulator that is not started yet, and wait until every worker is built."""
         if not self.shards.processes:
             self.shards.start(self.generators)
         await self.workers_ready()
         await self.shards.ready()
 
     async def workers_ready(self) -> None:
-        """Wait until every worker but the simulators has been built."""
+        """Wait until every worker is built, simulators excepted."""
         while self._unbuilt:
             message = await self._unbuilt[0].control.receive()
             assert isinstance(message, Ready)
@@ -116,17 +116,17 @@ class HostSupervisor:
         await asyncio.gather(self.shards.stop(PATIENCE_S), *(worker.stop(PATIENCE_S) for worker in self._workers))
 
     def kill(self) -> None:
-        """End every worker at once."""
+        """Kill every worker."""
         self.shards.kill()
         for worker in self._workers:
             worker.process.kill()
 
     def steps_made(self) -> int:
-        """Environment steps since the start, those of running episodes among them."""
+        """Environment steps since the start, including those of running episodes."""
         return int(self.plane.counts["steps"].sum())
 
     def memory_bytes(self) -> int:
-        """Memory of this process and all workers, pages that they share counted once (proportional set size)."""
+        """Bytes of memory of this process and all workers (proportional set size: pages that they share count once)."""
         processes = [psutil.Process(pid) for pid in (os.getpid(), *self.shards.processes, *(worker.process.pid for worker in self._workers))]
         return sum(process.memory_full_info().pss for process in processes)
 
@@ -137,14 +137,14 @@ class HostSupervisor:
     def _on_failed(self, worker: WorkerProcess, failed: Failed) -> None:
         self._failed.add(worker.name)
         error = _error(worker.name, failed, worker)
-        if failed.kind == "RankLost":  # who misses another rank hardly knows why: that one's own word, or silent end, goes first
+        if failed.kind == "RankLost":  # a rank that misses another one does not know why: the error of the other rank is reported first
             asyncio.get_running_loop().call_later(PATIENCE_S, self._fail, error)
         else:
             self._fail(error)
 
     def _on_exit(self, worker: WorkerProcess) -> None:
         worker.control.poll()
-        if self._ending or worker.name in self._failed:  # it has said why
+        if self._ending or worker.name in self._failed:  # its own error was reported
             return
         worker.process.join()
         self._fail(WorkerError(f"the {worker.name} ended by itself, exit code {worker.process.exitcode}. The last it printed:\n{worker.last_words()}"))
@@ -154,7 +154,7 @@ class HostSupervisor:
 
 
 def one_thread_each() -> None:
-    """Workers compute on one thread each: with more threads than cores, every parallel section waits for the one that lost its core."""
+    """Let each worker compute on one thread. With more threads than cores, every parallel section waits for the thread that lost its core."""
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
 

@@ -1,10 +1,11 @@
-"""The simulator processes of one host: tickets out to them, episodes in from them, and a new process where one is lost.
+"""The simulator processes of one host: they get tickets, they hand episodes in, and a process that is lost is replaced.
 
 Invariants:
-- a shard that dies, hangs or fails costs its tickets a rerun and nothing else: what it had handed in before counts, what it had not is handed out again;
-- the order of a replacement is: the generator forgets, the ledger takes back, the new process starts, and only then may anyone run those tickets;
-- a shard goes over to another generator with the tickets' counts: before any ticket is dealt, and not while it has one that is to be forgotten;
-- a ticket that loses MAX_ATTEMPTS simulators stops the run: it is the ticket, not the machine.
+- a shard that dies, hangs or fails costs its tickets a rerun and nothing else. Episodes that it had handed in count; the other ones are run again;
+- a replacement has a fixed order: the generator forgets the requests of the lost shard, its tickets are given back, the new process starts. Nobody can run
+  those tickets earlier;
+- a shard changes its generator before tickets are dispatched, and never while it runs a ticket or has one that is not given back;
+- a ticket that loses MAX_ATTEMPTS simulators ends the run: then the ticket is at fault and not the machine.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from rlvla3.observability.meter import MeterBoard
 from rlvla3.observability.wording import counted
 from rlvla3.runtimes.assignment import Assignment
 from rlvla3.runtimes.processes.control import Stopped
-from rlvla3.runtimes.processes.messages import Failed, Forget, Forgotten, Grant, HandIn, Leave, Left, Ready
+from rlvla3.runtimes.processes.messages import Failed, ForgetShard, Grant, HandIn, LeaveDevice, LeftDevice, Ready, ShardForgotten
 from rlvla3.runtimes.processes.process import WorkerProcess
 from rlvla3.runtimes.processes.roll_call import RollCall
 from rlvla3.runtimes.worker_names import shard_name
@@ -33,15 +34,16 @@ from rlvla3.types import Finished
 
 MAX_ATTEMPTS = 3
 START_TIMEOUT_S = 180.0
-"""A simulator that has not been built by then is taken for hung; several built at once on few cores take tens of seconds."""
+"""A simulator that is not built after this time counts as hung. Several that are built at once on few cores take tens of seconds."""
 
 
-LATE = 5
-"""A look for hung simulators that comes so many times later than it should says nothing of them."""
+LATE_FACTOR = 5
+"""A look for hung simulators that comes this many times later than planned is not used: then this process was stopped or starved, and so were the
+simulators."""
 
 
-class Hopeless(WorkerError):
-    """A simulator that it is no use to replace."""
+class CannotReplace(WorkerError):
+    """A lost simulator that is not replaced, as the next one would be lost too."""
 
 
 @dataclass
@@ -63,10 +65,10 @@ class SupervisedShard:
 
 
 class ShardSupervisor:
-    """Serves one ledger at a time. The shards of a simulator run the tickets of that simulator.
+    """Serves one ledger at a time. Each shard runs the tickets of its own simulator.
 
-    start: starts the process of a shard. assignment: of shards to generators. timeouts_s: of each simulator. notify: told in a sentence what the user should
-    know. fail: ends the run with an error.
+    start: starts the process of a shard. assignment: of shards to generators. timeouts_s: the longest reset or chunk of each simulator, in seconds.
+    max_restarts: processes that are replaced before the run gives up. notify: called with a sentence for the user. fail: ends the run with an error.
     """
 
     def __init__(
@@ -96,11 +98,11 @@ class ShardSupervisor:
         self._dispatcher = Dispatcher(simulators=len(timeouts_s))
 
     def start(self, generators: list[WorkerProcess]) -> None:
-        """Start every simulator. generators: whom to tell when one is lost."""
+        """Start every simulator. generators: they are told of a shard that is lost."""
         self._generators = generators
         for generator in generators:
-            generator.control.handle(Forgotten, lambda message: self._replace(self._shards[message.shard]))
-            generator.control.handle(Left, partial(self._on_left, generator))
+            generator.control.handle(ShardForgotten, lambda message: self._replace(self._shards[message.shard]))
+            generator.control.handle(LeftDevice, partial(self._on_left, generator))
         for spec in self._plane.shards:
             self._shards.append(self._watch(SupervisedShard(spec, self._start_process(spec.number))))
         self._look_for_hung()
@@ -118,11 +120,11 @@ class ShardSupervisor:
         self.grant()
 
     def grant(self) -> None:
-        """Hand out what is admissible to whoever is free, and an answer to whoever waits for one. To be called when the ledger's version has advanced."""
+        """Send admissible tickets to free shards, and an answer to every shard that waits for one. To be called when the ledger's version has advanced."""
         for number in self._assignment.move(self._dispatcher.is_busy):
             self._dispatcher.release(number)
         dispatched = {grant.runner: grant.tickets for grant in self._dispatcher.dispatch()}
-        # The counts first: a generator that sees a request must see every episode that began with it.
+        # Counts come before grants: a generator that sees a request must know of every shard that began together with it.
         self._count_running()
         for shard in self._shards:
             tickets = dispatched.get(shard.number, [])
@@ -130,28 +132,28 @@ class ShardSupervisor:
                 try:
                     shard.worker.control.send(Grant(tickets, answer=shard.owed))
                 except Stopped:
-                    continue  # it has just died: its end will be heard of, and its tickets are run again
+                    continue  # the process has just died: _on_exit will run its tickets again
                 shard.owed = False
 
-    def vacate(self, then: Callable[[], None]) -> None:
-        """Have every generator leave its device; `then` is called once all have. One that is lost meanwhile ends the run anyway."""
+    def free_devices(self, then: Callable[[], None]) -> None:
+        """Have every generator leave its device, then call `then`. A generator that is lost meanwhile ends the run anyway."""
         self._leaving = RollCall((generator.name for generator in self._generators), then)
         for generator in self._generators:
-            with suppress(Stopped):  # it has just died: its end will be heard of
-                generator.control.send(Leave())
+            with suppress(Stopped):  # the process has just died, and the run ends
+                generator.control.send(LeaveDevice())
 
     def stuck(self, waiting: int) -> bool:
-        """Whether nobody will ask for anything more while `waiting` shards wait for decisions: none is being replaced, and no other runs a ticket."""
+        """Whether no shard will ask for another decision while `waiting` shards wait: no shard is being replaced, and no other one runs a ticket."""
         return all(shard.ready for shard in self._shards) and self._dispatcher.busy(shard.number for shard in self._shards) <= waiting
 
     def kill(self) -> None:
-        """End every simulator at once."""
+        """Kill every simulator."""
         self._ending = True
         for shard in self._shards:
             shard.worker.process.kill()
 
     async def stop(self, patience_s: float) -> None:
-        """Ask every simulator to end; none is replaced any more."""
+        """Ask every simulator to end. None is replaced any more."""
         self._ending = True
         if self._watchdog is not None:
             self._watchdog.cancel()
@@ -162,7 +164,7 @@ class ShardSupervisor:
         return [pid for shard in self._shards if (pid := shard.worker.process.pid) is not None]
 
     def _start_process(self, shard: int) -> WorkerProcess:
-        self._board.meter(shard_name(shard)).enter("start")  # from now on: its predecessor's last stage, or none yet, may have been one too long
+        self._board.meter(shard_name(shard)).enter("start")  # now, or the watchdog would count the stage in which its predecessor ended
         return self._start(shard)
 
     def _watch(self, shard: SupervisedShard) -> SupervisedShard:
@@ -190,19 +192,21 @@ class ShardSupervisor:
         self.grant()
 
     def _follow_load(self) -> None:
-        """Have shards go over to other generators, where the load asks for more or fewer."""
+        """Choose shards that are to change their generator, where the load asks for more or fewer active generators."""
         if leaving := self._assignment.look():
-            self._notify(f"{counted(self._assignment.active, 'generator')} of {len(self._generators)} active: {counted(len(leaving), 'shard')} to go over")
+            self._notify(
+                f"{counted(self._assignment.active, 'generator')} of {len(self._generators)} active: {counted(len(leaving), 'shard')} change their generator"
+            )
         for number in leaving:
             self._dispatcher.hold(number)
 
-    def _on_left(self, generator: WorkerProcess, _: Left) -> None:
+    def _on_left(self, generator: WorkerProcess, _: LeftDevice) -> None:
         self._leaving.answered(generator.name)
 
     def _on_exit(self, shard: SupervisedShard) -> None:
-        shard.ready = False  # before it is heard out: it may not be given anything any more
+        shard.ready = False  # first, so that it gets no more tickets while its last messages are read
         self._dispatcher.lose(shard.number)
-        shard.worker.control.poll()  # what it said before it ended still counts
+        shard.worker.control.poll()  # episodes that it handed in before it ended still count
         shard.worker.release()
         shard.owed = False
         if self._ending:
@@ -210,15 +214,15 @@ class ShardSupervisor:
         lost = self._dispatcher.lost(shard.number)
         self._attempts.update(lost)
         why = shard.failure.message if shard.failure else f"it ended by itself, exit code {shard.worker.process.exitcode}"
-        if hopeless := self._hopeless(lost):
+        if why_not := self._why_not_replaced(lost):
             place = "" if shard.failure and shard.failure.explained else f"\nIts output is in {shard.worker.log}"
-            self._fail(Hopeless(f"{shard_name(shard.number)} {hopeless}: {why}{place}"))
+            self._fail(CannotReplace(f"{shard_name(shard.number)} {why_not}: {why}{place}"))
             return
         self._notify(f"{shard_name(shard.number)} was lost ({why}); its {len(lost)} running tickets are run again")
-        self._generators[self._assignment.serves[shard.number]].control.send(Forget(shard.number))
+        self._generators[self._assignment.serves[shard.number]].control.send(ForgetShard(shard.number))
 
-    def _hopeless(self, lost: Sequence[int]) -> str:
-        """Why a shard that has lost these tickets is not to be replaced; empty where it is."""
+    def _why_not_replaced(self, lost: Sequence[int]) -> str:
+        """Why a shard that has lost these tickets is not replaced; empty if it is replaced."""
         if not self._all_ready.is_set():
             return "could not be started"
         if stubborn := [index for index in lost if self._attempts[index] >= MAX_ATTEMPTS]:
@@ -246,11 +250,11 @@ class ShardSupervisor:
         self._plane.set_running(counts)
 
     def _look_for_hung(self) -> None:
-        """Kill whoever has been in one stage for too long: its end is then heard of like any other."""
+        """Kill every simulator that has been in one stage for too long. Its end is then handled like any other one."""
         now, before = time.monotonic(), self._looked_at
         self._looked_at = now
         self._watchdog = asyncio.get_running_loop().call_later(self._look_every_s, self._look_for_hung)
-        if now - before < LATE * self._look_every_s:  # else the whole run was stopped, by Ctrl-Z or a paused container, and nobody is hung
+        if now - before < LATE_FACTOR * self._look_every_s:  # else the whole run was stopped, by Ctrl-Z or a paused container, and nobody is hung
             for shard in self._shards:
                 self._kill_if_hung(shard)
 

@@ -143,7 +143,7 @@ class VirtualRuntime:
         """A version is trained: it goes to all generators while the trainer goes on; the ledger hears of it when it has arrived everywhere."""
         self._broadcast(version, lambda: self._advance(version), sender)
 
-    async def vacate(self) -> None:
+    async def free_devices(self) -> None:
         """Have every generator leave its device."""
         await together(generator.leave() for generator in self.generators)
 

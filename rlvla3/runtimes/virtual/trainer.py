@@ -75,7 +75,7 @@ class VirtualTrainer:
         """With engine.offload, once every generator has left."""
         if self._away:
             with self._meter("trajectories"):
-                await self._world.vacate()
+                await self._world.free_devices()
             await self._move()
             self._away = False
 

@@ -38,7 +38,7 @@ class World(Protocol):
     def publish(self, version: Version, sender: int) -> None:
         """A version is trained, on the device `sender`."""
 
-    async def vacate(self) -> None:
+    async def free_devices(self) -> None:
         """Have every generator leave its device."""
 
     def offload(self, held: float) -> float:

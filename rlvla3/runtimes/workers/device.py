@@ -1,4 +1,4 @@
-"""Which device a worker computes on, and how much of its memory is the worker's."""
+"""Which device a worker computes on, and how much of that device's memory it may use."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from rlvla3.errors import RecipeError
 
 
 def choose_device(setting: str, key: str, number: int = 0) -> torch.device:
-    """The device of a setting: "auto" is a GPU where there is one, and workers of a kind go round them. key: the setting's name, for the error. number: the
-    worker's. Raises RecipeError."""
+    """The device of a setting. "auto" is a GPU if there is one, and workers of one kind take the GPUs in turn.
+
+    key: the name of the setting, for the error. number: the worker's number among its kind. Raises RecipeError.
+    """
     if setting == "auto":
         return torch.device("cuda", number % torch.cuda.device_count()) if torch.cuda.is_available() else torch.device("cpu")
     try:
@@ -27,15 +29,18 @@ def choose_device(setting: str, key: str, number: int = 0) -> torch.device:
 
 
 def check_on_host(on_host: OnHost, device: torch.device, key: str) -> None:
-    """Raises RecipeError where versions are to lie on a GPU and this worker's device is none. key: the setting that the device is from."""
+    """Raises RecipeError if versions are to lie on a GPU and this worker's device is not one. key: the setting that names the device."""
     if on_host == "cuda_ipc" and device.type != "cuda":
         raise RecipeError(f"weights.on_host=cuda_ipc maps a GPU's memory, and the device of {key} is {device}: set weights.on_host=shared_memory")
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryShare:
-    """What a worker may take of a device. setting: where that is said. share: of the device, for all `processes` of the worker's stage on it (None: no limit).
-    smaller: a setting that makes it need less."""
+    """How much of a device's memory a worker may use.
+
+    setting: the setting that says so. share: of the device, for all `processes` of the worker's stage on it together (None: no limit). smaller: a setting that
+    makes the worker need less.
+    """
 
     worker: str
     device: torch.device
@@ -46,7 +51,7 @@ class MemoryShare:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Hold this process to it, from now on. Raises RecipeError in the place of torch.OutOfMemoryError."""
+        """Limit this process to its share from now on. Raises RecipeError in place of torch.OutOfMemoryError."""
         if self.device.type == "cuda" and self.share is not None:
             torch.cuda.set_per_process_memory_fraction(self.share / self.processes, self.device)
         try:

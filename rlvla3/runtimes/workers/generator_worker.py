@@ -1,4 +1,4 @@
-"""A generator process of the local runtime: the generate loop over shared memory."""
+"""A generator process: it runs the generate loop over the data plane of its host."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rlvla3.policies.batching import arrays_from, observations_from
 from rlvla3.policies.noise import decision_noise
 from rlvla3.policies.registry import make_policy
 from rlvla3.runtimes.processes.control import Control
-from rlvla3.runtimes.processes.messages import Forget, Forgotten, Leave, Left, Proceed, Ready, Stuck, VersionDone
+from rlvla3.runtimes.processes.messages import ForgetShard, LeaveDevice, LeftDevice, ProceedTo, Ready, ReplayStuck, ShardForgotten, VersionDone
 from rlvla3.runtimes.worker_names import generator_name
 from rlvla3.runtimes.workers.device import MemoryShare, check_on_host, choose_device
 from rlvla3.scheduling.recorded_run import RecordedRun
@@ -39,7 +39,7 @@ async def run_generator(
     memory: WeightMemory,
     record: Recording | RecordedRun | None,
 ) -> None:
-    """Build the policy, say so, and decide for whoever asks until cancelled. record: where its inferences are written down, or which are to be repeated."""
+    """Build the policy, report Ready, and decide until cancelled. record: where its inferences are recorded, or the recorded run that is repeated."""
     meter = board.meter(generator_name(generator))
     meter.enter("start")
     torch.set_num_threads(recipe.engine.threads)
@@ -57,23 +57,23 @@ async def run_generator(
         else:
             requests = _batched(recipe, plane, generator, meter, control)
 
-        def forget(message: Forget) -> None:
+        def forget(message: ForgetShard) -> None:
             requests.forget(message.shard)
-            control.send(Forgotten(message.shard))
+            control.send(ShardForgotten(message.shard))
 
-        def leave(_: Leave) -> None:
+        def leave(_: LeaveDevice) -> None:
             residence.leave()
-            control.send(Left())
+            control.send(LeftDevice())
 
-        control.handle(Forget, forget)
-        control.handle(Leave, leave)
+        control.handle(ForgetShard, forget)
+        control.handle(LeaveDevice, leave)
         control.send(Ready())
         meter.enter("overhead")
         await generate(requests, weights, DataPlanePolicyEngine(policy, weights, plane.rollouts, recipe.seed, residence, meter, recorder))
 
 
 def _memory_share(recipe: Recipe, generator: int, device: torch.device) -> MemoryShare:
-    """All generators on the device have an equal part of their stage's share."""
+    """The generators on one device have equal parts of their stage's share."""
     engine = recipe.engine
     here = sum(choose_device(engine.device, "engine.device", other) == device for other in range(engine.generators))
     return MemoryShare(generator_name(generator), device, "memory.generator", recipe.memory.generator, "engine.max_batch", here)
@@ -90,19 +90,19 @@ def _replayed(replay: RecordedRun, plane: DataPlane, meter: Meter, control: Cont
         meter,
         take_in=control.poll,
         done=lambda: control.send(VersionDone()),
-        stuck=lambda waiting, decision: control.send(Stuck(waiting, *decision)),
+        stuck=lambda waiting, decision: control.send(ReplayStuck(waiting, *decision)),
     )
-    control.handle(Proceed, lambda message: port.proceed(message.version))
+    control.handle(ProceedTo, lambda message: port.proceed(message.version))
     return port
 
 
 class DataPlanePolicyEngine:
-    """A policy that reads observations from the data plane and writes its decisions beside them. It enters its device with whatever is to be done there."""
+    """A policy that reads observations from the data plane and writes its decisions beside them. It enters its device when it has work to do there."""
 
     def __init__(
         self, policy: Policy, weights: WeightPlane, rollouts: Rollouts, seed: int, residence: Residence, meter: Meter, recorder: Recorder | None
     ) -> None:
-        self.version = -1  # nothing from the weight plane yet: the checkpoint it was built with
+        self.version = -1  # the weights that it was built with: nothing from the weight plane yet
         self._recorder = recorder
         self._policy, self._weights, self._rollouts, self._seed, self._residence, self._meter = policy, weights, rollouts, seed, residence, meter
         self._noise_shape = policy.options.noise_shape(policy.spaces, policy.chunk)

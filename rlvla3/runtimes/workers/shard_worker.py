@@ -1,4 +1,4 @@
-"""A simulator process of the local runtime: the simulate loop over shared memory. Nothing here imports torch."""
+"""A simulator process: it runs the simulate loop over the data plane of its host. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from rlvla3.simulators.mixing import make_member
 from rlvla3.types import Finished, Observation, Outcome, Ticket
 
 NICENESS = 10
-"""Simulators are many and can use any core that is free; generator and trainer are the serial parts of the pipeline. Where cores are scarce the serial parts
-go first, or the simulators race to the admission bound and then wait, with a core idle, for a trainer that they have starved.
+"""Simulators are many and can use any free core. Generator and trainer are the serial parts of the pipeline, so they go first where cores are scarce. Otherwise
+simulators would run up to the bound of admission, and then wait with idle cores for a trainer that they have starved.
 """
 
 
 async def run_shard(control: Control, shard: int, recipe: Recipe, plane: DataPlane, board: MeterBoard) -> None:
-    """Build the simulator, say so, and run tickets until cancelled."""
+    """Build the simulator, report Ready, and run tickets until cancelled."""
     meter = board.meter(shard_name(shard))
     meter.enter("start")
     os.nice(NICENESS)
@@ -45,7 +45,7 @@ async def run_shard(control: Control, shard: int, recipe: Recipe, plane: DataPla
 
 
 class MeteredSimulator:
-    """A simulator as the loop wants it, its time on the meter and its environment steps counted in `steps` [1]."""
+    """The simulator as the loop asks for it. Its time is on the meter, and its environment steps are counted in `steps` [1]."""
 
     def __init__(self, simulator: RunningSimulator, meter: Meter, steps: NDArray[np.int64]) -> None:
         self.slots = simulator.slots
@@ -63,13 +63,13 @@ class MeteredSimulator:
 
 
 class TicketChannel:
-    """The ledger, seen from a shard."""
+    """The ledger, as a shard sees it: hand-ins go out and grants come in on the control channel."""
 
     def __init__(self, control: Control, meter: Meter) -> None:
         self._control, self._meter = control, meter
 
     async def exchange(self, finished: Sequence[Finished], running: int) -> Sequence[Ticket]:
-        """Hand finished episodes in and get tickets for free slots. Waits for the ledger's answer to a hand-in, and for a ticket where nothing runs."""
+        """Hand finished episodes in and get tickets for free slots. Waits for the answer to a hand-in, and for a ticket if no slot runs one."""
         tickets: list[Ticket] = []
         answered = not finished
         if finished:

@@ -37,8 +37,10 @@ class ArrivingTrajectories:
 
 
 class MeteredLearner:
-    """The learner as the train loop wants it, its time on the meter. An update begins with its first pass, and with `enter`: until then the device may be
-    somebody else's."""
+    """The learner as the train loop asks for it, with its time on the meter.
+
+    enter: called before the first pass of an update. Until then, the device may belong to generators.
+    """
 
     def __init__(self, learner: Learner, streamer: Streamer, meter: Meter, enter: Callable[[], None] = lambda: None) -> None:
         self._learner, self._streamer, self._meter, self._enter = learner, streamer, meter, enter

@@ -1,7 +1,7 @@
-"""A trainer process: it clones, it runs the train loop, and it writes checkpoints between updates, as the coordinator asks.
+"""A trainer process: it obeys the coordinator. It clones, runs the train loop, and writes checkpoints between updates.
 
-Several ranks are as many of these processes. All of them are told everything and do everything, each with its own tickets; rank 0 alone answers, publishes and
-records. No answer is given before all ranks are done with what it releases.
+Several ranks are several of these processes. Every rank gets every message and does the same work, each on its own tickets. Only rank 0 answers, publishes and
+records. An answer is given only after all ranks have finished with what the answer releases.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ async def run_trainer(
     record: Recording | RecordedRun | None,
     meeting: Rendezvous | None = None,
 ) -> None:
-    """Build policy and learner, publish the version they are at unless cloning comes first, and do what the coordinator asks until cancelled.
+    """Build policy and learner, publish their version unless cloning comes first, and obey the coordinator until cancelled.
 
-    record: where it is written down in which order episodes were learned from, or the order that is to be repeated. meeting: where this rank meets the others.
+    record: where the order of episodes in each update is recorded, or the recorded run that is repeated. meeting: where this rank meets the other ranks.
     """
     name = trainer_name(meeting.rank if meeting else 0)
     meter = board.meter(name)
@@ -79,7 +79,7 @@ async def run_trainer(
 
 
 def _device(setting: str, meeting: Rendezvous | None) -> torch.device:
-    """The device of a rank: on GPUs each has its own, from the one that is set."""
+    """The device of a rank. Each rank has a GPU of its own, counted from the one that is set."""
     device = choose_device(setting, "training.device")
     if device.type == "cuda" and meeting is not None:
         first, there = device.index or 0, torch.cuda.device_count()
@@ -137,7 +137,7 @@ class Trainer:
             case Demonstrated(finished):
                 assert self.demonstrations is not None
                 self.demonstrations.add(finished.ticket.index, ExpertEpisode.copied(self.rollouts, finished) if finished.success else None)
-                self.ranks.wait()  # the episode's place is another's as soon as the coordinator has the answer
+                self.ranks.wait()  # after the answer, another episode may take the place of this one
                 self._say(Copied(finished.ticket, self.demonstrations.complete))
             case Clone():
                 self.residence.enter()
@@ -154,8 +154,10 @@ class Trainer:
                 self._say(Saved(self.version))
 
     async def publish(self, version: Version, metrics: Mapping[str, float]) -> None:
-        """The update is done: its weights go onto the weight plane, where whoever hears of the version finds it. The next update need not wait for that. With
-        engine.offload generators enter as soon as they hear of it, so it is told of last."""
+        """The update is done: put its weights onto the weight plane, and then announce the version. The next update need not wait for that.
+
+        With engine.offload, generators enter the device as soon as they hear of the version, so it is announced last.
+        """
         self.version = version
         if self.recorder:
             emitted = self.trajectories.streamer.emitted
@@ -169,24 +171,26 @@ class Trainer:
                 self.checkpoints.begin(version)
         if takes_turns:
             self._leave()
-            self.control.poll()  # whoever wants this update to be the last is answered before tickets of the next are handed out
+            self.control.poll()  # a wish that this update be the last is answered before tickets of the next one are handed out
             tell()
 
     def _publish(self, then: Callable[[], None] | None = None) -> None:
-        """Put the present version onto the weight plane. All ranks bring their shards, and rank 0 puts it there. then: called when it is there, maybe from
-        another thread while training goes on; without it, this waits."""
+        """Put the present version onto the weight plane. All ranks bring their FSDP shards, and rank 0 publishes.
+
+        then: called when the version is there, maybe from another thread while training goes on. Without it, this waits.
+        """
         self.learner.parallel.gather_published()
         if self.weights is not None:
             self.weights.publish(self.version, then)
 
     def _finish_publication(self) -> None:
-        """Wait until the version before is on the weight plane and has been told of, where that is not so yet."""
+        """Wait until the version before is on the weight plane and announced."""
         if self.weights is not None and self.weights.going_on:
             with self.meter("publication"):
                 self.weights.finish()
 
     def _leave(self) -> None:
-        """With engine.offload: no rank has anything on its device any more when this returns."""
+        """With engine.offload: when this returns, no rank has anything on its device."""
         self.residence.leave()
         if self.residence.away:
             self.ranks.wait()
@@ -195,14 +199,14 @@ class Trainer:
         loop = asyncio.get_running_loop()
 
         def fail(error: BaseException) -> None:
-            loop.call_soon_threadsafe(_raise, error)  # nobody may be waiting for the publication
+            loop.call_soon_threadsafe(_raise, error)  # in the event loop, as perhaps nobody waits for the publication
 
         weights = self.recipe.weights
-        overlap = False if self.recipe.engine.offload else None  # what is copied aside would stay on the device
+        overlap = False if self.recipe.engine.offload else None  # a copy of the weights would stay on the device
         return WeightPlane(memory, self.learner.parallel.published(), weights.dtype, weights.on_host, overlap=overlap, fail=fail)
 
     def _say(self, message: Any) -> None:
-        """Tell the coordinator, once."""
+        """Tell the coordinator. Only rank 0 does."""
         if self.ranks.first:
             self.control.send(message)
 
