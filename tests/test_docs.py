@@ -47,8 +47,3 @@ def test_every_recipe_can_be_run(path: Path) -> None:
         if simulator.name == "libero" and not os.environ.get(VARIABLE):
             pytest.skip(f"LIBERO's assets are not on this machine: {VARIABLE} is not set")
     preflight(recipe)
-
-
-def test_the_readme_names_recipes_that_are_there() -> None:
-    for name in re.findall(r"recipes/(\w+\.yaml)", (ROOT / "README.md").read_text() + (ROOT / "docs" / "extending.md").read_text()):
-        assert (ROOT / "recipes" / name).is_file(), name
