@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import settings
+
+from tests.support.runs import traces
+
+HERE = Path(__file__).parent
 
 # No test is about time: a slow machine is not a defect.
 settings.register_profile("rlvla3", deadline=None)
@@ -17,9 +24,33 @@ for folder in Path(__file__).resolve().parents:
     if (folder / "shared" / "libero-assets").is_dir():
         os.environ.setdefault("RLVLA3_LIBERO_ASSETS", str(folder / "shared" / "libero-assets"))
 
-LONGEST = ("test_runtime", "test_ray", "test_ranks", "test_replay", "test_papers", "test_parity")
+LONGEST = (
+    "runtimes/test_local",
+    "runtimes/ray/test_runs",
+    "training/test_ranks",
+    "runtimes/test_replay",
+    "planning/papers/test_papers",
+    "benchmarks/test_parity",
+)
 """Files that take a minute and more. They begin first, so that no worker is left with one when the others have ended."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+    items.sort(key=lambda item: next((place for place, name in enumerate(LONGEST) if item.path == HERE / f"{name}.py"), len(LONGEST)))
+
+
+@pytest.fixture
+def no_run_outlives_its_test() -> Iterator[None]:
+    yield
+    for child in psutil.Process().children(recursive=True):
+        child.kill()
+
+
+@pytest.fixture
+def nothing_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No process of ours, no shared memory and no temporary file may outlive a test, whose runs have a folder of their own for these."""
+    with tempfile.TemporaryDirectory() as scratch:  # its path is short, as those of sockets have to be
+        monkeypatch.setenv("TMPDIR", scratch)
+        before = traces(Path(scratch))
+        yield
+        assert traces(Path(scratch)) <= before

@@ -21,6 +21,7 @@ from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.policies.registry import make_policy
 from rlvla3.simulators.base import SimulatorError
 from rlvla3.simulators.registry import describe_simulator
+from tests.support.command_line import rlvla3_process
 
 CARTPOLE: dict[str, Any] = {"simulator": {"name": "gymnasium:CartPole-v1"}, "policy": {"name": "actor_critic", "chunk": 1}, "training": {"updates": 2}}
 
@@ -28,12 +29,6 @@ CARTPOLE: dict[str, Any] = {"simulator": {"name": "gymnasium:CartPole-v1"}, "pol
 def write(path: Path, recipe: dict[str, Any]) -> Path:
     path.write_text(yaml.safe_dump(recipe))
     return path
-
-
-def rlvla3_process(*words: str | Path, without: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
-    """The command as a user runs it. without: modules it must not import, because importing them takes seconds that a refusal must not take."""
-    forbid = f"import sys; sys.modules.update(dict.fromkeys({list(without)})); from rlvla3.cli import main; sys.exit(main())"
-    return subprocess.run([sys.executable, "-c", forbid, *map(str, words)], capture_output=True, text=True, check=False, timeout=60)
 
 
 class Session:

@@ -15,8 +15,7 @@ from rlvla3.config import SimulatorConfig, load_recipe
 from rlvla3.preflight import preflight
 from rlvla3.simulators.libero.assets import VARIABLE
 from rlvla3.types import Ticket
-
-ROOT = Path(__file__).parents[1]
+from tests.support.repository import ROOT
 
 
 def test_the_example_simulator_runs() -> None:

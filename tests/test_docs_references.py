@@ -15,8 +15,8 @@ from rlvla3.cli import _parse
 from rlvla3.config import load_recipe
 from rlvla3.errors import RecipeError
 from rlvla3.planning.papers import PAPERS
+from tests.support.repository import ROOT
 
-ROOT = Path(__file__).parents[1]
 DOCUMENTS = [path for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))) if path.is_file()]
 
 FENCE = re.compile(r"^(?P<indent> *)(?P<fence>```+|~~~+)(?P<language>[\w-]*)[^\n]*\n(?P<body>.*?)^ *(?P=fence) *$", re.S | re.M)

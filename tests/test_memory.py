@@ -23,7 +23,7 @@ from rlvla3.runtimes.workers.device import MemoryShare
 from rlvla3.shared_memory import bytes_of
 from rlvla3.simulators.mixing import common_spaces
 from rlvla3.training.learner import Learner
-from tests.test_runtime import Run, countdown
+from tests.support.runs import Run, countdown
 
 GIB = 2**30
 

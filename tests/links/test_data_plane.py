@@ -1,0 +1,185 @@
+"""The two sides of the data plane in one event loop: who is answered, when, and in which batch."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import numpy as np
+import pytest
+
+from rlvla3.links.data_plane import Batch, GeneratorPort, ShardPort
+from rlvla3.observability.meter import MeterBoard
+from rlvla3.types import Observation, Outcome, Purpose
+from tests.support.event_loop_plane import PATIENCE_S, Host, settle
+
+
+def test_each_episode_gets_its_own_chunk_and_the_batch_is_in_ticket_order():
+    async def run() -> None:
+        host = Host(shards=2, slots=2)
+        host.plane.set_running([2])
+        async with host.generating():
+            answers = await asyncio.gather(host.decide(1, host.begin(1, 5, 2)), host.decide(0, host.begin(0, 4, 3)))
+        assert list(answers) == [{0: [[5], [0]], 1: [[2], [0]]}, {0: [[4], [0]], 1: [[3], [0]]}]
+        assert host.tickets == [[2, 3, 4, 5]]
+
+    asyncio.run(run())
+
+
+def test_training_explores_evaluation_does_not_and_a_demonstration_asks_nobody():
+    async def run() -> None:
+        host = Host(shards=1, slots=3)
+        host.plane.set_running([1])
+        episodes = dict(enumerate(host.begin(0, index, purpose=purpose)[0] for index, purpose in enumerate(Purpose)))
+        async with host.generating():
+            answers = await host.decide(0, episodes)
+        assert answers == {0: [[0], [0]], 1: [[1], [0]], 2: None}
+        assert host.batches[0].explore.tolist() == [True, False]
+
+    asyncio.run(run())
+
+
+def test_a_batch_is_due_at_b_max_and_when_everyone_waits():
+    async def run() -> None:
+        host = Host(shards=3, max_batch=2)
+        host.plane.set_running([3])
+        async with host.generating():
+            first = [asyncio.create_task(host.decide(shard, host.begin(shard, shard))) for shard in (0, 1)]
+            await asyncio.gather(*first)
+            host.plane.set_running([1])  # the other two have no ticket any more
+            await host.decide(2, host.begin(2, 2))
+        assert host.tickets == [[0, 1], [2]]
+
+    asyncio.run(run())
+
+
+def test_a_request_is_answered_at_t_max_and_not_before():
+    async def run() -> None:
+        host = Host(max_wait=0.05)
+        host.plane.set_running([2])
+        began = time.monotonic()
+        async with host.generating():
+            await host.decide(0, host.begin(0, 0))
+        assert time.monotonic() - began >= 0.05
+
+    asyncio.run(run())
+
+
+def test_a_generator_waits_for_a_shard_that_may_ask_and_no_longer_once_it_may_not():
+    async def run() -> None:
+        host = Host()
+        host.plane.set_running([2])
+        async with host.generating():
+            answer = asyncio.create_task(host.decide(0, host.begin(0, 0)))
+            await settle()
+            assert not answer.done()
+            host.plane.set_running([1])
+            assert await answer == {0: [[0], [0]]}
+
+    asyncio.run(run())
+
+
+def test_the_request_of_a_lost_shard_is_forgotten():
+    async def run() -> None:
+        host = Host(shards=3)
+        host.plane.set_running([3])
+        async with host.generating():
+            lost, answer = (asyncio.create_task(host.decide(shard, host.begin(shard, shard))) for shard in (0, 1))
+            await settle()
+            lost.cancel()
+            host.generators[0].forget(0)
+            host.plane.set_running([1])
+            await answer
+        assert host.tickets == [[1]]
+
+    asyncio.run(run())
+
+
+def test_forgetting_one_shard_does_not_keep_another_one_waiting():
+    """Shard 1 rings just before the generator is told to forget shard 0, and is heard by that: its batch is due all the same."""
+
+    async def run() -> None:
+        host = Host()
+        host.plane.set_running([1])
+        async with host.generating():
+            await settle()
+            answer = asyncio.create_task(host.decide(1, host.begin(1, 1)))
+            await asyncio.sleep(0)  # it has rung, and the event loop has not looked at any pipe since
+            host.generators[0].forget(0)
+            assert await asyncio.wait_for(answer, timeout=1) == {0: [[1], [0]]}
+
+    asyncio.run(run())
+
+
+def test_what_a_shard_asks_at_once_is_answered_at_once(monkeypatch: pytest.MonkeyPatch):
+    """The generator is quick: it looks after every single ring. Synchronous rollout is a lock-step only if a batch has every slot of a shard even then."""
+
+    async def run() -> None:
+        host = Host(shards=1, slots=3)
+        host.plane.set_running([1])
+        bell, port = host.plane.requests[0], host.generators[0]
+        ring = bell.ring
+
+        def ring_and_be_heard(*numbers: int) -> None:
+            ring(*numbers)
+            if (batch := first_batch(port)) is not None:
+                host.respond(port, batch)
+
+        monkeypatch.setattr(bell, "ring", ring_and_be_heard)
+        async with asyncio.timeout(PATIENCE_S):
+            await host.decide(0, host.begin(0, 0, 1, 2))
+        assert host.tickets == [[0, 1, 2]]
+
+    asyncio.run(run())
+
+
+def first_batch(port: GeneratorPort) -> Batch | None:
+    """The batch that is due without waiting, if there is one."""
+    waiting = port.batch()
+    try:
+        waiting.send(None)
+    except StopIteration as due:
+        batch: Batch = due.value
+        return batch
+    waiting.close()
+    return None
+
+
+def test_an_answer_to_a_lost_shard_does_not_reach_its_replacement():
+    async def run() -> None:
+        host = Host(shards=1)
+        host.plane.set_running([1])
+        host.plane.answers[0].ring(0)
+        host.shards[0] = ShardPort(host.plane, 0, MeterBoard(["shard 0"]).meter("shard 0"))
+        answer = asyncio.create_task(host.decide(0, host.begin(0, 0)))
+        await settle()
+        assert not answer.done()
+        async with host.generating():
+            assert await answer == {0: [[0], [0]]}
+
+    asyncio.run(run())
+
+
+def test_every_generator_serves_its_own_shards():
+    async def run() -> None:
+        host = Host(shards=4, generators=2)
+        host.plane.set_running([2, 2])
+        async with host.generating():
+            await asyncio.gather(*(host.decide(shard, host.begin(shard, shard)) for shard in range(4)))
+        assert sorted(host.tickets) == [[0, 2], [1, 3]]
+
+    asyncio.run(run())
+
+
+def test_an_episode_asks_again_from_its_next_row():
+    async def run() -> None:
+        host = Host(shards=1)
+        host.plane.set_running([1])
+        (episode,) = (episodes := host.begin(0, 6)).values()
+        async with host.generating():
+            for row in range(3):
+                assert await host.decide(0, episodes) == {0: [[6], [row]]}
+                episode.record(Outcome(episode.actions.copy(), np.zeros(2, np.float32), Observation({}, np.zeros(1, np.float32)), truncated=row == 2))
+            assert await host.decide(0, episodes) == {0: [[6], [3]]}  # the value of what the time limit cut
+
+    asyncio.run(run())
