@@ -1,4 +1,4 @@
-"""From `module:Class`, as a recipe names what is not in the package, to the object itself."""
+"""Imports what a recipe names as `module:Class`: simulators, policies and corrections that are not part of this package."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from rlvla3.errors import RecipeError
 
 
 def load_named(name: str, key: str) -> Any:
-    """What `name`, "module:attribute", names. key: the setting it stands in, for the error. Raises RecipeError where it cannot be had."""
+    """The object that `name`, "module:attribute", stands for. key: the setting that holds the name; the error message shows it.
+
+    Raises RecipeError where the object cannot be imported.
+    """
     module, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)

@@ -1,9 +1,9 @@
-"""What flows through the system: tickets, observations, decisions, outcomes.
+"""The data that flows through the system: tickets, observations, decisions, outcomes.
 
-Everything here is plain Python and numpy: a simulator process imports this file and never imports torch.
+Invariant: this file needs only the standard library and numpy. A simulator process imports it, and a simulator process never imports torch.
 
-Shapes: C is the number of actions in a chunk, A the number of action dimensions, S the size of the proprioceptive state,
-H and W the height and width of an image in pixels.
+Shapes: C is the number of actions in a chunk. A is the number of action dimensions. S is the size of the proprioceptive state. H and W are the height and width
+of an image in pixels.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 Version = int
-"""The number of updates done. Version 0 is the policy a run starts from."""
+"""The number of updates done. Version 0 is the policy that a run starts from."""
 
 
 class Purpose(Enum):
-    """Why an episode is run. It decides who acts, and whether actions are sampled with exploration noise."""
+    """Why an episode is run. The purpose decides whether a policy or an expert acts, and whether the policy explores."""
 
     TRAIN = "train"
     EVALUATE = "evaluate"
@@ -32,8 +32,8 @@ class Purpose(Enum):
 class Ticket:
     """The right to run one episode.
 
-    A ticket's task, seed and group depend on its index alone, so they are the same in every mode, on every machine and
-    after every rerun. Tickets of one group share task and seed, and so their initial state.
+    The index alone decides a ticket's task, seed and group. They are the same in every mode, on every machine and after every rerun.
+    The tickets of a group share one task and one seed. So they share their initial state.
     """
 
     index: int
@@ -45,9 +45,10 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class ActionSpace:
-    """What a simulator accepts as one action.
+    """The actions that a simulator accepts.
 
-    kind: "continuous": float32 [A] within [low, high]; "discrete": one choice out of `choices`, written as a whole number into float32 [1].
+    kind: "continuous" is float32 [A] within [low, high]. "discrete" is one of `choices` options, written as a whole number into float32 [1].
+    size: A. It is 1 for discrete actions.
     """
 
     kind: Literal["continuous", "discrete"]
@@ -59,10 +60,12 @@ class ActionSpace:
 
 @dataclass(frozen=True, slots=True)
 class Spaces:
-    """What a simulator shows and accepts: all that a policy must know to be built for it.
+    """What a simulator shows and accepts. A policy is built from it.
 
-    cameras: the shape [H, W, channels] of each camera's uint8 image. state: S, 0 where there is none.
-    max_steps: the longest episode, in environment steps. instructions: those that are known before the run.
+    cameras: the shape [H, W, channels] of each camera's uint8 image.
+    state: S. It is 0 where there is no state.
+    max_steps: the length of the longest episode, in environment steps.
+    instructions: the instructions that are known before the run.
     """
 
     cameras: Mapping[str, tuple[int, int, int]]
@@ -72,15 +75,17 @@ class Spaces:
     instructions: tuple[str, ...] = ()
 
     def decisions(self, chunk: int) -> int:
-        """The largest number of decisions an episode can have, at `chunk` actions a decision."""
+        """The largest number of decisions in an episode, where a decision has `chunk` actions."""
         return -(-self.max_steps // chunk)
 
 
 @dataclass(slots=True)
 class Observation:
-    """What one environment shows when a decision is due.
+    """What one environment shows when it needs a decision.
 
-    images: camera -> uint8 [H, W, channels]. state: float32 [S]. elapsed: the share of the episode's steps already gone, in [0, 1].
+    images: {camera: uint8 [H, W, channels]}.
+    state: float32 [S].
+    elapsed: the share of the episode's steps that are done, in [0, 1].
     """
 
     images: Mapping[str, NDArray[np.uint8]]
@@ -91,12 +96,12 @@ class Observation:
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of one chunk in one environment.
+    """The result of one chunk in one environment.
 
-    actions: float32 [C, A], the chunk as it was asked for (a policy's) or as the simulator's expert chose it (a demonstration's).
-    rewards: float32 [executed], one for each environment step that was executed: fewer than C where the episode ended.
-    observation: where the next decision starts from; at a time limit the last thing seen; None after a terminal state.
-    dimensions: how many of an action's dimensions the environment takes (None: all).
+    actions: float32 [C, A]. They are the policy's chunk, or the chunk that the simulator's expert chose.
+    rewards: float32 [executed], one for each executed environment step. There are fewer than C where the episode ended within the chunk.
+    observation: what the next decision starts from. At a time limit it is the last observation. After a terminal state it is None.
+    dimensions: how many dimensions of an action the environment uses. None means all.
     """
 
     actions: NDArray[np.float32]
@@ -114,16 +119,17 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One named array of the data plane: its shape for one decision, and its type."""
+    """One named array of the data plane: its shape for one decision, and its dtype."""
 
     shape: tuple[int, ...]
     dtype: DTypeLike
 
 
 Layout = Mapping[str, Field]
-"""The arrays that make up a record. Simulator and policy agree on it before the run; nothing is serialised afterwards."""
+"""The arrays of a record. Simulator and policy agree on them before the run, so nothing is serialised during the run."""
 
 INSTRUCTION_BYTES = 256
+"""The longest instruction, in bytes of UTF-8. Each episode's record has room for so many."""
 
 
 def observation_layout(spaces: Spaces) -> dict[str, Field]:
@@ -133,7 +139,7 @@ def observation_layout(spaces: Spaces) -> dict[str, Field]:
 
 
 def decision_layout(action_size: int, chunk: int, trace: Layout) -> dict[str, Field]:
-    """The arrays of one decision: actions, log-prob, value, version, and the trace from which the log-prob is evaluated again."""
+    """The arrays of one decision: actions, log-prob, value, version, and the trace that the policy needs to evaluate the log-prob again."""
     traces = {f"trace.{name}": spec for name, spec in trace.items()}
     return traces | {
         "actions": Field((chunk, action_size), np.float32),
@@ -144,7 +150,11 @@ def decision_layout(action_size: int, chunk: int, trace: Layout) -> dict[str, Fi
 
 
 def outcome_layout(chunk: int) -> dict[str, Field]:
-    """The arrays of what came of one decision: `executed` environment steps of the chunk, of actions that have so many `dimensions` in their environment."""
+    """The arrays of one decision's outcome.
+
+    rewards: one for each environment step. executed: how many steps of the chunk were executed.
+    dimensions: how many dimensions of an action the environment uses.
+    """
     return {"rewards": Field((chunk,), np.float32), "executed": Field((), np.int16), "dimensions": Field((), np.int16)}
 
 
@@ -156,14 +166,15 @@ EPISODE_LAYOUT: Layout = {
     "terminated": Field((), np.bool_),
     "instruction": Field((INSTRUCTION_BYTES,), np.uint8),
 }
-"""One record an episode, beside its decisions."""
+"""The arrays of one episode. The arrays of its decisions are separate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The news that an episode has ended: all that the ledger and the metrics need; its data stay in the data plane.
+    """The message that an episode has ended. It holds all that the ledger and the metrics need. The episode's arrays stay in the data plane.
 
-    oldest, newest: the versions of the policy that made its decisions (-1 where an expert made them). `return_` is the undiscounted sum of rewards.
+    return_: the undiscounted sum of rewards.
+    oldest, newest: the oldest and the newest policy version that made its decisions. Both are -1 where an expert acted.
     """
 
     ticket: Ticket
@@ -177,10 +188,12 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """Decisions that go through the learner together, named by where they are: (ticket, row) pairs.
+    """Decisions that go through the learner together. Each is named by its place in the data plane: its ticket and its row in the episode.
 
-    epoch 0 is the streamed pass over the update, later ones come from memory. closes_step: the optimizer steps after this micro-batch. closes_epoch: it was
-    the epoch's last.
+    epoch: 0 is the streamed pass over the update. Later epochs read the same decisions again.
+    step: the optimizer step within the epoch.
+    closes_step: the learner takes an optimizer step after this micro-batch.
+    closes_epoch: this is the last micro-batch of its epoch.
     """
 
     tickets: NDArray[np.int64] = field(repr=False)

@@ -1,14 +1,14 @@
-"""Corrections for staleness: what becomes of decisions that an older policy made.
+"""Corrections for staleness: how the loss treats decisions that an older policy made.
 
-Three policies meet in an asynchronous update: the BEHAVIOUR policy made the decision, the PROXIMAL policy is the one the update began with, and pi is being
-trained. A correction chooses the anchor, from which pi may not go far, and what each term weighs:
+An asynchronous update has three policies. The BEHAVIOUR policy made the decision. The PROXIMAL policy is the policy at the start of the update. pi is the
+policy in training. A correction chooses the anchor, which pi must stay close to, and the weight of each term:
 
     loss = - sum of  weight(w) surrogate(pi / pi_anchor, A)        with w = pi_proximal / pi_behaviour
 
-A fresh decision was made by the proximal policy itself, so w = 1 and the anchors agree: without staleness, all of them but `soft` are plain PPO. What they are
-used with, GAE or a group's comparison, makes no difference to them; only V-trace needs a critic.
+The proximal policy made every fresh decision. There w = 1 and both anchors agree. So without staleness, all corrections but `soft` are plain PPO. Corrections
+work with GAE and with group-relative advantages. Only V-trace needs a critic.
 
-A correction of one's own is a class like these, named in the recipe as `module:Class`.
+A user can write a correction: a class like the ones below, named in the recipe as `module:Class`.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ from rlvla3.named import load_named
 
 
 class Correction:
-    """No correction: PPO's clip around the behaviour policy, each decision with weight 1. Staleness uses part of the clip up.
+    """No correction: PPO's clip around the behaviour policy, with weight 1 for each decision. Staleness uses up a part of the clip range.
 
     Schulman et al., arXiv 1707.06347, equation 7.
     """
 
     anchor: ClassVar[Literal["behaviour", "proximal"]] = "behaviour"
-    traces: ClassVar[bool] = False
-    """Whether advantages and value targets are corrected too, by V-trace."""
+    uses_vtrace: ClassVar[bool] = False
+    """Whether V-trace also corrects the advantages and the value targets."""
 
     def __init__(self, config: AlgorithmConfig) -> None:
         self.config = config
 
     def weight(self, ratio: Tensor) -> Tensor:
-        """What a term weighs, [B, L], where ratio [B, L] is pi_proximal / pi_behaviour; without gradient. Asked only where the anchor is `proximal`."""
+        """The weight of each term, [B, L], without gradient. ratio: pi_proximal / pi_behaviour, [B, L]. Called only where `anchor` is "proximal"."""
         return torch.ones_like(ratio)
 
     def surrogate(self, ratio: Tensor, advantage: Tensor) -> Tensor:
-        """The objective of each term, [B, L], where ratio [B, L] is pi / pi_anchor, with gradient. advantage: [B, 1]."""
+        """The objective of each term, [B, L]. ratio: pi / pi_anchor, [B, L], with gradient. advantage: [B, 1]."""
         return clipped_surrogate(ratio, advantage, self.config.clip_low, self.config.clip_high, self.config.dual_clip)
 
 
 class Decoupled(Correction):
-    """Decoupled PPO: the clip is around the proximal policy, and importance weights turn the data into the proximal policy's.
+    """Decoupled PPO: the clip is around the proximal policy. Importance weights account for the difference between behaviour and proximal policy.
 
         J = w min(r A, clip(r) A)        r = pi / pi_proximal,  w = min(pi_proximal / pi_behaviour, cap), by default without a cap
 
@@ -63,7 +63,7 @@ class Decoupled(Correction):
 
 
 class Truncated(Decoupled):
-    """Truncated importance sampling: decoupled PPO with weights of at most `cap` (2), some bias for a bounded variance.
+    """Truncated importance sampling: decoupled PPO with weights of at most `cap` (default 2). The cap adds bias and bounds the variance.
 
         w = min(pi_proximal / pi_behaviour, cap)
 
@@ -72,17 +72,17 @@ class Truncated(Decoupled):
 
 
 class VTrace(Decoupled):
-    """V-trace: weights rho = min(w, cap) with cap 1, and advantages and value targets that are corrected along the trajectory (advantages.vtrace).
+    """V-trace: weights rho = min(w, cap) with cap 1 by default. Advantages and value targets are corrected along the trajectory (advantages.vtrace).
 
-    Espeholt et al., IMPALA, arXiv 1802.01561, section 4. The clip around the proximal policy bounds several steps on the same data, as in IMPACT,
-    Luo et al., arXiv 1912.00167.
+    Espeholt et al., IMPALA, arXiv 1802.01561, section 4. The clip around the proximal policy bounds the change over several steps on the same data, as in
+    IMPACT, Luo et al., arXiv 1912.00167.
     """
 
-    traces = True
+    uses_vtrace = True
 
 
 class Soft(Correction):
-    """A soft trust region around the behaviour policy: the further off, the less a decision weighs, without an edge. See losses.soft_surrogate."""
+    """A soft trust region around the behaviour policy. The weight of a decision falls smoothly as its ratio leaves 1 (losses.soft_surrogate)."""
 
     def surrogate(self, ratio: Tensor, advantage: Tensor) -> Tensor:
         return soft_surrogate(ratio, advantage, self.config.correction.temperatures)
@@ -94,7 +94,7 @@ assert CORRECTIONS.keys() == set(CORRECTION_NAMES)
 
 
 def make_correction(config: AlgorithmConfig) -> Correction:
-    """The correction that a recipe names. Raises RecipeError where it names what cannot be loaded."""
+    """The correction that a recipe names. Raises RecipeError where a class of the user's cannot be loaded."""
     name = config.correction.name
     kind: type[Correction] = CORRECTIONS[name] if name in CORRECTIONS else load_named(name, "algorithm.correction")
     return kind(config)

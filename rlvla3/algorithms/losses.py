@@ -1,6 +1,6 @@
 """From probability ratios and advantages to losses: pure functions of tensors.
 
-Every loss is a SUM over decisions, never a mean: the learner divides once, by the number of decisions of the whole optimizer step, so a gradient
+Invariant: every loss is a SUM over decisions, never a mean. The learner divides once, by the number of decisions of the whole optimizer step. So a gradient
 does not depend on how the step was cut into micro-batches (law 3).
 
 Shapes: B decisions, C actions a chunk, A action dimensions, L terms of a decision (ratios.py).
@@ -17,11 +17,12 @@ from rlvla3.algorithms.ratios import LARGEST_LOG_RATIO, Ratios
 
 
 def clipped_surrogate(ratio: Tensor, advantage: Tensor, clip_low: float, clip_high: float, dual_clip: float | None = None) -> Tensor:
-    """PPO's objective of each term, [B, L]. ratio: [B, L], to the policy that the clip is around. advantage: [B, 1].
+    """PPO's objective of each term, [B, L]. ratio: pi / pi_anchor, [B, L]. advantage: [B, 1].
 
         J = min(r A, clip(r, 1 - clip_low, 1 + clip_high) A)        and, where A < 0,  J = max(J, dual_clip A)
 
-    Schulman et al., "Proximal policy optimization algorithms", arXiv 1707.06347, equation 7. Two different clips: DAPO, arXiv 2503.14476, equation 10.
+    Schulman et al., "Proximal policy optimization algorithms", arXiv 1707.06347, equation 7.
+    Different lower and upper clips: DAPO, arXiv 2503.14476, equation 10.
     Dual clip: Ye et al., "Mastering complex control in MOBA games", arXiv 1912.09729, equation 5.
     """
     objective = torch.minimum(ratio * advantage, ratio.clamp(1 - clip_low, 1 + clip_high) * advantage)
@@ -31,9 +32,13 @@ def clipped_surrogate(ratio: Tensor, advantage: Tensor, clip_low: float, clip_hi
 
 
 def soft_surrogate(ratio: Tensor, advantage: Tensor, temperatures: tuple[float, float]) -> Tensor:
-    """A smooth trust region instead of a clip, [B, L]. ratio: [B, L]. advantage: [B, 1]. temperatures: for positive and for other advantages.
+    """A smooth trust region instead of a clip: the objective of each term, [B, L].
 
-        J = 4 / tau sigmoid(tau (r - 1)) A        so the gradient of log pi weighs 4 p (1 - p) r A with p = sigmoid(tau (r - 1)): A at r = 1, less further off
+    ratio: [B, L]. advantage: [B, 1]. temperatures: tau for positive advantages, and tau for all others.
+
+        J = 4 / tau sigmoid(tau (r - 1)) A
+
+    The gradient of log pi has the weight 4 p (1 - p) r A with p = sigmoid(tau (r - 1)). This is A at r = 1, and less away from r = 1.
 
     "Soft adaptive policy optimization", arXiv 2511.20347.
     """
@@ -43,11 +48,11 @@ def soft_surrogate(ratio: Tensor, advantage: Tensor, temperatures: tuple[float, 
 
 
 def value_loss(value: Tensor, target: Tensor, behaviour: Tensor, clip: float | None = None) -> Tensor:
-    """The squared error of values [B], summed: a scalar. behaviour: [B], the values recorded when acting.
+    """The sum of the squared errors of values [B]: a scalar. target: [B]. behaviour: the values that were recorded at the time of acting, [B].
 
         L = (V - target)^2        clipped:  max(L, (V_behaviour + clamp(V - V_behaviour, -clip, clip) - target)^2)
 
-    The clipped form is PPO2's, from OpenAI baselines; Engstrom et al., arXiv 2005.12729, equation 2.
+    The clipped form is from PPO2 in OpenAI baselines; Engstrom et al., arXiv 2005.12729, equation 2.
     """
     error = (value - target).square()
     if clip is not None:
@@ -57,12 +62,12 @@ def value_loss(value: Tensor, target: Tensor, behaviour: Tensor, clip: float | N
 
 
 def reference_loss(ratios: Ratios, estimator: Literal["k1", "k2", "k3"]) -> Tensor:
-    """KL(policy || reference), summed: a scalar. ratios: of the policy to the reference.
+    """KL(policy || reference), summed over the batch: a scalar. ratios: pi / pi_reference.
 
         with log s = log pi_reference - log pi:        k1 = -log s        k2 = (log s)^2 / 2        k3 = (s - 1) - log s
 
-    k1 has a gradient of mean zero under the policy itself: it measures more than it pulls. Schulman, "Approximating KL divergence" (2020); k3 as a loss is
-    GRPO's, arXiv 2402.03300, equation 4.
+    Under the policy itself the gradient of k1 has mean zero, so k1 is good as a measure and weak as a loss. Schulman, "Approximating KL divergence" (2020).
+    GRPO uses k3 as a loss: arXiv 2402.03300, equation 4.
     """
     log = (-ratios.log).clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
     terms = {"k1": -log, "k2": log.square() / 2, "k3": torch.expm1(log) - log}[estimator]
@@ -70,5 +75,5 @@ def reference_loss(ratios: Ratios, estimator: Literal["k1", "k2", "k3"]) -> Tens
 
 
 def entropy_sum(entropy: Tensor, executed: Tensor) -> Tensor:
-    """The entropy [B, C, A] of a decision per action of its chunk, over executed actions (bool [B, C, A]), summed: a scalar."""
+    """The entropy of the batch: the sum of entropy [B, C, A] over executed actions (bool [B, C, A]), divided by the chunk length C. A scalar."""
     return torch.where(executed, entropy, 0.0).sum() / executed.shape[1]

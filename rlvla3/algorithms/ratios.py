@@ -1,8 +1,10 @@
-"""Probability ratios of decisions under two policies, and what they say about how far apart the two are: pure functions of tensors.
+"""Probability ratios of decisions under two policies, and metrics of the distance between the two policies: pure functions of tensors.
 
-Shapes: B decisions, C actions a chunk, A action dimensions; L terms of a decision: 1 where ratios are formed for the whole chunk, C for each action, C * A for
-each dimension of each action. A decision weighs the same at every level: each of its executed terms weighs 1 / L, where an environment that takes fewer
-dimensions than there are has so many terms fewer.
+Shapes: B decisions, C actions in a chunk, A action dimensions, L terms of a decision. A ratio can be formed for the whole chunk (L = 1), for each action
+(L = C) or for each dimension of each action (L = C * A).
+
+Invariant: the weight of a decision does not depend on the level. Each executed term weighs 1 / L. Where an environment uses fewer than A dimensions, L counts
+only the dimensions that it uses.
 """
 
 from __future__ import annotations
@@ -18,18 +20,21 @@ from torch import Tensor
 Level = Literal["chunk", "action", "dimension"]
 
 LARGEST_LOG_RATIO = 20.0
-"""Ratios beyond e^20 are cut there: they are clipped anyway, and an infinite ratio makes the gradient of a clipped term 0 * inf = nan."""
+"""Log-ratios are clamped to +-20. Such ratios are clipped anyway, and an infinite ratio would make the gradient of a clipped term 0 * inf = nan."""
 
 
 def executed_actions(executed: Tensor, dimensions: Tensor, shape: Sequence[int]) -> Tensor:
-    """What of each chunk reached the environment: bool [B, C, A], from how many actions were executed [B], of how many dimensions [B]. shape: (C, A)."""
+    """Which actions and dimensions reached the environment: bool [B, C, A].
+
+    executed: the number of executed actions of each chunk, [B]. dimensions: the number of dimensions that the environment uses, [B]. shape: (C, A).
+    """
     actions, sizes = (torch.arange(size, device=executed.device) for size in shape)
     return (actions < executed[:, None])[:, :, None] & (sizes < dimensions[:, None])[:, None, :]
 
 
 @dataclass(frozen=True, slots=True)
 class Ratios:
-    """Ratios pi(a|s) / pi_anchor(a|s). log: [B, L], 0 where nothing was executed. weight: [B, L], what each counts in a loss."""
+    """Ratios pi(a|s) / pi_anchor(a|s). log: the log-ratio, [B, L], 0 where nothing was executed. weight: the weight of each term in a loss, [B, L]."""
 
     log: Tensor
     weight: Tensor
@@ -40,12 +45,15 @@ class Ratios:
 
     @property
     def executed(self) -> Tensor:
-        """The logarithms [N] of executed terms, as float64 and without gradient."""
+        """The log-ratios [N] of the executed terms, float64, without gradient."""
         return self.log.detach()[self.weight > 0].double()
 
 
 def ratios(logprob: Tensor, anchor: Tensor, executed: Tensor, level: Level) -> Ratios:
-    """Ratios at one level, over executed actions only. logprob, anchor: [B, C, A], under the two policies. executed: bool [B, C, A]."""
+    """The ratios at one level, over executed actions only.
+
+    logprob, anchor: the log-probs under pi and under pi_anchor, [B, C, A]. executed: bool [B, C, A].
+    """
     difference = torch.where(executed, logprob - anchor, 0.0)
     match level:
         case "chunk":
@@ -58,17 +66,18 @@ def ratios(logprob: Tensor, anchor: Tensor, executed: Tensor, level: Level) -> R
 
 
 def k3(log: Tensor) -> Tensor:
-    """The estimator (r - 1) - log r of KL(anchor || policy), from samples of the anchor; never negative, without bias.
+    """The estimator (r - 1) - log r of KL(anchor || policy) from samples of the anchor. It is never negative and unbiased. log: log r.
 
     Schulman, "Approximating KL divergence", joschu.net/blog/kl-approx.html (2020).
     """
     return torch.expm1(log.clamp(max=LARGEST_LOG_RATIO)) - log
 
 
-def describe(log: Tensor, clip_low: float, clip_high: float) -> dict[str, float]:
-    """How far a policy has gone from its anchor, from the logarithms [N] of their ratios; empty where there are none.
+def ratio_metrics(log: Tensor, clip_low: float, clip_high: float) -> dict[str, float]:
+    """Metrics of the distance between a policy and its anchor. log: their log-ratios [N]. Empty where N = 0.
 
-    Mean, largest and 5 %, 50 % and 95 % quantiles of the ratio (linear between neighbours), the share outside the clip, and KL(anchor || policy) by k3.
+    The metrics are the mean, the maximum and the 5 %, 50 % and 95 % quantiles of the ratio (with linear interpolation), the share of ratios outside the clip
+    range, and KL(anchor || policy) by k3.
     """
     if not len(log):
         return {}
@@ -86,10 +95,10 @@ def describe(log: Tensor, clip_low: float, clip_high: float) -> dict[str, float]
     }
 
 
-def describe_staleness(log: Tensor) -> dict[str, float]:
-    """How far the policy that an update began with is from those that made its decisions, from log(pi_proximal / pi_behaviour) [N].
+def staleness_metrics(log: Tensor) -> dict[str, float]:
+    """Metrics of the distance between the policy at the start of an update and those that made its decisions. log: log(pi_proximal / pi_behaviour), [N].
 
-    effective_sample_size: (sum w)^2 / (N sum w^2), the share of the decisions that would weigh as much, were all of them fresh: 1 where nothing is stale.
+    effective_sample_size: (sum w)^2 / (N sum w^2), as a share of N. It is 1 where nothing is stale.
     Kong, "A note on importance sampling using standardized weights" (1992).
     """
     if not len(log):

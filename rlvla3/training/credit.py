@@ -42,7 +42,7 @@ class Credit:
     @property
     def ready(self) -> bool:
         """Whether advantages are normalised as the recipe asks: not before running statistics have seen an update."""
-        return self.config.normalise != "running" or self.statistics.known
+        return self.config.normalise != "running" or self.statistics.has_values
 
     def begin(self, tickets: range) -> None:
         self._tickets = tickets
@@ -70,7 +70,7 @@ class Credit:
         for place in self._due(places):
             self._credit(self._tickets[place])
         advantages = self._advantages[places, rows]
-        if self.config.normalise == "running" and self.statistics.known:
+        if self.config.normalise == "running" and self.statistics.has_values:
             advantages = self.statistics.normalise(advantages)
         return advantages.clip(-self.config.advantage_clip, self.config.advantage_clip), self._targets[places, rows]
 
@@ -90,7 +90,7 @@ class Credit:
             metrics["filtered_share"] = 1 - self.ranks.sum(len(learned))[0] / len(self._tickets)
         if not len(places):
             return metrics
-        self.statistics.absorb(advantages)
+        self.statistics.add_update(advantages)
         metrics |= {"advantage_mean": float(advantages.mean()), "advantage_std": float(advantages.std())}
         if self.config.has_critic:
             metrics["explained_variance"] = explained_variance(values, targets)

@@ -89,7 +89,7 @@ class Learner:
             weight_decay=self.training.weight_decay,
         )
         self.objective = PolicyObjective(self.parallel, recipe.algorithm, rollouts, self._logprob)
-        self.credit = Credit(recipe.algorithm, rollouts, self.objective.importance if self.objective.correction.traces else None, ranks)
+        self.credit = Credit(recipe.algorithm, rollouts, self.objective.importance if self.objective.correction.uses_vtrace else None, ranks)
         self.replay = CriticReplay(policy, self.optimizer, self.critic, recipe.seed, ranks)
         self._named = {name: parameter for name, parameter in policy.named_parameters() if parameter.requires_grad}
         actor = {id(parameter) for parameter in policy.actor_parameters()}

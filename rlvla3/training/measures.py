@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from rlvla3.algorithms.ratios import Ratios, describe, describe_staleness
+from rlvla3.algorithms.ratios import Ratios, ratio_metrics, staleness_metrics
 from rlvla3.training.ranks import Ranks
 
 
@@ -38,7 +38,7 @@ class Measures:
 
     def approx_kl(self) -> float:
         """KL(anchor || policy) over the epoch; nan where there is nothing to tell it from."""
-        return describe(_joined(self.ratios), 0, 0).get("approx_kl", float("nan"))
+        return ratio_metrics(_joined(self.ratios), 0, 0).get("approx_kl", float("nan"))
 
     @classmethod
     def joined(cls, parts: Iterable[Measures]) -> Measures:
@@ -54,7 +54,7 @@ class Measures:
     def metrics(self, clip_low: float, clip_high: float) -> dict[str, float]:
         """Means over decisions (losses) and over terms (ratios)."""
         metrics = {name: (loss / max(self.decisions, 1)).item() for name, loss in self.losses.items()}
-        return metrics | describe(_joined(self.ratios), clip_low, clip_high) | describe_staleness(_joined(self.staleness))
+        return metrics | ratio_metrics(_joined(self.ratios), clip_low, clip_high) | staleness_metrics(_joined(self.staleness))
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

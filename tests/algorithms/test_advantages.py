@@ -199,9 +199,9 @@ def test_explained_variance_is_one_for_a_perfect_critic_zero_for_a_constant_one_
 
 
 def test_running_statistics_fade_by_half_an_update():
-    statistics = RunningStatistics(fading=0.5)
-    statistics.absorb([8.0, 8.0])
-    statistics.absorb([0.0, 2.0])
+    statistics = RunningStatistics(decay=0.5)
+    statistics.add_update([8.0, 8.0])
+    statistics.add_update([0.0, 2.0])
     # The older pair counts half: mean (0.5 * 16 + 2) / 3, second moment (0.5 * 128 + 4) / 3.
     assert statistics.mean == pytest.approx(10 / 3)
     assert statistics.deviation == pytest.approx(math.sqrt(68 / 3 - (10 / 3) ** 2))
@@ -210,15 +210,15 @@ def test_running_statistics_fade_by_half_an_update():
 @given(arrays(np.float64, st.integers(2, 30), elements=numbers))
 def test_running_statistics_of_one_update_are_its_mean_and_deviation(values):
     statistics = RunningStatistics()
-    statistics.absorb(values)
+    statistics.add_update(values)
     np.testing.assert_allclose(statistics.normalise(values), (values - values.mean()) / (values.std() + 1e-6), atol=1e-4)
 
 
 def test_running_statistics_go_on_where_they_were_saved():
     statistics, restored = RunningStatistics(), RunningStatistics()
-    statistics.absorb([1.0, 2.0, 4.0])
+    statistics.add_update([1.0, 2.0, 4.0])
     restored.load_state_dict(statistics.state_dict())
     for each in (statistics, restored):
-        each.absorb([0.5, -3.0])
-    assert restored.known
+        each.add_update([0.5, -3.0])
+    assert restored.has_values
     assert restored.state_dict() == statistics.state_dict()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rlvla3.algorithms.corrections import CORRECTIONS, make_correction
 from rlvla3.algorithms.losses import clipped_surrogate, entropy_sum, reference_loss, soft_surrogate, value_loss
-from rlvla3.algorithms.ratios import describe, describe_staleness, executed_actions, ratios
+from rlvla3.algorithms.ratios import executed_actions, ratio_metrics, ratios, staleness_metrics
 from rlvla3.config import AlgorithmConfig, make_recipe
 from rlvla3.errors import RecipeError
 
@@ -231,7 +231,7 @@ def test_settings_that_do_not_go_together_are_refused(settings):
 
 @given(st.lists(st.floats(-2, 2), min_size=1, max_size=40))
 def test_ratio_metrics_are_those_of_brute_force(logs):
-    found = describe(torch.tensor(logs, dtype=torch.float64), 0.2, 0.2)
+    found = ratio_metrics(torch.tensor(logs, dtype=torch.float64), 0.2, 0.2)
     values = sorted(map(math.exp, logs))
     assert found["approx_kl"] == pytest.approx(sum(math.exp(log) - 1 - log for log in logs) / len(logs), abs=1e-12)
     assert found["clip_share"] == sum(not 0.8 <= value <= 1.2 for value in values) / len(values)
@@ -245,7 +245,7 @@ def test_ratio_metrics_are_those_of_brute_force(logs):
 
 @given(st.lists(st.floats(-2, 2), min_size=1, max_size=40))
 def test_staleness_metrics_are_those_of_brute_force(logs):
-    found = describe_staleness(torch.tensor(logs, dtype=torch.float64))
+    found = staleness_metrics(torch.tensor(logs, dtype=torch.float64))
     weights = [math.exp(log) for log in logs]
     assert found["effective_sample_size"] == pytest.approx(sum(weights) ** 2 / sum(w * w for w in weights) / len(weights))
     assert found["staleness_kl"] == pytest.approx(sum(w - 1 - log for w, log in zip(weights, logs, strict=True)) / len(logs), abs=1e-12)
@@ -254,6 +254,6 @@ def test_staleness_metrics_are_those_of_brute_force(logs):
 
 
 def test_the_effective_sample_size_of_one_heavy_decision_is_its_share():
-    assert describe_staleness(torch.zeros(7, dtype=torch.float64))["effective_sample_size"] == 1
+    assert staleness_metrics(torch.zeros(7, dtype=torch.float64))["effective_sample_size"] == 1
     heavy = torch.tensor([10.0, -10, -10, -10], dtype=torch.float64)
-    assert describe_staleness(heavy)["effective_sample_size"] == pytest.approx(1 / 4)
+    assert staleness_metrics(heavy)["effective_sample_size"] == pytest.approx(1 / 4)

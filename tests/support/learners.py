@@ -18,7 +18,7 @@ def make_learner(recipe=None, rollouts=None, *, normalised: bool = True, policy:
             write_episode(rollouts, TinyPolicy(), ticket, **shape)
     learner = Learner(policy or TinyPolicy(), recipe or tiny_recipe(), rollouts, "cpu")
     if normalised:
-        learner.credit.statistics.absorb([-1.0, 0.5, 2.0])
+        learner.credit.statistics.add_update([-1.0, 0.5, 2.0])
     return learner
 
 

@@ -223,7 +223,7 @@ def test_a_group_is_compared_and_then_normalised_by_the_updates_before():
     centred, _ = found(credit_of(rollouts, advantage="grpo", **GROUPS))
     credit = credit_of(rollouts, advantage="grpo", group_size=2, normalise="running", advantage_clip=1.0)
     np.testing.assert_array_equal(found(credit)[0], centred.clip(-1, 1))
-    credit.statistics.absorb([-1.0, 0.5, 2.0])
+    credit.statistics.add_update([-1.0, 0.5, 2.0])
     np.testing.assert_array_equal(found(credit)[0], credit.statistics.normalise(centred).clip(-1, 1))
 
 
@@ -267,10 +267,10 @@ def test_an_update_of_which_nothing_is_left_changes_no_statistics(asked):
     if asked:
         found(credit)
     assert credit.finish() == {"filtered_share": 1.0}
-    assert not credit.statistics.known
+    assert not credit.statistics.has_values
 
 
 def test_an_update_of_which_nothing_was_seen_has_no_metrics():
     credit = credit_of(written())
     assert credit.finish() == {}
-    assert not credit.statistics.known
+    assert not credit.statistics.has_values
