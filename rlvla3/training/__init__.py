@@ -1,0 +1,16 @@
+"""The trainer's computation: from micro-batches to gradients, weights and checkpoints, on one rank or on several.
+
+Nothing here starts a process, waits for trajectories or sends weights. The workers in runtimes/ do that and call this package.
+
+    learner.py          from micro-batches to optimizer steps: one learner on each rank
+    credit.py           advantages and value targets of the decisions of an update
+    objective.py        the policy's part of the loss
+    earlier_policy.py   the proximal and the reference policy: their weights and log-probs
+    critic.py           extra training of the critic on kept features
+    epoch_metrics.py    the losses and ratios of one epoch
+    ranks.py            communication between the trainer's ranks
+    parallel.py         how the policy is laid out on the ranks: whole copies (data_parallel.py) or shards (fsdp.py)
+    offload.py          tensors that leave the device while another worker uses it
+    checkpoint.py       checkpoints: written beside training, read without running code
+    cloning.py          behaviour cloning from demonstrations
+"""

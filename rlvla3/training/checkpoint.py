@@ -1,10 +1,10 @@
-"""A run on disk, between two updates, in one form for any number of ranks: whoever goes on with it may have others.
+"""Checkpoints of a run between two updates. A checkpoint does not depend on the number of ranks, so a run may resume with another number.
 
-    policy/         config.json and model.safetensors, whole, for whoever uses the policy
-    trainer.pt      what all ranks know alike: statistics, the critic's memory, counters
-    parameters/     what is kept of each parameter: AdamW's moments, the reference policy; each rank writes its own shards (torch.distributed.checkpoint)
+    policy/         config.json and model.safetensors: the whole policy, for any use
+    trainer.pt      what is the same on all ranks: statistics, the critic's kept features, counters
+    parameters/     the state of each parameter: AdamW's moments, the reference policy. Each rank writes its own shards (torch.distributed.checkpoint).
 
-Nothing of it can run code when it is read: a checkpoint may come from anywhere.
+Invariant: reading a checkpoint never runs code from it, because a checkpoint may come from anywhere.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from rlvla3.training.ranks import Ranks
 from rlvla3.types import Version
 
 FORMAT = 3
-"""Of trainer.pt and parameters/. Raise it when older ones can no longer be read."""
+"""The format of trainer.pt and parameters/. Raise it when this release can no longer read older ones."""
 
 POLICY, TRAINER, PARAMETERS = "policy", "trainer.pt", "parameters"
 
 
 class CheckpointError(ExplainedError, ValueError):
-    """A checkpoint that cannot be resumed from, or cannot be written: which file, what is wrong with it, and the way out."""
+    """A checkpoint cannot be written, or a run cannot resume from it. The message names the file, what is wrong with it, and the way out."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All of a checkpoint, copied aside: training may go on. weights: whole, on rank 0 alone. parameters: this rank's shards."""
+    """A copy of all that a checkpoint holds, so that training can continue meanwhile. weights: whole, on rank 0 only. parameters: this rank's shards."""
 
     version: Version
     weights: Mapping[str, Tensor]
@@ -50,7 +50,7 @@ class Snapshot:
 
 
 def take_snapshot(learner: Learner, version: Version) -> Snapshot:
-    """All ranks take one together. version: the updates done."""
+    """Take a snapshot. All ranks must call it together. version: the number of updates done."""
     weights = {}
     for name, tensor in learner.policy.state_dict().items():
         whole = learner.parallel.whole(tensor)
@@ -62,60 +62,67 @@ def take_snapshot(learner: Learner, version: Version) -> Snapshot:
 
 
 def write_snapshot(folder: Path, snapshot: Snapshot, policy: Policy, policy_name: str, ranks: Ranks) -> None:
-    """Write a checkpoint into `folder`, all ranks together. policy_name: how a recipe names this kind of policy."""
+    """Write a checkpoint into `folder`. All ranks must call it together. policy_name: the recipe's name for this kind of policy.
+
+    Raises OSError where a rank cannot write its shards.
+    """
     from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.state_dict_saver import save  # takes a second to import, and nothing waits for it here
 
     try:
         save(dict(snapshot.parameters), checkpoint_id=folder / PARAMETERS, process_group=ranks.group, no_dist=not dist.is_initialized())
-    except CheckpointException as error:  # a BaseException: nobody above would take it for an error
+    except CheckpointException as error:  # it is a BaseException, and callers handle only an Exception
         rank, (why, _) = next(iter(error.failures.items()))
         raise OSError(f"rank {rank} cannot write {folder / PARAMETERS}: {why}") from error
-    if ranks.first:  # after what all do: nobody waits for rank 0 where it fails
+    if ranks.first:  # after the part that all ranks take: where rank 0 fails here, no rank waits for it
         policy.save(folder / POLICY, policy_name, snapshot.weights)
         torch.save({"format": FORMAT, "version": snapshot.version, "learner": snapshot.learner}, folder / TRAINER)
 
 
 def save_checkpoint(folder: Path, policy_name: str, learner: Learner, version: Version) -> None:
-    """Write a checkpoint into `folder` here and now. The caller makes the folder appear whole or not at all."""
+    """Write a checkpoint into `folder` and wait for it. The caller must make sure that the folder appears whole or not at all."""
     write_snapshot(folder, take_snapshot(learner, version), learner.policy, policy_name, learner.ranks)
 
 
-class Checkpoints:
-    """The checkpoints of a run, written beside training, one at a time. All ranks have one and do the same with it.
+class CheckpointWriter:
+    """Writes the checkpoints of a run while training continues, one at a time. Each rank has one, and all ranks make the same calls.
 
-    checkpoints.begin(version)
-    ...                             # training goes on
-    checkpoints.finish()
+        checkpoints.begin(version)
+        ...                             # training continues
+        checkpoints.finish()
 
-    To end training because one cannot be written would lose what was learned since the last. So that is told, and the next may succeed; where it does not, it
-    is an error. tell: told of it as soon as it is known, from another thread.
+    A first checkpoint that cannot be written does not end training, because that would lose the updates since the last checkpoint. The writer calls `notify`
+    with a message, and the next checkpoint may succeed. If the next one fails too, it raises.
 
-    Invariant: all ranks know alike whether a checkpoint was written, and none waits for one that was not.
+    notify: called with the message as soon as the failure is known, from another thread.
+
+    Invariant: all ranks agree on whether a checkpoint was written. No rank waits for a checkpoint that failed.
     """
 
-    def __init__(self, run: RunDirectory, keep: int, learner: Learner, policy_name: str, tell: Callable[[str], object] = print) -> None:
-        self._run, self._keep, self._learner, self._policy_name, self._tell = run, keep, learner, policy_name, tell
-        self._ranks = learner.ranks.beside()
+    def __init__(self, run: RunDirectory, keep: int, learner: Learner, policy_name: str, notify: Callable[[str], object] = print) -> None:
+        self._run, self._keep, self._learner, self._policy_name, self._notify = run, keep, learner, policy_name, notify
+        self._ranks = learner.ranks.separate_channel()
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._under_way: Future[None] | None = None
 
     def begin(self, version: Version) -> None:
-        """Take a snapshot; it is written while training goes on. Waits for the checkpoint before; where that could not be written, for this one too, and raises
-        CheckpointError where it cannot be either."""
+        """Take a snapshot and start to write it. Waits for the checkpoint before.
+
+        Where the one before could not be written, waits for this one too, and raises CheckpointError where this one cannot be written either.
+        """
         if self._outcome() is None:
-            self._submit(version).add_done_callback(self._tell_of)
+            self._submit(version).add_done_callback(self._notify_failure)
         else:
             self.write(version)
 
     def write(self, version: Version) -> None:
-        """Take a snapshot and write it, here and now. Raises CheckpointError where it cannot be written."""
+        """Take a snapshot, write it and wait for it. Raises CheckpointError where it cannot be written."""
         self._outcome()
         self._submit(version)
         self.finish()
 
     def finish(self) -> None:
-        """Wait until what was begun is on disk. Raises CheckpointError where it could not be written."""
+        """Wait until the last checkpoint is on disk. Raises CheckpointError where it could not be written."""
         if (error := self._outcome()) is not None:
             raise error
 
@@ -124,47 +131,49 @@ class Checkpoints:
         return self._under_way
 
     def _outcome(self) -> CheckpointError | None:
-        """Wait for what is under way; its error, where it could not be written."""
+        """Wait for the checkpoint that is being written. Returns its error, or None where it was written."""
         under_way, self._under_way = self._under_way, None
         try:
             return under_way.result() if under_way is not None else None
         except CheckpointError as error:
             return error
 
-    def _tell_of(self, written: Future[None]) -> None:
+    def _notify_failure(self, written: Future[None]) -> None:
         if isinstance(error := written.exception(), CheckpointError):
-            self._tell(f"{error}. Training goes on; where the next checkpoint cannot be written either, the run ends")
+            self._notify(f"{error}. Training goes on. If the next checkpoint cannot be written either, the run ends")
 
     def _write(self, snapshot: Snapshot) -> None:
-        """Raises CheckpointError, on all ranks, where one of them could not write its part; RankLost where one is gone."""
+        """Raises CheckpointError on all ranks where one rank could not write its part, and RankLost where a rank has ended."""
         failure: Exception | None = None
         try:
             with self._folder(snapshot.version) as folder:
                 write_snapshot(folder, snapshot, self._learner.policy, self._policy_name, self._ranks)
-        except Exception as error:  # a full disk is an OSError, a RuntimeError or a SafetensorError, by who writes; if it is a lost rank, that is found below
+        except Exception as error:  # a full disk is an OSError, a RuntimeError or a SafetensorError; where a rank is lost, the next call raises RankLost
             failure = error
         reasons = self._ranks.gather(f"{type(failure).__name__}: {failure}" if failure else "")
         if any(reasons):
             place, why = self._run.checkpoints, next(filter(None, reasons))
-            raise CheckpointError(f"checkpoint {snapshot.version} could not be written in {place} ({why}): see that there is room and access") from failure
+            raise CheckpointError(
+                f"checkpoint {snapshot.version} could not be written in {place} ({why}): make sure that the disk has room and the folder is writable"
+            ) from failure
 
     @contextmanager
     def _folder(self, version: Version) -> Iterator[Path]:
-        """The folder that all ranks write to. It takes its name when rank 0 leaves, which is when all have written (`save` sees to that)."""
+        """The folder that all ranks write to. It gets its final name when rank 0 leaves the block. By then all ranks have written: `save` waits for them."""
         folder: Path | None = None
         with ExitStack() as stack:
             try:
                 if self._ranks.first:
                     folder = stack.enter_context(self._run.checkpoint(version, self._keep))
             finally:
-                folder = self._ranks.agree(folder)
+                folder = self._ranks.broadcast(folder)
             if folder is None:
-                raise OSError("rank 0 has no folder for it")
+                raise OSError("rank 0 could not make the folder")
             yield folder
 
 
 def load_checkpoint(folder: Path, policy: Policy, learner: Learner) -> Version:
-    """Put `policy` and `learner` where `folder` left them; returns the version they are at. Raises CheckpointError, also for damaged and foreign files."""
+    """Set `policy` and `learner` to the state in `folder`. Returns its version. Raises CheckpointError, also for damaged files and files of other programs."""
     path = folder / TRAINER
     saved = _read(path)
     if saved["format"] != FORMAT:
@@ -187,8 +196,8 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"no {TRAINER} in {path.parent}, so training cannot be resumed from there: give the folder of a whole checkpoint")
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)  # a full unpickling would run whatever code it holds
-    except Exception as error:  # a damaged file raises whatever its bytes happen to mean: zip, pickle, end of file
+        saved = torch.load(path, map_location="cpu", weights_only=True)  # without weights_only, it would run code from the file
+    except Exception as error:  # a damaged file may raise any error: of zip, of pickle, end of file
         raise CheckpointError(_is_damaged(path, path.parent)) from error
     if not isinstance(saved, dict) or not {"format", "version", "learner"} <= saved.keys():
         raise CheckpointError(f"{path} was not written by rlvla3: resume from an earlier checkpoint, {_way_out(path.parent)}")
@@ -196,7 +205,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _read_parameters(folder: Path, learner: Learner) -> dict[str, Tensor]:
-    """The state of the learner's parameters, of each tensor the shard that this rank will keep."""
+    """The state of the learner's parameters: of each tensor, the shard that this rank keeps."""
     from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.state_dict_loader import load
 
@@ -208,21 +217,21 @@ def _read_parameters(folder: Path, learner: Learner) -> dict[str, Tensor]:
     except Exception as error:  # as above
         raise CheckpointError(_is_damaged(path, folder)) from error
     try:
-        room = learner.room_for(sizes)
+        room = learner.empty_parameter_state(sizes)
         for key, tensor in room.items():
             if tuple(tensor.shape) != sizes[key]:
-                raise ValueError(f"{key} is {sizes[key]} there and {tuple(tensor.shape)} here")
+                raise ValueError(f"{key} has shape {sizes[key]} in the checkpoint and {tuple(tensor.shape)} in the recipe's policy")
     except ValueError as error:
         raise CheckpointError(_does_not_fit(path, folder, error)) from error
     try:
         load(dict(room), storage_reader=reader, no_dist=True)
-    except (Exception, CheckpointException) as error:  # as above, and torch's own is a BaseException
+    except (Exception, CheckpointException) as error:  # as above; torch's CheckpointException is a BaseException
         raise CheckpointError(_is_damaged(path, folder)) from error
     return room
 
 
 def _tensors_reader(path: Path) -> Any:
-    """A reader of shards, and of nothing else: torch's own would unpickle whatever the metadata names."""
+    """A reader that reads only tensors. torch's own reader would unpickle any class that the metadata name."""
     from torch.distributed.checkpoint.filesystem import FileSystemReader
     from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 
@@ -238,7 +247,7 @@ def _tensors_reader(path: Path) -> Any:
 
 
 class _MetadataUnpickler(pickle.Unpickler):
-    """Reads what describes tensors. It knows no class for other values (BytesStorageMetadata), which would be unpickled in their turn."""
+    """Unpickles only classes that describe tensors. It refuses BytesStorageMetadata, because its values would be unpickled too."""
 
     KNOWN = {
         "torch.distributed.checkpoint.metadata": {

@@ -1,7 +1,7 @@
-"""The critic's second chance: extra passes over features that the first epoch left behind.
+"""Extra training of the critic, on features that are kept from the first epoch of each update.
 
-A critic that lags behind the policy makes advantages of noise. Its features are a by-product of the actor's forward pass, so it can learn from each decision
-many times at the price of its own small head.
+Where the critic lags behind the policy, the advantages are noise. The critic's features are a by-product of the actor's forward pass. So extra training costs
+only the passes of the critic's small head.
 """
 
 from __future__ import annotations
@@ -16,35 +16,38 @@ from torch import Tensor
 
 from rlvla3.config import CriticConfig
 from rlvla3.policies.base import Policy
-from rlvla3.training.ranks import ALONE, Ranks
+from rlvla3.training.ranks import SINGLE_RANK, Ranks
 
-Memory = tuple[dict[str, Tensor], Tensor]
-"""Of one update: features {name: [n, ...]} and value targets [n]."""
+Features = tuple[dict[str, Tensor], Tensor]
+"""The features of one update, {name: [n, ...]}, and its value targets [n]."""
 
 
-class CriticReplay:
-    """Features and value targets of the last `config.replay` updates, and passes over them.
+class CriticFeatures:
+    """The features and value targets of the last `config.replay` updates, and passes of the critic over them.
 
-    Kept in ticket order whatever the order of arrival, and visited in an order drawn from (seed, update): the same update makes the same steps. All ranks keep
-    all of it and make the same steps, each with its own copy of the critic.
+    Features are kept in ticket order, whatever the order of arrival. The order of a pass is drawn from (seed, update). So the same update makes the same steps.
+    All ranks keep all features and make the same steps, each with its own copy of the critic.
     """
 
-    def __init__(self, policy: Policy, optimizer: torch.optim.Optimizer, config: CriticConfig, seed: int, ranks: Ranks = ALONE) -> None:
+    def __init__(self, policy: Policy, optimizer: torch.optim.Optimizer, config: CriticConfig, seed: int, ranks: Ranks = SINGLE_RANK) -> None:
         self.policy, self.optimizer, self.config, self.seed, self.ranks = policy, optimizer, config, seed, ranks
-        self._arriving: list[tuple[NDArray[np.int64], NDArray[np.int64], Memory]] = []
-        self._past: list[Memory] = []
+        self._added: list[tuple[NDArray[np.int64], NDArray[np.int64], Features]] = []
+        self._past: list[Features] = []
 
     def begin(self) -> None:
         """Start an update."""
-        self._arriving = []
+        self._added = []
 
-    def remember(self, tickets: NDArray[np.int64], rows: NDArray[np.int64], features: Mapping[str, Tensor], targets: Tensor) -> None:
-        """Keep the features of one micro-batch of the present update's first epoch."""
-        self._arriving.append((tickets, rows, ({name: tensor.detach() for name, tensor in features.items()}, targets)))
+    def add(self, tickets: NDArray[np.int64], rows: NDArray[np.int64], features: Mapping[str, Tensor], targets: Tensor) -> None:
+        """Add the features of one micro-batch of the present update's first epoch."""
+        self._added.append((tickets, rows, ({name: tensor.detach() for name, tensor in features.items()}, targets)))
 
-    def learn(self, update: int, epochs: int) -> float:
-        """Make `epochs` passes over all that is kept, the present update included. Returns the mean squared error on the way (nan: nothing to do)."""
-        self._keep_arrived()
+    def train(self, update: int, epochs: int) -> float:
+        """Make `epochs` passes over all kept features, those of the present update included. Returns the mean squared error during the passes.
+
+        Returns nan where there is nothing to train on.
+        """
+        self._keep_added()
         if not (epochs and self._past):
             return float("nan")
         features, targets = _join(self._past)
@@ -62,28 +65,28 @@ class CriticReplay:
         return float(torch.stack(errors).mean())
 
     def state_dict(self) -> dict[str, Any]:
-        return {"past": list(self._past)}  # it may be written to disk while the next update adds to ours
+        return {"past": list(self._past)}  # a copy: a checkpoint may be written while the next update appends to the list
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._past = [self._here(features, targets) for features, targets in state["past"]]
+        self._past = [self._on_device(features, targets) for features, targets in state["past"]]
 
-    def _keep_arrived(self) -> None:
-        arrived = [part for parts in self.ranks.gather(self._arriving) for part in parts]
-        self._arriving = []
-        if not arrived:
+    def _keep_added(self) -> None:
+        added = [part for parts in self.ranks.gather(self._added) for part in parts]
+        self._added = []
+        if not added:
             return
-        tickets, rows = (np.concatenate([part[key] for part in arrived]) for key in (0, 1))
-        features, targets = _join([memory for _, _, memory in arrived])
+        tickets, rows = (np.concatenate([part[key] for part in added]) for key in (0, 1))
+        features, targets = _join([part for _, _, part in added])
         order = torch.from_numpy(np.lexsort((rows, tickets))).to(targets.device)
-        self._past.append(self._here({name: tensor[order] for name, tensor in features.items()}, targets[order]))
+        self._past.append(self._on_device({name: tensor[order] for name, tensor in features.items()}, targets[order]))
         self._past = self._past[-self.config.replay :]
 
-    def _here(self, features: Mapping[str, Tensor], targets: Tensor) -> Memory:
-        """A memory on the policy's own device."""
+    def _on_device(self, features: Mapping[str, Tensor], targets: Tensor) -> Features:
+        """The features on the policy's device."""
         device = next(self.policy.parameters()).device
         return {name: tensor.to(device) for name, tensor in features.items()}, targets.to(device)
 
 
-def _join(memories: list[Memory]) -> Memory:
-    names = memories[0][0]
-    return {name: torch.cat([features[name] for features, _ in memories]) for name in names}, torch.cat([targets for _, targets in memories])
+def _join(parts: list[Features]) -> Features:
+    names = parts[0][0]
+    return {name: torch.cat([features[name] for features, _ in parts]) for name in names}, torch.cat([targets for _, targets in parts])

@@ -1,4 +1,4 @@
-"""The policy as whole copies, one on each rank. In shards it is in fsdp.py."""
+"""The policy as whole copies, one on each rank. fsdp.py lays it out in shards instead."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from rlvla3.training.ranks import Ranks
 
 
 class DataParallel:
-    """A policy of which every rank has a whole copy. One rank alone is the case in which nothing needs to be said.
+    """A policy that each rank has a whole copy of. With one rank, nothing is communicated.
 
-    A tensor of the policy's, of its gradients or of what is kept beside them is the rank's own; `whole` makes it what it would be on one rank.
+    A tensor of the policy, of its gradients or of its optimizer state belongs to the rank. `whole` returns the tensor that a single rank would have.
     """
 
-    owes = False
-    """Whether gradients of passes that were not the last still wait for the one that is, and the ranks so have to make one."""
+    gradients_pending = False
+    """Whether some gradients are not reduced over the ranks yet, because no backward pass since was the last one. Then all ranks must make one more pass."""
 
     def __init__(self, policy: Policy, ranks: Ranks) -> None:
         self.policy, self.ranks = policy, ranks
 
     def backward(self, loss: Tensor, last: bool) -> None:
-        """Add the gradient of `loss`. last: before `sum_gradients`. All ranks call it equally often."""
+        """Add the gradient of `loss`. last: this is the last backward pass before `sum_gradients`. All ranks must call it equally often."""
         loss.backward()
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Make gradients what they would be, had one rank made all passes."""
+        """Sum the gradients over all ranks. The result is the gradient that one rank would have after all passes."""
         self.ranks.sum_gradients(parameters)
 
     def whole(self, tensor: Tensor) -> Tensor:
-        """All ranks call it together."""
+        """The whole tensor. All ranks must call it together."""
         return tensor
 
     def exchange(self, parameters: Sequence[nn.Parameter], tensors: list[Tensor]) -> None:
-        """Let the parameters have these values, and `tensors` the values they had. Nothing is copied: they point elsewhere."""
+        """Swap the values of the parameters with `tensors`. Nothing is copied: both get the other's storage."""
         for place, parameter in enumerate(parameters):
             parameter.data, tensors[place] = tensors[place], parameter.data
 
     def published(self) -> Mapping[str, Tensor]:
-        """Where rank 0 finds the whole weights that are to travel, once `gather_published` has been called."""
+        """The whole weights to publish. They are valid on rank 0, after `gather_published`."""
         return self.policy.published()
 
     def gather_published(self) -> None:
-        """Bring what `published` gave up to date. All ranks call it together."""
+        """Update the tensors that `published` returns. All ranks must call it together."""

@@ -1,11 +1,11 @@
-"""The policy in shards: a rank keeps a part of each parameter, of its gradient and of its moments (FSDP2; Zhao et al., "PyTorch FSDP", arXiv 2304.11277).
+"""The policy in shards: each rank keeps a part of each parameter, of its gradient and of its moments (FSDP2; Zhao et al., "PyTorch FSDP", arXiv 2304.11277).
 
-Each block and the rest of the policy are gathered for their pass and let go again. The critic is small, and its replay makes steps of its own between passes:
-every rank has a whole copy of it.
+FSDP gathers the weights of a block for its pass and frees them afterwards. The critic is not sharded: every rank has a whole copy. It is small, and its extra
+passes take optimizer steps of their own.
 
 Invariants:
-- between two passes nothing but shards is kept, so whoever writes to a shard changes what the next pass sees;
-- gradients are summed once an optimizer step, in float32 at least, whatever the passes are computed in.
+- between two passes only shards are kept. So a change of a shard changes what the next pass computes;
+- gradients are summed once for each optimizer step, in float32 or a wider type, whatever the precision of the passes.
 """
 
 from __future__ import annotations
@@ -24,19 +24,22 @@ from rlvla3.policies.base import Evaluation, Policy, PolicyError
 from rlvla3.training.data_parallel import DataParallel
 from rlvla3.training.ranks import Ranks
 
-register_dataclass(Evaluation)  # FSDP hooks onto the tensors of what a pass returns, and has to find them
+register_dataclass(Evaluation)  # FSDP places hooks on the tensors that a pass returns, so it must find them inside of an Evaluation
 
 PASSES = ("evaluate", "clone_loss")
-"""The policy's methods that FSDP gathers the weights for. `value_of` is none: it uses the critic alone."""
+"""The methods of a policy that FSDP gathers weights for. `value_of` is not one of them: it uses only the critic."""
 
 
 class FullySharded(DataParallel):
-    """A policy whose parameters, the critic's apart, are DTensors from now on. precision: of the blocks' passes. Raises PolicyError where there are none."""
+    """A policy whose parameters become DTensors, except those of the critic.
+
+    precision: of the passes of the blocks. Raises PolicyError where precision is bf16 and the policy has no blocks.
+    """
 
     def __init__(self, policy: Policy, ranks: Ranks, precision: Literal["fp32", "bf16"]) -> None:
         super().__init__(policy, ranks)
         critic = set(policy.critic_parameters())
-        # In low precision: only the blocks, where the work is. What leads from them to log-probs stays as exact as in the generators.
+        # Only the blocks compute in low precision: most of the work is there. The layers from the blocks to the log-probs are as exact as in the generators.
         low = MixedPrecisionPolicy(torch.bfloat16, torch.float32, torch.float32) if precision == "bf16" else MixedPrecisionPolicy()
         blocks = [block for block in policy.sharded_blocks() if critic.isdisjoint(block.parameters())]
         if precision == "bf16" and not blocks:
@@ -54,20 +57,20 @@ class FullySharded(DataParallel):
         self._root.set_requires_gradient_sync(last)
         self._root.set_is_last_backward(last)
         loss.backward()
-        self.owes = not last
+        self.gradients_pending = not last
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         for gradient in gradients:
             if isinstance(gradient, DTensor):
-                gradient.mul_(self.ranks.size)  # FSDP has made a mean of it
+                gradient.mul_(self.ranks.size)  # FSDP computes the mean over ranks
         super().sum_gradients([parameter for parameter in parameters if not isinstance(parameter, DTensor)])
 
     def whole(self, tensor: Tensor) -> Tensor:
         return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
     def exchange(self, parameters: Sequence[nn.Parameter], tensors: list[Tensor]) -> None:
-        """In place: FSDP gathers from the memory that it laid out, wherever a parameter points to."""
+        """Swap the values by copies: FSDP gathers from the storage that it allocated, not from where a parameter points."""
         for parameter, tensor in zip(parameters, tensors, strict=True):
             here, there = _shard(parameter), _shard(tensor)
             kept = here.clone()
@@ -82,7 +85,7 @@ class FullySharded(DataParallel):
 
     def gather_published(self) -> None:
         for name, tensor in self.policy.published().items():
-            whole = self.whole(tensor)  # one at a time: together they may not fit
+            whole = self.whole(tensor)  # one tensor at a time, because all of them together may not fit into memory
             if self.ranks.first:
                 self.published()
                 self._published[name].copy_(whole)
@@ -94,7 +97,7 @@ def _shard(tensor: Tensor) -> Tensor:
 
 
 def _take_own_part(policy: nn.Module, whole: dict[str, Any], *_: Any) -> None:
-    """Before `load_state_dict`: of each whole tensor, the shard that is this rank's."""
+    """Runs before `load_state_dict`: replaces each whole tensor by this rank's shard of it."""
     own = policy.state_dict()
     for name, tensor in whole.items():
         mine = own.get(name)

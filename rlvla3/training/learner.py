@@ -1,13 +1,14 @@
 """From micro-batches to weights.
 
-One gradient, however it arrives: losses are summed as micro-batches come, and divided once, by the number of decisions of the whole optimizer step. So the
-gradient is the one of the batch, whatever the cut, the order of arrival and the number of ranks (law 3). Advantages and their statistics are Credit's.
+Invariants:
+- losses are summed over micro-batches, and divided once by the number of decisions of the whole optimizer step. So the gradient does not depend on how the step
+  was cut into micro-batches, on the order of arrival or on the number of ranks (law 3);
+- one AdamW has two groups, `actor` and `critic`. A parameter without a gradient keeps its weights and its moments. So a warm-up update and the critic's extra
+  passes change only the critic;
+- several ranks make an update together, in lockstep, each from its own micro-batches. A pass may gather weights from all ranks. So either all ranks make a pass
+  or none does. A rank that has nothing to learn from in a round makes a pass over a decision that it has seen, with a loss of 0.
 
-One AdamW with two groups, `actor` and `critic`; whoever has no gradient is left alone, weights and moments. That is how a warm-up update and the critic's
-replay touch the critic only.
-
-Several ranks make an update together, each from its own micro-batches, in lockstep: a pass may gather weights from all of them, so all make one or none does. A
-rank that has nothing to learn from in a round passes over a decision that it has seen, and learns nothing from that.
+Credit computes the advantages and their statistics (credit.py).
 """
 
 from __future__ import annotations
@@ -28,26 +29,26 @@ from rlvla3.links.rollouts import Rollouts
 from rlvla3.policies.base import Evaluation, Policy
 from rlvla3.policies.batching import observations_from, trace_from
 from rlvla3.training.credit import Credit
-from rlvla3.training.critic import CriticReplay
-from rlvla3.training.measures import Measures
+from rlvla3.training.critic import CriticFeatures
+from rlvla3.training.epoch_metrics import EpochMetrics
 from rlvla3.training.objective import LearnerError, PolicyLoss, PolicyObjective, Recorded
-from rlvla3.training.parallel import spread
-from rlvla3.training.ranks import ALONE, Ranks
+from rlvla3.training.parallel import distribute_policy
+from rlvla3.training.ranks import SINGLE_RANK, Ranks
 from rlvla3.types import MicroBatch
 
 STEP, REFERENCE = "step", "reference"
 MOMENTS = (STEP, "exp_avg", "exp_avg_sq")
-"""What AdamW keeps of a parameter."""
+"""What AdamW keeps for each parameter."""
 
 WARMUP_EPOCHS = 3
-"""How many times more often than usual the critic goes over its memory in a warm-up update."""
+"""In a warm-up update the critic makes so many times more passes over its kept features."""
 
 CRITIC_BETAS = (0.9, 0.999)
-"""AdamW's own. A critic regresses on data that stays; a longer memory of squared gradients suits it better than the actor's."""
+"""AdamW's defaults. The critic's data change slowly, so a longer average of squared gradients is better for it than the actor's."""
 
 
 def learning_rate(config: TrainingConfig, step: int, update: int) -> float:
-    """The actor's, at optimizer step 0, 1, ... of the run and in update 0, 1, ...: it rises over `warmup_steps` and falls by `schedule` over the updates."""
+    """The actor's learning rate. step: of the run. update: the present one. It rises over `warmup_steps`, and falls by `schedule` over the updates."""
     warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
     gone = min(1.0, update / config.updates)
     left = {"constant": 1.0, "linear": 1.0 - gone, "cosine": 0.5 * (1 + math.cos(math.pi * gone))}
@@ -55,27 +56,28 @@ def learning_rate(config: TrainingConfig, step: int, update: int) -> float:
 
 
 class Learner:
-    """Learns from the trajectories of one update after the other.
+    """Learns from the trajectories of one update after another.
 
         learner.begin_update(update, tickets)
         for micro_batch in stream:
             learner.accumulate(micro_batch)
             if micro_batch.closes_step:
                 learner.step()
-            if epoch_has_closed and learner.enough:
+            if micro_batch.closes_epoch and learner.enough:
                 break
         metrics = learner.finish_update()
 
-    A warm-up update trains the critic alone, in one epoch: the first `critic.warmup` updates do, and with normalise=running the very first one always does,
-    because nothing is known yet by which to normalise its advantages. (Raw ones can be of any size, and a clip would make them all alike.)
+    A warm-up update trains only the critic, in one epoch. The first `critic.warmup` updates are warm-up updates. With normalise=running, the very first update
+    is always one, because there are no statistics yet to normalise its advantages. (Without them, advantages can have any size, and clipping would make them
+    all equal.)
 
-    With grpo there is no critic to train: its group is the baseline.
+    GRPO has no critic. The group is the baseline.
     """
 
-    def __init__(self, policy: Policy, recipe: Recipe, rollouts: Rollouts, device: torch.device | str, ranks: Ranks = ALONE) -> None:
-        # Evaluation mode, also to train: dropout would make `evaluate` disagree with `act`, and a ratio of 1 would no longer mean that nothing has changed.
+    def __init__(self, policy: Policy, recipe: Recipe, rollouts: Rollouts, device: torch.device | str, ranks: Ranks = SINGLE_RANK) -> None:
+        # Evaluation mode also in training. With dropout, `evaluate` would disagree with `act`, and a ratio of 1 would no longer mean unchanged weights.
         self.policy = policy.to(device).eval()
-        self.ranks, self.parallel = ranks, spread(policy, recipe.training, ranks)
+        self.ranks, self.parallel = ranks, distribute_policy(policy, recipe.training, ranks)
         self.algorithm, self.training, self.rollouts, self.device = recipe.algorithm, recipe.training, rollouts, torch.device(device)
         self.critic = recipe.training.critic
         self.has_critic = recipe.algorithm.has_critic
@@ -90,48 +92,48 @@ class Learner:
         )
         self.objective = PolicyObjective(self.parallel, recipe.algorithm, rollouts, self._logprob)
         self.credit = Credit(recipe.algorithm, rollouts, self.objective.importance if self.objective.correction.uses_vtrace else None, ranks)
-        self.replay = CriticReplay(policy, self.optimizer, self.critic, recipe.seed, ranks)
+        self.critic_features = CriticFeatures(policy, self.optimizer, self.critic, recipe.seed, ranks)
         self._named = {name: parameter for name, parameter in policy.named_parameters() if parameter.requires_grad}
         actor = {id(parameter) for parameter in policy.actor_parameters()}
         self._actor_names = [name for name, parameter in self._named.items() if id(parameter) in actor]
         self._fields = (*rollouts.observation_names, *rollouts.trace_names, "actions", "logprob", "value", "version", "executed", "dimensions")
 
     def begin_update(self, update: int, tickets: range) -> None:
-        """Start learning from `tickets`, all of the update's."""
+        """Start an update. tickets: all tickets of the update, those of other ranks included."""
         self.update = update
         self.credit.begin(tickets)
         self.objective.begin(update, tickets)
         self.warming_up = not self.credit.ready or (self.has_critic and update < self.critic.warmup)
-        self._epochs: list[Measures] = []
+        self._epochs: list[EpochMetrics] = []
         self._norms: list[float] = []
-        self.replay.begin()
+        self.critic_features.begin()
         self._begin_step()
 
     @property
     def enough(self) -> bool:
-        """Whether the update wants no further epoch. Asked when an epoch has closed, by all ranks."""
+        """Whether the update needs no further epoch. All ranks ask this after each epoch."""
         stop = self.algorithm.kl_stop
-        return self.warming_up or (stop is not None and self._epochs[-1].of_all(self.ranks).approx_kl() > stop)
+        return self.warming_up or (stop is not None and self._epochs[-1].over_ranks(self.ranks).approx_kl() > stop)
 
     def accumulate(self, batch: MicroBatch) -> None:
         """Add the gradient of the loss, summed over the decisions of `batch`."""
         if batch.epoch == len(self._epochs):
-            self._epochs.append(Measures())
+            self._epochs.append(EpochMetrics())
         if len(batch):
             self._seen = batch.tickets[:1], batch.rows[:1]
-        kept = self._learned_from(batch)
-        if not (self.ranks.any(len(kept) > 0) or (batch.closes_step and self.parallel.owes)):
+        kept = self._learnable(batch)
+        if not (self.ranks.any(len(kept) > 0) or (batch.closes_step and self.parallel.gradients_pending)):
             return
         batch = kept if len(kept) else replace(batch, tickets=self._seen[0], rows=self._seen[1])
         recorded = self.rollouts.gather(batch.tickets, batch.rows, self._fields)
-        advantages, targets = self.credit.of(batch.tickets, batch.rows)
+        advantages, targets = self.credit.compute(batch.tickets, batch.rows)
         learns = not self.warming_up or self._value_weight > 0
         with torch.set_grad_enabled(learns):
             evaluation = self._evaluate(batch.tickets, recorded)
             advantage, target = (torch.from_numpy(array).to(evaluation.logprob) for array in (advantages, targets))
             policy = self.objective.loss(batch, recorded, evaluation, advantage)
             value = value_loss(evaluation.value, target, self._tensor(recorded["value"]).to(target), self.critic.clip)
-            loss = self._total(policy, value)
+            loss = self._loss(policy, value)
         if learns:
             self.parallel.backward(loss if len(kept) else 0 * loss, last=batch.closes_step)
         if not len(kept):
@@ -141,16 +143,19 @@ class Learner:
         self._step_loss += loss.detach()
         self._step_decisions += decisions
         if batch.epoch == 0 and self.has_critic and self.critic.epochs:
-            self.replay.remember(batch.tickets, batch.rows, evaluation.features, target)
+            self.critic_features.add(batch.tickets, batch.rows, evaluation.features, target)
 
     def step(self) -> None:
-        """Close an optimizer step: divide once, clip, move the weights. Raises LearnerError, the weights untouched, where loss or gradient is not finite."""
+        """Take an optimizer step: divide the gradient, clip it, change the weights.
+
+        Raises LearnerError where the loss or the gradient is not finite. The weights are unchanged then.
+        """
         actor, critic = self.optimizer.param_groups
         if self.warming_up:
             _drop_gradients(actor["params"])
         loss, decisions = self.ranks.sum(self._step_loss.item(), self._step_decisions)
         norms = [self._sum_and_clip(group["params"], decisions) for group in (actor, critic)]
-        self._refuse_unless_finite(loss, *norms)
+        self._check_finite(loss, *norms)
         actor["lr"] = learning_rate(self.training, self.optimizer_steps, self.update)
         if not self.warming_up:
             self.objective.before_step()
@@ -161,33 +166,35 @@ class Learner:
             self._norms.append(norms[0])
 
     def finish_update(self) -> dict[str, float]:
-        """Close the update: the critic's extra passes, then the statistics. Returns the metrics; one that has no value in this update is left out."""
+        """End the update: the critic's extra passes, then the statistics. Returns the metrics that have a value in this update."""
         metrics = self._metrics()
         metrics |= self.credit.finish()
         self.objective.finish()
-        metrics["critic_replay_loss"] = self.replay.learn(self.update, self.critic.epochs * (WARMUP_EPOCHS if self.warming_up else 1))
+        metrics["critic_replay_loss"] = self.critic_features.train(self.update, self.critic.epochs * (WARMUP_EPOCHS if self.warming_up else 1))
         return {name: value for name, value in metrics.items() if not math.isnan(value)}
 
     def state_dict(self) -> dict[str, Any]:
-        """With the policy's weights and `parameter_state`, all that makes a resumed run go on exactly: plain data and tensors, the same on all ranks. Taken
-        between updates."""
-        return {"optimizer_steps": self.optimizer_steps, "credit": self.credit.state_dict(), "replay": self.replay.state_dict()}
+        """Plain data and tensors, the same on all ranks. Call it between updates.
+
+        Together with the policy's weights and `parameter_state`, it is all that a run needs to resume exactly.
+        """
+        return {"optimizer_steps": self.optimizer_steps, "credit": self.credit.state_dict(), "replay": self.critic_features.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`. Raises KeyError and TypeError where it is not of a learner."""
+        """Resume from `state`. Raises KeyError or TypeError where it is not the state of a learner."""
         self.optimizer_steps = state["optimizer_steps"]
         self.credit.load_state_dict(state["credit"])
-        self.replay.load_state_dict(state["replay"])
+        self.critic_features.load_state_dict(state["replay"])
 
     def parameter_state(self) -> dict[str, Tensor]:
-        """What is kept of the policy's parameters, by kind and parameter: "exp_avg/NAME", "reference/NAME". In shards where the policy is."""
+        """The state of each parameter, by kind and name: "exp_avg/NAME", "reference/NAME". The tensors are shards where the policy is sharded."""
         moments = self.optimizer.state
         state = {f"{kind}/{name}": tensor for name, parameter in self._named.items() for kind, tensor in moments.get(parameter, {}).items()}
         reference = zip(self._actor_names, self.objective.reference or [], strict=False)
         return state | {f"{REFERENCE}/{name}": tensor for name, tensor in reference}
 
-    def room_for(self, keys: Iterable[str]) -> dict[str, Tensor]:
-        """Tensors into which a `parameter_state` of these keys can be read. Raises ValueError where they are of other parameters."""
+    def empty_parameter_state(self, keys: Iterable[str]) -> dict[str, Tensor]:
+        """Tensors to read a `parameter_state` with these keys into. Raises ValueError where a key is of another policy."""
         room = {}
         for key in keys:
             kind, _, name = key.partition("/")
@@ -197,7 +204,7 @@ class Learner:
         return room
 
     def load_parameter_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from `state`, which `room_for` has made room for. The learning rates and the rest of the recipe stay this learner's own."""
+        """Resume from `state`, which was read into `empty_parameter_state`. Learning rates and other settings stay those of this learner's recipe."""
         self.optimizer.state.clear()
         reference = {}
         for key, tensor in state.items():
@@ -207,14 +214,14 @@ class Learner:
             else:
                 self.optimizer.state[self._named[name]][kind] = tensor
         if reference:
-            self.objective.take_reference([reference[name] for name in self._actor_names])
+            self.objective.load_reference([reference[name] for name in self._actor_names])
 
     @property
     def _value_weight(self) -> float:
         return self.critic.weight if self.has_critic else 0.0
 
-    def _learned_from(self, batch: MicroBatch) -> MicroBatch:
-        """`batch` without the decisions that are left out of learning."""
+    def _learnable(self, batch: MicroBatch) -> MicroBatch:
+        """`batch` without the decisions that the learner does not learn from."""
         kept = self.credit.learns_from(batch.tickets)
         return batch if kept.all() else replace(batch, tickets=batch.tickets[kept], rows=batch.rows[kept])
 
@@ -226,11 +233,11 @@ class Learner:
         return self.policy.evaluate(observations, self._tensor(recorded["actions"]), trace)
 
     def _logprob(self, tickets: NDArray[np.int64], rows: NDArray[np.int64]) -> Tensor:
-        """The log-probs [n, C, A] of what was done, under the weights that the policy has now."""
+        """The log-probs [n, C, A] of the recorded actions, under the present weights."""
         return self._evaluate(tickets, self.rollouts.gather(tickets, rows, self._fields)).logprob
 
-    def _total(self, policy: PolicyLoss, value: Tensor) -> Tensor:
-        """What is minimised in the present update, summed over decisions."""
+    def _loss(self, policy: PolicyLoss, value: Tensor) -> Tensor:
+        """The loss to minimise in this update, summed over decisions."""
         loss = self._value_weight * value if self._value_weight else torch.zeros_like(value)
         return loss if self.warming_up else loss + policy.total
 
@@ -240,27 +247,27 @@ class Learner:
         self.optimizer.zero_grad()
 
     def _sum_and_clip(self, parameters: list[nn.Parameter], decisions: float) -> float:
-        """Make gradients those of the mean over the step's `decisions`, of all ranks, and clip them. Returns their norm before that."""
+        """Sum the gradients over ranks, divide them by the `decisions` of the step, and clip them. Returns their norm before clipping."""
         self.parallel.sum_gradients(parameters)
         for parameter in parameters:
             if parameter.grad is not None:
                 parameter.grad.div_(max(int(decisions), 1))
         return self.parallel.whole(nn.utils.clip_grad_norm_(parameters, self.training.gradient_clip)).item()
 
-    def _refuse_unless_finite(self, loss: float, actor_norm: float, critic_norm: float) -> None:
+    def _check_finite(self, loss: float, actor_norm: float, critic_norm: float) -> None:
         if not all(map(math.isfinite, (loss, actor_norm, critic_norm))):
             self._begin_step()
             raise LearnerError(
-                f"update {self.update} has a loss of {loss} and gradient norms of {actor_norm} (actor) and {critic_norm} (critic), so the weights are left as "
-                f"they were: resume from the last checkpoint with a lower training.learning_rate (now {self.training.learning_rate}) "
+                f"update {self.update} has a loss of {loss} and gradient norms of {actor_norm} (actor) and {critic_norm} (critic). "
+                f"The weights were not changed. Resume from the last checkpoint with a lower training.learning_rate (now {self.training.learning_rate}) "
                 f"or training.gradient_clip (now {self.training.gradient_clip})"
             )
 
     def _metrics(self) -> dict[str, float]:
         if not self._epochs:
             return {}
-        epochs = [epoch.of_all(self.ranks) for epoch in self._epochs]
-        return Measures.joined(epochs).metrics(self.algorithm.clip_low, self.algorithm.clip_high) | {
+        epochs = [epoch.over_ranks(self.ranks) for epoch in self._epochs]
+        return EpochMetrics.joined(epochs).metrics(self.algorithm.clip_low, self.algorithm.clip_high) | {
             "approx_kl_last": epochs[-1].approx_kl(),
             "gradient_norm": float(np.mean(self._norms)) if self._norms else float("nan"),
             "learning_rate": self.optimizer.param_groups[0]["lr"],

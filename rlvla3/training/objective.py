@@ -1,8 +1,8 @@
-"""The policy's part of the loss: surrogate and correction for staleness, entropy, and the pull towards a reference policy.
+"""The policy's part of the loss: the surrogate with its correction for staleness, the entropy bonus, and the KL penalty to a reference policy.
 
-The proximal policy costs nothing where it can be had for nothing: a decision of the update's own version has it on record, as its behaviour policy; and until
-the first optimizer step moves the weights, it is the policy being evaluated anyway. Only stale decisions of later steps take a forward pass of their own, once:
-at most one further pass over the data, none without staleness.
+The correction needs log-probs under the proximal policy. Most of them cost nothing. For a decision of the update's own version, they are the recorded ones,
+because the behaviour policy is the proximal policy. Before the first optimizer step, they are those of the present policy, which is evaluated anyway. Only
+stale decisions in later steps need a forward pass of their own, once. So there is at most one extra pass over the data, and none without staleness.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from rlvla3.errors import ExplainedError
 from rlvla3.links.rollouts import Rollouts
 from rlvla3.policies.base import Evaluation
 from rlvla3.training.data_parallel import DataParallel
-from rlvla3.training.earlier import EarlierPolicy, Evaluate
+from rlvla3.training.earlier_policy import EarlierPolicy, Evaluate
 from rlvla3.types import MicroBatch
 
 Recorded = Mapping[str, NDArray[Any]]
@@ -33,13 +33,16 @@ Recorded = Mapping[str, NDArray[Any]]
 
 
 class LearnerError(ExplainedError, RuntimeError):
-    """Training that cannot go on: what happened, in which update, and what to do about it."""
+    """Training cannot go on. The message says what happened, in which update, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyLoss:
-    """total: what to minimise, summed over decisions. parts: its sums by name. ratios: to the anchor. staleness: of the proximal to the behaviour policy, in
-    the first epoch and where it is known."""
+    """The policy's loss of one micro-batch, summed over decisions.
+
+    total: what is minimised. parts: the terms of the loss, by name. ratios: pi / pi_anchor.
+    staleness: pi_proximal / pi_behaviour. None after the first epoch, and where it is not known.
+    """
 
     total: Tensor
     parts: Mapping[str, Tensor]
@@ -48,11 +51,12 @@ class PolicyLoss:
 
 
 class PolicyObjective:
-    """One update after the other:
+    """The policy's objective, for one update after another.
 
     objective.begin(update, tickets)
     loss = objective.loss(micro_batch, recorded, evaluation, advantage)
-    objective.before_step()                                             # the weights are about to move
+    objective.before_step()                                             # call it before the weights change
+    objective.finish()
     """
 
     def __init__(self, parallel: DataParallel, config: AlgorithmConfig, rollouts: Rollouts, evaluate: Evaluate) -> None:
@@ -60,42 +64,42 @@ class PolicyObjective:
         self.correction = make_correction(config)
         self._proximal = EarlierPolicy(parallel, rollouts.spec.rows, evaluate)
         self._reference = EarlierPolicy(parallel, rollouts.spec.rows, evaluate) if config.reference.weight else None
-        self._name = type(parallel.policy).__name__
+        self._policy_name = type(parallel.policy).__name__
 
     def begin(self, update: int, tickets: range) -> None:
-        """Start an update. The reference policy is the one that the first update of all begins with."""
-        self._update, self._moved = update, False
+        """Start an update. The reference policy is the policy at the start of the run's first update."""
+        self._update, self._weights_changed = update, False
         self._proximal.begin(tickets)
         if self._reference is not None:
             self._reference.begin(tickets)
             if self._reference.weights is None:
-                self._reference.take()
+                self._reference.keep_weights()
 
     def before_step(self) -> None:
-        """The weights move for the first time in this update, or move on: keep the proximal policy while it is there."""
-        if not self._moved and self.correction.anchor == "proximal":
-            self._proximal.take()
-        self._moved = True
+        """Keep the weights of the proximal policy. Call it before each optimizer step; only the first call in an update does something."""
+        if not self._weights_changed and self.correction.anchor == "proximal":
+            self._proximal.keep_weights()
+        self._weights_changed = True
 
     def finish(self) -> None:
-        """The update is over: nobody asks for its proximal policy any more."""
-        self._proximal.release()
+        """End the update and free the weights of the proximal policy."""
+        self._proximal.drop_weights()
 
     def importance(self, ticket: int) -> Floats:
-        """pi_proximal / pi_behaviour of each decision of an episode that has ended, whole chunks: float64 [decisions]."""
+        """pi_proximal / pi_behaviour of each decision of an episode that has ended: float64 [decisions]. The ratios are those of whole chunks."""
         rows = np.arange(self.rollouts.decisions(ticket))
         tickets = np.full(len(rows), ticket)
         recorded = self.rollouts.gather(tickets, rows, ("logprob", "version", "executed", "dimensions"))
-        proximal = self._recomputed(tickets, rows, recorded)
+        proximal = self._proximal_logprob(tickets, rows, recorded)
         behaviour = torch.from_numpy(recorded["logprob"]).to(proximal)
         found: Floats = ratios(proximal, behaviour, self._executed(recorded, behaviour), "chunk").value[:, 0].double().cpu().numpy()
         return found
 
     def loss(self, batch: MicroBatch, recorded: Recorded, evaluation: Evaluation, advantage: Tensor) -> PolicyLoss:
-        """The loss of one micro-batch. advantage: [B]."""
+        """The loss of one micro-batch. advantage: [B]. Raises LearnerError where the recipe needs an entropy and the policy's head gives none."""
         config, present = self.config, evaluation.logprob
         executed = self._executed(recorded, present)
-        ratio, weight, staleness = self._anchored(batch, recorded, present, executed)
+        ratio, weight, staleness = self._ratios_to_anchor(batch, recorded, present, executed)
         parts = {"policy_loss": -(ratio.weight * weight * self.correction.surrogate(ratio.value, advantage[:, None])).sum()}
         total = parts["policy_loss"]
         if self._reference is not None:
@@ -105,44 +109,46 @@ class PolicyObjective:
         if evaluation.entropy is not None:
             parts["entropy"] = entropy_sum(evaluation.entropy, executed)
         if config.entropy:
-            total = total - config.entropy * self._need_entropy(parts)
+            total = total - config.entropy * self._required_entropy(parts)
         return PolicyLoss(total, parts, ratio, staleness if batch.epoch == 0 else None)
 
     @property
     def reference(self) -> list[Tensor] | None:
-        """The weights of the reference policy, one for each of the actor's parameters; None before the first update, and where there is none."""
+        """The weights of the reference policy, one for each of the actor's parameters. None before the first update, and where there is no reference."""
         return None if self._reference is None else self._reference.weights
 
-    def take_reference(self, weights: Sequence[Tensor]) -> None:
-        """Go on with the reference policy of the run that is resumed. The recipe may have none any more."""
+    def load_reference(self, weights: Sequence[Tensor]) -> None:
+        """Set the reference policy of a resumed run. Does nothing where the recipe has no reference."""
         if self._reference is not None:
-            self._reference.take(weights)
+            self._reference.keep_weights(weights)
 
-    def _anchored(self, batch: MicroBatch, recorded: Recorded, present: Tensor, executed: Tensor) -> tuple[Ratios, Tensor | float, Ratios | None]:
-        """Ratios of the present policy to the correction's anchor, what each weighs, and those of the proximal to the behaviour policy.
+    def _ratios_to_anchor(self, batch: MicroBatch, recorded: Recorded, present: Tensor, executed: Tensor) -> tuple[Ratios, Tensor | float, Ratios | None]:
+        """pi / pi_anchor, the weight of each term, and pi_proximal / pi_behaviour.
 
-        The last are None where only a further pass would tell, and the correction does without.
+        The last is None where only an extra pass would give it and the correction does not need it.
         """
         behaviour = torch.from_numpy(recorded["logprob"]).to(present)
         if self.correction.anchor == "behaviour":
-            staleness = None if self._moved else ratios(present.detach(), behaviour, executed, self.config.ratio)
+            staleness = None if self._weights_changed else ratios(present.detach(), behaviour, executed, self.config.ratio)
             return ratios(present, behaviour, executed, self.config.ratio), 1.0, staleness
-        if not self._moved:
-            self._proximal.remember(batch.tickets, batch.rows, present)
-        proximal = self._recomputed(batch.tickets, batch.rows, recorded).to(present)
+        if not self._weights_changed:
+            self._proximal.record(batch.tickets, batch.rows, present)
+        proximal = self._proximal_logprob(batch.tickets, batch.rows, recorded).to(present)
         staleness = ratios(proximal, behaviour, executed, self.config.ratio)
         return ratios(present, proximal, executed, self.config.ratio), self.correction.weight(staleness.value), staleness
 
-    def _recomputed(self, tickets: NDArray[np.int64], rows: NDArray[np.int64], recorded: Recorded) -> Tensor:
+    def _proximal_logprob(self, tickets: NDArray[np.int64], rows: NDArray[np.int64], recorded: Recorded) -> Tensor:
         fresh = recorded["version"] == self._update
-        self._proximal.remember(tickets[fresh], rows[fresh], torch.from_numpy(recorded["logprob"][fresh]))
+        self._proximal.record(tickets[fresh], rows[fresh], torch.from_numpy(recorded["logprob"][fresh]))
         return self._proximal.logprob(tickets, rows)
 
     def _executed(self, recorded: Recorded, like: Tensor) -> Tensor:
         executed, dimensions = (torch.from_numpy(recorded[name]).to(like.device) for name in ("executed", "dimensions"))
         return executed_actions(executed, dimensions, like.shape[1:])
 
-    def _need_entropy(self, parts: Mapping[str, Tensor]) -> Tensor:
+    def _required_entropy(self, parts: Mapping[str, Tensor]) -> Tensor:
         if "entropy" not in parts:
-            raise LearnerError(f"algorithm.entropy={self.config.entropy}, and {self._name} gives no entropy for its head: set algorithm.entropy=0")
+            raise LearnerError(
+                f"algorithm.entropy={self.config.entropy} needs an entropy, and the head of {self._policy_name} gives none: set algorithm.entropy=0"
+            )
         return parts["entropy"]

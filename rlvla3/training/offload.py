@@ -1,13 +1,13 @@
-"""Devices that rollout and training have in turn (engine.offload): whoever does not work leaves, and takes what it has to the host's memory.
+"""Devices that rollout and training use in turn (engine.offload): a worker that does not compute moves its tensors to host memory.
 
-Tensors leave by their storages: the bytes are copied to the host, and the storage shrinks to nothing until it takes them back. So whatever refers to the
-tensors goes on to do so (an optimizer, shards of FSDP2, the weight plane, views, tied weights); only nobody may look into them meanwhile. That is how FSDP2
-lets gathered weights go, too.
+A tensor leaves by its storage. The bytes are copied to the host, and the storage is resized to 0 until they return. So every reference to the tensor stays
+valid (an optimizer, FSDP2's shards, the weight plane, views, tied weights), but its values must not be read meanwhile. FSDP2 frees gathered weights in the same
+way.
 
 Invariants:
-- whoever enters has, bit for bit, what it left with. It may lie elsewhere on the device;
-- a storage crosses once, however many tensors look into it;
-- room on the host is taken once, page-locked where the device is a GPU, and used again for as long as sizes stay.
+- after a return, the tensors have the same bits as before. Their addresses on the device may differ;
+- a storage is copied once, however many tensors share it;
+- host buffers are allocated once and used again while sizes stay the same. They are page-locked where the device is a GPU.
 """
 
 from __future__ import annotations
@@ -25,93 +25,95 @@ if TYPE_CHECKING:
 
 
 class Residence:
-    """Where the tensors of a worker are while others work: on its device, as ever."""
+    """Where a worker's tensors are while other workers use the device. In this base class they always stay on the device."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
     @property
     def away(self) -> bool:
-        """Whether the tensors are off the device."""
+        """Whether the tensors are on the host."""
         return False
 
-    def settle(self, module: nn.Module) -> None:
-        """Make `module`, which is on the CPU, one of the device."""
+    def place(self, module: nn.Module) -> None:
+        """Move `module` from the CPU to the device."""
         module.to(self.device)
 
     def enter(self) -> None:
-        """Be on the device. To be called before anything is computed there; when nobody else is in the way."""
+        """Bring the tensors to the device. Call it before each computation there, when no other worker has its tensors on the device."""
 
     def leave(self) -> None:
-        """Be off the device, where the recipe asks for that. To be called when nothing is under way there."""
+        """Move the tensors to the host, where the recipe asks for that. Call it when no computation is running."""
 
 
-class TakingTurns(Residence):
-    """A residence that others have in turn.
+class OffloadedResidence(Residence):
+    """The tensors of a worker that shares its device in turn.
 
-        residence = TakingTurns(device, lambda: policy.parameters())
-        residence.settle(policy)                # of the device, and away
+        residence = OffloadedResidence(device, lambda: policy.parameters())
+        residence.place(policy)                 # on the device in name; its bytes are on the host
         residence.enter()
         ...                                     # compute
         residence.leave()
 
-    tensors: all that is on the device whenever it is left; asked then, as an optimizer's state comes later than the optimizer. moving: entered while tensors
-    are on their way. On the CPU it does the same as on a GPU, but that what has no memory of its own stays: what is mapped from a file, or belongs to numpy.
+    tensors: returns all of the worker's tensors on the device. It is called at each `leave`, because an optimizer creates its state only at its first step.
+    moving: a context that is entered while tensors move.
+
+    On the CPU the behaviour is the same, except that storages without memory of their own stay: those mapped from a file, and those of numpy arrays.
     """
 
     def __init__(self, device: torch.device, tensors: Callable[[], Iterable[Tensor]], moving: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
         super().__init__(device)
         self._tensors, self._moving = tensors, moving
-        self._left: list[tuple[torch.UntypedStorage, Tensor]] = []
-        self._room: defaultdict[int, list[Tensor]] = defaultdict(list)
+        self._offloaded: list[tuple[torch.UntypedStorage, Tensor]] = []
+        self._buffers: defaultdict[int, list[Tensor]] = defaultdict(list)
 
     @property
     def away(self) -> bool:
-        return bool(self._left)
+        return bool(self._offloaded)
 
-    def settle(self, module: nn.Module) -> None:
-        """One tensor at a time: whoever works on the device meanwhile has all of it but that."""
+    def place(self, module: nn.Module) -> None:
+        """Move one tensor at a time: the device needs room for only one of them while another worker uses it."""
         with self._moving():
             for tensor in (*module.parameters(), *module.buffers()):
                 tensor.data = tensor.data.to(self.device)
-                self._let_go([tensor])
+                self._offload([tensor])
 
     def enter(self) -> None:
         if not self.away:
             return
         with self._moving():
-            for storage, kept in self._left:
+            for storage, kept in self._offloaded:
                 storage.resize_(kept.nbytes)
                 _bytes_of(storage).copy_(kept, non_blocking=True)
             self._wait()
-        for _, kept in self._left:
-            self._room[kept.nbytes].append(kept)
-        self._left = []
+        for _, kept in self._offloaded:
+            self._buffers[kept.nbytes].append(kept)
+        self._offloaded = []
 
     def leave(self) -> None:
         if self.away:
             return
         with self._moving():
-            self._let_go(self._tensors())
-            self._room.clear()  # of sizes that nothing has any more
+            self._offload(self._tensors())
+            self._buffers.clear()  # the buffers left here have sizes that no storage has any more
             if self.device.type == "cuda":
-                torch.cuda.empty_cache()  # activations, too
+                torch.cuda.empty_cache()  # frees the memory of activations too
 
-    def _let_go(self, tensors: Iterable[Tensor]) -> None:
-        leaving = [(storage, self._kept(storage)) for storage in self._storages(tensors)]
+    def _offload(self, tensors: Iterable[Tensor]) -> None:
+        leaving = [(storage, self._copy_to_host(storage)) for storage in self._storages(tensors)]
         self._wait()
         for storage, _ in leaving:
             storage.resize_(0)
-        self._left += leaving
+        self._offloaded += leaving
 
-    def _kept(self, storage: torch.UntypedStorage) -> Tensor:
-        """The bytes of a storage, on their way to the host: uint8 [n]."""
-        room = self._room[storage.nbytes()]
-        kept = room.pop() if room else torch.empty(storage.nbytes(), dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+    def _copy_to_host(self, storage: torch.UntypedStorage) -> Tensor:
+        """Start the copy of a storage's bytes to the host. Returns the host buffer: uint8 [n]."""
+        buffers = self._buffers[storage.nbytes()]
+        kept = buffers.pop() if buffers else torch.empty(storage.nbytes(), dtype=torch.uint8, pin_memory=self.device.type == "cuda")
         return kept.copy_(_bytes_of(storage), non_blocking=True)
 
     def _storages(self, tensors: Iterable[Tensor]) -> Iterable[torch.UntypedStorage]:
-        """What the tensors lie in on this device: each once."""
+        """The storages of the tensors on this device, each once."""
         found = {}
         for tensor in tensors:
             storage = _own(tensor).untyped_storage()
@@ -120,7 +122,7 @@ class TakingTurns(Residence):
         return found.values()
 
     def _wait(self) -> None:
-        """Until everything is where it was sent, and no stream works on it any more."""
+        """Wait until all copies are complete."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
@@ -128,24 +130,26 @@ class TakingTurns(Residence):
 def make_residence(
     offload: bool, device: torch.device, tensors: Callable[[], Iterable[Tensor]], moving: Callable[[], AbstractContextManager[None]]
 ) -> Residence:
-    """As the recipe asks (engine.offload)."""
-    return TakingTurns(device, tensors, moving) if offload else Residence(device)
+    """The residence that the recipe asks for (engine.offload)."""
+    return OffloadedResidence(device, tensors, moving) if offload else Residence(device)
 
 
-def held_by(learner: Learner) -> Iterator[Tensor]:
-    """What a learner has on its device between two updates: the policy, or this rank's shards of it and rank 0's whole copy that travels; moments; the
-    reference policy; the critic's memory. Gradients and activations there are none."""
+def learner_tensors(learner: Learner) -> Iterator[Tensor]:
+    """All tensors of a learner on its device between two updates, when there are no gradients and no activations.
+
+    They are the policy or this rank's shards, on rank 0 the whole copy that is published, the moments, the reference policy and the critic's kept features.
+    """
     policy, parallel = learner.policy, learner.parallel
     yield from (*policy.parameters(), *policy.buffers())
     yield from learner.parameter_state().values()
     if learner.ranks.first:
         yield from parallel.published().values()
-    for features, targets in learner.replay.state_dict()["past"]:
+    for features, targets in learner.critic_features.state_dict()["past"]:
         yield from (*features.values(), targets)
 
 
 def _own(tensor: Tensor) -> Tensor:
-    """What a rank has of a tensor in shards (DTensor, a second to import); of any other, all."""
+    """This rank's shard of a DTensor. Any other tensor as it is. (No isinstance: the import of DTensor takes a second.)"""
     tensor = tensor.detach()
     own: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
     return own

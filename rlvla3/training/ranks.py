@@ -1,12 +1,12 @@
 """The trainer's ranks: processes that make one update together, each with its own tickets.
 
-What is global goes through here and nowhere else: how many decisions a gradient is divided by, statistics, metrics, what is decided for all. One rank alone is
-the same code, where every answer is its own.
+All communication between ranks goes through this file: the number of decisions that a gradient is divided by, statistics, metrics, common decisions. One rank
+alone runs the same code, and each call returns the rank's own value.
 
 Invariants:
-- all ranks ask the same questions in the same order; whatever an answer depends on is known to all of them alike;
-- every answer is the same on all ranks, bit for bit;
-- nobody waits for ever: a rank that is gone, or not heard of for PATIENCE, is a RankLost on the others.
+- all ranks make the same calls in the same order. Whether a rank makes a call depends only on what all ranks know;
+- each call returns the same bits on all ranks;
+- no call waits for ever. Where a rank has ended, or does not answer within PATIENCE, the others raise RankLost.
 """
 
 from __future__ import annotations
@@ -29,78 +29,81 @@ from rlvla3.links.rendezvous import LOOPBACK, Rendezvous
 T = TypeVar("T")
 
 PATIENCE = timedelta(minutes=10)
-"""How long a rank waits for the others in one place. They wait for trajectories outside of it, and differ by the length of a micro-batch or a file."""
+"""How long a call waits for the other ranks. Ranks wait for trajectories outside of these calls, so they arrive here with only small differences in time: the
+length of a micro-batch or of a file."""
 
 PATIENCE_AT_START = timedelta(minutes=2)
 
 BUCKET = 2**24
-"""Numbers summed in one go: a message for every parameter would cost more than its transport, one for all would hold all of them twice."""
+"""How many numbers are summed in one message. One message for each parameter would be slow. One message for all would need a second copy of all gradients."""
 
 
 class RankLost(ExplainedError, RuntimeError):
-    """Another rank has ended or does not answer. Its own error, where it has one, says why."""
+    """Another rank has ended or does not answer. The log of that rank may say why."""
 
 
 class Ranks:
-    """A rank alone: the first, the last and the only one."""
+    """A single rank. Each call returns the rank's own value."""
 
     rank, size = 0, 1
     group: dist.ProcessGroup | None = None
 
     @property
     def first(self) -> bool:
-        """Whether this rank does what is done once: publish, write, answer."""
+        """Whether this rank does what only one rank does: publish weights, write files, answer the coordinator."""
         return self.rank == 0
 
     def gather(self, own: T) -> list[T]:
-        """What each rank has, in the order of ranks. Tensors of other ranks are on the CPU."""
+        """The values of all ranks, in the order of ranks. Tensors of other ranks are on the CPU."""
         return [own]
 
-    def agree(self, own: T) -> T:
-        """What rank 0 says."""
+    def broadcast(self, own: T) -> T:
+        """The value of rank 0."""
         return own
 
     def sum(self, *own: float) -> tuple[float, ...]:
-        """Sums over all ranks."""
+        """The sums over all ranks."""
         return own
 
-    def largest(self, own: int) -> int:
+    def maximum(self, own: int) -> int:
         return own
 
     def any(self, own: bool) -> bool:
-        return bool(self.largest(int(own)))
+        return bool(self.maximum(int(own)))
 
-    def wait(self) -> None:
-        """Until all ranks are here."""
-        self.largest(0)
+    def barrier(self) -> None:
+        """Wait until all ranks have made this call."""
+        self.maximum(0)
 
     def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
-        """Replace gradients by their sums over all ranks. The same parameters have one everywhere."""
+        """Replace the gradients by their sums over all ranks. On all ranks, the same parameters must have a gradient."""
 
-    def beside(self) -> Ranks:
-        """The same ranks on a channel of their own, for a thread that works beside this one."""
+    def separate_channel(self) -> Ranks:
+        """The same ranks on a channel of their own, for another thread of this process."""
         return self
 
-    def leave(self) -> None:
-        """Go: no question is asked any more."""
+    def close(self) -> None:
+        """Close the channel. No call may follow."""
 
 
-ALONE = Ranks()
+SINGLE_RANK = Ranks()
 
 
-class JoinedRanks(Ranks):
-    """One of several ranks, in processes of their own. device: where this rank computes; what is not a gradient is exchanged by the CPU anyway. waiting:
-    entered while others are waited for, or things are exchanged with them."""
+class DistributedRanks(Ranks):
+    """One of several ranks, each in a process of its own.
+
+    device: where this rank computes. Gradients are exchanged from there, all else from the CPU. waiting: a context that is entered during each exchange.
+    """
 
     def __init__(self, meeting: Rendezvous, device: torch.device | str = "cpu", waiting: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
         self.rank, self.size, self._waiting = meeting.rank, meeting.size, waiting
         if meeting.address.host == LOOPBACK:
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # or gloo looks the host's name up, which need not lead anywhere
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # otherwise gloo resolves the host's name, which may have no route
         on_gpu = torch.device(device).type == "cuda"
         if on_gpu:
             torch.cuda.set_device(device)
-        with self._together():
-            store = dist.TCPStore(  # type: ignore[attr-defined]  # documented, and missing from __all__
+        with self._exchange():
+            store = dist.TCPStore(  # type: ignore[attr-defined]  # it is documented, but missing from __all__
                 *meeting.address,
                 meeting.size,
                 is_master=meeting.listener is not None,
@@ -111,58 +114,58 @@ class JoinedRanks(Ranks):
 
     def gather(self, own: T) -> list[T]:
         gathered: list[Any] = [None] * self.size
-        with self._together():
+        with self._exchange():
             dist.all_gather_object(gathered, tree_map_only(Tensor, Tensor.cpu, own), group=self.group)
         return gathered
 
-    def agree(self, own: T) -> T:
-        said = [own]
-        with self._together():
-            dist.broadcast_object_list(said, src=0, group=self.group)
-        return said[0]
+    def broadcast(self, own: T) -> T:
+        value = [own]
+        with self._exchange():
+            dist.broadcast_object_list(value, src=0, group=self.group)
+        return value[0]
 
     def sum(self, *own: float) -> tuple[float, ...]:
         numbers = torch.tensor(own, dtype=torch.float64)
-        with self._together():
+        with self._exchange():
             dist.all_reduce(numbers, group=self.group)
         return tuple(numbers.tolist())
 
-    def largest(self, own: int) -> int:
+    def maximum(self, own: int) -> int:
         number = torch.tensor(own)
-        with self._together():
+        with self._exchange():
             dist.all_reduce(number, dist.ReduceOp.MAX, group=self.group)
         return int(number)
 
     def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         for bucket in _buckets([parameter.grad for parameter in parameters if parameter.grad is not None]):
             flat = torch.cat([gradient.flatten() for gradient in bucket])
-            with self._together():
+            with self._exchange():
                 dist.all_reduce(flat, group=self.group)
             for gradient, summed in zip(bucket, flat.split([gradient.numel() for gradient in bucket]), strict=True):
                 gradient.copy_(summed.view_as(gradient))
 
-    def beside(self) -> JoinedRanks:
+    def separate_channel(self) -> DistributedRanks:
         other = copy.copy(self)
-        other._waiting = nullcontext  # that thread's time is not this one's
-        with self._together():
+        other._waiting = nullcontext  # the other thread's waiting time is not this thread's
+        with self._exchange():
             other.group = dist.new_group(backend="gloo", timeout=PATIENCE)
         return other
 
-    def leave(self) -> None:
+    def close(self) -> None:
         dist.destroy_process_group()
 
     @contextmanager
-    def _together(self) -> Iterator[None]:
+    def _exchange(self) -> Iterator[None]:
         try:
             with self._waiting():
                 yield
-        except RuntimeError as error:  # whatever goes wrong between processes is of this type: a closed connection, a time that is up
+        except RuntimeError as error:  # torch raises this type for all failures between processes: a closed connection, a timeout
             why = str(error).partition("\n")[0]
-            raise RankLost(f"trainer rank {self.rank} does not hear from another rank: {why}. The other ranks' logs say what became of it") from error
+            raise RankLost(f"trainer rank {self.rank} does not hear from another rank: {why}. The logs of the other ranks say why") from error
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """`tensors`, those of one type together, in their order, up to BUCKET numbers at a time."""
+    """The tensors in groups of one dtype, in their order, with at most BUCKET numbers in a group (or one larger tensor)."""
     for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
         bucket: list[Tensor] = []
         for tensor in tensors:

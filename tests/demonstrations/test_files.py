@@ -23,7 +23,7 @@ from rlvla3.preflight import preflight
 from rlvla3.simulators.libero.simulator import Libero
 from rlvla3.simulators.libero.tasks import find_task
 from rlvla3.simulators.mixing import common_spaces
-from rlvla3.training.cloning import Demonstrations, clone
+from rlvla3.training.cloning import DemonstrationSelection, clone
 from tests.support.command_line import rlvla3_process
 from tests.support.demonstration_files import Arm, film, write_lerobot, write_libero, write_maniskill
 from tests.support.libero import config as libero_config
@@ -55,7 +55,7 @@ def goal_file(folder: Path, task: str = BOWL) -> Path:
 def read(given: Recipe) -> tuple[Observations, np.ndarray[Any, Any]]:
     """All that a policy would learn from, as the trainer reads it."""
     assert given.clone is not None
-    demonstrations = Demonstrations(common_spaces(given), given.policy.chunk, given.tasks, given.clone.demonstrations)
+    demonstrations = DemonstrationSelection(common_spaces(given), given.policy.chunk, given.tasks, given.clone.demonstrations)
     for number, demonstration in enumerate(choose_demonstrations(given)):
         demonstrations.add(number, demonstration)
     observations, actions = demonstrations.tensors()
@@ -295,7 +295,7 @@ def taught(given: Recipe, steps: int) -> tuple[float, list[float], dict[str, tor
     torch.manual_seed(0)
     torch.set_num_threads(1)
     policy = make_policy(given.policy, spaces)
-    demonstrations = Demonstrations(spaces, CHUNK, given.tasks, given.clone.demonstrations)
+    demonstrations = DemonstrationSelection(spaces, CHUNK, given.tasks, given.clone.demonstrations)
     for number, demonstration in enumerate(choose_demonstrations(given)):
         demonstrations.add(number, demonstration)
     losses = [loss for _, loss in clone(policy, demonstrations, given.clone.model_copy(update={"steps": steps}), seed=0)]

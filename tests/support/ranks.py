@@ -25,9 +25,9 @@ from rlvla3.policies.base import Policy
 from rlvla3.policies.batching import arrays_from, observations_from
 from rlvla3.policies.mini_vla import MiniVLA
 from rlvla3.policies.options import MiniVLAOptions
-from rlvla3.training.checkpoint import Checkpoints, load_checkpoint
+from rlvla3.training.checkpoint import CheckpointWriter, load_checkpoint
 from rlvla3.training.learner import Learner
-from rlvla3.training.ranks import ALONE, JoinedRanks, RankLost, Ranks
+from rlvla3.training.ranks import SINGLE_RANK, DistributedRanks, RankLost, Ranks
 from rlvla3.types import ActionSpace, Observation, Outcome, Spaces, Ticket
 from tests.support.tiny import CHUNK, TinyPolicy, tiny_recipe, tiny_rollouts, write_episode
 
@@ -87,7 +87,7 @@ def do(ranks: Ranks, work: Work) -> Done:
 
 def _keep(learner: Learner, recipe: Recipe, work: Work) -> None:
     assert work.keep_in is not None
-    checkpoints = Checkpoints(RunDirectory(work.keep_in), 5, learner, "tests.support.tiny:TinyPolicy")
+    checkpoints = CheckpointWriter(RunDirectory(work.keep_in), 5, learner, "tests.support.tiny:TinyPolicy")
     checkpoints.begin(work.first + work.updates)
     checkpoints.finish()
 
@@ -216,10 +216,10 @@ def _received(ours: Connection) -> Any:
 
 def _one_of(meeting: Rendezvous, theirs: Connection, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
     try:
-        ranks = JoinedRanks(meeting)
+        ranks = DistributedRanks(meeting)
         theirs.send((function(ranks, *args), None))
-        ranks.wait()
-        ranks.leave()
+        ranks.barrier()
+        ranks.close()
     except Exception:
         theirs.send((None, traceback.format_exc()))
 
@@ -230,15 +230,15 @@ def do_all(ranks: Ranks, works: Sequence[Work]) -> list[Done]:
 
 def lose_the_other(ranks: Ranks) -> str:
     """What rank 0 is told when rank 1 is gone in the midst of it."""
-    ranks.wait()
+    ranks.barrier()
     if not ranks.first:
         os._exit(0)
     try:
-        ranks.wait()
+        ranks.barrier()
     except RankLost as error:
         return f"told: {error}"
     raise AssertionError("nothing was said")
 
 
 def alone(work: Work) -> Done:
-    return do(ALONE, replace(work, training=work.training | {"sharding": "none", "precision": "fp32"}))
+    return do(SINGLE_RANK, replace(work, training=work.training | {"sharding": "none", "precision": "fp32"}))

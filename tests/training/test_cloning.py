@@ -9,20 +9,20 @@ import torch
 
 from rlvla3.config import CloneConfig
 from rlvla3.demonstrations.files import DemonstrationError
-from rlvla3.training.cloning import Demonstrations, ExpertEpisode, clone
+from rlvla3.training.cloning import DemonstrationSelection, ExpertEpisode, clone
 from tests.support.tiny import CHUNK, MOST_DECISIONS, SPACES, TinyPolicy, tiny_rollouts, write_episode
 
 TASKS = ("reach", "push")
 FAILURES = {0, 3, 6}
 
 
-def show(order, wanted: int = 2) -> Demonstrations:
+def show(order, wanted: int = 2) -> DemonstrationSelection:
     """Tickets go to the two tasks in turn; each ends in `order`, in a data plane that holds three episodes, until the demonstrations are complete."""
     rollouts, expert = tiny_rollouts(capacity=3), TinyPolicy(seed=1)
-    demonstrations = Demonstrations(SPACES, CHUNK, TASKS, wanted)
+    demonstrations = DemonstrationSelection(SPACES, CHUNK, TASKS, wanted)
     for ticket in order:
         finished = write_episode(rollouts, expert, ticket, decisions=1 + ticket % MOST_DECISIONS, task=TASKS[ticket % 2], success=ticket not in FAILURES)
-        demonstrations.add(ticket, ExpertEpisode.copied(rollouts, finished) if finished.success else None)
+        demonstrations.add(ticket, ExpertEpisode.copy_of(rollouts, finished) if finished.success else None)
     return demonstrations
 
 
@@ -31,7 +31,7 @@ def test_the_first_successes_of_each_task_are_used_whatever_the_order():
     for seed in range(5):
         order = list(range(10))
         random.Random(seed).shuffle(order)
-        assert show(order).chosen() == [1, 2, 4, 5]
+        assert show(order).selected() == [1, 2, 4, 5]
 
 
 def test_it_is_complete_only_when_no_earlier_ticket_can_bring_another():

@@ -46,7 +46,7 @@ def credit_of(rollouts, importance=None, **algorithm) -> Credit:
 
 def found(credit):
     """(advantages, targets) of every decision, in ticket order."""
-    return credit.of(*np.array(pairs(credit.rollouts, UPDATE)).T)
+    return credit.compute(*np.array(pairs(credit.rollouts, UPDATE)).T)
 
 
 def executed_rewards(rollouts, ticket) -> list[list[float]]:
@@ -87,7 +87,7 @@ def test_gae_in_chunks_and_in_steps(episodes, unit, bootstrap):
 @pytest.mark.parametrize(("terminated", "bootstrap", "continues"), [(False, True, 1.0), (True, True, 0.0), (False, False, 0.0)])
 def test_what_a_time_limit_cut_off_is_discounted_by_the_steps_that_led_there(terminated, bootstrap, continues):
     rollouts = written([{"decisions": 2, "last": 1, "terminated": terminated, "reward": 0.5}] * 4)
-    _, targets = credit_of(rollouts, rewards="step", gamma=0.9, lam=1.0, bootstrap=bootstrap).of(np.array([4, 4]), np.array([0, 1]))
+    _, targets = credit_of(rollouts, rewards="step", gamma=0.9, lam=1.0, bootstrap=bootstrap).compute(np.array([4, 4]), np.array([0, 1]))
     after = continues * float(rollouts.rows(4, "value")[2])
     np.testing.assert_allclose(targets, [0.9**2 * (0.5 + 0.9 * after), 0.5 + 0.9 * after], rtol=1e-12)
 
@@ -212,7 +212,7 @@ def test_what_a_group_brings_does_not_depend_on_which_member_is_asked_first():
     for order in (1, -1):
         credit = credit_of(rollouts, advantage="grpo", supervision="process", **GROUPS)
         for pair in pairs(rollouts, UPDATE)[::order]:
-            credit.of(*np.array([pair]).T)
+            credit.compute(*np.array([pair]).T)
         answers.append(found(credit))
     np.testing.assert_array_equal(answers[0], answers[1])
 

@@ -98,7 +98,7 @@ def test_the_gradient_is_that_of_the_mean_loss_over_decisions(level):
     learner.begin_update(0, UPDATE)
     decisions = pairs(rollouts, UPDATE)
     learner.accumulate(micro_batch(decisions))
-    advantages, targets = learner.credit.of(*np.array(decisions).T)
+    advantages, targets = learner.credit.compute(*np.array(decisions).T)
     learner.step()
 
     total = torch.zeros((), dtype=torch.float64)
@@ -123,10 +123,10 @@ def test_statistics_are_frozen_during_an_update():
     before = learner.credit.state_dict()
     learner.begin_update(0, UPDATE)
     first = np.array(pairs(learner.rollouts, range(1))).T
-    early, _ = learner.credit.of(*first)
+    early, _ = learner.credit.compute(*first)
     for ticket in reversed(UPDATE):
         learner.accumulate(micro_batch(pairs(learner.rollouts, range(ticket, ticket + 1))))
-    late, _ = learner.credit.of(*first)
+    late, _ = learner.credit.compute(*first)
     assert learner.credit.state_dict() == before
     np.testing.assert_array_equal(early, late)
 
@@ -148,7 +148,7 @@ def test_statistics_do_not_depend_on_the_order_of_arrival():
 def test_a_time_limit_is_not_the_end_of_the_world(terminated, bootstrap, continues):
     learner = make_learner(tiny_recipe(algorithm={"gamma": 0.9, "bootstrap": bootstrap}), decisions=2, terminated=terminated)
     learner.begin_update(0, UPDATE)
-    _, targets = learner.credit.of(np.array([0]), np.array([1]))
+    _, targets = learner.credit.compute(np.array([0]), np.array([1]))
     after = float(learner.rollouts.rows(0, "value")[2])
     assert targets[0] == pytest.approx(float(learner.rollouts.rows(0, "rewards")[1].sum()) + 0.9 * continues * after)
 
@@ -159,7 +159,7 @@ def test_grpo_compares_the_episodes_of_a_group():
         write_episode(rollouts, TinyPolicy(), ticket, decisions=1 + ticket, reward=reward)
     learner = make_learner(tiny_recipe(algorithm={"advantage": "grpo", "group_size": 2}), rollouts)
     learner.begin_update(0, UPDATE)
-    advantages, _ = learner.credit.of(*np.array(pairs(rollouts, UPDATE)).T)
+    advantages, _ = learner.credit.compute(*np.array(pairs(rollouts, UPDATE)).T)
     np.testing.assert_allclose(advantages, [1, -1, -1, *[0] * 7], atol=1e-5)
 
 
@@ -175,7 +175,7 @@ def test_grpo_leaves_the_critic_alone():
 def test_advantages_are_clipped():
     learner = make_learner(tiny_recipe(algorithm={"advantage_clip": 0.01}))
     learner.begin_update(0, UPDATE)
-    advantages, _ = learner.credit.of(*np.array(pairs(learner.rollouts, UPDATE)).T)
+    advantages, _ = learner.credit.compute(*np.array(pairs(learner.rollouts, UPDATE)).T)
     assert np.abs(advantages).max() == 0.01
 
 
@@ -220,7 +220,7 @@ def test_replay_keeps_the_last_updates():
     learner = make_learner(tiny_recipe(training={"critic": {"epochs": 1, "replay": 2}}))
     for update in range(4):
         run_update(learner, update)
-    assert len(learner.replay.state_dict()["past"]) == 2
+    assert len(learner.critic_features.state_dict()["past"]) == 2
 
 
 def test_a_state_that_was_taken_does_not_change_with_the_next_update():

@@ -83,7 +83,7 @@ def test_decoupled_ppo_after_the_weights_have_moved(level):
     present = copy.deepcopy(learner.policy)
     decisions = pairs(learner.rollouts, range(2, 4))
     learner.accumulate(micro_batch(decisions))
-    advantages, _ = learner.credit.of(*np.array(decisions).T)
+    advantages, _ = learner.credit.compute(*np.array(decisions).T)
     learner.step()
 
     total = torch.zeros((), dtype=torch.float64)

@@ -33,7 +33,7 @@ from rlvla3.runtimes.virtual.faults import draw_faults
 from rlvla3.runtimes.virtual.runtime import VirtualRuntime
 from rlvla3.scheduling.placement import Cluster, place
 from rlvla3.training.learner import Learner
-from rlvla3.training.offload import Residence, TakingTurns, _own, held_by
+from rlvla3.training.offload import OffloadedResidence, Residence, _own, learner_tensors
 from rlvla3.training.ranks import Ranks
 from tests.support.ranks import Work, do, make_policy, make_rollouts, run_update, together
 from tests.support.rehearsals import planned_profile
@@ -66,7 +66,7 @@ def tensors(draw: st.DrawFn) -> list[Tensor]:
 @given(tensors())
 def test_who_leaves_holds_nothing_and_comes_back_with_all_its_bits(given: list[Tensor]) -> None:
     before = [tensor.clone() for tensor in given]
-    residence = TakingTurns(CPU, lambda: given)
+    residence = OffloadedResidence(CPU, lambda: given)
     for _ in range(2):
         residence.leave()
         residence.leave()
@@ -80,7 +80,7 @@ def test_who_leaves_holds_nothing_and_comes_back_with_all_its_bits(given: list[T
 def test_what_looks_into_a_tensor_still_does() -> None:
     whole = torch.arange(6.0)
     part = whole[2:4]
-    residence = TakingTurns(CPU, lambda: [part])
+    residence = OffloadedResidence(CPU, lambda: [part])
     residence.leave()
     assert size_of([whole]) == 0
     residence.enter()
@@ -91,24 +91,24 @@ def test_what_looks_into_a_tensor_still_does() -> None:
 def test_room_on_the_host_is_taken_once() -> None:
     """And given back for sizes that come no more."""
     present = [torch.randn(64), torch.randn(32)]
-    residence = TakingTurns(CPU, lambda: present)
+    residence = OffloadedResidence(CPU, lambda: present)
 
     def rooms() -> list[int]:
         residence.leave()
-        places = [kept.data_ptr() for _, kept in residence._left]
+        places = [kept.data_ptr() for _, kept in residence._offloaded]
         residence.enter()
         return places
 
     assert rooms() == rooms()
     del present[1]
     rooms()
-    assert sum(len(room) for room in residence._room.values()) == 1
+    assert sum(len(room) for room in residence._buffers.values()) == 1
 
 
 def test_what_was_made_for_inference_or_since_the_last_time_leaves_too() -> None:
     with torch.inference_mode():
         present = [torch.ones(3)]
-    residence = TakingTurns(CPU, lambda: present)
+    residence = OffloadedResidence(CPU, lambda: present)
     residence.leave()
     residence.enter()
     present.append(torch.full((2,), 5.0))
@@ -121,7 +121,7 @@ def test_what_was_made_for_inference_or_since_the_last_time_leaves_too() -> None
 def test_what_has_no_memory_of_its_own_stays(tmp_path: Path) -> None:
     save_file({"mapped": torch.ones(4)}, tmp_path / "file")
     present = [load_file(tmp_path / "file")["mapped"], torch.from_numpy(np.ones(4)), torch.ones(4)]
-    residence = TakingTurns(CPU, lambda: present)
+    residence = OffloadedResidence(CPU, lambda: present)
     residence.leave()
     assert [size_of([tensor]) > 0 for tensor in present] == [True, True, False]
     residence.enter()
@@ -133,8 +133,8 @@ def test_a_module_settles_away_with_its_tied_weights() -> None:
     module[1].weight = module[0].weight
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     present = list(chain(module.parameters(), module.buffers()))
-    residence = TakingTurns(CPU, lambda: present)
-    residence.settle(module)
+    residence = OffloadedResidence(CPU, lambda: present)
+    residence.place(module)
     assert residence.away and size_of(present) == 0
     residence.enter()
     assert module[1].weight is module[0].weight
@@ -143,7 +143,7 @@ def test_a_module_settles_away_with_its_tied_weights() -> None:
 
 def test_who_does_not_take_turns_stays() -> None:
     module, residence = nn.Linear(2, 2), Residence(CPU)
-    residence.settle(module)
+    residence.place(module)
     residence.leave()
     assert not residence.away and size_of(module.parameters()) > 0
 
@@ -154,15 +154,15 @@ def test_a_gpu_is_free_while_its_tensors_are_away() -> None:
     module = nn.Linear(1024, 1024)
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     began = torch.cuda.memory_allocated(device)
-    residence = TakingTurns(device, module.parameters)
-    residence.settle(module)
+    residence = OffloadedResidence(device, module.parameters)
+    residence.place(module)
     for _ in range(2):
         assert torch.cuda.memory_allocated(device) == began
         residence.enter()
         assert torch.cuda.memory_allocated(device) >= began + 4 * 1024 * 1024
         assert all(torch.equal(tensor.cpu(), before[name]) for name, tensor in module.state_dict().items())
         residence.leave()
-    assert all(kept.is_pinned() for _, kept in residence._left)
+    assert all(kept.is_pinned() for _, kept in residence._offloaded)
 
 
 # A learner
@@ -172,13 +172,13 @@ def in_turn(ranks: Ranks, work: Work) -> tuple[dict[str, bytes], dict[str, bytes
     """The weights that `work` comes to where a rank leaves after every update, and where it stays; and what it held while it was away."""
     recipe, policy = work.recipe(ranks.size), make_policy(work.kind, work.exact)
     learner = Learner(policy, recipe, make_rollouts(work.kind), "cpu", ranks)
-    residence, found = TakingTurns(CPU, lambda: held_by(learner)), []
+    residence, found = OffloadedResidence(CPU, lambda: learner_tensors(learner)), []
     for update in range(work.updates):
         residence.enter()
         run_update(learner, recipe, update, work)
         residence.leave()
         moments = [tensor for state in learner.optimizer.state.values() for tensor in state.values()]
-        memories = [tensor for features, targets in learner.replay._past for tensor in (*features.values(), targets)]
+        memories = [tensor for features, targets in learner.critic_features._past for tensor in (*features.values(), targets)]
         assert moments and memories and learner.objective.reference
         whole = learner.parallel.published().values() if ranks.first else ()
         found.append(size_of((*policy.parameters(), *policy.buffers(), *moments, *memories, *learner.objective.reference, *whole)))

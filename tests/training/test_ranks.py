@@ -23,10 +23,10 @@ from rlvla3.errors import RecipeError
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.policies.base import PolicyError
 from rlvla3.scheduling.streamer import Streamer
-from rlvla3.training.checkpoint import CheckpointError, Checkpoints
+from rlvla3.training.checkpoint import CheckpointError, CheckpointWriter
 from rlvla3.training.fsdp import FullySharded
 from rlvla3.training.learner import Learner
-from rlvla3.training.ranks import ALONE, RankLost, Ranks
+from rlvla3.training.ranks import SINGLE_RANK, RankLost, Ranks
 from rlvla3.types import MicroBatch
 from tests.support.ranks import LIMIT_S, Done, Lost, Work, alone, do, do_all, lose_the_other, together
 from tests.support.runs import Run, countdown
@@ -208,11 +208,11 @@ def test_a_run_says_that_it_cannot_write_goes_on_and_ends_where_it_cannot_again(
     assert "Traceback" not in printed and "could not be written in" in printed.splitlines()[-1], printed
 
 
-def checkpoints_in(folder: Path, ranks: Ranks) -> tuple[Checkpoints, queue.Queue[str]]:
+def checkpoints_in(folder: Path, ranks: Ranks) -> tuple[CheckpointWriter, queue.Queue[str]]:
     """Those of a learner, and what they tell."""
     told: queue.Queue[str] = queue.Queue()
     learner = Learner(TinyPolicy(), tiny_recipe(), tiny_rollouts(1), "cpu", ranks)
-    return Checkpoints(RunDirectory(folder), 5, learner, "tests.support.tiny:TinyPolicy", told.put), told
+    return CheckpointWriter(RunDirectory(folder), 5, learner, "tests.support.tiny:TinyPolicy", told.put), told
 
 
 def kept(folder: Path) -> list[str]:
@@ -220,7 +220,7 @@ def kept(folder: Path) -> list[str]:
 
 
 def test_a_checkpoint_that_cannot_be_written_is_told_of_at_once_and_the_next_makes_up_for_it(tmp_path: Path) -> None:
-    checkpoints, told = checkpoints_in(tmp_path, ALONE)
+    checkpoints, told = checkpoints_in(tmp_path, SINGLE_RANK)
     (tmp_path / "checkpoints").write_text("in the way")
     checkpoints.begin(1)
     assert "checkpoint 1 could not be written" in told.get(timeout=LIMIT_S)  # nobody has asked
@@ -232,10 +232,10 @@ def test_a_checkpoint_that_cannot_be_written_is_told_of_at_once_and_the_next_mak
 
 
 def test_a_second_one_in_a_row_is_an_error_and_so_is_the_last(tmp_path: Path) -> None:
-    checkpoints, told = checkpoints_in(tmp_path, ALONE)
+    checkpoints, told = checkpoints_in(tmp_path, SINGLE_RANK)
     (tmp_path / "checkpoints").write_text("in the way")
     checkpoints.begin(1)
-    with pytest.raises(CheckpointError, match=f"checkpoint 2 could not be written in {tmp_path}/checkpoints .*see that there is room"):
+    with pytest.raises(CheckpointError, match=f"checkpoint 2 could not be written in {tmp_path}/checkpoints .*make sure that the disk has room"):
         checkpoints.begin(2)
     checkpoints.begin(3)
     with pytest.raises(CheckpointError, match="checkpoint 3 could not be written"):
@@ -299,7 +299,7 @@ def test_a_rank_that_is_gone_in_the_midst_of_a_checkpoint_is_missed_and_nothing_
 
 def test_bf16_is_refused_for_a_policy_without_blocks() -> None:
     with pytest.raises(PolicyError, match="TinyPolicy has none"):
-        FullySharded(TinyPolicy(), ALONE, "bf16")
+        FullySharded(TinyPolicy(), SINGLE_RANK, "bf16")
 
 
 @pytest.mark.parametrize(

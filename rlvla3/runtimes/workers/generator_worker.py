@@ -49,7 +49,7 @@ async def run_generator(
     with _memory_share(recipe, generator, device).kept():
         policy = make_policy(recipe.policy, plane.rollouts.spec.spaces).eval()
         residence = make_residence(recipe.engine.offload, device, lambda: chain(policy.parameters(), policy.buffers()), partial(meter, "offload"))
-        residence.settle(policy)
+        residence.place(policy)
         weights = WeightPlane(memory, policy.published(), recipe.weights.dtype, recipe.weights.on_host)
         recorder = record.of_generator(generator) if isinstance(record, Recording) else None
         if isinstance(record, RecordedRun):

@@ -34,11 +34,11 @@ from rlvla3.runtimes.worker_names import trainer_name
 from rlvla3.runtimes.workers.device import MemoryShare, check_on_host, choose_device
 from rlvla3.runtimes.workers.trainer_loop import ArrivingTrajectories, MeteredLearner
 from rlvla3.scheduling.recorded_run import RecordedRun
-from rlvla3.training.checkpoint import Checkpoints, load_checkpoint
-from rlvla3.training.cloning import Demonstrations, ExpertEpisode, clone
+from rlvla3.training.checkpoint import CheckpointWriter, load_checkpoint
+from rlvla3.training.cloning import DemonstrationSelection, ExpertEpisode, clone
 from rlvla3.training.learner import Learner
-from rlvla3.training.offload import held_by, make_residence
-from rlvla3.training.ranks import ALONE, JoinedRanks, Ranks
+from rlvla3.training.offload import learner_tensors, make_residence
+from rlvla3.training.ranks import SINGLE_RANK, DistributedRanks, Ranks
 from rlvla3.types import Version
 
 
@@ -64,7 +64,7 @@ async def run_trainer(
     torch.manual_seed(recipe.seed)
     device = _device(recipe.training.device, meeting)
     check_on_host(recipe.weights.on_host, device, "training.device")
-    ranks = JoinedRanks(meeting, device, waiting=partial(meter, "ranks")) if meeting else ALONE
+    ranks = DistributedRanks(meeting, device, waiting=partial(meter, "ranks")) if meeting else SINGLE_RANK
     try:
         with MemoryShare(name, device, "memory.trainer", recipe.memory.trainer, "training.micro_batch").kept():
             trainer = Trainer(control, recipe, rollouts, meter, memory, run, resume, record, device, ranks)
@@ -75,7 +75,7 @@ async def run_trainer(
                 meter.enter("overhead")
                 await trainer.obey(message)
     finally:
-        ranks.leave()
+        ranks.close()
 
 
 def _device(setting: str, meeting: Rendezvous | None) -> torch.device:
@@ -118,14 +118,16 @@ class Trainer:
         spaces = rollouts.spec.spaces
         self.policy = make_policy(recipe.policy, spaces)
         self.learner = Learner(self.policy, recipe, rollouts, device, ranks)
-        self.residence = make_residence(recipe.engine.offload, device, partial(held_by, self.learner), partial(meter, "offload"))
+        self.residence = make_residence(recipe.engine.offload, device, partial(learner_tensors, self.learner), partial(meter, "offload"))
         self.version: Version = load_checkpoint(resume, self.policy, self.learner) if resume else 0
-        self.checkpoints = Checkpoints(run, recipe.training.keep_checkpoints, self.learner, recipe.policy.name, tell=lambda text: self._say(Notice(text)))
+        self.checkpoints = CheckpointWriter(
+            run, recipe.training.keep_checkpoints, self.learner, recipe.policy.name, notify=lambda text: self._say(Notice(text))
+        )
         self.weights = self._plane(memory) if ranks.first else None
         self.trajectories = ArrivingTrajectories(make_streamer(recipe, order=_order(record), rank=ranks.rank, ranks=ranks.size), control, meter)
         self.metered_learner = MeteredLearner(self.learner, self.trajectories.streamer, meter, self.residence.enter)
         self.rollouts = rollouts
-        self.demonstrations = Demonstrations(spaces, recipe.policy.chunk, recipe.tasks, recipe.clone.demonstrations) if recipe.clone else None
+        self.demonstrations = DemonstrationSelection(spaces, recipe.policy.chunk, recipe.tasks, recipe.clone.demonstrations) if recipe.clone else None
         self._update, self._is_last = -1, False
         control.handle(StopAfterUpdate, self._stop_after_update)
         if resume or not recipe.begins_by_cloning:
@@ -136,8 +138,8 @@ class Trainer:
         match message:
             case Demonstrated(finished):
                 assert self.demonstrations is not None
-                self.demonstrations.add(finished.ticket.index, ExpertEpisode.copied(self.rollouts, finished) if finished.success else None)
-                self.ranks.wait()  # after the answer, another episode may take the place of this one
+                self.demonstrations.add(finished.ticket.index, ExpertEpisode.copy_of(self.rollouts, finished) if finished.success else None)
+                self.ranks.barrier()  # after the answer, another episode may take the place of this one
                 self._say(Copied(finished.ticket, self.demonstrations.complete))
             case Clone():
                 self.residence.enter()
@@ -193,7 +195,7 @@ class Trainer:
         """With engine.offload: when this returns, no rank has anything on its device."""
         self.residence.leave()
         if self.residence.away:
-            self.ranks.wait()
+            self.ranks.barrier()
 
     def _plane(self, memory: WeightMemory) -> WeightPlane:
         loop = asyncio.get_running_loop()
@@ -213,7 +215,7 @@ class Trainer:
     def _updates(self, first: int, end: int) -> Iterator[int]:
         for update in range(first, end):
             self.control.poll()
-            if self.ranks.agree(self._is_last):
+            if self.ranks.broadcast(self._is_last):
                 return
             self._update = update
             yield update
@@ -233,7 +235,7 @@ class Trainer:
         self._leave()
         self._say(Published(self.version, {}))
 
-    def _read_files(self, demonstrations: Demonstrations) -> None:
+    def _read_files(self, demonstrations: DemonstrationSelection) -> None:
         recorded = choose_demonstrations(self.recipe)
         clipped = check_actions(recorded)
         for text in (*notices(recorded), *([clipped] if clipped else [])):

@@ -1,4 +1,4 @@
-"""What the learner measures on the way: one Measures an epoch, filled micro-batch by micro-batch, whatever the cut."""
+"""What the learner measures during one epoch. The result does not depend on how the epoch was cut into micro-batches."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from rlvla3.training.ranks import Ranks
 
 
 @dataclass
-class Measures:
-    """decisions: how many were learned from. losses: sums over them, by name. ratios, staleness: logarithms of ratios [N] to the anchor, and of the proximal
-    to the behaviour policy, of every term so far."""
+class EpochMetrics:
+    """The sums of one epoch, over all terms so far.
+
+    decisions: the number of decisions that were learned from. losses: sums over them, by name.
+    ratios: log-ratios [N] of the policy to the anchor. staleness: log-ratios [N] of the proximal to the behaviour policy.
+    """
 
     decisions: int = 0
     losses: dict[str, Tensor] = field(default_factory=dict)
@@ -23,7 +26,7 @@ class Measures:
     staleness: list[Tensor] = field(default_factory=list)
 
     def add(self, decisions: int, losses: Mapping[str, Tensor], ratios: Ratios | None = None, staleness: Ratios | None = None) -> None:
-        """Take one micro-batch in."""
+        """Add one micro-batch."""
         self.decisions += decisions
         for name, loss in losses.items():
             self.losses[name] = self.losses.get(name, torch.zeros((), dtype=torch.float64, device=loss.device)) + loss.detach().double()
@@ -32,17 +35,17 @@ class Measures:
         if staleness is not None:
             self.staleness.append(staleness.executed)
 
-    def of_all(self, ranks: Ranks) -> Measures:
-        """These measures and those of the other ranks, as of one."""
-        return Measures.joined(Measures(*measured) for measured in ranks.gather((self.decisions, self.losses, self.ratios, self.staleness)))
+    def over_ranks(self, ranks: Ranks) -> EpochMetrics:
+        """The metrics of all ranks together."""
+        return EpochMetrics.joined(EpochMetrics(*measured) for measured in ranks.gather((self.decisions, self.losses, self.ratios, self.staleness)))
 
     def approx_kl(self) -> float:
-        """KL(anchor || policy) over the epoch; nan where there is nothing to tell it from."""
+        """KL(anchor || policy) over the epoch. nan where the epoch has no ratios."""
         return ratio_metrics(_joined(self.ratios), 0, 0).get("approx_kl", float("nan"))
 
     @classmethod
-    def joined(cls, parts: Iterable[Measures]) -> Measures:
-        """What was measured in several places, or epochs, as if in one."""
+    def joined(cls, parts: Iterable[EpochMetrics]) -> EpochMetrics:
+        """The metrics of several ranks or epochs together."""
         whole = cls()
         for part in parts:
             whole.decisions += part.decisions
