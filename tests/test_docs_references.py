@@ -39,7 +39,7 @@ FOREIGN = {
 PLACEHOLDERS = re.compile(r"\b(DATE-TIME|DIR|FILE|FOLDER|M|N|NAME|RECIPE|RUN_DIR|S|SUITE|TASK)\b|\bruns/|\*")
 """What stands for something that the reader has, or that a run makes."""
 
-ENDINGS = ([], ["x"], ["1"], ["x", "--out", "x"], ["ladder"])
+ENDINGS: tuple[list[str], ...] = ([], ["x"], ["1"], ["x", "--out", "x"], ["ladder"])
 """What completes a command of the text: an argument, a number, what `bench parity` must have, a benchmark."""
 
 MADE = re.compile(r".*\.profile\.yaml|reach\.yaml")
