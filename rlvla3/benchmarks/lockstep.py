@@ -24,7 +24,7 @@ from rlvla3.links.rollouts import Episode, Rollouts
 from rlvla3.loops import train
 from rlvla3.observability.meter import Meter
 from rlvla3.parts import bootstraps, make_streamer, rollout_spec
-from rlvla3.policies.batching import arrays_from, observations_from
+from rlvla3.policies.conversion import arrays_from, observations_from
 from rlvla3.policies.noise import decision_noise
 from rlvla3.policies.registry import make_policy
 from rlvla3.runtimes.workers.device import choose_device

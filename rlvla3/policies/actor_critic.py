@@ -1,6 +1,6 @@
-"""A small actor-critic for Gymnasium problems: vectors or images, or both, to discrete or continuous actions.
+"""A small actor-critic for Gymnasium problems. Observations are vectors, images or both. Actions are discrete or continuous.
 
-Networks and initial values are those of PPO's reference implementations (Huang et al., "The 37 implementation details of PPO", 2022).
+The networks and initial values are those of PPO's reference implementations (Huang et al., "The 37 implementation details of PPO", 2022).
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from rlvla3.policies.base import Decisions, Evaluation, Observations, Policy
 from rlvla3.policies.heads import ActionScale
 from rlvla3.policies.options import ActorCriticOptions
-from rlvla3.policies.tokens import categorical, choose
+from rlvla3.policies.tokens import choice_logprob, sample_choices
 from rlvla3.types import Spaces
 
 LayerT = TypeVar("LayerT", nn.Linear, nn.Conv2d)
 
 
 class ActorCritic(Policy):
-    """Separate networks for actor and critic; where there are images, both stand on one image network, which the value's gradient may reach in `evaluate`."""
+    """Separate networks for actor and critic. With images, both use one image network, and in `evaluate` the value's gradient reaches it too."""
 
     Options = ActorCriticOptions
     options: ActorCriticOptions
@@ -33,7 +33,7 @@ class ActorCritic(Policy):
         self.eyes = ImageNetwork(spaces, options.image_features) if spaces.cameras else None
         inputs = options.image_features if self.eyes else spaces.state
         outputs = chunk * (spaces.action.choices if self.discrete else spaces.action.size)
-        # Image features are trained by both heads and need no layers of their own; a state has no features but these.
+        # Both heads train the image features, so no layers of their own are needed on top. A state passes through hidden layers instead.
         hidden = () if self.eyes else (options.hidden, options.hidden)
         self.actor = _mlp(inputs, hidden, outputs, gain=0.01)
         self.critic = _mlp(inputs, hidden, 1, gain=1.0)
@@ -42,21 +42,21 @@ class ActorCritic(Policy):
 
     @torch.no_grad()
     def act(self, observations: Observations, noise: Tensor, explore: Tensor) -> Decisions:
-        seen = self._see(observations)
-        wanted = self._wanted(seen)
+        features = self._features(observations)
+        outputs = self._logits_or_means(features)
         if self.log_std is None:
-            sample = choose(wanted, noise[..., 0], explore)[..., None]
-            actions = sample.to(wanted)
+            sample = sample_choices(outputs, noise[..., 0], explore)[..., None]
+            actions = sample.to(outputs)
         else:
-            sample = wanted + torch.where(explore[:, None, None], self.log_std.exp() * noise.to(wanted), 0.0)
+            sample = outputs + torch.where(explore[:, None, None], self.log_std.exp() * noise.to(outputs), 0.0)
             actions = self.scale.to_simulator(sample)
-        logprob, _ = self._log_prob(wanted, sample)
-        return Decisions(actions, logprob, self.value_of({"seen": seen}), {"sample": sample.to(wanted)})
+        logprob, _ = self._log_prob(outputs, sample)
+        return Decisions(actions, logprob, self.value_of({"seen": features}), {"sample": sample.to(outputs)})
 
     def evaluate(self, observations: Observations, actions: Tensor, trace: Mapping[str, Tensor]) -> Evaluation:
-        seen = self._see(observations)
-        logprob, entropy = self._log_prob(self._wanted(seen), trace["sample"])
-        return Evaluation(logprob, entropy, self.value_of({"seen": seen}), {"seen": seen.detach()})
+        features = self._features(observations)
+        logprob, entropy = self._log_prob(self._logits_or_means(features), trace["sample"])
+        return Evaluation(logprob, entropy, self.value_of({"seen": features}), {"seen": features.detach()})
 
     def value_of(self, features: Mapping[str, Tensor]) -> Tensor:
         value: Tensor = self.critic(features["seen"])
@@ -66,35 +66,35 @@ class ActorCritic(Policy):
         return list(self.critic.parameters())
 
     def clone_loss(self, observations: Observations, actions: Tensor, generator: torch.Generator) -> Tensor:
-        """Cross-entropy of discrete choices; of continuous actions the squared error of the means, so that exploration stays as wide as it was."""
-        wanted = self._wanted(self._see(observations))
+        """Cross-entropy for discrete actions. For continuous actions, the squared error of the means: the exploration noise does not change."""
+        outputs = self._logits_or_means(self._features(observations))
         if self.discrete:
-            return nn.functional.cross_entropy(wanted.flatten(0, 1), actions.flatten().long())
-        return (wanted - self.scale.to_head(actions.to(wanted))).square().mean()
+            return nn.functional.cross_entropy(outputs.flatten(0, 1), actions.flatten().long())
+        return (outputs - self.scale.to_head(actions.to(outputs))).square().mean()
 
-    def _see(self, observations: Observations) -> Tensor:
+    def _features(self, observations: Observations) -> Tensor:
         if self.eyes is None:
             return observations.state.to(next(self.parameters()).dtype)
-        seen: Tensor = self.eyes(observations)
-        return seen
+        features: Tensor = self.eyes(observations)
+        return features
 
-    def _wanted(self, seen: Tensor) -> Tensor:
-        """Logits [B, C, choices] of discrete actions, or the means [B, C, A] of continuous ones."""
-        wanted: Tensor = self.actor(seen)
-        return wanted.view(len(seen), self.chunk, -1)
+    def _logits_or_means(self, features: Tensor) -> Tensor:
+        """The logits [B, C, choices] of discrete actions, or the means [B, C, A] of continuous actions."""
+        outputs: Tensor = self.actor(features)
+        return outputs.view(len(features), self.chunk, -1)
 
-    def _log_prob(self, wanted: Tensor, sample: Tensor) -> tuple[Tensor, Tensor]:
-        """The log-prob and entropy, each [B, C, A], of sample [B, C, A]."""
+    def _log_prob(self, outputs: Tensor, sample: Tensor) -> tuple[Tensor, Tensor]:
+        """The log-prob and the entropy of sample [B, C, A]: each [B, C, A]."""
         if self.log_std is None:
-            logprob, entropy = categorical(wanted, sample[..., 0].long())
+            logprob, entropy = choice_logprob(outputs, sample[..., 0].long())
             return logprob[..., None], entropy[..., None]
-        z = (sample.to(wanted) - wanted) / self.log_std.exp()
+        z = (sample.to(outputs) - outputs) / self.log_std.exp()
         logprob = -0.5 * z * z - self.log_std - 0.5 * math.log(2 * math.pi)
         return logprob, (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).expand_as(logprob)
 
 
 class ImageNetwork(nn.Module):
-    """Every camera's image, uint8 [B, H, W, channels], and the state if there is one, to features [B, width]. Cheap: a fraction of the usual Atari network."""
+    """From the images of all cameras, uint8 [B, H, W, channels], and the state, if any, to features [B, width]. Smaller than the usual Atari network."""
 
     def __init__(self, spaces: Spaces, width: int) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class ImageNetwork(nn.Module):
             nn.Sequential(_orthogonal(nn.Conv2d(channels, 16, 8, 4)), nn.ReLU(), _orthogonal(nn.Conv2d(16, 32, 4, 2)), nn.ReLU(), nn.Flatten())
             for _, _, channels in spaces.cameras.values()
         )
-        pixels = sum(32 * _side(height) * _side(breadth) for height, breadth, _ in spaces.cameras.values())
+        pixels = sum(32 * _output_side(height) * _output_side(breadth) for height, breadth, _ in spaces.cameras.values())
         self.join = nn.Sequential(_orthogonal(nn.Linear(pixels + spaces.state, width)), nn.ReLU())
 
     def forward(self, observations: Observations) -> Tensor:
@@ -117,8 +117,8 @@ class ImageNetwork(nn.Module):
         return features
 
 
-def _side(pixels: int) -> int:
-    """What the two convolutions leave of a side."""
+def _output_side(pixels: int) -> int:
+    """The side of the image after both convolutions."""
     return ((pixels - 8) // 4 + 1 - 4) // 2 + 1
 
 

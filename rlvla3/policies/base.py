@@ -1,10 +1,10 @@
-"""What the engine asks of a policy.
+"""The interface of a policy.
 
-`act` samples decisions without gradient; `evaluate` gives the log-prob of recorded decisions with gradient. On unchanged weights
-the two agree: that is what makes a probability ratio of 1 mean "nothing has changed".
+Invariant: `act` samples decisions without gradient, and `evaluate` computes the log-probs of recorded decisions with gradient. With unchanged weights both give
+the same log-probs. So a probability ratio of 1 means that the weights have not changed.
 
-Shapes: B decisions, C actions a chunk, A action dimensions, S state size. Log-probs are kept per action and dimension, [B, C, A];
-the loss sums them to the level it works at.
+Shapes: B decisions, C actions in a chunk, A action dimensions, S the size of the state. Log-probs are per action and dimension, [B, C, A]. The loss sums them
+as the recipe's algorithm.ratio asks.
 """
 
 from __future__ import annotations
@@ -20,14 +20,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rlvla3.errors import ExplainedError
-from rlvla3.policies.folder import SavedPolicy, write_checkpoint_config
 from rlvla3.policies.options import PolicyOptions
+from rlvla3.policies.saved_policy import SavedPolicy, write_checkpoint_config
 from rlvla3.types import Spaces
 
 
 @dataclass(frozen=True, slots=True)
 class Observations:
-    """A batch of observations: images {camera: uint8 [B, H, W, channels]}, state float32 [B, S], elapsed float32 [B], one instruction each."""
+    """A batch of observations.
+
+    images: {camera: uint8 [B, H, W, channels]}. state: float32 [B, S]. elapsed: float32 [B]. instructions: one for each observation.
+    """
 
     images: Mapping[str, Tensor]
     state: Tensor
@@ -44,7 +47,10 @@ class Observations:
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """A batch of decisions: actions and logprob float32 [B, C, A], value float32 [B], and the policy's own trace {name: [B, ...]}."""
+    """A batch of decisions.
+
+    actions, logprob: float32 [B, C, A]. value: float32 [B]. trace: the tensors that `evaluate` needs beside the actions, {name: [B, ...]}.
+    """
 
     actions: Tensor
     logprob: Tensor
@@ -56,8 +62,8 @@ class Decisions:
 class Evaluation:
     """Recorded decisions under the present weights, with gradient.
 
-    logprob [B, C, A]; entropy [B, C, A], or None where the head has no closed form; value [B];
-    features: what `value_of` needs to value the same observations again, detached.
+    logprob: [B, C, A]. entropy: [B, C, A], or None where the head has no closed form. value: [B].
+    features: what `value_of` needs to compute the values of the same observations again, detached.
     """
 
     logprob: Tensor
@@ -69,7 +75,7 @@ class Evaluation:
 class Policy(nn.Module, ABC):
     """A VLA policy with a value function.
 
-    `Options` is the schema of `policy.options` in a recipe; it also says what a decision's trace looks like and how much noise a decision takes.
+    `Options` is the schema of `policy.options` in a recipe. It also defines the arrays of a decision's trace and the shape of its noise.
     """
 
     Options: ClassVar[type[PolicyOptions]]
@@ -80,56 +86,61 @@ class Policy(nn.Module, ABC):
 
     @abstractmethod
     def act(self, observations: Observations, noise: Tensor, explore: Tensor) -> Decisions:
-        """Decide, without gradient. noise: [B, *noise_shape]. explore: bool [B]; where False the decision is the policy's best, free of exploration noise."""
+        """Make decisions, without gradient. noise: standard normal, [B, *noise_shape].
+
+        explore: bool [B]. Where it is False, the decision is the policy's best, without exploration noise.
+        """
 
     @abstractmethod
     def evaluate(self, observations: Observations, actions: Tensor, trace: Mapping[str, Tensor]) -> Evaluation:
-        """The log-prob and value of recorded decisions, with gradient."""
+        """The log-prob and the value of recorded decisions, with gradient. actions: [B, C, A]. trace: as `act` returned it."""
 
     @abstractmethod
     def value_of(self, features: Mapping[str, Tensor]) -> Tensor:
-        """The value [B] of observations known by their `Evaluation.features`; its gradient reaches the critic's own parameters alone."""
+        """The value [B] of observations, from their `Evaluation.features`. Its gradient reaches only the critic's own parameters."""
 
     @abstractmethod
     def critic_parameters(self) -> list[nn.Parameter]:
         """The parameters that only the value function uses."""
 
     def clone_loss(self, observations: Observations, actions: Tensor, generator: torch.Generator) -> Tensor:
-        """The behaviour-cloning loss of expert chunks [B, C, A], a scalar. generator: the source of the loss's own randomness."""
+        """The behaviour-cloning loss of expert chunks [B, C, A]: a scalar. generator: the source of the loss's random numbers."""
         raise NotImplementedError(f"{type(self).__name__} cannot be cloned: it has no clone_loss")
 
     def fit_normalisation(self, states: Tensor, actions: Tensor) -> None:
-        """Set input and output scales from demonstrations: states [N, S], actions [N, C, A]. Nothing to do by default."""
+        """Set input and output scales from demonstrations: states [N, S], actions [N, C, A]. By default it does nothing."""
 
     def actor_parameters(self) -> list[nn.Parameter]:
-        """Every trainable parameter that is not the critic's own."""
+        """All trainable parameters except the critic's own."""
         critic = {id(parameter) for parameter in self.critic_parameters()}
         return [parameter for parameter in self.parameters() if parameter.requires_grad and id(parameter) not in critic]
 
     def published(self) -> dict[str, Tensor]:
-        """What travels on the weight plane, by name: trainable parameters, and the buffers that cloning may have set."""
+        """The tensors that are sent on the weight plane, by name: trainable parameters, and the persistent buffers, which cloning may have set."""
         trainable = {name: parameter.data for name, parameter in self.named_parameters() if parameter.requires_grad}
         persistent = self.state_dict().keys()
         return trainable | {name: buffer for name, buffer in self.named_buffers() if name in persistent}
 
     def sharded_blocks(self) -> list[nn.Module]:
-        """The modules whose weights, where the policy is sharded, are gathered for their own pass and let go again: layers, called as modules and no other way.
+        """The modules that FSDP shards and gathers one by one: layers. Each must be used only by calling it as a module.
 
-        By default the members of every nn.ModuleList, a list inside of a member apart.
+        By default they are the members of every outermost nn.ModuleList.
         """
         lists = [module for module in self.modules() if isinstance(module, nn.ModuleList)]
         inner = {id(module) for layers in lists for layer in layers for module in layer.modules()}
         return [layer for layers in lists if id(layers) not in inner for layer in layers]
 
     def save(self, folder: Path, name: str, weights: Mapping[str, Tensor] | None = None) -> None:
-        """Write config.json and model.safetensors into `folder`. name: how a recipe names this kind of policy. weights: its state, taken earlier or gathered
-        from shards (None: its own, as it is now)."""
+        """Write config.json and model.safetensors into `folder`.
+
+        name: the recipe's name for this kind of policy. weights: the state to write. None means the policy's present state.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         write_checkpoint_config(folder, SavedPolicy(name, self.chunk, self.spaces, self.options.model_dump(mode="json")))
         save_file({key: tensor.contiguous() for key, tensor in (weights or self.state_dict()).items()}, folder / "model.safetensors")
 
     def restore(self, folder: Path) -> None:
-        """Read the weights of `folder`, saved by a policy built alike. Raises PolicyError naming what does not fit."""
+        """Load the weights in `folder`, which a policy with the same spaces, chunk and options saved. Raises PolicyError where they do not fit."""
         try:
             saved = load_file(folder / "model.safetensors")
         except Exception as error:  # safetensors raises types of its own for damaged files, and OSError for missing ones
@@ -147,4 +158,4 @@ class Policy(nn.Module, ABC):
 
 
 class PolicyError(ExplainedError, ValueError):
-    """A policy or checkpoint that cannot be used: what was found, what was expected, and what to do about it."""
+    """A policy or a checkpoint cannot be used. The message says what was found, what was expected, and what to do."""

@@ -1,18 +1,19 @@
-"""Flow matching as a policy that reinforcement learning can improve: denoising with Gaussian steps, whose log-prob is known.
+"""Flow matching as a stochastic policy: some denoising steps are Gaussian, so chunks have a log-prob that reinforcement learning can use.
 
-Time runs from t = 1, noise, to t = 0, the action: x_t = t noise + (1 - t) action, the model gives the velocity v = noise - action, and a denoising
-step is x - v / K (Black et al., "pi_0", arXiv 2410.24164). Without noise a chunk has no tractable log-prob; the three methods add some:
+Time t runs from 1 (noise) to 0 (action): x_t = t noise + (1 - t) action. The model computes the velocity v = noise - action. A denoising step is x - v / K
+(Black et al., "pi_0", arXiv 2410.24164). Without further noise, the log-prob of a chunk is not tractable. Three methods add noise:
 
-- last_step: a Gaussian around the last step alone. The steps before it are run again from the recorded noise, with gradient through all of them;
-- flow_noise: a Gaussian around every step, of fixed or learned deviation (Flow-Noise of "pi_RL", arXiv 2510.25889);
-- flow_sde: every step is one of the stochastic differential equation with the flow's own marginals (Flow-SDE of the same paper).
+- last_step: a Gaussian around the last step only. `evaluate` runs the earlier steps again from the recorded noise, with gradient through all of them;
+- flow_noise: a Gaussian around every step, with fixed or learned deviation (Flow-Noise of "pi_RL", arXiv 2510.25889);
+- flow_sde: every step is a step of the stochastic differential equation with the same marginals as the flow (Flow-SDE of the same paper).
 
-All are one mechanism. A chain of points leads from noise to action, cut into transitions: a transition sets out from a recorded point, takes any
-number of plain steps, then one Gaussian step that arrives at the next recorded point. last_step is one transition of K steps; flow_noise and flow_sde
-are K transitions of one step, or, with `steps: one`, a single one at a random place, all other steps being plain.
+One mechanism covers all three. A chain of points leads from noise to action. It is cut into transitions. A transition starts at a recorded point, makes any
+number of plain steps, then makes one Gaussian step to the next recorded point. last_step is one transition of K steps. flow_noise and flow_sde are K
+transitions of one step. With `steps: one` they are a single transition at a random place, and all other steps are plain.
 
-The noise of a chunk's actions is correlated, C = rho 11' + (1 - rho) I with C = L L', so that a chunk explores as one movement and not as jitter.
-Log-densities are kept per action, each given the actions before it: z = L^-1 (x - mean) / std is independent standard normal.
+The noise of a chunk's actions is correlated: C = rho 11' + (1 - rho) I = L L'. So a chunk explores as one smooth movement. Log-densities are per action, each
+given
+the actions before it: z = L^-1 (x - mean) / std is independent standard normal.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from rlvla3.policies.options import FlowOptions
 
 
 class FlowHead(ActionHead):
-    """Chunks by denoising, with log-probs. The model answers with velocities. features: E, what the learned noise is computed from."""
+    """Chunks by denoising, with log-probs. The model's outputs are velocities. features: E, the width of the features that give the learned noise."""
 
     factor: Tensor
     inverse: Tensor
@@ -42,7 +43,7 @@ class FlowHead(ActionHead):
         self.noise_network = None
         if options.noise == "learned":
             self.noise_network = nn.Sequential(nn.Linear(features, 64), nn.Tanh(), last := nn.Linear(64, action_size))
-            nn.init.zeros_(last.weight)  # begin in the middle of the range, everywhere
+            nn.init.zeros_(last.weight)  # the deviation starts in the middle of its range, for every input
         rho = options.correlation
         factor = torch.linalg.cholesky(torch.full((chunk, chunk), rho) + (1 - rho) * torch.eye(chunk))
         self.register_buffer("factor", factor, persistent=False)
@@ -83,22 +84,22 @@ class FlowHead(ActionHead):
         return self.log_density(chain[:, 1:], mean, std).sum(1), entropy.expand_as(mean).sum(1)
 
     def clone_loss(self, model: Model, actions: Tensor, generator: torch.Generator) -> Tensor:
-        """Flow matching at `options.samples` random times of each chunk, which share what the model has seen of its observation."""
+        """Flow matching at `options.samples` random times for each chunk. All of them use one encoding of the observation."""
         shape = (len(actions), self.options.samples)
         noise = torch.randn(*shape, *actions.shape[1:], generator=generator, device=generator.device).to(actions)
-        # More often near the noise, where the velocity decides which way to go.
+        # Times near the noise are drawn more often: there the velocity decides which action results.
         time = torch.rand(shape, generator=generator, device=generator.device).to(actions) ** 0.7 * 0.999 + 0.001
         share = time[..., None, None]
         velocity, _ = model(share * noise + (1 - share) * actions[:, None], time)
         return mse_loss(velocity, noise - actions[:, None])
 
     def log_density(self, x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-        """The log-density of each action and dimension of chunks x [..., C, A], given the actions before it in the chunk."""
+        """The log-density of each action and dimension of chunks x [..., C, A], given the earlier actions of the chunk."""
         z = self.inverse @ ((x - mean) / std)
         return -0.5 * z * z - std.log() - self.log_diagonal - 0.5 * math.log(2 * math.pi)
 
     def _gaussian(self, x: Tensor, velocity: Tensor, features: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean [B, M, C, A] and standard deviation (broadcastable to it) of where the noisy steps `step` [1 or B, M] lead from x."""
+        """The Gaussian of the noisy steps `step` [1 or B, M] from x: its mean [B, M, C, A] and its deviation (broadcastable to the mean)."""
         if self.options.method == "flow_sde":
             return self._sde(x, velocity, step[..., None, None])
         mean = x - velocity / self.K
@@ -109,9 +110,11 @@ class FlowHead(ActionHead):
         return mean, (low + (high - low) * share).exp()
 
     def _sde(self, x: Tensor, velocity: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
-        """One Euler-Maruyama step of Flow-SDE: with x0, x1 the action and the noise that the velocity points to, d = 1 / K and s = a sqrt(t / (1 - t)),
+        """One Euler-Maruyama step of Flow-SDE. x0, x1: the action and the noise that the velocity points to; d = 1 / K; s = a sqrt(t / (1 - t)).
 
-        mean = x0 (1 - (t - d)) + x1 (t - d - s^2 d / (2 t)), std = s sqrt(d). At t = 1, where s has no limit, its denominator is the next step's.
+            mean = x0 (1 - (t - d)) + x1 (t - d - s^2 d / (2 t))        std = s sqrt(d)
+
+        At t = 1 the denominator of s would be 0. There it is the denominator of the next step.
         """
         d, t = 1 / self.K, self._time(step)
         before_noise = torch.where(step == 0, torch.full_like(t, d), 1 - t)
@@ -120,21 +123,21 @@ class FlowHead(ActionHead):
         return action * (1 - (t - d)) + noise * (t - d - sigma**2 * d / (2 * t)), sigma * math.sqrt(d)
 
     def _time(self, step: Tensor) -> Tensor:
-        """t, from 1 at step 0."""
+        """The time t of a step. Step 0 is at t = 1."""
         time: Tensor = 1 - step / self.K
         return time
 
     def _steps(self, x: Tensor, *steps: int) -> Tensor:
-        """Step numbers [1, M], the same for every decision, in x's type and place."""
+        """Step numbers [1, M], the same for every decision, with the dtype and on the device of x."""
         return torch.tensor([steps], dtype=x.dtype, device=x.device)
 
     def _drawn_step(self, noise: Tensor) -> Tensor:
-        """The one noisy step of each decision, int32 [B], uniform, from the first number of its last draw."""
+        """The one noisy step of each decision, int32 [B]. It is uniform, and computed from the first number of the last draw of `noise`."""
         uniform: Tensor = torch.special.ndtr(noise[:, -1, 0, 0].double())
         return (uniform * self.K).int().clamp(max=self.K - 1)
 
 
 def _transition(chain: Tensor, step: Tensor) -> dict[str, Tensor]:
-    """The trace of a chain [B, K + 1, C, A] with noise in `step` [B] alone: the two points around it."""
+    """The trace of a chain [B, K + 1, C, A] that has noise only in `step` [B]: the points before and after that step."""
     rows = torch.arange(len(chain), device=chain.device)
     return {"chain": torch.stack([chain[rows, step], chain[rows, step + 1]], 1), "step": step}

@@ -1,10 +1,10 @@
-"""What an action head is: how the answers of a model become action chunks with log-probs.
+"""The interface of action heads. A head turns the outputs of a model into action chunks with log-probs.
 
-A head knows nothing of images or transformers. It asks the model about points (partly denoised chunks) at times, as often as it needs:
-flow matching once a denoising step, action tokens once in all.
+A head knows nothing of images or transformers. It calls the model with points (partly denoised chunks) and times, as often as it needs to: flow matching once
+for each denoising step, action tokens once.
 
-Shapes: B decisions, M points of one decision asked about together, C actions a chunk, A action dimensions, E width of the model's features.
-Chunks are in normalised actions, -1 to 1.
+Shapes: B decisions, M points of one decision in one call, C actions in a chunk, A action dimensions, E the width of the model's features. Chunks are in
+normalised actions, from -1 to 1.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from rlvla3.types import ActionSpace
 
 Model = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(points [B, M, C, A], times [1 or B, M]) -> (answers [B, M, C, outputs], the features [B, M, C, E] they were read from)."""
+"""(points [B, M, C, A], times [1 or B, M]) -> (outputs [B, M, C, outputs], the features [B, M, C, E] that they were computed from)."""
 
 
 class Sample(NamedTuple):
-    """Sampled chunks: actions and logprob [B, C, A], and what `evaluate` needs to find the log-prob again."""
+    """Sampled chunks: actions and logprob [B, C, A], and the trace that `evaluate` needs to compute the log-prob again."""
 
     actions: Tensor
     logprob: Tensor
@@ -32,38 +32,38 @@ class Sample(NamedTuple):
 
 
 class ActionHead(nn.Module, ABC):
-    """Chunks out of a model's answers. `outputs`: how many numbers the model must answer with for each action of a chunk."""
+    """Turns the outputs of a model into chunks. `outputs`: how many numbers the model must output for each action of a chunk."""
 
     outputs: int
 
     @abstractmethod
     def sample(self, model: Model, noise: Tensor, explore: Tensor) -> Sample:
-        """Chunks from standard normal noise [B, *noise_shape]; where explore, bool [B], is False, free of exploration noise.
+        """Chunks from standard normal noise [B, *noise_shape]. explore: bool [B]. Where it is False, the chunk has no exploration noise.
 
-        The log-prob is in both cases that of the exploring policy, so that `evaluate` agrees with it.
+        The log-prob is always that of the exploring policy, so that `evaluate` agrees with it.
         """
 
     @abstractmethod
     def evaluate(self, model: Model, trace: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """The log-prob and the entropy of sampled chunks, each [B, C, A]."""
+        """The log-prob and the entropy of sampled chunks: each [B, C, A]."""
 
     @abstractmethod
     def clone_loss(self, model: Model, actions: Tensor, generator: torch.Generator) -> Tensor:
-        """The behaviour-cloning loss of expert chunks [B, C, A], a scalar."""
+        """The behaviour-cloning loss of expert chunks [B, C, A]: a scalar."""
 
 
 @dataclass(frozen=True, slots=True)
 class ActionScale:
-    """Between a simulator's continuous actions, low to high, and a head's, -1 to 1."""
+    """Converts between a simulator's continuous actions, from low to high, and a head's actions, from -1 to 1."""
 
     space: ActionSpace
 
     def to_head(self, actions: Tensor) -> Tensor:
-        """A simulator's actions as a head has them."""
+        """From a simulator's actions to a head's."""
         return (actions - self._middle) / self._half
 
     def to_simulator(self, actions: Tensor) -> Tensor:
-        """A head's actions as a simulator accepts them: scaled, then clipped to the bounds."""
+        """From a head's actions to a simulator's: scaled, then clipped to the bounds."""
         return (actions * self._half + self._middle).clamp(self.space.low, self.space.high)
 
     @property

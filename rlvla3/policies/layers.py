@@ -1,6 +1,6 @@
-"""The parts of the mini VLA: what reads an image, what reads everything, what acts and what values.
+"""The layers of the mini VLA: the image stem, the blocks of the prefix, the action expert and the critic.
 
-Shapes: B observations, P prefix tokens of width D, M chunks asked about together, C actions a chunk, E width of the action expert.
+Shapes: B observations, P prefix tokens of width D, M chunks of one observation, C actions in a chunk, E the width of the action expert.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ HEAD_SIZE = 32
 ATTENTION = HEADS * HEAD_SIZE
 
 KeysValues = tuple[Tensor, Tensor]
-"""One layer's attention keys and values, each [B, HEADS, P, HEAD_SIZE]."""
+"""The attention keys and values of one layer, each [B, HEADS, P, HEAD_SIZE]."""
 
 
 class ImageStem(nn.Module):
-    """uint8 images [B, H, W, channels] to image tokens [B, tokens, D]: 16 for 64 pixels, at most 49.
+    """From images, uint8 [B, H, W, channels], to image tokens [B, tokens, D]: 16 tokens for 64 x 64 pixels, at most 49 tokens.
 
-    Convolutions, not patches: a patch-16 transformer of this size did not learn to see a target of a few pixels.
+    It is convolutional. A transformer of this size on patches of 16 pixels did not learn to see a target of a few pixels.
     """
 
     def __init__(self, shape: tuple[int, int, int], width: int) -> None:
@@ -38,14 +38,14 @@ class ImageStem(nn.Module):
         self.position = nn.Parameter(torch.randn(1, -(-rows // 2) * -(-columns // 2), width) * 0.02)
 
     def forward(self, image: Tensor) -> Tensor:
-        # The permuted view is a channels-last image already, which is what CPU convolutions like best.
+        # The permuted view is a channels-last image, the fastest layout for convolutions on a CPU.
         pixels = image.permute(0, 3, 1, 2).to(self.position.dtype).div_(127.5).sub_(1)
         tokens: Tensor = self.projection(self.features(pixels).flatten(2).transpose(1, 2))
         return tokens + self.position
 
 
 class PrefixBlock(nn.Module):
-    """A transformer layer over the prefix, in which every token sees every other; it hands its keys and values to the action expert."""
+    """A transformer layer over the prefix, with full attention. It returns its keys and values too, for the action expert."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -60,7 +60,10 @@ class PrefixBlock(nn.Module):
 
 
 class ExpertBlock(nn.Module):
-    """A transformer layer over the actions of a chunk, which see one another and the prefix; time modulates it (adaLN, Peebles & Xie, arXiv 2212.09748)."""
+    """A transformer layer over the actions of a chunk, which attend to each other and to the prefix.
+
+    Time modulates it (adaLN, Peebles & Xie, arXiv 2212.09748).
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -69,7 +72,7 @@ class ExpertBlock(nn.Module):
         self.mlp = _mlp(width)
 
     def forward(self, x: Tensor, modulation: Tensor, prefix: KeysValues, mask: Tensor | None) -> Tensor:
-        """x [B, M, C, E], modulation [1 or B, M, 1, 6 E], mask [M * C, P + M * C]: what each action sees, everything if None."""
+        """x: [B, M, C, E]. modulation: [1 or B, M, 1, 6 E]. mask: bool [M * C, P + M * C], what each action attends to. None means everything."""
         scale, shift, gate, mlp_scale, mlp_shift, mlp_gate = modulation.chunk(6, -1)
         query, key, value = _split_heads(self.qkv(self.norm(x) * (1 + scale) + shift).flatten(1, 2), 3)
         key, value = torch.cat([prefix[0], key], 2), torch.cat([prefix[1], value], 2)
@@ -80,7 +83,7 @@ class ExpertBlock(nn.Module):
 
 
 class Expert(nn.Module):
-    """The action expert: partly denoised chunks at a time, and what the prefix has seen, to features of every action."""
+    """The action expert: from partly denoised chunks, their times, and the keys and values of the prefix, to features of each action."""
 
     frequencies: Tensor
 
@@ -96,11 +99,11 @@ class Expert(nn.Module):
         nn.init.zeros_(self.modulation.bias)
 
     def forward(self, points: Tensor, times: Tensor, prefix: list[KeysValues]) -> Tensor:
-        """points [B, M, C, A], times [1 or B, M] -> features [B, M, C, E]. The M chunks of an observation do not see one another."""
+        """points [B, M, C, A], times [1 or B, M] -> features [B, M, C, E]. The M chunks of an observation do not attend to each other."""
         angle = times[..., None, None] * self.frequencies
         modulations = self.modulation(self.time(torch.cat([angle.sin(), angle.cos()], -1))).chunk(len(self.blocks), -1)
         x = self.action(points) + self.position
-        mask = _apart(points.shape[1], points.shape[2], prefix[0][0].shape[2], points.device)
+        mask = _attention_mask(points.shape[1], points.shape[2], prefix[0][0].shape[2], points.device)
         for block, modulation, seen in zip(self.blocks, modulations, prefix, strict=True):
             x = block(x, modulation, seen, mask)
         features: Tensor = self.norm(x)
@@ -108,7 +111,7 @@ class Expert(nn.Module):
 
 
 class Critic(nn.Module):
-    """The value of an observation from its prefix tokens [B, P, D], pooled by an attention that knows how much of the episode is gone, and its state [B, S]."""
+    """The value of an observation, from its prefix tokens [B, P, D] and its state [B, S]. Attention pools the tokens; its query depends on the elapsed time."""
 
     def __init__(self, width: int, state: int) -> None:
         super().__init__()
@@ -140,8 +143,8 @@ def _join_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(2)
 
 
-def _apart(samples: int, chunk: int, prefix: int, device: torch.device) -> Tensor | None:
-    """The mask under which every action sees the prefix and its own chunk; none is needed for one chunk."""
+def _attention_mask(samples: int, chunk: int, prefix: int, device: torch.device) -> Tensor | None:
+    """A mask under which each action attends to the prefix and to its own chunk. None for one chunk, which needs no mask."""
     if samples == 1:
         return None
     owner = torch.arange(samples, device=device).repeat_interleave(chunk)

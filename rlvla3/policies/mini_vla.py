@@ -1,10 +1,10 @@
-"""A small vision-language-action policy that learns from scratch on a laptop: images, an instruction and proprioception to a chunk of actions.
+"""A small vision-language-action policy that learns from scratch on a laptop. Images, an instruction and proprioception go in, a chunk of actions comes out.
 
     image stems, instruction bytes, state -> prefix tokens -> transformer -> keys and values of every layer
     partly denoised chunk, time           -> action expert, which attends to them -> velocity (flow) or logits (tokens)
 
-pi_0's division into a prefix that is read once a decision and a narrower expert that is asked once a denoising step (Black et al., arXiv 2410.24164),
-at a thousandth of its size. The critic reads the finished prefix tokens, detached: its errors do not disturb what the actor sees.
+The structure is that of pi_0 (Black et al., arXiv 2410.24164) at a thousandth of its size: the prefix is computed once for each decision, and a narrower expert
+runs once for each denoising step. The critic uses the final prefix tokens, detached. So the critic's loss does not change the actor.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from rlvla3.policies.tokens import TokenHead
 from rlvla3.types import Spaces
 
 BYTES_PER_TOKEN = 8
-"""One token a byte would cost as much as the image."""
+"""One token stands for 8 bytes. With one token for each byte, the instruction would cost as much time as the image."""
 
 
 class Prefix(NamedTuple):
-    """What the policy has made of observations: keys and values of every layer, the final tokens [B, P, D], and the normalised state [B, S]."""
+    """The encoded observations: keys and values of every layer, the final tokens [B, P, D], and the normalised state [B, S]."""
 
     keys_values: list[KeysValues]
     tokens: Tensor
     state: Tensor
 
     def features(self, elapsed: Tensor) -> dict[str, Tensor]:
-        """What the critic needs, detached."""
+        """The inputs of the critic, detached."""
         return {"tokens": self.tokens.detach(), "state": self.state, "elapsed": elapsed.to(self.state)}
 
 
 class MiniVLA(Policy):
-    """One backbone with two heads, flow matching or action tokens; 1.4 M parameters with one camera of 64 pixels."""
+    """One backbone with one of two heads: flow matching or action tokens. It has 1.4 M parameters with one camera of 64 x 64 pixels."""
 
     Options = MiniVLAOptions
     options: MiniVLAOptions
@@ -73,14 +73,14 @@ class MiniVLA(Policy):
 
     @torch.no_grad()
     def act(self, observations: Observations, noise: Tensor, explore: Tensor) -> Decisions:
-        prefix = self._read(observations)
-        sample = self.head.sample(partial(self._answer, prefix), noise, explore)
+        prefix = self._encode(observations)
+        sample = self.head.sample(partial(self._model, prefix), noise, explore)
         value = self.value_of(prefix.features(observations.elapsed))
         return Decisions(self.scale.to_simulator(sample.actions), sample.logprob, value, sample.trace)
 
     def evaluate(self, observations: Observations, actions: Tensor, trace: Mapping[str, Tensor]) -> Evaluation:
-        prefix = self._read(observations)
-        logprob, entropy = self.head.evaluate(partial(self._answer, prefix), trace)
+        prefix = self._encode(observations)
+        logprob, entropy = self.head.evaluate(partial(self._model, prefix), trace)
         features = prefix.features(observations.elapsed)
         return Evaluation(logprob, entropy, self.value_of(features), features)
 
@@ -92,14 +92,14 @@ class MiniVLA(Policy):
         return list(self.critic.parameters())
 
     def clone_loss(self, observations: Observations, actions: Tensor, generator: torch.Generator) -> Tensor:
-        model = partial(self._answer, self._read(observations))
+        model = partial(self._model, self._encode(observations))
         return self.head.clone_loss(model, self.scale.to_head(actions.to(self.state_mean)), generator)
 
     def fit_normalisation(self, states: Tensor, actions: Tensor) -> None:
         self.state_mean.copy_(states.mean(0))
         self.state_std.copy_(states.std(0) + 1e-3)
 
-    def _read(self, observations: Observations) -> Prefix:
+    def _encode(self, observations: Observations) -> Prefix:
         state = (observations.state.to(self.state_mean) - self.state_mean) / self.state_std
         images = [stem(observations.images[camera]) for stem, camera in zip(self.stems, self.spaces.cameras, strict=True)]
         tokens = [*images, self._words(observations.instructions)]
@@ -112,7 +112,7 @@ class MiniVLA(Policy):
         return Prefix(keys_values, x, state)
 
     def _words(self, instructions: Sequence[str]) -> Tensor:
-        """The tokens of each instruction [B, words, D]; an instruction that occurs more than once is read once."""
+        """The tokens of each instruction, [B, words, D]. An instruction that occurs several times is encoded once."""
         distinct = {instruction: row for row, instruction in enumerate(dict.fromkeys(instructions))}
         ids = self.tokenizer.encode(list(distinct)).to(self.word_position.device)
         words: Tensor = self.words(self.bytes(ids).unflatten(1, (-1, BYTES_PER_TOKEN)).flatten(2)) + self.word_position
@@ -120,6 +120,6 @@ class MiniVLA(Policy):
             return words.expand(len(instructions), -1, -1)
         return words[torch.tensor([distinct[instruction] for instruction in instructions], device=words.device)]
 
-    def _answer(self, prefix: Prefix, points: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
+    def _model(self, prefix: Prefix, points: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
         features = self.expert(points, times, prefix.keys_values)
         return self.readout(features), features

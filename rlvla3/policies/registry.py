@@ -1,6 +1,6 @@
-"""From a policy's name in a recipe to its settings, and to the policy itself.
+"""From a policy's name in a recipe to its checked settings, and to the policy itself.
 
-Settings are checked without torch, which is imported only where a policy is built. A policy of one's own is named `module:Class`.
+Settings are checked without torch. It is imported only when a policy is built. A user's own policy is named `module:Class`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from rlvla3.config import PolicyConfig, check_options
 from rlvla3.errors import RecipeError
 from rlvla3.named import load_named
-from rlvla3.policies.folder import SavedPolicy, read_checkpoint_config
 from rlvla3.policies.options import ActorCriticOptions, MiniVLAOptions, PolicyOptions
+from rlvla3.policies.saved_policy import SavedPolicy, read_checkpoint_config
 from rlvla3.types import Spaces
 
 if TYPE_CHECKING:
@@ -23,11 +23,11 @@ POLICIES: dict[str, tuple[type[PolicyOptions], str]] = {
     "mini_vla": (MiniVLAOptions, "rlvla3.policies.mini_vla:MiniVLA"),
     "actor_critic": (ActorCriticOptions, "rlvla3.policies.actor_critic:ActorCritic"),
 }
-"""The policies of the package: the schema of `policy.options`, and where the policy is."""
+"""The policies of this package: name -> (the schema of `policy.options`, the class)."""
 
 
 def policy_options(config: PolicyConfig, spaces: Spaces) -> PolicyOptions:
-    """The checked settings of the policy that `config` names, fit for `spaces`. Raises RecipeError."""
+    """The settings of the policy that `config` names, checked for `spaces`. Raises RecipeError."""
     schema = POLICIES[config.name][0] if config.name in POLICIES else _policy_class(config.name).Options
     options = check_options(schema, config.options, "policy.options")
     options.check(spaces, config.chunk)
@@ -35,7 +35,7 @@ def policy_options(config: PolicyConfig, spaces: Spaces) -> PolicyOptions:
 
 
 def make_policy(config: PolicyConfig, spaces: Spaces) -> Policy:
-    """The policy that `config` names, built for `spaces`, with the weights of `config.checkpoint` if one is given.
+    """Build the policy that `config` names for `spaces`, and load the weights of `config.checkpoint` if there is one.
 
     Raises RecipeError for settings, and PolicyError for a checkpoint, that cannot be used.
     """

@@ -1,4 +1,4 @@
-"""Instructions as bytes: a tokenizer that needs no download and knows every language."""
+"""A tokenizer of instructions as bytes. It needs no download and works for every language."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ VOCABULARY = len(SPECIAL) + 256
 
 
 class ByteTokenizer:
-    """Byte b is token b + 4; tokens 0 to 3 are special, and 0 pads. No merges, so a token is always one byte.
+    """Byte b is token b + 4. Tokens 0 to 3 are special, and 0 is padding. There are no merges, so a token is always one byte.
 
     Example:
         >>> ByteTokenizer(length=4).encode(["go"])
@@ -23,14 +23,14 @@ class ByteTokenizer:
     def __init__(self, length: int) -> None:
         self.length = length
         vocabulary = {name: number for number, name in enumerate(SPECIAL)} | {f"<0x{byte:02X}>": byte + len(SPECIAL) for byte in range(256)}
-        # No character is in the vocabulary, so each falls back to its UTF-8 bytes.
+        # The vocabulary has no characters, so the tokenizer falls back to the UTF-8 bytes of each character.
         self._tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], byte_fallback=True))
         self._tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
         self._tokenizer.enable_padding(length=length, pad_id=0, pad_token=SPECIAL[0])
         self._known: dict[str, Tensor] = {}
 
     def encode(self, texts: list[str]) -> Tensor:
-        """The tokens of each text, int64 [len(texts), length], padded. Raises PolicyError for a text that is too long."""
+        """The tokens of each text, padded: int64 [len(texts), length]. Raises PolicyError for a text that is too long."""
         return torch.stack([self._encoded(text) for text in texts])
 
     def decode(self, tokens: Tensor) -> str:

@@ -21,7 +21,7 @@ from rlvla3.config import CloneConfig
 from rlvla3.demonstrations.files import DemonstrationError
 from rlvla3.links.rollouts import Rollouts
 from rlvla3.policies.base import Observations, Policy
-from rlvla3.policies.batching import observations_from
+from rlvla3.policies.conversion import observations_from
 from rlvla3.types import Field, Finished, Spaces, observation_layout
 
 GRADIENT_CLIP = 1.0

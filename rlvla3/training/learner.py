@@ -27,7 +27,7 @@ from rlvla3.algorithms.losses import value_loss
 from rlvla3.config import Recipe, TrainingConfig
 from rlvla3.links.rollouts import Rollouts
 from rlvla3.policies.base import Evaluation, Policy
-from rlvla3.policies.batching import observations_from, trace_from
+from rlvla3.policies.conversion import observations_from, trace_from
 from rlvla3.training.credit import Credit
 from rlvla3.training.critic import CriticFeatures
 from rlvla3.training.epoch_metrics import EpochMetrics

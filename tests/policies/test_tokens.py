@@ -8,7 +8,7 @@ from torch.distributions import Categorical
 from rlvla3.policies.base import PolicyError
 from rlvla3.policies.options import TokenOptions
 from rlvla3.policies.tokenizer import ByteTokenizer
-from rlvla3.policies.tokens import TOKENS, TokenHead, categorical, choose
+from rlvla3.policies.tokens import TOKENS, TokenHead, choice_logprob, sample_choices
 
 C, A = 3, 2
 
@@ -58,7 +58,7 @@ def test_without_exploration_the_likeliest_token_is_taken():
 def test_choices_are_drawn_with_their_probabilities():
     torch.manual_seed(1)
     logits = torch.randn(5)
-    chosen = choose(logits.expand(100_000, 5), torch.randn(100_000), torch.ones(100_000, dtype=torch.bool))
+    chosen = sample_choices(logits.expand(100_000, 5), torch.randn(100_000), torch.ones(100_000, dtype=torch.bool))
     shares = torch.bincount(chosen, minlength=5) / 100_000
     torch.testing.assert_close(shares, logits.softmax(0), rtol=0, atol=0.006)
 
@@ -66,21 +66,21 @@ def test_choices_are_drawn_with_their_probabilities():
 @pytest.mark.parametrize("noise", [-40.0, -8.0, 0.0, 8.0, 40.0])
 def test_the_most_extreme_noise_still_chooses_something_possible(noise):
     logits = torch.tensor([[-200.0, 0.0, 1.0, -200.0]])
-    chosen = choose(logits, torch.tensor([noise]), torch.tensor([True]))
+    chosen = sample_choices(logits, torch.tensor([noise]), torch.tensor([True]))
     assert chosen.item() in (1, 2)
-    assert categorical(logits, chosen)[0].item() > -2
+    assert choice_logprob(logits, chosen)[0].item() > -2
 
 
 def test_half_precision_never_chooses_beyond_the_last():
     torch.manual_seed(0)
-    chosen = choose(torch.randn(200, TOKENS, dtype=torch.bfloat16), torch.full((200,), 40.0), torch.ones(200, dtype=torch.bool))
+    chosen = sample_choices(torch.randn(200, TOKENS, dtype=torch.bfloat16), torch.full((200,), 40.0), torch.ones(200, dtype=torch.bool))
     assert chosen.max() < TOKENS
 
 
 def test_the_clone_loss_is_the_cross_entropy_of_the_expert_s_tokens():
     head, model = head_and_model()
     actions = torch.rand(4, C, A) * 2 - 1
-    expected = -categorical(model(torch.zeros(4, 1), None)[0].view(4, C, A, TOKENS), head.tokens_of(actions))[0].mean()
+    expected = -choice_logprob(model(torch.zeros(4, 1), None)[0].view(4, C, A, TOKENS), head.tokens_of(actions))[0].mean()
     torch.testing.assert_close(head.clone_loss(model, actions, torch.Generator()), expected)
 
 

@@ -22,7 +22,7 @@ from rlvla3.links.rollouts import Rollouts, RolloutSpec
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.parts import make_streamer
 from rlvla3.policies.base import Policy
-from rlvla3.policies.batching import arrays_from, observations_from
+from rlvla3.policies.conversion import arrays_from, observations_from
 from rlvla3.policies.mini_vla import MiniVLA
 from rlvla3.policies.options import MiniVLAOptions
 from rlvla3.training.checkpoint import CheckpointWriter, load_checkpoint

@@ -19,7 +19,7 @@ from rlvla3.observability.meter import Meter, MeterBoard
 from rlvla3.observability.recording import Recorder, Recording
 from rlvla3.parts import max_wait_s
 from rlvla3.policies.base import Policy
-from rlvla3.policies.batching import arrays_from, observations_from
+from rlvla3.policies.conversion import arrays_from, observations_from
 from rlvla3.policies.noise import decision_noise
 from rlvla3.policies.registry import make_policy
 from rlvla3.runtimes.processes.control import Control

@@ -1,4 +1,4 @@
-"""Between the data plane's arrays and a policy's tensors."""
+"""Converts the data plane's arrays to tensors and back."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from rlvla3.policies.base import Decisions, Observations
 
 
 def observations_from(arrays: Mapping[str, NDArray[Any]], instructions: Sequence[str]) -> Observations:
-    """A batch of observations from arrays named as in `types.observation_layout`, [B, ...] each. The memory is shared, not copied."""
+    """A batch of observations from arrays [B, ...] with the names of `types.observation_layout`. The tensors share memory with the arrays."""
     images = {name.removeprefix("image."): torch.from_numpy(array) for name, array in arrays.items() if name.startswith("image.")}
     return Observations(images, torch.from_numpy(arrays["state"]), torch.from_numpy(arrays["elapsed"]), instructions)
 
 
 def trace_from(arrays: Mapping[str, NDArray[Any]]) -> dict[str, torch.Tensor]:
-    """The sampling traces among `arrays`, as tensors under the policy's own names."""
+    """The arrays of the sampling trace as tensors, under the policy's own names."""
     return {name.removeprefix("trace."): torch.from_numpy(array) for name, array in arrays.items() if name.startswith("trace.")}
 
 
 def arrays_from(decisions: Decisions, version: int) -> dict[str, Any]:
-    """A batch of decisions as arrays named as in `types.decision_layout`."""
+    """A batch of decisions as arrays, with the names of `types.decision_layout`."""
     arrays = {"actions": decisions.actions, "logprob": decisions.logprob, "value": decisions.value}
     arrays |= {f"trace.{name}": tensor for name, tensor in decisions.trace.items()}
     return {name: tensor.float().cpu().numpy() if tensor.is_floating_point() else tensor.cpu().numpy() for name, tensor in arrays.items()} | {

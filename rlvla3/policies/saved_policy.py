@@ -1,4 +1,4 @@
-"""A policy's folder, config.json + model.safetensors, as far as it can be read without torch."""
+"""Reads and writes the config.json of a policy's folder, without torch. The weights are in model.safetensors beside it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rlvla3.types import ActionSpace, Spaces
 
 
 class SavedPolicy(NamedTuple):
-    """What a policy's config.json says: all that is needed to build the policy again."""
+    """The content of a policy's config.json. It is enough to build the policy again."""
 
     name: str
     chunk: int
@@ -32,7 +32,7 @@ def write_checkpoint_config(folder: Path, saved: SavedPolicy) -> None:
 
 
 def read_checkpoint_config(folder: Path) -> SavedPolicy:
-    """What the config.json of `folder` says. Raises RecipeError where there is none or it cannot be read."""
+    """The content of the config.json in `folder`. Raises RecipeError where the file is missing or cannot be read."""
     try:
         described = json.loads((folder / "config.json").read_text())
         return SavedPolicy(described["policy"], described["chunk"], _spaces(described["spaces"]), described["options"])
