@@ -134,9 +134,7 @@ class AsOnGitHub(Extension):
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Before anything is read: the extension is in use."""
-    if not config.repo_url:
-        raise PluginError("mkdocs.yml has no repo_url: links to files outside docs/ would lead nowhere")
-    config.extra["as_on_github"] = AsOnGitHub(Path(config.docs_dir), config.repo_url)
+    config.extra["as_on_github"] = AsOnGitHub(Path(config.docs_dir), config.extra["repository"])
     config.markdown_extensions.append(config.extra["as_on_github"])
     return config
 
