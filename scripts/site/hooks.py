@@ -3,6 +3,7 @@
 - A link from a document to a file outside docs/ works on GitHub, but the site has no such page: the link then goes to the file in the repository. A link to a
   file that does not exist is a warning, which ends a strict build.
 - GitHub lets a list begin right after a line of text; Python-Markdown wants an empty line between them. The site does as GitHub does.
+- Docstrings of packages list their files in two columns. They stay columns.
 - Diagrams (Mermaid) are drawn by a script that the theme would load from the internet. Here the script is part of the site.
 """
 
@@ -42,6 +43,7 @@ MERMAID_SHA256 = "74d7c46dabca328c2294733910a8aa1ed0c37451776e8d5295da38a2b758fb
 LINK_IN_HTML = re.compile(r"""(<[^<>]*\b(?:href|src|srcset)=")([^"]+)""")
 FENCE = re.compile(r"\s*(```|~~~)")
 ITEM = re.compile(r"\s*([-*+]|\d+\.) ")
+FILE = re.compile(r"\S+(\.py|/)  +\S")
 
 log = logging.getLogger("mkdocs.hooks.rlvla3")
 
@@ -65,8 +67,8 @@ class Links(Treeprocessor):
                 stash[index] = LINK_IN_HTML.sub(lambda found: found[1] + self.extension.in_html(found[2]), html)
 
 
-class Lists(Preprocessor):
-    """Puts an empty line before a list that begins right after a line of text."""
+class Blocks(Preprocessor):
+    """Puts an empty line before a list that begins right after a line of text, and indents a list of files with what each is for, as code is indented."""
 
     def run(self, lines: list[str]) -> list[str]:
         result: list[str] = []
@@ -76,12 +78,12 @@ class Lists(Preprocessor):
             before = result[-1] if result else ""
             if not fenced and ITEM.match(line) and before.strip() and not before.startswith(" ") and not ITEM.match(before):
                 result.append("")
-            result.append(line)
+            result.append(f"    {line}" if not fenced and FILE.match(line) else line)
         return result
 
 
 class AsOnGitHub(Extension):
-    """Links and lists as GitHub understands them, for Python-Markdown."""
+    """Links and lists as GitHub understands them, and files as docstrings list them, for Python-Markdown."""
 
     page: Page
     files: Files
@@ -95,7 +97,7 @@ class AsOnGitHub(Extension):
         # MkDocs checks the links with priority 0, that is after this.
         md.treeprocessors.register(Links(md, self), "links_out_of_docs", 1)
         # Fences are taken out of the text with priority 25, that is after this.
-        md.preprocessors.register(Lists(md), "lists_after_text", 26)
+        md.preprocessors.register(Blocks(md), "blocks_as_meant", 26)
 
     def rewritten(self, link: str) -> str:
         """The link that leads, on the site, to what `link` leads to on GitHub."""

@@ -1,5 +1,5 @@
 """Who starts, watches and replaces workers. Supervisors run in the coordinator's process, or in the actor of a Ray host; they import no torch.
 
-    shard_supervisor.py   the simulator processes of one host
-    host_supervisor.py    all workers of one host
+shard_supervisor.py   the simulator processes of one host
+host_supervisor.py    all workers of one host
 """

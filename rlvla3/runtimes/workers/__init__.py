@@ -1,8 +1,8 @@
 """What runs inside worker processes: the bodies of shard, generator and trainer. The local and the Ray runtime start the same bodies.
 
-    shard_worker.py       a simulator, and the simulate loop
-    generator_worker.py   a policy that decides, and the generate loop
-    trainer_worker.py     a trainer that obeys commands: clone, train, save
-    trainer_loop.py       what the train loop is handed: arriving trajectories, and the learner with its time on the meter
-    device.py             which device a worker computes on, and its share of that device's memory
+shard_worker.py       a simulator, and the simulate loop
+generator_worker.py   a policy that decides, and the generate loop
+trainer_worker.py     a trainer that obeys commands: clone, train, save
+trainer_loop.py       what the train loop is handed: arriving trajectories, and the learner with its time on the meter
+device.py             which device a worker computes on, and its share of that device's memory
 """
