@@ -15,6 +15,7 @@ from rlvla3.cli import _parse
 from rlvla3.config import load_recipe
 from rlvla3.errors import RecipeError
 from rlvla3.planning.papers import PAPERS
+from tests.support.examples import examples
 from tests.support.repository import ROOT
 
 DOCUMENTS = [path for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))) if path.is_file()]
@@ -26,7 +27,7 @@ SHELL = {"", "bash", "console", "sh", "shell", "text"}
 """Languages of fenced blocks that show commands."""
 
 FOREIGN = {
-    "reach.py",  # docs/extending.md: the reader's own file
+    *examples(),  # docs/extending.md: the reader's own files
     "scripts/create_dataset.py",  # LIBERO's
     "regenerate_libero_dataset.py",  # OpenVLA's
     "metrics.jsonl",  # of a run directory, as are the next three

@@ -29,6 +29,7 @@ from rlvla3.config import SimulatorConfig
 from rlvla3.types import Ticket
 from tests.support import mistakes
 from tests.support.correct import Correct
+from tests.support.examples import write_examples
 from tests.support.repository import ROOT
 
 CHUNK = 5
@@ -272,16 +273,13 @@ def test_frames_are_written_as_they_are(tmp_path: Path, channels: int):
     assert np.array_equal(rows[:, 1:].reshape(3, 5, shown), image[:, :, :shown])
 
 
-# The example of docs/extending.md
+# The example simulator of docs/extending.md
 
 
 @pytest.fixture
 def example(tmp_path: Path) -> Path:
-    """A folder with the page's simulator and recipe."""
-    page = (ROOT / "docs" / "extending.md").read_text()
-    for kind, name in (("python", "reach.py"), ("yaml", "reach.yaml")):
-        (source,) = re.findall(rf"```{kind}\n(.*?)```", page, re.S)
-        (tmp_path / name).write_text(source)
+    """A folder with the page's files."""
+    write_examples(tmp_path)
     return tmp_path
 
 
