@@ -13,7 +13,7 @@ from rlvla3.links.rollouts import RolloutSpec
 from rlvla3.policies.registry import policy_options
 from rlvla3.scheduling.ledger import Ledger, TicketBook, capacity
 from rlvla3.scheduling.streamer import Streamer
-from rlvla3.simulators.mixing import common_spaces
+from rlvla3.simulators.common_spaces import common_spaces
 from rlvla3.types import Purpose, Version
 
 EPISODES_A_SLOT = 2

@@ -18,7 +18,7 @@ from rlvla3.parts import rollout_spec, room, training_room
 from rlvla3.policies.options import PolicyOptions
 from rlvla3.policies.registry import policy_options, read_checkpoint_config
 from rlvla3.shared_memory import bytes_of
-from rlvla3.simulators.mixing import common_spaces
+from rlvla3.simulators.common_spaces import common_spaces
 from rlvla3.types import Spaces
 
 

@@ -21,7 +21,7 @@ from rlvla3.policies.registry import make_policy
 from rlvla3.preflight import check_data_plane, preflight
 from rlvla3.runtimes.workers.device import MemoryShare
 from rlvla3.shared_memory import bytes_of
-from rlvla3.simulators.mixing import common_spaces
+from rlvla3.simulators.common_spaces import common_spaces
 from rlvla3.training.learner import Learner
 from tests.support.runs import Run, countdown
 

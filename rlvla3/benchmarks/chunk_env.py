@@ -24,7 +24,7 @@ from rlvla3.runtimes.worker_names import shard_name
 from rlvla3.runtimes.workers.shard_worker import NICENESS
 from rlvla3.scheduling.ledger import TicketBook
 from rlvla3.scheduling.sharding import ShardSpec
-from rlvla3.simulators.mixing import make_member
+from rlvla3.simulators.common_spaces import make_run_simulator
 from rlvla3.types import INSTRUCTION_BYTES, Field, Layout, Observation, Spaces, observation_layout, outcome_layout
 
 NOBODY = -1
@@ -65,7 +65,7 @@ class ChunkEnv(gymnasium.Env[Any, Any]):
         os.nice(NICENESS)
         if self._shard.cores:
             os.sched_setaffinity(0, self._shard.cores)
-        self._simulator = make_member(self._recipe, self._shard.simulator, self._spaces, self._shard.device)
+        self._simulator = make_run_simulator(self._recipe, self._shard.simulator, self._spaces, self._shard.device)
         self._meter.enter("decision")
         return self._seen, {}
 

@@ -133,7 +133,7 @@ def bare_gymnasium(simulator: Any) -> Bare:
 
 def _drawn(simulator: Any) -> Callable[[], object]:
     scene = simulator._scene
-    return lambda: [scene._drawing.draw(scene._data, camera) for camera in simulator.spaces.cameras]
+    return lambda: [scene._renderer.draw(scene._data, camera) for camera in simulator.spaces.cameras]
 
 
 ENDLESS = {"end_on_success": False}

@@ -10,7 +10,7 @@ from typing import Any
 
 import gymnasium
 
-from rlvla3.simulators.builtin import load
+from rlvla3.simulators.builtin import load_simulator_or_environment
 
 FIRST_STEPS = 200
 
@@ -22,7 +22,7 @@ class TimedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
     """
 
     def __init__(self, environment: str, folder: str) -> None:
-        super().__init__(load(environment)())
+        super().__init__(load_simulator_or_environment(environment)())
         self._folder, self._steps, self._seconds = Path(folder), 0, 0.0
         self._first: list[float] = []
 

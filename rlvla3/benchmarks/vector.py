@@ -37,7 +37,7 @@ from rlvla3.runtimes.supervision.host_supervisor import one_thread_each
 from rlvla3.runtimes.worker_names import shard_name
 from rlvla3.scheduling.ledger import Ledger
 from rlvla3.scheduling.sharding import lay_out
-from rlvla3.simulators.mixing import common_spaces
+from rlvla3.simulators.common_spaces import common_spaces
 
 Inference = float | Literal["auto"]
 """Milliseconds that an inference waits, 0 for none."""

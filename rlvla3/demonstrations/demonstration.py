@@ -107,7 +107,7 @@ class FileDemonstration:
         rows["state"][:, : self.spaces.state] = state
         rows["elapsed"][:] = np.minimum(np.arange(self.decisions) / self.spaces.max_steps, 1)
         rows["actions"][..., : self.spaces.action.size] = self._chunks()
-        # What a camera is called in a mix goes by its place (simulators/mixing.py).
+        # What a camera is called in a mix goes by its place (simulators/common_spaces.py).
         common = [name for name in rows if name.startswith("image.")]
         for (camera, name), place in zip(self.cameras.items(), common, strict=False):
             height, width, _ = self.spaces.cameras[camera]

@@ -1,0 +1,20 @@
+"""Simulators: what steps the environments of a shard, and how a recipe's simulator is found and built.
+
+Simulator processes stay small, so nothing here imports torch, except ManiSkill's own batch. Nothing here imports a simulator's package (mujoco, robosuite,
+mani_skill, ...) before a simulator is built, so a recipe is checked in an instant. Nothing ever waits for an answer on standard input.
+
+base.py               the contract: Simulator, SingleEnvironment, SimulatorError
+registry.py           from a simulator's name in a recipe to the simulator
+builtin.py            the names of the simulators that ship with rlvla3
+common_spaces.py      how one policy sees and acts in several different simulators
+gymnasium.py          any Gymnasium environment
+slow_image.py         the environment of the interaction benchmark
+
+metaworld/, libero/, maniskill/, robosuite/ (with RoboCasa): one package each
+What they share:
+graphics.py           how a process is prepared to draw with MuJoCo, and checks of frames
+mujoco_renderer.py    frames of MuJoCo models
+scene_cache.py        scenes that stay built between episodes
+assets.py             where meshes and textures are looked for
+robosuite_import.py   how robosuite and LIBERO are imported
+"""

@@ -1,6 +1,6 @@
 """Where a simulator's meshes and textures are.
 
-Looked for in this order: the recipe's path, an environment variable, what the package brought, the hub. Nothing is ever asked on standard input.
+They are looked for in this order: the recipe's path, an environment variable, the folders of the package, the hub. Nobody is asked on standard input.
 """
 
 from __future__ import annotations
@@ -13,28 +13,29 @@ from rlvla3.errors import RecipeError
 
 
 def find_assets(
-    what: str,
+    owner: str,
     *,
     key: str,
     given: Path | None,
     variable: str,
-    own: Sequence[Path],
+    package_folders: Sequence[Path],
     contains: str,
     download: Callable[[], Path] | None = None,
 ) -> Path:
     """The folder that holds a simulator's assets.
 
-    what: whose they are, for messages. key: the recipe's, with its value `given`. variable: of the environment. own: where the package may have put them.
-    contains: a file or folder that is in every such folder. download: gets them from the hub; it may raise OSError.
-    Raises RecipeError where they are nowhere, naming every place; and where a place that was named does not hold them.
+    owner: the simulator, for messages. key: the setting in the recipe; given: its value. variable: the environment variable.
+    package_folders: where the simulator's package may have put its assets. contains: a file or folder that is in every folder of assets.
+    download: downloads them from the hub and returns their folder; it may raise OSError.
+    Raises RecipeError if no place has them; the message names every place. Raises it too if the recipe or the variable names a folder without them.
     """
     named = [(key, given), (f"the environment variable {variable}", Path(os.environ[variable]) if os.environ.get(variable) else None)]
     for name, folder in named:
         if folder is not None:
             if (folder / contains).exists():
                 return folder
-            raise RecipeError(f"{name} is {folder}, and the assets of {what} are not there: it must hold {contains}")
-    for folder in own:
+            raise RecipeError(f"{name} is {folder}, but the assets of {owner} are not there: it must hold {contains}")
+    for folder in package_folders:
         if (folder / contains).exists():
             return folder
     failed = ""
@@ -43,8 +44,8 @@ def find_assets(
             return download()
         except OSError as error:
             failed = f"; the hub could not be reached ({type(error).__name__}: {error})"
-    places = ", ".join(map(str, own)) or "none"
+    places = ", ".join(map(str, package_folders)) or "none"
     raise RecipeError(
-        f"the assets of {what} are not on this machine: {key} is not set, the environment variable {variable} is not set, the package has none "
+        f"the assets of {owner} are not on this machine: {key} is not set, the environment variable {variable} is not set, the package has none "
         f"(looked in {places}){failed}. Set {key} or {variable} to a folder that holds {contains}"
     )

@@ -1,12 +1,12 @@
-"""What the simulate loop asks of a simulator.
+"""The contract of a simulator: what the simulate loop calls.
 
-A simulator has one or more slots; each slot runs its own ticket, and slots step together. Nothing here imports torch:
-simulator processes stay small.
+A simulator has one or more slots. Each slot runs its own ticket, and all slots step together. Nothing here imports torch, so that simulator processes stay
+small.
 
 Invariants:
-- `reset` with the same ticket shows the same first frame and follows the same physics, in any process and after any history;
-- an observation is rendered only where a decision is due, never inside a chunk;
-- numbers that are not finite, and frames that a renderer failed to draw, never leave a simulator: they raise SimulatorError.
+- `reset` with the same ticket gives the same first frame and the same physics, in any process and after any history;
+- an observation is rendered only when a decision is due, never inside a chunk;
+- a simulator never returns numbers that are not finite, nor frames that the renderer failed to draw: it raises SimulatorError.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from rlvla3.types import Observation, Outcome, Spaces, Ticket
 
 
 class SimulatorError(ExplainedError, RuntimeError):
-    """A simulator that cannot be trusted: what it returned, what was expected, and what to do about it."""
+    """A simulator returned something wrong, or it cannot be built. The message says what it returned, what was expected, and what to do."""
 
 
 class NoOptions(Section):
-    """For simulators without settings of their own."""
+    """The options of a simulator that has no settings of its own."""
 
 
 class RunningSimulator(Protocol):
-    """A simulator once it is built: what the simulate loop asks of it."""
+    """A built simulator, as the simulate loop uses it."""
 
     slots: int
     spaces: Spaces
@@ -47,7 +47,7 @@ class RunningSimulator(Protocol):
 class Simulator(ABC):
     """One shard: `slots` environments that step together.
 
-    `Options` is the schema of `simulator.options` in a recipe. A simulator is built as `cls(config, chunk)` in its own process.
+    `Options` is the schema of `simulator.options` in a recipe. Each shard's process builds its simulator as `cls(config, chunk)`.
     """
 
     Options: ClassVar[type[Section]] = NoOptions
@@ -57,29 +57,30 @@ class Simulator(ABC):
     @classmethod
     @abstractmethod
     def describe(cls, config: SimulatorConfig) -> Spaces:
-        """What a simulator of `config` shows and accepts, found in well under a second, without rendering and before any process starts.
+        """What a simulator of `config` shows and accepts.
 
-        Raises RecipeError for all that can be known to be wrong (an unknown task, say).
+        It is called before any process starts, takes well under a second, and renders nothing. Raises RecipeError for every mistake that can be found so
+        early, such as an unknown task.
         """
 
     @abstractmethod
     def __init__(self, config: SimulatorConfig, chunk: int) -> None:
-        """Build the environments. chunk: actions a decision. config.devices: where to, at most one (empty: the simulator's own default)."""
+        """Build the environments. chunk: actions per decision. config.devices: at most one device to run on (empty: the simulator's own default)."""
 
     @abstractmethod
     def reset(self, slot: int, ticket: Ticket) -> Observation:
-        """Begin the episode of `ticket` in `slot`."""
+        """Begin the episode of `ticket` in `slot` and return its first observation."""
 
     @abstractmethod
     def step(self, chunks: Mapping[int, NDArray[np.float32] | None]) -> dict[int, Outcome]:
-        """Execute one chunk, float32 [C, A], in each slot named; None asks the simulator's scripted expert to act instead."""
+        """Execute one chunk, float32 [C, A], in each slot of `chunks`. Where the chunk is None, the simulator's scripted expert acts instead."""
 
     def close(self) -> None:  # noqa: B027  # many simulators hold nothing to release
         """Release what the simulator holds. Called once, at the end."""
 
 
 class Step(NamedTuple):
-    """What came of one environment step. truncated: the environment's own limit was reached; `spaces.max_steps` is counted by SingleEnvironment."""
+    """The result of one environment step. truncated: the environment's own time limit was reached. SingleEnvironment itself counts to `spaces.max_steps`."""
 
     reward: float
     success: bool = False
@@ -88,9 +89,9 @@ class Step(NamedTuple):
 
 
 class SingleEnvironment(Simulator):
-    """A simulator of one environment, given by four small methods; chunks, limits and checks are done here once.
+    """A simulator of one environment. It executes chunks, keeps the time limit and checks what comes back; subclasses write only small methods.
 
-    Subclasses set `spaces` and `chunk`, and write `begin`, `act`, `observe` and, where there is a scripted expert, `expert_action`.
+    A subclass sets `spaces` and `chunk`, and writes `begin`, `act` and `observe`. If it has a scripted expert, it writes `expert_action` too.
     """
 
     slots = 1
@@ -102,14 +103,14 @@ class SingleEnvironment(Simulator):
 
     @abstractmethod
     def act(self, action: NDArray[np.float32]) -> Step:
-        """One environment step with `action` [A]."""
+        """Make one environment step with `action` [A]."""
 
     @abstractmethod
     def observe(self) -> Observation:
-        """Render what the environment shows now; `elapsed` is filled in by the caller."""
+        """Render what the environment shows now. The caller fills in `elapsed`."""
 
     def expert_action(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The scripted expert's (label, executed) actions [A] for the current state: they differ where demonstrations are disturbed."""
+        """The scripted expert's actions [A] for the current state: (label, executed). They differ if demonstrations are disturbed."""
         raise SimulatorError(f"{type(self).__name__} has no scripted expert, so it cannot give demonstrations: clone from a simulator that has one")
 
     def reset(self, slot: int, ticket: Ticket) -> Observation:
@@ -130,11 +131,11 @@ class SingleEnvironment(Simulator):
             else:
                 action = chunk[position]
             if not np.isfinite(action).all():
-                raise SimulatorError(f"action {action} at step {self._steps + 1} of {self._ticket}: a policy must ask for finite actions")
+                raise SimulatorError(f"action {action} at step {self._steps + 1} of {self._ticket} is not finite: a policy must return finite actions")
             reward, succeeded, terminated, truncated = self.act(action)
             success = success or succeeded
             if not np.isfinite(reward):
-                raise SimulatorError(f"reward is {reward} at step {self._steps + 1} of {self._ticket}: a simulator must return finite rewards")
+                raise SimulatorError(f"the reward is {reward} at step {self._steps + 1} of {self._ticket}: a simulator must return finite rewards")
             rewards.append(reward)
             self._steps += 1
             truncated = not terminated and (truncated or self._steps >= self.spaces.max_steps)
@@ -155,5 +156,5 @@ class SingleEnvironment(Simulator):
         observation = self.observe()
         observation.elapsed = self._steps / self.spaces.max_steps
         if not np.isfinite(observation.state).all():
-            raise SimulatorError(f"state {observation.state} at step {self._steps} of {self._ticket}: a simulator must return finite states")
+            raise SimulatorError(f"the state is {observation.state} at step {self._steps} of {self._ticket}: a simulator must return finite states")
         return observation

@@ -1,4 +1,7 @@
-"""What a simulator's name in a recipe stands for, before it is known whether that is a Simulator or makes Gymnasium environments."""
+"""The simulators that ship with rlvla3, and how a name is loaded.
+
+A name stands for a Simulator class, or for a class or function that makes a Gymnasium environment. registry.py finds out which of the two it is.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,13 @@ BUILT_IN: Mapping[str, str] = {
 }
 
 
-def load(name: str) -> Any:
-    """What BUILT_IN or `module:Class` names. Raises RecipeError."""
+def load_simulator_or_environment(name: str) -> Any:
+    """What `name` stands for: a key of BUILT_IN, or `module:Class`. Raises RecipeError if there is no such name, or if it is nothing that can be called."""
     path = BUILT_IN.get(name, name)
     if ":" not in path:
-        raise RecipeError(f"simulator.name={name} is not known: write {', '.join(BUILT_IN)}, gymnasium:ID (gymnasium:CartPole-v1), or module:Class of your own")
+        raise RecipeError(
+            f"simulator.name={name} is not known: write one of {', '.join(BUILT_IN)}, gymnasium:ID (such as gymnasium:CartPole-v1), or module:Class of your own"
+        )
     found = load_named(path, "simulator.name")
     if not callable(found):
         raise RecipeError(f"simulator.name={name} is a {type(found).__name__}: name a Simulator, or a class or function that makes a Gymnasium environment")

@@ -1,7 +1,8 @@
-"""Any Gymnasium environment, from a registered ID or from a class or function of one's own.
+"""Any Gymnasium environment: a registered ID, or a class or function of your own.
 
-Observations: uint8 images [H, W], [H, W, channels] or [channels, H, W] become cameras; everything else that Gymnasium can flatten (vectors, Discrete as
-one-hot, ...) becomes the state; a Dict or Tuple may hold any of both. Actions: Discrete, or Box, which a policy fills within [-1, 1] in every dimension.
+Observations: uint8 images [H, W], [H, W, channels] or [channels, H, W] become cameras. Everything else that Gymnasium can flatten (vectors, Discrete as
+one-hot, ...) becomes the state. A Dict or Tuple may hold both.
+Actions: Discrete or Box. For a Box, a policy returns numbers within [-1, 1] in every dimension, and they are scaled to the Box.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from numpy.typing import NDArray
 from rlvla3.config import Section, SimulatorConfig, check_options
 from rlvla3.errors import RecipeError
 from rlvla3.simulators.base import SingleEnvironment, Step
-from rlvla3.simulators.builtin import load
+from rlvla3.simulators.builtin import load_simulator_or_environment
 from rlvla3.types import ActionSpace, Observation, Spaces, Ticket
 
-Path = tuple[str | int, ...]
-"""Where a part of an observation is, from key to key; empty for an observation of one part."""
+ObservationPath = tuple[str | int, ...]
+"""The keys that lead to one part of an observation. Empty if the observation has only one part."""
 
 
 class GymnasiumOptions(Section):
@@ -38,7 +39,7 @@ class GymnasiumOptions(Section):
 
 
 class GymnasiumSimulator(SingleEnvironment):
-    """One Gymnasium environment, reset with the ticket's seed and, where the recipe has tasks, with options {"task": the ticket's}."""
+    """One Gymnasium environment. It is reset with the ticket's seed. If the recipe has tasks, it is also reset with options {"task": the ticket's task}."""
 
     Options = GymnasiumOptions
 
@@ -54,26 +55,26 @@ class GymnasiumSimulator(SingleEnvironment):
         self._options = check_options(GymnasiumOptions, config.options, "simulator.options")
         self.environment = _make(config, self._options)
         self.spaces, self.chunk = _describe(self.environment, config), chunk
-        self._parts = dict(_parts(self.environment.observation_space))
+        self._leaf_spaces = dict(_leaf_spaces(self.environment.observation_space))
         self._has_tasks = bool(config.tasks)
 
     def begin(self, ticket: Ticket) -> None:
-        self._seen, _ = self.environment.reset(seed=ticket.seed, options={"task": ticket.task} if self._has_tasks else None)
+        self._last_observation, _ = self.environment.reset(seed=ticket.seed, options={"task": ticket.task} if self._has_tasks else None)
         self._return, self._succeeded = 0.0, False
 
     def act(self, action: NDArray[np.float32]) -> Step:
-        self._seen, reward, terminated, truncated, info = self.environment.step(_native_action(self.environment.action_space, action))
+        self._last_observation, reward, terminated, truncated, info = self.environment.step(_native_action(self.environment.action_space, action))
         self._return += float(reward)
         self._succeeded = self._succeeded or bool(info.get("success", info.get("is_success", False)))
-        over = terminated or truncated or self._steps + 1 >= self.spaces.max_steps
-        enough = self._options.success_return is not None and over and self._return >= self._options.success_return
-        return Step(float(reward), self._succeeded if self._options.success_return is None else enough, bool(terminated), bool(truncated))
+        done = terminated or truncated or self._steps + 1 >= self.spaces.max_steps
+        return_reached = self._options.success_return is not None and done and self._return >= self._options.success_return
+        return Step(float(reward), self._succeeded if self._options.success_return is None else return_reached, bool(terminated), bool(truncated))
 
     def observe(self) -> Observation:
         images: dict[str, NDArray[np.uint8]] = {}
         vectors = [np.zeros(0, np.float32)]
-        for path, space in self._parts.items():
-            value = self._seen
+        for path, space in self._leaf_spaces.items():
+            value = self._last_observation
             for key in path:
                 value = value[key]
             if _is_image(space):
@@ -96,7 +97,7 @@ def _make(config: SimulatorConfig, options: GymnasiumOptions) -> gymnasium.Env[A
         if registry == "gymnasium":
             environment = gymnasium.make(identifier, max_episode_steps=config.max_steps, disable_env_checker=True, **options.kwargs)
         else:
-            environment = load(config.name)(**options.kwargs)
+            environment = load_simulator_or_environment(config.name)(**options.kwargs)
     except (gymnasium.error.Error, TypeError) as error:  # an unknown ID or a missing package; arguments that do not fit
         raise RecipeError(f"simulator.name={config.name} cannot be made with simulator.options.kwargs={options.kwargs}: {error}") from error
     if not isinstance(environment, gymnasium.Env):
@@ -105,7 +106,7 @@ def _make(config: SimulatorConfig, options: GymnasiumOptions) -> gymnasium.Env[A
 
 
 def _describe(environment: gymnasium.Env[Any, Any], config: SimulatorConfig) -> Spaces:
-    parts = dict(_parts(environment.observation_space))
+    parts = dict(_leaf_spaces(environment.observation_space))
     cameras: dict[str, tuple[int, int, int]] = {}
     state = 0
     for path, space in parts.items():
@@ -125,16 +126,16 @@ def _describe(environment: gymnasium.Env[Any, Any], config: SimulatorConfig) -> 
     return Spaces(cameras=cameras, state=state, action=_action_space(environment.action_space, config), max_steps=max_steps)
 
 
-def _parts(space: spaces.Space[Any], path: Path = ()) -> Iterator[tuple[Path, spaces.Space[Any]]]:
-    """The parts that are neither Dict nor Tuple, each with its path."""
+def _leaf_spaces(space: spaces.Space[Any], path: ObservationPath = ()) -> Iterator[tuple[ObservationPath, spaces.Space[Any]]]:
+    """The parts of `space` that are neither Dict nor Tuple, each with its path."""
     if isinstance(space, (spaces.Dict, spaces.Tuple)):
         for key, inner in space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces):
-            yield from _parts(inner, (*path, key))
+            yield from _leaf_spaces(inner, (*path, key))
     else:
         yield path, space
 
 
-def _camera(path: Path) -> str:
+def _camera(path: ObservationPath) -> str:
     return ".".join(map(str, path)) or "image"
 
 
@@ -143,7 +144,7 @@ def _is_image(space: spaces.Space[Any]) -> bool:
 
 
 def _channels_last(image: NDArray[Any]) -> NDArray[np.uint8]:
-    """`image` as [H, W, channels]: a grey one gets a channel, and the shorter of the outer axes is taken for the channels."""
+    """`image` as [H, W, channels]. A grey image gets one channel. Of the first and the last axis, the shorter one is taken for the channels."""
     if image.ndim == 2:
         return image[:, :, None]
     return image.transpose(1, 2, 0) if image.shape[0] < image.shape[2] else image
@@ -154,11 +155,14 @@ def _action_space(space: spaces.Space[Any], config: SimulatorConfig) -> ActionSp
         return ActionSpace("discrete", size=1, choices=int(space.n))
     if isinstance(space, spaces.Box):
         return ActionSpace("continuous", size=int(np.prod(space.shape)))
-    raise RecipeError(f"{config.name} takes actions of {space}: supported are Discrete and Box: change it with a Gymnasium action wrapper")
+    raise RecipeError(f"{config.name} takes actions of {space}, but supported are Discrete and Box: change it with a Gymnasium action wrapper")
 
 
 def _native_action(space: spaces.Space[Any], action: NDArray[np.float32]) -> Any:
-    """A policy's action [A] as the environment wants it. A Box dimension with bounds is filled from low to high; one without them gets [-1, 1] as it is."""
+    """A policy's action [A] in the environment's own form.
+
+    In a dimension of a Box that has bounds, [-1, 1] is scaled to [low, high]. In a dimension without bounds, the number stays as it is.
+    """
     if isinstance(space, spaces.Discrete):
         return space.start + round(float(action[0]))
     assert isinstance(space, spaces.Box)

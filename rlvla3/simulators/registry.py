@@ -1,6 +1,6 @@
 """From a simulator's name in a recipe to the simulator.
 
-Classes are imported when they are asked for, so naming one costs nothing where another runs.
+A simulator's class is imported only when it is used, so the packages of the other simulators need not be installed.
 """
 
 from __future__ import annotations
@@ -8,17 +8,17 @@ from __future__ import annotations
 from rlvla3.config import SimulatorConfig
 from rlvla3.errors import RecipeError
 from rlvla3.simulators.base import Simulator, SingleEnvironment
-from rlvla3.simulators.builtin import load
+from rlvla3.simulators.builtin import load_simulator_or_environment
 from rlvla3.types import Spaces
 
 
 def simulator_class(name: str) -> type[Simulator]:
-    """The simulator called `name`: one of BUILT_IN, `gymnasium:ID`, or `module:Class`.
+    """The class of the simulator `name`: a key of BUILT_IN, `gymnasium:ID`, or `module:Class`. Raises RecipeError if there is none.
 
-    A `module:Class` is a Simulator, or makes Gymnasium environments and is then run by GymnasiumSimulator. Raises RecipeError.
+    A `module:Class` is a Simulator, or it makes Gymnasium environments. GymnasiumSimulator runs the latter.
     """
     if not name.startswith("gymnasium:"):
-        found = load(name)
+        found = load_simulator_or_environment(name)
         if isinstance(found, type) and issubclass(found, Simulator):
             return found
     from rlvla3.simulators.gymnasium import GymnasiumSimulator
@@ -27,13 +27,15 @@ def simulator_class(name: str) -> type[Simulator]:
 
 
 def describe_simulator(config: SimulatorConfig) -> Spaces:
-    """What the simulator of `config` shows and accepts, found before any process starts. Raises RecipeError for all that can be known to be wrong."""
+    """What the simulator of `config` shows and accepts, before any process starts. Raises RecipeError for every mistake that can be found so early."""
     simulator = simulator_class(config.name)
     if issubclass(simulator, SingleEnvironment) and config.slots != 1:
-        raise RecipeError(f"simulator.slots={config.slots}, and {config.name} runs one environment a process: set simulator.slots=1 and raise simulator.shards")
+        raise RecipeError(
+            f"simulator.slots={config.slots}, but {config.name} runs one environment per process: set simulator.slots=1 and raise simulator.shards"
+        )
     return simulator.describe(config)
 
 
 def make_simulator(config: SimulatorConfig, chunk: int) -> Simulator:
-    """The simulator of `config`, built in this process. chunk: actions a decision. Raises SimulatorError where it cannot be trusted."""
+    """Build the simulator of `config` in this process. chunk: actions per decision. Raises SimulatorError if it cannot be built or its frames are wrong."""
     return simulator_class(config.name)(config, chunk)

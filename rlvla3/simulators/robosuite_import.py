@@ -1,4 +1,4 @@
-"""robosuite and LIBERO, imported as a process of many needs them. `rendering.prepare_process` comes first."""
+"""How robosuite and LIBERO are imported without log files, greetings and questions. Call `graphics.prepare_process` first."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
-QUIET = {"FILE_LOGGING_LEVEL": None, "CONSOLE_LOGGING_LEVEL": None, "MUJOCO_GPU_RENDERING": False}
+QUIET_SETTINGS = {"FILE_LOGGING_LEVEL": None, "CONSOLE_LOGGING_LEVEL": None, "MUJOCO_GPU_RENDERING": False}
 
 
 def import_robosuite() -> None:
-    """Import robosuite without its log file and its greeting.
+    """Import robosuite without its log file and its warning.
 
-    robosuite opens /tmp/robosuite.log as it is imported, which fails where that is another user's, and warns that it was not configured. Its settings are
-    read as its parts are imported, so they are made before the package is.
+    When robosuite is imported, it opens a log file at a fixed path, which fails if the file belongs to another user. It also warns that it was not
+    configured. Its parts read their settings when they are imported, so this function creates the settings before it imports the package.
     """
     if "robosuite" in sys.modules:
         return
@@ -28,20 +28,23 @@ def import_robosuite() -> None:
         raise ModuleNotFoundError("robosuite is not installed")
     spec = importlib.util.spec_from_file_location("robosuite.macros", Path(package.origin).with_name("macros.py"))
     assert spec is not None and spec.loader is not None
-    private = ModuleType("robosuite.macros_private")  # whose settings robosuite 1.5 puts above its own
-    private.__dict__.update(QUIET)
+    private = ModuleType("robosuite.macros_private")  # in robosuite 1.5 these settings win over its own
+    private.__dict__.update(QUIET_SETTINGS)
     sys.modules["robosuite.macros_private"] = private
     macros = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(macros)
-    macros.__dict__.update(QUIET)
+    macros.__dict__.update(QUIET_SETTINGS)
     sys.modules["robosuite.macros"] = macros
     logging.getLogger("robosuite_logs").setLevel(logging.ERROR)
     import robosuite  # noqa: F401
 
 
 @contextmanager
-def libero_configured() -> Iterator[None]:
-    """LIBERO asks on standard input where to keep data sets, unless it finds a configuration as it is imported: it finds an empty one, and needs none later."""
+def empty_libero_config() -> Iterator[None]:
+    """Within this context LIBERO finds an empty configuration.
+
+    Without a configuration, LIBERO asks on standard input where to keep data sets when it is imported. After the import it needs none.
+    """
     before = os.environ.get("LIBERO_CONFIG_PATH")
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "config.yaml").write_text("{}\n")

@@ -1,4 +1,4 @@
-"""Scenes that are kept ready between episodes, because building one takes as long as many an episode."""
+"""Scenes that stay built between episodes. Building a scene takes as long as some episodes do."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ class Closable(Protocol):
     def close(self) -> None: ...
 
 
-Kept = TypeVar("Kept", bound=Closable)
+CachedScene = TypeVar("CachedScene", bound=Closable)
 
 
-class SceneCache(Generic[Kept]):
-    """At most `limit` scenes by their task's name, made by `build`; the one unused for longest makes room.
+class SceneCache(Generic[CachedScene]):
+    """At most `limit` scenes, by the names of their tasks. `build` makes a scene. When there is no room, the least recently used scene is closed.
 
     Example:
-        live = SceneCache(4, lambda task: Scene(task))
-        live["reach-v3"].reset(seed=0)
+        scenes = SceneCache(4, lambda task: MetaWorldScene(task, size=64, fast=True))
+        scenes["reach-v3"].reset(seed=0)
     """
 
-    def __init__(self, limit: int, build: Callable[[str], Kept]) -> None:
+    def __init__(self, limit: int, build: Callable[[str], CachedScene]) -> None:
         self._limit, self._build = limit, build
-        self._scenes: OrderedDict[str, Kept] = OrderedDict()  # the most recently used last
+        self._scenes: OrderedDict[str, CachedScene] = OrderedDict()  # the most recently used one is last
 
-    def __getitem__(self, task: str) -> Kept:
-        """The live scene of `task`, built where it is not there."""
+    def __getitem__(self, task: str) -> CachedScene:
+        """The scene of `task`. It is built if it is not in the cache."""
         if task not in self._scenes:
             while len(self._scenes) >= self._limit:
                 self._scenes.popitem(last=False)[1].close()

@@ -26,7 +26,7 @@ from rlvla3.policies.registry import make_policy
 from rlvla3.runtimes.local import LocalRuntime
 from rlvla3.scheduling.ledger import Ledger, TicketBook
 from rlvla3.simulators.base import SimulatorError
-from rlvla3.simulators.mixing import common_spaces
+from rlvla3.simulators.common_spaces import common_spaces
 from rlvla3.types import Finished
 
 UPDATES = 3

@@ -20,9 +20,9 @@ from rlvla3.errors import RecipeError
 from rlvla3.policies.base import Observations
 from rlvla3.policies.registry import make_policy
 from rlvla3.preflight import preflight
+from rlvla3.simulators.common_spaces import common_spaces
 from rlvla3.simulators.libero.simulator import Libero
 from rlvla3.simulators.libero.tasks import find_task
-from rlvla3.simulators.mixing import common_spaces
 from rlvla3.training.cloning import DemonstrationSelection, clone
 from tests.support.command_line import rlvla3_process
 from tests.support.demonstration_files import Arm, film, write_lerobot, write_libero, write_maniskill

@@ -18,7 +18,7 @@ from rlvla3.scheduling.mix import Mix, Rotation, SimulatorShare
 from rlvla3.scheduling.placement import PlacementError
 from rlvla3.scheduling.sharding import Sharding, lay_out
 from rlvla3.simulators.base import Simulator
-from rlvla3.simulators.mixing import FittedSimulator, combine
+from rlvla3.simulators.common_spaces import AdaptedSimulator, combine_spaces
 from rlvla3.types import ActionSpace, Finished, Observation, Outcome, Spaces
 
 weights = st.lists(st.integers(1, 6), min_size=1, max_size=5)
@@ -143,8 +143,8 @@ TWO_EYES = Spaces({"agentview": (4, 4, 3), "wrist": (4, 4, 3)}, state=3, action=
 
 
 def test_common_spaces_hold_all():
-    assert combine({"arm": ARM}) is ARM
-    assert combine({"arm": ARM, "two": TWO_EYES}) == Spaces(
+    assert combine_spaces({"arm": ARM}) is ARM
+    assert combine_spaces({"arm": ARM, "two": TWO_EYES}) == Spaces(
         TWO_EYES.cameras, state=3, action=ActionSpace("continuous", 4), max_steps=20, instructions=("reach", "grasp")
     )
 
@@ -158,7 +158,7 @@ def test_common_spaces_hold_all():
 )
 def test_what_has_nothing_in_common_is_refused(other, message):
     with pytest.raises(RecipeError, match=message):
-        combine({"a": ARM, "b": other})
+        combine_spaces({"a": ARM, "b": other})
 
 
 class Arm(Simulator):
@@ -184,7 +184,7 @@ class Arm(Simulator):
 
 def test_a_member_is_brought_to_the_common_spaces():
     arm = Arm()
-    member = FittedSimulator(arm, combine({"arm": ARM, "two": TWO_EYES}))
+    member = AdaptedSimulator(arm, combine_spaces({"arm": ARM, "two": TWO_EYES}))
     shown = member.reset(0, TicketBook(Mix.of("a"), 0).ticket(0))
     assert {camera: int(image.max()) for camera, image in shown.images.items()} == {"agentview": 7, "wrist": 0}
     assert shown.state.tolist() == [1, 1, 0]

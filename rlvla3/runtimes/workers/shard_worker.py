@@ -17,7 +17,7 @@ from rlvla3.runtimes.processes.control import Control
 from rlvla3.runtimes.processes.messages import Grant, HandIn, Ready
 from rlvla3.runtimes.worker_names import shard_name
 from rlvla3.simulators.base import RunningSimulator
-from rlvla3.simulators.mixing import make_member
+from rlvla3.simulators.common_spaces import make_run_simulator
 from rlvla3.types import Finished, Observation, Outcome, Ticket
 
 NICENESS = 10
@@ -34,7 +34,7 @@ async def run_shard(control: Control, shard: int, recipe: Recipe, plane: DataPla
     spec = plane.shards[shard]
     if spec.cores:
         os.sched_setaffinity(0, spec.cores)
-    simulator = make_member(recipe, spec.simulator, plane.rollouts.spec.spaces, spec.device)
+    simulator = make_run_simulator(recipe, spec.simulator, plane.rollouts.spec.spaces, spec.device)
     try:
         port = ShardPort(plane, shard, meter)
         control.send(Ready())

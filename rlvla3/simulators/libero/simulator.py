@@ -1,7 +1,8 @@
-"""LIBERO: a Panda arm on a table, in a kitchen, a living room or a study, and 130 tasks in five suites.
+"""LIBERO: a Panda arm at a table, in a kitchen, a living room or a study, and 130 tasks in five suites.
 
-An episode is the ticket's task from the benchmark's initial state that the ticket's seed chooses, after some steps of standing still. The state is what the arm
-feels, as published policies of LIBERO expect it; an action moves the hand, turns it, and opens or closes the gripper, each clipped to [-1, 1].
+The ticket's seed chooses one of the benchmark's initial states of the ticket's task. The arm stands still for some steps before the episode begins.
+The state is proprioceptive (hand and fingers), as published policies of LIBERO expect it. An action moves the hand, turns it, and opens or closes the gripper;
+each number is clipped to [-1, 1].
 
 Nothing here imports robosuite or mujoco before a simulator is built, so a recipe is checked in an instant. Nothing ever asks on standard input.
 """
@@ -18,14 +19,14 @@ from pydantic import Field
 from rlvla3.config import NonNegative, Positive, Section, SimulatorConfig, check_options
 from rlvla3.errors import RecipeError
 from rlvla3.simulators.base import SimulatorError, SingleEnvironment, Step
+from rlvla3.simulators.graphics import GRAPHICS_HELP, check_frame, check_moving, prepare_process
 from rlvla3.simulators.libero.assets import check_assets, get_assets
-from rlvla3.simulators.libero.tasks import INSTALL, SUITES, Task, find_task
-from rlvla3.simulators.rendering import GRAPHICS_HELP, check_frame, check_moving, prepare_process
+from rlvla3.simulators.libero.tasks import INSTALL, SUITES, LiberoTask, find_task
 from rlvla3.simulators.scene_cache import SceneCache
 from rlvla3.types import ActionSpace, Observation, Spaces, Ticket
 
 if TYPE_CHECKING:
-    from rlvla3.simulators.libero.scene import Scene
+    from rlvla3.simulators.libero.scene import LiberoScene
 
 Camera = Literal["agentview", "robot0_eye_in_hand"]
 
@@ -54,7 +55,7 @@ class LiberoOptions(Section):
 
 
 class Libero(SingleEnvironment):
-    """One LIBERO environment, whose task changes from ticket to ticket. It draws in the thread that built it."""
+    """One LIBERO environment. Its task may change from ticket to ticket. Only the thread that built it can use it, because of its graphics context."""
 
     Options = LiberoOptions
 
@@ -62,8 +63,8 @@ class Libero(SingleEnvironment):
     def describe(cls, config: SimulatorConfig) -> Spaces:
         options = check_options(LiberoOptions, config.options, "simulator.options")
         if not config.tasks:
-            raise RecipeError("simulator.tasks is empty, and LIBERO has 130 tasks to choose from: for example simulator.tasks=[libero_goal/0-9]")
-        tasks = [find_task(named) for named in config.tasks]
+            raise RecipeError("simulator.tasks is empty: choose among the 130 tasks of LIBERO, for example simulator.tasks=[libero_goal/0-9]")
+        tasks = [find_task(name) for name in config.tasks]
         if options.initial_states is not None:
             _check_initial_states(tasks, max(options.initial_states))
         check_assets(options.assets)
@@ -77,17 +78,17 @@ class Libero(SingleEnvironment):
         )
 
     def __init__(self, config: SimulatorConfig, chunk: int) -> None:
-        """Raises RecipeError where assets cannot be had, SimulatorError where frames cannot be drawn, or cannot be trusted."""
+        """Raises RecipeError if the assets are missing, SimulatorError if frames cannot be drawn or are wrong."""
         self.spaces, self.chunk = self.describe(config), chunk
         self._options = check_options(LiberoOptions, config.options, "simulator.options")
         prepare_process("LIBERO", *config.devices)
         self._assets = get_assets(self._options.assets)
-        self._live = SceneCache(self._options.live_tasks, self._build)
-        self._scene = self._live[str(find_task(config.tasks[0]))]
+        self._scenes = SceneCache(self._options.live_tasks, self._build)
+        self._scene = self._scenes[str(find_task(config.tasks[0]))]
 
     def begin(self, ticket: Ticket) -> None:
         task = find_task(ticket.task)
-        self._scene = self._live[str(task)]
+        self._scene = self._scenes[str(task)]
         numbers = self._options.initial_states or range(self._scene.initial_states)
         self._scene.reset(numbers[ticket.seed % len(numbers)], self._options.warmup_steps)
         self._instruction = task.instruction
@@ -104,43 +105,44 @@ class Libero(SingleEnvironment):
         return Observation(images=images, state=self._scene.state(), instruction=self._instruction)
 
     def close(self) -> None:
-        self._live.close()
+        self._scenes.close()
 
     def _draw(self, camera: str) -> NDArray[np.uint8]:
         image = self._scene.draw(camera)
         check_frame(camera, image)
         return image[:, ::-1] if self._options.mirrored else image
 
-    def _build(self, named: str) -> Scene:
-        task = find_task(named)
+    def _build(self, task_name: str) -> LiberoScene:
+        task = find_task(task_name)
         try:
-            from rlvla3.simulators.libero.scene import Scene
+            from rlvla3.simulators.libero.scene import LiberoScene
 
-            scene = Scene(task, self._assets, self._options.image_size, self._options.fast_rendering)
+            scene = LiberoScene(task, self._assets, self._options.image_size, self._options.fast_rendering)
         except ImportError as error:
             raise SimulatorError(f"LIBERO cannot be imported ({type(error).__name__}: {error}): {INSTALL}; {GRAPHICS_HELP}") from error
-        except Exception as error:  # a mesh that is missing, or a graphics library, is met with ValueError, AttributeError, RuntimeError and types of their own
+        except Exception as error:  # a missing mesh or graphics library raises ValueError, AttributeError, RuntimeError and types of the libraries
             raise SimulatorError(
-                f"LIBERO cannot build {named} ({type(error).__name__}: {error}): the assets are those of {self._assets}; {GRAPHICS_HELP}"
+                f"LIBERO cannot build {task_name} ({type(error).__name__}: {error}). Its assets are in {self._assets}; {GRAPHICS_HELP}"
             ) from error
-        _check_frames(scene, named, self.spaces)
+        _check_frames(scene, task_name, self.spaces)
         return scene
 
 
-def _check_initial_states(tasks: list[Task], greatest: int) -> None:
+def _check_initial_states(tasks: list[LiberoTask], greatest: int) -> None:
     for task in tasks:
         count = len(task.initial_states())
         if greatest >= count:
             raise RecipeError(
-                f"simulator.options.initial_states names {greatest}, and {task} has {count}: name some of 0 to {count - 1}, or leave it out for all"
+                f"simulator.options.initial_states names {greatest}, but {task} has {count} initial states: name some of 0 to {count - 1}, "
+                f"or leave it out for all"
             )
 
 
-def _check_frames(scene: Scene, named: str, spaces: Spaces) -> None:
-    """Raise SimulatorError where a camera gives flat frames, or frames that stay the same while the arm moves."""
+def _check_frames(scene: LiberoScene, task_name: str, spaces: Spaces) -> None:
+    """Raise SimulatorError if a camera gives flat frames, or frames that stay the same while the arm moves."""
     scene.reset(initial_state=0, warmup_steps=0)
     before = {camera: scene.draw(camera) for camera in spaces.cameras}
     for _ in range(5):
         scene.step(np.ones(7, np.float32))
     for camera, image in before.items():
-        check_moving(camera, named, image, scene.draw(camera))
+        check_moving(camera, task_name, image, scene.draw(camera))

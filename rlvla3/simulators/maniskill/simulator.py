@@ -1,11 +1,11 @@
-"""ManiSkill 3: a Franka Panda (or WidowX) arm at a table, seen as a state or through cameras, stepped on a CPU or in one batch on a GPU.
+"""ManiSkill 3: a Franka Panda (or WidowX) arm at a table, observed as a state or through cameras, on a CPU or in one batch on a GPU.
 
-A shard is a list of batches that step in turn (maniskill_batch.py): on a GPU one batch of all its slots, on a CPU, where ManiSkill steps one environment at
-a time, a batch of one for each slot. Nothing else differs.
+A shard is a list of batches that step one after another (parallel_scenes.py). On a GPU, one batch holds all slots. On a CPU, ManiSkill steps one environment at
+a time, so each slot has a batch of its own with one row. Nothing else differs.
 
 Invariants:
-- slots of one batch step together: a chunk is asked for either none or all of its running slots;
-- a slot that ends is left where it is until its next ticket resets it alone.
+- slots of one batch step together: `step` gets a chunk for all running slots of a batch, or for none;
+- when the episode of a slot ends, the slot keeps still until its next ticket resets it alone.
 
 Nothing here imports mani_skill, sapien or torch before a simulator is built, so a recipe is checked in an instant.
 """
@@ -29,20 +29,20 @@ from rlvla3.config import Section, SimulatorConfig, check_options
 from rlvla3.errors import RecipeError
 from rlvla3.simulators.assets import find_assets
 from rlvla3.simulators.base import Simulator, SimulatorError
-from rlvla3.simulators.maniskill.tasks import TASKS, Task
-from rlvla3.simulators.rendering import FLATTEST
+from rlvla3.simulators.graphics import MIN_FRAME_STD
+from rlvla3.simulators.maniskill.tasks import TASKS, ManiSkillTask
 from rlvla3.types import ActionSpace, Observation, Outcome, Spaces, Ticket
 
 if TYPE_CHECKING:
-    from rlvla3.simulators.maniskill.parallel_scenes import Happened, ParallelScenes
+    from rlvla3.simulators.maniskill.parallel_scenes import BatchOutcomes, ParallelScenes
 
 INSTALL = "pip install 'rlvla3[maniskill]'"
 GRAPHICS_HELP = (
-    "ManiSkill needs Vulkan, even where nothing is drawn: with a GPU its own driver, without one Mesa 25 or newer (`apt-get install mesa-vulkan-drivers`, "
-    "on Debian 12 from bookworm-backports)"
+    "ManiSkill needs Vulkan, even if nothing is drawn: on a GPU its driver brings it; without a GPU, install Mesa 25 or newer "
+    "(`apt-get install mesa-vulkan-drivers`, on Debian 12 from bookworm-backports)"
 )
 STEPS_TO_MOVE = 5
-"""Environment steps after which a new simulator's frames must have changed."""
+"""The frames of a new simulator must have changed after so many environment steps."""
 
 
 class ManiSkillOptions(Section):
@@ -64,15 +64,15 @@ class ManiSkillOptions(Section):
 
 
 @dataclass(slots=True)
-class Episode:
-    """What runs in a slot. steps: executed so far."""
+class SlotEpisode:
+    """The episode that runs in a slot. steps: environment steps executed so far."""
 
     ticket: Ticket
     steps: int = 0
 
 
 class ManiSkill(Simulator):
-    """Environments of one ManiSkill task, each on its own ticket."""
+    """Environments of one ManiSkill task. Each slot runs its own ticket."""
 
     Options = ManiSkillOptions
 
@@ -85,14 +85,14 @@ class ManiSkill(Simulator):
         size, images = options.image_size, options.observation == "rgb"
         return Spaces(
             cameras=dict.fromkeys(task.cameras, (size, size, 3)) if images else {},
-            state=task.seen if images else task.state,
+            state=task.image_state if images else task.state,
             action=ActionSpace("continuous", task.actions[_control_mode(name, task, options)]),
             max_steps=config.max_steps or task.max_steps,
             instructions=(task.instruction,),
         )
 
     def __init__(self, config: SimulatorConfig, chunk: int) -> None:
-        """Raises SimulatorError where there is nothing to draw with, or frames cannot be trusted."""
+        """Raises SimulatorError if the environments cannot be built, or if their frames are wrong."""
         self.spaces, self.slots, self._chunk = self.describe(config), config.slots, chunk
         options = check_options(ManiSkillOptions, config.options, "simulator.options")
         self._name, task = _task(config.tasks)
@@ -101,24 +101,26 @@ class ManiSkill(Simulator):
         _check_device(device)
         sizes = [config.slots] if device.startswith("cuda") else [1] * config.slots
         self._batches = [_build(self._name, task, options, size, device) for size in sizes]
-        self._rows = [(number, row) for number, size in enumerate(sizes) for row in range(size)]  # of each slot: its batch, and where in it
-        self._episodes: dict[int, Episode] = {}
+        self._rows = [(number, row) for number, size in enumerate(sizes) for row in range(size)]  # for each slot: the number of its batch, and its row
+        self._episodes: dict[int, SlotEpisode] = {}
         self._check_batch(self._batches[0])
 
     def reset(self, slot: int, ticket: Ticket) -> Observation:
         number, row = self._rows[slot]
         self._batches[number].reset(row, ticket.seed)
-        self._episodes[slot] = Episode(ticket)
+        self._episodes[slot] = SlotEpisode(ticket)
         return self._observe([slot])[slot]
 
     def step(self, chunks: Mapping[int, NDArray[np.float32] | None]) -> dict[int, Outcome]:
         outcomes: dict[int, Outcome] = {}
         for number in range(len(self._batches)):
-            slots = [slot for slot, (batch, _) in enumerate(self._rows) if batch == number and slot in self._episodes]
-            if asked := [slot for slot in slots if slot in chunks]:
-                if asked != slots:
-                    raise SimulatorError(f"a chunk was asked for slots {asked} of a batch in which {slots} run: they step together, so ask for all of them")
-                outcomes |= self._step(number, {slot: self._checked(slot, chunks[slot]) for slot in asked})
+            running = [slot for slot, (batch, _) in enumerate(self._rows) if batch == number and slot in self._episodes]
+            if stepped := [slot for slot in running if slot in chunks]:
+                if stepped != running:
+                    raise SimulatorError(
+                        f"step was called for slots {stepped} of a batch in which slots {running} run: they step together, so step all of them"
+                    )
+                outcomes |= self._step(number, {slot: self._checked(slot, chunks[slot]) for slot in stepped})
         return outcomes
 
     def close(self) -> None:
@@ -129,45 +131,46 @@ class ManiSkill(Simulator):
         """Execute a chunk in all running slots of one batch."""
         batch = self._batches[number]
         actions = np.zeros((self._chunk, batch.size, self.spaces.action.size), np.float32)
-        left = np.zeros(batch.size, np.int64)
+        steps_left = np.zeros(batch.size, np.int64)
         for slot, chunk in chunks.items():
             _, row = self._rows[slot]
             actions[:, row] = np.clip(chunk, -1, 1)
-            left[row] = self.spaces.max_steps - self._episodes[slot].steps
-        happened = batch.step(actions, left)
+            steps_left[row] = self.spaces.max_steps - self._episodes[slot].steps
+        batch_outcomes = batch.step(actions, steps_left)
         for slot in chunks:
-            self._episodes[slot].steps += int(happened.executed[self._rows[slot][1]])
-        observed = self._observe([slot for slot in chunks if not happened.terminated[self._rows[slot][1]]])
-        return {slot: self._outcome(slot, chunk, happened, observed.get(slot)) for slot, chunk in chunks.items()}
+            self._episodes[slot].steps += int(batch_outcomes.executed[self._rows[slot][1]])
+        observed = self._observe([slot for slot in chunks if not batch_outcomes.terminated[self._rows[slot][1]]])
+        return {slot: self._outcome(slot, chunk, batch_outcomes, observed.get(slot)) for slot, chunk in chunks.items()}
 
-    def _outcome(self, slot: int, chunk: NDArray[np.float32], happened: Happened, observation: Observation | None) -> Outcome:
+    def _outcome(self, slot: int, chunk: NDArray[np.float32], batch_outcomes: BatchOutcomes, observation: Observation | None) -> Outcome:
+        """The outcome of one slot. If its episode has ended, the slot is free."""
         _, row = self._rows[slot]
         episode = self._episodes[slot]
-        rewards = happened.rewards[: happened.executed[row], row]
+        rewards = batch_outcomes.rewards[: batch_outcomes.executed[row], row]
         if not np.isfinite(rewards).all():
-            raise SimulatorError(f"rewards {rewards} up to step {episode.steps} of {episode.ticket}: a simulator must return finite rewards")
-        terminated = bool(happened.terminated[row])
+            raise SimulatorError(f"the rewards are {rewards} up to step {episode.steps} of {episode.ticket}: a simulator must return finite rewards")
+        terminated = bool(batch_outcomes.terminated[row])
         truncated = not terminated and episode.steps >= self.spaces.max_steps
         if terminated or truncated:
             del self._episodes[slot]
-        return Outcome(chunk, rewards, observation, bool(happened.success[row]), terminated, truncated)
+        return Outcome(chunk, rewards, observation, bool(batch_outcomes.success[row]), terminated, truncated)
 
     def _observe(self, slots: list[int]) -> dict[int, Observation]:
-        """What slots of one batch show now."""
+        """The observations of `slots` now. All of them must belong to one batch."""
         if not slots:
             return {}
         images, states = self._batches[self._rows[slots[0]][0]].observe([self._rows[slot][1] for slot in slots])
         observations: dict[int, Observation] = {}
-        for place, slot in enumerate(slots):
+        for index, slot in enumerate(slots):
             episode = self._episodes[slot]
-            if not np.isfinite(states[place]).all():
-                raise SimulatorError(f"state {states[place]} at step {episode.steps} of {episode.ticket}: a simulator must return finite states")
+            if not np.isfinite(states[index]).all():
+                raise SimulatorError(f"the state is {states[index]} at step {episode.steps} of {episode.ticket}: a simulator must return finite states")
             for camera, frames in images.items():
-                if frames[place].min() == frames[place].max():
-                    raise SimulatorError(f"camera {camera} gave a frame of a single colour, value {frames[place].min()}: {GRAPHICS_HELP}")
+                if frames[index].min() == frames[index].max():
+                    raise SimulatorError(f"camera {camera} gave a frame of a single colour, value {frames[index].min()}: {GRAPHICS_HELP}")
             observations[slot] = Observation(
-                {camera: frames[place] for camera, frames in images.items()},
-                states[place],
+                {camera: frames[index] for camera, frames in images.items()},
+                states[index],
                 self.spaces.instructions[0],
                 elapsed=episode.steps / self.spaces.max_steps,
             )
@@ -178,26 +181,26 @@ class ManiSkill(Simulator):
             raise SimulatorError("ManiSkill has no scripted expert here, so it cannot give demonstrations: clone from a file of demonstrations")
         if not np.isfinite(chunk).all():
             raise SimulatorError(
-                f"actions {chunk} after step {self._episodes[slot].steps} of {self._episodes[slot].ticket}: a policy must ask for finite actions"
+                f"the actions after step {self._episodes[slot].steps} of {self._episodes[slot].ticket} are {chunk}: a policy must return finite actions"
             )
         return chunk
 
     def _check_batch(self, batch: ParallelScenes) -> None:
-        """Raise SimulatorError where an environment shows other than it was described, or frames that are flat or stay the same while the arm moves."""
+        """Raise SimulatorError if an environment differs from its description, or if its frames are flat or stay the same while the arm moves."""
         batch.reset(row=0, seed=0)
         before, states = batch.observe([0])
         shown = {camera: frames.shape[1:] for camera, frames in before.items()}
         if (shown, states.shape[1]) != (dict(self.spaces.cameras), self.spaces.state):
             raise SimulatorError(
-                f"{self._name} shows {shown} and a state of {states.shape[1]} numbers, where {dict(self.spaces.cameras)} and {self.spaces.state} were "
-                f"expected: this is written for mani_skill 3.0.1; {INSTALL}"
+                f"{self._name} shows {shown} and a state of {states.shape[1]} numbers, but {dict(self.spaces.cameras)} and {self.spaces.state} numbers were "
+                f"expected: this code is written for mani_skill 3.0.1; {INSTALL}"
             )
         push = np.zeros((STEPS_TO_MOVE, batch.size, self.spaces.action.size), np.float32)
         push[..., 1] = TASKS[self._name].push  # the shoulder, or sideways
         batch.step(push, np.full(batch.size, STEPS_TO_MOVE))
         after, _ = batch.observe([0])
         for camera, frames in before.items():
-            if frames.std() <= FLATTEST:
+            if frames.std() <= MIN_FRAME_STD:
                 raise SimulatorError(
                     f"camera {camera} of {self._name} draws flat frames, standard deviation {frames.std():.1f} where 30 to 60 is usual: {GRAPHICS_HELP}"
                 )
@@ -206,10 +209,10 @@ class ManiSkill(Simulator):
 
 
 def prepare_process(assets: Path | None) -> None:
-    """Get this process ready for ManiSkill. assets: the folder of its downloads, for tasks that need them.
+    """Prepare this process for ManiSkill. assets: the folder of its downloads, for tasks that need them.
 
-    A process that is given its shard's share of a machine must not start a thread for every core, neither for drawing (LP_) nor for linear algebra.
-    Raises SimulatorError where mani_skill has been imported with another folder.
+    Many simulator processes share the machine's cores. So this process starts no thread per core, neither for drawing (LP_NUM_THREADS) nor for linear algebra.
+    Raises SimulatorError if mani_skill was already imported with another folder.
     """
     os.environ["LP_NUM_THREADS"] = "0"
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -225,10 +228,10 @@ def _check_device(device: str) -> None:
     import torch
 
     if int(device.partition(":")[2] or 0) >= (found := torch.cuda.device_count()):
-        raise SimulatorError(f"simulator.devices names {device}, and torch finds {found} CUDA devices here: leave simulator.devices out to run on the CPU")
+        raise SimulatorError(f"simulator.devices names {device}, but torch finds {found} CUDA devices here: leave simulator.devices out to run on the CPU")
 
 
-def _build(name: str, task: Task, options: ManiSkillOptions, size: int, device: str) -> ParallelScenes:
+def _build(name: str, task: ManiSkillTask, options: ManiSkillOptions, size: int, device: str) -> ParallelScenes:
     drawn = options.observation == "rgb"
     try:
         from rlvla3.simulators.maniskill.parallel_scenes import ParallelScenes
@@ -240,31 +243,31 @@ def _build(name: str, task: Task, options: ManiSkillOptions, size: int, device: 
             control_mode=_control_mode(name, task, options),
             dense=options.reward == "dense",
             end_on_success=options.end_on_success,
-            shows=task.textures if drawn else "state_dict",
+            obs_mode=task.image_mode if drawn else "state_dict",
             cameras=task.cameras if drawn else (),
             sensors=_sensors(task, options.image_size),
         )
-    except (RuntimeError, ImportError) as error:  # sapien's, Vulkan's and the loader's for what is missing
+    except (RuntimeError, ImportError) as error:  # sapien, Vulkan and the dynamic loader raise these if something is missing
         raise SimulatorError(f"{name} cannot be built on {device} ({type(error).__name__}: {error}): {GRAPHICS_HELP}") from error
     except OSError as error:
         raise SimulatorError(
-            f"{name} misses a file of its assets ({error}): download them again, with python -m mani_skill.utils.download_asset {name}"
+            f"a file of the assets of {name} is missing ({error}): download them again with python -m mani_skill.utils.download_asset {name}"
         ) from error
 
 
-def _sensors(task: Task, size: int) -> dict[str, Any]:
-    """ManiSkill's `sensor_configs` for square images: a calibrated camera's picture is squeezed, as if drawn in its own size and scaled."""
+def _sensors(task: ManiSkillTask, size: int) -> dict[str, Any]:
+    """ManiSkill's `sensor_configs` for square images. For a calibrated camera the image is its native image, scaled to a square."""
     sensors: dict[str, Any] = {"width": size, "height": size}
     if task.intrinsic:
         sensors["intrinsic"] = np.array(task.intrinsic) * np.array([[size / task.native[0]], [size / task.native[1]], [1.0]])
     return sensors
 
 
-def _task(tasks: list[str]) -> tuple[str, Task]:
+def _task(tasks: list[str]) -> tuple[str, ManiSkillTask]:
     if len(tasks) != 1:
         raise RecipeError(
-            f"simulator.tasks={tasks}, and a ManiSkill simulator has exactly one task, for which its environments are built: "
-            f"name one, for example simulator.tasks=[PickCube-v1], and give each task an entry of its own under simulators: to mix several"
+            f"simulator.tasks={tasks}, but a ManiSkill simulator has exactly one task, for which its environments are built: "
+            f"name one, for example simulator.tasks=[PickCube-v1]. To mix several, give each task an entry of its own under simulators:"
         )
     name = tasks[0]
     if name not in TASKS:
@@ -274,30 +277,30 @@ def _task(tasks: list[str]) -> tuple[str, Task]:
     return name, TASKS[name]
 
 
-def _check(name: str, task: Task, config: SimulatorConfig, options: ManiSkillOptions) -> None:
+def _check(name: str, task: ManiSkillTask, config: SimulatorConfig, options: ManiSkillOptions) -> None:
     if importlib.util.find_spec("mani_skill") is None:
         raise RecipeError(f"simulator.name=maniskill needs the package mani_skill, which is not installed: {INSTALL}")
     if options.observation == "state" and not task.state:
-        raise RecipeError(f"{name} has no state that ManiSkill shows: set simulator.options.observation=rgb")
+        raise RecipeError(f"ManiSkill shows no state for {name}: set simulator.options.observation=rgb")
     if options.reward == "dense" and not task.dense:
         raise RecipeError(f"{name} has no dense reward: set simulator.options.reward=sparse")
     if unknown := [device for device in config.devices if device != "cpu" and not device.startswith("cuda")]:
-        raise RecipeError(f"simulator.devices names {unknown[0]}, and ManiSkill runs on cpu or on devices such as cuda:0")
+        raise RecipeError(f"simulator.devices names {unknown[0]}, but ManiSkill runs only on cpu or on devices such as cuda:0")
     if config.slots > 1 and not task.resets_alone and any(device.startswith("cuda") for device in config.devices):
         raise RecipeError(
-            f"simulator.slots={config.slots}, and a reset of {name} moves all environments of its batch: set simulator.slots=1 and raise simulator.shards"
+            f"simulator.slots={config.slots}, but a reset of {name} moves all environments of its batch: set simulator.slots=1 and raise simulator.shards"
         )
 
 
-def _control_mode(name: str, task: Task, options: ManiSkillOptions) -> str:
+def _control_mode(name: str, task: ManiSkillTask, options: ManiSkillOptions) -> str:
     mode = options.control_mode or next(iter(task.actions))
     if mode not in task.actions:
-        raise RecipeError(f"simulator.options.control_mode={mode} is not one of {name}: use {', '.join(task.actions)}")
+        raise RecipeError(f"simulator.options.control_mode={mode} is not a control mode of {name}: use {', '.join(task.actions)}")
     return mode
 
 
-def _assets(name: str, task: Task, options: ManiSkillOptions) -> Path | None:
-    """The folder of what the task's downloads are in; None where it needs none."""
+def _assets(name: str, task: ManiSkillTask, options: ManiSkillOptions) -> Path | None:
+    """The folder with the task's downloads; None if the task needs none."""
     folder = options.assets
     for contains in task.assets:
         folder = find_assets(
@@ -305,7 +308,7 @@ def _assets(name: str, task: Task, options: ManiSkillOptions) -> Path | None:
             key="simulator.options.assets",
             given=folder,
             variable="MS_ASSET_DIR",
-            own=[Path.home() / ".maniskill"],
+            package_folders=[Path.home() / ".maniskill"],
             contains=contains,
         )
     return folder if task.assets else None

@@ -1,7 +1,7 @@
-"""Meta-World v3: a Sawyer arm and 50 tasks, seen through cameras and told in a sentence.
+"""Meta-World v3: a Sawyer arm and 50 tasks, seen through cameras and described by an instruction.
 
-An episode is the ticket's task from the initial state of the ticket's seed. The state is what the arm feels (hand x, y, z in metres and the
-opening of the gripper), never where objects are; an action moves the hand (x, y, z) and closes the gripper, each within [-1, 1].
+An episode runs the ticket's task from the initial state of the ticket's seed. The state is proprioceptive: the hand's x, y, z in metres and the opening of the
+gripper. It never tells where objects are. An action moves the hand (x, y, z) and closes the gripper; each number is within [-1, 1].
 
 Nothing here imports metaworld or mujoco before a simulator is built, so a recipe is checked in an instant.
 """
@@ -19,21 +19,22 @@ from pydantic import Field
 from rlvla3.config import NonNegativeFloat, Positive, Section, SimulatorConfig, check_options
 from rlvla3.errors import RecipeError
 from rlvla3.simulators.base import SimulatorError, SingleEnvironment, Step
+from rlvla3.simulators.graphics import GRAPHICS_HELP, check_frame, check_moving, prepare_process
 from rlvla3.simulators.metaworld.tasks import INSTRUCTIONS
-from rlvla3.simulators.rendering import GRAPHICS_HELP, check_frame, check_moving, prepare_process
 from rlvla3.simulators.scene_cache import SceneCache
 from rlvla3.types import ActionSpace, Observation, Spaces, Ticket
 
 if TYPE_CHECKING:
-    from rlvla3.simulators.metaworld.scene import Scene
+    from rlvla3.simulators.metaworld.scene import MetaWorldScene
 
 Camera = Literal["corner", "corner2", "corner3", "corner4", "topview", "behindGripper", "gripperPOV"]
 
 DEFAULT_STEPS = 100
-"""The papers' episode. The slowest experts need more: 150 to 250 for disassemble, bin-picking, peg-insert-side, peg-unplug-side, pick-out-of-hole."""
+"""The length of an episode in the papers. The slowest experts need more: 150 to 250 steps for disassemble, bin-picking, peg-insert-side, peg-unplug-side and
+pick-out-of-hole."""
 
 LONGEST_STEPS = 500
-"""Meta-World refuses to step further."""
+"""Meta-World refuses to make more steps."""
 
 GREATEST_REWARD = 10.0
 
@@ -59,7 +60,7 @@ class MetaWorldOptions(Section):
 
 
 class MetaWorld(SingleEnvironment):
-    """One Meta-World environment, whose task changes from ticket to ticket. It draws in the thread that built it."""
+    """One Meta-World environment. Its task may change from ticket to ticket. Only the thread that built it can use it, because of its graphics context."""
 
     Options = MetaWorldOptions
 
@@ -69,7 +70,7 @@ class MetaWorld(SingleEnvironment):
         _check_tasks(config.tasks)
         max_steps = config.max_steps or DEFAULT_STEPS
         if max_steps > LONGEST_STEPS:
-            raise RecipeError(f"simulator.max_steps={max_steps}, and Meta-World's episodes end at {LONGEST_STEPS}: set {LONGEST_STEPS} or less")
+            raise RecipeError(f"simulator.max_steps={max_steps}, but Meta-World's episodes end at {LONGEST_STEPS} steps: set {LONGEST_STEPS} or less")
         if importlib.util.find_spec("metaworld") is None:
             raise RecipeError(f"simulator.name=metaworld needs the package metaworld, which is not installed: {INSTALL}")
         size = options.image_size
@@ -82,15 +83,15 @@ class MetaWorld(SingleEnvironment):
         )
 
     def __init__(self, config: SimulatorConfig, chunk: int) -> None:
-        """Raises SimulatorError where frames cannot be drawn, or cannot be trusted."""
+        """Raises SimulatorError if frames cannot be drawn or are wrong."""
         self.spaces, self.chunk = self.describe(config), chunk
         self._options = check_options(MetaWorldOptions, config.options, "simulator.options")
         prepare_process("Meta-World", *config.devices)
-        self._live = SceneCache(self._options.live_tasks, self._build)
-        self._scene = self._live[config.tasks[0]]
+        self._scenes = SceneCache(self._options.live_tasks, self._build)
+        self._scene = self._scenes[config.tasks[0]]
 
     def begin(self, ticket: Ticket) -> None:
-        self._scene = self._live[ticket.task]
+        self._scene = self._scenes[ticket.task]
         self._scene.reset(ticket.seed)
         self._instruction = INSTRUCTIONS[ticket.task]
         self._succeeded = False
@@ -117,14 +118,14 @@ class MetaWorld(SingleEnvironment):
         return label, np.clip(label + self._disturbance.next(), -1, 1)
 
     def close(self) -> None:
-        self._live.close()
+        self._scenes.close()
 
-    def _build(self, task: str) -> Scene:
+    def _build(self, task: str) -> MetaWorldScene:
         try:
-            from rlvla3.simulators.metaworld.scene import Scene
+            from rlvla3.simulators.metaworld.scene import MetaWorldScene
 
-            scene = Scene(task, self._options.image_size, self._options.fast_rendering)
-        except Exception as error:  # PyOpenGL and mujoco meet a missing or unfit library with AttributeError, RuntimeError and types of their own
+            scene = MetaWorldScene(task, self._options.image_size, self._options.fast_rendering)
+        except Exception as error:  # if a library is missing or does not fit, PyOpenGL and mujoco raise AttributeError, RuntimeError and types of their own
             raise SimulatorError(f"Meta-World cannot draw {task} ({type(error).__name__}: {error}): {GRAPHICS_HELP}") from error
         for camera in self.spaces.cameras:
             _check_frames(scene, task, camera)
@@ -132,25 +133,28 @@ class MetaWorld(SingleEnvironment):
 
 
 class Disturbance:
-    """Pushes that an expert has to recover from, so that its demonstrations show how: each constant for 3 to 9 steps, the gripper's a third as strong."""
+    """Random pushes that are added to an expert's actions, so that its demonstrations show how to recover.
+
+    Each push is constant for 3 to 9 steps. Its components are normal with standard deviation `size`, and 0.3 `size` for the gripper.
+    """
 
     def __init__(self, seed: int, size: float) -> None:
         self._random = np.random.default_rng(seed)
         self._scale = size * np.array([1, 1, 1, 0.3])
-        self._left = 0
+        self._steps_left = 0
 
     def next(self) -> NDArray[np.float32]:
-        """What is added to the next action, float32 [4]."""
-        if self._left == 0:
-            self._left = int(self._random.integers(3, 10))
+        """The push for the next action, float32 [4]."""
+        if self._steps_left == 0:
+            self._steps_left = int(self._random.integers(3, 10))
             self._push = (self._random.normal(size=4) * self._scale).astype(np.float32)
-        self._left -= 1
+        self._steps_left -= 1
         return self._push
 
 
 def _check_tasks(tasks: list[str]) -> None:
     if not tasks:
-        raise RecipeError("simulator.tasks is empty, and Meta-World has 50 tasks to choose from: for example simulator.tasks=[button-press-topdown-v3]")
+        raise RecipeError("simulator.tasks is empty: choose among Meta-World's 50 tasks, for example simulator.tasks=[button-press-topdown-v3]")
     for task in tasks:
         if task not in INSTRUCTIONS:
             close = difflib.get_close_matches(task, INSTRUCTIONS, n=3)
@@ -158,8 +162,8 @@ def _check_tasks(tasks: list[str]) -> None:
             raise RecipeError(f"simulator.tasks: {task!r} is not a Meta-World task; {way_out}")
 
 
-def _check_frames(scene: Scene, task: str, camera: str) -> None:
-    """Raise SimulatorError where `camera` gives flat frames, or frames that stay the same while the arm moves."""
+def _check_frames(scene: MetaWorldScene, task: str, camera: str) -> None:
+    """Raise SimulatorError if `camera` gives flat frames, or frames that stay the same while the arm moves."""
     scene.reset(seed=0)
     before = scene.draw(camera)
     for _ in range(5):

@@ -1,7 +1,7 @@
-"""The 50 tasks of Meta-World v3, each with the sentence a policy is told.
+"""The 50 tasks of Meta-World v3, each with its instruction.
 
-Our own table: Meta-World ships no sentences, and a recipe is checked against it without importing the package. Lower case without a full stop,
-as in the data that VLA policies are pretrained on; 66 bytes at most.
+This is our own table, because Meta-World has no instructions. A recipe is checked against it without importing the package. Instructions are lower case without
+a full stop, like the data on which VLA policies are pretrained, and have at most 66 bytes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where RoboCasa's kitchens and objects are (robosuite's own come with it), and that nobody is asked for them."""
+"""Where RoboCasa's kitchens and objects are, and how it is kept from asking for them on standard input. robosuite's own assets come with its package."""
 
 from __future__ import annotations
 
@@ -17,37 +17,35 @@ from rlvla3.simulators.base import SimulatorError
 VARIABLE = "RLVLA3_ROBOCASA_ASSETS"
 
 MODELS = "robocasa.models"
-"""The module that says where they are, and is asked while the rest of RoboCasa is imported."""
+"""The module that says where the assets are. The rest of RoboCasa reads this when it is imported."""
 
 
 def robocasa_assets(robocasa: Path, given: Path | None) -> Path:
-    """The folder of RoboCasa's assets. robocasa: where it is installed. given: the recipe's path. Raises RecipeError where they are nowhere.
+    """The folder of RoboCasa's assets. robocasa: the folder it is installed in. given: the recipe's path. Raises RecipeError if the assets are nowhere.
 
-    They are not on the hub: RoboCasa's own script gets them, and asks before it does.
+    The assets are not on the hub. RoboCasa's own script downloads them, and it asks before it does.
     """
     return find_assets(
         "RoboCasa (which `python -m robocasa.scripts.download_kitchen_assets` puts into its own folder)",
         key="simulator.options.assets",
         given=given,
         variable=VARIABLE,
-        own=[robocasa / "models" / "assets"],
+        package_folders=[robocasa / "models" / "assets"],
         contains="textures",
     )
 
 
 def use_robocasa_assets(assets: Path) -> None:
-    """Have RoboCasa read `assets`; it must not have been imported yet. Raises SimulatorError where it was, with others."""
+    """Make RoboCasa read `assets` when it is imported. Raises SimulatorError if it was already imported with another folder."""
     imported = sys.modules.get(MODELS)
     if imported is None:
         sys.meta_path.insert(0, _ModelsFinder(assets))
     elif Path(imported.assets_root) != assets:
-        raise SimulatorError(
-            f"RoboCasa already reads its assets in {imported.assets_root}, and cannot read {assets} too: give each folder a process of its own"
-        )
+        raise SimulatorError(f"RoboCasa already reads its assets in {imported.assets_root} and cannot read {assets} too: give each folder a process of its own")
 
 
 class _ModelsFinder(MetaPathFinder):
-    """Finds RoboCasa's `models`, which then says that the assets are elsewhere than in the package."""
+    """Finds RoboCasa's module `models` and has it loaded with another folder of assets."""
 
     def __init__(self, assets: Path) -> None:
         self._assets = assets
@@ -60,6 +58,8 @@ class _ModelsFinder(MetaPathFinder):
 
 
 class _ModelsLoader(SourceFileLoader):
+    """Loads RoboCasa's module `models`, then sets its folder of assets."""
+
     def __init__(self, name: str, path: str, assets: Path) -> None:
         super().__init__(name, path)
         self._assets = assets
@@ -70,12 +70,12 @@ class _ModelsLoader(SourceFileLoader):
 
 
 @contextmanager
-def nobody_to_ask() -> Iterator[None]:
-    """A question on standard input fails with EOFError instead of waiting for an answer."""
-    asked = sys.stdin
-    with Path(os.devnull).open() as nobody:
-        sys.stdin = nobody
+def without_standard_input() -> Iterator[None]:
+    """Within this context, a question on standard input raises EOFError instead of waiting for an answer."""
+    before = sys.stdin
+    with Path(os.devnull).open() as empty:
+        sys.stdin = empty
         try:
             yield
         finally:
-            sys.stdin = asked
+            sys.stdin = before

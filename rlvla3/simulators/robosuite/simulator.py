@@ -1,7 +1,7 @@
-"""robosuite: a Panda arm at a table, and RoboCasa, which is built on it: a Panda that drives through kitchens.
+"""robosuite: a Panda arm at a table. And RoboCasa, which is built on robosuite: a Panda arm on a mobile base in kitchens.
 
-An episode is the ticket's task from the initial state that is drawn from the ticket's seed. The state is what the arm feels, as LIBERO's policies have it,
-never where objects are; an action moves the hand, turns it, and opens or closes the gripper, each within [-1, 1].
+An episode runs the ticket's task from an initial state that is drawn from the ticket's seed. The state is proprioceptive (hand and fingers), in the form that
+LIBERO's policies use. It never tells where objects are. An action moves the hand, turns it, and opens or closes the gripper; each number is within [-1, 1].
 
 Nothing here imports robosuite or mujoco before a simulator is built, so a recipe is checked in an instant. Nothing ever asks on standard input.
 """
@@ -19,14 +19,14 @@ from pydantic import Field
 from rlvla3.config import Positive, Section, SimulatorConfig, check_options
 from rlvla3.errors import RecipeError
 from rlvla3.simulators.base import SimulatorError, SingleEnvironment, Step
-from rlvla3.simulators.rendering import GRAPHICS_HELP, check_frame, check_moving, prepare_process
+from rlvla3.simulators.graphics import GRAPHICS_HELP, check_frame, check_moving, prepare_process
 from rlvla3.simulators.robosuite.assets import robocasa_assets, use_robocasa_assets
 from rlvla3.simulators.robosuite.tasks import INSTRUCTIONS, MOBILE_ROBOT_VERSION, check_tasks, package_folder, robocasa_tasks, robosuite_version
 from rlvla3.simulators.scene_cache import SceneCache
 from rlvla3.types import ActionSpace, Observation, Spaces, Ticket
 
 if TYPE_CHECKING:
-    from rlvla3.simulators.robosuite.scene import Scene
+    from rlvla3.simulators.robosuite.scene import RobosuiteScene
 
 Camera = Literal[
     "agentview",
@@ -41,10 +41,11 @@ Camera = Literal[
     "robot0_frontview",
 ]
 
-STATE = 8
-"""The hand's position (3) and orientation (3), and two fingers."""
+STATE_SIZE = 8
+"""The hand's position (3) and orientation (3), and two fingers (2)."""
 
-ACTIONS = {"arm": 7, "arm_and_base": 12}
+ACTION_SIZES = {"arm": 7, "arm_and_base": 12}
+"""`simulator.options.moves` -> number of action dimensions."""
 
 INSTALL = "pip install 'rlvla3[robosuite]'"
 
@@ -89,14 +90,14 @@ class RoboCasaOptions(RobosuiteOptions):
 
 
 class Robosuite(SingleEnvironment):
-    """One robosuite environment, whose task changes from ticket to ticket. It draws in the thread that built it."""
+    """One robosuite environment. Its task may change from ticket to ticket. Only the thread that built it can use it, because of its graphics context."""
 
     Options: ClassVar[type[RobosuiteOptions]] = RobosuiteOptions
     package: ClassVar[str] = "robosuite"
     default_steps: ClassVar[int] = 500
-    """robosuite's own benchmark."""
-    _needed: str = GRAPHICS_HELP
-    """To build a task: said where that fails."""
+    """The length of an episode in robosuite's own benchmark."""
+    _build_help: str = GRAPHICS_HELP
+    """What the error message advises if a task cannot be built."""
 
     @classmethod
     def describe(cls, config: SimulatorConfig) -> Spaces:
@@ -104,38 +105,38 @@ class Robosuite(SingleEnvironment):
         cls._check_installed(options)
         check_tasks(cls.package, config.tasks, cls._known_tasks())
         if options.moves == "arm_and_base" and options.robot != "PandaOmron":
-            raise RecipeError(f"simulator.options.moves=arm_and_base, and a {options.robot} does not drive: set simulator.options.robot=PandaOmron")
+            raise RecipeError(f"simulator.options.moves=arm_and_base, but a {options.robot} does not drive: set simulator.options.robot=PandaOmron")
         size = options.image_size
         return Spaces(
             cameras=dict.fromkeys(options.cameras, (size, size, 3)),
-            state=STATE,
-            action=ActionSpace("continuous", ACTIONS[options.moves]),
+            state=STATE_SIZE,
+            action=ActionSpace("continuous", ACTION_SIZES[options.moves]),
             max_steps=config.max_steps or cls.default_steps,
             instructions=cls._instructions(config.tasks),
         )
 
     def __init__(self, config: SimulatorConfig, chunk: int) -> None:
-        """Raises SimulatorError where frames cannot be drawn, or cannot be trusted."""
+        """Raises SimulatorError if frames cannot be drawn or are wrong."""
         self.spaces, self.chunk = self.describe(config), chunk
         self._options = check_options(self.Options, config.options, "simulator.options")
         prepare_process(self.package, *config.devices)
-        self._live = SceneCache(self._options.live_tasks, self._build)
-        self._scene = self._live[config.tasks[0]]
+        self._scenes = SceneCache(self._options.live_tasks, self._build)
+        self._scene = self._scenes[config.tasks[0]]
 
     def begin(self, ticket: Ticket) -> None:
-        self._scene = self._live[ticket.task]
+        self._scene = self._scenes[ticket.task]
         self._scene.reset(ticket.seed)
         self._instruction = self._scene.instruction or INSTRUCTIONS.get(ticket.task, "")
         self._succeeded = False
 
     def act(self, action: NDArray[np.float32]) -> Step:
-        reward, success, over = self._scene.step(np.clip(action, -1, 1))
+        reward, success, terminated = self._scene.step(np.clip(action, -1, 1))
         first_success = success and not self._succeeded
         self._succeeded = self._succeeded or success
         return Step(
             reward=reward if self._options.reward == "dense" else float(first_success),
             success=self._succeeded,
-            terminated=over or (self._succeeded and self._options.end_on_success),
+            terminated=terminated or (self._succeeded and self._options.end_on_success),
         )
 
     def observe(self) -> Observation:
@@ -145,7 +146,7 @@ class Robosuite(SingleEnvironment):
         return Observation(images=images, state=self._scene.state(), instruction=self._instruction)
 
     def close(self) -> None:
-        self._live.close()
+        self._scenes.close()
 
     @classmethod
     def _check_installed(cls, options: RobosuiteOptions) -> None:
@@ -155,8 +156,8 @@ class Robosuite(SingleEnvironment):
         if options.robot == "PandaOmron" and version < MOBILE_ROBOT_VERSION:
             installed = ".".join(map(str, version))
             raise RecipeError(
-                f"simulator.options.robot=PandaOmron needs robosuite 1.5 or later, and {installed} is installed, which LIBERO needs: "
-                f"use an environment of its own with a later robosuite, or simulator.options.robot=Panda"
+                f"simulator.options.robot=PandaOmron needs robosuite 1.5 or later, but {installed} is installed, which LIBERO needs: "
+                f"install a later robosuite in a Python environment of its own, or set simulator.options.robot=Panda"
             )
 
     @classmethod
@@ -165,18 +166,18 @@ class Robosuite(SingleEnvironment):
 
     @classmethod
     def _instructions(cls, tasks: list[str]) -> tuple[str, ...]:
-        """Those that are known before the run."""
+        """The instructions that are known before the run."""
         return tuple(INSTRUCTIONS[task] for task in tasks)
 
     def _task_arguments(self) -> Mapping[str, Any]:
-        """The model is kept from episode to episode: building it would take 100 times as long as setting it back."""
+        """Arguments of a task's constructor. The model is kept from episode to episode, because building it takes 100 times as long as a reset."""
         return {"hard_reset": False, "reward_shaping": self._options.reward == "dense"}
 
-    def _build(self, task: str) -> Scene:
+    def _build(self, task: str) -> RobosuiteScene:
         try:
-            from rlvla3.simulators.robosuite.scene import Scene
+            from rlvla3.simulators.robosuite.scene import RobosuiteScene
 
-            scene = Scene(
+            scene = RobosuiteScene(
                 task,
                 self.package,
                 self._options.robot,
@@ -186,26 +187,26 @@ class Robosuite(SingleEnvironment):
             )
         except SimulatorError:
             raise
-        except Exception as error:  # a package's own check, a file that is missing or a graphics library is met with errors of every type
-            raise SimulatorError(f"{self.package} cannot build {task} ({type(error).__name__}: {error}): {self._needed}") from error
+        except Exception as error:  # a check of the package, a missing file or a graphics library can raise errors of every type
+            raise SimulatorError(f"{self.package} cannot build {task} ({type(error).__name__}: {error}): {self._build_help}") from error
         _check_frames(scene, task, self.spaces)
         return scene
 
 
 class RoboCasa(Robosuite):
-    """One RoboCasa environment. The episode's own sentence is its instruction."""
+    """One RoboCasa environment. Each episode brings its own instruction."""
 
     Options: ClassVar[type[RobosuiteOptions]] = RoboCasaOptions
     package: ClassVar[str] = "robocasa"
     default_steps: ClassVar[int] = 320
-    """The papers'."""
+    """The length of an episode in the papers."""
 
     @classmethod
     def describe(cls, config: SimulatorConfig) -> Spaces:
         spaces = super().describe(config)
         options = check_options(RoboCasaOptions, config.options, "simulator.options")
         if options.reward == "dense":
-            raise RecipeError("simulator.options.reward=dense, and RoboCasa's tasks have no dense reward: set it to sparse")
+            raise RecipeError("simulator.options.reward=dense, but RoboCasa's tasks have no dense reward: set it to sparse")
         robocasa_assets(_robocasa_folder(), options.assets)
         return spaces
 
@@ -213,7 +214,7 @@ class RoboCasa(Robosuite):
         options = check_options(RoboCasaOptions, config.options, "simulator.options")
         assets = robocasa_assets(_robocasa_folder(), options.assets)
         use_robocasa_assets(assets)
-        self._needed = f"are all of RoboCasa's assets in {assets}? If so, {GRAPHICS_HELP}"
+        self._build_help = f"are all of RoboCasa's assets in {assets}? If so, {GRAPHICS_HELP}"
         super().__init__(config, chunk)
 
     @classmethod
@@ -231,12 +232,12 @@ class RoboCasa(Robosuite):
 def _robocasa_folder() -> Path:
     folder = package_folder("robocasa")
     if folder is None:
-        raise RecipeError(f"simulator.name=robocasa needs the package robocasa, which is not installed: {INSTALL_ROBOCASA}")
+        raise RecipeError(f"simulator.name=robocasa needs the package robocasa, which is not installed. {INSTALL_ROBOCASA}")
     return folder
 
 
-def _check_frames(scene: Scene, task: str, spaces: Spaces) -> None:
-    """Raise SimulatorError where a camera is not there, or gives flat frames, or frames that stay the same while the arm moves."""
+def _check_frames(scene: RobosuiteScene, task: str, spaces: Spaces) -> None:
+    """Raise SimulatorError if a camera does not exist, or gives flat frames, or gives frames that stay the same while the arm moves."""
     for camera in spaces.cameras:
         scene.check_camera(camera)
     scene.reset(seed=0)

@@ -1,4 +1,4 @@
-"""What is known of robosuite's and RoboCasa's tasks without importing either."""
+"""The tasks of robosuite and RoboCasa, and the installed version of robosuite. Neither package is imported."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ INSTRUCTIONS: Mapping[str, str] = {
     "Door": "open the door",
     "Wipe": "wipe the marks off the table",
 }
-"""robosuite's tasks for one arm. No sentences ship with them.
+"""robosuite's tasks for one arm, with our instructions: robosuite has none.
 
-Not among them are NutAssemblySingle and PickPlaceSingle, which choose their object out of a set of names: Python orders that differently in every process,
-so the same seed would be another object. Each object has a task of its own.
+NutAssemblySingle and PickPlaceSingle are left out. They choose their object from a set of names, and Python orders a set differently in every process, so the
+same seed would give another object. Each object has a task of its own in this table.
 """
 
 MOBILE_ROBOT_VERSION = (1, 5)
-"""The first robosuite with robots that drive."""
+"""The first version of robosuite with mobile robots."""
 
 
 def robosuite_version() -> tuple[int, ...] | None:
-    """Such as (1, 4, 0); None where it is not installed."""
+    """The installed version, such as (1, 4, 0); None if robosuite is not installed."""
     try:
         return tuple(int(number) for number in re.findall(r"\d+", importlib.metadata.version("robosuite"))[:3])
     except importlib.metadata.PackageNotFoundError:
@@ -44,22 +44,22 @@ def robosuite_version() -> tuple[int, ...] | None:
 
 
 def package_folder(package: str) -> Path | None:
-    """Where `package` is installed, found without importing it."""
+    """The folder that `package` is installed in; None if it is not installed. The package is not imported."""
     spec = importlib.util.find_spec(package)
     return None if spec is None or spec.origin is None else Path(spec.origin).parent
 
 
 def robocasa_tasks(robocasa: Path) -> list[str]:
-    """The tasks of RoboCasa in the folder it is installed in: the classes in its kitchens, of which there are hundreds, differing from version to version."""
+    """The tasks of the RoboCasa installed in folder `robocasa`: the classes in its kitchen modules. There are hundreds, and versions differ."""
     files = sorted((robocasa / "environments" / "kitchen").rglob("*.py"))
     return [name for file in files for name in re.findall(r"^class (\w+)\(", file.read_text(encoding="utf-8"), re.MULTILINE)]
 
 
 def check_tasks(package: str, tasks: list[str], known: Collection[str]) -> None:
-    """Raises RecipeError where there are no tasks, or one is not known."""
+    """Raise RecipeError if `tasks` is empty, or if one of them is not in `known`."""
     if not tasks:
         example = next(iter(known), "")
-        raise RecipeError(f"simulator.tasks is empty, and {package} has {len(known)} tasks to choose from: for example simulator.tasks=[{example}]")
+        raise RecipeError(f"simulator.tasks is empty: choose among the {len(known)} tasks of {package}, for example simulator.tasks=[{example}]")
     for task in tasks:
         if task not in known:
             close = difflib.get_close_matches(task, known, n=3) or sorted(known)[:20]

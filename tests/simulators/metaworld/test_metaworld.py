@@ -178,19 +178,19 @@ def test_a_disturbance_is_held_for_some_steps_and_zero_is_none():
 
 def black_frames() -> list[str]:
     simulator = MetaWorld(config(BUTTON), CHUNK)
-    from rlvla3.simulators.metaworld.scene import Scene
+    from rlvla3.simulators.metaworld.scene import MetaWorldScene
 
     messages = []
-    real_draw, simulator_failures = Scene.draw, [lambda: simulator.reset(0, ticket(BUTTON, 0)), lambda: MetaWorld(config(REACH), CHUNK)]
+    real_draw, simulator_failures = MetaWorldScene.draw, [lambda: simulator.reset(0, ticket(BUTTON, 0)), lambda: MetaWorld(config(REACH), CHUNK)]
     still = simulator.reset(0, ticket(BUTTON, 0)).images["corner3"]
     for draw in (lambda self, camera: np.zeros((64, 64, 3), np.uint8), lambda self, camera: still):
-        Scene.draw = draw  # type: ignore[method-assign]
+        MetaWorldScene.draw = draw  # type: ignore[method-assign]
         for provoke in simulator_failures:
             try:
                 provoke()
             except SimulatorError as error:
                 messages.append(str(error))
-    Scene.draw = real_draw  # type: ignore[method-assign]
+    MetaWorldScene.draw = real_draw  # type: ignore[method-assign]
     return messages
 
 

@@ -138,10 +138,10 @@ def test_a_lifted_cube_is_a_success_with_either_reward():
 
 def frames_that_cannot_be_trusted() -> list[str]:
     simulator = Robosuite(config("Lift"), CHUNK)
-    from rlvla3.simulators.robosuite.scene import Scene
+    from rlvla3.simulators.robosuite.scene import RobosuiteScene
 
     messages = []
-    Scene.draw = lambda self, camera: np.zeros((64, 64, 3), np.uint8)  # type: ignore[method-assign]
+    RobosuiteScene.draw = lambda self, camera: np.zeros((64, 64, 3), np.uint8)  # type: ignore[method-assign]
     for provoke in (lambda: simulator.reset(0, ticket("Lift", 0)), lambda: Robosuite(config("Lift"), CHUNK)):
         with pytest.raises(SimulatorError) as refused:
             provoke()
@@ -158,7 +158,7 @@ def test_black_frames_and_cameras_that_are_not_there_are_refused():
 
 
 def names_in_the_package() -> set[str]:
-    from rlvla3.simulators.rendering import prepare_process
+    from rlvla3.simulators.graphics import prepare_process
 
     prepare_process("robosuite")
     importlib.import_module("rlvla3.simulators.robosuite.scene")

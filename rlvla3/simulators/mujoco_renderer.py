@@ -1,11 +1,12 @@
-"""Frames of MuJoCo models: one graphics context a process, and in it each model's own objects.
+"""Frames of MuJoCo models.
 
-Importing this file imports mujoco, which reads its environment variables as it is imported: `rendering.prepare_process` comes first.
+Invariant: a process has one graphics context. It is made once and stays current. Every model has its own objects in it, under names that differ, so any number
+of models can be drawn in turn, and changing from one to another costs nothing.
 
-Why frames are drawn here and not by Gymnasium's or robosuite's renderer: those give each environment a graphics context of its own, draw in
-whichever was made last, and free the objects of one in another, so two live environments in a process give black or silently wrong
-frames. Here a process has one graphics context, made once and current for good. Every model's objects live in it under different
-names, so any number of models are right side by side, and going from one to another costs nothing.
+Why not Gymnasium's or robosuite's renderer? They give each environment a graphics context of its own. They draw in the context that was made last, and free
+the objects of one context in another. Two built environments in one process then give black or wrong frames without any error.
+
+Importing this file imports mujoco. mujoco reads environment variables when it is imported, so call `graphics.prepare_process` first.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from numpy.typing import NDArray
 MAX_GEOMS = 10_000
 
 
-class Drawing:
-    """The frames of one model, `size` x `size` pixels. The thread that makes the first one of a process is the one that can draw.
+class MujocoRenderer:
+    """Draws frames of one model, `size` x `size` pixels. Only the thread that made the first renderer of the process can draw.
 
-    fast: without shadows, reflections and antialiasing, which cost a software renderer 20 times the rest of a frame.
-    hidden: groups of geoms that are not drawn, such as shapes that are there for collisions alone.
+    fast: no shadows, reflections and antialiasing. In a software renderer they take 20 times as long as the rest of a frame.
+    hidden: groups of geoms that are not drawn, such as shapes that serve only for collisions.
     """
 
     def __init__(self, model: Any, size: int, *, fast: bool, hidden: Sequence[int] = ()) -> None:
@@ -45,24 +46,24 @@ class Drawing:
         self._viewport = mujoco.MjrRect(0, 0, size, size)
 
     def draw(self, data: Any, camera: str) -> NDArray[np.uint8]:
-        """What `camera` sees of `data`, its own up axis upwards: uint8 [size, size, 3]."""
+        """The frame of `camera` for the state `data`, uint8 [size, size, 3]. The camera's own up axis points upwards."""
         view = mujoco.MjvCamera()
         view.type, view.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, self._model.camera(camera).id
         mujoco.mjv_updateScene(self._model, data, self._shown, None, view, mujoco.mjtCatBit.mjCAT_ALL, self._geometry)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._objects)
         mujoco.mjr_render(self._viewport, self._geometry, self._objects)
-        rows_from_below = np.empty((self._size, self._size, 3), np.uint8)
-        mujoco.mjr_readPixels(rows_from_below, None, self._viewport, self._objects)
-        return rows_from_below[::-1]
+        rows_from_bottom = np.empty((self._size, self._size, 3), np.uint8)
+        mujoco.mjr_readPixels(rows_from_bottom, None, self._viewport, self._objects)
+        return rows_from_bottom[::-1]
 
     def close(self) -> None:
-        """Free what the model holds in the graphics context."""
+        """Free the model's objects in the graphics context."""
         self._objects.free()
 
 
 @functools.cache
 def _graphics_context() -> mujoco.GLContext:
     """The one graphics context of this process."""
-    context = mujoco.GLContext(1, 1)  # each model is drawn into a buffer of its own size
+    context = mujoco.GLContext(1, 1)  # the size does not matter: each model is drawn into a buffer of its own size
     context.make_current()
     return context

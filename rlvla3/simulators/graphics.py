@@ -1,4 +1,7 @@
-"""What MuJoCo and its libraries read from the environment as they are imported, and whether what they draw can be trusted."""
+"""How a process is prepared to draw with MuJoCo, and checks that its frames are real.
+
+MuJoCo and its graphics libraries read environment variables when they are imported, so `prepare_process` must come before that import.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,18 @@ from numpy.typing import NDArray
 from rlvla3.simulators.base import SimulatorError
 
 GRAPHICS_HELP = (
-    "frames are drawn by a graphics library of the system: on Debian or Ubuntu `apt-get install libosmesa6 libegl1 libgl1`, "
+    "frames are drawn by a graphics library of the system: on Debian or Ubuntu run `apt-get install libosmesa6 libegl1 libgl1`, "
     "and leave MUJOCO_GL unset, or set it to osmesa (no GPU needed) or egl"
 )
-FLATTEST = 10
-"""Standard deviation of a frame's values, below which a renderer is taken to have failed; 30 to 60 is usual."""
+MIN_FRAME_STD = 10
+"""If the standard deviation of a frame's values is not above this, the renderer has failed. 30 to 60 is usual."""
 
 
 def prepare_process(simulator: str, device: str = "") -> None:
-    """Get this process ready to draw with MuJoCo. device: such as cuda:1, the GPU to draw on.
+    """Prepare this process to draw with MuJoCo. device: the GPU to draw on, such as cuda:1; "" for none.
 
-    A process that is given its shard's share of a machine must not start a thread for every core, neither for drawing (LP_) nor for linear algebra.
-    Raises SimulatorError where mujoco has already been imported without being told how to draw.
+    Many simulator processes share the machine's cores. So this process starts no thread per core, neither for drawing (LP_NUM_THREADS) nor for linear algebra.
+    Raises SimulatorError if mujoco was already imported while MUJOCO_GL was not set.
     """
     if "mujoco" in sys.modules and "MUJOCO_GL" not in os.environ:
         raise SimulatorError(f"mujoco was imported in this process before {simulator} could set MUJOCO_GL=osmesa: set it before that import")
@@ -35,14 +38,14 @@ def prepare_process(simulator: str, device: str = "") -> None:
 
 
 def check_frame(camera: str, image: NDArray[np.uint8]) -> None:
-    """Raises SimulatorError where a frame is of one colour."""
+    """Raise SimulatorError if the whole frame has one colour."""
     if image.min() == image.max():
         raise SimulatorError(f"camera {camera} gave a frame of a single colour, value {image.min()}: {GRAPHICS_HELP}")
 
 
 def check_moving(camera: str, task: str, before: NDArray[np.uint8], after: NDArray[np.uint8]) -> None:
-    """Raises SimulatorError where frames from before and after the arm moved are flat, or the same."""
-    if before.std() <= FLATTEST:
+    """Raise SimulatorError if the frame `before` the arm moved is flat, or if the frame `after` it moved is the same."""
+    if before.std() <= MIN_FRAME_STD:
         raise SimulatorError(f"camera {camera} of {task} draws flat frames, standard deviation {before.std():.1f} where 30 to 60 is usual: {GRAPHICS_HELP}")
     if np.array_equal(before, after):
         raise SimulatorError(f"camera {camera} of {task} draws the same frame while the arm moves: {GRAPHICS_HELP}")

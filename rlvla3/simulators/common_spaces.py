@@ -1,7 +1,8 @@
-"""What the simulators of one run have in common, so that one policy can see and act in all of them.
+"""The spaces that all simulators of one run fit into, so that one policy can see and act in all of them.
 
-Cameras go by their order, the first camera of each simulator being the same to the policy; what a simulator lacks is black or zero. Of an action each simulator
-takes as many dimensions as it has, and says so with what came of it: only those count in the loss.
+Cameras are matched by their order: to the policy, the first camera of each simulator is the same camera. Images that a simulator lacks are black, and numbers
+of the state that it lacks are zero. A simulator takes as many dimensions of an action as it has. Its outcome tells this number (`Outcome.dimensions`), and only
+those dimensions count in the loss.
 """
 
 from __future__ import annotations
@@ -19,37 +20,37 @@ from rlvla3.types import ActionSpace, Observation, Outcome, Spaces, Ticket
 
 
 def common_spaces(recipe: Recipe) -> Spaces:
-    """What the policy of `recipe` sees and does. Raises RecipeError for all that can be known to be wrong with a simulator, or with their mix."""
+    """What the policy of `recipe` sees and does. Raises RecipeError for every mistake in a simulator, or in their mix, that can be found before a run."""
     described = {name: describe_simulator(simulator) for name, simulator in recipe.mixed.items()}
     for name, spaces in described.items():
         if recipe.policy.chunk > spaces.max_steps:
             raise RecipeError(
                 f"policy.chunk={recipe.policy.chunk} is longer than an episode of {name}, {spaces.max_steps} steps: set it to {spaces.max_steps} or less"
             )
-    return combine(described)
+    return combine_spaces(described)
 
 
-def make_member(recipe: Recipe, number: int, spaces: Spaces, device: str = "") -> RunningSimulator:
-    """One of the run's simulators, by its number, as the policy expects it. spaces: the common ones. device: what it is to run on, "" for its own default."""
+def make_run_simulator(recipe: Recipe, number: int, spaces: Spaces, device: str = "") -> RunningSimulator:
+    """Build simulator `number` of the run, adapted to the common `spaces`. device: where it runs; "" for the simulator's own default."""
     config = list(recipe.mixed.values())[number]
     simulator = make_simulator(config.model_copy(update={"devices": [device] if device else []}), recipe.policy.chunk)
-    return FittedSimulator(simulator, spaces) if recipe.simulators else simulator
+    return AdaptedSimulator(simulator, spaces) if recipe.simulators else simulator
 
 
-def combine(described: Mapping[str, Spaces]) -> Spaces:
-    """The smallest spaces that all of `described` fit into. Raises RecipeError where there are none."""
+def combine_spaces(described: Mapping[str, Spaces]) -> Spaces:
+    """The smallest spaces that all of `described` fit into. Raises RecipeError if their actions are of different kinds, or their images differ in size."""
     if len(described) == 1:
         return next(iter(described.values()))
     kinds = {(spaces.action.kind, spaces.action.choices, spaces.action.low, spaces.action.high) for spaces in described.values()}
     if len(kinds) > 1:
-        actions = ", ".join(f"{name} {_wording(spaces.action)}" for name, spaces in described.items())
-        raise RecipeError(f"simulators cannot be mixed where their actions are of different kinds: {actions}")
+        actions = ", ".join(f"{name} {_action_words(spaces.action)}" for name, spaces in described.items())
+        raise RecipeError(f"simulators cannot be mixed if their actions are of different kinds: {actions}")
     widest = max(described.values(), key=lambda spaces: len(spaces.cameras))
     for name, spaces in described.items():
         for (camera, shape), (common, expected) in zip(spaces.cameras.items(), widest.cameras.items(), strict=False):
             if shape != expected:
                 raise RecipeError(
-                    f"camera {camera} of {name} gives images of {'x'.join(map(str, shape))}, and camera {common}, which it is mixed with, "
+                    f"camera {camera} of {name} gives images of {'x'.join(map(str, shape))}, but camera {common}, which it is matched with, gives "
                     f"{'x'.join(map(str, expected))}: set options.image_size of both simulators to the same size"
                 )
     action = max((spaces.action for spaces in described.values()), key=lambda action: action.size)
@@ -62,12 +63,12 @@ def combine(described: Mapping[str, Spaces]) -> Spaces:
     )
 
 
-def _wording(action: ActionSpace) -> str:
+def _action_words(action: ActionSpace) -> str:
     return f"one of {action.choices} choices" if action.kind == "discrete" else f"{action.size} numbers within [{action.low:g}, {action.high:g}]"
 
 
-class FittedSimulator:
-    """A simulator whose observations and actions are brought to the spaces it has in common with others."""
+class AdaptedSimulator:
+    """A simulator whose observations and actions are adapted to the common spaces of the run."""
 
     def __init__(self, simulator: Simulator, spaces: Spaces) -> None:
         self.simulator, self.spaces, self.slots = simulator, spaces, simulator.slots
@@ -75,26 +76,26 @@ class FittedSimulator:
         self._black = {camera: np.zeros(shape, np.uint8) for camera, shape in spaces.cameras.items()}
 
     def reset(self, slot: int, ticket: Ticket) -> Observation:
-        return self._fit(self.simulator.reset(slot, ticket))
+        return self._adapted(self.simulator.reset(slot, ticket))
 
     def step(self, chunks: Mapping[int, NDArray[np.float32] | None]) -> dict[int, Outcome]:
         size = self._own.action.size
         outcomes = self.simulator.step({slot: None if chunk is None else chunk[:, :size] for slot, chunk in chunks.items()})
         for slot, outcome in outcomes.items():
-            asked = chunks[slot]
-            outcome.actions = _widened(outcome.actions, self.spaces.action.size) if asked is None else asked
+            chunk = chunks[slot]
+            outcome.actions = _widened(outcome.actions, self.spaces.action.size) if chunk is None else chunk
             outcome.dimensions = size
-            outcome.observation = None if outcome.observation is None else self._fit(outcome.observation)
+            outcome.observation = None if outcome.observation is None else self._adapted(outcome.observation)
         return outcomes
 
     def close(self) -> None:
         self.simulator.close()
 
-    def _fit(self, observation: Observation) -> Observation:
+    def _adapted(self, observation: Observation) -> Observation:
         images = self._black | dict(zip(self.spaces.cameras, (observation.images[camera] for camera in self._own.cameras), strict=False))
         return Observation(images, _widened(observation.state, self.spaces.state), observation.instruction, observation.elapsed)
 
 
 def _widened(values: NDArray[np.float32], size: int) -> NDArray[np.float32]:
-    """`values` [..., n] with zeros up to [..., size]."""
+    """`values` [..., n], filled up with zeros to [..., size]."""
     return np.concatenate([values, np.zeros((*values.shape[:-1], size - values.shape[-1]), np.float32)], axis=-1)
