@@ -95,10 +95,10 @@ def replay(start: Path, run_dir: Path | None, as_json: bool) -> None:
 def check(words: Sequence[str], simulator: str | None, chunk: int, timeout_s: float | None, frames: Path | None, figures: Path | None) -> bool:
     """Print a recipe as it would be run and examine its simulators, or examine one alone. words: the recipe, if it is one, and settings. Returns whether all
     passed. Raises RecipeError where it cannot be run."""
-    from rlvla3.checking.commands import check_simulators, simulator_of
+    from rlvla3.checking.commands import check_simulators, simulator_config
 
     if simulator is not None:
-        return check_simulators({simulator: simulator_of(simulator, words, chunk)}, chunk, timeout_s, frames, figures)
+        return check_simulators({simulator: simulator_config(simulator, words, chunk)}, chunk, timeout_s, frames, figures)
     if not words or "=" in words[0]:
         raise RecipeError("nothing to check: name a recipe, for example recipes/quickstart.yaml, or a simulator, for example --simulator metaworld")
     start = Path(words[0])

@@ -126,7 +126,7 @@ def test_a_model_larger_than_its_share_is_refused_with_numbers(monkeypatch: pyte
     monkeypatch.setattr(checks, "model_memory", lambda recipe, spaces: checks.ModelMemory(3 * GIB, 2 * GIB, 2 * GIB, GIB))
     assert "trainer 9.0 GiB (weights 3.0 GiB, gradients 2.0 GiB, AdamW's moments 4.0 GiB)" in lines(recipe(algorithm={"correction": "none"}))
     with pytest.raises(
-        RecipeError, match=r"the trainer needs 9\.0 GiB before any activation, and may take 8\.0 GiB of a device of 16\.0 GiB \(memory\.trainer=0\.5\)"
+        RecipeError, match=r"the trainer needs 9\.0 GiB without activations, but may use 8\.0 GiB of a device of 16\.0 GiB \(memory\.trainer=0\.5\)"
     ):
         lines(recipe(algorithm={"correction": "none"}, memory={"trainer": 0.5}))
     with pytest.raises(RecipeError, match=r"the generator needs 6\.0 GiB"):

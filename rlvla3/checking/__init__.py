@@ -1,8 +1,19 @@
-"""Whether a simulator keeps its contract (`rlvla3 check`): what is done with it, what came of it, and what is found in that.
+"""Whether a simulator keeps its contract (`rlvla3 check`), and whether a recipe's model fits into memory.
 
-subject.py        the simulator under examination: what can be asked of it, and how it answers
-child.py          the same in a process of its own, where a call that hangs or dies is an answer, too
-evidence.py       what is done with it, once, and the record of what came of it
-specification.py  the list of checks, each a function of the evidence alone; they are in form.py, behaviour.py and sameness.py
-report.py         what they found, as lines, as JSON and as frames to look at
+A check is a function of recorded evidence alone. The simulator under examination runs in processes of its own, where a call that hangs or kills its process is
+an answer too.
+
+commands.py             what `rlvla3 check` does
+evidence.py             runs episodes on the simulator once and records what came of them
+specification.py        the list of checks; their functions are in:
+  returned_values.py      shapes, types, numbers and frames of what the simulator returns
+  behaviour.py            actions, ends of episodes, success, the expert, close()
+  reproducibility.py      what a ticket decides must be the same, whatever else happens
+episode_differences.py  where two episodes that should be the same first differ
+finding.py              a check, its findings and its result
+findings_report.py      the results as lines and as JSON, and frames as PNG files
+png.py                  how a PNG file is written
+checked_simulator.py    the calls that can be made to the simulator, and how they are answered
+simulator_process.py    the simulator in a process of its own
+model_memory.py         the memory that a recipe's model needs
 """

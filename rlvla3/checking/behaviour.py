@@ -1,4 +1,4 @@
-"""Checks of what a simulator does: which actions it takes, how episodes end, success, the expert, and what close() leaves."""
+"""Checks of what a simulator does: which actions it accepts, how episodes end, success, the expert, and what close() leaves behind."""
 
 from __future__ import annotations
 
@@ -6,73 +6,77 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from rlvla3.checking.differences import first_difference
-from rlvla3.checking.evidence import Evidence, NotApplicable, Played
+from rlvla3.checking.checked_simulator import Leftovers
+from rlvla3.checking.episode_differences import first_difference
+from rlvla3.checking.evidence import EpisodeRecord, Evidence, NotApplicable
 from rlvla3.checking.finding import Finding, warning
-from rlvla3.checking.subject import Left
 
 
 def limit(evidence: Evidence) -> Iterator[Finding]:
-    played = evidence.play("to the end")
-    decisions, steps = len(played.outcomes), sum(len(outcome.rewards) for outcome in played.outcomes)
+    episode = evidence.episode("to the end")
+    decisions, steps = len(episode.outcomes), sum(len(outcome.rewards) for outcome in episode.outcomes)
     longest = evidence.spaces.max_steps
-    if any(len(outcome.rewards) != evidence.chunk for outcome in played.outcomes[:-1]):
-        raise NotApplicable("its rewards do not count its steps: see the check `outcomes`")
-    if not played.outcomes[-1].done:
-        yield Finding(f"no end after {decisions} decisions and {steps} steps, expected one by spaces.max_steps={longest}: set truncated there")
+    if any(len(outcome.rewards) != evidence.chunk for outcome in episode.outcomes[:-1]):
+        raise NotApplicable("the number of rewards is not the number of steps: see the check `outcomes`")
+    if not episode.outcomes[-1].done:
+        yield Finding(f"no end after {decisions} decisions and {steps} steps, expected an end by spaces.max_steps={longest}: set truncated there")
     elif steps > longest:
         yield Finding(f"an episode of {steps} steps, expected at most spaces.max_steps={longest}: execute no more of the chunk and set truncated")
-    elif played.outcomes[-1].truncated and steps < longest:
-        yield warning(f"a time limit after {steps} steps, and spaces.max_steps={longest}: say the real limit, for memory is laid out by it")
+    elif episode.outcomes[-1].truncated and steps < longest:
+        yield warning(f"the time limit came after {steps} steps, but spaces.max_steps={longest}: give the real limit, because memory is reserved for it")
 
 
 def actions(evidence: Evidence) -> Iterator[Finding]:
-    evidence.play("alone")  # where common actions fail already, those at the bounds say nothing
-    space, bounds, beyond = evidence.spaces.action, evidence.plays["bounds"], evidence.plays.get("beyond")
+    evidence.episode("alone")  # if ordinary actions fail, actions at the bounds tell nothing
+    space, bounds, beyond = evidence.spaces.action, evidence.episodes["bounds"], evidence.episodes.get("beyond")
     named = f"0 and {space.choices - 1}" if space.kind == "discrete" else f"{space.low:g} and {space.high:g}"
-    if bounds.trouble is not None:
-        yield Finding(f"actions at the bounds, {named}: {bounds.trouble}. Policies clip to the bounds, so these come often: accept them")
+    if bounds.failure is not None:
+        yield Finding(f"actions at the bounds, {named}: {bounds.failure}. Policies clip to the bounds, so these actions are frequent: accept them")
     elif beyond is None:
         return
-    elif beyond.trouble is not None and beyond.trouble.kind != "refused":
-        yield Finding(f"actions twice beyond the bounds {named}: {beyond.trouble}. Clip them, or raise a SimulatorError that says what the bounds are")
-    elif beyond.trouble is None and _repeats(evidence) and (difference := first_difference(bounds, beyond)):
-        yield warning(f"actions twice beyond the bounds {named} do more than actions at the bounds ({difference}): clip them, np.clip(action, low, high)")
+    elif beyond.failure is not None and beyond.failure.kind != "refused":
+        yield Finding(f"actions at twice the bounds {named}: {beyond.failure}. Clip them, or raise a SimulatorError that names the bounds")
+    elif beyond.failure is None and _repeats(evidence) and (difference := first_difference(bounds, beyond)):
+        yield warning(
+            f"actions at twice the bounds {named} have more effect than actions at the bounds ({difference}): clip them with np.clip(action, low, high)"
+        )
 
 
 def _repeats(evidence: Evidence) -> bool:
-    return first_difference(evidence.play("alone"), evidence.play("again")) is None
+    return first_difference(evidence.episode("alone"), evidence.episode("again")) is None
 
 
 def success(evidence: Evidence) -> Iterator[Finding]:
-    plays = [played for played in evidence.plays.values() if played.outcomes]
-    if not plays:
+    episodes = [episode for episode in evidence.episodes.values() if episode.outcomes]
+    if not episodes:
         raise NotApplicable("no step was made")
-    for played in plays:
-        flags = [bool(outcome.success) for outcome in played.outcomes]
+    for episode in episodes:
+        flags = [bool(outcome.success) for outcome in episode.outcomes]
         if (after := _lost(flags)) is not None:
             yield Finding(
                 f"success is true after decision {after} and false later in the same episode: keep it true from the first success on, "
-                f"for a chunk tells only how it ended"
+                f"because a chunk reports only its end"
             )
             return
-    if any(outcome.success for played in plays for outcome in played.outcomes):
+    if any(outcome.success for episode in episodes for outcome in episode.outcomes):
         return
-    experts = evidence.called("expert")
-    if any(played.trouble is not None and played.trouble.kind != "refused" for played in experts):
-        raise NotApplicable("the expert ran into trouble: see the check `expert`")
-    if any(played.outcomes for played in experts):
-        ended = sum(bool(played.outcomes and played.outcomes[-1].terminated) for played in experts)
+    experts = evidence.episodes_named("expert")
+    if any(episode.failure is not None and episode.failure.kind != "refused" for episode in experts):
+        raise NotApplicable("a call of the expert failed: see the check `expert`")
+    if any(episode.outcomes for episode in experts):
+        ended = sum(bool(episode.outcomes and episode.outcomes[-1].terminated) for episode in experts)
         yield Finding(
-            f"{len(experts)} episodes of the expert and no success, {ended} of them terminated: set success where the task is done, or raise "
-            f"simulator.max_steps={evidence.spaces.max_steps} where experts need longer"
+            f"{len(experts)} episodes of the expert and no success, {ended} of them terminated: set success when the task is done, or raise "
+            f"simulator.max_steps={evidence.spaces.max_steps} if experts need more steps"
         )
     elif not (evidence.built is not None and evidence.built.has_expert):
-        yield warning("not seen: random actions had no success, and no expert acted. Test it with actions of your own that reach the goal: outcome.success")
+        yield warning(
+            "no success was seen: random actions did not succeed, and there is no expert. Test outcome.success with actions of your own that reach the goal"
+        )
 
 
 def _lost(flags: list[bool]) -> int | None:
-    """The decision after which success was true for the last time, if it was false later."""
+    """The last decision after which success was true, if it was false after a later one; else None."""
     if True in flags and not all(flags[flags.index(True) :]):
         return len(flags) - flags[::-1].index(True)
     return None
@@ -81,38 +85,38 @@ def _lost(flags: list[bool]) -> int | None:
 def expert(evidence: Evidence) -> Iterator[Finding]:
     if evidence.built is not None and evidence.built.has_expert is False:
         raise NotApplicable("it has none")
-    evidence.play("alone")  # what fails under any actions is not the expert's fault
-    plays = evidence.called("expert")
-    if not plays:
-        raise NotApplicable("it did not come to this: see the check `calls`")
-    for played in plays:
-        if played.trouble is not None:
-            if not played.outcomes and played.trouble.kind == "refused" and not (evidence.built and evidence.built.has_expert):
-                raise NotApplicable(f"it has none: {played.trouble.words}")
-            yield Finding(str(played.trouble))
+    evidence.episode("alone")  # if every action fails, the fault is not the expert's
+    episodes = evidence.episodes_named("expert")
+    if not episodes:
+        raise NotApplicable("the examination did not get so far: see the check `calls`")
+    for episode in episodes:
+        if episode.failure is not None:
+            if not episode.outcomes and episode.failure.kind == "refused" and not (evidence.built and evidence.built.has_expert):
+                raise NotApplicable(f"it has none: {episode.failure.message}")
+            yield Finding(str(episode.failure))
             return
-    yield from _expert_actions(evidence, plays)
+    yield from _expert_actions(evidence, episodes)
 
 
-def _expert_actions(evidence: Evidence, plays: list[Played]) -> Iterator[Finding]:
+def _expert_actions(evidence: Evidence, episodes: list[EpisodeRecord]) -> Iterator[Finding]:
     space = evidence.spaces.action
     low, high = (0.0, space.choices - 1.0) if space.kind == "discrete" else (space.low, space.high)
-    shown = np.concatenate([np.ravel(outcome.actions) for played in plays for outcome in played.outcomes]).astype(np.float64)
+    shown = np.concatenate([np.ravel(outcome.actions) for episode in episodes for outcome in episode.outcomes]).astype(np.float64)
     if not np.isfinite(shown).all():
-        yield Finding("the expert's actions are not finite in places: a policy is trained to repeat them")
+        yield Finding("some of the expert's actions are not finite: return finite actions, because a policy is trained to repeat them")
     elif shown.min() < low or shown.max() > high:
-        yield Finding(f"the expert's actions go from {shown.min():.3g} to {shown.max():.3g}, and the space from {low:g} to {high:g}: clip what it returns")
+        yield Finding(f"the expert's actions go from {shown.min():.3g} to {shown.max():.3g}, but the space from {low:g} to {high:g}: clip what it returns")
     elif len(shown) and shown.min() == shown.max():
-        yield warning(f"the expert's actions are all {shown[0]:.3g}: return those that were executed, in Outcome.actions")
+        yield warning(f"the expert's actions are all {shown[0]:.3g}: return the executed actions in Outcome.actions")
 
 
 def close(evidence: Evidence) -> Iterator[Finding]:
-    troubles = [evidence.troubles[doing] for doing in ("close", "close another", "end") if doing in evidence.troubles]
-    left = evidence.left or Left((), ())
-    if not troubles and evidence.left is None:
-        raise NotApplicable("it did not come to this: see the check `calls`")
-    yield from (Finding(str(trouble)) for trouble in troubles)
+    failures = [evidence.failures[step] for step in ("close", "close another", "end") if step in evidence.failures]
+    left = evidence.left or Leftovers((), ())
+    if not failures and evidence.left is None:
+        raise NotApplicable("the examination did not get so far: see the check `calls`")
+    yield from (Finding(str(failure)) for failure in failures)
     if left.threads:
-        yield Finding(f"close() leaves threads that keep the process alive: {', '.join(left.threads)}. End them, or make them daemons")
+        yield Finding(f"close() leaves threads that keep the process alive: {', '.join(left.threads)}. End them, or make them daemon threads")
     if left.processes:
-        yield Finding(f"close() leaves processes: {', '.join(left.processes)}. End them and wait for their ends")
+        yield Finding(f"close() leaves processes: {', '.join(left.processes)}. End them, and wait until they have ended")

@@ -9,19 +9,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlvla3.checking.child import Child
 from rlvla3.checking.evidence import Evidence, Examination
 from rlvla3.checking.findings_report import as_json, lines, total, write_frames
-from rlvla3.checking.specification import results
+from rlvla3.checking.simulator_process import SimulatorProcess
+from rlvla3.checking.specification import run_checks
 from rlvla3.config import SimulatorConfig, make_recipe
 from rlvla3.errors import RecipeError
 
 
-def simulator_of(name: str, settings: Sequence[str], chunk: int) -> SimulatorConfig:
-    """The simulator `name` with settings as in a recipe's simulator section, such as options.image_size=64. Raises RecipeError."""
+def simulator_config(name: str, settings: Sequence[str], chunk: int) -> SimulatorConfig:
+    """The config of the simulator `name`. settings: as in a recipe's simulator section, such as options.image_size=64. Raises RecipeError if one is wrong."""
     for setting in settings:
         if setting.startswith("simulator."):
-            raise RecipeError(f"{setting}: with --simulator, settings are the simulator's own: write {setting.removeprefix('simulator.')}")
+            raise RecipeError(f"{setting}: with --simulator, a setting has no `simulator.` in front: write {setting.removeprefix('simulator.')}")
     return make_recipe(
         {"simulator": {"name": name}, "policy": {"chunk": chunk}}, [f"simulator.{setting}" for setting in settings], source=f"--simulator {name}"
     ).simulator
@@ -30,35 +30,37 @@ def simulator_of(name: str, settings: Sequence[str], chunk: int) -> SimulatorCon
 def check_simulators(
     simulators: Mapping[str, SimulatorConfig], chunk: int, timeout_s: float | None, frames: Path | None, figures: Path | None, before: str = ""
 ) -> bool:
-    """Examine each, say what was found, and whether all passed. timeout_s: of a call (None: the simulator's own). frames: a folder, figures: a file.
-    before: what every line begins with. Raises RecipeError where settings are refused."""
-    found: dict[str, Any] = {}
+    """Examine each simulator and print what was found. Returns whether all passed. Raises RecipeError if settings are refused.
+
+    timeout_s: the limit of a call (None: the simulator's own). frames: a folder for frames. figures: a file for the findings. before: each line begins with it.
+    """
+    findings: dict[str, Any] = {}
     for name, config in simulators.items():
-        print(f"{before}{_wording(name, config)}", flush=True)
+        print(f"{before}{_name_and_settings(name, config)}", flush=True)
         evidence = examine(config, chunk, timeout_s or config.timeout_s)
-        judged = results(evidence)
-        for line in "\n".join([*lines(judged), total(judged)]).splitlines():
+        results = run_checks(evidence)
+        for line in "\n".join([*lines(results), total(results)]).splitlines():
             print(f"{before}{line}")
         if frames is not None:
             print(f"{before}{write_frames(evidence, frames / name.replace(':', '_').replace('/', '_'))} frames in {frames}: are they the right way up?")
-        found[name] = {"passed": all(result.verdict != "failed" for result in judged), "checks": as_json(judged)}
+        findings[name] = {"passed": all(result.verdict != "failed" for result in results), "checks": as_json(results)}
     if figures is not None:
-        figures.write_text(json.dumps(found, indent=2) + "\n")
-    return all(simulator["passed"] for simulator in found.values())
+        figures.write_text(json.dumps(findings, indent=2) + "\n")
+    return all(simulator["passed"] for simulator in findings.values())
 
 
 def examine(config: SimulatorConfig, chunk: int, timeout_s: float) -> Evidence:
-    """What comes of an examination in processes of its own, on the first of the simulator's devices."""
+    """The evidence of an examination. The simulator runs in processes of its own, on the first of its devices."""
     return asyncio.run(_examine(config.model_copy(update={"devices": config.devices[:1]}), chunk, timeout_s))
 
 
 async def _examine(config: SimulatorConfig, chunk: int, timeout_s: float) -> Evidence:
     with tempfile.TemporaryDirectory() as folder:
-        return await Examination(config, chunk, lambda name: Child(name, config, chunk, timeout_s, Path(folder))).run()
+        return await Examination(config, chunk, lambda name: SimulatorProcess(name, config, chunk, timeout_s, Path(folder))).run()
 
 
-def _wording(name: str, config: SimulatorConfig) -> str:
-    """What is examined, with the settings that are not the default."""
+def _name_and_settings(name: str, config: SimulatorConfig) -> str:
+    """The simulator's name, and the settings that are not the default."""
     given = config.model_dump(exclude_defaults=True, exclude={"shards", "timeout_s", "cores", "weight", "task_weights"})
     settings = ", ".join(f"{key}={value}" for key, value in given.items() if value != name)
     return f"{name}: {settings}" if settings else name

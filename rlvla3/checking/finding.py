@@ -1,4 +1,4 @@
-"""What a check says."""
+"""A check, its findings and its result."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ Verdict = Literal["passed", "warning", "failed", "not applicable"]
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong, or (a warning) that may be meant so: what was seen, what was expected, and what to do."""
+    """Something that is wrong, or, as a warning, something that may be intended. message: what was seen, what was expected, and what to do."""
 
-    words: str
+    message: str
     is_failure: bool = True
 
 
-def warning(words: str) -> Finding:
-    return Finding(words, is_failure=False)
+def warning(message: str) -> Finding:
+    """A finding that may be intended."""
+    return Finding(message, is_failure=False)
 
 
 @dataclass(frozen=True)
 class Check:
-    """demand: what a simulator has to do, in a sentence. find: what is wrong, by the evidence; it raises NotApplicable where nothing can be said."""
+    """One requirement. demand: what a simulator has to do, in a sentence. find: what the evidence shows to be wrong; it may raise NotApplicable."""
 
     name: str
     demand: str
@@ -34,15 +35,15 @@ class Check:
 
 @dataclass(frozen=True)
 class Result:
-    """What a check came to. words: what is wrong, a text for each finding, or why the check is not applicable."""
+    """The result of a check. messages: one for each finding, or the reason why the check is not applicable."""
 
     check: Check
     verdict: Verdict
-    words: tuple[str, ...] = ()
+    messages: tuple[str, ...] = ()
 
 
-def judge(check: Check, evidence: Evidence) -> Result:
-    """Make one check."""
+def run_check(check: Check, evidence: Evidence) -> Result:
+    """Run one check on the evidence."""
     try:
         findings = list(check.find(evidence))
     except NotApplicable as reason:
@@ -50,4 +51,4 @@ def judge(check: Check, evidence: Evidence) -> Result:
     if not findings:
         return Result(check, "passed")
     failed = any(finding.is_failure for finding in findings)
-    return Result(check, "failed" if failed else "warning", tuple(dict.fromkeys(finding.words for finding in findings)))
+    return Result(check, "failed" if failed else "warning", tuple(dict.fromkeys(finding.message for finding in findings)))

@@ -1,4 +1,4 @@
-"""What an examination found: lines to read, plain data, and frames to look at."""
+"""The results of an examination as lines to read and as plain data, and its frames as PNG files."""
 
 from __future__ import annotations
 
@@ -14,46 +14,47 @@ from rlvla3.checking.finding import Result, Verdict
 from rlvla3.checking.png import write_png
 
 VERDICTS: Sequence[Verdict] = ("passed", "warning", "failed", "not applicable")
-MOST_FINDINGS = 4
-"""Of one check that are printed; all are in the JSON."""
+MAX_FINDINGS = 4
+"""So many findings of one check are printed. The JSON file has all of them."""
 
 FRAMES_OF = ("alone", "other")
+"""The episodes whose frames are written."""
 
 
 def lines(results: Sequence[Result]) -> Iterator[str]:
-    """One line a check, and its findings below it."""
+    """One line for each check, and its findings below it."""
     for result in results:
         verdict = result.verdict.upper() if result.verdict == "failed" else result.verdict
-        reason = f" ({result.words[0]})" if result.verdict == "not applicable" else ""
+        reason = f" ({result.messages[0]})" if result.verdict == "not applicable" else ""
         yield f"{verdict:<16}{result.check.name:<14}{result.check.demand}{reason}"
         if not reason:
-            for words in result.words[:MOST_FINDINGS]:
-                yield textwrap.indent(words, " " * 16)
-            if len(result.words) > MOST_FINDINGS:
-                yield f"{' ' * 16}and {len(result.words) - MOST_FINDINGS} more"
+            for message in result.messages[:MAX_FINDINGS]:
+                yield textwrap.indent(message, " " * 16)
+            if len(result.messages) > MAX_FINDINGS:
+                yield f"{' ' * 16}and {len(result.messages) - MAX_FINDINGS} more"
 
 
 def total(results: Sequence[Result]) -> str:
-    """The last line: how many of each."""
+    """The last line: the number of checks for each verdict."""
     counts = {verdict: sum(result.verdict == verdict for result in results) for verdict in VERDICTS}
     return ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
 
 
 def as_json(results: Sequence[Result]) -> list[dict[str, Any]]:
-    return [{"check": result.check.name, "verdict": result.verdict, "found": list(result.words)} for result in results]
+    return [{"check": result.check.name, "verdict": result.verdict, "found": list(result.messages)} for result in results]
 
 
 def write_frames(evidence: Evidence, folder: Path) -> int:
-    """The first and the last frame of each camera in two episodes, as PNG files. Returns how many."""
+    """Write the first and the last frame of each camera in the episodes FRAMES_OF, as PNG files. Returns the number of files."""
     folder.mkdir(parents=True, exist_ok=True)
     written = 0
     for name in FRAMES_OF:
-        played = evidence.plays.get(name)
-        seen = list(played.observations()) if played else []
+        episode = evidence.episodes.get(name)
+        seen = list(episode.observations()) if episode else []
         for number, observation in [*seen[:1], *seen[1:][-1:]]:
             for camera, image in observation.images.items():
-                if played and isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3:
-                    task = played.ticket.task.replace("/", "_").replace(":", "_")
-                    write_png(folder / f"{task}-seed{played.ticket.seed}-{camera}-{number}.png", image)
+                if episode and isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3:
+                    task = episode.ticket.task.replace("/", "_").replace(":", "_")
+                    write_png(folder / f"{task}-seed{episode.ticket.seed}-{camera}-{number}.png", image)
                     written += 1
     return written

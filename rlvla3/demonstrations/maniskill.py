@@ -16,10 +16,10 @@ from typing import Any
 
 from rlvla3.demonstrations.files import DemonstrationError, Episode
 from rlvla3.demonstrations.hdf5 import Hdf5File
-from rlvla3.simulators.maniskill.tasks import SEEN, TASKS
+from rlvla3.simulators.maniskill.tasks import EXTRA_SHOWN_WITH_IMAGES, TASKS
 
 REPLAY = "replay the file with `python -m mani_skill.trajectory.replay_trajectory --traj-path FILE --save-traj -o state -c CONTROL_MODE`, or with -o rgb"
-SEEN_ARRAYS = ["obs/agent/qpos", "obs/agent/qvel", *(f"obs/extra/{name}" for name in SEEN)]
+SEEN_ARRAYS = ["obs/agent/qpos", "obs/agent/qvel", *(f"obs/extra/{name}" for name in EXTRA_SHOWN_WITH_IMAGES)]
 """The state beside images, as the simulator has it (simulators/maniskill/tasks.py); a task may lack some."""
 
 

@@ -19,11 +19,11 @@ import numpy as np
 import psutil
 import pytest
 
+from rlvla3.checking.checked_simulator import CallFailed, CallHandler
 from rlvla3.checking.commands import examine
 from rlvla3.checking.evidence import Evidence, Examination
 from rlvla3.checking.png import write_png
-from rlvla3.checking.specification import SPECIFICATION, results
-from rlvla3.checking.subject import Attendant, CallFailed
+from rlvla3.checking.specification import CHECKS, run_checks
 from rlvla3.cli import main
 from rlvla3.config import SimulatorConfig
 from rlvla3.types import Ticket
@@ -40,10 +40,10 @@ class Here:
     """A subject in this process: for mistakes that end no process."""
 
     def __init__(self, config: SimulatorConfig) -> None:
-        self._attendant = Attendant(config, CHUNK)
+        self._handler = CallHandler(config, CHUNK)
 
     def _call(self, call: str, *arguments: Any) -> Any:
-        came, answer = self._attendant.answer(call, *arguments)
+        came, answer = self._handler.answer(call, *arguments)
         if came == "raised":
             assert not isinstance(answer, bytes)
             raise CallFailed(answer)
@@ -82,51 +82,51 @@ def examined(simulator: type, slots: int = 2) -> Evidence:
 
 
 def wrong(evidence: Evidence) -> dict[str, str]:
-    return {result.check.name: result.verdict for result in results(evidence) if result.verdict in ("failed", "warning")}
+    return {result.check.name: result.verdict for result in run_checks(evidence) if result.verdict in ("failed", "warning")}
 
 
 def words(evidence: Evidence, check: str) -> str:
-    return next("\n".join(result.words) for result in results(evidence) if result.check.name == check)
+    return next("\n".join(result.messages) for result in run_checks(evidence) if result.check.name == check)
 
 
 def test_a_simulator_that_keeps_its_contract_passes_every_check():
-    assert {result.check.name: result.verdict for result in results(examined(Correct))} == {check.name: "passed" for check in SPECIFICATION}
+    assert {result.check.name: result.verdict for result in run_checks(examined(Correct))} == {check.name: "passed" for check in CHECKS}
 
 
 FOUND: list[tuple[type, str, str]] = [
     (mistakes.SlowToDescribe, "describe", "describe() took 1"),
     (mistakes.DescribesAnother, "describe", "set `spaces` to what describe() returns"),
-    (mistakes.AnotherNumberOfSlots, "describe", "has slots=3, and the recipe simulator.slots=2"),
+    (mistakes.AnotherNumberOfSlots, "describe", "has slots=3, but the recipe has simulator.slots=2"),
     (mistakes.DoubleState, "observations", "state is float64 [2], expected float32 [2]"),
     (mistakes.StateAsList, "observations", "state is a list, expected float32 [2]"),
     (mistakes.FloatImages, "observations", "the image of front is float32 [32, 32, 3], expected uint8"),
     (mistakes.ChannelsFirst, "observations", "the image of front is uint8 [3, 32, 32], expected uint8 [32, 32, 3]"),
-    (mistakes.AnotherCamera, "observations", "images are of cameras ['front', 'wrist'], and described are ['front']"),
-    (mistakes.ElapsedInSteps, "observations", "elapsed is 5.0: it is the share"),
-    (mistakes.ElapsedForgotten, "observations", "it has to rise from 0 to 1"),
-    (mistakes.LongInstruction, "observations", "instruction has 257 bytes, at most 256"),
+    (mistakes.AnotherCamera, "observations", "images are of cameras ['front', 'wrist'], but described are ['front']"),
+    (mistakes.ElapsedInSteps, "observations", "elapsed is 5.0: it must be the share"),
+    (mistakes.ElapsedForgotten, "observations", "it must rise from 0 to 1"),
+    (mistakes.LongInstruction, "observations", "instruction has 257 bytes, but at most 256"),
     (mistakes.StateNotANumber, "numbers", "NaN in state"),
     (mistakes.InfiniteReward, "numbers", "infinity in rewards"),
     (mistakes.BlackFrames, "frames", "frames of front are black"),
     (mistakes.BlackFramesNowAndThen, "frames", "frames of front are black"),
-    (mistakes.FrozenFrames, "frames", "never change within an episode, though the state does"),
+    (mistakes.FrozenFrames, "frames", "never change within an episode, although the state changes"),
     (mistakes.DoubleRewards, "outcomes", "rewards are float64 [5], expected float32"),
     (mistakes.RewardsAsList, "outcomes", "rewards are a list"),
     (mistakes.OneRewardAChunk, "outcomes", "1 rewards for a chunk of 5 actions, expected 5"),
-    (mistakes.NothingSeenAtTheLimit, "outcomes", "at a time limit the last thing seen"),
+    (mistakes.NothingSeenAtTheLimit, "outcomes", "at a time limit the last observation"),
     (mistakes.EndsTwice, "outcomes", "terminated and truncated at once"),
     (mistakes.SuccessAsNumber, "outcomes", "success is 0.0, a float"),
-    (mistakes.OtherActions, "outcomes", "actions are not the chunk that was asked for"),
+    (mistakes.OtherActions, "outcomes", "actions are not the chunk that was given"),
     (mistakes.NeverSucceeds, "success", "4 episodes of the expert and no success"),
     (mistakes.ForgetsSuccess, "success", "keep it true from the first success on"),
-    (mistakes.NeverEnds, "limit", "expected one by spaces.max_steps=18"),
+    (mistakes.NeverEnds, "limit", "expected an end by spaces.max_steps=18"),
     (mistakes.RefusesBounds, "actions", "actions at the bounds, -1 and 1: step of slots [0] raised AssertionError"),
-    (mistakes.WildExpert, "expert", "and the space from -1 to 1"),
+    (mistakes.WildExpert, "expert", "but the space from -1 to 1"),
     (mistakes.BrokenExpert, "expert", "KeyError: 'gripper'"),
     (mistakes.DrawsFromTheSystem, "processes", "at the reset, state differs in 2 of 2 values"),
-    (mistakes.DependsOnTheProcess, "processes", "within a process it repeats"),
+    (mistakes.DependsOnTheProcess, "processes", "Within a process it repeats"),
     (mistakes.DrawsOn, "leaks", "a second time: at the reset, state differs in 1 of 2 values"),
-    (mistakes.KeepsTheTask, "leaks", "after episodes of others: at the reset"),
+    (mistakes.KeepsTheTask, "leaks", "after other episodes: at the reset"),
     (mistakes.SharesWithNeighbours, "neighbours", "while another process steps in turn: after decision 1"),
     (mistakes.ShowsAnotherSlot, "slots", "after decision 1, the image of front differs"),
     (mistakes.ResetsAllSlots, "slots", "reset and step only the slots that are named"),
@@ -134,7 +134,7 @@ FOUND: list[tuple[type, str, str]] = [
     (mistakes.DrawsFromTheIndex, "groups", "Draw from ticket.seed alone"),
     (mistakes.Raises, "calls", "ZeroDivisionError: the physics blew up"),
     (mistakes.CannotBeBuilt, "calls", "build() raised FileNotFoundError: no meshes"),
-    (mistakes.ForgetsASlot, "calls", "slots [0] were stepped, and it returned {}"),
+    (mistakes.ForgetsASlot, "calls", "slots [0] were stepped, but it returned {}"),
     (mistakes.ReturnsATuple, "calls", "it returned a tuple for slot 0"),
     (mistakes.RaisesAtClose, "close", "close() raised ValueError: closed twice"),
 ]
@@ -223,9 +223,9 @@ def test_the_command_says_what_it_found_and_fails_where_a_check_does(tmp_path: P
     command = ["check", "--simulator", "tests.support.mistakes:DoubleState", "tasks=[near]", "--json", str(found), "--frames", str(frames)]
     assert main(command) == 1
     said = capsys.readouterr().out
-    assert len([line for line in said.splitlines() if re.match(r"(passed|warning|FAILED|not applicable) +\w+ ", line)]) == len(SPECIFICATION)
+    assert len([line for line in said.splitlines() if re.match(r"(passed|warning|FAILED|not applicable) +\w+ ", line)]) == len(CHECKS)
     assert re.search(r"^FAILED +observations", said, re.M)
-    assert "state is float64 [2], expected float32 [2]: make it what describe() says" in said
+    assert "state is float64 [2], expected float32 [2]: return what describe() says" in said
     (simulator,) = json.loads(found.read_text()).values()
     assert not simulator["passed"]
     assert [check["check"] for check in simulator["checks"] if check["verdict"] == "failed"] == ["observations"]

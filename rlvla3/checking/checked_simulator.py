@@ -1,8 +1,8 @@
-"""The simulator under examination: what can be asked of it, and how it answers.
+"""The simulator under examination: the calls that can be made to it, and how they are answered.
 
 Invariants:
-- every call is answered: by what the simulator returned, or by the Trouble it ran into;
-- what a call returns is a copy: what the simulator does with its buffers later changes nothing that has been recorded.
+- every call is answered, either with what the simulator returned or with the Failure of the call;
+- what a call returns is a copy: if the simulator writes to its buffers later, nothing that has been recorded changes.
 """
 
 from __future__ import annotations
@@ -25,34 +25,37 @@ from rlvla3.simulators.base import Simulator, SimulatorError, SingleEnvironment
 from rlvla3.simulators.registry import describe_simulator, make_simulator, simulator_class
 from rlvla3.types import Observation, Outcome, Spaces, Ticket
 
-HEAVY = ("torch", "tensorflow", "jax", "mujoco", "OpenGL", "robosuite", "sapien", "pybullet", "pygame", "genesis", "isaacsim")
-"""Deep learning and renderers: what describe() must not import, because a recipe is to be checked in an instant."""
+HEAVY_PACKAGES = ("torch", "tensorflow", "jax", "mujoco", "OpenGL", "robosuite", "sapien", "pybullet", "pygame", "genesis", "isaacsim")
+"""Packages for deep learning and rendering. describe() must not import them, because a recipe must be checked in an instant."""
 
 
 @dataclass(frozen=True)
-class Trouble:
-    """What a call ran into. kind: it was refused with an error that is meant to be read (SimulatorError, RecipeError), it raised another, its process died, or
-    it hung."""
+class Failure:
+    """Why a call failed.
+
+    kind: "refused": it raised an error that is meant to be read (SimulatorError, RecipeError); "raised": it raised another error; "died": its process died;
+    "hung": it did not return in time. message: what happened, as the rest of a sentence that begins with `call`.
+    """
 
     call: str
     kind: Literal["refused", "raised", "died", "hung"]
-    words: str
+    message: str
 
     def __str__(self) -> str:
-        return f"{self.call} {self.words}"
+        return f"{self.call} {self.message}"
 
 
 class CallFailed(Exception):
-    """A call that was not answered by what the simulator returned."""
+    """A call failed: the simulator returned nothing."""
 
-    def __init__(self, trouble: Trouble) -> None:
-        super().__init__(str(trouble))
-        self.trouble = trouble
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
 
 
 @dataclass(frozen=True)
-class Described:
-    """What describe() said, in how many seconds (the better of two calls), and which of HEAVY were imported by then."""
+class Description:
+    """What describe() returned. seconds: the faster of two calls. imported: the HEAVY_PACKAGES that it imported."""
 
     spaces: Spaces
     seconds: float
@@ -60,8 +63,8 @@ class Described:
 
 
 @dataclass(frozen=True)
-class Built:
-    """What the simulator says once it is built. has_expert: None where that only shows when it is asked to act."""
+class BuiltSimulator:
+    """What a built simulator says of itself. has_expert: None if this is known only when the expert is asked to act."""
 
     spaces: Spaces
     slots: int
@@ -69,52 +72,52 @@ class Built:
 
 
 @dataclass(frozen=True)
-class Left:
-    """What there is after close() that was not there before the simulator was built: threads that keep a process alive, processes."""
+class Leftovers:
+    """What close() left behind: threads that keep the process alive, and processes, that did not exist before the simulator was built."""
 
     threads: tuple[str, ...]
     processes: tuple[str, ...]
 
 
-class Subject(Protocol):
-    """A simulator, wherever it runs. Every method raises CallFailed where it is not answered."""
+class CheckedSimulator(Protocol):
+    """A simulator under examination, in this process or in another. Every method raises CallFailed if its call fails."""
 
-    async def describe(self) -> Described: ...
+    async def describe(self) -> Description: ...
 
-    async def build(self) -> Built: ...
+    async def build(self) -> BuiltSimulator: ...
 
     async def reset(self, slot: int, ticket: Ticket) -> Observation: ...
 
     async def step(self, chunks: Mapping[int, Any]) -> Mapping[int, Outcome]: ...
 
-    async def close(self) -> Left: ...
+    async def close(self) -> Leftovers: ...
 
     async def end(self) -> None:
-        """Let the process end by itself."""
+        """Tell the process to end, and wait until it has ended."""
 
     def kill(self) -> None:
-        """Whatever it is doing. Nothing to a process that has ended."""
+        """Kill the process, whatever it is doing. Does nothing if it has ended."""
 
 
-Answer = tuple[Literal["returned"], bytes] | tuple[Literal["raised"], Trouble]
+Answer = tuple[Literal["returned"], bytes] | tuple[Literal["raised"], Failure]
 
 
-class Attendant:
-    """The simulator's side: does what it is asked and answers, whatever happens."""
+class CallHandler:
+    """The simulator's side: makes each call and returns an answer, whatever happens."""
 
     def __init__(self, config: SimulatorConfig, chunk: int) -> None:
         self._config, self._chunk = config, chunk
 
     def answer(self, call: str, *arguments: Any) -> Answer:
-        """What comes of a call, pickled: what cannot be is the simulator's fault as well."""
+        """The answer to a call. What the call returned is pickled; if it cannot be pickled, this too is a failure of the simulator."""
         try:
             return "returned", pickle.dumps(getattr(self, call)(*arguments))
         except Exception as error:
             if isinstance(error, (SimulatorError, RecipeError)):
-                return "raised", Trouble(wording(call, arguments), "refused", f"raised {type(error).__name__}: {error}")
-            return "raised", Trouble(wording(call, arguments), "raised", f"raised {type(error).__name__}: {error}\n{_end_of_traceback(error)}")
+                return "raised", Failure(call_words(call, arguments), "refused", f"raised {type(error).__name__}: {error}")
+            return "raised", Failure(call_words(call, arguments), "raised", f"raised {type(error).__name__}: {error}\n{_end_of_traceback(error)}")
 
-    def describe(self) -> Described:
+    def describe(self) -> Description:
         before = set(sys.modules)
         simulator_class(self._config.name)
         seconds = []
@@ -122,14 +125,14 @@ class Attendant:
             start = time.perf_counter()
             spaces = describe_simulator(self._config)
             seconds.append(time.perf_counter() - start)
-        return Described(spaces, min(seconds), tuple(name for name in HEAVY if name in sys.modules and name not in before))
+        return Description(spaces, min(seconds), tuple(name for name in HEAVY_PACKAGES if name in sys.modules and name not in before))
 
-    def build(self) -> Built:
+    def build(self) -> BuiltSimulator:
         self._threads, self._processes = set(threading.enumerate()), _children()
         self._simulator: Simulator = make_simulator(self._config, self._chunk)
         kind = type(self._simulator)
         has_expert = kind.expert_action is not SingleEnvironment.expert_action if issubclass(kind, SingleEnvironment) else None
-        return Built(self._simulator.spaces, self._simulator.slots, has_expert)
+        return BuiltSimulator(self._simulator.spaces, self._simulator.slots, has_expert)
 
     def reset(self, slot: int, ticket: Ticket) -> Observation:
         observation = self._simulator.reset(slot, ticket)
@@ -140,20 +143,20 @@ class Attendant:
     def step(self, chunks: Mapping[int, Any]) -> dict[int, Outcome]:
         outcomes = self._simulator.step(chunks)
         if not isinstance(outcomes, Mapping) or set(outcomes) != set(chunks):
-            raise SimulatorError(f"slots {sorted(chunks)} were stepped, and it returned {outcomes!r:.200}: return {{slot: Outcome}} for exactly these slots")
+            raise SimulatorError(f"slots {sorted(chunks)} were stepped, but it returned {outcomes!r:.200}: return {{slot: Outcome}} for exactly these slots")
         for slot, outcome in outcomes.items():
             if not isinstance(outcome, Outcome):
                 raise SimulatorError(f"it returned a {type(outcome).__name__} for slot {slot}: return an rlvla3.types.Outcome")
         return dict(outcomes)
 
-    def close(self) -> Left:
+    def close(self) -> Leftovers:
         self._simulator.close()
         threads = [thread.name for thread in set(threading.enumerate()) - self._threads if thread.is_alive() and not thread.daemon]
-        return Left(tuple(threads), tuple(f"{process.name()} ({process.pid})" for process in _children() - self._processes))
+        return Leftovers(tuple(threads), tuple(f"{process.name()} ({process.pid})" for process in _children() - self._processes))
 
 
-def wording(call: str, arguments: tuple[Any, ...]) -> str:
-    """A call as a finding names it."""
+def call_words(call: str, arguments: tuple[Any, ...]) -> str:
+    """A call in the words of a finding."""
     match call, arguments:
         case "reset", (slot, ticket):
             return f"reset({slot}, {ticket_words(ticket)})"
@@ -172,6 +175,6 @@ def _end_of_traceback(error: Exception, lines: int = 6) -> str:
 
 
 def _children() -> set[psutil.Process]:
-    """The processes that this one started and that are still at work."""
-    mine = psutil.Process(os.getpid()).children(recursive=True)
-    return {process for process in mine if process.is_running() and process.status() != psutil.STATUS_ZOMBIE}
+    """The processes that this process has started and that have not ended."""
+    children = psutil.Process(os.getpid()).children(recursive=True)
+    return {process for process in children if process.is_running() and process.status() != psutil.STATUS_ZOMBIE}

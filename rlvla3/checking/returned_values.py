@@ -1,4 +1,4 @@
-"""Checks of what a simulator says: shapes, types, numbers, frames, and how episodes end."""
+"""Checks of what a simulator returns: shapes, types, numbers and frames."""
 
 from __future__ import annotations
 
@@ -8,93 +8,96 @@ from typing import Any
 
 import numpy as np
 
-from rlvla3.checking.evidence import Evidence, NotApplicable, Played
+from rlvla3.checking.evidence import EpisodeRecord, Evidence, NotApplicable
 from rlvla3.checking.finding import Finding, warning
 from rlvla3.types import INSTRUCTION_BYTES, Observation, Spaces
 
-SLOWEST_S = 1.0
-"""For describe(); well under it is the aim."""
+DESCRIBE_LIMIT_S = 1.0
+"""describe() must be faster than this, and should be much faster."""
 
-FLAT = 3.0
-"""Standard deviation of a frame's values, below which hardly anything can be seen; 30 to 60 is usual."""
+MIN_FRAME_STD = 3.0
+"""If the standard deviation of a frame's values is below this, hardly anything can be seen. 30 to 60 is usual."""
 
 
 def describe(evidence: Evidence) -> Iterator[Finding]:
-    if trouble := evidence.troubles.get("describe"):
-        yield Finding(f"{trouble}: it has to return a Spaces, or raise a RecipeError that says which setting is wrong")
+    if failure := evidence.failures.get("describe"):
+        yield Finding(f"{failure}: it must return a Spaces, or raise a RecipeError that says which setting is wrong")
         return
     described, built = evidence.described, evidence.built
     if described is None:
         raise NotApplicable("it could not be described")
-    if described.seconds > SLOWEST_S:
-        yield Finding(f"describe() took {described.seconds:.1f} s, and has to take well under {SLOWEST_S:g} s: build, render and load nothing in it")
+    if described.seconds > DESCRIBE_LIMIT_S:
+        yield Finding(f"describe() took {described.seconds:.1f} s, but must take well under {DESCRIBE_LIMIT_S:g} s: build, render and load nothing in it")
     if described.imported:
-        yield Finding(f"describe() imported {', '.join(described.imported)}: import them where the simulator is built, for a recipe is checked in an instant")
+        yield Finding(
+            f"describe() imported {', '.join(described.imported)}: import this where the simulator is built, because a recipe must be checked in an instant"
+        )
     if built is not None and built.spaces != described.spaces:
-        yield Finding(f"describe() says {described.spaces}, and the built simulator {built.spaces}: set `spaces` to what describe() returns")
+        yield Finding(f"describe() says {described.spaces}, but the built simulator says {built.spaces}: set `spaces` to what describe() returns")
     if built is not None and built.slots != evidence.config.slots:
-        yield Finding(f"the built simulator has slots={built.slots}, and the recipe simulator.slots={evidence.config.slots}: make them the same")
+        yield Finding(f"the built simulator has slots={built.slots}, but the recipe has simulator.slots={evidence.config.slots}: make them the same")
 
 
 def calls(evidence: Evidence) -> Iterator[Finding]:
-    for doing in ("build", "build another"):
-        if trouble := evidence.troubles.get(doing):
-            yield Finding(str(trouble))
-    if evidence.built is None and not evidence.troubles.get("build"):
+    for step in ("build", "build another"):
+        if failure := evidence.failures.get(step):
+            yield Finding(str(failure))
+    if evidence.built is None and not evidence.failures.get("build"):
         raise NotApplicable("it could not be described")
-    for name, played in evidence.plays.items():
-        if played.trouble is not None and not name.startswith(("bounds", "beyond", "expert")):
-            yield Finding(f"{played.trouble}{_hang_help(played)}")
+    for name, episode in evidence.episodes.items():
+        if episode.failure is not None and not name.startswith(("bounds", "beyond", "expert")):
+            yield Finding(f"{episode.failure}{_hang_help(episode)}")
 
 
-def _hang_help(played: Played) -> str:
-    return "\n(a simulator that needs longer gets --timeout SECONDS)" if played.trouble is not None and played.trouble.kind == "hung" else ""
+def _hang_help(episode: EpisodeRecord) -> str:
+    return "\n(if the simulator needs longer, give --timeout SECONDS)" if episode.failure is not None and episode.failure.kind == "hung" else ""
 
 
 def observations(evidence: Evidence) -> Iterator[Finding]:
     spaces = evidence.spaces
-    yield from _each_once((fault, place) for place, _, observation in _seen(evidence) for fault in _observation_faults(observation, spaces))
-    for name, played in _plays(evidence).items():
-        elapsed = [(number, observation.elapsed) for number, observation in played.observations()]
+    yield from _each_once((fault, place) for place, _, observation in _observations(evidence) for fault in _observation_faults(observation, spaces))
+    for name, episode in _episodes(evidence).items():
+        elapsed = [(number, observation.elapsed) for number, observation in episode.observations()]
         for (_, before), (number, after) in itertools.pairwise(elapsed):
             if not after > before:
-                yield Finding(f"elapsed is {after} after {number} decisions of {name!r} and was {before} before: it has to rise from 0 to 1 over an episode")
+                yield Finding(f"elapsed is {after} after {number} decisions of {name!r} and was {before} before: it must rise from 0 to 1 over an episode")
                 return
         if elapsed and elapsed[0] != (0, 0.0):
-            yield Finding(f"elapsed is {elapsed[0][1]} at a reset: it has to be 0 there, the share of spaces.max_steps gone")
+            yield Finding(f"elapsed is {elapsed[0][1]} at a reset: it must be 0 there, because it is the share of spaces.max_steps that has passed")
             return
 
 
 def _observation_faults(observation: Any, spaces: Spaces) -> Iterator[str]:
     if set(observation.images) != set(spaces.cameras):
-        yield f"images are of cameras {sorted(observation.images)}, and described are {sorted(spaces.cameras)}: give exactly these"
+        yield f"images are of cameras {sorted(observation.images)}, but described are {sorted(spaces.cameras)}: return exactly these"
     for camera in observation.images.keys() & spaces.cameras.keys():
         yield from _array_faults(f"the image of {camera}", observation.images[camera], spaces.cameras[camera], np.dtype(np.uint8))
     yield from _array_faults("state", observation.state, (spaces.state,), np.dtype(np.float32))
     if not isinstance(observation.elapsed, (float, np.floating, int)) or not 0 <= observation.elapsed <= 1:
-        yield f"elapsed is {observation.elapsed!r}: it is the share of spaces.max_steps gone, from 0 to 1"
+        yield f"elapsed is {observation.elapsed!r}: it must be the share of spaces.max_steps that has passed, from 0 to 1"
     if not isinstance(observation.instruction, str):
         yield f"instruction is a {type(observation.instruction).__name__}: make it a str"
     elif len(observation.instruction.encode()) > INSTRUCTION_BYTES:
-        yield f"instruction has {len(observation.instruction.encode())} bytes, at most {INSTRUCTION_BYTES} are kept: shorten {observation.instruction!r:.80}"
+        length = len(observation.instruction.encode())
+        yield f"instruction has {length} bytes, but at most {INSTRUCTION_BYTES} are kept: shorten {observation.instruction!r:.80}"
 
 
 def instructions(evidence: Evidence) -> Iterator[Finding]:
     known = evidence.spaces.instructions
     if not known:
         raise NotApplicable("describe() names no instructions")
-    told = {observation.instruction for _, _, observation in _seen(evidence)}
-    for instruction in sorted(map(str, told - set(known))):
-        yield warning(f"instruction {instruction!r:.80} is not among spaces.instructions: add it, for a policy makes room for the longest of these")
+    returned = {observation.instruction for _, _, observation in _observations(evidence)}
+    for instruction in sorted(map(str, returned - set(known))):
+        yield warning(f"instruction {instruction!r:.80} is not among spaces.instructions: add it, because a policy reserves room for the longest of these")
 
 
 def outcomes(evidence: Evidence) -> Iterator[Finding]:
     size, chunk = evidence.spaces.action.size, evidence.chunk
     yield from _each_once(
         (fault, f"decision {number + 1} of {name!r}")
-        for name, played in _plays(evidence).items()
-        for number, outcome in enumerate(played.outcomes)
-        for fault in _outcome_faults(outcome, played.chunks[number], (chunk, size))
+        for name, episode in _episodes(evidence).items()
+        for number, outcome in enumerate(episode.outcomes)
+        for fault in _outcome_faults(outcome, episode.chunks[number], (chunk, size))
     )
 
 
@@ -109,23 +112,23 @@ def _outcome_faults(outcome: Any, asked: Any, shape: tuple[int, int]) -> Iterato
         if not isinstance(getattr(outcome, flag), (bool, np.bool_)):
             yield f"{flag} is {getattr(outcome, flag)!r:.40}, a {type(getattr(outcome, flag)).__name__}: make it a bool"
     if outcome.terminated and outcome.truncated:
-        yield "terminated and truncated at once: a terminal state is not a time limit, so set truncated only where terminated is not"
+        yield "terminated and truncated at once: a terminal state is not a time limit, so set truncated only if terminated is not set"
     if outcome.observation is None and not outcome.terminated:
-        yield "no observation, and the episode is not terminated: give what the next decision starts from, at a time limit the last thing seen"
+        yield "no observation, but the episode is not terminated: return the observation for the next decision, or at a time limit the last observation"
     if outcome.observation is not None and not isinstance(outcome.observation, Observation):
         yield f"the observation is a {type(outcome.observation).__name__}: make it an rlvla3.types.Observation"
     if asked is None:
         yield from _array_faults("the expert's actions", outcome.actions, shape, np.dtype(np.float32))
     elif not isinstance(outcome.actions, np.ndarray) or not np.array_equal(outcome.actions, asked):
-        yield "actions are not the chunk that was asked for: return that one, also where the environment clips it or the episode ends"
+        yield "actions are not the chunk that was given: return that chunk, even if the environment clips it or the episode ends"
 
 
 def numbers(evidence: Evidence) -> Iterator[Finding]:
-    in_states = ((_not_finite("state", observation.state), place) for place, _, observation in _seen(evidence))
+    in_states = ((_not_finite("state", observation.state), place) for place, _, observation in _observations(evidence))
     in_rewards = (
         (_not_finite("rewards", outcome.rewards), f"decision {number + 1} of {name!r}")
-        for name, played in _plays(evidence).items()
-        for number, outcome in enumerate(played.outcomes)
+        for name, episode in _episodes(evidence).items()
+        for number, outcome in enumerate(episode.outcomes)
     )
     yield from _each_once((fault, place) for found in (in_states, in_rewards) for fault, place in found if fault)
 
@@ -135,7 +138,7 @@ def _not_finite(name: str, values: Any) -> str:
     if array.dtype.kind != "f" or np.isfinite(array).all():
         return ""
     what = "NaN" if np.isnan(array).any() else "infinity"
-    return f"{what} in {name}: a simulator must return finite numbers; end the episode where physics blow up"
+    return f"{what} in {name}: a simulator must return finite numbers; end the episode if its physics become unstable"
 
 
 def frames(evidence: Evidence) -> Iterator[Finding]:
@@ -151,56 +154,56 @@ def frames(evidence: Evidence) -> Iterator[Finding]:
             yield Finding(
                 f"{len(single)} of {len(seen)} frames of {camera} are {colour}: does the renderer work in a process of its own, and is anything in view?"
             )
-        elif flat := [image for image in seen if image.std() < FLAT]:
+        elif flat := [image for image in seen if image.std() < MIN_FRAME_STD]:
             yield warning(
-                f"{len(flat)} of {len(seen)} frames of {camera} are nearly flat (standard deviation {flat[0].std():.1f}): look at them, with --frames FOLDER"
+                f"{len(flat)} of {len(seen)} frames of {camera} are nearly flat (standard deviation {flat[0].std():.1f}): look at them with --frames FOLDER"
             )
         else:
             yield from _frozen(evidence, camera)
 
 
 def _frozen(evidence: Evidence, camera: str) -> Iterator[Finding]:
-    """Frames that stay the same in every play, though something moves."""
-    moved, looked_again = False, False
-    for played in _plays(evidence).values():
-        seen = [observation for _, observation in played.observations() if isinstance(observation.images.get(camera), np.ndarray)]
-        looked_again |= len(seen) > 1
+    """A finding if the camera's frames stay the same in every episode although something moves; a warning if nothing moves at all."""
+    state_changes, has_later_frames = False, False
+    for episode in _episodes(evidence).values():
+        seen = [observation for _, observation in episode.observations() if isinstance(observation.images.get(camera), np.ndarray)]
+        has_later_frames |= len(seen) > 1
         if any(not np.array_equal(seen[0].images[camera], later.images[camera]) for later in seen[1:]):
             return
-        moved |= any(not np.array_equal(seen[0].state, later.state) for later in seen[1:])
-    if not looked_again:
+        state_changes |= any(not np.array_equal(seen[0].state, later.state) for later in seen[1:])
+    if not has_later_frames:
         return
-    if moved or evidence.spaces.state == 0:
-        what = "though the state does" if moved else "whatever is done"
+    if state_changes or evidence.spaces.state == 0:
+        what = "although the state changes" if state_changes else "for any actions"
         yield Finding(f"frames of {camera} never change within an episode, {what}: render after each chunk, and return a new array or the updated one")
     else:
-        yield warning(f"neither frames of {camera} nor the state ever change within an episode, at random actions and at the bounds: does anything move?")
+        yield warning(f"frames of {camera} and the state never change within an episode, for random actions and for actions at the bounds: does anything move?")
 
 
 def _frames(evidence: Evidence, camera: str) -> Iterator[Any]:
     return (
         image
-        for _, _, observation in _seen(evidence)
+        for _, _, observation in _observations(evidence)
         if isinstance(image := observation.images.get(camera), np.ndarray) and image.size and image.dtype == np.uint8
     )
 
 
-def _plays(evidence: Evidence) -> dict[str, Played]:
-    if not evidence.plays:
+def _episodes(evidence: Evidence) -> dict[str, EpisodeRecord]:
+    if not evidence.episodes:
         raise NotApplicable("it could not be built")
-    return evidence.plays
+    return evidence.episodes
 
 
-def _seen(evidence: Evidence) -> Iterator[tuple[str, Played, Observation]]:
-    """Every observation, with the words for where it was seen and the play it is from."""
-    for name, played in _plays(evidence).items():
-        for number, observation in played.observations():
-            yield (f"decision {number} of {name!r}" if number else f"the reset of {name!r}"), played, observation
+def _observations(evidence: Evidence) -> Iterator[tuple[str, EpisodeRecord, Observation]]:
+    """Every observation, with its place in words and the record of its episode."""
+    for name, episode in _episodes(evidence).items():
+        for number, observation in episode.observations():
+            yield (f"decision {number} of {name!r}" if number else f"the reset of {name!r}"), episode, observation
 
 
 def _array_faults(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[str]:
     if not isinstance(value, np.ndarray) or value.shape != tuple(shape) or value.dtype != dtype:
-        yield f"{name} is {_array_words(value)}, expected {dtype} {list(shape)}: make it what describe() says"
+        yield f"{name} is {_array_words(value)}, expected {dtype} {list(shape)}: return what describe() says"
 
 
 def _array_words(value: Any) -> str:
@@ -208,7 +211,7 @@ def _array_words(value: Any) -> str:
 
 
 def _each_once(found: Iterable[tuple[str, str]]) -> Iterator[Finding]:
-    """Each fault once, with the first place where it was found."""
+    """One finding for each fault, with the first place where it was found and the number of places."""
     places: dict[str, list[str]] = {}
     for fault, place in found:
         places.setdefault(fault, []).append(place)

@@ -1,0 +1,142 @@
+"""The simulator under examination, in a process of its own.
+
+Invariants:
+- every call is answered within its limit;
+- a process that hangs is killed, together with all processes that it started;
+- a process that died is not started again: every further call fails in the same way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import pickle
+import re
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from rlvla3.checking.checked_simulator import BuiltSimulator, CallFailed, CallHandler, Description, Failure, Leftovers, call_words
+from rlvla3.config import SimulatorConfig
+from rlvla3.runtimes.processes.control import Control, Stopped
+from rlvla3.runtimes.processes.messages import Ready
+from rlvla3.runtimes.processes.process import WorkerProcess
+from rlvla3.types import Observation, Outcome, Ticket
+
+START_S = 120.0
+READ_LINES, SHOWN_LINES = 100, 12
+"""The last lines that a process printed: how many are read, and how many are shown of those that are not IRRELEVANT."""
+
+IRRELEVANT = re.compile(r'^$|^Timeout |^Extension modules:|^  File ".*(/asyncio/|/multiprocessing/|/rlvla3/(checking|runtimes)/|<string>)')
+"""Lines that say only how the process was started and what it has imported."""
+
+STACK_AT = 0.8
+"""The share of a call's limit after which the process prints its stack, in case it hangs."""
+
+
+async def answer_calls(control: Control, config: SimulatorConfig, chunk: int, timeout_s: float) -> None:
+    """The body of the simulator's process: receives calls and sends their answers."""
+    faulthandler.enable()
+    handler = CallHandler(config, chunk)
+    control.send(Ready())
+    while True:
+        call, arguments = await control.receive()
+        faulthandler.dump_traceback_later(STACK_AT * timeout_s)
+        control.send(handler.answer(call, *arguments))
+        faulthandler.cancel_dump_traceback_later()
+
+
+class SimulatorProcess:
+    """A CheckedSimulator in a process of its own. timeout_s: the limit of each call. folder: where its log goes."""
+
+    def __init__(self, name: str, config: SimulatorConfig, chunk: int, timeout_s: float, folder: Path) -> None:
+        self._timeout_s = timeout_s
+        self._has_started = self._has_ended = False
+        self._failure: Failure | None = None
+        self._worker = WorkerProcess(name, "rlvla3.checking.simulator_process:answer_calls", config, chunk, timeout_s, log=folder / f"{name}.log")
+
+    async def describe(self) -> Description:
+        answer: Description = await self._call("describe")
+        return answer
+
+    async def build(self) -> BuiltSimulator:
+        answer: BuiltSimulator = await self._call("build")
+        return answer
+
+    async def reset(self, slot: int, ticket: Ticket) -> Observation:
+        answer: Observation = await self._call("reset", slot, ticket)
+        return answer
+
+    async def step(self, chunks: Mapping[int, Any]) -> Mapping[int, Outcome]:
+        answer: Mapping[int, Outcome] = await self._call("step", chunks)
+        return answer
+
+    async def close(self) -> Leftovers:
+        answer: Leftovers = await self._call("close")
+        return answer
+
+    async def end(self) -> None:
+        if self._has_ended:
+            return
+        processes = _with_children(self._worker.process.pid)
+        await self._worker.stop(self._timeout_s)
+        self._has_ended = True
+        _kill(processes)
+        if self._worker.process.exitcode == -signal.SIGKILL:
+            raise CallFailed(Failure("its process", "hung", f"did not end within {self._timeout_s:g} s of being told to, and was killed"))
+
+    def kill(self) -> None:
+        if not self._has_ended:
+            self._has_ended = True
+            _kill(_with_children(self._worker.process.pid))
+            self._worker.release()
+
+    async def _call(self, call: str, *arguments: Any) -> Any:
+        if self._failure is not None:
+            raise CallFailed(self._failure)
+        try:
+            await self._wait_until_started()
+            self._worker.control.send((call, arguments))
+            kind, answer = await asyncio.wait_for(self._worker.control.receive(), self._timeout_s)
+        except TimeoutError:
+            self._failure = Failure(call_words(call, arguments), "hung", f"did not return within {self._timeout_s:g} s{self._last_lines()}")
+        except Stopped:
+            self._worker.process.join(self._timeout_s)
+            self._failure = Failure(call_words(call, arguments), "died", f"ended its process ({self._exit()}){self._last_lines()}")
+        if self._failure is not None:
+            self.kill()
+            raise CallFailed(self._failure)
+        if kind == "raised":
+            raise CallFailed(answer)
+        return pickle.loads(answer)
+
+    async def _wait_until_started(self) -> None:
+        """Wait for the process before the first call, so that its start does not count as the simulator's time."""
+        if not self._has_started:
+            await asyncio.wait_for(self._worker.control.receive(), START_S)
+            self._has_started = True
+
+    def _exit(self) -> str:
+        code = self._worker.process.exitcode
+        return signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
+
+    def _last_lines(self) -> str:
+        lines = [line for line in self._worker.last_words(READ_LINES).splitlines() if not IRRELEVANT.search(line)]
+        return "; the last lines that it printed:\n" + "\n".join(lines[-SHOWN_LINES:]) if lines else "; it printed nothing"
+
+
+def _with_children(pid: int | None) -> list[psutil.Process]:
+    """A process, and all processes that it started."""
+    try:
+        return [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _kill(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        if process.is_running():
+            process.kill()
