@@ -17,11 +17,11 @@ from rlvla3.benchmarks.interaction import SLOW_IMAGES, WARMUP_UPDATES, interacti
 from rlvla3.config import Mode, Recipe, load_recipe
 from rlvla3.errors import RecipeError
 from rlvla3.planning.profiles import check_profile
-from rlvla3.planning.profiling.files import write_profile
 from rlvla3.planning.profiling.measuring import in_mode, settled
+from rlvla3.planning.profiling.profile_file import write_profile
 from rlvla3.planning.profiling.profiler import profile_of
 from rlvla3.planning.rehearsal import rehearse, whole_waves
-from rlvla3.planning.rehearsal_report import notice
+from rlvla3.planning.rehearsal_report import print_notice
 from rlvla3.preflight import preflight
 from rlvla3.runtimes.virtual.costs import Profile, load_profile
 from rlvla3.scheduling.placement import Cluster
@@ -34,7 +34,7 @@ def main(words: Sequence[str], figures: Path, profile: Path | None, profile_seco
     with tempfile.TemporaryDirectory(prefix="rlvla3-reality-") as scratch:
         recipe = _recipe(words, Path(scratch))
         name = Path(words[0]).stem if words else "interaction"
-        known = load_profile(profile) if profile else profile_of(recipe, name, profile_seconds, notice)
+        known = load_profile(profile) if profile else profile_of(recipe, name, profile_seconds, print_notice)
         check_profile(known, recipe)
         figures.parent.mkdir(parents=True, exist_ok=True)
         write_profile(known, figures.with_suffix(".profile.yaml"))

@@ -1,4 +1,4 @@
-"""What `rlvla3 profile`, `rehearse` and `plan` do. The last two need no torch, no simulator and no policy: only what a profile says of them."""
+"""What `rlvla3 profile`, `rehearse` and `plan` do. `rehearse` and `plan` need no torch, no simulator and no policy, only a profile."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from typing import Any
 
 from rlvla3.config import Recipe, load_recipe
 from rlvla3.errors import RecipeError
-from rlvla3.planning import advice, rehearsal_report
+from rlvla3.planning import plan_report, rehearsal_report
 from rlvla3.planning.memory_fit import GIB
-from rlvla3.planning.picture import draw, need_matplotlib
 from rlvla3.planning.profiles import check_profile, find_profile
-from rlvla3.planning.profiling.files import lines, write_profile
+from rlvla3.planning.profiling.profile_file import lines, write_profile
 from rlvla3.planning.rehearsal import MEASURED, whole_waves
 from rlvla3.planning.rehearsal import rehearse as rehearse_run
 from rlvla3.planning.search import Search
 from rlvla3.planning.space import Space
 from rlvla3.planning.timeline import Timeline, write_trace
+from rlvla3.planning.timeline_picture import draw_timeline, need_matplotlib
 from rlvla3.runtimes.virtual.costs import Profile
 from rlvla3.scheduling.placement import Cluster
 
-DEVICES = 8
-"""Of a host, unless the user says how many hosts there are."""
+DEVICES_PER_HOST = 8
+"""The devices of a host, unless the user gives the number of hosts."""
 
 
 def profile(start: Path, overrides: Sequence[str], out: Path | None, seconds: float) -> None:
-    """Measure what the stages of a recipe cost on this machine, and write it down. Nothing is left behind but the profile."""
+    """Measure how long the stages of a recipe take on this machine, and write the profile. No other file is left."""
     from rlvla3.preflight import preflight
 
     recipe = load_recipe(start, overrides)
-    preflight(recipe)  # a mistake is answered before torch is imported
+    preflight(recipe)  # finds mistakes before torch is imported
     from rlvla3.planning.profiling.profiler import profile_of
 
-    place = out or Path(f"{start.stem}.profile.yaml")
-    measured = profile_of(recipe, start.stem, seconds, rehearsal_report.notice)
-    write_profile(measured, place)
+    path = out or Path(f"{start.stem}.profile.yaml")
+    measured = profile_of(recipe, start.stem, seconds, rehearsal_report.print_notice)
+    write_profile(measured, path)
     print("\n".join(lines(measured)))
-    print(f"{place}: use it with `rlvla3 rehearse {start} --profile {place} --cluster 1`")
+    print(f"{path}: use it with `rlvla3 rehearse {start} --profile {path} --cluster 1`")
 
 
 def rehearse(
@@ -51,7 +51,7 @@ def rehearse(
     trace: Path | None,
     picture: Path | None,
 ) -> None:
-    """Run a recipe on a virtual cluster and say what it does; figures, trace and picture go into files. words: the recipe, and settings that win over its."""
+    """Run a recipe on a virtual cluster and print the result. words: the recipe, then settings that override it. figures, trace, picture: files to write."""
     recipe, profile = _start("rehearse", words, profile_name)
     if cluster_name is None:
         raise RecipeError("rehearse needs a cluster: give --cluster HOSTSxDEVICES, for example --cluster 4x8")
@@ -68,12 +68,12 @@ def rehearse(
     if timeline and trace:
         write_trace(timeline, trace, content)
     if timeline and picture:
-        draw(timeline, picture, title)
-    rehearsal_report.tell(rehearsal, title)
+        draw_timeline(timeline, picture, title)
+    rehearsal_report.print_rehearsal(rehearsal, title)
 
 
 def rehearse_paper(name: str, figures: Path | None) -> None:
-    """Rehearse a published measurement, and compare."""
+    """Rehearse a published measurement, and compare the two."""
     from rlvla3.planning import papers
 
     papers.main(name, figures)
@@ -91,21 +91,23 @@ def plan(
     best: int,
     seed: int,
 ) -> None:
-    """Look for the fastest settings of a recipe on a cluster, and say what they are. words: the recipe, and settings that win over its."""
+    """Search the fastest settings of a recipe on a cluster, and print them. words: the recipe, then settings that override it."""
     recipe, profile = _start("plan", words, profile_name)
     cluster = _cluster(gpus, hosts, cluster_name)
     most = recipe.engine.max_staleness if max_staleness is None else max_staleness
     if most < 0 or (memory_gib is not None and memory_gib <= 0):
-        raise RecipeError(f"--max-staleness is {most} and --memory {memory_gib} GiB: give 0 updates or more, and more than 0 GiB")
+        raise RecipeError(f"--max-staleness is {most} and --memory is {memory_gib} GiB: give 0 updates or more, and more than 0 GiB")
     if recipe.engine.offload and most:
-        raise RecipeError(f"--max-staleness {most} has rollout and training work at the same time, and engine.offload=true does not: leave one of them out")
+        raise RecipeError(
+            f"with --max-staleness {most} rollout and training run at the same time, but with engine.offload=true they take turns: leave one of them out"
+        )
     space = Space.of(recipe, profile, cluster, most)
     memory = None if memory_gib is None else memory_gib * GIB
-    found = Search(recipe, profile, cluster, space, memory=memory, seed=seed, on_progress=advice.progress).plan(best)
+    found = Search(recipe, profile, cluster, space, memory=memory, seed=seed, on_progress=plan_report.print_progress).plan(best)
     about = {"profile": profile.name, "source": profile.source, "cluster": f"{cluster.hosts}x{cluster.devices}", "seed": seed, "max_staleness": most}
     if figures:
-        _write(figures, advice.content(found) | about | {"recipe_settings": recipe.model_dump(mode="json")})
-    advice.tell(found, f"{profile.name} on {about['cluster']} devices, staleness at most {most}")
+        _write(figures, plan_report.content(found) | about | {"recipe_settings": recipe.model_dump(mode="json")})
+    plan_report.print_plan(found, f"{profile.name} on {about['cluster']} devices, staleness at most {most}")
 
 
 def _cluster(gpus: int | None, hosts: int | None, name: str | None) -> Cluster:
@@ -114,19 +116,19 @@ def _cluster(gpus: int | None, hosts: int | None, name: str | None) -> Cluster:
     if name is not None:
         return Cluster.parse(name)
     gpus = gpus or 0
-    hosts = hosts or -(-gpus // DEVICES)
+    hosts = hosts or -(-gpus // DEVICES_PER_HOST)
     if gpus % hosts:
-        raise RecipeError(f"--gpus {gpus} cannot be dealt to {hosts} hosts evenly: give a multiple of {hosts}, or another --hosts")
+        raise RecipeError(f"--gpus {gpus} cannot be divided evenly among {hosts} hosts: give a multiple of {hosts}, or another --hosts")
     return Cluster(hosts, gpus // hosts)
 
 
 def _start(command: str, words: Sequence[str], profile_name: str | None) -> tuple[Recipe, Profile]:
-    """The recipe and the profile that a command is about."""
+    """The recipe and the profile of a command."""
     if not words or "=" in words[0]:
         raise RecipeError(f"{command} needs a recipe before any setting, for example recipes/planned/libero_pi0.yaml")
     recipe = load_recipe(Path(words[0]), words[1:])
     if profile_name is None:
-        raise RecipeError(f"{command} needs to know what stages cost: give --profile with a file, or the name of a profile that ships with rlvla3")
+        raise RecipeError(f"{command} needs a profile, which says how long stages take: give --profile with a file, or the name of a profile of rlvla3")
     profile = find_profile(profile_name)
     check_profile(profile, recipe)
     return recipe, profile

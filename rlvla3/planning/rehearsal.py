@@ -1,4 +1,4 @@
-"""A run on the virtual clock, and what it comes to: throughput, who is busy with what, who waits for what, how stale the data are."""
+"""A run on the virtual clock, and its result: throughput, how busy each worker is, what it waits for, and how stale the data are."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from rlvla3.runtimes.virtual.runtime import VirtualRuntime
 from rlvla3.scheduling.placement import Cluster, place
 
 WARMUP = 2
-"""Updates, beyond max_staleness, until a run has settled."""
+"""A run has settled after max_staleness and so many more updates."""
 
 MEASURED = 6
-"""Updates that are measured after that, unless the caller says otherwise."""
+"""The default number of updates that are measured after that."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """What a run does once it has settled.
+    """The figures of a settled run.
 
-    throughput: environment steps a second (RL-VLA3 equation 2). step_time: seconds an update. utilisation, idle: for each kind of worker, the shares of its
-    time by stage and by what it waits for; together they sum to 1. lanes: the share of the time that a device's compute and simulation, a host's cores and
-    links are in use, in the mean. staleness: the share of episodes by lag. updates, seconds: how much was measured.
+    throughput: environment steps per second (RL-VLA3 equation 2). step_time: seconds per update. utilisation, idle: for each kind of worker, the shares of its
+    time by stage and by what it waits for; together they sum to 1. lanes: the mean share of time that a device's compute and simulation, a host's cores and
+    its links are in use. staleness: the share of episodes by lag. updates, seconds: how much was measured.
     """
 
     throughput: float
@@ -42,8 +42,11 @@ class Rehearsal:
 
 
 def whole_waves(max_staleness: int, updates: int) -> int:
-    """At least `updates`, and a multiple of max_staleness + 1: where tickets have been waited for they come for that many updates at once, and so do the
-    trajectories. A part of such a wave says nothing of the pace of a run."""
+    """The smallest multiple of max_staleness + 1 that is at least `updates`.
+
+    If workers wait for tickets, the tickets of max_staleness + 1 updates come at once, and so do their trajectories. A throughput must be measured over whole
+    waves, because a part of a wave is faster or slower than the run.
+    """
     wave = max_staleness + 1
     return -(-updates // wave) * wave
 
@@ -60,14 +63,14 @@ def rehearse(
 ) -> Rehearsal:
     """Rehearse `updates` updates of a settled run of `recipe`, with its placement, on `cluster`.
 
-    warmup: updates, beyond max_staleness, until it has settled. timeline: is filled with the last of them.
+    warmup: the run has settled after max_staleness + warmup updates. timeline: it records the last updates, if it is given.
     """
     settling = recipe.engine.max_staleness + warmup
     last = settling + updates
-    beyond = last + recipe.engine.max_staleness  # a run without a next update has no tickets to begin, and its last updates would not be settled
-    training = recipe.training.model_copy(update={"updates": beyond})
+    # The run is longer than what is measured: the last updates of a run are not settled, because no tickets of later updates run beside them.
+    training = recipe.training.model_copy(update={"updates": last + recipe.engine.max_staleness})
     placement = place(cluster, recipe.placement.kind, recipe.placement.parts)
-    board = timeline.of(placement, recipe.simulator.shards, last) if timeline else MeterBoard
+    board = timeline.make_board_factory(placement, recipe.simulator.shards, last) if timeline else MeterBoard
     runtime = VirtualRuntime(recipe.model_copy(update={"training": training}), profile, placement, seed=seed, board=board)
     began, spent, lanes = 0.0, runtime.board.read(), runtime.machine.busy()
     steps, staleness = 0, Counter[int]()
@@ -78,7 +81,7 @@ def rehearse(
             steps += sum(episode.steps for episode in published.episodes)
             staleness.update(published.staleness)
         if timeline:
-            timeline.on(published)
+            timeline.update_done(published)
     seconds = published.at - began
     kinds = {kind: mean_of(kind, workers) for kind, workers in by_kind(runtime.board.shares(spent)).items()}
     return Rehearsal(

@@ -1,7 +1,8 @@
-"""The search for the fastest settings: closed-form bounds order and prune them, rehearsals of the production scheduler decide.
+"""The search for the fastest settings. Closed-form bounds order and prune the candidates; rehearsals with the real scheduling code decide.
 
-A tenth of the rehearsals that trying everything would take, at most: first the most promising of each placement, then from the best found one knob after
-another as long as that helps, then what is left in the order of its promise. What cannot beat the best found, by its bound, is not rehearsed.
+At most a tenth of the candidates are rehearsed, in this order: the most promising candidate of each placement; then candidates that differ from the best one in
+one knob, as long as this finds a faster one; then the remaining candidates by their estimates. A candidate is skipped if its bound shows that it cannot beat
+the best one.
 """
 
 from __future__ import annotations
@@ -11,41 +12,41 @@ from dataclasses import dataclass, replace
 
 from rlvla3.config import Recipe
 from rlvla3.errors import ExplainedError
-from rlvla3.planning.bound import Bound, bound
-from rlvla3.planning.memory_fit import Held, held
+from rlvla3.planning.bound import Bound, update_bound
+from rlvla3.planning.memory_fit import MemoryNeed, memory_need
 from rlvla3.planning.rehearsal import WARMUP, Rehearsal, rehearse, whole_waves
 from rlvla3.planning.space import KNOBS, Candidate, Space, parts_of
 from rlvla3.runtimes.virtual.costs import Profile
 from rlvla3.scheduling.placement import Cluster, place
 
 UPDATES = 4
-"""Settled updates of each rehearsal, at least."""
+"""The least number of settled updates in each rehearsal."""
 
-SHARE = 10
-"""One of so many candidates is rehearsed, at most."""
+CANDIDATES_PER_REHEARSAL = 10
+"""At most one of so many candidates is rehearsed."""
 
-MOST = 60
-"""Rehearsals of a search, at most, however large the space is."""
+MAX_REHEARSALS = 60
+"""The most rehearsals of a search, however large the space is."""
 
-SLACK = 1.05
-"""A few updates may be faster than their bound, which is of the mean, by as much as their episodes are of fewer steps."""
+BOUND_SLACK = 1.05
+"""The bound is for episodes of mean length. A few updates may be faster by this factor, because their episodes happen to be shorter."""
 
-ALIKE = 0.99
-"""Of settings that reach this share of the fastest, those with the least staleness are chosen, and of these the ones with the fewest environments."""
+NEARLY_FASTEST = 0.99
+"""Among settings that reach this share of the highest throughput, those with the least staleness are chosen, and among these the fewest environments."""
 
 
 class PlanError(ExplainedError, RuntimeError):
-    """Nothing that can be planned: what is short, by how much, and the way out."""
+    """No plan is possible. The message says what is missing, how much, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """Settings, what bounds them, what they do and what they hold."""
+class RehearsedCandidate:
+    """Settings with their bound, their rehearsal and the memory that they need."""
 
     candidate: Candidate
     bound: Bound
     rehearsal: Rehearsal
-    held: Held
+    memory_need: MemoryNeed
 
     @property
     def throughput(self) -> float:
@@ -53,8 +54,11 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Worth:
-    """What a knob is worth: the throughput of the chosen settings but for it. recipes: whether the other value is the recipe's, else it is the next best."""
+class KnobEffect:
+    """What a knob contributes: the throughput of the chosen settings with another value of this knob.
+
+    recipes: whether the other value is the recipe's; otherwise it is the most promising other value.
+    """
 
     knob: str
     instead: Candidate
@@ -64,22 +68,26 @@ class Worth:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """best: the chosen settings, then the fastest found with each other placement, then other fast ones. worth: of the chosen settings' knobs. recipe: what the
-    recipe does as it stands, None where it does not fit. space, fitting: candidates, and those that fit into memory. evaluations: rehearsals that it took to
-    choose; what knobs are worth takes up to one more for each."""
+    """The result of a search.
 
-    best: Sequence[Choice]
-    worth: Sequence[Worth]
-    recipe: Choice | None
+    best: the chosen settings, then the fastest of each other placement, then other fast ones. worth: the effects of the chosen settings' knobs. recipe: the
+    recipe without changes, None if it does not fit into memory. space: the number of candidates. fitting: the number of those that fit into memory.
+    evaluations: the number of rehearsals until the choice; the effects of the knobs take up to one more rehearsal each.
+    """
+
+    best: Sequence[RehearsedCandidate]
+    worth: Sequence[KnobEffect]
+    recipe: RehearsedCandidate | None
     space: int
     fitting: int
     evaluations: int
 
 
 class Search:
-    """Looks for the fastest settings of a recipe on a cluster.
+    """Searches the fastest settings of a recipe on a cluster.
 
-    memory: bytes of a device (None: what the profile says). seed: of all rehearsals. on_progress: is told of each rehearsal.
+    memory: bytes of a device (None: what the profile says). seed: the seed of all rehearsals. on_progress: called after each rehearsal, with the number of
+    rehearsals done, the budget and the best throughput.
 
         plan = Search(recipe, profile, cluster, Space.of(recipe, profile, cluster, max_staleness=2)).plan(best=3)
     """
@@ -96,27 +104,27 @@ class Search:
         on_progress: Callable[[int, int, float], None] = lambda done, budget, best: None,
     ) -> None:
         self.recipe, self.profile, self.cluster, self.memory, self.seed = recipe, profile, cluster, memory, seed
-        self._space, self._most_stale = space, max(space.max_staleness)
+        self._space, self._largest_staleness = space, max(space.max_staleness)
         self.candidates = list(space.candidates(recipe, cluster))
-        self.budget = min(max(len(self.candidates) // SHARE, 1), MOST)
-        self.tried: dict[Candidate, Rehearsal] = {}
+        self.budget = min(max(len(self.candidates) // CANDIDATES_PER_REHEARSAL, 1), MAX_REHEARSALS)
+        self.rehearsed: dict[Candidate, Rehearsal] = {}
         self._on_progress = on_progress
         self._placements = {placement: place(cluster, placement[0], parts_of(placement[1])) for placement in space.placements}
 
     def plan(self, best: int) -> Plan:
-        """Search, and say what the knobs are worth. Raises PlanError where nothing fits."""
+        """Search, and find the effect of each knob. best: the number of settings to return. Raises PlanError if no settings fit into memory."""
         fitting = self._fitting()
         bounds = {candidate: self.bound(candidate) for candidate in fitting}
         ordered = sorted(fitting, key=lambda candidate: -bounds[candidate].estimate)
         self._try_each_placement(ordered, bounds)
         self._climb(ordered, bounds)
         for candidate in ordered:
-            self._try(candidate, bounds)
-        chosen, evaluations = self.best(), len(self.tried)
-        worth = [worth for knob in KNOBS if (worth := self._worth(knob, chosen))]
-        recipe = self._as_it_stands()
+            self._rehearse_if_promising(candidate, bounds)
+        chosen, evaluations = self.best(), len(self.rehearsed)
+        worth = [effect for knob in KNOBS if (effect := self._knob_effect(knob, chosen))]
+        recipe = self._recipe_itself()
         return Plan(
-            best=[self._choice(candidate) for candidate in self._few(chosen)[:best]],
+            best=[self._rehearsed_candidate(candidate) for candidate in self._ordered_choices(chosen)[:best]],
             worth=worth,
             recipe=recipe,
             space=len(self.candidates),
@@ -125,83 +133,84 @@ class Search:
         )
 
     def best(self) -> Candidate:
-        """The best that was tried."""
-        fastest = max(rehearsal.throughput for rehearsal in self.tried.values())
-        alike = [candidate for candidate, rehearsal in self.tried.items() if rehearsal.throughput >= ALIKE * fastest]
-        return min(alike, key=lambda candidate: (candidate.max_staleness, candidate.shards * candidate.slots, -self.tried[candidate].throughput))
+        """The best candidate that was rehearsed."""
+        fastest = max(rehearsal.throughput for rehearsal in self.rehearsed.values())
+        fast = [candidate for candidate, rehearsal in self.rehearsed.items() if rehearsal.throughput >= NEARLY_FASTEST * fastest]
+        return min(fast, key=lambda candidate: (candidate.max_staleness, candidate.shards * candidate.slots, -self.rehearsed[candidate].throughput))
 
     def bound(self, candidate: Candidate) -> Bound:
-        return bound(candidate.apply(self.recipe), self.profile, self._placements[candidate.placement])
+        return update_bound(candidate.apply(self.recipe), self.profile, self._placements[candidate.placement])
 
     def rehearse(self, candidate: Candidate) -> Rehearsal:
-        """All measure from the same update on, however many it takes to settle: tickets differ in length."""
-        warmup, updates = WARMUP + max(self._most_stale - candidate.max_staleness, 0), whole_waves(candidate.max_staleness, UPDATES)
+        """Rehearse a candidate. All candidates are measured from the same update on, because tickets differ in length."""
+        warmup, updates = WARMUP + max(self._largest_staleness - candidate.max_staleness, 0), whole_waves(candidate.max_staleness, UPDATES)
         return rehearse(candidate.apply(self.recipe), self.profile, self.cluster, seed=self.seed, updates=updates, warmup=warmup)
 
-    def held(self, candidate: Candidate) -> Held:
-        return held(candidate.apply(self.recipe), self.profile.memory, self._placements[candidate.placement], self.memory)
+    def memory_need(self, candidate: Candidate) -> MemoryNeed:
+        return memory_need(candidate.apply(self.recipe), self.profile.memory, self._placements[candidate.placement], self.memory)
 
     def _fitting(self) -> list[Candidate]:
-        needs = {candidate: self.held(candidate) for candidate in self.candidates}
-        fitting = [candidate for candidate in self.candidates if not needs[candidate].short]
+        needs = {candidate: self.memory_need(candidate) for candidate in self.candidates}
+        fitting = [candidate for candidate in self.candidates if not needs[candidate].shortfall]
         if not fitting:
-            least = min(self.candidates, key=lambda candidate: needs[candidate].short)
-            kind, ratio = least.placement
+            nearest = min(self.candidates, key=lambda candidate: needs[candidate].shortfall)
+            kind, ratio = nearest.placement
             raise PlanError(
-                f"none of {len(self.candidates)} settings fits into memory. The one that is least short, {kind} {ratio}".rstrip()
-                + f" with {least.shards} x {least.slots} environments, needs {needs[least]}: "
+                f"none of {len(self.candidates)} settings fits into memory. The nearest one, {kind} {ratio}".rstrip()
+                + f" with {nearest.shards} x {nearest.slots} environments, needs {needs[nearest]}: "
                 f"use more or larger devices (--gpus, --memory), or a smaller training.micro_batch, now {self.recipe.training.micro_batch}"
             )
         return fitting
 
-    def _try(self, candidate: Candidate, bounds: Mapping[Candidate, Bound]) -> bool:
-        """Rehearse a candidate, unless that is done, is no use or is one too many. Returns whether it is now the fastest."""
-        fastest = max((rehearsal.throughput for rehearsal in self.tried.values()), default=0.0)
-        if candidate in self.tried or len(self.tried) >= self.budget or bounds[candidate].throughput * SLACK <= fastest:
+    def _rehearse_if_promising(self, candidate: Candidate, bounds: Mapping[Candidate, Bound]) -> bool:
+        """Rehearse a candidate, unless it is already rehearsed, cannot win by its bound, or exceeds the budget. Returns whether it is now the fastest."""
+        fastest = max((rehearsal.throughput for rehearsal in self.rehearsed.values()), default=0.0)
+        if candidate in self.rehearsed or len(self.rehearsed) >= self.budget or bounds[candidate].throughput * BOUND_SLACK <= fastest:
             return False
-        found = self.tried[candidate] = self.rehearse(candidate)
-        self._on_progress(len(self.tried), self.budget, max(fastest, found.throughput))
+        found = self.rehearsed[candidate] = self.rehearse(candidate)
+        self._on_progress(len(self.rehearsed), self.budget, max(fastest, found.throughput))
         return found.throughput > fastest
 
     def _try_each_placement(self, ordered: Sequence[Candidate], bounds: Mapping[Candidate, Bound]) -> None:
-        """The most promising of each placement, for no more than half of what may be spent."""
+        """Rehearse the most promising candidate of each placement. This takes at most half of the budget."""
         first: dict[object, Candidate] = {}
         for candidate in ordered:
             first.setdefault(candidate.placement, candidate)
         for candidate in list(first.values())[: max(self.budget // 2, 1)]:
-            self._try(candidate, bounds)
+            self._rehearse_if_promising(candidate, bounds)
 
     def _climb(self, ordered: Sequence[Candidate], bounds: Mapping[Candidate, Bound]) -> None:
-        """From the fastest, turn the knob that promises most, as long as something gets faster."""
-        climbing = True
-        while climbing:
-            top = max(self.tried, key=lambda candidate: self.tried[candidate].throughput)
-            climbing = any(self._try(candidate, bounds) for candidate in ordered if candidate.is_a_step_from(top))
+        """Rehearse candidates that differ from the fastest one in one knob, the most promising first. Repeat as long as a faster one is found."""
+        found_faster = True
+        while found_faster:
+            top = max(self.rehearsed, key=lambda candidate: self.rehearsed[candidate].throughput)
+            found_faster = any(self._rehearse_if_promising(candidate, bounds) for candidate in ordered if candidate.is_a_step_from(top))
 
-    def _few(self, chosen: Candidate) -> list[Candidate]:
-        """The chosen one; the fastest that was tried of every other placement; and the rest, the fastest first."""
-        ordered = sorted(self.tried, key=lambda candidate: -self.tried[candidate].throughput)
+    def _ordered_choices(self, chosen: Candidate) -> list[Candidate]:
+        """The chosen candidate, then the fastest rehearsed candidate of every other placement, then the rest by throughput."""
+        ordered = sorted(self.rehearsed, key=lambda candidate: -self.rehearsed[candidate].throughput)
         fastest: dict[object, Candidate] = {chosen.placement: chosen}
         for candidate in ordered:
             fastest.setdefault(candidate.placement, candidate)
         return [*fastest.values(), *(candidate for candidate in ordered if candidate not in fastest.values())]
 
-    def _choice(self, candidate: Candidate) -> Choice:
-        if candidate not in self.tried:
-            self.tried[candidate] = self.rehearse(candidate)
-        return Choice(candidate, self.bound(candidate), self.tried[candidate], self.held(candidate))
+    def _rehearsed_candidate(self, candidate: Candidate) -> RehearsedCandidate:
+        if candidate not in self.rehearsed:
+            self.rehearsed[candidate] = self.rehearse(candidate)
+        return RehearsedCandidate(candidate, self.bound(candidate), self.rehearsed[candidate], self.memory_need(candidate))
 
-    def _worth(self, knob: str, chosen: Candidate) -> Worth | None:
-        """None where there is nothing to set the knob to."""
-        own = replace(chosen, **{knob: getattr(Candidate.of(self.recipe), knob)})
-        if own != chosen and own.placement in self._placements and not self.held(own).short:
-            return Worth(knob, own, self._choice(own).throughput, recipes=True)
-        others = [other for other in self._space.turn(knob, chosen, self.cluster) if not self.held(other).short]
+    def _knob_effect(self, knob: str, chosen: Candidate) -> KnobEffect | None:
+        """The effect of `knob`; None if there is no other value to set it to."""
+        recipes = replace(chosen, **{knob: getattr(Candidate.of(self.recipe), knob)})
+        if recipes != chosen and recipes.placement in self._placements and not self.memory_need(recipes).shortfall:
+            return KnobEffect(knob, recipes, self._rehearsed_candidate(recipes).throughput, recipes=True)
+        others = [other for other in self._space.with_other_values(knob, chosen, self.cluster) if not self.memory_need(other).shortfall]
         if not others:
             return None
         other = max(others, key=lambda candidate: self.bound(candidate).estimate)
-        return Worth(knob, other, self._choice(other).throughput, recipes=False)
+        return KnobEffect(knob, other, self._rehearsed_candidate(other).throughput, recipes=False)
 
-    def _as_it_stands(self) -> Choice | None:
+    def _recipe_itself(self) -> RehearsedCandidate | None:
+        """The recipe's own settings; None if its placement is impossible on the cluster, or if they do not fit into memory."""
         own = Candidate.of(self.recipe)
-        return self._choice(own) if own.placement in self._placements and not self.held(own).short else None
+        return self._rehearsed_candidate(own) if own.placement in self._placements and not self.memory_need(own).shortfall else None

@@ -1,4 +1,4 @@
-"""The settings among which a plan is looked for. They change how fast a run is; of what is learned they change staleness alone, within its limit."""
+"""The settings among which the search chooses. They change the speed of a run. Of what is learned, they change only the staleness, within its limit."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from rlvla3.scheduling.placement import Cluster, Kind, PlacementError, parse_rat
 
 KNOBS = ("placement", "shards", "slots", "max_batch", "max_wait_ms", "max_staleness")
 
-LARGEST_PART = 7
-"""Of a ratio: parts are at most as unequal as 7:1."""
+LARGEST_RATIO_PART = 7
+"""The largest number in a placement's ratio, so 7:1 is the most unequal ratio."""
 
-MOST_SLOTS = 16
-"""Environments of one simulator process."""
+MAX_SLOTS = 16
+"""The most environments of one simulator process."""
 
-BATCHES = 4
-"""Values of B_max beside `no limit`, each half of the next."""
+BATCH_CHOICES = 4
+"""The number of values of B_max besides "no limit". Each is half of the next."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One choice of all knobs. placement: kind and ratio."""
+    """One value for each knob. placement: kind and ratio."""
 
     placement: tuple[Kind, str]
     shards: int
@@ -37,7 +37,7 @@ class Candidate:
 
     @classmethod
     def of(cls, recipe: Recipe) -> Candidate:
-        """What a recipe chooses."""
+        """The values in a recipe."""
         engine, simulator, placement = recipe.engine, recipe.simulator, recipe.placement
         return cls((placement.kind, placement.ratio), simulator.shards, simulator.slots, engine.max_batch, engine.max_wait_ms, engine.max_staleness)
 
@@ -52,7 +52,7 @@ class Candidate:
         return recipe.model_copy(update=changes)
 
     def settings(self) -> dict[str, dict[str, Any]]:
-        """As sections of a recipe."""
+        """These settings as sections of a recipe."""
         kind, ratio = self.placement
         return {
             "placement": {"kind": kind} | ({"ratio": ratio} if ratio else {}),
@@ -65,13 +65,13 @@ class Candidate:
         return {knob for knob in KNOBS if getattr(self, knob) != getattr(other, knob)}
 
     def is_a_step_from(self, other: Candidate) -> bool:
-        """Whether one knob makes the difference; with another placement the simulators have another number of devices, and so of shards."""
+        """Whether the two differ in one knob. With another placement, simulators have another number of devices, so the shards may differ too."""
         return self.differs(other) - ({"shards"} if self.placement != other.placement else set()) in [{knob} for knob in KNOBS]
 
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Every combination of these values, but for those that are certainly no use. shards: simulator processes for each of their devices."""
+    """All combinations of these values, except those that cannot help. shards: simulator processes per device of the simulators."""
 
     placements: tuple[tuple[Kind, str], ...]
     shards: tuple[int, ...]
@@ -82,23 +82,23 @@ class Space:
 
     @classmethod
     def of(cls, recipe: Recipe, profile: Profile, cluster: Cluster, max_staleness: int) -> Space:
-        """What is worth a look: powers of two up to what tickets can fill, every placement that divides the cluster, staleness up to its limit."""
+        """The values to try: powers of two up to what the tickets can fill, every placement that divides the cluster, staleness up to its limit."""
         capacity = (max_staleness + 1) * recipe.training.batch
         largest = max(capacity // len(cluster), 1)
-        batches = [size for size in _powers(capacity) if size <= max(capacity // len(cluster), 2)][-BATCHES:]
+        batches = [size for size in _powers(capacity) if size <= max(capacity // len(cluster), 2)][-BATCH_CHOICES:]
         cycle_ms = 1000 * seconds_of(profile.simulate, 1)
         waits = {0.0, float(f"{cycle_ms / 4:.1g}"), recipe.engine.max_wait_ms, None}
         return cls(
             placements=tuple(placements(cluster)),
             shards=tuple(_powers(2 * largest)),
-            slots=tuple(_powers(min(2 * largest, MOST_SLOTS))),
+            slots=tuple(_powers(min(2 * largest, MAX_SLOTS))),
             max_batch=(0, *batches),
             max_wait_ms=tuple(sorted(waits, key=lambda wait: float("inf") if wait is None else wait)),
             max_staleness=tuple(sorted({0, *_powers(max_staleness), max_staleness})) if max_staleness else (0,),
         )
 
     def candidates(self, recipe: Recipe, cluster: Cluster) -> Iterator[Candidate]:
-        """Leaves out more environments than there can be tickets for, twice over, and a B_max that nothing reaches."""
+        """The combinations, without those that have at least twice as many environments as tickets, and without a B_max that no batch can reach."""
         for placement in self.placements:
             placed = place(cluster, placement[0], parts_of(placement[1]))
             for shards in (each * len(placed.simulators) for each in self.shards):
@@ -111,8 +111,8 @@ class Space:
                         for max_wait_ms in self.max_wait_ms:
                             yield Candidate(placement, shards, slots, max_batch, max_wait_ms, staleness)
 
-    def turn(self, knob: str, chosen: Candidate, cluster: Cluster) -> Iterator[Candidate]:
-        """`chosen` with every other value of one knob; with another placement, as many shards on each of the simulators' devices."""
+    def with_other_values(self, knob: str, chosen: Candidate, cluster: Cluster) -> Iterator[Candidate]:
+        """`chosen` with every other value of one knob. With another placement, the number of shards per device of the simulators stays the same."""
         devices = {placement: len(place(cluster, placement[0], parts_of(placement[1])).simulators) for placement in self.placements}
         each = max(chosen.shards // devices[chosen.placement], 1)
         match knob:
@@ -126,18 +126,18 @@ class Space:
 
 
 def placements(cluster: Cluster) -> Iterator[tuple[Kind, str]]:
-    """Colocated, and every hybrid and disaggregated ratio that the cluster can be divided in."""
+    """Colocated, and every hybrid and disaggregated ratio into which the cluster can be divided."""
     yield "colocated", ""
     kinds: tuple[Kind, ...] = ("hybrid", "disaggregated")
     for kind in kinds:
-        for one in range(1, LARGEST_PART + 1):
-            for other in range(1, LARGEST_PART + 1):
+        for one in range(1, LARGEST_RATIO_PART + 1):
+            for other in range(1, LARGEST_RATIO_PART + 1):
                 if gcd(one, other) == 1 and _divides(cluster, kind, (one, other)):
                     yield kind, f"{one}:{other}"
 
 
 def parts_of(ratio: str) -> tuple[int, ...]:
-    """(3, 1) for "3:1", () for none."""
+    """(3, 1) for "3:1", and () for ""."""
     return parse_ratio(ratio) if ratio else ()
 
 
@@ -154,6 +154,6 @@ def _powers(largest: int) -> list[int]:
     return [2**power for power in range(largest.bit_length())]
 
 
-def flat(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Sections as `section.key`."""
+def flatten_settings(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Settings by `section.key` instead of by section."""
     return {f"{section}.{key}": value for section, keys in settings.items() for key, value in keys.items()}

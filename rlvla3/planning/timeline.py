@@ -1,4 +1,4 @@
-"""The last updates of a rehearsal as a timeline: a trace for Perfetto (ui.perfetto.dev) or chrome://tracing. Its picture is in picture.py."""
+"""The last updates of a rehearsal as a timeline, and its trace for Perfetto (ui.perfetto.dev) or chrome://tracing. timeline_picture.py draws it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from rlvla3.runtimes.worker_names import TRAINER, generator_name, shard_name
 from rlvla3.scheduling.placement import Placement
 
 UPDATES = 2
-"""Settled updates that a timeline shows."""
+"""The number of settled updates that a timeline shows."""
 
-MOST_LANES = 64
-"""Workers of one kind that have a lane, taken at equal distances: the timeline of 256 GPUs is no longer than that of 8."""
+MAX_LANES = 64
+"""The most lanes for workers of one kind, evenly spread over all of them. So the timeline of 256 GPUs is no longer than that of 8."""
 
 
 @dataclass(frozen=True, slots=True)
 class TimelineLane:
-    """One worker's line of a timeline. kind: shard, generator or trainer."""
+    """One worker's lane in a timeline. kind: shard, generator or trainer."""
 
     worker: str
     kind: str
@@ -32,9 +32,9 @@ class TimelineLane:
 
 
 class Timeline:
-    """What a rehearsal of some workers looks like, update by update. Hand it to `rehearse`; then `write_trace` and `draw` show it.
+    """Records what workers do in the last UPDATES updates of a rehearsal. Pass it to `rehearse`; then `write_trace` and `draw_timeline` show it.
 
-    spans: of the workers that have lanes, over the last UPDATES updates, which last from `begin` to `end`, in virtual seconds. published: those updates.
+    spans: what the workers with a lane did from `begin` to `end`, in virtual seconds. published: the updates in this time.
     """
 
     def __init__(self) -> None:
@@ -43,14 +43,14 @@ class Timeline:
         self._board: SpanBoard | None = None
         self._last = 0
 
-    def of(self, placement: Placement, shards: int, last: int) -> Callable[[Sequence[str], Callable[[], float]], SpanBoard]:
-        """The board of a run of `last` updates, with some workers' lanes. For whoever makes the run."""
+    def make_board_factory(self, placement: Placement, shards: int, last: int) -> Callable[[Sequence[str], Callable[[], float]], SpanBoard]:
+        """Choose the lanes of a run of `last` updates, and return the function that makes the run's meter board. `rehearse` calls it."""
         self._last = last
         self._lanes = [TimelineLane(TRAINER, "trainer", placement.cluster.host(placement.trainers[0]), placement.trainers[0])]
-        for number in _some(len(placement.generators)):
+        for number in _spread_out(len(placement.generators)):
             device = placement.generators[number]
             self._lanes.append(TimelineLane(generator_name(number), "generator", placement.cluster.host(device), device))
-        for number in _some(shards):
+        for number in _spread_out(shards):
             device = placement.simulator_of(number)
             self._lanes.append(TimelineLane(shard_name(number), "shard", placement.cluster.host(device), device))
 
@@ -60,8 +60,8 @@ class Timeline:
 
         return board
 
-    def on(self, published: RehearsedUpdate) -> None:
-        """An update of that run is done."""
+    def update_done(self, published: RehearsedUpdate) -> None:
+        """Record that an update of the run is done. `rehearse` calls it."""
         if published.version > self._last - UPDATES:
             self.published.append(published)
         if published.version == self._last - UPDATES:
@@ -72,7 +72,7 @@ class Timeline:
     @property
     def board(self) -> SpanBoard:
         if self._board is None:
-            raise RuntimeError("a timeline is empty before a rehearsal: rehearse(..., timeline=timeline)")
+            raise RuntimeError("a timeline is empty before its rehearsal: call rehearse(..., timeline=timeline) first")
         return self._board
 
     @property
@@ -92,12 +92,12 @@ class Timeline:
         return self._lanes
 
     def count(self, kind: str) -> int:
-        """How many workers of a kind there are, with and without a lane."""
+        """The number of workers of a kind, with and without a lane."""
         return sum(worker.split()[0] == kind for worker in self.board.workers)
 
 
 def write_trace(timeline: Timeline, path: Path, about: dict[str, Any]) -> None:
-    """Write the timeline as a trace, in virtual time. about: what was rehearsed, kept in the file."""
+    """Write the timeline as a trace, in virtual time. about: what was rehearsed; it is stored in the file."""
     write_events(path, _events(timeline), about)
 
 
@@ -112,12 +112,12 @@ def _events(timeline: Timeline) -> Iterator[TraceEvent]:
         yield trace_events.stay(*threads[span.worker], span.stage, span.begin, span.end)
     yield trace_events.version(timeline.published[0].version - 1, timeline.begin)
     for published in timeline.published:
-        # What is new and how stale its episodes were, from the moment that it is everywhere.
+        # The new version and the staleness of its episodes, at the moment when the version has arrived everywhere.
         yield trace_events.version(published.version, published.at)
         yield trace_events.episodes(published.staleness, published.at)
 
 
-def _some(count: int) -> list[int]:
-    """At most MOST_LANES of `count` numbers, at equal distances."""
-    lanes = min(count, MOST_LANES)
+def _spread_out(count: int) -> list[int]:
+    """At most MAX_LANES of the numbers below `count`, evenly spread."""
+    lanes = min(count, MAX_LANES)
     return [lane * count // lanes for lane in range(lanes)]

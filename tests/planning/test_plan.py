@@ -12,10 +12,10 @@ import yaml
 
 from rlvla3.cli import main
 from rlvla3.config import Recipe, load_recipe, make_recipe
-from rlvla3.planning.bound import bound
-from rlvla3.planning.memory_fit import GIB, held
+from rlvla3.planning.bound import update_bound
+from rlvla3.planning.memory_fit import GIB, memory_need
 from rlvla3.planning.rehearsal import rehearse, whole_waves
-from rlvla3.planning.search import SHARE, PlanError, Search
+from rlvla3.planning.search import CANDIDATES_PER_REHEARSAL, PlanError, Search
 from rlvla3.planning.space import Candidate, Space, parts_of
 from rlvla3.runtimes.virtual.costs import Profile
 from rlvla3.scheduling.placement import Cluster, place
@@ -49,7 +49,7 @@ def recipe(**sections: Any) -> Recipe:
 
 def bound_of(candidate: Candidate, costs: Profile) -> float:
     kind, ratio = candidate.placement
-    return bound(candidate.apply(recipe()), costs, place(CLUSTER, kind, parts_of(ratio))).throughput
+    return update_bound(candidate.apply(recipe()), costs, place(CLUSTER, kind, parts_of(ratio))).throughput
 
 
 @pytest.mark.parametrize("changes", PROFILES.values(), ids=PROFILES.keys())
@@ -60,7 +60,7 @@ def test_the_plan_is_as_good_as_trying_everything_in_a_tenth_of_the_tries(change
     plan = search.plan(best=1)
 
     assert plan.space == len(everything) >= 200
-    assert plan.evaluations <= len(everything) / SHARE
+    assert plan.evaluations <= len(everything) / CANDIDATES_PER_REHEARSAL
     (best,) = plan.best
     assert best.throughput == everything[best.candidate]
     assert best.throughput >= 0.95 * max(everything.values())
@@ -91,7 +91,7 @@ def test_no_run_is_faster_than_its_bound():
 
 def test_the_bound_names_what_is_slow():
     def stage(shards: int = 32, **changes: Any) -> str:
-        return bound(recipe(simulator={"shards": shards}), planned_profile(**changes), place(CLUSTER, "disaggregated", (1, 1))).stage
+        return update_bound(recipe(simulator={"shards": shards}), planned_profile(**changes), place(CLUSTER, "disaggregated", (1, 1))).stage
 
     assert stage() == "cores"
     assert stage(train={"on": "compute", "seconds": [9.0]}) in ("trainer", "devices")
@@ -125,27 +125,27 @@ MEMORY = {"device": 40 * GIB, "host": 64 * GIB, "generator": 8 * GIB, "inference
 def test_what_is_on_a_device_at_the_same_time_is_summed():
     costs = planned_profile(memory=MEMORY)
     settings = recipe(simulator={"shards": 8, "slots": 3}, engine={"max_batch": 4, "max_wait_ms": 0.0})
-    colocated = held(settings, costs.memory, place(CLUSTER, "colocated"), None)
+    colocated = memory_need(settings, costs.memory, place(CLUSTER, "colocated"), None)
     assert colocated.device == {"trainer": (64 / 4 + 2 + 0.5 * 8) * GIB, "generator": (8 + 4) * GIB, "simulators": 2 * (3 + 3) * GIB}
     assert colocated.host == {"simulators": 8 * (2 + 1.5) * GIB}
-    assert colocated.short == 6 * GIB
-    assert str(colocated) == "46.0 GiB a device (trainer 22.0, generator 12.0, simulators 12.0), 6.0 GiB more than the 40.0 GiB there are"
-    apart = held(settings, costs.memory, place(CLUSTER, "disaggregated", (1, 1)), None)
+    assert colocated.shortfall == 6 * GIB
+    assert str(colocated) == "46.0 GiB per device (trainer 22.0, generator 12.0, simulators 12.0), 6.0 GiB more than the 40.0 GiB available"
+    apart = memory_need(settings, costs.memory, place(CLUSTER, "disaggregated", (1, 1)), None)
     assert apart.device == {"trainer": (64 / 2 + 2 + 4) * GIB} or sum(apart.device.values()) == 38 * GIB
-    assert apart.short == 0
+    assert apart.shortfall == 0
 
 
 def test_what_does_not_fit_is_never_proposed_and_never_rehearsed(monkeypatch: pytest.MonkeyPatch):
     search = Search(recipe(), planned_profile(memory=MEMORY), CLUSTER, SPACE)
     plan = search.plan(best=3)
     assert 0 < plan.fitting < plan.space
-    assert all(not search.held(candidate).short for candidate in search.tried)
-    assert all(sum(choice.held.device.values()) <= 40 * GIB for choice in plan.best)
+    assert all(not search.memory_need(candidate).shortfall for candidate in search.rehearsed)
+    assert all(sum(choice.memory_need.device.values()) <= 40 * GIB for choice in plan.best)
 
 
 def test_where_nothing_fits_it_says_what_is_short_and_by_how_much():
     with pytest.raises(
-        PlanError, match=r"none of \d+ settings fits into memory.* needs 31.0 GiB a device .*trainer 22.0.*21.0 GiB more than the 10.0 GiB"
+        PlanError, match=r"none of \d+ settings fits into memory.* needs 31.0 GiB per device .*trainer 22.0.*21.0 GiB more than the 10.0 GiB"
     ) as error:
         Search(recipe(), planned_profile(memory=MEMORY), CLUSTER, SPACE, memory=10 * GIB).plan(best=1)
     assert "--gpus" in str(error.value) and "training.micro_batch, now 8" in str(error.value)
@@ -198,8 +198,8 @@ def test_the_best_settings_can_be_pasted(words: list[str], tmp_path: Path, capsy
             assert getattr(getattr(chosen, section), key) == getattr(getattr(of_yaml, section), key) == value
     again = Search(chosen, planned_profile(memory=MEMORY), CLUSTER, Space.of(chosen, planned_profile(), CLUSTER, 1)).rehearse(Candidate.of(chosen))
     assert again.throughput == pytest.approx(best["throughput"])
-    assert "bounded by" in said and "What each setting of 1 is worth:" in said
-    assert len(content["best"]) == 2 and content["evaluations"] <= content["space"] / SHARE
+    assert "bounded by" in said and "Plan 1 with one setting changed:" in said
+    assert len(content["best"]) == 2 and content["evaluations"] <= content["space"] / CANDIDATES_PER_REHEARSAL
     assert all(worth["throughput"] > 0 for worth in content["worth"]) and len(content["worth"]) >= 5
 
 
@@ -216,7 +216,7 @@ def test_two_searches_say_the_same(words: list[str], capsys: pytest.CaptureFixtu
     [
         ([], "give --gpus N"),
         (["--gpus", "4", "--cluster", "1x4"], "give --gpus N"),
-        (["--gpus", "6", "--hosts", "4"], "--gpus 6 cannot be dealt to 4 hosts evenly"),
+        (["--gpus", "6", "--hosts", "4"], "--gpus 6 cannot be divided evenly among 4 hosts"),
         (["--gpus", "1", "--memory", "10"], "none of"),
         (["--gpus", "1", "--memory", "0"], "more than 0 GiB"),
         (["--gpus", "1", "--max-staleness", "-1"], "give 0 updates or more"),

@@ -20,10 +20,10 @@ from rlvla3.config import Recipe, load_recipe, make_recipe
 from rlvla3.errors import RecipeError
 from rlvla3.observability.meter import IDLE, MeterBoard
 from rlvla3.planning import profiles, timeline
-from rlvla3.planning.picture import draw
 from rlvla3.planning.profiles import find_profile
 from rlvla3.planning.rehearsal import rehearse
 from rlvla3.planning.timeline import Timeline, write_trace
+from rlvla3.planning.timeline_picture import draw_timeline
 from rlvla3.runtimes.virtual.costs import Profile, load_profile
 from rlvla3.runtimes.virtual.spans import SpanBoard
 from rlvla3.scheduling.placement import Cluster
@@ -168,7 +168,7 @@ def test_spans_and_meters_agree():
 
 
 def test_a_large_cluster_has_no_longer_a_timeline(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(timeline, "MOST_LANES", 3)
+    monkeypatch.setattr(timeline, "MAX_LANES", 3)
     line = Timeline()
     rehearse(recipe(), profile(), CLUSTER, updates=2, timeline=line)
     assert [lane.worker for lane in line.lanes] == ["trainer", "generator 0", "generator 1", "generator 2", "shard 0", "shard 2", "shard 4"]
@@ -198,7 +198,7 @@ def test_the_trace_is_what_perfetto_reads(recorded: Timeline, tmp_path: Path):
 
 def test_the_picture_is_drawn(recorded: Timeline, tmp_path: Path):
     for suffix in ("png", "svg"):
-        draw(recorded, tmp_path / f"t.{suffix}", "title")
+        draw_timeline(recorded, tmp_path / f"t.{suffix}", "title")
         assert (tmp_path / f"t.{suffix}").stat().st_size > 10_000
     said = (tmp_path / "t.svg").read_text()
     for words_of in ("virtual time (s)", "waits for decision, requests or trajectories", "3 of 4 generators and 6 of 6 shards"):
@@ -243,7 +243,7 @@ def test_an_unknown_profile_lists_those_that_ship(tmp_path: Path, monkeypatch: p
     (tmp_path / "libero-small.yaml").write_text(yaml.safe_dump(PROFILE))
     monkeypatch.setattr(profiles, "FOLDER", tmp_path)
     assert find_profile("libero-small") == profile()
-    with pytest.raises(RecipeError, match="libero-large is neither a profile's file nor one of those that ship with rlvla3: libero-small"):
+    with pytest.raises(RecipeError, match="libero-large is neither a profile's file nor one of the profiles that ship with rlvla3: libero-small"):
         find_profile("libero-large")
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rlvla3.config import load_recipe, make_recipe
 from rlvla3.config.loading import write_recipe
 from rlvla3.errors import RecipeError
-from rlvla3.planning.profiles import check_alone, check_profile, find_profile
+from rlvla3.planning.profiles import check_profile, check_single_simulator, find_profile
 from rlvla3.scheduling.ledger import Ledger, TicketBook
 from rlvla3.scheduling.mix import Mix, Rotation, SimulatorShare
 from rlvla3.scheduling.placement import PlacementError
@@ -121,7 +121,7 @@ def test_a_mix_that_cannot_be_is_refused(tree, message):
         make_recipe(tree)
 
 
-@pytest.mark.parametrize("check", [check_alone, lambda recipe: check_profile(find_profile("libero-pi0"), recipe)])
+@pytest.mark.parametrize("check", [check_single_simulator, lambda recipe: check_profile(find_profile("libero-pi0"), recipe)])
 def test_planning_knows_one_simulator(check):
     with pytest.raises(RecipeError, match="this recipe mixes pole, acrobot"):
         check(make_recipe(MIX))

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from rlvla3.config import make_recipe
 from rlvla3.errors import RecipeError
-from rlvla3.planning.bound import bound
-from rlvla3.planning.memory_fit import held
+from rlvla3.planning.bound import update_bound
+from rlvla3.planning.memory_fit import memory_need
 from rlvla3.planning.rehearsal import rehearse
 from rlvla3.policies.actor_critic import ActorCritic
 from rlvla3.runtimes.processes.messages import LeaveDevice, LeftDevice
@@ -379,7 +379,7 @@ def test_a_rehearsal_takes_the_time_that_the_bytes_take() -> None:
     assert turning.utilisation["trainer"]["offload"] == pytest.approx(6 / turning.step_time)
     assert turning.utilisation["generator"]["offload"] == pytest.approx(5 / turning.step_time)
     assert rehearse(planned(True), unknown, cluster, updates=3).step_time == pytest.approx(staying.step_time)
-    limits = [bound(planned(offload), known, place(cluster, "colocated", ())).least for offload in (False, True)]
+    limits = [update_bound(planned(offload), known, place(cluster, "colocated", ())).least for offload in (False, True)]
     assert limits[1] <= turning.step_time + 1e-9 and limits[1] - limits[0] > 8
 
 
@@ -392,7 +392,7 @@ def test_a_virtual_run_in_turn_survives_its_faults() -> None:
 
 def test_a_device_holds_the_larger_of_the_two_and_the_host_what_is_away() -> None:
     memory, placement = planned_profile(memory=BYTES).memory, place(Cluster(1, 2), "colocated", ())
-    staying, turning = (held(planned(offload), memory, placement, None) for offload in (False, True))
+    staying, turning = (memory_need(planned(offload), memory, placement, None) for offload in (False, True))
     assert staying.device == {"trainer": 30 * GB, "generator": 25 * GB, "simulators": 6 * GB}
     assert turning.device == {"trainer": 30 * GB, "simulators": 6 * GB}
     assert staying.host == {"simulators": 4 * GB}

@@ -1,4 +1,15 @@
-"""RL-VLA3 v1's tables against rehearsals of the same runs: how well the virtual runtime predicts what others measured. docs/papers.md is about it."""
+"""Published measurements against rehearsals of the same runs: how well the virtual runtime predicts what others measured. docs/papers.md explains it.
+
+Invariants: a rehearsal gives the same figures on every machine, and a row is judged to contradict itself from the printed figures alone.
+
+tables.yaml      what RL-VLA3 v1 prints; rows.py reads it and finds rows that contradict themselves or others
+calibration.py   a profile from a few rows
+rehearsing.py    a row as a recipe of this engine, and its step time
+comparing.py     whole tables, each row rehearsed; results.py has their errors
+d_vla.py         the statements in the text of D-VLA
+beyond.py        what this engine's own schedules do with the same costs
+table_report.py  the comparisons as tables
+"""
 
 from __future__ import annotations
 
@@ -10,13 +21,13 @@ from rlvla3.planning.papers.beyond import Beyond, go_beyond
 from rlvla3.planning.papers.comparing import compare_scaling, compare_table
 from rlvla3.planning.papers.d_vla import compare_d_vla
 from rlvla3.planning.papers.results import PaperResult
-from rlvla3.planning.papers.table_report import tell
+from rlvla3.planning.papers.table_report import print_result
 
 PAPERS = ("table1", "table3", "table4", "scaling", "d-vla", "beyond")
 
 
 def paper(name: str) -> PaperResult | Beyond:
-    """Rehearse one of PAPERS. The same figures on every machine and every time. Raises RecipeError where there is none of that name."""
+    """Rehearse one of PAPERS. Raises RecipeError if `name` is none of them."""
     match name:
         case "table1" | "table3" | "table4":
             return compare_table(name)
@@ -30,9 +41,9 @@ def paper(name: str) -> PaperResult | Beyond:
 
 
 def main(name: str, figures: Path | None) -> None:
-    """Print a comparison; figures: a JSON file for it too."""
+    """Print the comparison `name`. figures: a JSON file that it is also written to."""
     result = paper(name)
-    tell(result)
+    print_result(result)
     if figures:
         figures.parent.mkdir(parents=True, exist_ok=True)
         figures.write_text(json.dumps(result.content(), indent=2) + "\n")

@@ -1,11 +1,11 @@
-"""What this engine makes of the papers' costs: LIBERO pi0 with training beside the rollouts across steps, disaggregated and colocated, on 8 to 256 GPUs.
+"""This engine's own schedules with the papers' costs: LIBERO pi0 with training that overlaps later rollouts, disaggregated and colocated, on 8 to 256 GPUs.
 
-Costs are the calibrated ones of libero-pi0, with these ASSUMED in addition:
-- the simulators of a host are slower than the mean by up to STRAGGLE, drawn anew for every episode of a shard;
-- a version weighs WEIGHTS bytes and goes from host to host at LINK bytes a second, along a tree;
-- no channel: in this engine a trajectory goes to the trainer without passing one process of the whole cluster, so `send` and `receive` are not charged. Runs
-  that say "with the channel" are charged with them, as RL-VLA3's own are;
-- a GPU holds 32 environments with their simulators, as the disaggregated 1:1 rows of the papers do.
+The costs are the calibrated ones of libero-pi0. These are ASSUMED in addition:
+- the simulators of a host are slower than the mean by up to the share STRAGGLE, which is drawn again for every episode of a shard;
+- a version has WEIGHTS bytes and goes from host to host at LINK bytes per second, along a tree;
+- there is no channel: in this engine a trajectory goes to the trainer without passing one process of the whole cluster, so `send` and `receive` cost nothing.
+  Runs "with the channel" include these costs, like RL-VLA3's own runs;
+- a GPU holds 32 environments with their simulators, as in the disaggregated 1:1 rows of the papers.
 """
 
 from __future__ import annotations
@@ -26,12 +26,15 @@ WEIGHTS = 7e9
 LINK = 25e9
 HOSTS = (1, 4, 32)
 ENVIRONMENTS = 128
-"""Of a host of 8 in the papers; an update is four episodes of each."""
+"""Environments of a host with 8 GPUs in the papers. An update has four episodes of each."""
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """Settings to compare. shards: of a simulating GPU. slots: environments of a shard, and B_max."""
+class Configuration:
+    """Settings to compare. shards: per GPU with simulators. slots: environments per shard, which is also B_max. overlaps: whether training overlaps rollouts.
+
+    channel: whether the cost of the papers' channel is included.
+    """
 
     name: str
     kind: str
@@ -41,25 +44,28 @@ class Plan:
     channel: bool = False
 
 
-SYNCHRONOUS = Plan("colocated synchronous", "colocated", 1, 16, overlaps=False)
-WITH_CHANNEL = Plan("colocated synchronous, with the channel", "colocated", 1, 16, overlaps=False, channel=True)
-DISAGGREGATED = Plan("full_async, disaggregated 1:1, 2 x 16 environments a rollout GPU", "disaggregated", 2, 16)
-COLOCATED = Plan("full_async, colocated, 2 x 16 environments a GPU", "colocated", 2, 16)
-PLANS = (
+SYNCHRONOUS = Configuration("colocated synchronous", "colocated", 1, 16, overlaps=False)
+WITH_CHANNEL = Configuration("colocated synchronous, with the channel", "colocated", 1, 16, overlaps=False, channel=True)
+DISAGGREGATED = Configuration("full_async, disaggregated 1:1, 2 x 16 environments a rollout GPU", "disaggregated", 2, 16)
+COLOCATED = Configuration("full_async, colocated, 2 x 16 environments a GPU", "colocated", 2, 16)
+CONFIGURATIONS = (
     SYNCHRONOUS,
     WITH_CHANNEL,
     DISAGGREGATED,
-    Plan("full_async, colocated, 2 x 8 environments a GPU", "colocated", 2, 8),
+    Configuration("full_async, colocated, 2 x 8 environments a GPU", "colocated", 2, 8),
     COLOCATED,
-    Plan("full_async, colocated, 2 x 16 environments a GPU, with the channel", "colocated", 2, 16, channel=True),
+    Configuration("full_async, colocated, 2 x 16 environments a GPU, with the channel", "colocated", 2, 16, channel=True),
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """A rehearsed plan. step_time: seconds. throughput: environment steps a second. bound: seconds of a step if the stage that takes longest were all there is,
-    0 where nothing overlaps. share: of that bound that is reached. gain: throughput in multiples of the colocated synchronous run's on as many GPUs, without
-    channel. efficiency: throughput of a GPU, relative to the same plan on 8."""
+class RehearsedConfiguration:
+    """A rehearsed configuration.
+
+    step_time: seconds. throughput: environment steps per second. bound: seconds of a step if only the longest stage took time; 0 if nothing overlaps.
+    share: bound / step_time. gain: throughput relative to the colocated synchronous run without the channel on as many GPUs.
+    efficiency: throughput per GPU, relative to the same configuration on 8 GPUs.
+    """
 
     name: str
     devices: int
@@ -73,12 +79,14 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Beyond:
-    runs: Sequence[Run]
+    """The rehearsed configurations, and notes to print below them."""
+
+    runs: Sequence[RehearsedConfiguration]
     notes: Sequence[str]
     name: str = "beyond"
 
     def content(self) -> dict[str, Any]:
-        """As plain data."""
+        """The result as plain data."""
         return {"paper": self.name, "runs": [asdict(run) for run in self.runs], "notes": list(self.notes)}
 
 
@@ -93,60 +101,60 @@ NOTES = (
 )
 
 
-def go_beyond(hosts: Sequence[int] = HOSTS, plans: Sequence[Plan] = PLANS) -> Beyond:
-    """Rehearse the plans; those of the synchronous runs and of 8 GPUs that others are measured by are always among them."""
-    runs: dict[tuple[Plan, int], Run] = {}
+def go_beyond(hosts: Sequence[int] = HOSTS, configurations: Sequence[Configuration] = CONFIGURATIONS) -> Beyond:
+    """Rehearse the configurations on each number of hosts. The synchronous runs and those on 8 GPUs are always rehearsed, for comparison."""
+    runs: dict[tuple[Configuration, int], RehearsedConfiguration] = {}
     for count in dict.fromkeys((1, *hosts)):
-        for plan in dict.fromkeys((SYNCHRONOUS, *plans)):
-            runs[plan, count] = _run(plan, count, runs)
-    return Beyond([run for (plan, count), run in runs.items() if plan in plans and count in hosts], NOTES)
+        for configuration in dict.fromkeys((SYNCHRONOUS, *configurations)):
+            runs[configuration, count] = _run(configuration, count, runs)
+    return Beyond([run for (configuration, count), run in runs.items() if configuration in configurations and count in hosts], NOTES)
 
 
-def profile_of(plan: Plan) -> Profile:
-    """libero-pi0 as assumed here."""
+def assumed_profile(configuration: Configuration) -> Profile:
+    """The profile libero-pi0 with the assumptions of this file."""
     profile = calibrate("pi0")
     changes: dict[str, Any] = {"weights": WEIGHTS, "host": HostProfile(link=LINK, straggle=STRAGGLE)}
-    return profile.model_copy(update=changes if plan.channel else {**changes, "send": NOTHING, "receive": NOTHING})
+    return profile.model_copy(update=changes if configuration.channel else {**changes, "send": NOTHING, "receive": NOTHING})
 
 
-def recipe_of(plan: Plan, hosts: int) -> Recipe:
+def configuration_recipe(configuration: Configuration, hosts: int) -> Recipe:
     setup = setups()["pi0"]
-    simulating = len(place(Cluster(hosts, 8), "disaggregated" if plan.kind == "disaggregated" else "colocated").simulators)
+    simulating = len(place(Cluster(hosts, 8), "disaggregated" if configuration.kind == "disaggregated" else "colocated").simulators)
     return make_recipe(
         {
-            "simulator": {"name": "papers:LIBERO", "shards": simulating * plan.shards, "slots": plan.slots},
+            "simulator": {"name": "papers:LIBERO", "shards": simulating * configuration.shards, "slots": configuration.slots},
             "policy": {"name": "papers:pi0", "chunk": setup.chunk},
             "training": {"batch": hosts * ENVIRONMENTS * setup.rollout_epochs, "steps": 1, "epochs": 1, "micro_batch": setup.micro_batch},
             "engine": {
-                "mode": "full_async" if plan.overlaps else "sync",
-                "max_batch": plan.slots if plan.overlaps else 0,
+                "mode": "full_async" if configuration.overlaps else "sync",
+                "max_batch": configuration.slots if configuration.overlaps else 0,
                 "max_wait_ms": None,
             },
-            "placement": {"kind": plan.kind},
+            "placement": {"kind": configuration.kind},
         }
     )
 
 
-def bottleneck(plan: Plan, hosts: int) -> float:
-    """Seconds that the busiest lane of a GPU works for one update."""
-    recipe, profile = recipe_of(plan, hosts), profile_of(plan)
+def bottleneck(configuration: Configuration, hosts: int) -> float:
+    """The seconds that the busiest lane of a GPU works for one update."""
+    recipe, profile = configuration_recipe(configuration, hosts), assumed_profile(configuration)
     placement = place(Cluster(hosts, 8), recipe.placement.kind)
     decisions = recipe.training.batch * setups()["pi0"].decisions
-    calls = decisions / plan.slots
-    simulate = calls / len(placement.simulators) * profile.simulate.work(plan.slots) * (1 + STRAGGLE / 2)
-    infer = calls / len(placement.generators) * profile.infer.work(plan.slots)
+    calls = decisions / configuration.slots
+    simulate = calls / len(placement.simulators) * profile.simulate.work(configuration.slots) * (1 + STRAGGLE / 2)
+    infer = calls / len(placement.generators) * profile.infer.work(configuration.slots)
     train = profile.train.work(decisions / len(placement.trainers)) + profile.step.work(1)
-    return max(simulate, infer + train if plan.kind == "colocated" else max(infer, train))
+    return max(simulate, infer + train if configuration.kind == "colocated" else max(infer, train))
 
 
-def _run(plan: Plan, hosts: int, runs: dict[tuple[Plan, int], Run]) -> Run:
-    cluster, recipe = Cluster(hosts, 8), recipe_of(plan, hosts)
-    warmup = 1 if plan.overlaps else 0
-    found = rehearse(recipe, profile_of(plan), cluster, updates=2 if plan.overlaps else 1, warmup=warmup)
-    bound = bottleneck(plan, hosts) if plan.overlaps else 0.0
-    baseline, small = runs.get((SYNCHRONOUS, hosts)), runs.get((plan, 1))
-    return Run(
-        plan.name,
+def _run(configuration: Configuration, hosts: int, runs: dict[tuple[Configuration, int], RehearsedConfiguration]) -> RehearsedConfiguration:
+    cluster, recipe = Cluster(hosts, 8), configuration_recipe(configuration, hosts)
+    warmup = 1 if configuration.overlaps else 0
+    found = rehearse(recipe, assumed_profile(configuration), cluster, updates=2 if configuration.overlaps else 1, warmup=warmup)
+    bound = bottleneck(configuration, hosts) if configuration.overlaps else 0.0
+    baseline, small = runs.get((SYNCHRONOUS, hosts)), runs.get((configuration, 1))
+    return RehearsedConfiguration(
+        configuration.name,
         len(cluster),
         found.step_time,
         found.throughput,

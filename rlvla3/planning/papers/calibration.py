@@ -1,33 +1,32 @@
-"""Profiles from a few rows of the papers' tables: how long stages take, in the form that the engine rehearses with.
+"""Profiles from a few rows of the papers' tables.
 
-A step of the papers is made of five costs, and each has its place in a Profile. n is the number of environments of a rollout GPU.
+A step of the papers is modelled with the costs a to f, each of which becomes a cost of a Profile. n is the number of environments of a rollout GPU.
 
-    simulate, infer     a/2 + b/2 n each, once a round, a round being one chunk of every environment; so a rollout takes rounds x (a + b n)
-    send, receive       c/2 each for every decision, on one channel of the whole cluster that all trajectories go through, in and out
-    train               d for every decision of a rank, with all update epochs; `across` times that where the ranks are on several hosts
-    step                e, whatever the number of samples
-    publish             f: what a step takes beyond its rollout and actor parts
+    simulate, infer     a/2 + b/2 n each, once per round. A round is one chunk of every environment, so a rollout takes rounds x (a + b n).
+    send, receive       c/2 each for every decision, on one channel of the whole cluster. All trajectories go into it and out of it.
+    train               d for every decision of a rank, with all update epochs; `across` times as much if the ranks are on several hosts
+    step                e, for any number of samples
+    publish             f: the time of a step beyond its rollout and actor parts
 
-ASSUMED, and neither printed nor fitted:
-- simulation and inference have equal shares of a and of b, and putting a trajectory into the channel has the same share of c as taking it out; who puts in and
-  who takes out do not slow each other;
-- the channel: one server for the cluster. The papers say "growing communication overhead between the increasing number of workers" (section 4.2.3) and no more;
-  that it is serial and goes by trajectories is read off the rows, where the step time of 8, 16 and 32 GPUs grows by the same seconds for every trajectory;
-- trajectories are put into it while rollouts go on where training overlaps them ("immediately places the trajectory into the transmission queue and proceeds",
-  section 3.1), and when the rollouts are over where it does not;
-- colocated stages cost what they cost on GPUs of their own: `switch` is 0, as what a colocated actor takes beyond a share of the disaggregated one is found
-  again, as e, in the disaggregated rows with other numbers of GPUs.
+ASSUMED, neither printed nor fitted:
+- Simulation and inference have equal shares of a and of b. Sending into the channel and receiving from it have equal shares of c, and do not slow each other.
+- The channel is one server for the cluster. The papers only say "growing communication overhead between the increasing number of workers" (section 4.2.3).
+  The rows show that it is serial and that its cost is per trajectory: from 8 to 16 and 32 GPUs, the step time grows by the same seconds per trajectory.
+- If training overlaps rollouts, trajectories are sent during the rollouts ("immediately places the trajectory into the transmission queue and proceeds",
+  section 3.1). Otherwise they are sent after the rollouts.
+- Colocated stages cost as much as on GPUs of their own, so `switch` is 0. A colocated actor takes longer than its share of the disaggregated one, but the
+  disaggregated rows with other numbers of GPUs show the same difference, so it is the cost e.
 """
 
 from __future__ import annotations
 
-from rlvla3.planning.papers.rows import Row, Setup, find
+from rlvla3.planning.papers.rows import PaperSetup, Row, find
 from rlvla3.runtimes.virtual.costs import Profile
 
 PAPER = "RL-VLA3 v1, arXiv 2602.05765v1"
 
 DIGITS = 4
-"""Significant digits of a calibrated cost; the tables print three to five."""
+"""Significant digits of a calibrated cost. The tables print three to five."""
 
 THREE_ROWS = (("colocated", 8), ("colocated", 32), ("disaggregated 2:1", 6))
 FOUR_ROWS: tuple[tuple[str, int], ...] = (("colocated", 8), ("colocated", 32), ("disaggregated 1:1", 8))
@@ -37,27 +36,27 @@ def calibration_rows(model: str) -> tuple[Row, ...]:
     """The rows that a model's profile is made from."""
     if model in ("pi0", "OpenVLA-OFT"):
         return tuple(find("table3", model, placement, devices) for placement, devices in THREE_ROWS)
-    devices = 16 if model == "ManiSkill pi0" else 8  # ManiSkill's disaggregated row with 8 GPUs contradicts its neighbours
+    devices = 16 if model == "ManiSkill pi0" else 8  # ManiSkill's disaggregated row with 8 GPUs contradicts the rows beside it
     synchronous = [find("table1", model, "colocated", 8), find("table1", model, "colocated", 32), find("table1", model, "disaggregated 1:1", devices)]
     return (*synchronous, find("table1", model, "disaggregated 1:1", 8, "async training"))
 
 
 def calibrate(model: str) -> Profile:
-    """The profile of a model of the tables."""
+    """The profile of one of the models in the tables."""
     rows = calibration_rows(model)
     return _from_stage_times(rows) if len(rows) == len(THREE_ROWS) else _from_step_times(rows)
 
 
 def _from_stage_times(rows: tuple[Row, ...]) -> Profile:
-    """Where rollout and actor times are printed, three rows will do: six figures for six costs, and what a step takes beyond them."""
+    """The profile from three rows with printed rollout and actor times: six figures give six costs. f is the rest of a step."""
     few, many, apart = rows
     setup = few.setup
     rounds = setup.rollout_epochs * setup.decisions
-    trajectory = (_of(many.rollout) - _of(few.rollout)) / (_trajectories(many) - _trajectories(few))
-    narrow, wide = ((_of(row.rollout) - trajectory * _trajectories(row)) / rounds for row in (few, apart))
+    trajectory = (_printed(many.rollout) - _printed(few.rollout)) / (_trajectories(many) - _trajectories(few))
+    narrow, wide = ((_printed(row.rollout) - trajectory * _trajectories(row)) / rounds for row in (few, apart))
     b = (wide - narrow) / (_width(apart) - _width(few))
-    d = (_of(apart.actor) - _of(few.actor)) / (_rank_decisions(apart) - _rank_decisions(few))
-    e = _of(few.actor) - d * _rank_decisions(few)
+    d = (_printed(apart.actor) - _printed(few.actor)) / (_rank_decisions(apart) - _rank_decisions(few))
+    e = _printed(few.actor) - d * _rank_decisions(few)
     return _profile(
         few,
         rows,
@@ -66,17 +65,20 @@ def _from_stage_times(rows: tuple[Row, ...]) -> Profile:
         c=trajectory / setup.decisions,
         d=d,
         e=e,
-        f=max(apart.time - _of(apart.rollout) - _of(apart.actor), 0.0),
-        across=max((_of(many.actor) - e) / (d * _rank_decisions(many)), 1.0),
+        f=max(apart.time - _printed(apart.rollout) - _printed(apart.actor), 0.0),
+        across=max((_printed(many.actor) - e) / (d * _rank_decisions(many)), 1.0),
     )
 
 
 def _from_step_times(rows: tuple[Row, ...]) -> Profile:
-    """Where throughputs alone are printed: four step times for a, b, c and d; e and f are taken for 0, `across` for 1.
+    """The profile from four rows with printed throughputs only: four step times give a, b, c and d. e and f are assumed to be 0, and `across` to be 1.
 
-    With R(n) the rollout, I the channel for the trajectories of 8 GPUs, and A the actor on one of them, of s the share of a step that is one rollout epoch:
-    colocated 8: R(n) + I + A/8; colocated 32: R(n) + 4 I + A/8; disaggregated with g GPUs: R(2n) + g/8 I + A/4; its 8 with training beside the rollouts:
-    R(2n) + s (A/4 + I), as the rollouts are the longer part.
+    Let R(n) be the rollout, I the channel's time for the trajectories of 8 GPUs, A the actor's time on one GPU, and s the share of a rollout epoch in a step.
+    The step times are:
+        colocated, 8 GPUs                            R(n) + I + A/8
+        colocated, 32 GPUs                           R(n) + 4 I + A/8
+        disaggregated, g GPUs                        R(2n) + g/8 I + A/4
+        disaggregated, 8 GPUs, training overlapped   R(2n) + s (A/4 + I), because the rollouts take longer than training
     """
     few, many, apart, beside = rows
     setup = few.setup
@@ -102,8 +104,8 @@ def _from_step_times(rows: tuple[Row, ...]) -> Profile:
 
 
 def _profile(row: Row, rows: tuple[Row, ...], *, a: float, b: float, c: float, d: float, e: float, f: float, across: float) -> Profile:
-    """Costs as a Profile. ManiSkill simulates on the GPU, where it shares the compute with inference; LIBERO's simulators are beside it."""
-    setup: Setup = row.setup
+    """The costs as a Profile. ManiSkill simulates on the GPU and shares its compute with inference. LIBERO's simulators do not use the compute."""
+    setup: PaperSetup = row.setup
     lane = "compute" if setup.benchmark == "ManiSkill" else "simulation"
     half = [_rounded(a / 2), _rounded(a / 2 + b / 2 * row.environments)]
     sizes = [0, row.environments]
@@ -126,7 +128,7 @@ def _profile(row: Row, rows: tuple[Row, ...], *, a: float, b: float, c: float, d
 
 
 def profile_name(model: str) -> str:
-    """Of the profile that ships with the package."""
+    """The name under which a model's profile ships with rlvla3."""
     return {
         "pi0": "libero-pi0",
         "OpenVLA-OFT": "libero-openvla-oft",
@@ -137,24 +139,24 @@ def profile_name(model: str) -> str:
 
 
 def _width(row: Row) -> float:
-    """Environments of a rollout GPU."""
+    """Environments per rollout GPU."""
     return row.environments / row.parts[0]
 
 
 def _trajectories(row: Row) -> int:
-    """Of a step."""
+    """Trajectories of a step."""
     return row.environments * row.setup.rollout_epochs
 
 
 def _rank_decisions(row: Row) -> float:
-    """Decisions of a step that one GPU of the actor trains on."""
+    """The decisions of a step on which one GPU of the actor trains."""
     return _trajectories(row) * row.setup.decisions / row.parts[1]
 
 
-def _of(time: float | None) -> float:
-    """A time that calibration cannot do without."""
+def _printed(time: float | None) -> float:
+    """`time`, which calibration needs. Raises ValueError if it is not printed."""
     if time is None:
-        raise ValueError("a row without rollout and actor times cannot be calibrated on")
+        raise ValueError("a row without rollout and actor times cannot be used for calibration")
     return time
 
 

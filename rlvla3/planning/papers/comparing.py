@@ -1,4 +1,4 @@
-"""The papers' tables, each row rehearsed with its model's profile."""
+"""The papers' tables, each row rehearsed with the profile of its model."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from collections.abc import Iterable
 
 from rlvla3.planning.papers.calibration import calibrate, calibration_rows
 from rlvla3.planning.papers.rehearsing import CONTROLS, Control, step_time
-from rlvla3.planning.papers.results import Compared, Errors, PaperResult
+from rlvla3.planning.papers.results import ComparedRow, Errors, PaperResult
 from rlvla3.planning.papers.rows import OVERLAPPING, Row, contradiction, find, table
 
 SCALES = (8, 16, 24, 32, 64, 128, 256)
 """GPUs of the scaling curve."""
 
 PRINTED_SCALES = (8, 16, 32)
-"""Those of them whose throughput stands in the text, in Table 1; figure 3 has no figures in it."""
+"""The numbers of GPUs whose throughput is printed, in Table 1. Figure 3 shows the others without numbers."""
 
 ALL = "all models"
 
 
 def compare_table(name: str) -> PaperResult:
-    """Table 1, 3 or 4; with the control experiments where training overlaps rollouts at ratios of all kinds, in Table 4."""
+    """Table 1, 3 or 4. Table 4 has the control experiments too, because in its rows training overlaps rollouts."""
     rows = [compare_row(row) for row in table(name)]
     controls: dict[str, dict[str, Errors]] = {control: compare_control(table(name), control) for control in CONTROLS} if name == "table4" else {}
     return PaperResult(name, rows, controls, _notes(name))
 
 
 def compare_scaling() -> PaperResult:
-    """The 8 to 256 GPU curve of pi0.5 with all of the papers' optimizations."""
+    """The scaling curve of pi0.5 from 8 to 256 GPUs, with all of the papers' optimizations."""
     rows, throughputs = [], {}
     for devices in SCALES:
         if devices in PRINTED_SCALES:
@@ -35,34 +35,37 @@ def compare_scaling() -> PaperResult:
         else:
             row = Row("figure 3", "pi0.5", "all", "1:1", "", devices, throughput=None)
             seconds = step_time(row, calibrate(row.model))
-            rows.append(Compared(row.name, row.model, row.placement, devices, row.strategy, None, seconds, reason="not printed"))
+            rows.append(ComparedRow(row.name, row.model, row.placement, devices, row.strategy, None, seconds, reason="not printed"))
         throughputs[devices] = row.steps / rows[-1].rehearsed
-    told = ", ".join(
+    curve = ", ".join(
         f"{devices} GPUs {throughput:.0f} steps/s ({throughput / throughputs[8] / devices * 8:.0%} of linear)" for devices, throughput in throughputs.items()
     )
     return PaperResult(
         "scaling",
         rows,
         notes=[
-            f"Rehearsed: {told}.",
+            f"Rehearsed: {curve}.",
             "Printed: 383, 713 and 1121 steps/s on 8, 16 and 32 GPUs (93 and 73 % of linear), near-optimal to 24 GPUs, moderate to 128, worse to 256 (4.2.3).",
             "The calibrated channel is one server, so throughput has a ceiling; how the papers' own curve goes on beyond 32 GPUs is not in the text.",
         ],
     )
 
 
-def compare_row(row: Row) -> Compared:
-    """A row and its rehearsal."""
+def compare_row(row: Row) -> ComparedRow:
+    """Compare a row with its rehearsal."""
     reason = contradiction(row)
     calibration = row in calibration_rows(row.model)
     if calibration and reason:
         reason += "; its times are calibrated on, not its throughput"
     rehearsed = step_time(row, calibrate(row.model))
-    return Compared(row.name, row.model, row.placement, row.devices, row.strategy, row.time, rehearsed, calibration, bool(reason), reason)
+    return ComparedRow(row.name, row.model, row.placement, row.devices, row.strategy, row.time, rehearsed, calibration, bool(reason), reason)
 
 
 def compare_control(rows: Iterable[Row], control: Control) -> dict[str, Errors]:
-    """How far another schedule is off, by model and for all models, over those of `rows` in which training overlaps rollouts and nothing contradicts."""
+    """The errors of another schedule, by model and for all models.
+
+    Only those `rows` count in which training overlaps rollouts and which do not contradict themselves or others.
+    """
     errors: dict[str, list[float]] = {}
     for row in rows:
         if row.strategy in OVERLAPPING and not contradiction(row):

@@ -1,15 +1,18 @@
-"""What D-VLA's text (arXiv 2605.13276v1) lets one rehearse. Its table and figures are not in the text, so these are its statements.
+"""The statements in D-VLA's text (arXiv 2605.13276v1) that can be rehearsed. Its table and figures are not part of the text.
 
-ASSUMED: 8 GPUs; equation 2 with RL-VLA3's Table 2 for ManiSkill, 4 rollout epochs of 80 steps: it turns D-VLA's 156 steps/s, with 256 environments, into
-525 s, where the text says 520.3 s. Stage times in proportion to the environments ("highly stable linear growth"), simulation and inference half of the
-rollout each. The schedule is "single-step weight staleness": max_staleness 1, streaming.
+ASSUMED:
+- 8 GPUs;
+- equation 2 with RL-VLA3's Table 2 for ManiSkill, 4 rollout epochs of 80 steps. It turns D-VLA's 156 steps/s with 256 environments into 525 s; the text says
+  520.3 s;
+- stage times are proportional to the environments ("highly stable linear growth"), and simulation and inference are half of the rollout each;
+- the schedule is "single-step weight staleness": max_staleness 1, streaming.
 """
 
 from __future__ import annotations
 
 from rlvla3.config import make_recipe
-from rlvla3.planning.papers.results import Compared, PaperResult
-from rlvla3.planning.papers.rows import Setup, setups
+from rlvla3.planning.papers.results import ComparedRow, PaperResult
+from rlvla3.planning.papers.rows import PaperSetup, setups
 from rlvla3.planning.rehearsal import rehearse
 from rlvla3.runtimes.virtual.costs import Profile
 from rlvla3.scheduling.placement import Cluster, place
@@ -23,6 +26,7 @@ NOTES = (
 
 
 def compare_d_vla() -> PaperResult:
+    """D-VLA's statements against rehearsals."""
     setup = setups()["ManiSkill pi0"]
     steps = setup.rollout_epochs * setup.episode_steps
     few, many = 768, 3072
@@ -31,15 +35,15 @@ def compare_d_vla() -> PaperResult:
     return PaperResult(
         "d-vla",
         [
-            Compared(
+            ComparedRow(
                 "d-vla: pi0.5, 768 environments", "pi0.5", "disaggregated 3:1", 8, "D-VLA", balanced, at[few], calibration=True,
                 reason="379 steps/s; rollout and actor taken as long as the step, as they \"converge\"",
             ),
-            Compared(
+            ComparedRow(
                 "d-vla: pi0.5, 3072 environments", "pi0.5", "disaggregated 3:1", 8, "D-VLA", many * steps / 360, at[many],
                 reason="360 steps/s",
             ),
-            Compared(
+            ComparedRow(
                 "d-vla: OpenVLA-OFT, 1:1", "OpenVLA-OFT", "disaggregated 1:1", 8, "D-VLA", 520.3, _step_time(setup, 256, "1:1", 200.0, 200.0),
                 contradicted=True, reason="rollout and actor of about 200 s each take 400 s without any overlap, and the step is said to take 520.3 s",
             ),
@@ -48,8 +52,8 @@ def compare_d_vla() -> PaperResult:
     )  # fmt: skip
 
 
-def _step_time(setup: Setup, environments: int, ratio: str, rollout: float, actor: float) -> float:
-    """Seconds of a step whose rollout and actor, each alone, take so long."""
+def _step_time(setup: PaperSetup, environments: int, ratio: str, rollout: float, actor: float) -> float:
+    """The seconds of a step. rollout, actor: the seconds that each takes alone."""
     recipe = make_recipe({"placement": {"kind": "disaggregated", "ratio": ratio}})
     cluster = Cluster(1, 8)
     placement = place(cluster, recipe.placement.kind, recipe.placement.parts)

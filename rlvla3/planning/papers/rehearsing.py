@@ -1,14 +1,14 @@
-"""A row of the papers' tables as a recipe of ours, and its step time on the virtual clock.
+"""A row of the papers' tables as a recipe of this engine, and its step time on the virtual clock.
 
-How the papers' schedules are set in this engine:
-- the rollout in lock-step: one shard a simulating GPU, with all its environments; inference waits for everybody (B_max and T_max without limit);
-- the asynchronous rollout: two shards a simulating GPU, each with half of its environments, and B_max of one shard, so that one half simulates while the other
-  is inferred for ("splits batches into smaller pieces", section 4.2.1);
-- training beside the rollouts: streaming with max_staleness 0, so that training overlaps the rollout epochs of its own step and nothing crosses its end. What
-  reaches the trainer is a rollout epoch: its episodes, all of one length, end together. With the streamer micro-batches have Table 2's size, without it they
-  are whole rollout epochs;
-- T+R: the rollout GPUs are halved, one half for simulators and one for inference;
-- the update epochs are inside what a decision costs to train on, and an update is one accumulation.
+The papers' schedules in the settings of this engine:
+- rollout in lock-step: one shard per GPU with simulators, with all of the GPU's environments. Inference waits for all requests (B_max and T_max without limit).
+- asynchronous rollout: two shards per GPU with simulators, each with half of the GPU's environments, and B_max of one shard. One half simulates while the
+  policy infers for the other half ("splits batches into smaller pieces", section 4.2.1).
+- training that overlaps rollouts: streaming with max_staleness 0. Training overlaps the rollout epochs of its own step, and nothing crosses the end of a step.
+  All episodes have one length, so a whole rollout epoch reaches the trainer at once. With the streamer, micro-batches have the size in Table 2; without it, a
+  micro-batch is a whole rollout epoch.
+- T+R: half of the rollout GPUs are for simulators, and half for inference.
+- The update epochs are part of the training cost of a decision, and an update is one gradient accumulation.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rlvla3.planning.rehearsal import rehearse
 from rlvla3.runtimes.virtual.costs import Profile
 
 Control = Literal["no overlap", "overlap across steps"]
-"""Schedules that are not the papers': what the comparison must be able to tell from theirs."""
+"""Schedules that the papers do not use. The comparison must be able to distinguish them from the papers' schedules."""
 
 CONTROLS: dict[Control, dict[str, Any]] = {
     "no overlap": {"streaming": False, "max_staleness": 0},
@@ -29,8 +29,8 @@ CONTROLS: dict[Control, dict[str, Any]] = {
 }
 
 
-def recipe_of(row: Row, control: Control | None = None) -> Recipe:
-    """The row's run in our settings; control: with another overlap instead of its own."""
+def row_recipe(row: Row, control: Control | None = None) -> Recipe:
+    """The row's run as a recipe of this engine. control: another schedule that replaces the row's own."""
     halves = 2 if row.strategy in ("async rollout", "async training + rollout", "all") else 1
     simulating = row.parts[0] // 2 if row.variant == "T+R" else row.parts[0]
     slots = row.environments // simulating // halves
@@ -55,17 +55,17 @@ def recipe_of(row: Row, control: Control | None = None) -> Recipe:
 
 
 def step_time(row: Row, profile: Profile, control: Control | None = None) -> float:
-    """Seconds of a step in rehearsal. Costs are fixed, and without staleness every step is as the first, so one is enough."""
+    """The seconds of a rehearsed step. Costs are fixed, so without staleness all steps are equal, and one is enough."""
     if row.variant == "up=2":
         halved = profile.train.model_copy(update={"seconds": [seconds / 2 for seconds in profile.train.seconds]})
         profile = profile.model_copy(update={"train": halved})
-    recipe = recipe_of(row, control)
+    recipe = row_recipe(row, control)
     settled = recipe.engine.max_staleness == 0
     return rehearse(recipe, profile, row.cluster, updates=1 if settled else 2, warmup=0 if settled else 1).step_time
 
 
 def _placement(row: Row) -> tuple[str, str]:
-    """kind and ratio, in our words."""
+    """The kind and the ratio of the row's placement, as in a recipe."""
     if ":" not in row.ratio:
         return row.ratio, ""
     if row.variant == "T+R":

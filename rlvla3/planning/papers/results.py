@@ -1,4 +1,4 @@
-"""Reported against rehearsed: one table of the papers, and how far off it is."""
+"""One table of the papers, reported against rehearsed, and the errors."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
-    """One row. reported, rehearsed: seconds of a step; reported is None where the papers print nothing. calibration: the profile was made from it.
-    contradicted: its figures cannot all be right, for `reason`."""
+class ComparedRow:
+    """One row. reported, rehearsed: seconds of a step; reported is None if the papers do not print it. calibration: whether the profile was made from this row.
+
+    contradicted: whether its figures cannot all be right; `reason` says why.
+    """
 
     row: str
     model: str
@@ -27,18 +29,18 @@ class Compared:
 
     @property
     def error(self) -> float | None:
-        """Relative to what is reported, positive where the rehearsal is slower."""
+        """The relative error; positive if the rehearsal is slower than reported."""
         return None if self.reported is None else self.rehearsed / self.reported - 1
 
     @property
     def counts(self) -> bool:
-        """Whether its error is one of those that the profile is judged by."""
+        """Whether the profile is judged by this row."""
         return self.reported is not None and not self.calibration and not self.contradicted
 
 
 @dataclass(frozen=True, slots=True)
 class Errors:
-    """Absolute relative errors of so many rows."""
+    """Absolute relative errors of `count` rows. p90: nine tenths of the rows have at most this error."""
 
     count: int
     median: float
@@ -47,18 +49,20 @@ class Errors:
 
     @classmethod
     def of(cls, errors: Iterable[float]) -> Errors | None:
-        """None of none. p90: nine tenths of the rows are at most so far off."""
+        """The summary of `errors`; None if there are none."""
         ordered = sorted(map(abs, errors))
         return cls(len(ordered), median(ordered), ordered[math.ceil(0.9 * len(ordered)) - 1], ordered[-1]) if ordered else None
 
 
 @dataclass(frozen=True, slots=True)
 class PaperResult:
-    """A table, rehearsed. controls: of schedules that are not the papers', by name, the errors over the rows in which training overlaps rollouts, by model and
-    for all models. notes: what the table alone does not say."""
+    """A rehearsed table.
+
+    controls: for each control schedule, the errors by model and for all models, over the rows in which training overlaps rollouts. notes: texts to print below.
+    """
 
     name: str
-    rows: Sequence[Compared]
+    rows: Sequence[ComparedRow]
     controls: Mapping[str, Mapping[str, Errors]] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
@@ -67,12 +71,12 @@ class PaperResult:
         return list(dict.fromkeys(row.model for row in self.rows))
 
     def errors(self, model: str | None = None, flagged: bool = False) -> Errors | None:
-        """Of the rows that count, of one model or of all; flagged: and of those whose figures contradict."""
+        """The errors of the rows that count. model: of one model (None: of all). flagged: include rows whose figures are contradicted."""
         chosen = (row for row in self.rows if model in (None, row.model) and (row.counts or (flagged and row.contradicted and not row.calibration)))
         return Errors.of(row.error for row in chosen if row.error is not None)
 
     def content(self) -> dict[str, Any]:
-        """As plain data. Times in seconds, errors relative: signed in the rows, absolute elsewhere."""
+        """The result as plain data. Times are in seconds. Errors are relative; those of rows have a sign, the others are absolute."""
         overall = self.errors()
         return {
             "paper": self.name,

@@ -1,4 +1,7 @@
-"""The rows of RL-VLA3 v1's tables, and which of them contradict themselves or their neighbours: found from what is printed alone, never from a rehearsal."""
+"""The rows of RL-VLA3 v1's tables, and which of them contradict themselves or other rows.
+
+Invariant: contradictions are found from the printed figures alone, never from a rehearsal.
+"""
 
 from __future__ import annotations
 
@@ -16,23 +19,23 @@ from rlvla3.config import Positive, Section
 from rlvla3.scheduling.placement import Cluster
 
 Strategy = Literal["synchronous", "async training", "async rollout", "async training + rollout", "all"]
-"""The papers': who overlaps with whom. `all` is with the streamer."""
+"""The papers' names for what overlaps. `all` includes the streamer."""
 
 OVERLAPPING: tuple[Strategy, ...] = ("async training", "async training + rollout", "all")
-"""Those that train while rollouts go on."""
+"""The strategies in which training overlaps rollouts."""
 
-OTHER_ENVIRONMENTS = 0.1
-"""By how much the environments that a throughput is for may differ from those that the times are for."""
+ENVIRONMENTS_TOLERANCE = 0.1
+"""By what share the number of environments that fits a row's throughput may differ from the number that fits its times."""
 
-OTHER_ACTOR = 1.5
-"""By what factor a sample's actor time may differ from the neighbours'."""
+ACTOR_TOLERANCE = 1.5
+"""By what factor the actor time per sample may differ from that of other rows."""
 
-SUPERLINEAR = 1.1
-"""By what factor throughput may rise more than the number of GPUs does."""
+SPEEDUP_TOLERANCE = 1.1
+"""By what factor the throughput may grow more than the number of GPUs."""
 
 
-class Setup(Section):
-    """A column of Table 2. environments: of one node, by ratio; 8 GPUs are a node, and 6 with 2:1."""
+class PaperSetup(Section):
+    """A column of Table 2. environments: of one node, by ratio. A node has 8 GPUs, and 6 with the ratio 2:1."""
 
     benchmark: str
     environments: dict[str, Positive]
@@ -43,14 +46,17 @@ class Setup(Section):
 
     @property
     def decisions(self) -> int:
-        """Of an episode."""
+        """Decisions of an episode."""
         return math.ceil(self.episode_steps / self.chunk)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One measurement. ratio: "colocated", "hybrid", or rollout to training GPUs. variant: "T+R", "up=2" or nothing. throughput in environment steps a second;
-    printed_time of a step, and of its rollout and actor parts, in seconds, None where they are not printed."""
+    """One printed measurement.
+
+    ratio: "colocated", "hybrid", or the ratio of rollout GPUs to training GPUs. variant: "T+R", "up=2" or "". throughput: environment steps per second.
+    printed_time, rollout, actor: seconds of a step and of its rollout and actor parts. Figures that are not printed are None.
+    """
 
     table: str
     model: str
@@ -69,11 +75,11 @@ class Row:
 
     @property
     def placement(self) -> str:
-        """As the papers write it: "colocated", "hybrid", "disaggregated 2:1 T+R"."""
+        """The placement as the papers write it: "colocated", "hybrid", "disaggregated 2:1 T+R"."""
         return f"{'disaggregated ' if ':' in self.ratio else ''}{self.ratio} {self.variant}".strip()
 
     @property
-    def setup(self) -> Setup:
+    def setup(self) -> PaperSetup:
         return setups()[self.model]
 
     @property
@@ -83,7 +89,7 @@ class Row:
 
     @property
     def parts(self) -> tuple[int, int]:
-        """GPUs with rollouts (of a kind), and with the actor."""
+        """The number of GPUs with rollouts, and the number with the actor."""
         if ":" not in self.ratio:
             return (self.devices // 2 if self.ratio == "hybrid" else self.devices), self.devices
         rollout, actor = map(int, self.ratio.split(":"))
@@ -96,34 +102,34 @@ class Row:
 
     @property
     def steps(self) -> int:
-        """Environment steps of a step."""
+        """The environment steps of one (training) step."""
         return self.setup.rollout_epochs * self.environments * self.setup.episode_steps
 
     @property
     def time(self) -> float:
-        """Seconds of a step: as printed, else from the throughput by equation 2."""
+        """Seconds of a step: as printed, otherwise from the throughput by equation 2."""
         if self.printed_time is not None:
             return self.printed_time
         if self.throughput is None:
-            raise ValueError(f"neither time nor throughput is printed of {self.name}")
+            raise ValueError(f"neither the time nor the throughput of {self.name} is printed")
         return self.steps / self.throughput
 
     @property
     def environments_of_throughput(self) -> float:
-        """How many environments the printed throughput is for, by equation 2 and the printed time."""
+        """The number of environments that the printed throughput and the printed time imply, by equation 2."""
         return (self.throughput or 0.0) * self.time / self.steps * self.environments
 
     @property
     def actor_cost(self) -> float | None:
-        """GPU seconds of the actor for an environment, with all update epochs."""
+        """The actor's GPU seconds per environment, with all update epochs."""
         if self.actor is None:
             return None
         return self.actor * self.parts[1] / self.environments * (2 if self.variant == "up=2" else 1)
 
 
 @cache
-def setups() -> dict[str, Setup]:
-    return {model: Setup.model_validate(setup) for model, setup in _tables()["setups"].items()}
+def setups() -> dict[str, PaperSetup]:
+    return {model: PaperSetup.model_validate(setup) for model, setup in _tables()["setups"].items()}
 
 
 @cache
@@ -134,23 +140,23 @@ def table(name: str) -> tuple[Row, ...]:
 
 
 def find(name: str, model: str, placement: str, devices: int, strategy: Strategy = "synchronous") -> Row:
-    """The one row of a table that is so."""
+    """The row of a table with these values."""
     (row,) = (row for row in table(name) if (row.model, row.placement, row.devices, row.strategy) == (model, placement, devices, strategy))
     return row
 
 
 @cache
 def contradiction(row: Row) -> str:
-    """Why the row's figures cannot all be right, or nothing."""
+    """Why the row's figures cannot all be right; "" if nothing contradicts them."""
     reasons = []
     printed, timed = row.environments_of_throughput, row.environments
-    if abs(printed / timed - 1) > OTHER_ENVIRONMENTS:
+    if abs(printed / timed - 1) > ENVIRONMENTS_TOLERANCE:
         reasons.append(f"throughput is for {printed:.0f} environments, times are for {timed}")
     actor = row.actor_cost
-    if actor is not None and not 1 / OTHER_ACTOR < (times := actor / _usual_actor_cost(row.model)) < OTHER_ACTOR:
+    if actor is not None and not 1 / ACTOR_TOLERANCE < (times := actor / _usual_actor_cost(row.model)) < ACTOR_TOLERANCE:
         reasons.append(f"actor time is {times:.2g} times the other rows', for the same samples and GPUs")
     larger = next((other for other in table(row.table) if _same_but_devices(other, row) and other.devices == 2 * row.devices), None)
-    if larger and larger.throughput and row.throughput and row.printed_time is None and (times := larger.throughput / row.throughput) > 2 * SUPERLINEAR:
+    if larger and larger.throughput and row.throughput and row.printed_time is None and (times := larger.throughput / row.throughput) > 2 * SPEEDUP_TOLERANCE:
         reasons.append(f"twice the GPUs give {times:.3g} times its throughput")
     return "; ".join(reasons)
 

@@ -1,22 +1,22 @@
-"""Comparisons on a terminal or in a file: the same bytes every time, whatever the width of the window."""
+"""Comparisons as tables. The output is the same every time, whatever the width of the terminal."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from rlvla3.planning.papers.beyond import Beyond
-from rlvla3.planning.papers.results import Compared, Errors, PaperResult
+from rlvla3.planning.papers.results import ComparedRow, Errors, PaperResult
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 WIDTH = 170
 WORDS = ("", "model", "placement", "schedule", "reason", "run")
-"""Columns of words; the others are of figures."""
+"""Columns of words, which are aligned to the left. The others are numbers."""
 
 
-def tell(result: PaperResult | Beyond) -> None:
-    """Print it."""
+def print_result(result: PaperResult | Beyond) -> None:
+    """Print the tables of a result, and its notes."""
     from rich.console import Console
 
     console = Console(width=WIDTH, highlight=False, soft_wrap=False)
@@ -39,24 +39,24 @@ def _rows(result: PaperResult) -> Table:
     return table
 
 
-def _flag(row: Compared) -> str:
+def _flag(row: ComparedRow) -> str:
     return ", ".join(flag for flag, holds in (("calibration", row.calibration), ("contradicted", row.contradicted)) if holds)
 
 
 def _errors(result: PaperResult) -> Table:
-    """Errors of the rows that count, and of the controls."""
+    """The errors of the rows that count, and of the controls."""
     table = _table("absolute errors, without calibration and contradicted rows", "", "rows", "median", "p90", "max", "with contradicted rows: median", "max")
     for model in result.models:
         errors, flagged = result.errors(model), result.errors(model, flagged=True)
         if errors and flagged:
-            table.add_row(model, *_told(errors), f"{flagged.median:.1%}", f"{flagged.max:.1%}")
+            table.add_row(model, *_error_cells(errors), f"{flagged.median:.1%}", f"{flagged.max:.1%}")
     for control, by_model in result.controls.items():
         for model, errors in by_model.items():
-            table.add_row(f"control, {control}: {model}", *_told(errors), "", "")
+            table.add_row(f"control, {control}: {model}", *_error_cells(errors), "", "")
     return table
 
 
-def _told(errors: Errors) -> tuple[str, str, str, str]:
+def _error_cells(errors: Errors) -> tuple[str, str, str, str]:
     return str(errors.count), f"{errors.median:.1%}", f"{errors.p90:.1%}", f"{errors.max:.1%}"
 
 

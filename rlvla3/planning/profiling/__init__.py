@@ -1,4 +1,8 @@
-"""What a real recipe's stages cost on this machine, measured in short runs: `rlvla3 profile`.
+"""Measures how long the stages of a recipe take on this machine, in short runs: `rlvla3 profile`.
 
-measuring.py makes the runs, contention.py finds what cores do together, figures.py turns samples into costs, command.py writes the profile.
+profiler.py       from measurements to a profile
+measuring.py      the short runs, with meters that take samples
+contention.py     how much work a host's cores do when several are busy at once
+cost_fitting.py   from samples to costs, as arithmetic on arrays
+profile_file.py   a profile as a file and as lines
 """

@@ -1,7 +1,7 @@
-"""How much work a host's cores do a second with several busy at once: hardware threads of one core, shared caches and memory make it less than their number.
+"""How much work a host's cores do per second when several are busy at once. Hardware threads of one core, shared caches and memory slow each other.
 
-As many processes as are to be busy each do the work of a whole run by themselves, simulating, inferring and training in the recipe's proportions, and wait for
-nobody. What a round of it takes of CPU time, beside what it takes alone, is how much they slow each other: measured at full load, with the recipe's own work.
+For each number of busy cores, so many processes run. Each does all the work of a run alone: it simulates, infers and trains in the recipe's proportions, and
+waits for no other process. The CPU time of a round, compared with that of one process alone, shows how much the processes slow each other.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from rlvla3.links.weights.plane import WeightPlane
 from rlvla3.links.weights.versions import WeightMemory
 from rlvla3.observability.meter import MeterBoard
 from rlvla3.parts import rollout_spec, ticket_book
-from rlvla3.planning.profiling.figures import doublings, speeds
+from rlvla3.planning.profiling.cost_fitting import core_throughputs, powers_of_two_up_to
 from rlvla3.policies.registry import make_policy
 from rlvla3.runtimes.processes.control import Control, Stopped
 from rlvla3.runtimes.processes.messages import Failed, Ready
@@ -40,98 +40,99 @@ from rlvla3.training.learner import Learner
 from rlvla3.training.offload import Residence
 from rlvla3.types import MicroBatch
 
-PATIENCE_S = 5.0
-TOGETHER = 8
-"""Decisions that an inference is of, where there are as many slots."""
+STOP_TIMEOUT_S = 5.0
+INFERENCE_BATCH = 8
+"""Decisions per inference, if the recipe has so many slots."""
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """Coordinator to load: make rounds until then, on the monotonic clock; at least one."""
+class WorkUntil:
+    """Message to a workload: do rounds until this time of the monotonic clock, and at least one."""
 
     until: float
 
 
 @dataclass(frozen=True, slots=True)
-class Worked:
-    """Load to coordinator: CPU seconds of a round."""
+class RoundSeconds:
+    """Message from a workload: the mean CPU seconds of a round."""
 
     seconds: float
 
 
 def core_speeds(recipe: Recipe, folder: Path, seconds: float, simulates: bool, notify: Callable[[str], None]) -> list[float]:
-    """HostProfile.cores: work a second with 1, 2, ... up to all cores busy, in about `seconds` and what the processes take to start.
+    """HostProfile.cores: work per second with 1, 2, ... up to all cores busy. It takes about `seconds`, and the time to start the processes.
 
-    simulates: whether the simulator works, rather than sleep; its share of a round is done then.
+    simulates: whether the simulator uses the CPU and does not only sleep. If so, a round includes simulation.
     """
-    # As all workers: on one thread each. Spawned processes read it when they import torch.
+    # Like every worker, each process uses one thread. Spawned processes read these variables when they import torch.
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
-    counts = list(doublings(len(os.sched_getaffinity(0))))
+    counts = list(powers_of_two_up_to(len(os.sched_getaffinity(0))))
     measured = []
     for count in counts:
         notify(f"{count} of {counts[-1]} cores busy")
         measured.append((count, asyncio.run(_busy(count, recipe, folder, seconds / len(counts), simulates))))
-    return speeds(measured)
+    return core_throughputs(measured)
 
 
 async def _busy(count: int, recipe: Recipe, folder: Path, seconds: float, simulates: bool) -> float:
-    """CPU seconds of a round with `count` processes at it, in the mean."""
+    """The mean CPU seconds of a round when `count` processes work at once."""
     folder.mkdir(exist_ok=True)
-    body = "rlvla3.planning.profiling.contention:run_load"
+    body = "rlvla3.planning.profiling.contention:run_workload"
     workers = [WorkerProcess(f"load {number}", body, recipe, simulates, log=folder / f"load-{number}.log") for number in range(count)]
     try:
         for worker in workers:
             await _answer(worker, START_TIMEOUT_S)  # Ready
         for worker in workers:
-            worker.control.send(Work(until=time.monotonic() + seconds))
+            worker.control.send(WorkUntil(until=time.monotonic() + seconds))
         return fmean([(await _answer(worker, START_TIMEOUT_S + seconds)).seconds for worker in workers])
     finally:
-        await asyncio.gather(*(worker.stop(PATIENCE_S) for worker in workers))
+        await asyncio.gather(*(worker.stop(STOP_TIMEOUT_S) for worker in workers))
 
 
 async def _answer(worker: WorkerProcess, limit_s: float) -> Any:
-    """A load's next message. Raises WorkerError where it fails or says nothing."""
+    """The next message of a workload. Raises WorkerError if the workload fails, ends or does not answer within `limit_s`."""
     try:
         message = await asyncio.wait_for(worker.control.receive(), limit_s)
     except Stopped:
-        raise WorkerError(f"{worker.name} ended by itself. The last it printed:\n{worker.last_words()}") from None
+        raise WorkerError(f"{worker.name} ended unexpectedly. The last lines that it printed:\n{worker.last_words()}") from None
     except TimeoutError:
-        raise WorkerError(f"{worker.name} has not answered for {limit_s:.0f} s. The last it printed:\n{worker.last_words()}") from None
+        raise WorkerError(f"{worker.name} has not answered within {limit_s:.0f} s. The last lines that it printed:\n{worker.last_words()}") from None
     if isinstance(message, Failed):
         raise WorkerError(message.message if message.explained else f"{worker.name} failed with {message.kind}: {message.message}\n{message.traceback}")
     return message
 
 
-async def run_load(control: Control, recipe: Recipe, simulates: bool) -> None:
-    """Build a load, say so, and work when told to."""
-    load = Load(recipe, simulates)
+async def run_workload(control: Control, recipe: Recipe, simulates: bool) -> None:
+    """The body of a workload's process: build it, report that it is ready, and work when told to."""
+    load = Workload(recipe, simulates)
     try:
         await load.begin()
         control.send(Ready())
-        work: Work = await control.receive()
+        work: WorkUntil = await control.receive()
         rounds, began = 0, time.process_time()
         while not rounds or time.monotonic() < work.until:
             await load.round()
-            rounds, spent = rounds + 1, time.process_time() - began - load.aside
-        control.send(Worked(spent / rounds))
+            rounds, spent = rounds + 1, time.process_time() - began - load.reset_seconds
+        control.send(RoundSeconds(spent / rounds))
         await control.receive()  # Stop
     finally:
         load.simulator.close()
 
 
-class Load:
-    """One process that does all that a run does, by itself.
+class Workload:
+    """All the work of a run in one process.
 
-    A round is a micro-batch: as many decisions are simulated and inferred as it has, divided by the epochs that they would be trained on. What is trained on is
-    a group of episodes that stay; what is simulated goes into a block beside them. aside: CPU seconds of resets, of which rounds have unequal numbers.
+    A round trains on one micro-batch. It also simulates and infers the decisions of that micro-batch, divided by the number of epochs. Training always uses the
+    same group of episodes; the simulated episode has a row of its own beside them. reset_seconds: CPU seconds of resets. They are not counted, because rounds
+    have unequal numbers of resets.
     """
 
     def __init__(self, recipe: Recipe, simulates: bool) -> None:
         torch.set_num_threads(recipe.training.threads)
         torch.manual_seed(recipe.seed)
         spaces = describe_simulator(recipe.simulator)
-        self.tickets = range(recipe.algorithm.group_size)  # a whole group, or there are no advantages
+        self.tickets = range(recipe.algorithm.group_size)  # a whole group, because advantages need one
         self.rollouts = Rollouts(rollout_spec(recipe, len(self.tickets) + 1))
         self.simulator = make_simulator(recipe.simulator, recipe.policy.chunk)
         self.learner = Learner(make_policy(recipe.policy, spaces), recipe, self.rollouts, choose_device(recipe.training.device, "training.device"))
@@ -141,17 +142,17 @@ class Load:
         self.engine = DataPlanePolicyEngine(policy, weights, self.rollouts, recipe.seed, Residence(device), meter, None)
         self.book = ticket_book(recipe)
         self.training, self.simulates = recipe.training, simulates
-        self.together = min(TOGETHER, recipe.simulator.shards * recipe.simulator.slots)
-        self.update, self.aside = 0, 0.0
+        self.inference_batch = min(INFERENCE_BATCH, recipe.simulator.shards * recipe.simulator.slots)
+        self.update, self.reset_seconds = 0, 0.0
 
     async def begin(self) -> None:
-        """Run the episodes that are trained on, and updates until they cost what they always will."""
+        """Run the episodes to train on, and make updates until their cost no longer changes."""
         for ticket in self.tickets:
             self._reset(ticket)
             while not self.episode.done:
                 await self._infer(np.array([[ticket, self.episode.row]]))
                 self._step(self.episode.actions)
-            await self._infer(np.array([[ticket, self.episode.row]]))  # the value of what a time limit may have cut
+            await self._infer(np.array([[ticket, self.episode.row]]))  # the value of the last observation, which a time limit needs
         pairs = [(ticket, row) for ticket in self.tickets for row in range(self.rollouts.decisions(ticket))]
         self.pairs = np.resize(np.array(pairs), (self.training.micro_batch, 2))
         for _ in range(1 + self.training.critic.replay):
@@ -160,20 +161,20 @@ class Load:
 
     async def round(self) -> None:
         decisions = self.pairs[: max(len(self.pairs) // self.training.epochs, 1)]
-        for first in range(0, len(decisions), self.together):
-            picked = decisions[first : first + self.together]
-            await self._infer(picked)
+        for first in range(0, len(decisions), self.inference_batch):
+            batch = decisions[first : first + self.inference_batch]
+            await self._infer(batch)
             if self.simulates:
-                self._simulate(picked)
+                self._simulate(batch)
         self._train()
 
     def _simulate(self, pairs: NDArray[np.int64]) -> None:
-        """Go on with what was done in some decisions, in an episode of its own."""
+        """Step the simulator with the actions of some decisions, in an episode of its own."""
         for ticket, row in pairs.tolist():
             if self.episode.done:
                 began = time.process_time()
                 self._reset(self.tickets.stop)
-                self.aside += time.process_time() - began
+                self.reset_seconds += time.process_time() - began
             self._step(self.rollouts.rows(ticket, "actions")[row])
 
     def _train(self) -> None:
@@ -188,8 +189,8 @@ class Load:
         await self.engine.infer(Batch(tickets, rows, np.ones(len(pairs), np.bool_), (0,) * len(pairs)))
 
     def _reset(self, ticket: int) -> None:
-        drawn = self.book.ticket(ticket)
-        self.episode = self.rollouts.begin(drawn, self.simulator.reset(0, drawn))
+        issued = self.book.ticket(ticket)
+        self.episode = self.rollouts.begin(issued, self.simulator.reset(0, issued))
 
     def _step(self, chunk: NDArray[np.float32]) -> None:
         self.episode.record(self.simulator.step({0: chunk})[0])

@@ -1,8 +1,8 @@
-"""From measurements to a profile: which figure is which cost.
+"""From measurements to a profile: which measurement becomes which cost.
 
-Every CPU second of every worker is in one of them. What a worker does between its stages, its loop and the links, is work too: a shard's goes to `turn` where
-it wakes up and to `simulate` where it goes on, a generator's to `dispatch`, the trainer's to `train`. The wall time of a decision that nobody works in, the
-wake-ups on the way there and back, is waiting in `turn`, as it holds nobody up but the shard.
+Invariant: every CPU second of every worker is in exactly one cost. A worker also works between its calls, in its loop and in the links. This work of a shard
+belongs to `turn` when the shard wakes up, and to `simulate` otherwise; that of a generator belongs to `dispatch`, that of the trainer to `train`. A decision
+also takes wall time in which no worker works: the wake-ups of the processes. This is waiting in `turn`, because it delays only the shard.
 """
 
 from __future__ import annotations
@@ -24,31 +24,32 @@ from rlvla3.config import Recipe
 from rlvla3.errors import RecipeError
 from rlvla3.observability.meter import IDLE
 from rlvla3.observability.sampling import SCHEDSTAT, slept
-from rlvla3.planning.profiles import check_alone
+from rlvla3.planning.profiles import check_single_simulator
 from rlvla3.planning.profiling.contention import core_speeds
-from rlvla3.planning.profiling.figures import APART, MICRO, cost_of, differences, fit_cost, per_call, rounded, spread_of
-from rlvla3.planning.profiling.measuring import PARTS, Measured, in_mode, measure, settled
+from rlvla3.planning.profiling.cost_fitting import MIN_SIZE_RATIO, WAIT_DECIMALS, cost_of, fit_cost, per_call, relative_durations, rounded, spread_of
+from rlvla3.planning.profiling.measuring import PARTS, MeasuredRuns, in_mode, measure, settled
 from rlvla3.policies.registry import make_policy, policy_options
 from rlvla3.runtimes.virtual.costs import Cost, HostProfile, On, Profile
 from rlvla3.runtimes.workers.device import choose_device
 from rlvla3.simulators.registry import describe_simulator
 from rlvla3.types import decision_layout, observation_layout
 
-LENGTHS = 200
-"""Episode lengths that are kept, equally likely."""
+MAX_LENGTHS = 200
+"""The most episode lengths in a profile. They are equally likely."""
 
-AROUND = ("overhead", *IDLE)
-"""Stages in which a worker is between its calls: what it works there, its loop and the links do."""
+BETWEEN_CALLS = ("overhead", *IDLE)
+"""The stages in which a worker is between its calls. Its work in them is that of its loop and of the links."""
 
 
 def profile_of(recipe: Recipe, name: str, seconds: float, notify: Callable[[str], None]) -> Profile:
-    """Measure the stages of `recipe`, which preflight has found good, on this machine, in about `seconds` and what the processes take to start.
+    """Measure the stages of `recipe` on this machine. It takes about `seconds`, and the time to start the processes.
 
-    From the weights that the recipe starts from: policy.checkpoint, or untrained ones. Raises RecipeError where nothing can be measured.
+    The recipe must have passed preflight. The policy has the weights that the recipe starts from: policy.checkpoint, or untrained ones.
+    Raises RecipeError if this system cannot measure, or if the recipe mixes simulators.
     """
-    check_alone(recipe)
+    check_single_simulator(recipe)
     if not SCHEDSTAT.exists():
-        raise RecipeError(f"this system does not tell work from waiting: a profile is measured on Linux, with {SCHEDSTAT}")
+        raise RecipeError(f"this system does not report waiting times of processes: a profile can only be measured on Linux, with {SCHEDSTAT}")
     with tempfile.TemporaryDirectory(prefix="rlvla3-profile-") as scratch:
         measured = measure(recipe, Path(scratch), seconds, notify)
         single = measured.alone.with_at_once(1)
@@ -58,8 +59,8 @@ def profile_of(recipe: Recipe, name: str, seconds: float, notify: Callable[[str]
     return assemble(recipe, name, measured, cores)
 
 
-def assemble(recipe: Recipe, name: str, measured: Measured, cores: list[float]) -> Profile:
-    """The profile that measurements come to."""
+def assemble(recipe: Recipe, name: str, measured: MeasuredRuns, cores: list[float]) -> Profile:
+    """Make the profile from the measurements."""
     alone, lockstep, single = measured.alone, measured.lockstep, measured.alone.with_at_once(1)
     inferring, training = (_lane(*device) for device in ((recipe.engine.device, "engine.device"), (recipe.training.device, "training.device")))
     inference = reduce(add, [lockstep.with_at_once(count) for count in lockstep.at_once])
@@ -90,7 +91,7 @@ def assemble(recipe: Recipe, name: str, measured: Measured, cores: list[float]) 
         dispatch=_dispatch(measured),
         infer=cost_of(counts["infer"], inferring),
         hand_in=_hand_in(measured),
-        train=cost_of(accumulated, training, around=per_call(updates.of("trainer", *AROUND), int((updates.of("trainer", "train")["size"] > 0).sum()))),
+        train=cost_of(accumulated, training, around=per_call(updates.of("trainer", *BETWEEN_CALLS), int((updates.of("trainer", "train")["size"] > 0).sum()))),
         step=cost_of(stepped, training),
         fit=fit_cost(fits, lockstep.decisions, kept, training),
         load=cost_of(counts["load"], inferring),
@@ -101,67 +102,67 @@ def assemble(recipe: Recipe, name: str, measured: Measured, cores: list[float]) 
     )
 
 
-def _simulate(measured: Measured) -> Cost:
-    """Of one environment alone, and of all slots of a shard; with what the shard's loop does about it.
+def _simulate(measured: MeasuredRuns) -> Cost:
+    """The cost of `simulate` for one environment and for all slots of a shard, with the work of the shard's loop.
 
-    Work is that of one shard alone, as cores that are shared slow it. How long it sleeps and how calls differ is the same in every run, and takes many more
-    calls to tell: who waits for the slowest of many waits for the tail.
+    The work is measured with one shard alone, because shared cores would slow it. How long a call sleeps, and how calls differ, is the same in all runs, so all
+    runs are used: a worker that waits for the slowest of many environments waits for the tail of the distribution, and the tail needs many calls.
     """
     alone, single = measured.alone, measured.alone.with_at_once(1)
     stepped = reduce(add, [alone.with_at_once(count) for count in alone.at_once]).of("shard", "simulate")
     around = per_call(single.of("shard", "overhead"), len(single.of("shard", "simulate")))
     everywhere = [part for run in (alone, measured.lockstep) for count in run.at_once if len(part := run.with_at_once(count).of("shard", "simulate"))]
-    asleep = round(float(slept(np.concatenate(everywhere)).mean()), MICRO)
+    asleep = round(float(slept(np.concatenate(everywhere)).mean()), WAIT_DECIMALS)
     return cost_of(stepped, "cores", around).model_copy(
-        update={"waits": asleep, "spread": spread_of(np.concatenate([differences(part) for part in everywhere]))}
+        update={"waits": asleep, "spread": spread_of(np.concatenate([relative_durations(part) for part in everywhere]))}
     )
 
 
-def _turn(measured: Measured) -> Cost:
-    """What a shard does when it wakes up, and how long the wake-ups of a decision take beside everybody's work."""
+def _turn(measured: MeasuredRuns) -> Cost:
+    """The work of a shard when it wakes up. waits: the time of a decision in which no worker works."""
     single = measured.alone.with_at_once(1)
     infers, asked = single.of("generator", "infer"), single.of("shard", "decision")
-    answer = float((infers["wall"] - infers["delay"]).mean()) + per_call(single.of("generator", *AROUND), len(infers))
-    asleep = slept(asked)[asked["wall"] > answer / 2]  # an empty question, of which a loop asks many, is no decision
+    answer = float((infers["wall"] - infers["delay"]).mean()) + per_call(single.of("generator", *BETWEEN_CALLS), len(infers))
+    asleep = slept(asked)[asked["wall"] > answer / 2]  # the loop also asks when it has no observation; these calls are short and no decisions
     wakeups = max(float(asleep.mean()) - answer, 0.0) if len(asleep) else 0.0
     work = per_call(single.of("shard", *IDLE), len(single.of("shard", "simulate")))
-    return Cost(on="cores", sizes=[0.0, 1.0], seconds=rounded([work, work]), waits=round(wakeups, MICRO))  # it wakes up once, for all its slots
+    return Cost(on="cores", sizes=[0.0, 1.0], seconds=rounded([work, work]), waits=round(wakeups, WAIT_DECIMALS))  # the shard wakes up once for all its slots
 
 
-def _dispatch(measured: Measured) -> Cost:
-    """What a generator's loop does about a batch, with one request and with all."""
+def _dispatch(measured: MeasuredRuns) -> Cost:
+    """The work of a generator's loop for a batch of one request and for a batch of all requests."""
     points = []
     for samples in (measured.alone.with_at_once(1), measured.lockstep.with_at_once(max(measured.lockstep.at_once))):
         infers = samples.of("generator", "infer")
-        points.append((float(infers["size"].mean()), per_call(samples.of("generator", *AROUND), len(infers))))
+        points.append((float(infers["size"].mean()), per_call(samples.of("generator", *BETWEEN_CALLS), len(infers))))
     (few, lighter), (many, heavier) = points
-    sizes, seconds = ([few, many], [lighter, heavier]) if many >= few * APART else ([0.0, 1.0], [heavier, heavier])
+    sizes, seconds = ([few, many], [lighter, heavier]) if many >= few * MIN_SIZE_RATIO else ([0.0, 1.0], [heavier, heavier])
     return Cost(on="cores", sizes=rounded(sizes), seconds=rounded(seconds))
 
 
-def _hand_in(measured: Measured) -> Cost:
-    """The coordinator's work for an episode, and what its shard waits beyond that."""
+def _hand_in(measured: MeasuredRuns) -> Cost:
+    """The coordinator's work for an episode. waits: how much longer than that the shard waits."""
     single = measured.alone.with_at_once(1)
     waited = float(slept(single.of("shard", "ticket")).sum()) / max(len(single.of("shard", "reset")), 1)
     work = measured.alone.coordinator
-    return Cost(on="cores", seconds=rounded([work]), waits=round(max(waited - work, 0.0), MICRO))
+    return Cost(on="cores", seconds=rounded([work]), waits=round(max(waited - work, 0.0), WAIT_DECIMALS))
 
 
 def lengths(steps: Sequence[int]) -> list[int]:
-    """At most LENGTHS episode lengths that are distributed as `steps` are."""
+    """At most MAX_LENGTHS episode lengths with the same distribution as `steps`."""
     if len(set(steps)) == 1:
         return [steps[0]]
-    places = np.linspace(0, len(steps) - 1, min(len(steps), LENGTHS)).round().astype(int)
+    places = np.linspace(0, len(steps) - 1, min(len(steps), MAX_LENGTHS)).round().astype(int)
     return [int(length) for length in np.sort(steps)[places]]
 
 
 def _lane(device: str, key: str) -> On:
-    """What a stage works on that computes on a device."""
+    """The lane of a stage that runs on `device`: the device's compute, or the cores if the device is the CPU."""
     return "compute" if choose_device(device, key).type == "cuda" else "cores"
 
 
 def _sizes(recipe: Recipe) -> tuple[float, float]:
-    """Bytes of a version of the weights, and of an observation with its decision."""
+    """The bytes of a version of the weights, and the bytes of an observation with its decision."""
     spaces = describe_simulator(recipe.simulator)
     published = make_policy(recipe.policy, spaces).published().values()
     trace = policy_options(recipe.policy, spaces).trace(spaces, recipe.policy.chunk)
@@ -170,7 +171,7 @@ def _sizes(recipe: Recipe) -> tuple[float, float]:
 
 
 def _source(recipe: Recipe, samples: Mapping[str, int]) -> str:
-    """On what, with what, and how often it was measured."""
+    """The profile's `source`: the machine, the recipe and the number of samples."""
     simulator, policy = recipe.simulator, recipe.policy
     tasks = f" ({', '.join(simulator.tasks)})" if simulator.tasks else ""
     start = f"weights of {policy.checkpoint}" if policy.checkpoint else "untrained weights"
@@ -182,6 +183,6 @@ def _source(recipe: Recipe, samples: Mapping[str, int]) -> str:
 
 
 def _processor() -> str:
-    """The model of the CPU, as Linux has it."""
+    """The model name of the CPU, from /proc/cpuinfo."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

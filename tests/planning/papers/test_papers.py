@@ -12,8 +12,8 @@ from rlvla3.planning import papers
 from rlvla3.planning.papers.beyond import COLOCATED, DISAGGREGATED, SYNCHRONOUS, WITH_CHANNEL, go_beyond
 from rlvla3.planning.papers.calibration import calibrate, calibration_rows, profile_name
 from rlvla3.planning.papers.comparing import ALL, compare_control, compare_row
-from rlvla3.planning.papers.rehearsing import CONTROLS, recipe_of, step_time
-from rlvla3.planning.papers.results import Compared, Errors, PaperResult
+from rlvla3.planning.papers.rehearsing import CONTROLS, row_recipe, step_time
+from rlvla3.planning.papers.results import ComparedRow, Errors, PaperResult
 from rlvla3.planning.papers.rows import contradiction, find, setups, table
 from rlvla3.planning.profiles import find_profile
 
@@ -75,17 +75,17 @@ def test_profiles_that_ship_are_what_the_calibration_gives(model):
 
 
 def test_a_row_in_our_settings():
-    recipe = recipe_of(find("table4", "pi0", "disaggregated 3:1", 16, "all"))
+    recipe = row_recipe(find("table4", "pi0", "disaggregated 3:1", 16, "all"))
     assert (recipe.simulator.shards, recipe.simulator.slots, recipe.engine.max_batch) == (24, 16, 16)
     assert (recipe.training.batch, recipe.training.micro_batch, recipe.engine.max_staleness, recipe.engine.streaming) == (4 * 384, 128, 0, True)
-    lock_step = recipe_of(find("table3", "OpenVLA-OFT", "disaggregated 2:1 T+R", 6))
+    lock_step = row_recipe(find("table3", "OpenVLA-OFT", "disaggregated 2:1 T+R", 6))
     assert (lock_step.simulator.shards, lock_step.simulator.slots, lock_step.engine.max_batch) == (2, 96, 0)
     assert (lock_step.placement.kind, lock_step.placement.parts) == ("separate", (2, 2, 2))
 
 
 def test_errors_leave_calibration_and_contradicted_rows_out():
     def row(rehearsed, **flags):
-        return Compared("row", "model", "placement", 8, "synchronous", 100.0, rehearsed, **flags)
+        return ComparedRow("row", "model", "placement", 8, "synchronous", 100.0, rehearsed, **flags)
 
     result = PaperResult("made up", [row(101.0), row(103.0), row(96.0), row(150.0, calibration=True), row(200.0, contradicted=True, reason="why")])
     errors = errors_of(result)

@@ -20,9 +20,9 @@ from rlvla3.observability.meter import STAGES
 from rlvla3.observability.sampling import SAMPLE, Samples, SamplingBoard, seconds_a_sample, slept
 from rlvla3.planning.bound import seconds_of
 from rlvla3.planning.profiling import profiler
-from rlvla3.planning.profiling.figures import QUANTILES, by_size, cost_of, differences, doublings, fit_cost, speeds, spread_of
-from rlvla3.planning.profiling.files import lines, write_profile
+from rlvla3.planning.profiling.cost_fitting import QUANTILES, by_size, core_throughputs, cost_of, fit_cost, powers_of_two_up_to, relative_durations, spread_of
 from rlvla3.planning.profiling.measuring import in_mode, settled
+from rlvla3.planning.profiling.profile_file import lines, write_profile
 from rlvla3.planning.rehearsal import rehearse
 from rlvla3.runtimes.virtual.costs import NOTHING, Cost, Profile, load_profile
 from rlvla3.scheduling.placement import Cluster
@@ -99,7 +99,7 @@ def test_calls_differ_by_what_they_work_and_sleep_not_by_waiting_for_a_core():
     samples["size"] = [2, 2, 2, 5]
     samples["work"], samples["delay"] = [1.0, 1.0, 2.0, 9.0], [0.0, 7.0, 0.0, 0.0]
     samples["wall"] = [2.0, 9.0, 4.0, 9.0]  # so 1, 1 and 2 seconds are slept
-    assert differences(samples).tolist() == [0.75, 0.75, 1.5]
+    assert relative_durations(samples).tolist() == [0.75, 0.75, 1.5]
 
 
 def test_a_spread_keeps_mean_and_tail():
@@ -118,16 +118,16 @@ def test_the_end_of_an_update_costs_what_it_does_when_its_memory_is_full():
 
 
 def test_cores_do_what_full_load_leaves_of_them():
-    assert list(doublings(1)) == [1] and list(doublings(6)) == [1, 2, 4, 6]
-    assert speeds([(1, 2.0), (2, 3.2), (4, 4.0)]) == [1.0, 1.25, 1.625, 2.0]
-    assert speeds([(1, 2.0), (2, 1.9)]) == [1.0, 2.0]  # noise: two cores do no more than two
-    assert speeds([(1, 1.0), (2, 2.5)]) == [1.0, 1.0]  # and no less than one
+    assert list(powers_of_two_up_to(1)) == [1] and list(powers_of_two_up_to(6)) == [1, 2, 4, 6]
+    assert core_throughputs([(1, 2.0), (2, 3.2), (4, 4.0)]) == [1.0, 1.25, 1.625, 2.0]
+    assert core_throughputs([(1, 2.0), (2, 1.9)]) == [1.0, 2.0]  # noise: two cores do no more than two
+    assert core_throughputs([(1, 1.0), (2, 2.5)]) == [1.0, 1.0]  # and no less than one
 
 
 def test_lengths_keep_their_distribution():
     assert profiler.lengths([7] * 500) == [7]
     kept = profiler.lengths(list(range(1, 1001)))
-    assert len(kept) == profiler.LENGTHS and kept[0] == 1 and kept[-1] == 1000 and np.mean(kept) == pytest.approx(500.5, rel=0.01)
+    assert len(kept) == profiler.MAX_LENGTHS and kept[0] == 1 and kept[-1] == 1000 and np.mean(kept) == pytest.approx(500.5, rel=0.01)
 
 
 # What they are to the virtual runtime

@@ -1,4 +1,4 @@
-"""A profile as a file, and in a few lines."""
+"""A profile as a file, and as a few lines to read."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ WIDTH = 160
 
 
 class _Dumper(yaml.SafeDumper):
-    """Mappings a line each, lists in one: a spread is no page long."""
+    """Writes each entry of a mapping on a line of its own, and a whole list on one line, so that a long list does not fill a page."""
 
 
 _Dumper.add_representer(list, lambda dumper, values: dumper.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=True))
 
 
 def as_yaml(profile: Profile) -> str:
-    """What load_profile reads. Costs of nothing and other defaults are left out."""
+    """The profile in the form that load_profile reads. Default values are left out."""
     tree: dict[str, Any] = profile.model_dump(mode="json", exclude_defaults=True)
     return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, width=WIDTH, default_flow_style=False)
 
 
 def write_profile(profile: Profile, path: Path) -> None:
-    """Write it to `path`, whole or not at all."""
+    """Write the profile to `path`. The file appears only when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with complete(path) as beside:
         beside.write_text(as_yaml(profile))
 
 
 def lines(profile: Profile) -> Iterator[str]:
-    """Its costs in plain lines, by size."""
+    """The profile's costs in plain lines, by size."""
     costs = {stage: cost for stage in Profile.model_fields if isinstance(cost := getattr(profile, stage), Cost) and cost != NOTHING}
     width = max(map(len, costs))
     for stage, cost in costs.items():

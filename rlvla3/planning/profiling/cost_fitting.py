@@ -1,4 +1,4 @@
-"""From samples to costs: arithmetic on arrays, nothing else."""
+"""From samples to costs. This file has only arithmetic on arrays."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from rlvla3.observability.sampling import slept
 from rlvla3.runtimes.virtual.costs import NOTHING, Cost, On
 
 QUANTILES = 100
-"""Equal parts that a distribution is kept in."""
+"""A distribution is stored as the bounds of so many parts of equal probability."""
 
-APART = 1.25
-"""Sizes that are nearer than this factor are taken for one: between them noise would pass for a slope, and be extrapolated."""
+MIN_SIZE_RATIO = 1.25
+"""Sizes that differ by less than this factor are merged. Otherwise noise between them would look like a slope and be extrapolated."""
 
-FEWEST = 3
-"""Samples that a size needs, where any has so many."""
+MIN_SAMPLES = 3
+"""Sizes with fewer samples are left out, if any size has so many."""
 
-DIGITS, MICRO = 6, 6
-"""Significant ones of a figure; and decimals of a wait, which is the rest of a difference and no better than a microsecond."""
+DIGITS, WAIT_DECIMALS = 6, 6
+"""DIGITS: significant digits of a figure. WAIT_DECIMALS: decimals of a wait in seconds; it is a difference of measurements and no better than a microsecond."""
 
 
 def cost_of(samples: NDArray[Any], on: On, around: float = 0.0) -> Cost:
-    """What a call costs, by its size: work and, apart from it, sleeping. On a device the whole call is the device's work.
+    """The cost of a call by its size. On the cores, work and sleep are separate. On a device, the whole call is the device's work.
 
-    around: seconds of work on the cores that every call needs besides.
+    around: additional seconds of work on the cores for every call.
     """
     if not len(samples):
         return NOTHING
@@ -38,18 +38,18 @@ def cost_of(samples: NDArray[Any], on: On, around: float = 0.0) -> Cost:
         on=on,
         sizes=rounded(sizes),
         seconds=rounded(second + around for second in work),
-        waits=round(float(waits.mean()), MICRO),
+        waits=round(float(waits.mean()), WAIT_DECIMALS),
     )
 
 
 def by_size(sizes: NDArray[Any], seconds: NDArray[Any]) -> tuple[list[float], list[float]]:
-    """Mean size and mean seconds of each group of sizes that are alike; a cost that is linear in the size stays exactly that."""
+    """The mean size and the mean seconds of each group of similar sizes. A cost that is linear in the size stays exactly linear."""
     groups: list[list[float]] = []
     counted = [(float(size), float(seconds[sizes == size].sum()), int((sizes == size).sum())) for size in np.unique(sizes)]
-    enough = [entry for entry in counted if entry[2] >= FEWEST] or counted
+    enough = [entry for entry in counted if entry[2] >= MIN_SAMPLES] or counted
     first = 0.0
     for size, total, count in enough:
-        if groups and size < first * APART:
+        if groups and size < first * MIN_SIZE_RATIO:
             groups[-1] = [groups[-1][0] + size * count, groups[-1][1] + total, groups[-1][2] + count]
         else:
             groups.append([size * count, total, count])
@@ -57,17 +57,18 @@ def by_size(sizes: NDArray[Any], seconds: NDArray[Any]) -> tuple[list[float], li
     return [group[0] / group[2] for group in groups], [group[1] / group[2] for group in groups]
 
 
-def differences(samples: NDArray[Any]) -> NDArray[np.float64]:
-    """How much longer than their mean calls of the commonest size take, with nobody waiting for a core: ratios [n]."""
-    alike = samples[samples["size"] == np.bincount(samples["size"]).argmax()]
-    seconds: NDArray[np.float64] = alike["work"] + slept(alike)
+def relative_durations(samples: NDArray[Any]) -> NDArray[np.float64]:
+    """The durations of the calls of the most frequent size, divided by their mean: [n]. Time spent waiting for a core is not counted."""
+    most_frequent = samples[samples["size"] == np.bincount(samples["size"]).argmax()]
+    seconds: NDArray[np.float64] = most_frequent["work"] + slept(most_frequent)
     seconds /= seconds.mean()
     return seconds
 
 
 def spread_of(seconds: NDArray[Any]) -> list[float]:
-    """How calls differ, as Cost.spread has it: quantiles over the mean. The last is set so that the slowest part keeps its mean, and with it the tail its
-    weight: with the maximum there, a straight line to it would make slow calls too many. Empty where there are too few calls to tell.
+    """The distribution of calls as Cost.spread: quantiles, divided by the mean. Empty if there are too few calls.
+
+    The last value is not the maximum. It is chosen so that the slowest part keeps its mean: a straight line to the maximum would make slow calls too frequent.
     """
     if len(seconds) < QUANTILES:
         return []
@@ -79,14 +80,15 @@ def spread_of(seconds: NDArray[Any]) -> list[float]:
 
 
 def per_call(samples: NDArray[Any], calls: int) -> float:
-    """Seconds of work in all of `samples`, for each of `calls`."""
+    """The seconds of work in all `samples`, divided by the number of `calls`."""
     return float(samples["work"].sum()) / max(calls, 1)
 
 
 def fit_cost(samples: NDArray[Any], decisions: Sequence[int], kept: int, on: On) -> Cost:
-    """What an update ends with, in proportion to the decisions of the last `kept` updates, which it goes over; the first update is no example.
+    """The cost of the critic's fit at the end of an update, in proportion to the update's decisions.
 
-    samples: one for each update; decisions: of each update. Early updates have less to go over than the settled run that a cost is for.
+    samples: one per update. decisions: the decisions of each update. kept: the fit goes over the decisions of so many last updates. Early updates have fewer,
+    so each sample is divided by the decisions that it went over. The first update is left out.
     """
     rates = [
         float(sample["work"] if on == "cores" else sample["wall"] - sample["delay"]) / sum(decisions[max(update - kept + 1, 0) : update + 1])
@@ -95,16 +97,19 @@ def fit_cost(samples: NDArray[Any], decisions: Sequence[int], kept: int, on: On)
     return Cost(on=on, seconds=[_round(float(np.mean(rates)) * kept)]) if rates else NOTHING
 
 
-def speeds(measured: Sequence[tuple[int, float]]) -> list[float]:
-    """Work a second with 1, 2, ... jobs at once, from (jobs, CPU seconds of a round of the same work), linear between; never less than with fewer jobs."""
+def core_throughputs(measured: Sequence[tuple[int, float]]) -> list[float]:
+    """Work per second with 1, 2, ... jobs at once, from pairs (jobs, CPU seconds of a round of the same work).
+
+    It is linear between the measured numbers of jobs, and never less than with fewer jobs.
+    """
     alone = measured[0][1]
     jobs = [count for count, _ in measured]
     together = np.maximum.accumulate([min(count * alone / seconds, count) for count, seconds in measured])
     return rounded(np.interp(range(1, jobs[-1] + 1), jobs, together))
 
 
-def doublings(most: int) -> Iterator[int]:
-    """1, 2, 4, ... and `most`."""
+def powers_of_two_up_to(most: int) -> Iterator[int]:
+    """The powers of two below `most`, and `most`: 1, 2, 4, ..., `most`."""
     size = 1
     while size < most:
         yield size
@@ -113,7 +118,7 @@ def doublings(most: int) -> Iterator[int]:
 
 
 def rounded(values: Any) -> list[float]:
-    """To as many digits as a measurement is worth."""
+    """The values with DIGITS significant digits."""
     return [_round(float(value)) for value in values]
 
 

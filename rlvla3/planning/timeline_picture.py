@@ -1,4 +1,4 @@
-"""The picture of a timeline: a lane for each of a few workers of each kind, over the last updates and, closer, over a few decisions."""
+"""The picture of a timeline. A few workers of each kind have a lane. The upper panel shows the last updates, the lower one a few decisions in detail."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.patches import Patch
 
-MOST_SHOWN: Mapping[str, int] = {"trainer": 1, "generator": 3, "shard": 6}
-"""Lanes of each kind of worker."""
+MAX_SHOWN: Mapping[str, int] = {"trainer": 1, "generator": 3, "shard": 6}
+"""The most lanes of each kind of worker."""
 
 COLOURS: Mapping[str, str] = {
     "train": "#d55e00",
@@ -32,29 +32,29 @@ COLOURS: Mapping[str, str] = {
     "offload": "#009e73",
     "start": "#009e73",
 }
-"""Okabe and Ito's, told apart by colour-blind readers."""
+"""The palette of Okabe and Ito, whose colours colour-blind readers can tell apart."""
 
 WAITING, ADMISSION = "#ebebeb", "#b0b0b0"
 CAUSES = {"ticket": (ADMISSION, "waits for a ticket (staleness bound)"), "": (WAITING, "waits for decision, requests or trajectories")}
 
 CLOSE_UP = 12
-"""Decisions of a shard that the lower panel is wide."""
+"""The width of the lower panel, in decisions of a shard."""
 
 
 class PictureError(ExplainedError, RuntimeError):
-    """A picture that cannot be drawn here: what is missing, and how to get it."""
+    """A picture cannot be drawn on this machine. The message says what is missing, and how to install it."""
 
 
 def need_matplotlib() -> None:
-    """Raises PictureError where it is missing: before anything is rehearsed, not after."""
+    """Raise PictureError if matplotlib is missing. It is called before anything is rehearsed."""
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise PictureError("the picture needs matplotlib, which is not installed: pip install 'rlvla3[plots]', or leave --picture out") from error
 
 
-def draw(timeline: Timeline, path: Path, title: str) -> None:
-    """Draw it into `path`, in the format that its suffix names."""
+def draw_timeline(timeline: Timeline, path: Path, title: str) -> None:
+    """Draw the timeline into `path`, in the format of its suffix (.png, .svg, .pdf)."""
     from matplotlib.figure import Figure
 
     lanes = _shown(timeline)
@@ -65,10 +65,10 @@ def draw(timeline: Timeline, path: Path, title: str) -> None:
     _panel(above, lanes, spans, timeline.begin, timeline.end, timeline.begin)
     for published in timeline.published[:-1]:
         above.axvline(published.at - timeline.begin, color="black", linewidth=1, linestyle=":")
-    above.set_title(f"{UPDATES} updates of {_counted(lanes, timeline)}; dotted: a version is everywhere; at the right, time busy", fontsize=9, loc="left")
+    above.set_title(f"{UPDATES} updates of {_counted(lanes, timeline)}; dotted: a version has arrived everywhere; right: time busy", fontsize=9, loc="left")
     begin, end = _close_up(lanes, spans, timeline)
     _panel(below, lanes, spans, begin, end, timeline.begin)
-    below.set_title("closer", fontsize=9, loc="left")
+    below.set_title("in detail", fontsize=9, loc="left")
     below.set_xlabel("virtual time (s)")
     above.axvspan(begin - timeline.begin, end - timeline.begin, facecolor="none", edgecolor="black", linewidth=1.2)
     figure.suptitle(title, fontsize=10)
@@ -79,9 +79,9 @@ def draw(timeline: Timeline, path: Path, title: str) -> None:
 
 
 def _shown(timeline: Timeline) -> list[TimelineLane]:
-    """A few lanes of each kind, at equal distances, the trainer at the top."""
+    """A few lanes of each kind of worker, evenly spread over all of them. The trainer is at the top."""
     shown: list[TimelineLane] = []
-    for kind, most in MOST_SHOWN.items():
+    for kind, most in MAX_SHOWN.items():
         of_kind = [lane for lane in timeline.lanes if lane.kind == kind]
         count = min(most, len(of_kind))
         shown += [of_kind[number * len(of_kind) // count] for number in range(count)]
@@ -89,7 +89,7 @@ def _shown(timeline: Timeline) -> list[TimelineLane]:
 
 
 def _counted(lanes: Sequence[TimelineLane], timeline: Timeline) -> str:
-    """Which share of the workers is shown: "3 of 8 generators and 6 of 64 shards"."""
+    """How many of the workers are shown: "3 of 8 generators and 6 of 64 shards"."""
     return " and ".join(f"{sum(lane.kind == kind for lane in lanes)} of {timeline.count(kind)} {kind}s" for kind in ("generator", "shard"))
 
 
@@ -110,7 +110,7 @@ def _panel(axes: Axes, lanes: Sequence[TimelineLane], spans: Mapping[str, Sequen
 
 
 def _close_up(lanes: Sequence[TimelineLane], spans: Mapping[str, Sequence[Span]], timeline: Timeline) -> tuple[float, float]:
-    """A stretch of CLOSE_UP decisions about the end of the first update; the whole timeline where that is no longer."""
+    """Begin and end of the lower panel: CLOSE_UP decisions around the end of the first update, or the whole timeline if it is shorter."""
     whole = timeline.end - timeline.begin
     calls = [sum(span.stage == "simulate" for span in spans[lane.worker]) for lane in lanes if lane.kind == "shard"]
     width = whole * min(CLOSE_UP / max(median(calls), 1), 1.0)
@@ -127,6 +127,6 @@ def _legend(stages: set[str]) -> list[Patch]:
 
     busy = [Patch(color=colour, label=stage.replace("_", " ")) for stage, colour in COLOURS.items() if stage in stages]
     waiting = [
-        Patch(color=colour, label=said) for stage, (colour, said) in CAUSES.items() if stage in stages or (not stage and stages - {"ticket"} & set(IDLE))
+        Patch(color=colour, label=label) for stage, (colour, label) in CAUSES.items() if stage in stages or (not stage and stages - {"ticket"} & set(IDLE))
     ]
     return busy + waiting
