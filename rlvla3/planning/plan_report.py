@@ -90,7 +90,7 @@ def why(choice: RehearsedCandidate) -> str:
     below = max(1 - choice.throughput / bound.throughput, 0.0)
     second = sorted(bound.seconds, key=lambda stage: -bound.seconds[stage])[1]
     then = f"then {STAGES[second]} ({bound.seconds[second]:.4g} s)"
-    return f"bounded by {STAGES[bound.stage]} ({needs}{after}), {then}: at most {quantity(bound.throughput)} steps/s, reached within {percent(below)}"
+    return f"bounded by {STAGES[bound.stage]} ({needs}{after}), {then}: at most {quantity(bound.throughput)} steps/s; the rehearsal is {percent(below)} below"
 
 
 def _choice(choice: RehearsedCandidate) -> dict[str, Any]:
