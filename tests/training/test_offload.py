@@ -318,9 +318,9 @@ def test_a_lost_host_is_not_waited_for() -> None:
         return SimpleNamespace(control=SimpleNamespace(send=tell, handle=handle), reconnect=lambda: None)
 
     hosts = ClusterSupervisor(lambda *_: None, lambda: 0, notify=news.append, fail=news.append, keep=lambda *_: None, report=lambda *_: None)  # type: ignore[arg-type]
-    hosts.places = [SupervisedHost(number, make_recipe({}), silent(number), ready=number < 2) for number in range(3)]
+    hosts.hosts = [SupervisedHost(number, make_recipe({}), silent(number), ready=number < 2) for number in range(3)]
     hosts._started = True
-    for host in hosts.places:
+    for host in hosts.hosts:
         hosts._watch(host)
     hosts.free_devices(then=lambda: news.append("the devices are free"))
     assert told == [(0, LeaveDevice()), (1, LeaveDevice())]

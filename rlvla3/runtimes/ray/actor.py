@@ -1,11 +1,11 @@
-"""A worker's body in a Ray actor. Both sides of it see what they see of a local worker: a channel, the body's a pipe within the actor.
+"""A worker body in a Ray actor. Both sides see a control channel, as they do for a local worker process. The body's end of it is a pipe within the actor.
 
     coordinator  RemoteWorker  <-- Ray -->  WorkerActor = pipe = Control  body
 
 Invariants:
-- messages arrive in the order they were sent, and none is polled for: `listen` is answered when there is something to say, or to say where time goes;
-- an actor that is lost is heard of once, after all that it said before; where Ray brings it back, it begins anew. One that was taken for lost and is not,
-  as the network was away for a while, ends as soon as it is reached, and begins anew too.
+- messages arrive in the order in which they were sent. Nobody polls: `listen` is answered when there is a message, or when the times of workers are due;
+- the loss of an actor is reported once, after all its messages. If Ray restarts the actor, it begins a new life;
+- an actor that counts as lost, but lives (the network was away for a while), ends as soon as it is reached, and begins a new life too.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ from rlvla3.runtimes.ray.messages import Status
 Arrays = Mapping[str, NDArray[Any]]
 
 FETCH_TIMEOUT_S = 120.0
-"""An episode that has not come by then will not come."""
+"""An episode that has not arrived after this time will not arrive."""
 
 LOSS_S = 30.0
-"""How long it may take until Ray knows that an actor is lost."""
+"""How long Ray may need to find out that an actor is lost."""
 
 STATUS_S = 0.2
-"""How often an actor says what its workers are at."""
+"""How often an actor reports the times of its workers."""
 
 
 class ActorState:
-    """What a body lets others see: the episodes that they may fetch or bring, where its workers' time goes, and environment steps so far."""
+    """What a body lets other actors see: episodes to fetch or to bring, the board of its workers' times, and environment steps so far."""
 
     rollouts: Rollouts
     board: MeterBoard
@@ -55,13 +55,13 @@ class ActorState:
 
 
 class WorkerActor:
-    """The actor. Its body runs in a thread of its own: `await body(control, shelf, *args)`."""
+    """The actor. Its body runs in a thread of its own: `await body(control, state, *args)`."""
 
     def __init__(self, name: str, body: str, *args: Any) -> None:
         here, there = multiprocessing.Pipe()
-        self._control, self._listening, self._over, self._shelf = Control(here), False, False, ActorState()
+        self._control, self._listening, self._over, self._state = Control(here), False, False, ActorState()
         self._life, self._said_status = secrets.token_hex(4), 0.0
-        self._thread = threading.Thread(target=_reside, args=(name, Control(there), body, self._shelf, args), name=name, daemon=True)
+        self._thread = threading.Thread(target=_reside, args=(name, Control(there), body, self._state, args), name=name, daemon=True)
         self._thread.start()
 
     async def tell(self, messages: list[Any]) -> None:
@@ -71,10 +71,10 @@ class WorkerActor:
             self._control.send(message)
 
     async def listen(self, given_up: str) -> tuple[str, list[Any]]:
-        """Which of its lives this is, and what has been said since the last call: what workers are at, every STATUS_S, and then what the body said, as soon as
-        it does; Stop when it is over, and from then on nothing.
+        """Returns which life of the actor this is, and its messages since the last call: a Status every STATUS_S, and what the body has sent, as soon as it
+        sends it. Stop when the body has ended; after that, the call never returns.
 
-        given_up: a life that was taken for lost, and whose work others do by now. If it is this one, it ends.
+        given_up: a life that counts as lost, and whose work others do by now. If it is this one, the actor ends.
         """
         if given_up == self._life:
             os._exit(1)
@@ -85,26 +85,26 @@ class WorkerActor:
             said = []
         except Stopped:
             if self._over:
-                await asyncio.Event().wait()  # until this actor ends: whoever listens hears of that
+                await asyncio.Event().wait()  # until this actor ends, which the caller hears of
             self._over = True
             return self._life, [Stop()]
         return self._life, [*self._status(), *said, *self._control.arrived()]
 
     async def episode(self, ticket: int) -> Arrays:
-        """One episode of the shelf."""
-        return self._shelf.rollouts.parcel(ticket)
+        """One episode of this actor."""
+        return self._state.rollouts.parcel(ticket)
 
     async def bring(self, ticket: int, source: Any) -> None:
-        """Fetch an episode from another actor's shelf onto this one's. Raises RayActorError where that actor is lost."""
-        self._shelf.rollouts.unpack(ticket, await asyncio.wait_for(source.episode.remote(ticket), FETCH_TIMEOUT_S))
+        """Fetch an episode of another actor into this one. Raises RayActorError if that actor is lost."""
+        self._state.rollouts.unpack(ticket, await asyncio.wait_for(source.episode.remote(ticket), FETCH_TIMEOUT_S))
 
     def _status(self) -> list[Status]:
-        """What its workers are at, if that is due and there are any."""
-        shelf, now = self._shelf, time.monotonic()
-        if now - self._said_status < STATUS_S or not hasattr(shelf, "board"):
+        """The times of its workers, if they are due."""
+        state, now = self._state, time.monotonic()
+        if now - self._said_status < STATUS_S or not hasattr(state, "board"):
             return []
         self._said_status = now
-        return [Status(shelf.board.read(), shelf.board.stages(), shelf.steps())]
+        return [Status(state.board.read(), state.board.stages(), state.steps())]
 
     def _listen(self) -> None:
         if not self._listening:
@@ -112,13 +112,13 @@ class WorkerActor:
             self._control.listen()
 
 
-def _reside(name: str, control: Control, body: str, shelf: ActorState, args: tuple[Any, ...]) -> None:
-    name_process(name)  # the thread: what the process is called is Ray's
-    # A child that is spawned from here would import Ray's worker program again, as its own main module.
+def _reside(name: str, control: Control, body: str, state: ActorState, args: tuple[Any, ...]) -> None:
+    name_process(name)  # names this thread: the name of the process is Ray's
+    # A child process that is spawned here would otherwise import Ray's worker program as its main module.
     sys.modules["__main__"].__dict__.pop("__file__", None)
     try:
         module, _, function = body.partition(":")
-        asyncio.run(run_body(control, getattr(importlib.import_module(module), function), shelf, *args))
+        asyncio.run(run_body(control, getattr(importlib.import_module(module), function), state, *args))
     except Exception as error:
         control.send(Failed(type(error).__name__, str(error), traceback.format_exc(), explains_itself(error)))
     finally:
@@ -126,8 +126,10 @@ def _reside(name: str, control: Control, body: str, shelf: ActorState, args: tup
 
 
 class RemoteWorker:
-    """An actor, seen from the coordinator; it is its own channel. on_lost: told when it is lost, and whether Ray brings it back. overhear: told of every
-    message as it comes."""
+    """An actor, as the coordinator sees it. It is its own channel.
+
+    on_lost: called when the actor is lost, with whether Ray restarts it. overhear: called with every message as it arrives.
+    """
 
     def __init__(self, name: str, actor: Any, on_lost: Callable[[bool], None], overhear: Callable[[Any], None] = lambda _: None) -> None:
         self.name, self.actor, self._on_lost, self._overhear = name, actor, on_lost, overhear
@@ -149,7 +151,7 @@ class RemoteWorker:
         return await self._heard.get()
 
     def reconnect(self) -> None:
-        """Begin anew with an actor that Ray has brought back: what was on its way to the lost one is gone."""
+        """Connect to an actor that Ray has restarted. Messages that were on their way to the lost one are dropped."""
         self.close()
         self._given_up = self._life
         self._connect()
@@ -162,10 +164,10 @@ class RemoteWorker:
         ray.kill(self.actor)
 
     async def stop(self, patience_s: float) -> None:
-        """Ask the body to end, hear it out, and kill the actor when it has ended, or has not within `patience_s`."""
+        """Ask the body to end, read its last messages, and kill the actor when the body has ended, or after `patience_s` seconds."""
         try:
             await asyncio.wait_for(asyncio.gather(self.actor.tell.remote([Stop()]), self._ended.wait()), patience_s)
-        except (TimeoutError, RayActorError, Stopped):  # what a call of an actor's raises is of its own type, too
+        except (TimeoutError, RayActorError, Stopped):  # Ray raises an actor's errors as instances of their own types, too
             pass
         finally:
             self.close()
@@ -184,15 +186,15 @@ class RemoteWorker:
                     messages.append(self._to_say.get_nowait())
                 await self.actor.tell.remote(messages)
         except (RayActorError, Stopped):
-            return  # whoever listens hears of it
+            return  # `_hear` hears of it
 
     async def _hear(self) -> None:
-        soon = asyncio.get_running_loop().call_soon  # so that the error of a handler is the loop's, and ends the run
+        soon = asyncio.get_running_loop().call_soon  # so that the error of a handler goes to the event loop, and ends the run
         try:
             while True:
                 self._life, said = await self.actor.listen.remote(self._given_up)
                 for message in said:
-                    if isinstance(message, Stop):  # of the body; that the actor is lost may still be heard
+                    if isinstance(message, Stop):  # the body has ended; the loss of the actor may still be reported
                         soon(self._ended.set)
                     else:
                         soon(self._take_in, message)

@@ -1,7 +1,7 @@
-"""Ray's nodes as the hosts of a placement: who works where, and what of each node is reserved for it.
+"""Ray's nodes as the hosts of a placement: what each node does in the run, and what is reserved on it.
 
-Devices are dealt out by scheduling/placement.py, as in a rehearsal; Ray reserves whole bundles, one a node, and restarts what is lost on one that is left.
-Where no node has a GPU, each counts as one device: itself. Where some have, those without have no part in the run.
+scheduling/placement.py deals devices out, as in a rehearsal. Ray reserves one bundle on each node, and restarts a lost actor on a node that is left. If no node
+has a GPU, each node counts as one device. If some have GPUs, nodes without one take no part in the run.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rlvla3.scheduling.placement import Cluster, Placement, place
 RESERVE_TIMEOUT_S, RESERVE_TRY_S = 60.0, 10.0
 
 ANSWER_S = 2.0
-"""How long the head of a cluster may take to take a connection."""
+"""How long the head of a cluster may take to accept a connection."""
 
 HEAD = "node:__internal_head__"
 """A resource that only the node of Ray's head has."""
@@ -34,7 +34,7 @@ HEAD = "node:__internal_head__"
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """What one node has. head: whether Ray's own head is there."""
+    """What one node has. head: whether Ray's head runs on it."""
 
     gpus: int
     cpus: int
@@ -43,9 +43,10 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class NodeRole:
-    """What one node does in the run, and with which of its devices. recipe: with this host's own shards and generators; None where it runs none.
+    """What one node does in the run, and with which of its devices.
 
-    trainers: the ranks on it. devices: the GPUs that generators and simulators see, those of generators first; trainer_devices: the one of each rank.
+    recipe: with this host's own shards and generators (None: it runs none). trainers: the ranks on it. devices: the GPUs that generators and simulators see,
+    those of generators first. trainer_devices: the GPU of each rank.
     """
 
     node: int
@@ -56,11 +57,11 @@ class NodeRole:
 
 
 def connect(address: str) -> bool:
-    """Connect to Ray: at `address`, or to one of our own that is started here. Returns whether it was started here, and so has to be ended here."""
+    """Connect to the Ray cluster at `address`, or start one on this machine. Returns whether it was started here and so has to be ended here."""
     if ray.is_initialized():
         return False
     _check(address)
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # actors without reserved GPUs see all of them; which they use is said by the placement
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # actors without reserved GPUs see all GPUs; the placement says which ones they use
     logging.getLogger("ray").setLevel(logging.ERROR)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
@@ -71,7 +72,7 @@ def connect(address: str) -> bool:
 
 
 def _check(address: str) -> None:
-    """Raises RecipeError where nobody is at `address`: Ray itself takes minutes to find that out."""
+    """Raises RecipeError if nothing answers at `address`. Ray itself needs minutes to find that out."""
     if address in ("", "auto"):
         return
     host, _, port = address.rpartition(":")
@@ -94,12 +95,12 @@ def nodes() -> list[Node]:
 
 
 def with_devices(found: Sequence[Node]) -> list[Node]:
-    """Those with GPUs; all, where none has any."""
+    """The nodes that have GPUs; all nodes, if none has any."""
     return [node for node in found if node.gpus] or list(found)
 
 
 def roles(recipe: Recipe, found: Sequence[Node], ranks: int) -> list[NodeRole]:
-    """Who works where on the nodes that were found. Raises RecipeError and PlacementError where they cannot be dealt out as the recipe asks."""
+    """The roles of the nodes that were found. Raises RecipeError or PlacementError if they cannot be dealt out as the recipe asks."""
     devices = max(min(node.gpus for node in found), 1)
     placement = place(Cluster(len(found), devices), recipe.placement.kind, recipe.placement.parts)
     if ranks > len(placement.trainers) and found[0].gpus:
@@ -118,11 +119,11 @@ def roles(recipe: Recipe, found: Sequence[Node], ranks: int) -> list[NodeRole]:
         part = _share(recipe, hosting.index(host), len(hosting), generators, [visible.index(device) for device in simulators]) if host in hosting else None
         dealt.append(NodeRole(host, part, mine, visible, tuple(seats[rank] % devices for rank in mine)))
     _refuse_rigid(recipe, dealt)
-    return [station for station in dealt if station.recipe or station.trainers]
+    return [role for role in dealt if role.recipe or role.trainers]
 
 
 def _on(host: int, cluster: Cluster, stage: Sequence[int]) -> tuple[int, ...]:
-    """Of a stage's devices those of one host, by their numbers there."""
+    """The devices of a stage that one host has, by their numbers on that host."""
     return tuple(device % cluster.devices for device in stage if cluster.host(device) == host)
 
 
@@ -140,7 +141,7 @@ def _refuse_split_hosts(recipe: Recipe, placement: Placement, hosting: Sequence[
 
 
 def _refuse_rigid(recipe: Recipe, dealt: Sequence[NodeRole]) -> None:
-    engine, hosts = recipe.engine, [station.recipe.engine for station in dealt if station.recipe]
+    engine, hosts = recipe.engine, [role.recipe.engine for role in dealt if role.recipe]
     if engine.elastic is not None and all(host.elastic is None for host in hosts):
         raise RecipeError(
             f"engine.elastic.least={engine.elastic.least} leaves nothing to choose with engine.generators={engine.generators} on {len(hosts)} hosts that "
@@ -150,8 +151,10 @@ def _refuse_rigid(recipe: Recipe, dealt: Sequence[NodeRole]) -> None:
 
 
 def _share(recipe: Recipe, number: int, hosts: int, generators: Sequence[int], simulators: Sequence[int]) -> Recipe:
-    """One host's part of every simulator's shards, and of the generators: at least one a device, and at least one that is always active. generators,
-    simulators: its devices of each."""
+    """The recipe with one host's part of every simulator's shards, and of the generators: at least one on each device, and at least one that is always active.
+
+    generators, simulators: the host's devices of these stages.
+    """
     engine = recipe.engine
 
     def part(whole: int) -> int:
@@ -173,7 +176,7 @@ def _share(recipe: Recipe, number: int, hosts: int, generators: Sequence[int], s
 
 
 class Reservation:
-    """A bundle of each station's node, for as long as the run lasts."""
+    """A bundle on the node of each role, for as long as the run lasts."""
 
     def __init__(self, group: PlacementGroup, dealt: Sequence[NodeRole]) -> None:
         self._group, self.roles = group, dealt
@@ -186,12 +189,12 @@ class Reservation:
 
 
 def reserve(recipe: Recipe, ranks: int) -> Reservation:
-    """Deal the nodes out and reserve them. A node that has died may be taken for alive for a while, so it is tried again. Raises RecipeError at last."""
+    """Deal the nodes out and reserve them. Ray may list a dead node as alive for a while, so this tries again. Raises RecipeError after RESERVE_TIMEOUT_S."""
     end = time.monotonic() + RESERVE_TIMEOUT_S
     while True:
         found = nodes()
         dealt = roles(recipe, found, ranks)
-        bundles = [_bundle(station, found) for station in dealt]
+        bundles = [_bundle(role, found) for role in dealt]
         group = placement_group(bundles, strategy="STRICT_SPREAD")
         if group.wait(RESERVE_TRY_S):
             return Reservation(group, dealt)
@@ -200,9 +203,9 @@ def reserve(recipe: Recipe, ranks: int) -> Reservation:
             raise RecipeError(f"Ray could not reserve {bundles} on {len(dealt)} nodes within {RESERVE_TIMEOUT_S:g} s: {ray.available_resources()} is free")
 
 
-def _bundle(station: NodeRole, found: Sequence[Node]) -> dict[str, float]:
-    """What is reserved for a station: the GPUs of any node, so that Ray can place it on any."""
+def _bundle(role: NodeRole, found: Sequence[Node]) -> dict[str, float]:
+    """What is reserved for a role. It asks for no more GPUs than every node has, so that Ray can place it on any node."""
     gpus = min(node.gpus for node in found)
-    # Rank 0 of the trainer goes where Ray's own head is: what ends with it would end anyway.
-    with_head = 0 in station.trainers and any(node.head for node in found)
+    # Rank 0 of the trainer goes to the node of Ray's head: if that node is lost, the run ends anyway.
+    with_head = 0 in role.trainers and any(node.head for node in found)
     return {"CPU": 1.0} | ({"GPU": float(gpus)} if gpus else {}) | ({HEAD: 0.001} if with_head else {})

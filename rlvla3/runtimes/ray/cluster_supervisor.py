@@ -1,8 +1,8 @@
-"""The hosts of a Ray run, seen from the coordinator: tickets out to them, episodes from them to whoever needs them.
+"""The hosts of a Ray run, as the coordinator supervises them: it sends them tickets, and sends their episodes to whoever needs them.
 
 Invariants:
-- a ticket counts as handed in when whoever needs its episode has it: a host that is lost before has lost the ticket, which is run again;
-- a lost host costs its tickets a rerun and nothing else. The others go on; where Ray brings it back, it gets tickets as before.
+- a ticket is handed in when its episode has arrived where it is needed. If its host is lost before that, the ticket is run again;
+- a lost host costs its tickets a rerun and nothing else. The other hosts go on. If Ray restarts the host, it gets tickets as before.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class SupervisedHost:
 class ClusterSupervisor:
     """Serves one ledger at a time.
 
-    fetch: brings an episode from a host's actor to whoever needs it. published: the newest version. notify, fail: as in Shards. keep: takes a file's place in
-    the run directory, and its content. report: takes a host's name and what its workers are at (None: it is lost).
+    fetch: brings an episode from a host's actor to whoever needs it. published: the newest version. notify, fail: as in ShardSupervisor. keep: called with the
+    name of a file in the run directory and its content. report: called with the name of a host and the times of its workers (None: the host is lost).
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class ClusterSupervisor:
         report: Callable[[str, Status | None], None],
     ) -> None:
         self._fetch, self._published, self._notify, self._fail, self._keep, self._report = fetch, published, notify, fail, keep, report
-        self.places: list[SupervisedHost] = []
+        self.hosts: list[SupervisedHost] = []
         self._dispatcher = Dispatcher(simulators=0)
         self._ledger: Ledger | None = None
         self._on_finished: Callable[[Finished], None] = lambda _: None
@@ -71,56 +71,56 @@ class ClusterSupervisor:
         self._leaving = RollCall((), then=lambda: None)
 
     def start(self, actors: Sequence[tuple[Recipe, Any]]) -> None:
-        """Take on hosts: each one's part of the recipe, and its actor."""
+        """Supervise these hosts. actors: each host's part of the recipe, and its actor."""
         self._dispatcher = Dispatcher(simulators=len(actors[0][0].mixed))
         for number, (recipe, actor) in enumerate(actors):
             worker = RemoteWorker(f"host {number}", actor, on_lost=partial(self._on_lost, number))
-            self.places.append(SupervisedHost(number, recipe, worker))
-            self._watch(self.places[-1])
+            self.hosts.append(SupervisedHost(number, recipe, worker))
+            self._watch(self.hosts[-1])
 
     async def ready(self) -> None:
         """Wait until every host has been ready once."""
         await self._all_ready.wait()
 
     def follow(self, weights: WeightsAt) -> None:
-        """Tell every host, now and when it comes back, where versions are to be had."""
+        """Tell every host where it gets versions from: now, and when it is restarted."""
         self._weights = weights
-        for place in self.places:
-            if place.ready:
-                place.worker.control.send(weights)
+        for host in self.hosts:
+            if host.ready:
+                host.worker.control.send(weights)
 
     def serve(self, ledger: Ledger, on_finished: Callable[[Finished], None]) -> None:
         self._ledger, self._on_finished = ledger, on_finished
         self._dispatcher.serve(ledger)
-        for place in self.places:
-            if place.ready:
-                place.worker.control.send(NewLedger())
+        for host in self.hosts:
+            if host.ready:
+                host.worker.control.send(NewLedger())
         self.grant()
 
     def grant(self) -> None:
         for grant in self._dispatcher.dispatch():
             tickets = [(ticket, self._needs(ticket)) for ticket in grant.tickets]
-            self.places[grant.runner].worker.control.send(RunTickets(grant.simulator, tickets))
+            self.hosts[grant.runner].worker.control.send(RunTickets(grant.simulator, tickets))
 
     def free_devices(self, then: Callable[[], None]) -> None:
-        there = [place for place in self.places if place.ready]  # the generators of one that begins are off their devices until they have something to decide
-        for place in there:
-            place.worker.control.send(LeaveDevice())
-        self._leaving = RollCall((place.name for place in there), then)
+        there = [host for host in self.hosts if host.ready]  # the generators of a host that starts are off their devices until they have a batch
+        for host in there:
+            host.worker.control.send(LeaveDevice())
+        self._leaving = RollCall((host.name for host in there), then)
 
     def kill(self) -> None:
         self._ending = True
-        for place in self.places:
-            place.worker.kill()
+        for host in self.hosts:
+            host.worker.kill()
 
     async def stop(self, patience_s: float) -> None:
         self._ending = True
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*(place.worker.stop(patience_s) for place in self.places))
+        await asyncio.gather(*(host.worker.stop(patience_s) for host in self.hosts))
 
     def _needs(self, ticket: Ticket) -> Version:
-        """The oldest version that may decide in a ticket's episode."""
+        """The oldest version that may make decisions in the episode of a ticket."""
         assert self._ledger is not None
         match ticket.purpose:
             case Purpose.TRAIN:
@@ -130,92 +130,96 @@ class ClusterSupervisor:
             case Purpose.DEMONSTRATE:
                 return -1
 
-    def _watch(self, place: SupervisedHost) -> None:
-        control = place.worker.control
-        control.handle(Ready, lambda _: self._on_ready(place))
-        control.handle(HandIn, lambda message: self._on_hand_in(place, message))
-        control.handle(LostTicket, lambda message: self._on_lost_ticket(place, message.index))
-        control.handle(LeftDevice, lambda _: self._leaving.answered(place.name))
-        control.handle(Status, lambda status: self._report(place.name, status))
-        control.handle(HostNotice, lambda message: self._notify(f"{place.name}: {message.text}"))
-        control.handle(Failed, lambda message: self._on_failed(place, message))
-        control.handle(Logs, lambda message: self._on_logs(place, message))
+    def _watch(self, host: SupervisedHost) -> None:
+        control = host.worker.control
+        control.handle(Ready, lambda _: self._on_ready(host))
+        control.handle(HandIn, lambda message: self._on_hand_in(host, message))
+        control.handle(LostTicket, lambda message: self._on_lost_ticket(host, message.index))
+        control.handle(LeftDevice, lambda _: self._leaving.answered(host.name))
+        control.handle(Status, lambda status: self._report(host.name, status))
+        control.handle(HostNotice, lambda message: self._notify(f"{host.name}: {message.text}"))
+        control.handle(Failed, lambda message: self._on_failed(host, message))
+        control.handle(Logs, lambda message: self._on_logs(host, message))
 
-    def _on_ready(self, place: SupervisedHost) -> None:
-        place.ready = True
-        self._dispatcher.join(place.number, {number: simulator.shards * simulator.slots for number, simulator in enumerate(place.recipe.mixed.values())})
+    def _on_ready(self, host: SupervisedHost) -> None:
+        host.ready = True
+        self._dispatcher.join(host.number, {number: simulator.shards * simulator.slots for number, simulator in enumerate(host.recipe.mixed.values())})
         if self._weights is not None:
-            place.worker.control.send(self._weights)
-        if all(place.ready for place in self.places):
+            host.worker.control.send(self._weights)
+        if all(host.ready for host in self.hosts):
             self._started = True
             self._all_ready.set()
         self.grant()
 
-    def _on_hand_in(self, place: SupervisedHost, message: HandIn) -> None:
+    def _on_hand_in(self, host: SupervisedHost, message: HandIn) -> None:
         if self._ending:
             return  # nobody needs the episode any more
         for finished in message.finished:
-            task = asyncio.ensure_future(self._take_in(place, self._dispatcher.end(place.number, finished)))
+            task = asyncio.ensure_future(self._take_in(host, self._dispatcher.end(host.number, finished)))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         self.grant()
 
-    async def _take_in(self, place: SupervisedHost, receipt: Receipt) -> None:
+    async def _take_in(self, host: SupervisedHost, receipt: Receipt) -> None:
         """Fetch an episode, then hand it in; unless its host is lost on the way."""
         finished = receipt.finished
         try:
-            await self._fetch(finished, place.worker.actor)
+            await self._fetch(finished, host.worker.actor)
         except (RayActorError, RayTaskError, TimeoutError) as error:
             if isinstance(error, RayActorError):
-                await asyncio.sleep(LOSS_S)  # of a lost actor, this one or whoever fetches, is heard otherwise, and that says more
+                await asyncio.sleep(LOSS_S)  # the loss of an actor, of this one or of the one that fetches, is reported elsewhere with more detail
             if self._dispatcher.is_valid(receipt):
-                self._notify(f"{place.name}: the episode of ticket {finished.ticket.index} could not be fetched ({type(error).__name__}: {error})")
-                self._kill(place)  # what it has cannot be had
+                self._notify(f"{host.name}: the episode of ticket {finished.ticket.index} could not be fetched ({type(error).__name__}: {error})")
+                self._kill(host)  # its episodes cannot be fetched
             return
         if self._dispatcher.hand_in(receipt):
             self._on_finished(finished)
             self.grant()
 
-    def _on_lost_ticket(self, place: SupervisedHost, index: int) -> None:
-        self._dispatcher.lose_ticket(place.number, index)
+    def _on_lost_ticket(self, host: SupervisedHost, index: int) -> None:
+        self._dispatcher.lose_ticket(host.number, index)
         self.grant()
 
-    def _on_failed(self, place: SupervisedHost, failed: Failed) -> None:
+    def _on_failed(self, host: SupervisedHost, failed: Failed) -> None:
         if not self._started or failed.kind == CannotReplace.__name__:
-            self._fail(WorkerError(f"{place.name}: {failed.message}" + ("" if failed.explained or self._started else f"\n{failed.traceback}")))
+            self._fail(WorkerError(f"{host.name}: {failed.message}" + ("" if failed.explained or self._started else f"\n{failed.traceback}")))
         elif not self._ending:
-            self._notify(f"{place.name} failed: {failed.message}")
-            self._kill(place)
+            self._notify(f"{host.name} failed: {failed.message}")
+            self._kill(host)
 
-    def _kill(self, place: SupervisedHost) -> None:
-        ray.kill(place.worker.actor, no_restart=False)
+    def _kill(self, host: SupervisedHost) -> None:
+        ray.kill(host.worker.actor, no_restart=False)
 
-    def _on_logs(self, place: SupervisedHost, logs: Logs) -> None:
+    def _on_logs(self, host: SupervisedHost, logs: Logs) -> None:
         for name, content in logs.printed.items():
-            self._keep(f"logs/host-{place.number}-{name}", content)
+            self._keep(f"logs/host-{host.number}-{name}", content)
         for name, content in logs.stays.items():
-            self._keep(f"stays/host-{place.number}/{name}", content)
+            self._keep(f"stays/host-{host.number}/{name}", content)
 
     def _on_lost(self, number: int, comes_back: bool) -> None:
         if self._ending:
             return
-        place = self.places[number]
+        host = self.hosts[number]
         lost = self._dispatcher.lose(number)
-        is_news = place.ready or not comes_back  # Ray may say the same of it again, until it is back
-        place.ready = False
-        self._report(place.name, None)
+        is_news = host.ready or not comes_back  # Ray may report the same loss again, until the host is back
+        host.ready = False
+        self._report(host.name, None)
         if not self._started:
-            self._fail(WorkerError(f"{place.name} was lost before it was ready; what Ray knows of it is in the logs of its session"))
+            self._fail(WorkerError(f"{host.name} was lost before it was ready; what Ray knows of it is in the logs of its session"))
             return
-        if not comes_back and not any(other.ready for other in self.places):
-            self._fail(WorkerError(f"{place.name} was lost, no other is there, and Ray does not bring it back: engine.max_restarts, or no node to place it on"))
+        if not comes_back and not any(other.ready for other in self.hosts):
+            self._fail(
+                WorkerError(
+                    f"{host.name} was lost, no other host is there, and Ray does not restart it: engine.max_restarts is used up, or no node has room for it"
+                )
+            )
             return
-        way_on = "Ray brings it back" if comes_back else "the others go on without it"
+        way_on = "Ray restarts it" if comes_back else "the other hosts go on without it"
         if is_news:
-            self._notify(f"{place.name} was lost; its {len(lost)} running tickets are run again, and {way_on}")
+            self._notify(f"{host.name} was lost; its {len(lost)} running tickets are run again, and {way_on}")
         self._dispatcher.give_back(number)
-        self._leaving.answered(place.name)  # nothing of it is on a device any more
+        self._leaving.answered(host.name)  # it has nothing on a device any more
         if comes_back:
-            place.worker.reconnect()
-            self._watch(place)
+            host.worker.reconnect()
+            self._watch(host)
         self.grant()

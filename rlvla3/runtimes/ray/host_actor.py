@@ -1,8 +1,9 @@
-"""A host's body in a Ray run: the workers of one host, on the coordinator's tickets.
+"""The body of a host in a Ray run: the workers of one host, on the coordinator's tickets.
 
 Invariants:
-- a ticket is begun only when this host has the weights that its bound of staleness asks for: admission is the coordinator's, but weights travel;
-- an episode stays in its block until the ticket that comes into it next is granted, which is after it was trained on: whoever fetches it finds it;
+- a ticket begins only when this host has the weights that its staleness bound asks for. The coordinator admits tickets, but weights need time to arrive;
+- an episode stays in its block of the data plane until the next ticket of that block is granted. That is after it was trained on, so whoever fetches the
+  episode finds it;
 - a ticket that is lost here goes back to the coordinator, which alone decides who runs what.
 """
 
@@ -36,19 +37,19 @@ from rlvla3.runtimes.worker_names import WEIGHTS
 from rlvla3.types import Finished, Ticket, Version
 
 LONGEST_LOG = 1 << 20
-"""Bytes of a worker's output that come back to the run directory: its end."""
+"""The end of a worker's output that is copied to the run directory, in bytes."""
 
 FOLDER = "ray-host-"
-"""What the names of hosts' temporary folders begin with."""
+"""The names of hosts' temporary folders begin with this."""
 
 FRESH_S = 60.0
-"""A folder that has been touched since may be one that its host does not hold yet."""
+"""A folder that is younger may belong to a host that has not locked it yet."""
 
 
-async def run_host(control: Control, shelf: ActorState, recipe: Recipe, capacity: int) -> None:
-    """Start this host's simulators and generators, say so, and run tickets until cancelled. recipe: with this host's shards and generators.
+async def run_host(control: Control, state: ActorState, recipe: Recipe, capacity: int) -> None:
+    """Start this host's simulators and generators, report Ready, and run tickets until cancelled. recipe: with this host's shards and generators.
 
-    Raises WorkerError where one of them fails for good.
+    Raises WorkerError if one of them fails and cannot be replaced.
     """
     one_thread_each()
     check_carrier(recipe.weights.carrier)
@@ -76,7 +77,7 @@ async def run_host(control: Control, shelf: ActorState, recipe: Recipe, capacity
             board=board_of(recipe, stays),
         )
         lane = OverlappingMeter(host.board.meter(WEIGHTS), "version")
-        shelf.rollouts, shelf.board, shelf.steps = host.plane.rollouts, host.board, host.steps_made
+        state.rollouts, state.board, state.steps = host.plane.rollouts, host.board, host.steps_made
         ledger = GrantedTickets(control, newest=lambda: host.memory.newest)
         relays: list[asyncio.Future[None]] = []
 
@@ -113,7 +114,7 @@ async def run_host(control: Control, shelf: ActorState, recipe: Recipe, capacity
 
 @contextmanager
 def _own_folder() -> Iterator[Path]:
-    """A temporary folder that is this host's for as long as it lives. What hosts that were killed have left is removed first."""
+    """A temporary folder that belongs to this host while it lives. Folders that killed hosts have left are removed first."""
     for left in Path(tempfile.gettempdir()).glob(f"{FOLDER}*"):
         _remove_if_left(left)
     with tempfile.TemporaryDirectory(prefix=FOLDER) as folder:
@@ -129,19 +130,19 @@ def _remove_if_left(folder: Path) -> None:
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:
-        return  # gone by now, or another user's
+        return  # it is gone by now, or belongs to another user
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if time.time() - os.fstat(handle).st_mtime > FRESH_S:
             shutil.rmtree(folder, ignore_errors=True)
     except BlockingIOError:
-        return  # a living host's
+        return  # a living host holds it
     finally:
         os.close(handle)
 
 
 class GrantedTickets:
-    """The coordinator's ledger, as the shards of this host see it. newest: the version of the weights that are here."""
+    """The tickets that the coordinator has granted to this host, as a ledger for its shards. newest: the newest version of the weights on this host."""
 
     def __init__(self, control: Control, newest: Callable[[], Version]) -> None:
         self._control, self._newest = control, newest
@@ -158,11 +159,11 @@ class GrantedTickets:
         self._control.send(LostTicket(index))
 
     def hand_in(self, finished: Finished) -> None:
-        """The coordinator hears of it from whoever serves this ledger."""
+        """Nothing to do here: the coordinator hears of the episode by a HandIn message."""
 
 
 async def _unless(failure: asyncio.Future[None], work: Coroutine[Any, Any, None]) -> None:
-    """Do `work`; where a worker fails first, raise its error."""
+    """Await `work`. If a worker fails first, raise its error."""
     task = asyncio.ensure_future(work)
     failure.add_done_callback(lambda _: task.cancel())
     try:

@@ -1,4 +1,4 @@
-"""What the coordinator of a Ray run and its actors say to one another, beside what any worker says (runtimes/processes/messages.py)."""
+"""The messages between the coordinator of a Ray run and its actors, beside those of any worker (runtimes/processes/messages.py)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rlvla3.types import Ticket, Version
 
 @dataclass(frozen=True, slots=True)
 class RunTickets:
-    """Coordinator to host: tickets to run on a simulator, by its number, each from when the host has a version that is new enough."""
+    """Coordinator to host: tickets to run on a simulator, by its number. Each may begin when the host has the version that stands beside it, or a newer one."""
 
     simulator: int
     tickets: Sequence[tuple[Ticket, Version]]
@@ -23,7 +23,7 @@ class RunTickets:
 
 @dataclass(frozen=True, slots=True)
 class NewLedger:
-    """Coordinator to host: the tickets that follow are those of another ledger. What was seen of the ones before says nothing of them."""
+    """Coordinator to host: the next tickets belong to another ledger. What was measured on the ones before is no longer used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,28 +35,28 @@ class LostTicket:
 
 @dataclass(frozen=True, slots=True)
 class HostNotice:
-    """Host to coordinator: what the user should know."""
+    """Host to coordinator: a sentence for the user."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class WeightsAt:
-    """Trainer to coordinator, and on to hosts: where versions are to be had."""
+    """Trainer to coordinator, which passes it on to hosts: where versions are sent from."""
 
     address: SenderAddress
 
 
 @dataclass(frozen=True, slots=True)
 class MeetAt:
-    """Rank 0 to coordinator, and on to the other ranks: where they meet (None: there are no others)."""
+    """Rank 0 to coordinator, which passes it on to the other ranks: where they meet (None: there are no others)."""
 
     address: MeetingPoint | None
 
 
 @dataclass(frozen=True, slots=True)
 class Logs:
-    """Host to coordinator, at its end, by file name: what its workers printed, and the stays that they noted (observability/tracing.py)."""
+    """Host to coordinator, when the host ends: by file name, what its workers printed, and the stays that they noted (observability/tracing.py)."""
 
     printed: Mapping[str, bytes]
     stays: Mapping[str, bytes]
@@ -64,7 +64,8 @@ class Logs:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Actor to coordinator: what its workers are at, since it began: seconds [workers, stages], the stage [workers] that each is in, environment steps."""
+    """Actor to coordinator: the times of its workers since the actor began. seconds: [workers, stages]. stages: [workers], the present one of each. steps: of
+    environments."""
 
     seconds: NDArray[np.float64]
     stages: NDArray[np.int64]

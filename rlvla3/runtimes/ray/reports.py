@@ -1,8 +1,8 @@
-"""Where the time of a Ray run's workers goes, as its actors tell of it.
+"""Where the time of a Ray run's workers goes, as their actors report it.
 
 Invariants:
-- an actor may begin anew, and tells of its present life alone; here its workers' seconds go on, and so do its environment steps;
-- a worker's seconds sum to the time since the run began: what its actor has told nothing of, it was in `start`.
+- an actor may be restarted, and then reports only its present life. Here, the seconds of its workers and its environment steps go on;
+- the seconds of a worker sum to the time since the run began. Time that no report covers counts as `start`.
 """
 
 from __future__ import annotations
@@ -22,20 +22,23 @@ START = STAGES.index("start")
 
 
 def workers_of_host(host: int, recipe: Recipe) -> list[str]:
-    """In the order of its board. recipe: its own part."""
+    """The names of a host's workers, in the order of its board. recipe: the host's own part."""
     counts = {"shard": sum(simulator.shards for simulator in recipe.mixed.values()), "generator": recipe.engine.generators}
     return [*(f"{kind} {host}.{number}" for kind, count in counts.items() for number in range(count)), f"{WEIGHTS} {host}"]
 
 
 def workers_of_rank(rank: int) -> list[str]:
-    """Those in the actor of a trainer's rank, in the order of its board."""
+    """The names of the workers in the actor of a trainer rank, in the order of its board."""
     return [trainer_name(rank)] if rank else [trainer_name(rank), WEIGHTS]
 
 
 @dataclass
 class ActorReport:
-    """What an actor has told. rows: those of its workers on the board. earlier: their seconds before its present life (None: it has told nothing of that yet).
-    steps: all; steps_earlier: those before its present life."""
+    """What an actor has reported.
+
+    rows: of its workers on the board. earlier: their seconds before its present life (None: nothing was reported in this life). steps: all its environment
+    steps. steps_earlier: those before its present life.
+    """
 
     rows: range
     earlier: NDArray[np.float64] | None = None
@@ -73,7 +76,7 @@ class Reports:
         told.steps = told.steps_earlier + status.steps
 
     def lost(self, actor: str) -> None:
-        """Until it tells of itself again, its workers are being started."""
+        """The actor is lost. Until it reports again, its workers count as being started."""
         told = self._told[actor]
         self.board.note(told.rows.start, self._seconds(told), np.full(len(told.rows), START))
         told.earlier, told.steps_earlier = None, told.steps

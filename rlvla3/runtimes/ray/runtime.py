@@ -1,4 +1,4 @@
-"""The Ray runtime, the coordinator's side: it reserves nodes, starts a host or a trainer on each, drives the ledger, and puts everything away again."""
+"""The coordinator of a Ray run: it reserves nodes, starts hosts and trainer ranks on them, drives the ledger, and ends everything it has started."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from rlvla3.runtimes.worker_names import trainer_name
 from rlvla3.types import Finished, Purpose, Version
 
 HOST_PATIENCE_S = 3 * PATIENCE_S
-"""How long a host may take to end: its workers have PATIENCE_S."""
+"""How long a host may take to end. Its workers have PATIENCE_S."""
 
 
 class RayRuntime(Runtime):
-    """The workers of one run on the nodes of a Ray cluster. Settings as in LocalRuntime; runs are not recorded."""
+    """The workers of one run on the nodes of a Ray cluster. Parameters as in LocalRuntime. Runs are not recorded."""
 
     def __init__(
         self, recipe: Recipe, run: RunDirectory, *, capacity: int, notify: Callable[[str], None], trainer: bool = True, resume: Path | None = None
@@ -50,7 +50,7 @@ class RayRuntime(Runtime):
 
     @property
     def rollouts(self) -> Rollouts:
-        """The episodes that were run to be looked at: those that evaluate or demonstrate."""
+        """The episodes that evaluate or demonstrate. Training episodes go to the trainer."""
         return self._rollouts
 
     @property
@@ -94,19 +94,17 @@ class RayRuntime(Runtime):
     async def _start_workers(self) -> None:
         self._reservation = await asyncio.to_thread(reserve, self._recipe, self._recipe.training.ranks if self._has_trainer else 0)
         dealt = self._reservation.roles
-        hosting = [(bundle, station) for bundle, station in enumerate(dealt) if station.recipe]
-        self._hosts.start([(station.recipe, self._host_actor(bundle, station)) for bundle, station in hosting if station.recipe])
-        seats = sorted(
-            (rank, bundle, device) for bundle, station in enumerate(dealt) for rank, device in zip(station.trainers, station.trainer_devices, strict=True)
-        )
-        hosts = {place.name: workers_of_host(place.number, place.recipe) for place in self._hosts.places}
+        hosting = [(bundle, role) for bundle, role in enumerate(dealt) if role.recipe]
+        self._hosts.start([(role.recipe, self._host_actor(bundle, role)) for bundle, role in hosting if role.recipe])
+        seats = sorted((rank, bundle, device) for bundle, role in enumerate(dealt) for rank, device in zip(role.trainers, role.trainer_devices, strict=True))
+        hosts = {host.name: workers_of_host(host.number, host.recipe) for host in self._hosts.hosts}
         self._reports = Reports(hosts | {trainer_name(rank): workers_of_rank(rank) for rank, _, _ in seats})
         self.board = self._reports.board
         if self._has_trainer:
             await self._start_trainers(seats)
 
     async def _start_trainers(self, seats: Sequence[tuple[int, int, int]]) -> None:
-        """seats: (rank, bundle, device) of each. Rank 0 says where the others are to meet it."""
+        """seats: (rank, bundle, device) of each rank. Rank 0 says where the others meet it."""
         first, *others = seats
         meet_at: asyncio.Future[MeetAt] = asyncio.get_running_loop().create_future()
         self._start_trainer(first, None).control.handle(MeetAt, meet_at.set_result)
@@ -127,9 +125,9 @@ class RayRuntime(Runtime):
         self._unbuilt.append(worker)
         return worker
 
-    def _host_actor(self, bundle: int, station: NodeRole) -> Any:
+    def _host_actor(self, bundle: int, role: NodeRole) -> Any:
         restarts = self._recipe.engine.max_restarts
-        return self._actor(bundle, station.devices, restarts, f"host {bundle}", "rlvla3.runtimes.ray.host_actor:run_host", station.recipe, self._capacity)
+        return self._actor(bundle, role.devices, restarts, f"host {bundle}", "rlvla3.runtimes.ray.host_actor:run_host", role.recipe, self._capacity)
 
     def _actor(self, bundle: int, devices: tuple[int, ...], restarts: int, name: str, body: str, *args: Any) -> Any:
         assert self._reservation is not None
@@ -138,7 +136,7 @@ class RayRuntime(Runtime):
         return ray.remote(WorkerActor).options(**options).remote(name, body, *args)
 
     async def _fetch(self, finished: Finished, host: Any) -> None:
-        """Bring an episode to whoever needs it: the trainer, or whoever looks at it here."""
+        """Bring an episode to where it is needed: to the ranks of the trainer, or to this process."""
         index = finished.ticket.index
         match finished.ticket.purpose:
             case Purpose.TRAIN:
@@ -162,7 +160,7 @@ class RayRuntime(Runtime):
         error = WorkerError(failed.message if failed.explained else f"the {name} failed with {failed.kind}: {failed.message}\n{failed.traceback}")
         if (failed.explained and failed.kind != "RankLost") or len(self._trainers) == 1:
             self.fail(error)
-        else:  # it may be that it misses another rank, whose loss Ray takes a while to find out
+        else:  # perhaps it only misses another rank, and Ray needs a while to find out that this one is lost
             asyncio.get_running_loop().call_later(LOSS_S, self.fail, error)
 
     def _keep(self, name: str, content: bytes) -> None:

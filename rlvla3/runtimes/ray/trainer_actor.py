@@ -1,4 +1,4 @@
-"""The trainer's body in a Ray run: the trainer of any run, with a data plane of its own that episodes are brought to."""
+"""The body of a trainer rank in a Ray run: the trainer of any run, with a data plane of its own that episodes are brought to."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from rlvla3.types import Version
 
 
 class AnnouncingMemory(WeightMemory):
-    """announce: told of every version, once it is whole."""
+    """announce: called when a version is whole."""
 
     announce: Callable[[], None]
 
@@ -40,17 +40,17 @@ class AnnouncingMemory(WeightMemory):
 
 
 async def run_ray_trainer(
-    control: Control, shelf: ActorState, recipe: Recipe, capacity: int, run: RunDirectory, resume: Path | None, rank: int, meeting_at: MeetingPoint | None
+    control: Control, state: ActorState, recipe: Recipe, capacity: int, run: RunDirectory, resume: Path | None, rank: int, meeting_at: MeetingPoint | None
 ) -> None:
-    """One rank: rank 0 says where versions will be to be had, and where the other ranks meet it; then each does as any trainer does.
+    """Run one rank. Rank 0 says where versions are sent from, and where the other ranks meet it. Then each rank does what any trainer does.
 
-    meeting_at: where that is, for the other ranks.
+    meeting_at: where rank 0 is met (None: this is rank 0).
     """
     one_thread_each()
     from rlvla3.runtimes.workers.trainer_worker import run_trainer  # torch reads the number of threads as it is imported
 
     board, memory, here = board_of(recipe, run.stays)(workers_of_rank(rank)), AnnouncingMemory(), ray.util.get_node_ip_address()
-    shelf.rollouts, shelf.board = Rollouts(rollout_spec(recipe, capacity)), board
+    state.rollouts, state.board = Rollouts(rollout_spec(recipe, capacity)), board
     check_carrier(recipe.weights.carrier)
     with ExitStack() as stack:
         meeting = stack.enter_context(_meeting(rank, recipe, here, meeting_at))
@@ -60,12 +60,12 @@ async def run_ray_trainer(
             stack.enter_context(OwnThread(sender.run(), "weight sender"))
             control.send(WeightsAt(sender.address))
             control.send(MeetAt(meeting.address if meeting else None))
-        await run_trainer(control, recipe, shelf.rollouts, board, memory, run, resume, None, meeting)
+        await run_trainer(control, recipe, state.rollouts, board, memory, run, resume, None, meeting)
 
 
 @contextmanager
 def _meeting(rank: int, recipe: Recipe, here: str, at: MeetingPoint | None) -> Iterator[Rendezvous | None]:
-    """A rank's way to the others. Every rank sees its own GPU alone."""
+    """How a rank reaches the other ranks. Every rank sees only its own GPU."""
     size = recipe.training.ranks
     if not recipe.training.joins_ranks:
         yield None

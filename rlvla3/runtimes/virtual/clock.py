@@ -1,9 +1,9 @@
-"""Virtual time: coroutines that wait for it instead of for the machine's.
+"""Virtual time: coroutines wait for it instead of for the machine's time.
 
-One thread and one heap of what is to come. Invariants:
-- what happens at the same instant happens in the order in which it was asked for, so a run is a function of its inputs;
-- time moves only when nobody can go on: a computation costs no virtual time unless it says so;
-- when nobody can go on and nothing is to come, the run has ended or is stuck, and `run` returns: no wait is endless.
+There is one thread, and one heap of calls to come. Invariants:
+- calls of the same instant happen in the order in which they were asked for, so a run is a function of its inputs;
+- time moves only when no coroutine can go on: a computation costs no virtual time unless it says so;
+- if no coroutine can go on and no call is to come, the run has ended or is stuck, and `run` returns. So no wait is endless.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 
 class Promise:
-    """Something that one coroutine awaits and somebody else will `resolve`. Resolving it again does nothing."""
+    """One coroutine awaits it, and another one will `resolve` it. Resolving it again does nothing."""
 
     __slots__ = ("_clock", "_waiter", "done")
 
@@ -31,7 +31,7 @@ class Promise:
                 self._clock.soon(self._waiter)
 
     def then(self, call: Callable[[], None]) -> None:
-        """Call when it is resolved, which it is not yet."""
+        """Call `call` when it is resolved. It must not be resolved yet."""
         self._waiter = call
 
     def __await__(self) -> Generator[Promise, None, None]:
@@ -40,7 +40,7 @@ class Promise:
 
 
 class VirtualTask:
-    """A coroutine under way."""
+    """A coroutine that runs on the virtual clock."""
 
     __slots__ = ("_coroutine", "ended")
 
@@ -57,7 +57,7 @@ class VirtualTask:
             self.ended = True
 
     def cancel(self) -> None:
-        """End it where it waits."""
+        """End it at the place where it waits."""
         self.ended = True
         self._coroutine.close()
 
@@ -81,11 +81,11 @@ class VirtualClock:
         return task
 
     def soon(self, call: Callable[[], None]) -> None:
-        """Call at this instant, after all that was asked for before."""
+        """Call at this instant, after all calls that were asked for before."""
         self._ready.append(call)
 
     def at(self, time: float, call: Callable[[], object]) -> None:
-        """Call at `time`; at once where that has passed."""
+        """Call at `time`, or at once if that time has passed."""
         self._asked += 1
         heapq.heappush(self._coming, (max(time, self.now), self._asked, call))
 
@@ -99,7 +99,7 @@ class VirtualClock:
         return promise
 
     def run(self, until: float = float("inf"), while_: Callable[[], bool] = lambda: True) -> None:
-        """Let time pass to `until`, for as long as `while_` holds and there is anything to come. Ends at the instant at which `while_` no longer holds."""
+        """Let time pass until `until`, while `while_` holds and calls are to come. Ends at the instant at which `while_` no longer holds."""
         ready, coming = self._ready, self._coming
         while True:
             while ready:
@@ -111,7 +111,7 @@ class VirtualClock:
 
 
 class Signal:
-    """Wakes whoever waits for it, each time it is given; what was given while nobody waited is remembered."""
+    """Wakes the coroutine that waits for it, each time it is given. A signal that is given while nobody waits is remembered."""
 
     __slots__ = ("_clock", "_given", "_waiting")
 

@@ -1,4 +1,4 @@
-"""What the generate loop is handed on the virtual clock: requests in the production batcher, and an engine that only takes time."""
+"""What the generate loop is handed on the virtual clock: requests in the batcher of a real run, and an engine that only takes time."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Request:
 class VirtualGenerator:
     """A generator process: requests, weights and engine of its generate loop.
 
-    running: says how many of its shards have tickets. newest: the newest version that has reached it. offload: seconds in which it enters its device or leaves
-    it (0: it never leaves).
+    running: returns how many of its shards have tickets. newest: the newest version that has reached it. offload: seconds that it needs to enter or to leave
+    its device (0: it never leaves).
     """
 
     def __init__(
@@ -60,17 +60,17 @@ class VirtualGenerator:
         self._bell.give()
 
     def recount(self) -> None:
-        """One of its shards may have no ticket any more."""
+        """One of its shards may have no ticket any more, so a batch may be due."""
         self._bell.give()
 
     def forget(self, shard: AskingShard) -> None:
-        """Drop what a lost shard asked."""
+        """Drop the requests of a lost shard."""
         self._batcher.forget(shard.number)
         self._under_way = [request for request in self._under_way if request.shard is not shard]
         self._bell.give()
 
     def begin_anew(self) -> None:
-        """It was lost: what it was at is asked again, and it has no weights."""
+        """It was lost: the requests of its present batch wait again, and it has no weights."""
         self.version = -1
         self._has_left()
         for request in self._under_way:
@@ -89,7 +89,7 @@ class VirtualGenerator:
         return due
 
     def leave(self) -> Promise:
-        """To be awaited: it is off its device, until there is a batch."""
+        """To be awaited: it has left its device, until it has a batch."""
         if not self._away and self._offload:
             self._asked_to_leave = self._clock.promise()
             self._bell.give()

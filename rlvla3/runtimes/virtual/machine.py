@@ -1,4 +1,4 @@
-"""A cluster on the virtual clock: the cores of its hosts, the lanes of its devices, the links between them."""
+"""A cluster on the virtual clock: the cores of its hosts, the lanes of its devices, and the links between them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from rlvla3.scheduling.placement import Cluster
 
 
 class Machine:
-    """All that virtual work is done on.
+    """Everything that virtual work is done on.
 
-    A device has two lanes that do not slow each other: `compute`, for inference and training, and `simulation`, for physics and rendering. The `coordinator` is
-    one process of the whole cluster that whoever calls it takes turns at.
+    A device has two lanes that do not slow each other down: `compute`, for inference and training, and `simulation`, for physics and rendering. The
+    `coordinator` is one process of the whole cluster; its callers take turns.
     """
 
     def __init__(self, clock: VirtualClock, cluster: Cluster, profile: Profile, seed: int) -> None:
@@ -29,11 +29,11 @@ class Machine:
         self.coordinator = Resource(clock)
 
     def seat(self, device: int, low: bool = False) -> Seat:
-        """A worker's place. low: its work on the cores has low priority."""
+        """Where a worker works. low: its work on the cores has low priority."""
         return Seat(self, device, low)
 
     def busy(self) -> dict[str, float]:
-        """Seconds that each kind of resource has been in use until now, in the mean."""
+        """Seconds that each kind of resource was in use until now, on average."""
         kinds = {"compute": self.compute, "simulation": self.simulation, "cores": self.cores, "links": self.links, "coordinator": [self.coordinator]}
         return {kind: fmean(resource.used() for resource in resources) for kind, resources in kinds.items()}
 
@@ -48,7 +48,7 @@ class Machine:
             await self.links[host].work(count / self.profile.host.link)
 
     async def broadcast(self, sender: int, count: float) -> None:
-        """Move `count` bytes from a device to every host, along a tree: who has them sends them on, so the hosts that have them double in every round."""
+        """Move `count` bytes from a device to every host, along a tree. Hosts that have them send them on, so their number doubles in every round."""
         first = self.cluster.host(sender)
         order = [first, *(host for host in range(self.cluster.hosts) if host != first)]
         have = 1
@@ -60,7 +60,7 @@ class Machine:
 
 
 class Seat:
-    """Where a worker sits: its device, and that device's host."""
+    """Where a worker works: its device, and the host of that device."""
 
     def __init__(self, machine: Machine, device: int, low: bool) -> None:
         self.device, self._machine, self._low = device, machine, low
@@ -72,7 +72,7 @@ class Seat:
         }
 
     def begin(self, cost: Cost, size: float, slower: float = 1.0) -> Promise:
-        """Begin one call of a stage of `size` items; to be awaited. slower: how many times longer than usual it takes."""
+        """Begin one call of a stage, for `size` items. To be awaited. slower: how many times longer than usual it takes."""
         machine = self._machine
         factor = cost.factor(machine.random) * slower
         work, waits = cost.work(size) * factor, cost.waits * factor

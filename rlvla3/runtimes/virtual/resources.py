@@ -1,4 +1,4 @@
-"""What virtual work is done on: the cores of a host, a device's compute, its simulators, a link. Whoever works at the same time shares."""
+"""What virtual work is done on: the cores of a host, the compute of a device, its simulators, a link. Jobs that run at the same time share it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from collections.abc import Callable, Sequence
 from rlvla3.runtimes.virtual.clock import Promise, VirtualClock
 
 LOW_WEIGHT = 110 / 1024
-"""What a process niced by 10 weighs against one that is not, in Linux's scheduler: the simulators beside generators and trainer."""
+"""The weight in Linux's scheduler of a process with niceness 10 (simulators), against one with niceness 0 (generators and trainer)."""
 
 
 class Jobs:
-    """Jobs that all go at one rate. With V(t) the work that one present all along would have had done by t, a job that begins at V ends when V has grown by
-    its work: so whatever changes the rate changes how fast V grows and nothing else, and every event costs O(log jobs)."""
+    """Jobs that all progress at one rate.
+
+    Let V(t) be the work that a job would have done by time t if it had been there from the start. A job that begins at V ends when V has grown by its work. A
+    change of the rate changes only how fast V grows, so every event costs O(log jobs).
+    """
 
     __slots__ = ("_arrivals", "_done", "_heap", "rate")
 
@@ -34,21 +37,21 @@ class Jobs:
         self._done += seconds * self.rate
 
     def left(self) -> float:
-        """Seconds to the next end, at the present rate."""
+        """Seconds until the next job ends, at the present rate."""
         return max(self._heap[0][0] - self._done, 0.0) / self.rate if self._heap else float("inf")
 
     def end_next(self) -> None:
-        """End the job that is next, and those that end with it."""
-        ending = self._done = max(self._done, self._heap[0][0])  # the sum of many small steps may fall short by a rounding
+        """End the next job, and all jobs that end at the same instant."""
+        ending = self._done = max(self._done, self._heap[0][0])  # the sum of many small steps may be too small by a rounding error
         while self._heap and self._heap[0][0] <= ending:
             heapq.heappop(self._heap)[2].resolve()
 
 
 class Resource:
-    """Something that does work, shared by all who use it at the same time, each at full speed at most.
+    """Something that does work. Jobs that use it at the same time share it, and none is faster than a job alone.
 
-    speeds: work done a second with 1, 2, ... jobs at once; more than are listed take turns. [1] is a device, [1, 2, 3, 4] are four cores, [1, 1.3] is one core
-    with two hardware threads. Jobs of low priority weigh LOW_WEIGHT each, the others 1.
+    speeds: work done in a second with 1, 2, ... jobs at once. If there are more jobs than entries, they take turns. [1] is a device, [1, 2, 3, 4] are four
+    cores, [1, 1.3] is one core with two hardware threads. Jobs of low priority have the weight LOW_WEIGHT, other jobs 1.
     """
 
     def __init__(self, clock: VirtualClock, speeds: Sequence[float] = (1.0,)) -> None:
@@ -59,7 +62,7 @@ class Resource:
         self._used = 0.0
 
     def work(self, seconds: float, low: bool = False) -> Promise:
-        """To be awaited: done when a job that takes `seconds` alone is."""
+        """To be awaited: done when a job is done that takes `seconds` alone."""
         promise = self._clock.promise()
         if seconds <= 0:
             promise.resolve()
@@ -70,7 +73,7 @@ class Resource:
         return promise
 
     def used(self) -> float:
-        """Seconds that anybody has worked on it until now."""
+        """Seconds until now in which any job was running on it."""
         self._progress()
         return self._used
 
@@ -83,7 +86,7 @@ class Resource:
             self._low.progress(passed)
 
     def _share(self) -> None:
-        """Find everybody's rate anew, and set the timer to the next end; one that was set before is void."""
+        """Compute the rates of all jobs anew, and set the timer to the next end. An earlier timer is void."""
         high, low = len(self._high), len(self._low)
         self._timer += 1
         if high + low == 0:

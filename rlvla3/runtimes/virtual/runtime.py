@@ -1,7 +1,7 @@
-"""The virtual runtime: the production loops, ledger, batcher and streamer on a virtual clock, where simulators, inference, training and links only take time.
+"""The virtual runtime: loops and scheduling of a real run on a virtual clock, where simulators, inference, training and links only take time.
 
-Seconds of a laptop for an hour of a cluster; the same inputs give the same run, event by event. Nothing of the scheduling is written a second time: ledger,
-dispatcher, batcher and streamer are those of a real run. This file is to the loops what runtimes/local.py is, without processes.
+An hour of a cluster takes seconds on a laptop, and the same inputs give the same run, event by event. No scheduling is written a second time: ledger,
+dispatcher, batcher and streamer are those of a real run. This file does for the loops what runtimes/local.py does, without processes.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from rlvla3.scheduling.placement import Placement
 from rlvla3.types import Finished, Version
 
 RESTART_S = 10.0
-"""How long a worker that was lost takes to be back."""
+"""Seconds until a lost worker is back."""
 
 
 class StuckError(ExplainedError, RuntimeError):
-    """A virtual run in which nobody can go on: a deadlock, in the same code that would deadlock for real."""
+    """A virtual run in which no worker can go on. The same code would deadlock in a real run."""
 
 
 @dataclass(frozen=True, slots=True)
 class RehearsedUpdate:
-    """A version: when its weights were everywhere, in seconds, and the episodes it was trained on, by staleness too."""
+    """One update. at: when its version had arrived everywhere, in seconds. episodes: those it was trained on. staleness: their number by staleness."""
 
     version: Version
     at: float
@@ -56,8 +56,7 @@ class VirtualRuntime:
         runtime = VirtualRuntime(recipe, profile, placement, seed=0)
         for published in runtime.train(): ...
 
-    delays: draws the seconds that a hand-in takes to arrive (none by default). board: where everybody's time goes, as in a real run; another kind than
-    MeterBoard may be given, made from the workers' names and the clock.
+    delays: draws the seconds that a hand-in takes to arrive (none by default). board: makes the board of the workers' times from their names and the clock.
     """
 
     def __init__(
@@ -76,7 +75,7 @@ class VirtualRuntime:
         self.machine = Machine(self.clock, placement.cluster, profile, seed)
         self._published: list[RehearsedUpdate] = []
         self._ended = Counter[int]()
-        """Episodes of each update that have ended but are not on their way to the trainer."""
+        """Episodes of each update that have ended and were not sent to the trainer yet."""
         self._delays = delays
         engine, simulator = recipe.engine, recipe.simulator
         synchronous = engine.max_staleness == 0 and not engine.streaming
@@ -84,7 +83,7 @@ class VirtualRuntime:
         names = [*map(shard_name, range(simulator.shards)), *map(generator_name, range(len(placement.generators))), TRAINER]
         self.board = board(names, lambda: self.clock.now)
         self.steps = 0
-        """Environment steps made, those of running episodes among them."""
+        """Environment steps made, including those of running episodes."""
         self.assignment = self._make_assignment()
         self._ledger, self._dispatcher = training_ledger(recipe), Dispatcher(simulators=1)
         self._served = [set(np.flatnonzero(self.assignment.serves == number).tolist()) for number in range(len(placement.generators))]
@@ -98,7 +97,7 @@ class VirtualRuntime:
             self.clock.at(fault.at, self._happening(fault))
 
     def train(self) -> Iterator[RehearsedUpdate]:
-        """Make all updates of the recipe; yields each when its weights are everywhere. Raises StuckError where nobody can go on."""
+        """Make all updates of the recipe. Yields each one when its weights have arrived everywhere. Raises StuckError if no worker can go on."""
         self._broadcast(0, lambda: None)
         for number in range(len(self.generators)):
             self._serve(number)
@@ -135,12 +134,12 @@ class VirtualRuntime:
         self._send(shard, finished)
         for number in self.assignment.look():
             self._dispatcher.hold(number)
-        generator = self.shards[shard].generator  # that it was served by until now
+        generator = self.shards[shard].generator  # the one that has served it until now
         self._grant()
         generator.recount()
 
     def publish(self, version: Version, sender: int) -> None:
-        """A version is trained: it goes to all generators while the trainer goes on; the ledger hears of it when it has arrived everywhere."""
+        """A version is trained. It goes to all generators while the trainer goes on. The ledger advances when it has arrived everywhere."""
         self._broadcast(version, lambda: self._advance(version), sender)
 
     async def free_devices(self) -> None:
@@ -148,7 +147,7 @@ class VirtualRuntime:
         await together(generator.leave() for generator in self.generators)
 
     def offload(self, held: float) -> float:
-        """Seconds in which `held` bytes enter or leave a device, where the recipe has them do so."""
+        """Seconds in which `held` bytes enter or leave a device. 0 if the recipe does not offload."""
         return self.profile.offload(held) if self.offloads else 0.0
 
     def delay(self) -> Promise:
@@ -156,7 +155,7 @@ class VirtualRuntime:
         return self.clock.sleep(self._delays() if self._delays else 0.0)
 
     def workers(self) -> list[WorkerTime]:
-        """Everybody's shares of the whole time."""
+        """Each worker's shares of the whole time."""
         return self.board.shares(self.board.read() * 0)
 
     def _make_generator(self, number: int) -> VirtualGenerator:
@@ -175,7 +174,7 @@ class VirtualRuntime:
         return VirtualShard(number, self, seat, generator, self.board.meter(shard_name(number)), self.recipe.simulator.slots)
 
     def _make_assignment(self) -> Assignment:
-        """Raises RecipeError where shards would go over to generators of other hosts, which observations never do."""
+        """Raises RecipeError if shards could change to generators of other hosts: observations never leave their host."""
         engine, simulator, generators = self.recipe.engine, self.recipe.simulator, len(self.placement.generators)
         if engine.elastic is not None and self.placement.cluster.hosts > 1:
             raise RecipeError(
@@ -203,7 +202,7 @@ class VirtualRuntime:
         self._live(shard, shard_name(shard.number), simulate(shard, shard, shard, bootstraps(self.recipe)))
 
     def _send(self, shard: int, finished: Sequence[Finished]) -> None:
-        """Trajectories go to the trainer while their shard goes on: each at once, or without streaming all of an update together, once the last has ended."""
+        """Send trajectories to the trainer while their shard goes on: each at once; or, without streaming, all of an update when the last one has ended."""
         if self.profile.send == NOTHING:
             for episode in finished:
                 self.trainer.arrived(episode)
@@ -248,7 +247,7 @@ class VirtualRuntime:
             self.shards[dispatched.runner].grant(dispatched.tickets)
 
     def _go_over(self, number: int) -> None:
-        """A shard is served by the generator that it is now assigned to."""
+        """From now on, a shard is served by the generator that it is assigned to."""
         shard, generator = self.shards[number], int(self.assignment.serves[number])
         self._served[self.generators.index(shard.generator)].remove(number)
         self._served[generator].add(number)
@@ -271,14 +270,14 @@ class VirtualRuntime:
         return happen
 
     def _hang(self, shard: VirtualShard) -> None:
-        """It will not end its next chunk; the watchdog finds it out."""
+        """Its next chunk will not end. The watchdog finds that out."""
         if self._lives[shard].ended:
             return
         shard.hung = True
         self.clock.at(self.clock.now + self.recipe.simulator.timeout_s, lambda: self._lose(shard))
 
     def _lose(self, shard: VirtualShard) -> None:
-        """A simulator is gone: its generator forgets it, the ledger takes its tickets back, and it is built anew."""
+        """A simulator is lost: its generator forgets its requests, its tickets are given back, and it is built anew."""
         if self._lives[shard].ended:
             return
         self._lives[shard].cancel()
@@ -296,7 +295,7 @@ class VirtualRuntime:
         self.clock.at(self.clock.now + RESTART_S, back)
 
     def _lose_generator(self, number: int) -> None:
-        """A generator is gone: whoever waits for it goes on waiting, and is answered when it is back."""
+        """A generator is lost. Shards that wait for it go on waiting, and are answered when it is back."""
         generator = self.generators[number]
         if self._lives[generator].ended:
             return

@@ -1,4 +1,4 @@
-"""What the simulate loop is handed on the virtual clock: an environment that is nothing but its length and its latency, and the links to the others."""
+"""What the simulate loop is handed on the virtual clock: environments that only have a length and a latency, and the links to other workers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rlvla3.types import Finished, Ticket, Version
 
 @dataclass(slots=True)
 class Executed:
-    """What came of one chunk: its environment steps, whether they were the episode's last, and whether a time limit made them so."""
+    """The outcome of one chunk: its environment steps, whether the episode has ended, and whether a time limit ended it."""
 
     steps: int
     done: bool
@@ -25,7 +25,7 @@ class Executed:
 
 
 class VirtualEpisode:
-    """An episode that is nothing but its length, and the versions that decided in it."""
+    """An episode that only has a length, and the versions that made its decisions."""
 
     __slots__ = ("decisions", "done", "newest", "oldest", "steps", "ticket", "truncated")
 
@@ -49,15 +49,15 @@ class VirtualEpisode:
 
 
 class VirtualShard:
-    """A simulator process: simulator, ledger and plane of its simulate loop. It may be lost and begin anew; then nothing of its former life counts.
+    """A simulator process: the simulator, ledger and plane of its simulate loop. It may be lost and begin anew, and then nothing of its earlier life counts.
 
-    slower: how many times longer everything takes it. hung: it will not end what it does.
+    slower: how many times longer everything takes. hung: its present chunk will never end.
     """
 
     def __init__(self, number: int, world: World, seat: Seat, generator: VirtualGenerator, meter: Meter, slots: int) -> None:
         self.number, self.slots, self.generator = number, slots, generator
         self._world, self._seat, self._meter = world, seat, meter
-        self._coordinator = world.machine.seat(seat.device)  # a process of its own, of normal priority
+        self._coordinator = world.machine.seat(seat.device)  # a process of its own, with normal priority
         self._clock, self._profile = world.clock, world.profile
         self._turns, self._hands_in = world.profile.turn != NOTHING, world.profile.hand_in != NOTHING
         self.begin_anew()
@@ -70,7 +70,7 @@ class VirtualShard:
         self._unanswered, self._answered = 0, self._clock.promise()
 
     def grant(self, tickets: Sequence[Ticket]) -> None:
-        """The ledger deals it tickets."""
+        """It gets tickets."""
         self._tickets += tickets
         self._news.give()
 
@@ -121,7 +121,7 @@ class VirtualShard:
         with self._meter("simulate"):
             await self._seat.begin(self._profile.simulate, len(chunks), self.slower * self._straggle)
             if self.hung:
-                await self._clock.promise()  # for ever: the watchdog ends it
+                await self._clock.promise()  # for ever, until the watchdog ends it
         outcomes = {}
         for slot in chunks:
             steps = min(self._profile.chunk, self._left[slot])

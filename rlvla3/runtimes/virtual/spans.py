@@ -1,6 +1,6 @@
-"""Who was in which stage, from when to when: a meter board that remembers, for as long as it is asked to.
+"""Who was in which stage, from when to when: a meter board that remembers spans while it is asked to.
 
-Used on the virtual clock alone, where remembering takes no time that is measured; a real run's meters only add up.
+It is for the virtual clock only, where remembering takes no measured time. The meters of a real run only add up.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Span:
 
 
 class SpanBoard(MeterBoard):
-    """Remembers the spans of the workers in `watched` from `begin_recording` to `end_recording`, cut at both."""
+    """Remembers the spans of the workers in `watched`, from `begin_recording` to `end_recording`. Spans are cut at both."""
 
     def __init__(self, workers: Sequence[str], now: Callable[[], float], watched: Iterable[str]) -> None:
         super().__init__(workers, now)
@@ -51,7 +51,7 @@ class SpanBoard(MeterBoard):
 
 
 class SpanMeter(Meter):
-    """One worker's meter, that tells `on_leave` of each stage that ends: its name, and since when the worker was in it."""
+    """The meter of one worker. When a stage ends, it calls `on_leave` with the name of the stage and the time since when the worker was in it."""
 
     def __init__(self, meter: Meter, on_leave: Callable[[str, float], None]) -> None:
         super().__init__(meter._seconds, meter._stage, meter._since, meter._now)

@@ -1,4 +1,4 @@
-"""What the train loop is handed on the virtual clock: the production streamer, and a learner that only takes time, on all ranks at once."""
+"""What the train loop is handed on the virtual clock: the streamer of a real run, and a learner that only takes time, on all ranks at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rlvla3.types import Finished, MicroBatch, Version
 
 
 class VirtualTrainer:
-    """The trainer: trajectories, learner and ledger of its train loop. Its ranks work on a micro-batch together, each on an equal part."""
+    """The trainer: the trajectories, learner and publisher of its train loop. Its ranks work on a micro-batch together, each on an equal part."""
 
     enough = False
 
@@ -72,7 +72,7 @@ class VirtualTrainer:
         self._world.publish(version, self._seats[0].device)
 
     async def _enter(self) -> None:
-        """With engine.offload, once every generator has left."""
+        """With engine.offload: enter the devices when every generator has left them."""
         if self._away:
             with self._meter("trajectories"):
                 await self._world.free_devices()
