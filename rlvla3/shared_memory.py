@@ -1,6 +1,6 @@
-"""Named numpy arrays in shared memory that has no name in any file system.
+"""Named numpy arrays in shared memory. The memory itself has no name in any file system.
 
-Invariant: the memory lives exactly as long as some process has it open. Nothing is registered, so nothing can be left behind, however a process ends.
+Invariant: the memory lives as long as some process has it open. Nothing is registered anywhere, so nothing is left behind, however a process ends.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from rlvla3.types import Layout
 
 ALIGNMENT = 64
-"""Arrays start on cache lines: two processes that write neighbouring arrays do not slow each other down."""
+"""Arrays begin on cache lines. So two processes that write neighbouring arrays do not slow each other down."""
 
 
 class NamelessFile:
-    """Memory as an open file without a name. It can be handed to spawned processes as an argument, and its size may be settled later."""
+    """Memory as an open file without a name. It can be an argument of a spawned process, and its size may be set later."""
 
     def __init__(self, fd: int | None = None) -> None:
         self.fd = _open_nameless() if fd is None else fd
@@ -39,13 +39,13 @@ class NamelessFile:
         return _open_in_child, (DupFd(self.fd),)
 
     def __del__(self) -> None:
-        # Only the descriptor: a mapping goes when the last array that looks into it does.
+        # Closes only the descriptor. A mapping ends with the last array that views it.
         if hasattr(self, "fd"):
             os.close(self.fd)
 
 
 class SharedArrays(Mapping[str, NDArray[Any]]):
-    """Arrays by name, the same memory in every process they are handed to as an argument at its start."""
+    """Arrays by name. Every process that gets them as an argument at its start sees the same memory."""
 
     def __init__(self, layout: Layout, file: NamelessFile | None = None) -> None:
         self._layout = dict(layout)
@@ -70,8 +70,8 @@ class SharedArrays(Mapping[str, NDArray[Any]]):
 
 
 def bytes_of(layout: Layout) -> int:
-    """What SharedArrays of `layout` take."""
-    return _starts(layout)[-1] + ALIGNMENT  # the last array may be empty, and even so must start inside
+    """Bytes that SharedArrays of `layout` take."""
+    return _starts(layout)[-1] + ALIGNMENT  # the last array may be empty, and must begin inside of the memory even then
 
 
 def _starts(layout: Layout) -> list[int]:
@@ -83,7 +83,7 @@ def _starts(layout: Layout) -> list[int]:
 def _open_nameless() -> int:
     if hasattr(os, "memfd_create"):
         return os.memfd_create("rlvla3")
-    with tempfile.TemporaryFile() as file:  # not Linux: an unlinked temporary file behaves alike
+    with tempfile.TemporaryFile() as file:  # not Linux: an unlinked temporary file behaves in the same way
         return os.dup(file.fileno())
 
 

@@ -1,14 +1,14 @@
-"""The data plane of one host: observations and decisions in shared memory, a ring to wake whoever waits.
+"""The data plane of one host: observations and decisions in shared memory, and a doorbell that wakes the process that waits for them.
 
     simulator  writes observation, asks  --ring-->  generator  gathers, infers, scatters  --ring-->  simulator
 
 Invariants:
-- `running` says, for each generator, how many shards have a ticket and so will ask it for decisions. The ledger's host writes it before it hands the tickets
-  out and after it took trajectories in, so a generator that sees a request sees every shard that began with it. A shard asks for all its slots at once and
-  then waits: when that many shards wait, nobody else can ask;
-- `serves` says which generator a shard asks. The ledger's host alone writes it, for a shard that has no ticket, and before that shard gets one: so none of its
-  requests is under way, and it counts for one generator at any time;
-- a ticket is handed out again only after its generator has forgotten the lost simulator's request, so an answer never reaches the wrong episode.
+- `running` is, for each generator, how many of its shards have a ticket and so will ask for decisions. The shard supervisor writes it before it sends tickets
+  and after it has taken episodes in. So a generator that sees a request knows of every shard that began together with it. A shard asks for all its slots at
+  once and then waits. When `running` shards wait, no other one can ask;
+- `serves` says which generator a shard asks. Only the shard supervisor writes it, while the shard has no ticket. So no request of the shard is under way, and
+  the shard counts for one generator at any time;
+- a ticket is handed out again only after its generator has forgotten the requests of the lost shard. So an answer never reaches the wrong episode.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from rlvla3.shared_memory import SharedArrays
 from rlvla3.types import Field, Observation, Purpose, Ticket
 
 RECOUNT = 2**32 - 1
-"""Rung at a generator when `running` has changed and a batch may be due for it."""
+"""The number that is rung at a generator when `running` has changed: a batch may be due."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Requests to be answered by one inference. tickets, rows: int64 [B]. explore: bool [B]. slots: who asked.
+    """Requests that one inference answers. tickets, rows: int64 [B]. explore: bool [B]. slots: that have asked.
 
-    kept: the positions whose decisions are wanted (...: all); a batch that is repeated is as wide as it was, even where somebody no longer asks.
+    kept: the positions whose decisions are written (...: all). A batch of a replay is as wide as the recorded one, even if some of its decisions are void.
     """
 
     tickets: NDArray[np.int64]
@@ -50,12 +50,12 @@ class Batch:
         return len(self.tickets)
 
     def keys(self) -> list[tuple[int, int, int]]:
-        """Each decision's name: (purpose, ticket, decision)."""
+        """The key of each decision, from which its noise is drawn: (purpose, ticket, decision)."""
         return list(zip(self.explore.astype(int).tolist(), self.tickets.tolist(), self.rows.tolist(), strict=True))
 
 
 class DataPlane:
-    """What simulators, generators, trainer and ledger of one host share. Slots are numbered through all shards."""
+    """The memory and doorbells that the workers of one host share. Slots are numbered across all shards."""
 
     def __init__(self, spec: RolloutSpec, shards: Sequence[ShardSpec], generators: int) -> None:
         self.rollouts = Rollouts(spec)
@@ -76,12 +76,12 @@ class DataPlane:
         return self._shard_of[slot]
 
     def answer(self, slots: Iterable[int]) -> None:
-        """Wake those who asked: their decisions are in the data plane."""
+        """Wake the shards of these slots: their decisions are in the data plane."""
         for slot in slots:
             self.answers[self._shard_of[slot]].ring(slot)
 
     def set_running(self, counts: Iterable[int]) -> None:
-        """Say how many shards each generator serves, and wake those that now serve fewer."""
+        """Set how many running shards each generator serves, and wake the generators whose number has fallen."""
         running = self.counts["running"]
         for generator, count in enumerate(counts):
             fewer = count < running[generator]
@@ -96,13 +96,13 @@ class ShardPort:
     def __init__(self, plane: DataPlane, shard: int, meter: Meter) -> None:
         self._plane, self._shard, self._meter = plane, shard, meter
         self._first, self._answers = plane.shards[shard].slots.start, plane.answers[shard]
-        self._answers.collect()  # answers to a lost predecessor
+        self._answers.collect()  # removes answers to a lost predecessor
 
     def begin(self, ticket: Ticket, observation: Observation) -> Episode:
         return self._plane.rollouts.begin(ticket, observation)
 
     async def decide(self, episodes: Mapping[int, Episode]) -> dict[int, NDArray[np.float32] | None]:
-        """The chunk [C, A] decided for each episode's present observation, by slot. None for a demonstration: there the simulator's own expert acts."""
+        """The chunk [C, A] that is decided for each episode's present observation, by slot. None for a demonstration: the simulator's expert acts there."""
         asking = {slot: episode for slot, episode in episodes.items() if episode.ticket.purpose is not Purpose.DEMONSTRATE}
         asked = self._plane.asked
         for slot, episode in asking.items():
@@ -122,7 +122,7 @@ class ShardPort:
 class GeneratorPort:
     """A generator's side of the data plane: requests come in batches, by B_max and T_max.
 
-    take_in: called where a batch is due at once; a generator that never waits would hear of nothing else.
+    take_in: called if a batch is due at once. It reads control messages, which a generator that never waits would otherwise not see.
     """
 
     def __init__(self, plane: DataPlane, generator: int, max_batch: int, max_wait: float, meter: Meter, take_in: Callable[[], None] = lambda: None) -> None:
@@ -141,17 +141,17 @@ class GeneratorPort:
                 await self._bell.wait(deadline if deadline < float("inf") else None)
                 slots = self._due()
         asked = self._plane.asked
-        order = np.array(slots)[np.argsort(asked["ticket"][slots])]  # ticket order: the same batch is the same computation, whoever asked first
+        order = np.array(slots)[np.argsort(asked["ticket"][slots])]  # in ticket order: the same batch is the same computation, whatever the order of requests
         return Batch(asked["ticket"][order], asked["row"][order], asked["explore"][order], tuple(int(slot) for slot in order))
 
     def answer(self, batch: Batch) -> None:
         self._plane.answer(batch.slots)
 
     def forget(self, shard: int) -> None:
-        """Drop what a lost shard asked."""
+        """Drop the requests of a lost shard."""
         self._collect()
         self._batcher.forget(shard)
-        self._bell.ring(RECOUNT)  # what came in with it, while `batch` was waiting for the bell, may be due
+        self._bell.ring(RECOUNT)  # other requests that were collected here may be due, and `batch` waits for the doorbell
 
     def _due(self) -> list[int]:
         self._collect()

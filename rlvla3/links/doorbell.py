@@ -1,6 +1,6 @@
-"""A pipe that wakes a coroutine: the only thing that is ever waited for between processes of one host, beside the control channel.
+"""A pipe that wakes a coroutine of another process. Beside the control channel, it is the only thing that processes of one host wait for.
 
-What there is to know stands in shared memory; a ring says only that it is there, and in which slot.
+The data stand in shared memory. A ring only says that they are there, and in which slot.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ _READ_AT_ONCE = 4096 * _NUMBER.size
 
 
 class Doorbell:
-    """Many processes may ring with a number; one coroutine of one process hears. Rings are never lost, and never torn while they are below PIPE_BUF: 1024
-    numbers at once."""
+    """Many processes may ring a number, and one coroutine of one process hears it. Rings are never lost. They are never torn either, as long as no more than
+    1024 numbers (PIPE_BUF) are rung at once."""
 
     def __init__(self, fds: tuple[int, int] | None = None) -> None:
         self._read, self._write = fds or os.pipe()
@@ -27,7 +27,7 @@ class Doorbell:
         self._listening: asyncio.AbstractEventLoop | None = None
 
     def ring(self, *numbers: int) -> None:
-        """All at once: whoever hears one of them hears all."""
+        """Ring all numbers at once: they are heard together."""
         os.write(self._write, b"".join(map(_NUMBER.pack, numbers)))
 
     def collect(self) -> list[int]:
@@ -37,7 +37,7 @@ class Doorbell:
         return heard
 
     async def wait(self, deadline: float | None = None) -> None:
-        """Return once something has been rung that was not collected yet, or at `deadline` on the monotonic clock."""
+        """Return when there is a ring that was not collected yet, or at `deadline` on the monotonic clock."""
         self._drain()
         if self._heard:
             return

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 PATIENCE_S = 10.0
-"""How long ending may take."""
+"""How long `close` waits for the body to end."""
 
 
 class OwnThread:
@@ -45,7 +45,7 @@ class OwnThread:
             self._ended.set_result(None)
 
     def close(self) -> None:
-        """End `body`. Raises the error that it ended with, if it did; TimeoutError where it does not end within PATIENCE_S."""
+        """End `body`. Raises the error that it has ended with, if any; TimeoutError if it does not end within PATIENCE_S."""
         if not self._ended.done():
             with suppress(RuntimeError):  # it has just ended by itself
                 self._loop.call_soon_threadsafe(self._cancel)

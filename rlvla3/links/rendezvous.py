@@ -1,4 +1,4 @@
-"""Where the ranks of a trainer meet. The process that starts them need not import torch for it."""
+"""Where the ranks of a trainer meet. The process that starts them does not import torch for it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class MeetingPoint(NamedTuple):
 
 @dataclass(frozen=True)
 class Rendezvous:
-    """One rank's way to the others, an argument of its process. local_rank: its number among the ranks that see the same GPUs. listener: rank 0's alone, the
-    socket that is bound to `address` already.
+    """How one rank reaches the others. It is an argument of the rank's process.
 
-    The port is taken before anybody is told of it, so nobody else can take it in between, and nothing of it stands in any file system.
+    local_rank: its number among the ranks that see the same GPUs. listener: only for rank 0, the socket that is bound to `address`. The port is bound before
+    any rank is told of it, so no other program can take it in between. Nothing of it stands in a file system.
     """
 
     rank: int
@@ -30,7 +30,7 @@ class Rendezvous:
 
 
 def meet_on_this_host(size: int) -> list[Rendezvous]:
-    """The rendezvous of `size` ranks on this host, rank 0's first. Whoever starts them closes the listener afterwards: theirs is a copy."""
+    """The rendezvous of `size` ranks on this host, that of rank 0 first. The caller closes the listener after starting rank 0, which has a copy."""
     listener = socket.create_server((LOOPBACK, 0))
     address = MeetingPoint(*listener.getsockname())
     return [Rendezvous(rank, size, address, rank, listener if rank == 0 else None) for rank in range(size)]

@@ -1,11 +1,11 @@
-"""A generator's side of the data plane in a replay: every recorded inference again, in replay order, of the same decisions by the same version.
+"""A generator's side of the data plane in a replay: it makes every recorded inference again, in replay order, of the same decisions by the same version.
 
 Invariants:
-- a batch is due when the version that made it is the newest and everybody who is in it has asked;
-- a decision that was made already is answered at once and not made again: its simulator was lost, and its episode runs again. It still stands in the data
-  plane, beside the observation that is now written again;
-- a replay that cannot go on ends with an error: at once where a decision is asked for that was not recorded; and where one that was is not asked for, when
-  nobody is left who could (`stuck` is told, and knows whether a simulator is on its way).
+- a batch is due when the version that made it is the newest one, and all its decisions have been asked for;
+- a decision that was made already is answered at once and not made again. Its simulator was lost, and its episode runs again. The decision still stands in the
+  data plane, beside the observation that is written again;
+- a replay that cannot go on ends with an error: at once if a decision is asked for that was not recorded; or if a recorded one is missing and no shard is left
+  that could ask for it (`stuck` is called, and the shard supervisor knows whether a simulator is being replaced).
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ NOT_ALIKE = "the simulator did not repeat itself, and a replay needs one that do
 
 
 class ReplayPort:
-    """In place of a GeneratorPort, for the only generator of a data plane with one slot a shard.
+    """Takes the place of a GeneratorPort, for the only generator of a data plane with one slot for each shard.
 
-    Begins when it is told to `proceed`. done: told when every recorded inference of that version has been made, and the next version is due. stuck: told how
-    many requests wait, and which decision for, when all who run a ticket wait.
+    It begins when `proceed` is called. done: called when all recorded inferences of that version are made, and the next version is due. stuck: called when
+    every shard that runs a ticket waits and a recorded decision is missing, with the number of waiting requests and that decision.
     """
 
     def __init__(
@@ -75,13 +75,13 @@ class ReplayPort:
         self._bell.ring(RECOUNT)
 
     def forget(self, shard: int) -> None:
-        """Drop what a lost shard asked."""
+        """Drop the requests of a lost shard."""
         self._collect()
         self._asked = {decision: slot for decision, slot in self._asked.items() if slot not in self._plane.shards[shard].slots}
         self._bell.ring(RECOUNT)
 
     def _step_on(self) -> None:
-        """To the next recorded batch, and the decisions to be made in it."""
+        """Go on to the next recorded batch and its decisions."""
         self._number += 1
         self._next: RecordedBatch | None = self._replay.batch(self._number) if self._number < self._replay.batches else None
         self._decisions: list[Decision] = []

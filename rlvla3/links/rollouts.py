@@ -1,12 +1,12 @@
-"""The data plane's memory: every running or untrained episode, in the place where it is both written and trained from.
+"""The memory of the data plane: every episode that runs or is not trained on yet. Episodes are written and trained from in the same place.
 
-An observation is written once, by its simulator; the generator reads it there and writes its decision beside it; the learner gathers its micro-batches from
-the same rows. Nothing is sent, copied into a queue or serialised.
+A simulator writes an observation once. The generator reads it there and writes its decision beside it. The learner gathers micro-batches from the same rows.
+Nothing is sent, copied into a queue or serialised.
 
 Invariants:
-- ticket i lives in block i mod capacity. Admission (scheduling/ledger.py) hands ticket i out only when ticket i - capacity has been trained on, so a block is
-  always free when its ticket comes, and no allocator is needed: the staleness bound is the memory bound;
-- a row has one writer at a time: the simulator writes the observation and the outcome, the generator the decision between the two.
+- ticket i lives in block i mod capacity. Admission (scheduling/ledger.py) hands ticket i out only after ticket i - capacity was trained on. So a block is
+  always free when its ticket comes, and no allocator is needed: the staleness bound is also the memory bound;
+- a row has one writer at a time. The simulator writes the observation and the outcome; between these two, the generator writes the decision.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from rlvla3.types import (
 
 @dataclass(frozen=True, slots=True)
 class RolloutSpec:
-    """The shape of the data plane. capacity: episodes. chunk: actions a decision. trace: what the policy keeps of a decision."""
+    """The shape of the data plane. capacity: episodes. chunk: actions of a decision. trace: the arrays that the policy keeps of a decision."""
 
     spaces: Spaces
     chunk: int
@@ -48,7 +48,7 @@ class RolloutSpec:
 
     @property
     def rows(self) -> int:
-        """Decisions an episode at most, and one row more for the observation that a time limit cuts."""
+        """The largest number of decisions of an episode, and one more row for the last observation of an episode that a time limit cut."""
         return self.spaces.decisions(self.chunk) + 1
 
     def arrays(self) -> dict[str, Field]:
@@ -68,7 +68,7 @@ class Rollouts:
         self.trace_names = tuple(f"trace.{name}" for name in spec.trace)
 
     def begin(self, ticket: Ticket, observation: Observation) -> Episode:
-        """Start writing the episode of `ticket` into its block."""
+        """Begin to write the episode of `ticket` into its block."""
         return Episode(self, ticket, observation)
 
     def gather(self, tickets: NDArray[np.int64], rows: NDArray[np.int64], names: Iterable[str]) -> dict[str, NDArray[Any]]:
@@ -85,16 +85,16 @@ class Rollouts:
             self._arrays[name][blocks, rows] = value[kept] if np.ndim(value) else value
 
     def episode(self, ticket: int, name: str) -> NDArray[Any]:
-        """One array of one episode, over its decisions: [decisions, ...]. A view: it changes when the block's next ticket comes."""
+        """One array of one episode, over its decisions: [decisions, ...]. It is a view, and changes when the next ticket of the block begins."""
         return self.rows(ticket, name)[: self.decisions(ticket)]
 
     def parcel(self, ticket: int) -> dict[str, NDArray[Any]]:
-        """An episode that has ended, as arrays of its own, to be sent: its decisions, the observation after the last, and what is known about it."""
+        """A copy of an episode that has ended, to be sent: its decisions, the observation after the last one, and the entries of EPISODE_LAYOUT."""
         block, rows = ticket % self.spec.capacity, self.decisions(ticket) + 1
         return {name: array[block].copy() if name.startswith("episode.") else array[block, :rows].copy() for name, array in self._arrays.items()}
 
     def unpack(self, ticket: int, parcel: Mapping[str, NDArray[Any]]) -> None:
-        """Put an episode that was sent into its block."""
+        """Write an episode that was sent into its block."""
         block = ticket % self.spec.capacity
         for name, array in parcel.items():
             if name.startswith("episode."):
@@ -108,7 +108,7 @@ class Rollouts:
         return view
 
     def about(self, ticket: int, name: str) -> Any:
-        """One entry of EPISODE_LAYOUT for one episode. Raises LookupError where the block holds another ticket by now."""
+        """One entry of EPISODE_LAYOUT for one episode. Raises LookupError if the block holds another ticket by now."""
         block = ticket % self.spec.capacity
         held = int(self._arrays["episode.ticket"][block])
         if held != ticket:
@@ -123,7 +123,7 @@ class Rollouts:
 
 
 class Episode:
-    """The writing side of one episode: observe, (the generator decides), record, and so on to the end."""
+    """The writer of one episode: it writes an observation, the generator decides, it records the outcome, and so on to the end."""
 
     def __init__(self, rollouts: Rollouts, ticket: Ticket, observation: Observation) -> None:
         self.ticket, self.row, self.steps, self.success, self.return_ = ticket, 0, 0, False, 0.0
@@ -139,12 +139,12 @@ class Episode:
 
     @property
     def actions(self) -> NDArray[np.float32]:
-        """The chunk [C, A] decided for the present observation."""
+        """The chunk [C, A] that was decided for the present observation."""
         chunk: NDArray[np.float32] = self._rows["actions"][self.row]
         return chunk
 
     def record(self, outcome: Outcome) -> None:
-        """Write what came of the present decision, and the observation of the next."""
+        """Write the outcome of the present decision, and the next observation."""
         rows, row, executed = self._rows, self.row, len(outcome.rewards)
         rows["actions"][row] = outcome.actions
         rows["rewards"][row, :executed] = outcome.rewards
@@ -163,7 +163,7 @@ class Episode:
                 self._about[name][self._block] = value
 
     def finish(self) -> Finished:
-        """The news of an episode that is done."""
+        """The message that the episode has ended."""
         decided = self.ticket.purpose is not Purpose.DEMONSTRATE
         versions = self._rows["version"][: self.row] if decided else np.array([-1])
         return Finished(self.ticket, self.row, self.steps, self.success, self.return_, oldest=int(versions.min()), newest=int(versions.max()))

@@ -1,7 +1,7 @@
-"""Where the bytes of versions lie, for the processes of one host: in its memory, or on the trainer's GPU.
+"""Where the bytes of versions lie, for the processes of one host: in host memory, or on the trainer's GPU.
 
-On the GPU (CUDA IPC), publishing and loading are copies within a device or between two, and nothing crosses to the host and back. It takes two more copies of
-the published weights on the trainer's device, and serves this host alone: others fetch from host memory.
+On the GPU (CUDA IPC), publishing and loading are copies within a device or between two devices. Nothing crosses to the host and back. This takes two more
+copies of the published weights on the trainer's device. It serves only this host: other hosts fetch from host memory.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ LONGEST_HANDLES = 1 << 16
 
 
 class Buffers(Protocol):
-    """One for each version that is held, uint8 [size] each; the same bytes in every process."""
+    """One buffer for each version that is held, uint8 [size] each. Every process sees the same bytes."""
 
     def to_write(self) -> Sequence[Tensor]: ...
 
     def to_read(self) -> Sequence[Tensor]:
-        """To be asked for when a version is there."""
+        """To be called only when a version is there."""
 
 
 class HostBuffers:
-    """In the host's memory."""
+    """Buffers in host memory."""
 
     def __init__(self, memory: WeightMemory, size: int, layout: int) -> None:
         self._buffers = [torch.from_numpy(buffer) for buffer in memory.lay_out(size, layout)]
@@ -43,7 +43,7 @@ class HostBuffers:
 
 
 class DeviceBuffers:
-    """On the device of whoever writes. It makes them, and leaves word of them in the host's memory; whoever reads maps them from there."""
+    """Buffers on the writer's device. The writer makes them and puts their handles into host memory; readers map them from there."""
 
     def __init__(self, memory: WeightMemory, size: int, layout: int, device: torch.device) -> None:
         memory.lay_out(size, layout)

@@ -14,12 +14,12 @@ from rlvla3.choices import WireType
 from rlvla3.shared_memory import ALIGNMENT
 
 BUCKET_BYTES = 64 << 20
-"""Large enough that a copy to or from a device runs at the link's full speed, small enough that one is on its way while the last is being worked on."""
+"""Large enough that a copy to or from a device has the full speed of the link. Small enough that one bucket travels while the last one is processed."""
 
 
 @dataclass(frozen=True, slots=True)
 class TensorBytes:
-    """A tensor's bytes: from `start` on, of this type and shape."""
+    """The bytes of a tensor: where they start, and their shape and type."""
 
     start: int
     shape: tuple[int, ...]
@@ -36,7 +36,7 @@ class TensorBytes:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Some whole tensors that lie side by side: about BUCKET_BYTES of them, or one that is larger."""
+    """Whole tensors that lie side by side: about BUCKET_BYTES of them, or one larger tensor."""
 
     start: int
     end: int
@@ -44,7 +44,8 @@ class Bucket:
 
 
 class WeightLayout:
-    """The same for every process whose policy is built alike. Tensors start on cache lines, in the order of `tensors`."""
+    """The layout of a version. It is the same in every process whose policy is built in the same way. Tensors start on cache lines, in the order of
+    `tensors`."""
 
     def __init__(self, tensors: Mapping[str, Tensor], dtype: WireType = "as_trained", bucket_bytes: int = BUCKET_BYTES) -> None:
         self.places: dict[str, TensorBytes] = {}
@@ -61,7 +62,7 @@ class WeightLayout:
 
     @property
     def fingerprint(self) -> int:
-        """Differs, in all likelihood, where anything about the layout does; never 0."""
+        """A number that almost surely differs if the layout differs. Never 0."""
         return zlib.crc32(repr([(name, place.start, place.shape, place.dtype) for name, place in self.places.items()]).encode()) + 1
 
     @property

@@ -1,11 +1,11 @@
 """The weight plane of one host: versions of the weights in memory that its processes share, apart from all other traffic.
 
-The trainer writes a version into one buffer while generators may still be reading the version before it from the other; then it names it the newest. A
-generator takes the newest version between two batches and is never waited for. Other hosts get theirs from here (weights/between_hosts/host.py).
+The trainer writes a version into one buffer, while generators may still read the version before it from the other one. Then it marks it as the newest. A
+generator loads the newest version between two batches. Nobody waits for a generator. Other hosts get versions from here (between_hosts/host.py).
 
-Invariants: those of the memory (weights/versions.py), and
-- only what training changes travels (`Policy.published`); the rest was loaded from the checkpoint by everybody;
-- a version is on the plane before anybody is told of it.
+Invariants: those of the memory (versions.py), and
+- only weights that training changes travel (`Policy.published`). Every process has loaded the other ones from the checkpoint;
+- a version is on the plane before it is announced.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from rlvla3.types import Version
 
 
 class WeightPlane:
-    """The weights of one policy on the plane; every process that holds a policy built alike finds the same bytes.
+    """The weights of one policy on the plane. Every process whose policy is built in the same way finds the same bytes.
 
     plane = WeightPlane(memory, policy.published())
     plane.publish(version)                                        # the trainer
     if plane.newest > version: version = plane.load()             # a generator, between batches
 
-    dtype: in which type they travel; tensors keep their own. on_host: where versions lie. overlap: whether a publication goes on in a thread of its own once
-    the tensors have been copied aside (None: where they are on a GPU and versions are not; a copy that stays where it is costs no more than copying aside).
-    fail: told of the error of a publication that goes on, from its thread. Raises WeightsError where the plane holds other weights.
+    dtype: the type in which weights travel; tensors keep their own. on_host: where versions lie. overlap: whether a publication goes on in a thread of its own
+    after the tensors were copied aside. None: if tensors are on a GPU and versions are not; otherwise, publishing costs no more than copying aside. fail:
+    called from that thread with the error of a publication. Raises WeightsError if the plane holds other weights.
     """
 
     def __init__(
@@ -69,14 +69,14 @@ class WeightPlane:
 
     @property
     def going_on(self) -> bool:
-        """Whether a publication has not been waited for."""
+        """Whether there is a publication that `finish` was not called for."""
         return self._under_way is not None
 
     def publish(self, version: Version, then: Callable[[], None] | None = None) -> None:
         """Make the tensors, as they are now, the newest version.
 
-        Without `then`, it is when this returns. With it, this returns as soon as the tensors may change again, and `then` is called once the version is on the
-        plane: here and now, or from the thread in which the publication goes on. Waits for the publication before, where that goes on.
+        Without `then`, the version is on the plane when this returns. With `then`, this returns as soon as the tensors may change again. `then` is called when
+        the version is on the plane: now, or from the thread of the publication. An earlier publication that goes on is waited for.
         """
         self.finish()
         if not self._overlap:
@@ -96,13 +96,13 @@ class WeightPlane:
             self.finish()
 
     def finish(self) -> None:
-        """Wait for the publication that goes on, if one does. Its error, if it had one, is raised here."""
+        """Wait for the publication that goes on, if there is one. Its error is raised here."""
         if self._under_way is not None:
             under_way, self._under_way = self._under_way, None
             under_way.result()
 
     def load(self) -> Version:
-        """Copy the newest version into the tensors, in place. Returns which it was. Raises WeightsError before the first."""
+        """Copy the newest version into the tensors, in place. Returns its number. Raises WeightsError before the first version."""
         while True:
             which, version = self._memory.holder()
             buffers = self._buffers.to_read()
@@ -128,7 +128,7 @@ class WeightPlane:
         return self._viewed
 
     def _wait_for_device(self) -> None:
-        """Until what was copied is there: other processes do not see the order of this one's stream."""
+        """Wait until the copies are done: other processes do not see the order of this process's stream."""
         if self._device.type == "cuda":
             torch.cuda.current_stream(self._device).synchronize()
 

@@ -1,10 +1,10 @@
-"""Between a device and the weight plane: whole buckets cross, not tensors one by one.
+"""Copies between a device and the weight plane: whole buckets cross, and not single tensors.
 
-Out (trainer): the tensors are copied side by side on the device, which takes no longer than the device's own memory; after that they may change again. A thread
-then takes the copy over bucket by bucket, on a stream of its own, into page-locked memory and from there into shared memory, one bucket on its way while the
-last is being written.
+Out of the device (trainer): the tensors are first copied side by side on the device, at the speed of its memory. After that, they may change again. A thread
+then copies bucket by bucket, on a stream of its own, into page-locked memory and from there into shared memory. One bucket travels while the last one is
+written.
 
-In (generator): a bucket crosses in one copy, and its tensors are then dealt out on the device.
+Onto the device (generator): a bucket crosses in one copy. Its tensors are then copied out of it on the device.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from rlvla3.links.weights.layout import WeightLayout
 
 
 def device_of(tensors: Mapping[str, Tensor]) -> torch.device:
-    """Where the tensors are: the first device that is not the CPU, or the CPU."""
+    """The device of the tensors: the first one that is not the CPU, or the CPU."""
     return next((tensor.device for tensor in tensors.values() if tensor.device.type != "cpu"), torch.device("cpu"))
 
 
 class Outbound:
-    """A copy of the weights on their device, of a version's size, on its way to shared memory. take, then pour, then take the next.
+    """A copy of the weights on their device, on its way to shared memory. Call take, then pour, then take for the next version.
 
-    On the CPU it works alike, without streams: for tests, and to measure what it would cost there.
+    It works on the CPU too, without streams: for tests, and to measure its cost there.
     """
 
     def __init__(self, layout: WeightLayout, device: torch.device) -> None:
@@ -37,7 +37,7 @@ class Outbound:
         self._taken: torch.cuda.Event | None = None
 
     def take(self, tensors: Mapping[str, Tensor]) -> None:
-        """Copy the tensors as they are now; in the order of the caller's stream, so they may change as soon as this returns."""
+        """Copy the tensors as they are now. The copy is on the caller's stream, so the tensors may change as soon as this returns."""
         for name, tensor in tensors.items():
             self._views[name].copy_(tensor)
         if self._cuda:
@@ -45,7 +45,7 @@ class Outbound:
             self._taken.record(torch.cuda.current_stream(self._flat.device))
 
     def pour(self, into: Tensor) -> None:
-        """Write what was taken into the bytes of a version, uint8 [size] on the CPU. Returns when all of it is there."""
+        """Write the copy into the bytes of a version, uint8 [size] on the CPU. Returns when all of it is there."""
         if self._stream is None:
             into.copy_(self._flat)
             return
@@ -71,16 +71,16 @@ def _arrive(crossing: tuple[torch.cuda.Event, Tensor, Tensor] | None) -> None:
 
 
 class Inbound:
-    """Room for one bucket on a device, from which tensors are dealt out."""
+    """Room for one bucket on a device. Tensors are copied out of it."""
 
     def __init__(self, layout: WeightLayout, device: torch.device) -> None:
         self._layout = layout
         self._room = torch.empty(layout.largest_bucket, dtype=torch.uint8, device=device)
 
     def deal(self, version: Tensor, tensors: Mapping[str, Tensor]) -> None:
-        """Copy the bytes of a version, uint8 [size] on the CPU, into the tensors. Returns when they have been read."""
+        """Copy the bytes of a version, uint8 [size] on the CPU, into the tensors. Returns when the bytes have been read."""
         for bucket in self._layout.buckets:
             room = self._room[: bucket.end - bucket.start]
-            room.copy_(version[bucket.start : bucket.end])  # from pageable memory, so it has been read when this returns
+            room.copy_(version[bucket.start : bucket.end])  # the source is pageable memory, so it has been read when this returns
             for name in bucket.names:
                 tensors[name].copy_(self._layout.places[name].view(room, bucket.start))

@@ -1,13 +1,12 @@
-"""The memory of the weight plane of one host, apart from the plane: whoever lays it out or fills it from another host need not know the weights, nor import
-torch.
+"""The memory of a host that holds versions of the weights. A process that lays it out, or fills it from another host, knows no tensors and imports no torch.
 
-A version is so many flat bytes. What they are (names, shapes, types) is the plane's affair (weights/layout.py); here stands only a fingerprint of it.
+A version is a number of flat bytes. Only the plane knows their names, shapes and types (layout.py). Here is only a fingerprint of them.
 
 Invariants:
-- the buffer that holds the newest version is never written to: a reader always finds it, however long the next version takes to come;
-- a buffer's stamp is -1 while it is being written and its version afterwards; a reader that finds another stamp after copying than before copies again, so
-  no torn version is ever used;
-- one process writes at a time: the trainer on its own host, the relay on any other.
+- the buffer that holds the newest version is never written to. So a reader always finds that version, however long the next one takes to arrive;
+- the stamp of a buffer is -1 while it is written, and its version afterwards. A reader that finds a different stamp after copying copies again. So no torn
+  version is ever used;
+- one process writes at a time: the trainer on its own host, the relay on any other host.
 """
 
 from __future__ import annotations
@@ -20,18 +19,18 @@ from rlvla3.shared_memory import NamelessFile, SharedArrays
 from rlvla3.types import Field, Version
 
 BUFFERS = 2
-"""Versions held at a time: one being read while the next is written."""
+"""Versions that are held at a time: one is read while the next one is written."""
 
 
 class WeightsError(ExplainedError, RuntimeError):
-    """Weights that do not fit, or do not come: what was found, what was expected, and what to do about it."""
+    """Weights that do not fit, or do not arrive: what was found, what was expected, and what to do about it."""
 
 
 class WeightMemory:
-    """Room for BUFFERS versions, sized by whoever first lays it out with weights in hand.
+    """Room for BUFFERS versions. The first process that knows the weights sets its size.
 
-    header: the newest version (-1: none) and which buffer holds it; the version of each buffer; a version's size in bytes and the fingerprint of its layout (0:
-    not laid out). handles: where buffers that are elsewhere are told of.
+    header: the newest version (-1: none) and the buffer that holds it; the stamp of each buffer; the size of a version in bytes and the fingerprint of its
+    layout (0: not laid out). handles: room for the handles of buffers that lie on a GPU.
     """
 
     def __init__(self) -> None:
@@ -46,7 +45,7 @@ class WeightMemory:
         return int(self.header["newest"][0])
 
     def lay_out(self, size: int, layout: int) -> list[NDArray[np.uint8]]:
-        """The buffers, uint8 [size] each; memory is taken as they are written to. Raises WeightsError where they were laid out for other weights."""
+        """The buffers, uint8 [size] each. Their memory is taken when they are written to. Raises WeightsError if they were laid out for other weights."""
         for name, value in (("size", size), ("layout", layout)):
             found = int(self.header[name][0])
             if found and found != value:
@@ -58,13 +57,13 @@ class WeightMemory:
         return [np.frombuffer(file.map(size), np.uint8) for file in self.buffers]
 
     def begin(self) -> int:
-        """The buffer to write the next version into. What it held is gone."""
+        """The buffer to write the next version into. Its content is no longer valid."""
         which = (int(self.header["holder"][0]) + 1) % BUFFERS
         self.header["stamp"][which] = -1
         return which
 
     def complete(self, which: int, version: Version) -> None:
-        """The buffer holds all of `version`, which is the newest from now on."""
+        """The buffer holds all of `version`, which is the newest version from now on."""
         self.header["stamp"][which] = version
         self.header["holder"][0] = which
         self.header["newest"][0] = version
@@ -74,9 +73,9 @@ class WeightMemory:
         if self.newest < 0:
             raise WeightsError("no version of the weights has been published yet: wait until `newest` is at least 0")
         while (version := int(self.header["stamp"][which := int(self.header["holder"][0])])) < 0:
-            pass  # two versions came between the two looks: the next look finds the newer one
+            pass  # a newer version was published between the two reads: the next reads find it
         return which, version
 
     def holds(self, which: int, version: Version) -> bool:
-        """Whether the buffer still holds all of `version`: asked after copying."""
+        """Whether the buffer still holds all of `version`. To be asked after copying."""
         return int(self.header["stamp"][which]) == version

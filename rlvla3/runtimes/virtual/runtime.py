@@ -110,7 +110,7 @@ class VirtualRuntime:
             for _ in range(self.recipe.training.updates):
                 self.clock.run(while_=lambda: not self._published)
                 if not self._published:
-                    raise StuckError(f"nobody can go on after {self.clock.now:.3f} s: {self._who_waits()}")
+                    raise StuckError(f"no worker can go on after {self.clock.now:.3f} s: {self._who_waits()}")
                 yield self._published.pop()
         finally:
             for life in self._lives.values():

@@ -203,7 +203,7 @@ def test_trajectories_take_their_time_to_the_trainer_and_none_is_lost(mode):
 
 def test_a_deadlock_is_said_and_not_waited_for(monkeypatch):
     monkeypatch.setattr("rlvla3.runtimes.virtual.trainer.VirtualTrainer.arrived", lambda self, finished: None)
-    with pytest.raises(StuckError, match=r"nobody can go on after [\d.]+ s: .*trajectories"):
+    with pytest.raises(StuckError, match=r"no worker can go on after [\d.]+ s: .*trajectories"):
         run(small_recipe())
 
 
