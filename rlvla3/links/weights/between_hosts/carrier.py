@@ -6,9 +6,9 @@ Messages go over the edge's connection. Pieces go over it too (tcp, carriers.py)
 lives on from one version to the next, until one of its ends leaves it.
 
 Invariants:
-- what blocks does so in a thread of the carrier's own: the event loop goes on, and a host's other edges with it;
-- a carrier that fails or is cancelled has left the memory that it was given before anybody hears of it, and is of no use from then on;
-- both ends cut a version into the same pieces, of the size that the giver says: a process group would mistake them otherwise.
+- blocking calls run in a thread of the carrier's own, so the event loop goes on, and with it the other edges of the host;
+- a carrier that fails or is cancelled no longer touches the memory that it was given when the error is raised. It is not used again;
+- both ends cut a version into the same pieces, of the size that the giver says. A process group would otherwise mistake them.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ ResultT = TypeVar("ResultT")
 
 
 class Carrier(ABC):
-    """One end of an edge, made with its connection, which it closes. gives: whether it is the giver's."""
+    """One end of an edge. It owns the connection and closes it. gives: whether this is the giver's end."""
 
     piece_bytes: int
-    """A version goes in pieces of this size from where it starts; only the last is smaller."""
+    """A version is sent in pieces of this size. Only the last one is smaller."""
 
     def __init__(self, connection: socket.socket, gives: bool) -> None:
         self.connection, self._gives = connection, gives
@@ -41,10 +41,10 @@ class Carrier(ABC):
 
     @abstractmethod
     async def meet(self) -> None:
-        """Be ready for pieces; from the second time on there is nothing to do. The giver's end says what the taker's hears. Raises LinkError."""
+        """Get ready for pieces. From the second call on there is nothing to do. The giver sends what the taker waits for. Raises LinkError."""
 
     async def give(self, pieces: Iterable[Piece]) -> None:
-        """Send pieces, each of which is made when its turn has come. Raises LinkError where one takes longer than STALL_S, or the other end is gone."""
+        """Send pieces. Each one is made when its turn has come. Raises LinkError if a piece takes longer than STALL_S, or the other end is gone."""
         await self._in_thread(lambda: self._give(pieces))
 
     async def take(self, into: NDArray[np.uint8], arrived: Callable[[int], None]) -> None:
@@ -58,7 +58,7 @@ class Carrier(ABC):
         await self._in_thread(fill)
 
     def close(self) -> None:
-        """Leave the edge, between versions or after an error."""
+        """Close the edge, between versions or after an error."""
         self.connection.close()
         self._thread.shutdown(wait=False)
 
@@ -68,21 +68,21 @@ class Carrier(ABC):
 
     @abstractmethod
     def _take(self, pieces: Iterable[Piece]) -> Iterator[Piece]:
-        """In the thread: fill the pieces, and hand each on once it is full."""
+        """In the thread: fill the pieces, and yield each one when it is full."""
 
     @abstractmethod
     def _abort(self) -> None:
-        """Make what blocks in the thread end with an error, now."""
+        """Make a blocking call in the thread end with an error at once."""
 
     async def _in_thread(self, work: Callable[[], ResultT]) -> ResultT:
         job = asyncio.get_running_loop().run_in_executor(self._thread, work)
         try:
-            await asyncio.wait([job])  # not `shield`, which tells the loop of an error that comes after a cancellation
+            await asyncio.wait([job])  # not `shield`, which reports an error after a cancellation to the event loop
             return job.result()
         except asyncio.CancelledError:
             self._abort()
-            await asyncio.wait([job])  # at the latest when its own limit ends it
-            job.exception()  # has been seen
+            await asyncio.wait([job])  # it ends at its own limit at the latest
+            job.exception()  # so that Python does not warn of an error that nobody has looked at
             raise
         except LinkError:
             raise

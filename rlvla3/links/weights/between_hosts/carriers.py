@@ -17,12 +17,12 @@ from rlvla3.links.weights.between_hosts.wire import LinkError
 
 
 class TcpCarrier(Carrier):
-    """Over the edge's own connection: nothing to meet for, no other port, none but those who know the key."""
+    """Pieces go over the connection of the edge. It needs no other port, and only hosts that know the key can use it."""
 
     piece_bytes = 4 << 20
 
     async def meet(self) -> None:
-        """They have."""
+        """Nothing to do: the connection is there."""
 
     def _give(self, pieces: Iterable[Piece]) -> None:
         with _blocking(self.connection):
@@ -46,13 +46,13 @@ class TcpCarrier(Carrier):
             room = room[received:]
 
     def _abort(self) -> None:
-        with suppress(OSError):  # the other host was faster
+        with suppress(OSError):  # the other host has closed it already
             self.connection.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager
 def _blocking(connection: socket.socket) -> Iterator[None]:
-    """Its calls block, for STALL_S at most, while this is entered."""
+    """Inside of the `with`, calls on the connection block, for STALL_S at most."""
     connection.settimeout(wire.STALL_S)
     try:
         yield
@@ -61,7 +61,7 @@ def _blocking(connection: socket.socket) -> Iterator[None]:
 
 
 def carrier_class(name: CarrierName) -> type[Carrier]:
-    """Torch is imported for a process group alone."""
+    """The carrier of that name. Torch is imported only for a process group."""
     if name == "tcp":
         return TcpCarrier
     from rlvla3.links.weights.between_hosts import process_groups
@@ -70,7 +70,7 @@ def carrier_class(name: CarrierName) -> type[Carrier]:
 
 
 def check_carrier(name: CarrierName) -> None:
-    """Raises RecipeError where this host cannot do it. Without importing torch, where a torch that is built for no GPU says so."""
+    """Raises RecipeError if this host cannot use the carrier. It does not import a torch that was built without CUDA."""
     if name == "nccl":
         if _cuda_of_torch() is None:
             raise RecipeError("weights.carrier=nccl needs NCCL, and the torch of this host is built without: install one for CUDA, or set weights.carrier=tcp")
@@ -81,7 +81,7 @@ def check_carrier(name: CarrierName) -> None:
 
 
 def _cuda_of_torch() -> str | None:
-    """The CUDA that the installed torch is built for: what its version.py, which imports nothing of it, says."""
+    """The version of CUDA that the installed torch was built for (None: without CUDA). It is read from torch's version.py, without importing torch."""
     torch = importlib.util.find_spec("torch")
     assert torch is not None and torch.origin is not None
     spec = importlib.util.spec_from_file_location("version_of_torch", Path(torch.origin).with_name("version.py"))

@@ -1,14 +1,14 @@
-"""The versions that a process passes on to other hosts, each from its first piece on.
+"""The versions that a process passes on to other hosts. Each is passed on as soon as its first piece is there.
 
     COMING -> WHOLE -> superseded -> gone
        '----> GIVEN UP ------------> gone
 
 Invariants:
-- nobody waits for a slow host: a copy that has been superseded or given up stays until its last reader has left, and only then is its memory used again;
-- what a reader has been told is there does not change any more;
-- where nobody reads, nothing is copied: the last host of a branch holds no more than its memory.
+- nobody waits for a slow host: a copy that was superseded or given up stays until its last reader has left. Only then is its memory used again;
+- bytes that are there do not change any more;
+- if nobody reads, nothing is copied: the last host of a branch holds no more than its own memory.
 
-For one event loop; a copy is read in any thread.
+Everything here is for one event loop. Only the bytes of a copy may be read in any thread.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rlvla3.types import Version
 class Copy:
     """A version of which `have` bytes, from the first on, are there.
 
-    source: where they come to, if not into `data` itself: they are copied from there as somebody reads them, and where nobody does, never.
+    source: the memory that the bytes arrive in, if it is not `data` itself. They are copied from there when somebody reads them, and never if nobody does.
     """
 
     def __init__(self, version: Version, layout: int, data: NDArray[np.uint8], source: NDArray[np.uint8] | None) -> None:
@@ -37,13 +37,13 @@ class Copy:
         self._copied, self._copying = 0, threading.Lock()
 
     def pieces(self, start: int, end: int, size: int) -> Iterator[NDArray[np.uint8]]:
-        """The bytes from `start` to `end`, which are there, in pieces of `size`. Each is copied when it is asked for: in the reader's own thread."""
+        """The bytes from `start` to `end`, which are there, in pieces of `size`. Each piece is copied when it is asked for, in the reader's thread."""
         for begin in range(start, end, size):
             self._copy(stop := min(begin + size, end))
             yield self.data[begin:stop]
 
     def let_go(self) -> None:
-        """The source is about to change."""
+        """The source is about to change: copy what is not copied yet."""
         self._copy(self.have)
         with self._copying:
             self.source = None
@@ -64,7 +64,7 @@ class Copy:
 
 
 class VersionCopies:
-    """Copies of versions, filled by one writer and read by any number of others meanwhile."""
+    """Copies of versions. One writer fills a copy, and any number of readers read it meanwhile."""
 
     def __init__(self) -> None:
         self._copies: list[Copy] = []
@@ -82,7 +82,8 @@ class VersionCopies:
         return max((copy.version for copy in self._copies if copy.whole), default=-1)
 
     def begin(self, version: Version, size: int, layout: int, source: NDArray[np.uint8] | None = None) -> Copy:
-        """An empty copy to fill; one that was coming is given up. source: filled instead of it, from now on; who reads what was in there has a copy of that."""
+        """An empty copy to fill. A copy that was coming is given up. source: the memory that is filled in its place. Readers of what was in that memory keep a
+        copy."""
         if (before := self.coming) is not None:
             before.given_up = True
         self._put_away()
@@ -96,7 +97,7 @@ class VersionCopies:
         return copy
 
     def grow(self, copy: Copy, count: int) -> None:
-        """The copy's next `count` bytes are there."""
+        """The next `count` bytes of the copy are there."""
         copy.have += count
         if copy.whole:
             self._put_away()
@@ -109,13 +110,13 @@ class VersionCopies:
         self._tell()
 
     async def find(self, version: Version) -> Copy:
-        """A copy of `version` or a newer one: one that is whole, or else one that is coming. Waits until there is one."""
+        """A copy of `version` or a newer one: a whole one, or else one that is being filled. Waits until there is one."""
         while not (found := [copy for copy in self._copies if copy.version >= version and not copy.given_up]):
             await self._news.wait()
         return max(found, key=lambda copy: (copy.whole, copy.version))
 
     async def beyond(self, copy: Copy, count: int) -> int:
-        """How many of the copy's bytes are there, once it is more than `count`. Raises LinkError where no more will be."""
+        """Waits until more than `count` bytes of the copy are there, and returns how many. Raises LinkError if no more will come."""
         while copy.have <= count:
             if copy.given_up:
                 raise LinkError(f"version {copy.version} was given up after {copy.have} of {copy.size} bytes")
@@ -124,7 +125,7 @@ class VersionCopies:
 
     @contextmanager
     def reading(self, copy: Copy) -> Iterator[None]:
-        """The copy stays until this is left."""
+        """The copy is kept until the `with` is left."""
         copy.readers += 1
         try:
             yield
@@ -141,6 +142,6 @@ class VersionCopies:
                 self._spare = copy.data
 
     def _tell(self) -> None:
-        """Wake all who wait, once."""
+        """Wake every coroutine that waits, once."""
         self._news.set()
         self._news = asyncio.Event()

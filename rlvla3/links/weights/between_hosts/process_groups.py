@@ -1,9 +1,9 @@
-"""Carriers that are process groups of torch.distributed, of two: the giver is rank 0, the taker rank 1.
+"""Carriers that are process groups of torch.distributed with two members: the giver is rank 0, and the taker is rank 1.
 
-They meet at a TCPStore that the giver opens, at the address by which the taker has reached it and a port of the system's choice, and names on the edge's
-connection. None of them is the default group, which a trainer's ranks may have for themselves. Two pieces are under way at a time.
+They meet at a TCPStore. The giver opens it at the address by which the taker has reached it, at a port that the system chooses, and sends the port over the
+connection of the edge. None of these groups is the default group, which belongs to the ranks of a trainer. Two pieces are under way at a time.
 
-Neither the store nor the group knows a key: on a network where strangers reach the hosts' ports, tcp is the carrier.
+Neither the store nor the group knows a key. Use tcp on a network where strangers can reach the hosts' ports.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PIECES, GOODBYE = 0, 1
 UNDER_WAY = 2
 
 CONNECT_TRIES = 4
-"""How often a store's timeout goes by, at most, before its client knows that nobody is there."""
+"""At most so many timeouts of a store pass before its client knows that nothing is there."""
 
 Finish = Callable[[], object]
 """Waits until a piece has been moved, for STALL_S at most."""
@@ -42,7 +42,7 @@ class GroupCarrier(Carrier):
 
     def __init__(self, connection: socket.socket, gives: bool) -> None:
         super().__init__(connection, gives)
-        self._group: Any = None  # a Backend; what is used of it here is not in torch's stubs
+        self._group: Any = None  # a Backend; its methods that are used here are not in torch's stubs
 
     async def meet(self) -> None:
         if self._group is not None:
@@ -50,7 +50,7 @@ class GroupCarrier(Carrier):
         if self._gives:
             store = self._open_store()
             await say(self.connection, Meet(store.port, self.piece_bytes))
-            await hear(self.connection, Meet)  # here it can be missed at once, and in making the group it could not
+            await hear(self.connection, Meet)  # a taker that is gone is noticed here at once, and in making the group it is not
         else:
             meet = await hear(self.connection, Meet)
             self.piece_bytes = meet.piece_bytes

@@ -1,6 +1,6 @@
-"""A host that fetches versions: from the sender, or from another host of the tree, and passes them on.
+"""A host that fetches versions from the sender or from another host of the tree, and passes them on.
 
-A host that does not get a version from the one it was told goes on where it stopped, from the sender itself.
+If the host that it was told to fetch from fails, a relay fetches the rest of the version from the sender.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rlvla3.links.weights.versions import WeightMemory
 from rlvla3.types import Version
 
 PATIENCE_S = 60.0
-"""How long a relay looks for a sender that is away."""
+"""How long a relay tries to reach a sender that is away."""
 
 RETRY_S = 0.5
 
@@ -31,7 +31,7 @@ RETRY_S = 0.5
 class WeightRelay(WeightHost):
     """Brings the sender's versions into the memory of another host, and passes them on.
 
-    upstream: the sender's address. host: this one's name or number in the network. arrived: called with each version once it is in the memory.
+    upstream: the address of the sender. host: the name or address of this host. arrived: called with each version when it is in the memory.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class WeightRelay(WeightHost):
         super().__init__(memory, host, upstream.key, carrier, doing)
         self._upstream, self._arrived = upstream, arrived
         self._edge: tuple[RelayAddress, Carrier] | None = None
-        self._buffer = -1  # of the memory, that the copy which is coming goes into
+        self._buffer = -1  # the buffer of the memory that is being filled
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
@@ -64,7 +64,7 @@ class WeightRelay(WeightHost):
             self._leave_edge()
 
     async def _follow(self) -> None:
-        """Take what the sender offers, until it is gone."""
+        """Fetch what the sender offers, until the sender is gone."""
         with closing(await connect(self._upstream.host, self._upstream.port)) as connection:
             await say(connection, Hello(self.address.key, self.address.port))
             self._last_heard = asyncio.get_running_loop().time()
@@ -79,7 +79,7 @@ class WeightRelay(WeightHost):
         while True:
             offer = await offers.get()
             while not offers.empty():
-                offer = offers.get_nowait()  # only the newest is of use
+                offer = offers.get_nowait()  # only the newest offer is of use
             if offer.version > self._memory.newest:
                 await self._fetch(connection, offer)
             await say(connection, Has(self._memory.newest))
@@ -95,10 +95,10 @@ class WeightRelay(WeightHost):
         return None
 
     async def _receive(self, host: str, port: int, version: Version) -> None:
-        """Fill the memory with `version` or a newer one, from wherever the last attempt at it ended. Raises LinkError."""
+        """Fill the memory with `version` or a newer one, and go on where the last attempt has ended. Raises LinkError."""
         carrier = await self._edge_to((host, port))
         try:
-            coming = self._shelf.coming
+            coming = self._copies.coming
             start = coming.have if coming is not None and coming.version == version else 0
             await say(carrier.connection, Ask(self.address.key, version, start))
             await carrier.meet()
@@ -115,10 +115,10 @@ class WeightRelay(WeightHost):
     def _grow(self, copy: Copy, count: int) -> None:
         if copy.have + count == copy.size:
             self._memory.complete(self._buffer, copy.version)
-        self._shelf.grow(copy, count)
+        self._copies.grow(copy, count)
 
     async def _edge_to(self, place: RelayAddress) -> Carrier:
-        """The edge by which the last version came, where it came from there too, or else a new one."""
+        """The edge that the last version came by, if it leads to `place`; otherwise a new one."""
         if self._edge is not None:
             there, carrier = self._edge
             if there == place and silent(carrier.connection):
@@ -134,10 +134,10 @@ class WeightRelay(WeightHost):
             self._edge = None
 
     def _copy_for(self, parcel: Parcel, buffers: list[NDArray[np.uint8]]) -> Copy:
-        coming = self._shelf.coming
+        coming = self._copies.coming
         if coming is not None and (coming.version, coming.have) == (parcel.version, parcel.start):
             return coming
         if parcel.start:
             raise LinkError(f"version {parcel.version} was sent from byte {parcel.start} on, and its beginning is not here")
         self._buffer = self._memory.begin()
-        return self._shelf.begin(parcel.version, parcel.size, parcel.layout, buffers[self._buffer])
+        return self._copies.begin(parcel.version, parcel.size, parcel.layout, buffers[self._buffer])

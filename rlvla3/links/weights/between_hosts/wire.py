@@ -1,10 +1,10 @@
-"""What hosts say to one another about weights.
+"""The messages between hosts about weights, and the sockets that they go over.
 
-A message is four bytes of length and JSON, over plain sockets and TCP: hosts come and go, while a process group of torch.distributed is fixed and ends with its
-first lost member. So a group never has more than the two ends of an edge, and carries nothing but the bytes of versions (weights/between_hosts/carriers.py).
+A message is four bytes of length and JSON, over TCP. Hosts come and go, while a process group of torch.distributed is fixed and ends with its first lost
+member. So a group has only the two ends of an edge, and carries only the bytes of versions (carriers.py).
 
-Invariant: nothing is waited for without a limit. A peer that moves nothing for STALL_S is taken for dead; the kernel finds a dead machine behind an idle
-connection in about as long.
+Invariant: every wait has a limit. A peer that moves nothing for STALL_S counts as dead. The kernel needs about as long to find a dead machine behind an idle
+connection.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LONGEST_MESSAGE = 1 << 16
 
 
 class SenderAddress(NamedTuple):
-    """Where versions are to be had. key: shown by everybody who asks, so that nobody else gets the weights."""
+    """Where versions are sent from. key: every host that asks must show it, so that no stranger gets the weights."""
 
     host: str
     port: int
@@ -34,7 +34,7 @@ class SenderAddress(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """Relay to sender: here is a host that wants every version; others may fetch theirs from it at `port`."""
+    """Relay to sender: this host wants every version. Other hosts may fetch versions from it at `port`."""
 
     key: str
     port: int
@@ -42,7 +42,7 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """Sender to relay: fetch `version` from `host` and `port`; an empty host is the sender itself."""
+    """Sender to relay: fetch `version` from `host` and `port`."""
 
     version: Version
     host: str
@@ -58,7 +58,7 @@ class Has:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Relay to sender: who was to give it a version, did not."""
+    """Relay to sender: the host that was to give it a version has failed."""
 
     host: str
     port: int
@@ -66,7 +66,7 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """On a connection for this alone: send `version` or a newer one, this one from byte `start` on. Answered by a Parcel and its bytes."""
+    """Taker to giver, on a connection of its own: send `version` from byte `start` on, or a newer version. Answered by a Parcel and its bytes."""
 
     key: str
     version: Version
@@ -75,8 +75,8 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Meet:
-    """Giver to taker, before its first Parcel where bytes go by a process group: its store is at `port`, and a piece has `piece_bytes`. Taker to giver: it has
-    found it."""
+    """Giver to taker, before its first Parcel if a process group carries the bytes: its store is at `port`, and a piece has `piece_bytes`. Taker to giver: it
+    has found the store."""
 
     port: int
     piece_bytes: int
@@ -84,7 +84,7 @@ class Meet:
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """The bytes from `start` to `size` of `version` follow."""
+    """Giver to taker: the bytes from `start` to `size` of `version` follow."""
 
     version: Version
     start: int
@@ -98,11 +98,11 @@ MessageT = TypeVar("MessageT", bound=Message)
 
 
 class LinkError(ExplainedError, ConnectionError):
-    """The other host is gone, does not answer, or is not what it should be."""
+    """The other host is gone, does not answer, or is not one of this run."""
 
 
 def listen(host: str) -> socket.socket:
-    """A socket that takes connections at `host`, at a port of the system's choice."""
+    """A socket that accepts connections at `host`, at a port that the system chooses."""
     listener = socket.create_server((host, 0), family=_family(host))
     listener.setblocking(False)
     return listener
@@ -115,7 +115,7 @@ async def accept(listener: socket.socket) -> socket.socket:
 
 
 async def connect(host: str, port: int) -> socket.socket:
-    """Raises LinkError where nobody answers within STALL_S."""
+    """Raises LinkError if nothing answers within STALL_S."""
     connection = socket.socket(_family(host))
     _prepare(connection)
     try:
@@ -138,7 +138,7 @@ def _prepare(connection: socket.socket) -> None:
     connection.setblocking(False)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     seconds = max(5, int(STALL_S))
-    # The last two in the words of Linux; another system's own limits are longer.
+    # The last two options exist on Linux. The limits of other systems are longer.
     options = {"TCP_NODELAY": 1, "TCP_KEEPCNT": 3, "TCP_KEEPINTVL": seconds // 5, "TCP_KEEPIDLE": seconds // 2, "TCP_USER_TIMEOUT": 1000 * seconds}
     for name, value in options.items():
         if hasattr(socket, name):
@@ -146,7 +146,7 @@ def _prepare(connection: socket.socket) -> None:
 
 
 def silent(connection: socket.socket) -> bool:
-    """Whether one on which nothing is due is as it should be: there, with nothing to hear."""
+    """Whether a connection on which no message is due is alive and silent."""
     try:
         connection.recv(1, socket.MSG_PEEK)
     except BlockingIOError:
@@ -157,13 +157,13 @@ def silent(connection: socket.socket) -> bool:
 
 
 async def say(connection: socket.socket, message: Message) -> None:
-    """Raises LinkError where it cannot be said within STALL_S."""
+    """Send a message. Raises LinkError if that takes longer than STALL_S."""
     content = json.dumps([type(message).__name__, asdict(message)]).encode()
     await _within(STALL_S, asyncio.get_running_loop().sock_sendall(connection, len(content).to_bytes(4, "big") + content))
 
 
 async def hear(connection: socket.socket, *kinds: type[MessageT], patience_s: float | None = STALL_S) -> MessageT:
-    """The next message, which must be of one of `kinds`. patience_s: None where it may be long in coming; a dead peer is found even so. Raises LinkError."""
+    """The next message, which must be of one of `kinds`. patience_s: how long it may take (None: no limit; a dead peer is still found). Raises LinkError."""
     length = int.from_bytes(await _exactly(connection, 4, patience_s), "big")
     if length > LONGEST_MESSAGE:
         raise LinkError(f"a message of {length} bytes was announced, and none is longer than {LONGEST_MESSAGE}: is this port somebody else's?")

@@ -54,10 +54,10 @@ class Cut(WeightRelay):
     """Closes a connection on which it has given half a version."""
 
     async def _give(self, carrier: Carrier, ask: Ask) -> None:
-        copy = await self._shelf.find(ask.version)
+        copy = await self._copies.find(ask.version)
         await say(carrier.connection, Parcel(copy.version, 0, copy.size, copy.layout))
         half = copy.size // PIECE // 2 * PIECE
-        await self._shelf.beyond(copy, half - 1)
+        await self._copies.beyond(copy, half - 1)
         await carrier.give(copy.pieces(0, half, PIECE))
         raise LinkError("no more")
 
@@ -152,14 +152,14 @@ def test_nobody_waits_for_a_host_that_has_stopped_reading(monkeypatch, carrier):
             for version in range(1, 6):
                 trainer.publish(version, then=sender.announce)
                 await until(partial(has, memory, version))
-            assert [copy.version for copy in sender._shelf._copies] == [0, 5]
+            assert [copy.version for copy in sender._copies._copies] == [0, 5]
             with closing(stopped):  # it reads after all: what it was promised is still what it was
                 parcel = await hear(stopped.connection, Parcel)
                 rest = np.empty(parcel.size, np.uint8)
                 await stopped.take(rest, lambda _: None)
             assert parcel.version == 0
             assert not rest.any()
-            await until(lambda: [copy.version for copy in sender._shelf._copies] == [5])
+            await until(lambda: [copy.version for copy in sender._copies._copies] == [5])
 
     cut(monkeypatch, 1 << 18)
     asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
