@@ -1,7 +1,7 @@
-"""The three loops of asynchronous RL, written once (DESIGN: simulate, generate, train).
+"""The three loops of asynchronous RL, written once: simulate, generate, train.
 
-They know nothing of processes, pipes, devices or the clock: what they call is handed to them, by the local, the Ray or the virtual runtime. None of them
-polls, and none of them ends by itself: a runtime cancels a loop that waits.
+They know nothing of processes, pipes, devices or the clock. The local, the Ray or the virtual runtime hands them what they call. No loop polls, and no loop but
+`train` ends by itself: a runtime cancels a loop that waits.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any, Protocol
 from rlvla3.types import Finished, MicroBatch, Observation, Outcome, Purpose, Ticket, Version
 
 Chunk = Any
-"""float32 [C, A], or None where the simulator's own expert is to act."""
+"""float32 [C, A], or None if the simulator's expert is to act."""
 
 
 class EpisodeWriter(Protocol):
-    """An episode being written into the data plane."""
+    """An episode that is being written into the data plane."""
 
     ticket: Ticket
     done: bool
@@ -49,7 +49,7 @@ async def simulate(simulator: AsyncSimulator, ledger: TicketExchange, plane: Sha
     """Run tickets on every slot of one shard, each slot on its own ticket.
 
     Waits for: a ticket, when no slot has one (unblocked by the ledger: a new version, a rerun); decisions (unblocked by the generator).
-    bootstrap: ask for the value of the last observation of a training episode that a time limit cut.
+    bootstrap: also ask for the value of the last observation of a training episode that a time limit cut.
     """
     episodes: dict[int, EpisodeWriter] = {}
     finished: list[Finished] = []
@@ -92,9 +92,9 @@ class PolicyEngine(Protocol):
 
 
 async def generate(requests: Requests, weights: Weights, engine: PolicyEngine) -> None:
-    """Decide for whoever asks, in batches, always with the newest weights.
+    """Make the decisions that shards ask for, in batches, always with the newest weights.
 
-    Waits for: a batch, due by B_max, by T_max, or because every running episode waits (unblocked by simulators and by time).
+    Waits for: a batch that is due by B_max, by T_max, or because every running episode waits (unblocked by simulators and by time).
     """
     while True:
         batch = await requests.batch()
@@ -125,10 +125,10 @@ class Publisher(Protocol):
     async def publish(self, version: Version, metrics: Mapping[str, float]) -> None: ...
 
 
-async def train(updates: Iterable[int], trajectories: Trajectories, learner: AsyncLearner, ledger: Publisher) -> None:
+async def train(updates: Iterable[int], trajectories: Trajectories, learner: AsyncLearner, publisher: Publisher) -> None:
     """Make one update after another, each from exactly the trajectories of its own tickets.
 
-    Waits for: the next micro-batch of the present update, and for nothing else (unblocked by trajectories that are handed in).
+    Waits for: only the next micro-batch of the present update (unblocked by trajectories that are handed in).
     """
     for update in updates:
         learner.begin_update(update)
@@ -138,4 +138,4 @@ async def train(updates: Iterable[int], trajectories: Trajectories, learner: Asy
                 await learner.step()
             if micro_batch.closes_epoch and learner.enough:
                 break
-        await ledger.publish(update + 1, await learner.finish_update())
+        await publisher.publish(update + 1, await learner.finish_update())

@@ -1,4 +1,4 @@
-"""What can be known to be wrong with a recipe before any process starts: found without torch, in well under a second."""
+"""Finds what is wrong with a recipe before any process starts: without torch, in well under a second."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from rlvla3.types import Spaces
 
 
 def preflight(recipe: Recipe, *, clones: bool = False, trains: bool = False) -> Spaces:
-    """What the recipe's simulator shows and accepts, once simulator, policy and settings are known to fit one another.
+    """Check that simulator, policy and settings fit one another. Returns what the recipe's simulator shows and accepts.
 
-    clones: whether the run clones, so that demonstration files must fit too. trains: whether the episodes of updates must fit into memory. Raises RecipeError.
+    clones: whether the run clones; then demonstration files are checked too. trains: whether the episodes of updates must fit into memory. Raises RecipeError.
     """
     if recipe.runtime == "ray":
         if find_spec("ray") is None:
@@ -52,7 +52,7 @@ def preflight(recipe: Recipe, *, clones: bool = False, trains: bool = False) -> 
 
 
 def check_data_plane(recipe: Recipe, episodes: int) -> str:
-    """What so many episodes take of a host's memory, in words. Raises RecipeError where that is this host, and it has less."""
+    """The memory of a host that so many episodes take, in words. Raises RecipeError if that host is this one and has less."""
     spec = rollout_spec(recipe, episodes)
     needed, there = bytes_of(spec.arrays()), psutil.virtual_memory().total
     if recipe.runtime != "local":  # nobody knows the hosts yet

@@ -2,10 +2,10 @@
 
     infer when  waiting >= B_max,  or the oldest request has waited T_max,  or everyone waits
 
-The third case is what makes the two limits safe: when nobody else can come, waiting longer is idling. With B_max = all and T_max = infinite it is the
+The third condition makes the two limits safe: if no other request can come, waiting longer is idling. With no limit B_max and infinite T_max, this is the
 synchronous lock-step.
 
-Laws kept here (law 4): T_max counts from the oldest waiting request; requests are served oldest first; a batch never exceeds B_max decisions.
+Laws kept here (law 4): T_max counts from the oldest waiting request; the oldest requests are served first; a batch never exceeds B_max decisions.
 
 Pure decisions: the caller brings the time.
 """
@@ -47,9 +47,9 @@ class DynamicBatcher(Generic[RequestT]):
             self._waiting = deque(sorted(self._waiting, key=lambda waiting: waiting[0]))
 
     def take(self, now: float, running: int) -> list[RequestT]:
-        """The batch that is due now, or nothing. running: how many shards have a ticket, and so have asked or will ask.
+        """The batch that is due now, or an empty list. running: how many shards have a ticket, and so have asked or will ask.
 
-        A shard asks for all its slots at once and then waits: when that many wait, nobody else can ask before somebody here is answered.
+        A shard asks for all its slots at once and then waits. If `running` shards wait, no other request can come before one of these is answered.
         """
         everyone_waits = len(self._shards) >= running
         if not self._waiting or not (everyone_waits or len(self._waiting) >= self.max_batch or now >= self.deadline()):
@@ -60,11 +60,11 @@ class DynamicBatcher(Generic[RequestT]):
         return (request for _, _, request in self._waiting)
 
     def deadline(self) -> float:
-        """When the oldest request will have waited T_max; infinite while nobody waits."""
+        """When the oldest request will have waited T_max. Infinite if no request waits."""
         return self._waiting[0][0] + self.max_wait if self._waiting else math.inf
 
     def forget(self, shard: int) -> None:
-        """Drop the requests of a simulator that is gone."""
+        """Drop the requests of a lost shard."""
         self._waiting = deque(waiting for waiting in self._waiting if waiting[1] != shard)
         self._shards.pop(shard, None)
 

@@ -1,18 +1,18 @@
-"""How many generators are active while a run goes on (D-VLA leaves it as future work): idle times say what to try, the pace says whether it is kept.
+"""How many generators are active while a run goes on (D-VLA leaves this as future work). Idle times say which step to try. The pace says whether to keep it.
 
-    one more      is tried where generators work rather than wait for requests, and shards wait for decisions; it is kept if the run is faster by KEEP_MORE
-    one fewer     is tried otherwise, or where one more has not paid; it is kept if the run is not slower than KEEP_FEWER
+    one more      is tried if generators work most of the time and shards wait for decisions. It is kept if the pace grows to KEEP_MORE times the one before
+    one fewer     is tried otherwise, or if one more did not pay. It is kept if the pace stays above KEEP_FEWER times the one before
 
-The next look compares the pace with that before. A step that has not paid is taken back. Neither that nor the way back from one that was kept is tried again
-until idle times have changed by CHANGED. Idle times alone would not do: a generator that shares its cores or its device with others looks busy because of
-them, and one more would make it worse.
+The next look compares the pace with the one before the step. A step that did not pay is taken back. It is not tried again until idle times have changed by
+CHANGED; nor is the step back from one that was kept. Idle times alone are not enough: a generator that shares cores or a device with other workers looks busy
+because of them, and one more generator would make that worse.
 
 Laws kept here:
-- never fewer than `least` nor more than `most`, and one step at a time;
-- on a constant load it settles: between n and n + 1 a step is kept in one direction only, as KEEP_MORE * KEEP_FEWER > 1, so the number kept goes up or
-  down but never both, and what is then tried of its neighbours is taken back, once each.
+- there are never fewer than `least` nor more than `most`, and the number changes by one at a time;
+- on a constant load it settles. Between n and n + 1, a step is kept in one direction only, because KEEP_MORE * KEEP_FEWER > 1. So the number that is kept only
+  rises or only falls. Its two neighbours are then tried once each, and taken back.
 
-It finds a number from which no single step pays. Where only two steps together would, it stays.
+It finds a number from which no single step pays. If only two steps together would pay, it does not find that.
 
 Pure decisions: the caller brings what was measured.
 """
@@ -23,25 +23,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 BUSY = 0.5
-"""Where generators work for less of the time, more of them are not what is missing. Not more: two shards queue at a generator that is idle for a third of the
-time, and a second one makes them faster by a sixth."""
+"""If generators work for a smaller share of the time, another one is not tried. The limit is not higher, because a generator may be idle for a third of the
+time while two shards queue at it, and a second one makes them faster by a sixth."""
 
 WAITING = 0.1
-"""A shard that waits for decisions for less of the time hardly waits: more generators could not win more than this."""
+"""If shards wait for decisions for a smaller share of the time, another generator is not tried: it could not gain more than this share."""
 
 KEEP_MORE, KEEP_FEWER = 1.05, 0.97
-"""The pace that is worth keeping one more for, and one fewer, as multiples of the pace before."""
+"""The pace for which one more generator is kept, and one fewer, as multiples of the pace before."""
 
 CHANGED = 0.1
-"""A share of idle time that differs by as much is of another load."""
+"""If a share of idle time differs by this much, the load has changed."""
 
 assert KEEP_MORE * KEEP_FEWER > 1
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What was measured since the last look. busy: the share of the time that active generators did not wait for requests, in the mean. waiting: the share that
-    shards waited for decisions, in the mean. pace: environment steps a second."""
+    """What was measured since the last look.
+
+    busy: the share of the time in which active generators did not wait for requests, on average. waiting: the share in which shards waited for decisions, on
+    average. pace: environment steps a second.
+    """
 
     busy: float
     waiting: float
@@ -53,7 +56,7 @@ class Load:
 
 
 class ActiveGenerators:
-    """How many are active, from `least` to `most`. It begins with the least.
+    """How many generators are active, from `least` to `most`. It begins with `least`.
 
     active = ActiveGenerators(least=1, most=4)
     active.look(Load(busy=0.95, waiting=0.6, pace=100.0))      # 2: a trial
@@ -65,10 +68,10 @@ class ActiveGenerators:
         self._trial: tuple[int, Load] | None = None
         """The step being tried, and the load before it."""
         self._futile: dict[int, Load] = {}
-        """Steps from the present number that are known not to be worth it, each with the load that this was seen under."""
+        """Steps from the present number that did not pay, each with the load under which that was measured."""
 
     def look(self, load: Load) -> int:
-        """How many are to be active from now on. load: since the last look, or since the change that came of it was complete."""
+        """How many are to be active from now on. load: measured since the last look, or since the change that followed it was complete."""
         if self._trial is not None and not self._is_worth(load):
             return self._take_back()
         step = self._worth_trying(load)
@@ -77,7 +80,7 @@ class ActiveGenerators:
         return self.count
 
     def begin_anew(self) -> None:
-        """What comes now has nothing to do with what was measured before: the present number stays, untried."""
+        """Other work begins, and earlier measurements say nothing about it. The present number stays, and every step may be tried."""
         self._trial = None
         self._futile.clear()
 
@@ -86,7 +89,7 @@ class ActiveGenerators:
         step, before = self._trial
         if load.pace < before.pace * (KEEP_MORE if step > 0 else KEEP_FEWER):
             return False
-        self._futile = {-step: load}  # back would be too slow, or not fast enough: that has just been seen
+        self._futile = {-step: load}  # the step back does not pay: that has just been measured
         return True
 
     def _take_back(self) -> int:
@@ -111,8 +114,8 @@ class ActiveGenerators:
 
 
 def share_out(homes: Sequence[int], slots: Sequence[int], active: int) -> list[int]:
-    """The generator of each shard where the first `active` of them are: the shard's own (homes), if that is one of them, else whoever serves the fewest
-    slots."""
+    """The generator of each shard if the first `active` generators are active: its home, if that one is active; otherwise the one that serves the fewest
+    slots. homes: the generator of each shard if all are active."""
     load = [sum(count for home, count in zip(homes, slots, strict=True) if home == number) for number in range(active)]
     serves = []
     for home, count in zip(homes, slots, strict=True):

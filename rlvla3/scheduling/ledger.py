@@ -1,4 +1,4 @@
-"""Tickets out, trajectories in: who may run what, and when.
+"""The ledger hands tickets out and takes trajectories in. It decides which tickets may run, and when.
 
 A run is a numbered list of tickets. Ticket i belongs to update i // batch, always. Its life:
 
@@ -7,10 +7,10 @@ A run is a numbered list of tickets. Ticket i belongs to update i // batch, alwa
 
 Laws kept here:
 - ADMISSION: ticket i is handed out only while its update is at most `max_staleness` ahead of the current version. Every decision of the ticket is then made
-  by a version no older than update - max_staleness, so staleness is bounded exactly and nothing is ever discarded (law 2);
-- of several simulators each takes its own tickets in order, and none waits behind another's;
-- every ticket is handed in once, and an update is done only when all of its tickets are (law 1);
-- at most capacity = (max_staleness + 1) * batch tickets are neither waiting nor trained, so ticket i can live in block i mod capacity of the data plane.
+  by a version no older than update - max_staleness. So staleness is bounded exactly, and nothing is ever discarded (law 2);
+- if there are several simulators, each takes its own tickets in order, and none waits behind the tickets of another one;
+- every ticket is handed in once, and an update is done only when all its tickets are handed in (law 1);
+- at most capacity = (max_staleness + 1) * batch tickets are running or finished. So ticket i can live in block i mod capacity of the data plane.
 
 Pure decisions: no clock, no process, no I/O. Docs and proof: docs/engine.md.
 """
@@ -29,13 +29,15 @@ from rlvla3.scheduling.mix import Mix
 from rlvla3.types import Finished, Purpose, Ticket, Version
 
 SEED_BITS = 29
-"""Seeds of one purpose; two more bits say which purpose, so no evaluation and no demonstration ever starts where a run trains."""
+"""Bits of a seed for one purpose. Two more bits say which purpose it is. So no evaluation or demonstration begins in an initial state that is trained on."""
 
 
 @dataclass(frozen=True, slots=True)
 class TicketBook:
-    """Ticket i, for any i: the same in every mode, on every machine, in every rerun. Groups of `group_size` consecutive tickets share task and seed; tasks
-    go round by group."""
+    """Ticket i, for any i. It is the same in every mode, on every machine and in every rerun.
+
+    `group_size` consecutive tickets form a group: they share task and seed. Tasks alternate from group to group.
+    """
 
     mix: Mix
     seed: int
@@ -66,8 +68,8 @@ def capacity(batch: int, max_staleness: int) -> int:
 class Ledger:
     """Hands tickets out and takes trajectories in.
 
-    total: how many tickets there are (None: no end). version: the version the run starts from; tickets of earlier updates are taken for trained.
-    order: all the others, in the order in which they are to be handed out (None: by their numbers).
+    total: how many tickets there are (None: no end). version: the version that the run starts from; tickets of earlier updates count as trained.
+    order: all other tickets in the order in which they are handed out (None: by their numbers).
 
         ledger = Ledger(book, batch=64, max_staleness=1)
         ticket = ledger.take()           # None: nothing is admissible now
@@ -82,7 +84,7 @@ class Ledger:
         self._first = version * batch
         self._order = range(self._first, sys.maxsize) if order is None else order
         self._admitted = 0
-        """Of the order: those that have been looked at, and either handed out or put down for their simulator."""
+        """How many tickets of the order were looked at. They were handed out, or wait for their simulator."""
         self.issued = 0
         """Tickets handed out at least once in this run."""
         self._waiting: defaultdict[int, deque[int]] = defaultdict(deque)
@@ -94,7 +96,7 @@ class Ledger:
 
     @property
     def capacity(self) -> int:
-        """The most tickets that are running or waiting to be trained on at any time."""
+        """The most tickets that are running or finished at any time."""
         return capacity(self.batch, self.max_staleness)
 
     @property
@@ -110,7 +112,7 @@ class Ledger:
         return index // self.batch
 
     def take(self, simulator: int = 0) -> Ticket | None:
-        """The next ticket for a simulator to run, reruns first; None while none is admissible."""
+        """The next ticket for a simulator to run, reruns first. None if none is admissible now."""
         returned, waiting = self._returned[simulator], self._waiting[simulator]
         if returned and self._exists(returned[0]):
             index = heapq.heappop(returned)
@@ -124,7 +126,7 @@ class Ledger:
         return self.book.ticket(index)
 
     def lost(self, index: int) -> None:
-        """The simulator that ran this ticket is gone: hand it out again."""
+        """The simulator that ran this ticket is lost: the ticket waits again."""
         self._leave(index)
         self.rerun += 1
         heapq.heappush(self._returned[self.book.simulator(index)], index)
@@ -147,7 +149,7 @@ class Ledger:
         return [self._finished[index] for index in self._indices(update) if index in self._finished]
 
     def advance(self, version: Version) -> list[Finished]:
-        """Update version - 1 is done. Returns its episodes in ticket order, and forgets them."""
+        """Update version - 1 is done. Returns its episodes in ticket order, and drops them here."""
         update = version - 1
         if update != self.version:
             raise AssertionError(f"version {version} cannot follow version {self.version}")
@@ -158,7 +160,7 @@ class Ledger:
         return [self._finished.pop(index) for index in self._indices(update)]
 
     def close(self, after_update: int | None = None) -> None:
-        """Hand out nothing new any more; or nothing of a later update than `after_update`, new or again. What runs may still be handed in."""
+        """Hand out no new ticket any more. With `after_update`: no ticket of a later update, new or rerun. Running tickets may still be handed in."""
         if after_update is None:
             self._order = self._order[: self._admitted]
             self._waiting.clear()
@@ -171,7 +173,7 @@ class Ledger:
         return range(update * self.batch, end if self.total is None else min(end, self.total))
 
     def _admit(self, simulator: int) -> None:
-        """Look for the next ticket of a simulator, among those that may be handed out; the others' wait for theirs."""
+        """Find the next admissible ticket of a simulator. Tickets of other simulators that are found on the way wait for theirs."""
         while not self._waiting[simulator] and self._admitted < len(self._order) and self._admissible(self._order[self._admitted]):
             index = self._order[self._admitted]
             self._waiting[self.book.simulator(index)].append(index)

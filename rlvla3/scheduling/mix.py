@@ -1,7 +1,7 @@
-"""Which simulator and which task each group of tickets is of: in turn, as often as they weigh.
+"""Which simulator and which task each group of tickets has: they take turns, in proportion to their weights.
 
-The turn depends on the group's number alone, so a ticket has the same task in every mode and after every rerun; and it is even: of the first n groups every
-simulator has its share to within one, for any n.
+The turn depends only on the number of the group. So a ticket has the same task in every mode and after every rerun. Turns are even: of the first n groups,
+every simulator has its share to within one group, for any n.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import cached_property
 class Rotation:
     """Numbers 0 to n - 1, each `weights[i]` times a round, as evenly as can be: smooth weighted round-robin (nginx, commit 52327e0627).
 
-    `at(turn)` says whose turn it is, and how many turns that one has had before.
+    `at(turn)` returns whose turn it is, and how many turns it has had before.
     """
 
     def __init__(self, weights: Sequence[int]) -> None:
@@ -38,7 +38,7 @@ class Rotation:
 
 @dataclass(frozen=True)
 class SimulatorShare:
-    """One simulator's part in a mix: its tasks, how often each comes in turn, and how often the simulator does."""
+    """The part of one simulator in a mix. weights: of its tasks. weight: of the simulator among the others."""
 
     tasks: tuple[str, ...]
     weights: tuple[int, ...]
@@ -69,7 +69,7 @@ class Mix:
         return Rotation([share.weight for share in self.shares])
 
     def even(self) -> Mix:
-        """The same tasks, each as often as any other."""
+        """The same tasks, each as often as every other one."""
         return Mix(tuple(SimulatorShare(share.tasks, (1,) * len(share.tasks), len(share.tasks)) for share in self.shares))
 
     def simulator(self, group: int) -> int:

@@ -1,12 +1,12 @@
-"""Which devices run which stages: the papers' placements, as parts of one list of devices.
+"""Which devices run which stages: the placements of the papers, as parts of one list of devices.
 
     colocated       simulators, generators and trainers on every device
     hybrid a:b      simulators on a parts, generators on b parts, trainers on all of them
     disaggregated a:b       simulators and generators on a parts, trainers on b parts
     separate a:b:c  simulators, generators and trainers on parts of their own
 
-Where the parts divide a host, every host is divided alike, so that observations and answers never leave the host of their simulator (D-VLA, "topology
-replication"); otherwise the hosts are dealt out as one row of devices.
+If the parts divide the devices of a host, every host is divided in the same way. Then observations and decisions never leave the host of their simulator
+(D-VLA, "topology replication"). Otherwise, the devices of all hosts are divided as one row.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ PARTS: dict[Kind, int] = {"colocated": 1, "hybrid": 2, "disaggregated": 2, "sepa
 
 
 class PlacementError(ExplainedError, ValueError):
-    """Devices that cannot be dealt out as asked: what was asked, what there is, and what would fit."""
+    """Devices that cannot be divided as asked: what was asked, what there is, and what would fit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Hosts of so many devices each. Devices are numbered through: device = host * devices + number on the host."""
+    """A number of hosts with so many devices each. Devices are numbered across hosts: device = host * devices + number on the host."""
 
     hosts: int
     devices: int
@@ -62,8 +62,10 @@ class Placement:
         return self.simulators[shard % len(self.simulators)]
 
     def generator_of(self, shard: int) -> int:
-        """Which generator, by its number, serves a shard: one on the shard's own device, else one on its host, else any. The simulators' devices that a
-        generator may serve take turns, each beginning with another generator."""
+        """The number of the generator that serves a shard: one on the device of the shard, else one on its host, else any.
+
+        If there is a choice, the shards of a device go round the generators, and each device begins with another one.
+        """
         device = self.simulator_of(shard)
         if device in self.generators:
             return self.generators.index(device)
@@ -75,7 +77,7 @@ class Placement:
 
 
 def place(cluster: Cluster, kind: Kind, ratio: Sequence[int] = ()) -> Placement:
-    """Deal the devices out. ratio: the parts, (1,) or () for colocated. Raises PlacementError where they cannot be dealt out."""
+    """Divide the devices among the stages. ratio: the parts, (1,) or () for colocated. Raises PlacementError if they cannot be divided like that."""
     ratio = tuple(ratio) or (1,) * PARTS[kind]
     check_parts(kind, ratio)
     every = tuple(range(len(cluster)))
@@ -92,7 +94,7 @@ def place(cluster: Cluster, kind: Kind, ratio: Sequence[int] = ()) -> Placement:
 
 
 def check_parts(kind: Kind, ratio: Sequence[int]) -> None:
-    """Raises PlacementError where a placement of this kind has no such parts."""
+    """Raises PlacementError if a placement of this kind does not have such parts."""
     if ratio and (len(ratio) != PARTS[kind] or min(ratio) < 1):
         raise PlacementError(f"placement.kind={kind} takes {PARTS[kind]} parts of at least 1, and placement.ratio is {':'.join(map(str, ratio))}")
 

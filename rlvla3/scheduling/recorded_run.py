@@ -1,8 +1,8 @@
 """A recorded run, in the order in which it is repeated.
 
-Besides the recipe, three things decide the weights of an asynchronous run: which version made each decision, in which company (the other decisions of its
-batch: the shape of a matrix product decides its last bits), and in which order the tickets of an update came to the learner. A record holds these three; a
-RecordedRun is a record cleaned up, checked and put in order.
+Beside the recipe, three things decide the weights of an asynchronous run: which version made each decision; with which other decisions it shared a batch (the
+shape of a matrix product decides its last bits); and in which order the tickets of an update came to the learner. A record holds these three. A RecordedRun is
+a record that is cleaned up, checked and put in order.
 
 Replay order is by version, then by time. A generator looks for the newest version when it has a batch. So of two batches, the requests of the batch with the
 older version were made before the newer version came, even where that batch was inferred last. Three things follow from this order:
@@ -31,14 +31,14 @@ from rlvla3.errors import ExplainedError
 from rlvla3.types import Version
 
 DECISION = np.dtype([("at", "<i8"), ("version", "<i4"), ("row", "<i4"), ("ticket", "<i8")])
-"""One decision of a training episode. at: when it was inferred, in nanoseconds; neighbours in a file that share it were one batch."""
+"""One decision of a training episode. at: when it was inferred, in nanoseconds. Neighbours in a file with the same `at` were one batch."""
 
 EMITTED = np.dtype([("update", "<i4"), ("decisions", "<i4"), ("ticket", "<i8")])
-"""One ticket that an update was made from, with its episode's number of decisions, in the order in which the learner got them."""
+"""One ticket of an update, with the number of decisions of its episode. Entries stand in the order in which the learner got the tickets."""
 
 
 class ReplayError(ExplainedError, RuntimeError):
-    """A run that cannot be repeated, or was not repeated exactly: what is missing or differs, and the likely reasons."""
+    """A run that cannot be repeated, or was not repeated exactly: what is missing or different, and the likely reasons."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class RecordedRun:
         )
 
     def lengths(self) -> dict[int, int]:
-        """How many decisions were asked for in each ticket's episode, the value of a last observation among them."""
+        """How many decisions were asked for in the episode of each ticket, including the value of a last observation."""
         tickets, counts = np.unique(self.decisions["ticket"][self.live], return_counts=True)
         return dict(zip(tickets.tolist(), counts.tolist(), strict=True))
 

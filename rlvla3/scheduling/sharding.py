@@ -14,7 +14,8 @@ Serving = Literal["round_robin", "least_loaded"]
 
 @dataclass(frozen=True, slots=True)
 class Sharding:
-    """How one simulator is cut into shards. cores: that each is bound to (0: it may use any). devices: shards go round them (empty: the default one)."""
+    """How one simulator is cut into shards. cores: how many each shard is bound to (0: it may use any). devices: shards take them in turn (empty: the
+    default)."""
 
     shards: int
     slots: int
@@ -24,10 +25,10 @@ class Sharding:
 
 @dataclass(frozen=True, slots=True)
 class ShardSpec:
-    """One shard, by its number in the run. simulator: the number of its simulator. slots: its own, of all that are numbered through the run's shards.
+    """One shard, by its number in the run.
 
-    generator: the number of the one that serves it, its home where that may change (elastic.py). cores: those it is bound to, () for any. device: "" for the
-    default one.
+    simulator: the number of its simulator. slots: its slots, which are numbered across all shards. generator: the number of the generator that serves it; its
+    home, if that may change (elastic.py). cores: those that it is bound to, () for any. device: "" for the default one.
     """
 
     number: int
@@ -39,9 +40,9 @@ class ShardSpec:
 
 
 def lay_out(simulators: Sequence[Sharding], generators: int, serving: Serving = "round_robin", cores: Sequence[int] = ()) -> list[ShardSpec]:
-    """All shards of a run. cores: those of the host, dealt in turn to the shards that are bound. Raises PlacementError where a shard is to have more.
+    """All shards of a run. cores: those of the host; bound shards take them in turn. Raises PlacementError if a shard is to have more cores than there are.
 
-    serving: `round_robin`, generators take turns; `least_loaded`, whoever serves the fewest slots takes the next shard, large shards first.
+    serving: `round_robin`, generators take turns; `least_loaded`, the generator with the fewest slots takes the next shard, large shards first.
     """
     turn = cycle(cores)
     shards: list[ShardSpec] = []
@@ -60,7 +61,7 @@ def lay_out(simulators: Sequence[Sharding], generators: int, serving: Serving = 
 
 
 def _balanced(shards: Sequence[ShardSpec], generators: int) -> list[ShardSpec]:
-    """The longest-processing-time rule: Graham, "Bounds on multiprocessing timing anomalies" (1969)."""
+    """The longest-processing-time rule (Graham, "Bounds on multiprocessing timing anomalies", 1969)."""
     load = [0] * generators
     serves: dict[int, int] = {}
     for shard in sorted(shards, key=lambda shard: -len(shard.slots)):

@@ -1,21 +1,21 @@
-"""Trajectories into micro-batches (RL-VLA3 section 3.3), without changing what is learned.
+"""Trajectories become micro-batches (RL-VLA3 section 3.3), without changing what is learned.
 
-An update is cut into `steps` optimizer steps by ticket number, so what a step is made of never depends on timing. In the first epoch the decisions of a step
-are emitted as soon as a micro-batch of them has arrived (streaming) or once the whole update has (not streaming); later epochs come from memory, over a
-permutation drawn from (seed, update, epoch).
+An update is cut into `steps` optimizer steps by ticket number. So the decisions of a step never depend on timing. In the first epoch, the decisions of a step
+are emitted as soon as there is a micro-batch of them (streaming), or when the whole update has arrived (not streaming). Later epochs come from memory, in a
+permutation that is drawn from (seed, update, epoch).
 
 Laws kept here:
-- every decision of every ticket of an update is emitted exactly once an epoch;
-- a step's decisions are the same set whatever the order of arrival and the size of a micro-batch (law 3 does the rest: the learner divides once, by the
-  step's count);
-- the tickets of a group are emitted together, when all of the group has arrived, so an advantage over the group can be formed;
-- the micro-batches of an update are a function of the order in which its tickets are emitted, whenever they arrived.
+- every decision of every ticket of an update is emitted exactly once in each epoch;
+- the set of decisions of a step does not depend on the order of arrival or on the size of a micro-batch (for law 3, the learner divides once, by the count of
+  the step);
+- the tickets of a group are emitted together, when all of them have arrived, so that an advantage over the group can be computed;
+- the micro-batches of an update depend only on the order in which its tickets are emitted, and not on when they arrived.
 
-Several ranks train together: group g is rank g mod ranks' own, and micro-batches come in rounds, one a rank. A rank that has nothing left in a step has an
-empty one, so all ranks make equally many. Each rank streams for itself, of the same update: as rounds follow from the order of arrival alone, and all ranks are
-told of arrivals in one order, they agree on every round without a word.
+Several ranks train together. Group g belongs to rank g mod ranks. Micro-batches come in rounds, one for each rank. A rank that has nothing left in a step gets
+an empty one, so that all ranks make equally many. Each rank streams by itself. Rounds depend only on the order of arrival, and all ranks hear of arrivals in
+the same order. So they agree on every round without exchanging messages.
 
-Pure decisions: a None says that nothing more can be emitted before another ticket arrives.
+Pure decisions: None means that nothing more can be emitted before another ticket arrives.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ TicketT = TypeVar("TicketT", int, NDArray[np.int64])
 class Streamer:
     """Micro-batches of each update in turn.
 
-    batch, group_size: tickets an update and a group. steps: optimizer steps an epoch. micro_batch: decisions, of one rank. order: of an update, its tickets in
-    the order in which they are to be emitted, so that sums are made in one fixed order (None: as they arrive). rank: whose micro-batches are emitted, of
-    `ranks`.
+    batch, group_size: tickets of an update and of a group. steps: optimizer steps of an epoch. micro_batch: decisions, for one rank. order: returns the tickets
+    of an update in the order in which they are emitted, so that sums have a fixed order (None: as they arrive). rank: the rank, of `ranks`, whose micro-batches
+    are emitted.
 
         streamer.arrived(ticket=3, decisions=14)
         for micro_batch in streamer.update(0):
@@ -67,7 +67,7 @@ class Streamer:
         self._whole: defaultdict[tuple[int, int], list[int]] = defaultdict(list)  # first tickets of whole groups not looked at yet, by update and step
         self._arrived: Counter[int] = Counter()  # tickets that have arrived, by update
         self.emitted: dict[int, int] = {}
-        """Of the present update: each ticket's number of decisions, in the order in which they were emitted, by whatever rank."""
+        """Of the present update: the number of decisions of each ticket, in the order in which they were emitted, for all ranks."""
 
     def arrived(self, ticket: int, decisions: int) -> None:
         """The trajectory of `ticket`, of this update or a later one, is in the data plane."""
@@ -80,14 +80,15 @@ class Streamer:
             self._whole[update, ticket % self.batch // self._width].append(group)
 
     def owner(self, ticket: TicketT) -> TicketT:
-        """The rank whose ticket it is; of each, for an array of them."""
+        """The rank that a ticket belongs to; of each one, for an array of tickets."""
         return ticket // self.group_size % self.ranks
 
     def tickets(self, update: int) -> range:
         return range(update * self.batch, (update + 1) * self.batch)
 
     def update(self, update: int) -> Iterator[MicroBatch | None]:
-        """All micro-batches of one update, epoch after epoch. The last of each optimizer step says so. May be left early; the update is forgotten then."""
+        """All micro-batches of one update, epoch after epoch. The last one of each optimizer step is marked. The caller may stop early: the update is then
+        dropped."""
         self.emitted = {}
         try:
             for step in range(self.steps):
@@ -134,7 +135,7 @@ class Streamer:
         return self.tickets(update)[step * self._width : (step + 1) * self._width : self.group_size]
 
     def _ready(self, update: int, waiting: list[int], order: deque[int] | None) -> list[int]:
-        """Which of the groups that are whole can be emitted now, in the order of emission."""
+        """The groups that are whole and can be emitted now, in the order of emission."""
         if not self.streaming and self._arrived[update] < self.batch:
             return []
         if order is None:
@@ -155,8 +156,10 @@ class Streamer:
             yield from self._rounds(pending, whole, epoch, step, last_step=step == len(parts) - 1)
 
     def _rounds(self, pending: list[list[Rows]], whole: list[bool], epoch: int, step: int, last_step: bool) -> Generator[MicroBatch, None, list[list[Rows]]]:
-        """Emit this rank's part of every round in which each rank has a full micro-batch, or the last that it will have. whole: whether what is pending is all
-        the rest of the step, by rank. Returns what is left over."""
+        """Emit this rank's part of every round in which each rank has a full micro-batch, or the last one that it will have.
+
+        whole: for each rank, whether `pending` is all that is left of the step. Returns what is left over.
+        """
         queues = [_join(parts) for parts in pending]
         size = self.micro_batch
         while any(len(tickets) for tickets, _ in queues) and all(done or len(tickets) >= size for (tickets, _), done in zip(queues, whole, strict=True)):
