@@ -1,6 +1,6 @@
-"""The command line.
+"""The command line: what can be asked for, and who does it. What commands do is in commands.py, planning/commands.py and benchmarks/commands.py.
 
-Light to import: with `spawn`, every simulator process imports the file its run was started from, and so this one. What commands do is in commands.py.
+It is light to import, so that a mistake is answered at once.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ examples:
   rlvla3 train recipes/quickstart.yaml engine.mode=sync    the same, synchronously: any setting as key=value
   rlvla3 train runs/demo                                   continue from the newest checkpoint
   rlvla3 eval runs/demo evaluation.episodes=192            success of the newest checkpoint
-  rlvla3 replay runs/demo                                  repeat it, bit for bit
-  rlvla3 check recipes/quickstart.yaml                     what a recipe comes to, and whether its simulator keeps its contract
-  rlvla3 check --simulator my_robot:MyEnv max_steps=200    the same of one simulator, yours for example
-  rlvla3 profile recipes/quickstart.yaml                   what its stages cost on this machine, for rehearse and plan
-  rlvla3 rehearse recipes/planned/libero_pi0.yaml --profile libero-pi0 --cluster 4x8   what it would do on 32 GPUs, without any
+  rlvla3 replay runs/demo                                  repeat the run, bit for bit
+  rlvla3 check recipes/quickstart.yaml                     print the whole recipe, and check its simulators
+  rlvla3 check --simulator my_robot:MyEnv max_steps=200    check one simulator, yours for example
+  rlvla3 profile recipes/quickstart.yaml                   measure what its stages cost on this machine
+  rlvla3 rehearse recipes/planned/libero_pi0.yaml --profile libero-pi0 --cluster 4x8   what a run would do on 32 GPUs, without a GPU
 """
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 PROFILE_S = 60.0
@@ -32,14 +32,14 @@ CHUNK = 5
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit status: 0, 1 where a check failed, 2 for what cannot be run as asked, 130 after Ctrl-C."""
+    """Run one command. Returns the exit status: 0; 1 if a check failed; 2 if the command cannot be run as asked; 130 after Ctrl-C."""
     arguments = _parse(argv)
-    sys.path.append(str(Path.cwd()))  # where `module:Class` of one's own is; every worker gets the same path
+    sys.path.append(str(Path.cwd()))  # so that `module:Class` of the user is found; every worker gets the same path
     try:
         passed = _run(arguments)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # whoever was reading has had enough, as `head` does; what is left to be flushed goes nowhere
+    except BrokenPipeError:  # the reader has closed the pipe, as `head` does; what is left to be flushed is dropped
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         if not explains_itself(error):
@@ -50,95 +50,50 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> bool:
-    """Returns whether all is well: only what `check` finds can be otherwise."""
+    """Returns whether all is well. Only `check` can return False."""
     from rlvla3 import commands
 
-    match arguments.command, getattr(arguments, "benchmark", None):
-        case "clone", _:
+    match arguments.command:
+        case "clone":
             commands.clone(arguments.start, arguments.overrides, arguments.run_dir, arguments.json)
-        case "train", _:
+        case "train":
             commands.train(arguments.start, arguments.overrides, arguments.run_dir, arguments.json)
-        case "eval", _:
+        case "eval":
             commands.evaluate(arguments.start, arguments.overrides, arguments.run_dir, arguments.json)
-        case "replay", _:
+        case "replay":
             commands.replay(arguments.start, arguments.run_dir, arguments.json)
-        case "check", _:
+        case "check":
             options = (arguments.chunk, arguments.timeout, arguments.frames, arguments.json)
             return commands.check(arguments.overrides, arguments.simulator, *options)
-        case "profile", _:
-            _profile(arguments)
-        case "rehearse", _:
-            _rehearse(arguments)
-        case "plan", _:
-            _plan(arguments)
-        case "bench", "interaction":
-            commands.bench_interaction(arguments.json, arguments.env, arguments.num_envs, arguments.seconds)
-        case "bench", "ladder":
-            commands.bench_ladder(arguments.json)
-        case "bench", "weights":
-            commands.bench_weights(arguments.json, arguments.megabytes)
-        case "bench", "reality":
-            commands.bench_reality(arguments.overrides, arguments.json, arguments.profile, arguments.profile_seconds, arguments.updates)
-        case "bench", "vector":
-            _bench_vector(arguments)
-        case "bench", "ray":
-            from rlvla3.benchmarks import ray
+        case "profile" | "rehearse" | "plan":
+            _plan_ahead(arguments)
+        case "bench":
+            from rlvla3.benchmarks.commands import bench
 
-            ray.main(arguments.json, arguments.pairs, arguments.seconds)
-        case "bench", "overhead":
-            _bench_overhead(arguments)
-        case "bench", "parity":
-            commands.bench_parity(
-                arguments.start,
-                arguments.overrides,
-                arguments.out,
-                arguments.seeds,
-                arguments.staleness,
-                arguments.corrections,
-                arguments.measure,
-                arguments.jobs,
-            )
+            bench(arguments)
     return True
 
 
-def _bench_vector(arguments: argparse.Namespace) -> None:
-    from rlvla3.benchmarks import vector
-
-    vector.main(arguments.overrides, arguments.json, arguments.inference, arguments.pairs, arguments.seconds, arguments.threads)
-
-
-def _bench_overhead(arguments: argparse.Namespace) -> None:
-    from rlvla3.benchmarks import overhead
-
-    overhead.main(arguments.simulators, arguments.json, arguments.episodes)
-
-
-def _profile(arguments: argparse.Namespace) -> None:
+def _plan_ahead(arguments: argparse.Namespace) -> None:
     from rlvla3.planning import commands
 
-    commands.profile(arguments.start, arguments.overrides, arguments.out, arguments.seconds)
-
-
-def _rehearse(arguments: argparse.Namespace) -> None:
-    from rlvla3.planning import commands
-
-    if arguments.paper:
-        commands.rehearse_paper(arguments.paper, arguments.json)
-    else:
-        outputs = (arguments.json, arguments.trace, arguments.picture)
-        commands.rehearse(arguments.overrides, arguments.profile, arguments.cluster, arguments.seed, arguments.updates, *outputs)
-
-
-def _plan(arguments: argparse.Namespace) -> None:
-    from rlvla3.planning import commands
-
-    devices = (arguments.gpus, arguments.hosts, arguments.cluster)
-    commands.plan(arguments.overrides, arguments.profile, *devices, arguments.memory, arguments.max_staleness, arguments.json, arguments.best, arguments.seed)
+    match arguments.command:
+        case "profile":
+            commands.profile(arguments.start, arguments.overrides, arguments.out, arguments.seconds)
+        case "rehearse" if arguments.paper:
+            commands.rehearse_paper(arguments.paper, arguments.json)
+        case "rehearse":
+            outputs = (arguments.json, arguments.trace, arguments.picture)
+            commands.rehearse(arguments.overrides, arguments.profile, arguments.cluster, arguments.seed, arguments.updates, *outputs)
+        case "plan":
+            devices = (arguments.gpus, arguments.hosts, arguments.cluster)
+            limits = (arguments.memory, arguments.max_staleness)
+            commands.plan(arguments.overrides, arguments.profile, *devices, *limits, arguments.json, arguments.best, arguments.seed)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
-    # argparse leaves settings that stand after an option (`train RECIPE --json seed=1`) among the unknown.
+    # argparse counts settings after an option (`train RECIPE --json seed=1`) as unknown.
     arguments, unknown = parser.parse_known_args(argv)
     settings = [word for word in unknown if not word.startswith("-")] if hasattr(arguments, "overrides") else []
     if len(settings) < len(unknown):
@@ -162,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_start(clone, "RECIPE", "a YAML file with a clone: section")
     _add_output(clone, "runs/NAME-DATE-TIME")
 
-    train = commands.add_parser("train", help="improve a policy by reinforcement learning (after cloning, where the recipe says so)")
+    train = commands.add_parser("train", help="improve a policy by reinforcement learning (after cloning, if the recipe says so)")
     _add_start(train, "RECIPE|CHECKPOINT", "a YAML file; or a run directory, or one of its checkpoints, to continue")
     _add_output(train, "runs/NAME-DATE-TIME")
 
@@ -170,36 +125,36 @@ def _parser() -> argparse.ArgumentParser:
     _add_start(evaluate, "CHECKPOINT|RECIPE", "a run directory (its newest checkpoint), a checkpoint, or a YAML file with policy.checkpoint")
     _add_output(evaluate, "RUN_DIR/evaluations/DATE-TIME")
 
-    replay = commands.add_parser("replay", help="repeat a recorded run, and say whether it comes to the same weights, bit for bit")
+    replay = commands.add_parser("replay", help="repeat a recorded run, and check that it comes to the same weights, bit for bit")
     replay.add_argument("start", type=Path, metavar="RUN_DIR|CHECKPOINT", help="a run directory (up to its newest checkpoint), or one of its checkpoints")
     _add_output(replay, "RUN_DIR/replays/DATE-TIME")
 
-    _add_check(commands.add_parser("check", help="say whether a recipe can be run, and whether its simulators, or one alone, keep their contract"))
+    _add_check(commands.add_parser("check", help="check that a recipe can be run, and that its simulators (or one simulator) keep their contract"))
 
-    _add_profile(commands.add_parser("profile", help="measure what a recipe's stages cost on this machine, in short runs, for rehearse and plan"))
+    _add_profile(commands.add_parser("profile", help="measure what the stages of a recipe cost on this machine, for rehearse and plan"))
     _add_rehearse(commands.add_parser("rehearse", help="what a recipe would do on a cluster: throughput, idle time and staleness, on a virtual clock"))
-    _add_plan(commands.add_parser("plan", help="the fastest placement and settings of a recipe on a cluster, found by rehearsal"))
+    _add_plan(commands.add_parser("plan", help="find the fastest placement and settings of a recipe on a cluster, by rehearsals"))
 
     benchmarks = commands.add_parser("bench", help="measure the engine itself").add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
-    interaction = benchmarks.add_parser("interaction", help="the share of the ideal step rate that a whole training run reaches")
+    interaction = benchmarks.add_parser("interaction", help="the share of the ideal step rate that a training run reaches")
     interaction.add_argument("--env", metavar="MODULE:CLASS", help="any Gymnasium environment class (default: frames at irregular intervals)")
     interaction.add_argument("--num-envs", type=int, default=16, metavar="N", help="environments (default: 16)")
     interaction.add_argument("--seconds", type=float, default=30.0, metavar="S", help="how long to measure (default: 30)")
     benchmarks.add_parser("ladder", help="the four modes, from synchronous to fully asynchronous, on the same work")
-    weights = benchmarks.add_parser("weights", help="how fast new weights reach generators here and on other hosts, and what that costs training")
+    weights = benchmarks.add_parser("weights", help="how fast new weights reach generators on this and other hosts, and what that costs training")
     weights.add_argument("--megabytes", type=_positive, default=64, metavar="N", help="size of a version (default: 64)")
-    overhead = benchmarks.add_parser("overhead", help="what each simulator costs over its bare environment")
+    overhead = benchmarks.add_parser("overhead", help="what each simulator costs beyond its bare environment")
     overhead.add_argument("simulators", nargs="*", metavar="SIMULATOR", help="such as metaworld (default: all that can be built here)")
-    overhead.add_argument("--episodes", type=_positive, default=20, metavar="N", help="on either side, of each simulator (default: 20)")
+    overhead.add_argument("--episodes", type=_positive, default=20, metavar="N", help="episodes of each simulator and of its bare environment (default: 20)")
     ray = benchmarks.add_parser("ray", help="the Ray runtime against the local one, on one host")
-    ray.add_argument("--pairs", type=_positive, default=3, metavar="N", help="how often both are measured, in turn (default: 3)")
-    ray.add_argument("--seconds", type=_seconds, default=20.0, metavar="S", help="how long each is measured each time (default: 20)")
-    _add_reality(benchmarks.add_parser("reality", help="rehearsed against measured throughput in the four modes, from one profile"))
-    _add_vector(benchmarks.add_parser("vector", help="the engine against a synchronous vector environment of the same simulators"))
+    ray.add_argument("--pairs", type=_positive, default=3, metavar="N", help="how often both are measured, alternately (default: 3)")
+    ray.add_argument("--seconds", type=_seconds, default=20.0, metavar="S", help="seconds of each measurement (default: 20)")
+    _add_reality(benchmarks.add_parser("reality", help="rehearsed and measured throughput in the four modes, from one profile"))
+    _add_vector(benchmarks.add_parser("vector", help="the engine against a synchronous vector environment with the same simulators"))
     for name, benchmark in benchmarks.choices.items():
         path = Path("runs/bench") / f"{name}.json"
         benchmark.add_argument("--json", type=Path, default=path, metavar="FILE", help=f"where the figures go (default: {path})")
-    _add_parity(benchmarks.add_parser("parity", help="whether full_async learns what sync learns: the same tickets, several seeds, a table and a picture"))
+    _add_parity(benchmarks.add_parser("parity", help="whether full_async learns what sync learns: same tickets, several seeds, a table and a picture"))
     return parser
 
 
@@ -213,59 +168,63 @@ def _add_check(check: argparse.ArgumentParser) -> None:
     check.add_argument("--simulator", metavar="NAME", help="instead of a recipe: metaworld, gymnasium:ID, module:Class, ...; key=value are its settings then")
     check.add_argument("--chunk", type=_positive, default=CHUNK, metavar="N", help=f"actions a decision, with --simulator (default: {CHUNK})")
     check.add_argument("--timeout", type=_seconds, metavar="S", help="the longest that a build, a reset or a chunk may take (default: simulator.timeout_s, 60)")
-    check.add_argument("--frames", type=Path, metavar="FOLDER", help="where frames go, to be looked at: whether they are upside down, only you can tell")
+    check.add_argument("--frames", type=Path, metavar="FOLDER", help="a folder for frames; look at them, as only you can see whether they are upside down")
     check.add_argument("--json", type=Path, metavar="FILE", help="where the findings go")
 
 
 def _add_profile(profile: argparse.ArgumentParser) -> None:
-    _add_start(profile, "RECIPE", "a YAML file; with policy.checkpoint=FOLDER its episodes are those of that policy, else of an untrained one")
+    _add_start(profile, "RECIPE", "a YAML file; its episodes are those of policy.checkpoint=FOLDER, or else of an untrained policy")
     profile.add_argument("--out", type=Path, metavar="FILE", help="where the profile goes (default: NAME.profile.yaml)")
-    profile.add_argument("--seconds", type=_seconds, default=PROFILE_S, metavar="S", help=f"how long to measure, starts not counted (default: {PROFILE_S:g})")
+    profile.add_argument("--seconds", type=_seconds, default=PROFILE_S, metavar="S", help=f"seconds to measure, without the start (default: {PROFILE_S:g})")
 
 
 def _add_reality(reality: argparse.ArgumentParser) -> None:
     reality.add_argument(
         "overrides", nargs="*", default=[], metavar="RECIPE key=value", help="a YAML file (default: that of `bench interaction`), and settings"
     )
-    reality.add_argument("--profile", type=Path, metavar="FILE", help="an earlier profile of the same recipe (default: it is measured first)")
-    reality.add_argument("--profile-seconds", type=_seconds, default=PROFILE_S, metavar="S", help=f"how long to measure it (default: {PROFILE_S:g})")
-    reality.add_argument("--updates", type=_positive, default=20, metavar="N", help="settled updates that are measured in each mode (default: 20)")
+    reality.add_argument("--profile", type=Path, metavar="FILE", help="an earlier profile of the same recipe (default: measure it first)")
+    reality.add_argument("--profile-seconds", type=_seconds, default=PROFILE_S, metavar="S", help=f"seconds to measure it (default: {PROFILE_S:g})")
+    reality.add_argument("--updates", type=_positive, default=20, metavar="N", help="updates that are measured in each mode after it has settled (default: 20)")
 
 
 def _add_vector(vector: argparse.ArgumentParser) -> None:
     vector.add_argument("overrides", nargs="*", default=[], metavar="RECIPE key=value", help="a YAML file (default: LIBERO with the mini VLA), and settings")
     vector.add_argument(
-        "--inference", type=_inference, default=0.0, metavar="MS|auto", help="how long each inference waits, taking no core; auto: as long as a chunk takes"
+        "--inference",
+        type=_inference,
+        default=0.0,
+        metavar="MS|auto",
+        help="milliseconds that each inference waits without using a core; auto: as long as a chunk takes",
     )
-    vector.add_argument("--pairs", type=_positive, default=4, metavar="N", help="how often both sides are measured, in turn (default: 4)")
-    vector.add_argument("--seconds", type=_seconds, default=30.0, metavar="S", help="how long each is measured each time, at least (default: 30)")
+    vector.add_argument("--pairs", type=_positive, default=4, metavar="N", help="how often both sides are measured, alternately (default: 4)")
+    vector.add_argument("--seconds", type=_seconds, default=30.0, metavar="S", help="seconds of each measurement, at least (default: 30)")
     vector.add_argument("--threads", type=_positive, metavar="N", help="torch threads of the vector environment's main process (default: training.threads)")
 
 
 def _add_rehearse(rehearse: argparse.ArgumentParser) -> None:
     _add_planned(rehearse)
     rehearse.add_argument("--cluster", metavar="HOSTSxDEVICES", help="for example 4x8, or 8 for one host of eight")
-    rehearse.add_argument("--updates", type=_positive, metavar="N", help="settled updates that are measured (default: 6)")
+    rehearse.add_argument("--updates", type=_positive, metavar="N", help="updates that are measured after the run has settled (default: 6)")
     rehearse.add_argument("--trace", type=Path, metavar="FILE", help="a timeline of the last two updates, for ui.perfetto.dev or chrome://tracing")
-    rehearse.add_argument("--picture", type=Path, metavar="FILE", help="the same as a picture, of a few workers (.png, .svg, .pdf)")
-    rehearse.add_argument("--paper", metavar="NAME", help="instead of a recipe: a published measurement to compare with, such as table1")
+    rehearse.add_argument("--picture", type=Path, metavar="FILE", help="the timeline of a few workers as a picture (.png, .svg, .pdf)")
+    rehearse.add_argument("--paper", metavar="NAME", help="in place of a recipe: a published measurement to compare with, such as table1")
 
 
 def _add_plan(plan: argparse.ArgumentParser) -> None:
     _add_planned(plan)
     plan.add_argument("--gpus", type=_positive, metavar="N", help="devices in all")
-    plan.add_argument("--hosts", type=_positive, metavar="N", help="hosts that they are on (default: one for every eight)")
-    plan.add_argument("--cluster", metavar="HOSTSxDEVICES", help="the same in one, for example 4x8")
+    plan.add_argument("--hosts", type=_positive, metavar="N", help="hosts (default: one for every eight devices)")
+    plan.add_argument("--cluster", metavar="HOSTSxDEVICES", help="hosts and devices of each in one, for example 4x8")
     plan.add_argument("--memory", type=float, metavar="GIB", help="memory of a device (default: the profile's)")
-    plan.add_argument("--max-staleness", type=int, metavar="N", help="the most that learning bears (default: the recipe's)")
-    plan.add_argument("--best", type=_positive, default=3, metavar="N", help="plans that are told (default: 3)")
+    plan.add_argument("--max-staleness", type=int, metavar="N", help="the largest staleness that plans may use (default: the recipe's)")
+    plan.add_argument("--best", type=_positive, default=3, metavar="N", help="how many plans are printed (default: 3)")
 
 
 def _add_planned(command: argparse.ArgumentParser) -> None:
     """What `rehearse` and `plan` have in common."""
     command.add_argument("overrides", nargs="*", default=[], metavar="RECIPE key=value", help="a YAML file, and settings that win over it")
-    command.add_argument("--profile", metavar="FILE|NAME", help="what stages cost: a file, or a profile that ships with rlvla3")
-    command.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is drawn; the same seed gives the same figures (default: 0)")
+    command.add_argument("--profile", metavar="FILE|NAME", help="what stages cost: a file, or the name of a profile that ships with rlvla3")
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="seed of all random draws; the same seed gives the same figures (default: 0)")
     command.add_argument("--json", type=Path, metavar="FILE", help="where the figures go")
 
 
@@ -292,8 +251,8 @@ def _positive(text: str) -> int:
 
 def _add_parity(parity: argparse.ArgumentParser) -> None:
     _add_start(parity, "RECIPE", "a YAML file; where it begins by cloning, one clone is made and every run starts from it")
-    parity.add_argument("--out", type=Path, required=True, metavar="DIR", help="where runs, table and picture go; the same command again goes on from there")
-    parity.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="one run of each schedule for each (default: 0 1 2)")
+    parity.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for runs, table and picture; the same command again continues there")
+    parity.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="one run of each schedule for each seed (default: 0 1 2)")
     parity.add_argument("--staleness", type=int, nargs="+", default=[1, 2, 4, 8], metavar="N", help="max_staleness of full_async (default: 1 2 4 8)")
     parity.add_argument("--corrections", nargs="+", default=[], metavar="NAME", help="for staleness (default: none, and the recipe's own)")
     parity.add_argument("--measure", choices=("success", "return"), default="success", help="what is compared (default: success)")

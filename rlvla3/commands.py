@@ -9,7 +9,6 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
 
 import yaml
 
@@ -112,51 +111,6 @@ def check(words: Sequence[str], simulator: str | None, chunk: int, timeout_s: fl
     for needed in (check_data_plane(recipe, training_room(recipe)), *check_model(recipe, spaces)):
         print(f"# memory: {needed}", flush=True)
     return check_simulators(recipe.mixed, recipe.policy.chunk, timeout_s, frames, figures, before="# ")
-
-
-def bench_interaction(figures: Path, environment: str | None, num_envs: int, seconds: float) -> None:
-    """Measure the share of the ideal step rate that training reaches; the figures go into a JSON file."""
-    from rlvla3.benchmarks.interaction import main
-
-    main(figures, environment, num_envs, seconds)
-
-
-def bench_ladder(figures: Path) -> None:
-    """Measure the four modes on the same work; the figures go into a JSON file."""
-    from rlvla3.benchmarks.ladder import main
-
-    main(figures)
-
-
-def bench_weights(figures: Path, megabytes: int) -> None:
-    """Measure the weight plane with versions of so many megabytes; the figures go into a JSON file."""
-    from rlvla3.benchmarks.weights.weights_report import main
-
-    main(figures, megabytes)
-
-
-def bench_reality(words: Sequence[str], figures: Path, profile: Path | None, profile_seconds: float, updates: int) -> None:
-    """Rehearse the four modes and measure them, from one profile; the figures go into a JSON file. words: the recipe, if any, and settings."""
-    from rlvla3.benchmarks.reality import main
-
-    main(words, figures, profile, profile_seconds, updates)
-
-
-def bench_parity(
-    start: Path,
-    overrides: Sequence[str],
-    out: Path,
-    seeds: Sequence[int],
-    staleness: Sequence[int],
-    corrections: Sequence[str],
-    measure: Literal["success", "return"],
-    jobs: int,
-) -> None:
-    """Train sync and full_async on the same tickets and compare what they learned; runs, table and picture go into the folder `out`."""
-    from rlvla3.benchmarks.parity.parity_report import main
-    from rlvla3.benchmarks.parity.plan import Plan
-
-    main(Plan.make(start, overrides, out, seeds, staleness, corrections), measure, jobs)
 
 
 def _refuse_to_continue(run: RunDirectory, checkpoint: Path | None, recipe: Recipe) -> None:

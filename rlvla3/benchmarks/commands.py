@@ -1,0 +1,44 @@
+"""What `rlvla3 bench` does: each benchmark by its name. A benchmark is imported only if it is asked for."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def bench(arguments: argparse.Namespace) -> None:
+    """Run the benchmark `arguments.benchmark`. Its figures go into the JSON file `arguments.json`, or, for `parity`, into the folder `arguments.out`."""
+    match arguments.benchmark:
+        case "interaction":
+            from rlvla3.benchmarks import interaction
+
+            interaction.main(arguments.json, arguments.env, arguments.num_envs, arguments.seconds)
+        case "ladder":
+            from rlvla3.benchmarks import ladder
+
+            ladder.main(arguments.json)
+        case "weights":
+            from rlvla3.benchmarks.weights import weights_report
+
+            weights_report.main(arguments.json, arguments.megabytes)
+        case "reality":
+            from rlvla3.benchmarks import reality
+
+            reality.main(arguments.overrides, arguments.json, arguments.profile, arguments.profile_seconds, arguments.updates)
+        case "vector":
+            from rlvla3.benchmarks import vector
+
+            vector.main(arguments.overrides, arguments.json, arguments.inference, arguments.pairs, arguments.seconds, arguments.threads)
+        case "ray":
+            from rlvla3.benchmarks import ray
+
+            ray.main(arguments.json, arguments.pairs, arguments.seconds)
+        case "overhead":
+            from rlvla3.benchmarks import overhead
+
+            overhead.main(arguments.simulators, arguments.json, arguments.episodes)
+        case "parity":
+            from rlvla3.benchmarks.parity.parity_report import main
+            from rlvla3.benchmarks.parity.plan import Plan
+
+            plan = Plan.make(arguments.start, arguments.overrides, arguments.out, arguments.seeds, arguments.staleness, arguments.corrections)
+            main(plan, arguments.measure, arguments.jobs)
