@@ -106,9 +106,9 @@ def check(words: Sequence[str], simulator: str | None, chunk: int, timeout_s: fl
     spaces = preflight(recipe, clones=recipe.begins_by_cloning, trains=True)
     yaml.safe_dump(recipe.model_dump(mode="json"), sys.stdout, sort_keys=False)
     from rlvla3.checking.model_memory import check_model
-    from rlvla3.parts import training_room
+    from rlvla3.parts import training_capacity
 
-    for needed in (check_data_plane(recipe, training_room(recipe)), *check_model(recipe, spaces)):
+    for needed in (check_data_plane(recipe, training_capacity(recipe)), *check_model(recipe, spaces)):
         print(f"# memory: {needed}", flush=True)
     return check_simulators(recipe.mixed, recipe.policy.chunk, timeout_s, frames, figures, before="# ")
 

@@ -91,11 +91,11 @@ def rollout_spec(recipe: Recipe, capacity: int) -> RolloutSpec:
     return RolloutSpec(spaces, recipe.policy.chunk, policy_options(recipe.policy, spaces).trace(spaces, recipe.policy.chunk), capacity)
 
 
-def room(recipe: Recipe) -> int:
+def collecting_capacity(recipe: Recipe) -> int:
     """Episodes in the data plane where nothing is trained."""
     return EPISODES_A_SLOT * recipe.environments
 
 
-def training_room(recipe: Recipe) -> int:
+def training_capacity(recipe: Recipe) -> int:
     """Episodes in the data plane of a run that trains, and evaluates too."""
-    return max(capacity(recipe.training.batch, recipe.engine.max_staleness), room(recipe))
+    return max(capacity(recipe.training.batch, recipe.engine.max_staleness), collecting_capacity(recipe))

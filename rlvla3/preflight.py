@@ -14,7 +14,7 @@ from rlvla3.errors import RecipeError
 from rlvla3.links.weights.between_hosts.carriers import check_carrier
 from rlvla3.observability.sampling import SCHEDSTAT
 from rlvla3.observability.wording import size
-from rlvla3.parts import rollout_spec, room, training_room
+from rlvla3.parts import collecting_capacity, rollout_spec, training_capacity
 from rlvla3.policies.options import PolicyOptions
 from rlvla3.policies.registry import policy_options, read_checkpoint_config
 from rlvla3.shared_memory import bytes_of
@@ -45,7 +45,7 @@ def preflight(recipe: Recipe, *, clones: bool = False, trains: bool = False) -> 
         _check_checkpoint(recipe.policy.checkpoint, recipe, spaces, options)
     if recipe.engine.trace and not SCHEDSTAT.exists():
         raise RecipeError(f"engine.trace needs Linux, which tells work from waiting in {SCHEDSTAT}: leave it out")
-    check_data_plane(recipe, training_room(recipe) if trains else room(recipe))
+    check_data_plane(recipe, training_capacity(recipe) if trains else collecting_capacity(recipe))
     if clones and recipe.clone is not None and recipe.clone.files:
         choose_demonstrations(recipe)
     return spaces

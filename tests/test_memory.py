@@ -15,7 +15,7 @@ from rlvla3.checking.model_memory import check_model, model_memory
 from rlvla3.config import Recipe, make_recipe
 from rlvla3.errors import RecipeError
 from rlvla3.links.rollouts import Rollouts
-from rlvla3.parts import rollout_spec, training_room
+from rlvla3.parts import rollout_spec, training_capacity
 from rlvla3.policies.actor_critic import ActorCritic
 from rlvla3.policies.registry import make_policy
 from rlvla3.preflight import check_data_plane, preflight
@@ -73,7 +73,7 @@ def test_the_data_planes_bytes_are_those_that_it_takes():
 
 
 def test_a_data_plane_larger_than_the_host_is_refused_with_numbers(monkeypatch: pytest.MonkeyPatch):
-    spec = rollout_spec(recipe(), training_room(recipe()))
+    spec = rollout_spec(recipe(), training_capacity(recipe()))
     there = bytes_of(spec.arrays())
     monkeypatch.setattr("rlvla3.preflight.psutil.virtual_memory", lambda: SimpleNamespace(total=there))
     assert "for 16 episodes of 4 rows" in check_data_plane(recipe(), 16)

@@ -21,7 +21,7 @@ from rlvla3.benchmarks.timed import end_of_first_steps, mean_step_seconds
 from rlvla3.config import Mode, Recipe, make_recipe
 from rlvla3.observability.events import WorkerTime
 from rlvla3.observability.run_directory import RunDirectory
-from rlvla3.parts import endless_ledger, training_room
+from rlvla3.parts import endless_ledger, training_capacity
 from rlvla3.runtimes.local import LocalRuntime
 
 SLOW_IMAGES = "rlvla3.simulators.slow_image:SlowImageEnv"
@@ -69,7 +69,7 @@ async def measure(recipe: Recipe, scratch: Path, enough: Callable[[int, float], 
 
     Steps are counted where they are made, and tickets do not run out: neither end of the window favours a mode.
     """
-    async with LocalRuntime(recipe, RunDirectory.create(scratch / "run", recipe), capacity=training_room(recipe), notify=print) as runtime:
+    async with LocalRuntime(recipe, RunDirectory.create(scratch / "run", recipe), capacity=training_capacity(recipe), notify=print) as runtime:
         return await runtime.guard(_train(runtime, recipe, enough, warmup))
 
 

@@ -15,7 +15,7 @@ from rlvla3.benchmarks.figures import keep
 from rlvla3.benchmarks.interaction import SLOW_IMAGES, WARMUP_UPDATES, interaction_recipe
 from rlvla3.config import Recipe
 from rlvla3.observability.run_directory import RunDirectory
-from rlvla3.parts import endless_ledger, training_room
+from rlvla3.parts import endless_ledger, training_capacity
 from rlvla3.runtimes.registry import make_runtime
 
 NUM_ENVS = 16
@@ -39,7 +39,7 @@ def main(figures: Path, pairs: int, seconds: float) -> None:
 
 async def _rate(recipe: Recipe, scratch: Path, seconds: float) -> float:
     """Environment steps a second of the updates after the first few, over `seconds` at least."""
-    async with make_runtime(recipe, RunDirectory.create(scratch / "run", recipe), capacity=training_room(recipe), notify=print) as runtime:
+    async with make_runtime(recipe, RunDirectory.create(scratch / "run", recipe), capacity=training_capacity(recipe), notify=print) as runtime:
         await runtime.guard(runtime.ready())
         ledger = endless_ledger(recipe)
 

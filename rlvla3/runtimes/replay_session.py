@@ -20,7 +20,7 @@ from rlvla3.config import Recipe, SimulatorConfig
 from rlvla3.observability.events import Notice, PhaseStarted, Watcher
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.observability.wording import counted
-from rlvla3.parts import training_ledger, training_room
+from rlvla3.parts import training_capacity, training_ledger
 from rlvla3.runtimes.local import LocalRuntime
 from rlvla3.runtimes.session import Session, TrainingProgress, run_session
 from rlvla3.scheduling.recorded_run import RecordedRun, ReplayError
@@ -55,7 +55,7 @@ class ReplaySession(Session):
 
     async def repeat(self, recorded: RecordedRun, checkpoint: Path) -> bool:
         weights = _weights(checkpoint)  # before anything starts: the original run may still be training, and remove this checkpoint
-        runtime = LocalRuntime(self._recipe, self._run, capacity=training_room(self._recipe), notify=self._notify, record=recorded)
+        runtime = LocalRuntime(self._recipe, self._run, capacity=training_capacity(self._recipe), notify=self._notify, record=recorded)
         async with self._interruptible(runtime):
             if self._recipe.begins_by_cloning:
                 await runtime.guard(self._make_clone(runtime))

@@ -23,7 +23,7 @@ from rlvla3.observability.intervals import success_rate
 from rlvla3.observability.recording import Recording
 from rlvla3.observability.run_directory import RunDirectory, version_of
 from rlvla3.observability.video import write_video
-from rlvla3.parts import demonstration_book, evaluation_book, room, training_ledger, training_room
+from rlvla3.parts import collecting_capacity, demonstration_book, evaluation_book, training_capacity, training_ledger
 from rlvla3.runtimes.processes.messages import Clone, Copied, Demonstrated, Published, Save, Saved
 from rlvla3.runtimes.registry import make_runtime
 from rlvla3.runtimes.runtime import Runtime, TrainerLost
@@ -67,7 +67,7 @@ class Session:
 
     async def clone(self) -> bool:
         self.recording()
-        async with self._interruptible(make_runtime(self._recipe, self._run, capacity=room(self._recipe), notify=self._notify)) as runtime:
+        async with self._interruptible(make_runtime(self._recipe, self._run, capacity=collecting_capacity(self._recipe), notify=self._notify)) as runtime:
             await runtime.guard(self._make_clone(runtime))
             await runtime.guard(runtime.ready())
             await runtime.guard(self._measure(runtime, "after"))
@@ -86,7 +86,9 @@ class Session:
         raise AssertionError("unreachable")
 
     async def _train(self) -> bool:
-        runtime = make_runtime(self._recipe, self._run, capacity=training_room(self._recipe), notify=self._notify, resume=self._resume, record=self.recording())
+        runtime = make_runtime(
+            self._recipe, self._run, capacity=training_capacity(self._recipe), notify=self._notify, resume=self._resume, record=self.recording()
+        )
         async with self._interruptible(runtime):
             if self._recipe.begins_by_cloning and self._resume is None:
                 await runtime.guard(self._make_clone(runtime))
@@ -99,7 +101,9 @@ class Session:
         return self._interrupts > 0
 
     async def evaluate(self) -> bool:
-        async with self._interruptible(make_runtime(self._recipe, self._run, capacity=room(self._recipe), notify=self._notify, trainer=False)) as runtime:
+        async with self._interruptible(
+            make_runtime(self._recipe, self._run, capacity=collecting_capacity(self._recipe), notify=self._notify, trainer=False)
+        ) as runtime:
             await runtime.guard(runtime.ready())
             await runtime.guard(self._measure(runtime, "eval"))
         return self._interrupts > 0

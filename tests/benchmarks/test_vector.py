@@ -20,7 +20,7 @@ from rlvla3.cli import main
 from rlvla3.config import Recipe, make_recipe
 from rlvla3.errors import RecipeError
 from rlvla3.observability.run_directory import RunDirectory
-from rlvla3.parts import room
+from rlvla3.parts import training_capacity
 from rlvla3.policies.base import Observations
 from rlvla3.policies.registry import make_policy
 from rlvla3.runtimes.local import LocalRuntime
@@ -48,7 +48,7 @@ def cartpole(**sections: Any) -> dict[str, Any]:
 
 async def by_engine(recipe: Recipe, scratch: Path) -> list[Update]:
     ledger = Ledger(TicketBook(recipe.mix, recipe.seed, recipe.algorithm.group_size), recipe.training.batch, recipe.engine.max_staleness)
-    async with LocalRuntime(recipe, RunDirectory.create(scratch / "run", recipe), capacity=room(recipe), notify=print) as runtime:
+    async with LocalRuntime(recipe, RunDirectory.create(scratch / "run", recipe), capacity=training_capacity(recipe), notify=print) as runtime:
         await runtime.guard(runtime.ready())
         return [(published.metrics, episodes) async for published, episodes in runtime.train(ledger, end=UPDATES)]
 

@@ -20,7 +20,7 @@ from rlvla3.config import Recipe
 from rlvla3.observability.recording import Recording
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.observability.sampling import NS, Samples, SamplingBoard
-from rlvla3.parts import endless_ledger, training_room
+from rlvla3.parts import endless_ledger, training_capacity
 from rlvla3.runtimes.local import LocalRuntime
 from rlvla3.scheduling.recorded_run import DECISION
 from rlvla3.types import Version
@@ -44,7 +44,7 @@ def measure_delay(scratch: Path) -> dict[str, Any]:
 async def _train(recipe: Recipe, scratch: Path, samples: Path, recording: Recording) -> None:
     run = RunDirectory.create(scratch / "run", recipe)
     board = partial(SamplingBoard, folder=samples)
-    async with LocalRuntime(recipe, run, capacity=training_room(recipe), notify=print, board=board, record=recording) as runtime:
+    async with LocalRuntime(recipe, run, capacity=training_capacity(recipe), notify=print, board=board, record=recording) as runtime:
         await runtime.guard(_updates(runtime, recipe))
 
 
