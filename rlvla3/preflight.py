@@ -9,7 +9,7 @@ import psutil
 from safetensors import SafetensorError, safe_open
 
 from rlvla3.config import Recipe
-from rlvla3.demonstrations.choosing import choose_demonstrations
+from rlvla3.demonstrations.selection import select_demonstrations
 from rlvla3.errors import RecipeError
 from rlvla3.links.weights.between_hosts.carriers import check_carrier
 from rlvla3.observability.sampling import SCHEDSTAT
@@ -47,7 +47,7 @@ def preflight(recipe: Recipe, *, clones: bool = False, trains: bool = False) -> 
         raise RecipeError(f"engine.trace needs Linux, which tells work from waiting in {SCHEDSTAT}: leave it out")
     check_data_plane(recipe, training_capacity(recipe) if trains else collecting_capacity(recipe))
     if clones and recipe.clone is not None and recipe.clone.files:
-        choose_demonstrations(recipe)
+        select_demonstrations(recipe)
     return spaces
 
 

@@ -1,1 +1,13 @@
-"""Demonstrations recorded in files: LIBERO's and ManiSkill's HDF5, and LeRobot's datasets. Nothing here imports torch (docs/demonstrations.md)."""
+"""Demonstrations recorded in files, for behaviour cloning: LIBERO's and ManiSkill's HDF5 files and LeRobot's datasets (docs/demonstrations.md).
+
+Nothing here imports torch or starts a simulator, so that the files can be checked before a run begins. training/cloning.py trains on the demonstrations.
+
+    selection.py           which episodes a recipe clones from
+    file_demonstration.py  one recorded episode as observations and action chunks of the simulator
+    demonstration_file.py  the interface of a file format: episodes, and arrays by name
+    formats.py             recognises the format of a file
+    libero.py, maniskill.py (both on hdf5.py), lerobot.py
+                           the formats
+    frames.py              decodes, turns and resizes frames
+    video_frames.py        reads frames from an encoded video
+"""

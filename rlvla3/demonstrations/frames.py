@@ -1,4 +1,4 @@
-"""Frames as they are stored, made into frames as the simulator shows them."""
+"""Turns stored frames into frames as the simulator shows them."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import IO
 import numpy as np
 
 from rlvla3.config import Orientation
-from rlvla3.demonstrations.files import Frame, needed
+from rlvla3.demonstrations.demonstration_file import Frame, import_optional
 
 
 def decoded(source: Path | IO[bytes]) -> Frame:
-    """An encoded frame (PNG, JPEG) as [H, W, 3]. Raises OSError."""
-    return np.asarray(needed("PIL.Image").open(source).convert("RGB"))
+    """Decode a frame (PNG, JPEG) to [H, W, 3]. Raises OSError."""
+    return np.asarray(import_optional("PIL.Image").open(source).convert("RGB"))
 
 
 def upright(frame: Frame, stored: Orientation) -> Frame:
-    """`frame` [H, W, channels] the right way up. The memory is shared."""
+    """`frame` [H, W, channels], upright. stored: how it was stored. The result shares memory with `frame`."""
     if stored in ("flipped", "rotated"):
         frame = frame[::-1]
     return frame[:, ::-1] if stored in ("mirrored", "rotated") else frame
 
 
 def resized(frame: Frame, height: int, width: int) -> Frame:
-    """`frame` [H, W, channels] as [height, width, channels], each new pixel the mean of the area it covers."""
+    """`frame` [H, W, channels] resized to [height, width, channels]. Each new pixel is the mean of the area that it covers."""
     if frame.shape[:2] == (height, width):
         return frame
-    pillow = needed("PIL.Image")
+    pillow = import_optional("PIL.Image")
     channels = [pillow.fromarray(np.ascontiguousarray(frame[..., channel])) for channel in range(frame.shape[2])]
     return np.stack([np.asarray(channel.resize((width, height), pillow.Resampling.BOX)) for channel in channels], axis=-1)

@@ -4,11 +4,11 @@
     data/demo_0          actions [T, 7], states [T, 1 + positions + velocities], rewards [T], dones [T]
     data/demo_0/obs      agentview_rgb, eye_in_hand_rgb [T, H, W, 3], ee_pos [T, 3], ee_ori [T, 3] axis-angle, gripper_states [T, 2], joint_states [T, 7]
 
-Two things are not as one would expect:
+Two facts about these files are surprising:
 - frames are upside down, unless macros_image_convention is "opencv" (robosuite's macros.py);
-- that script appends obs[t] after it has executed actions[t], while states[t] is from before: obs[t] is what the demonstrator saw when it chose actions[t + 1].
-  Scripts that write the same layout anew (OpenVLA's regenerate_libero_dataset.py) append obs[t] before. Which it is shows in the arm's joint angles, which
-  are in both arrays.
+- the script appends obs[t] after it has executed actions[t], but states[t] before. So obs[t] is what the demonstrator saw when it chose actions[t + 1]. Scripts
+  that write the same layout again (OpenVLA's regenerate_libero_dataset.py) append obs[t] before. The arm's joint angles are in both arrays, so they show which
+  case a file is.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 
 from rlvla3.config import Orientation
-from rlvla3.demonstrations.files import Episode
+from rlvla3.demonstrations.demonstration_file import RecordedEpisode
 from rlvla3.demonstrations.hdf5 import Hdf5File
 from rlvla3.simulators.libero.tasks import SUITES, find_task
 
 CAMERAS: Mapping[str, str] = {"agentview": "obs/agentview_rgb", "robot0_eye_in_hand": "obs/eye_in_hand_rgb"}
 JOINTS = slice(1, 8)
-"""Of a flat MuJoCo state: time comes first, then the positions, the arm's seven joints before all others."""
+"""The arm's seven joint angles in a flat MuJoCo state. Time comes first, then the positions, and those of the arm are the first positions."""
 
 
 class LiberoFile(Hdf5File):
@@ -39,17 +39,17 @@ class LiberoFile(Hdf5File):
     root, prefix = "data", "demo_"
     actions = "actions"
 
-    def episodes(self) -> Iterator[Episode]:
+    def episodes(self) -> Iterator[RecordedEpisode]:
         tasks, instruction = self._task()
         for key in self.keys():
             actions, seen = self.length(key, "actions"), min(self.length(key, name) for name in ("obs/ee_pos", "obs/gripper_states"))
             success = any(name in self.group(key) and bool(self.group(key)[name][-1]) for name in ("rewards", "dones"))
-            yield Episode(key, tasks, instruction, min(seen, actions - self._lag), success, first_action=self._lag)
+            yield RecordedEpisode(key, tasks, instruction, min(seen, actions - self._lag), success, first_action=self._lag)
 
-    def camera(self, episode: Episode, camera: str) -> str:
+    def camera(self, episode: RecordedEpisode, camera: str) -> str:
         return CAMERAS.get(camera, f"obs/{camera}_rgb")
 
-    def state(self, episode: Episode, cameras: Sequence[str]) -> list[str]:
+    def state(self, episode: RecordedEpisode, cameras: Sequence[str]) -> list[str]:
         return ["obs/ee_pos", "obs/ee_ori", "obs/gripper_states"]
 
     def full_name(self, task: str) -> str:
@@ -65,10 +65,10 @@ class LiberoFile(Hdf5File):
         return None
 
     def _task(self) -> tuple[tuple[str, ...], str]:
-        """The task's names and its instruction; by the file's own name where it does not say."""
+        """The task's names and its instruction. Where the file names neither, they come from the name of the file."""
         bddl = PurePosixPath(self._text("bddl_file_name") or f"{self.path.parent.name}/{self.path.stem.removesuffix('_demo')}.bddl")
         problem = json.loads(self._text("problem_info") or "{}")
-        # A string, or a list of its characters or words as the BDDL parser left it.
+        # A string, or a list of its characters or words, as the BDDL parser leaves it.
         instruction = "".join(problem.get("language_instruction", "")) or re.sub(r"^[A-Z_]+SCENE\d+_", "", bddl.stem).replace("_", " ")
         return (f"{bddl.parent.name}/{bddl.stem}", bddl.stem), instruction.strip()
 
@@ -78,7 +78,7 @@ class LiberoFile(Hdf5File):
 
     @cached_property
     def _lag(self) -> int:
-        """1 where observation t is from after action t, told by the first episode; 0 where it is from before, or nothing tells."""
+        """1 where observation t was recorded after action t, 0 where it was recorded before or the file cannot tell. The first episode decides."""
         group = self.group(self.keys()[0])
         states, joints = group.get("states"), group.get("obs/joint_states")
         if states is None or joints is None or len(states) != len(joints) or len(joints) < 2:

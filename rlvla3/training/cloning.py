@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rlvla3.config import CloneConfig
-from rlvla3.demonstrations.files import DemonstrationError
+from rlvla3.demonstrations.demonstration_file import DemonstrationError
 from rlvla3.links.rollouts import Rollouts
 from rlvla3.policies.base import Observations, Policy
 from rlvla3.policies.conversion import observations_from

@@ -14,8 +14,8 @@ import torch
 import yaml
 
 from rlvla3.config import Recipe, make_recipe
-from rlvla3.demonstrations.choosing import check_actions, choose_demonstrations, notices
 from rlvla3.demonstrations.frames import resized
+from rlvla3.demonstrations.selection import check_actions, notices, select_demonstrations
 from rlvla3.errors import RecipeError
 from rlvla3.policies.base import Observations
 from rlvla3.policies.registry import make_policy
@@ -56,7 +56,7 @@ def read(given: Recipe) -> tuple[Observations, np.ndarray[Any, Any]]:
     """All that a policy would learn from, as the trainer reads it."""
     assert given.clone is not None
     demonstrations = DemonstrationSelection(common_spaces(given), given.policy.chunk, given.tasks, given.clone.demonstrations)
-    for number, demonstration in enumerate(choose_demonstrations(given)):
+    for number, demonstration in enumerate(select_demonstrations(given)):
         demonstrations.add(number, demonstration)
     observations, actions = demonstrations.tensors()
     return observations, actions.numpy()
@@ -81,15 +81,15 @@ def test_libero_frames_are_the_right_way_up_and_paired_with_the_action_that_foll
     np.testing.assert_array_equal(chunks, labels(actions[seen]))
     np.testing.assert_allclose(observations.elapsed, np.arange(12 - lag) / 20)
     assert set(observations.instructions) == {"put the bowl on the plate"}
-    assert bool(notices(choose_demonstrations(given))) == bool(lag)
+    assert bool(notices(select_demonstrations(given))) == bool(lag)
 
 
 def test_the_first_successes_are_used_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     path = goal_file(tmp_path)
     write_libero(path, {0: 5, 1: 6, 2: 7, 10: 8}, failed=[1])
-    assert [demonstration.episode.key for demonstration in choose_demonstrations(recipe(path, demonstrations=3))] == ["demo_0", "demo_2", "demo_10"]
+    assert [demonstration.episode.key for demonstration in select_demonstrations(recipe(path, demonstrations=3))] == ["demo_0", "demo_2", "demo_10"]
     with pytest.raises(RecipeError, match=r"3 of 4 demonstrations of libero_goal/put_the_bowl_on_the_plate .* \(1 more failed\): set clone.demonstrations=3"):
-        choose_demonstrations(recipe(path, demonstrations=4))
+        select_demonstrations(recipe(path, demonstrations=4))
 
 
 def test_each_task_gets_its_own_and_a_suite_is_not_taken_for_another(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_each_task_gets_its_own_and_a_suite_is_not_taken_for_another(tmp_path: P
     for task, steps in ((BOWL, 5), (other, 6), (stove, 7)):
         write_libero(goal_file(tmp_path, task), {0: steps, 1: steps})
     given = recipe(tmp_path / "*" / "*.hdf5", tasks=(stove, BOWL))
-    assert [(demonstration.task, demonstration.decisions) for demonstration in choose_demonstrations(given)] == [(stove, 6)] * 2 + [(BOWL, 4)] * 2
+    assert [(demonstration.task, demonstration.decisions) for demonstration in select_demonstrations(given)] == [(stove, 6)] * 2 + [(BOWL, 4)] * 2
     renamed = recipe(tmp_path / "libero_90" / "*.hdf5", tasks=("serve",), layout={"tasks": {"serve": "put the bowl on the plate"}})
     observations, _ = read(renamed)
     assert observations.instructions == ["serve"] * 10  # what the simulator will tell the policy
@@ -106,7 +106,7 @@ def test_each_task_gets_its_own_and_a_suite_is_not_taken_for_another(tmp_path: P
 def test_a_numbered_libero_task_is_found_by_its_name(tmp_path: Path) -> None:
     pytest.importorskip("bddl", reason="LIBERO is not installed")
     write_libero(goal_file(tmp_path), {0: 5}, convention="opengl")
-    assert choose_demonstrations(recipe(goal_file(tmp_path), tasks=("libero_goal/8",), demonstrations=1))[0].task == "libero_goal/8"
+    assert select_demonstrations(recipe(goal_file(tmp_path), tasks=("libero_goal/8",), demonstrations=1))[0].task == "libero_goal/8"
 
 
 @pytest.mark.parametrize("version", ["v2.1", "v3.0"])
@@ -158,7 +158,7 @@ def test_frames_of_another_size_are_averaged_and_it_is_said(tmp_path: Path) -> N
     write_libero(path, {0: 6}, size=128, lag=0)
     given = recipe(path, demonstrations=1)
     np.testing.assert_array_equal(read(given)[0].images["agentview"], film(6, 64))
-    assert notices(choose_demonstrations(given)) == [f"frames of {camera} are resized from 128x128 to 64x64" for camera in ("agentview", "robot0_eye_in_hand")]
+    assert notices(select_demonstrations(given)) == [f"frames of {camera} are resized from 128x128 to 64x64" for camera in ("agentview", "robot0_eye_in_hand")]
 
 
 def test_a_resized_pixel_is_the_mean_of_its_area() -> None:
@@ -183,11 +183,11 @@ def test_a_few_actions_outside_are_clipped_and_more_are_refused(tmp_path: Path) 
     ((_, actions),) = write_libero(path, {0: 20}, lag=0, scale=1.4)
     count = int((np.abs(actions * np.float32(1.4)) > 1.0001).sum())
     assert 2 < count < 100
-    with pytest.raises(RecipeError, match=rf"{count} of 140 action numbers .* outside -1 to 1, most of them in .*demo_0.*at most 1% may be"):
-        check_actions(choose_demonstrations(recipe(path, demonstrations=1)))
+    with pytest.raises(RecipeError, match=rf"{count} of 140 action numbers .* outside -1 to 1, most of them in .*demo_0.*At most 1% may be"):
+        check_actions(select_demonstrations(recipe(path, demonstrations=1)))
     ((_, actions),) = write_libero(path, {0: 20}, lag=0, scale=1 / np.partition(np.abs(actions).ravel(), -2)[-2] * 1.0)
     given = recipe(path, demonstrations=1)
-    assert "1 of 140 action numbers" in str(check_actions(choose_demonstrations(given)))
+    assert "1 of 140 action numbers" in str(check_actions(select_demonstrations(given)))
     assert np.abs(read(given)[1]).max() == 1
 
 
@@ -214,16 +214,16 @@ def truncate(path: Path, share: float) -> int:
 
 BAD: dict[str, tuple[Any, dict[str, Any], str]] = {
     "nothing there": (lambda path: None, {}, "nothing is at .*bowl_on_the_plate_demo.hdf5"),
-    "another format": (lambda path: write_text(path, "hello"), {}, "demo.hdf5 is of no known format of demonstrations: known are LIBERO's"),
-    "cut short": (lambda path: (write_libero(path, {0: 5}), truncate(path, 0.5)), {}, "demo.hdf5 is no intact HDF5 file"),
+    "another format": (lambda path: write_text(path, "hello"), {}, "demo.hdf5 has no known format of demonstrations. Known formats are LIBERO's"),
+    "cut short": (lambda path: (write_libero(path, {0: 5}), truncate(path, 0.5)), {}, "demo.hdf5 is not an intact HDF5 file"),
     "no such camera": (
         lambda path: write_libero(path, {0: 5}, leave_out=["obs/agentview_rgb"]),
         {},
-        "demo_0 has no obs/agentview_rgb: say what .*layout.cameras",
+        "demo_0 has no obs/agentview_rgb: write its name .*layout.cameras",
     ),
     "no actions": (lambda path: write_libero(path, {0: 5}, leave_out=["actions"]), {}, "demo_0 has no actions"),
     "another state": (lambda path: write_libero(path, {0: 5}), {"options": {"state": 9}}, r"obs/gripper_states 2 = 8 numbers, and the simulator's state has 9"),
-    "another action": (lambda path: write_libero(path, {0: 5}), {"options": {"action": 4}}, "actions has 7 numbers an action, and the simulator takes 4"),
+    "another action": (lambda path: write_libero(path, {0: 5}), {"options": {"action": 4}}, "actions has 7 numbers in an action, and the simulator takes 4"),
     "shorter than a chunk": (lambda path: write_libero(path, {0: 3}), {}, "demo_0 has 2 steps, fewer than one chunk of policy.chunk=3"),
     "another task": (
         lambda path: write_libero(path, {0: 5}),
@@ -247,13 +247,13 @@ def test_maniskill_files_of_another_controller_or_without_observations_are_refus
     options = {"cameras": [], "action": 4, "control_mode": "pd_ee_delta_pose"}
     write_maniskill(path, [5])
     with pytest.raises(RecipeError, match=r"control mode pd_joint_delta_pos, and the simulator of PickCube-v1 takes pd_ee_delta_pose"):
-        choose_demonstrations(recipe(path, demonstrations=1, tasks=("PickCube-v1",), options=options))
+        select_demonstrations(recipe(path, demonstrations=1, tasks=("PickCube-v1",), options=options))
     write_maniskill(path, [5], obs=False)
     with pytest.raises(RecipeError, match="traj_0 holds actions and no observations: replay the file with"):
-        choose_demonstrations(recipe(path, demonstrations=1, tasks=("PickCube-v1",), options=options))
+        select_demonstrations(recipe(path, demonstrations=1, tasks=("PickCube-v1",), options=options))
     path.with_suffix(".json").unlink()
-    with pytest.raises(RecipeError, match=r"trajectory.json beside it, which says what it shows, cannot be read"):
-        choose_demonstrations(recipe(path, tasks=("PickCube-v1",), options=options))
+    with pytest.raises(RecipeError, match=r"trajectory.json that describes it cannot be read"):
+        select_demonstrations(recipe(path, tasks=("PickCube-v1",), options=options))
 
 
 def test_lerobot_datasets_that_are_not_whole_are_refused(tmp_path: Path) -> None:
@@ -268,11 +268,11 @@ def test_lerobot_datasets_that_are_not_whole_are_refused(tmp_path: Path) -> None
     with pytest.raises(RecipeError, match=r"episode_000000.parquet holds 5 steps of episode 0, and meta says 6"):
         read(given)
     film_file.unlink()
-    with pytest.raises(RecipeError, match=r"episode 0 needs .*episode_000000.mp4, which is not there"):
+    with pytest.raises(RecipeError, match=r"episode 0 needs .*episode_000000.mp4, which does not exist"):
         preflight(given, clones=True)
     info = json.loads((tmp_path / "meta/info.json").read_text())
     write_text(tmp_path / "meta/info.json", json.dumps(info | {"codebase_version": "v1.6"}))
-    with pytest.raises(RecipeError, match=r"version v1.6, and 2.0 to 3.x can be read"):
+    with pytest.raises(RecipeError, match=r"version v1.6. Versions 2.0 to 3.x can be read"):
         preflight(given, clones=True)
 
 
@@ -296,7 +296,7 @@ def taught(given: Recipe, steps: int) -> tuple[float, list[float], dict[str, tor
     torch.set_num_threads(1)
     policy = make_policy(given.policy, spaces)
     demonstrations = DemonstrationSelection(spaces, CHUNK, given.tasks, given.clone.demonstrations)
-    for number, demonstration in enumerate(choose_demonstrations(given)):
+    for number, demonstration in enumerate(select_demonstrations(given)):
         demonstrations.add(number, demonstration)
     losses = [loss for _, loss in clone(policy, demonstrations, given.clone.model_copy(update={"steps": steps}), seed=0)]
     observations, actions = demonstrations.tensors()

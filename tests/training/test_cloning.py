@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rlvla3.config import CloneConfig
-from rlvla3.demonstrations.files import DemonstrationError
+from rlvla3.demonstrations.demonstration_file import DemonstrationError
 from rlvla3.training.cloning import DemonstrationSelection, ExpertEpisode, clone
 from tests.support.tiny import CHUNK, MOST_DECISIONS, SPACES, TinyPolicy, tiny_rollouts, write_episode
 

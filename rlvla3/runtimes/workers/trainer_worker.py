@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from rlvla3.config import Recipe
-from rlvla3.demonstrations.choosing import check_actions, choose_demonstrations, notices
+from rlvla3.demonstrations.selection import check_actions, notices, select_demonstrations
 from rlvla3.errors import RecipeError
 from rlvla3.links.rendezvous import Rendezvous
 from rlvla3.links.rollouts import Rollouts
@@ -236,7 +236,7 @@ class Trainer:
         self._say(Published(self.version, {}))
 
     def _read_files(self, demonstrations: DemonstrationSelection) -> None:
-        recorded = choose_demonstrations(self.recipe)
+        recorded = select_demonstrations(self.recipe)
         clipped = check_actions(recorded)
         for text in (*notices(recorded), *([clipped] if clipped else [])):
             self._say(Notice(text))

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from rlvla3.demonstrations.files import DemonstrationError, Frame, needed
+from rlvla3.demonstrations.demonstration_file import DemonstrationError, Frame, import_optional
 
 
 def video_frames(path: Path, first_s: float, count: int, fps: float) -> Iterator[Frame]:
     """At most `count` frames [H, W, 3] of a video of `fps` frames a second, from the one shown at `first_s` seconds on. Raises DemonstrationError."""
-    imageio_ffmpeg = needed("imageio_ffmpeg")
+    imageio_ffmpeg = import_optional("imageio_ffmpeg")
     # Half a frame early: the seek keeps frames from that time on, and times are rounded. Every frame once: none is repeated or dropped to keep the rate.
     seek = ["-ss", f"{first_s - 0.5 / fps:.6f}"] if first_s > 0.5 / fps else []
     try:

@@ -1,0 +1,174 @@
+"""Selects the recorded episodes that a recipe clones from: the first `clone.demonstrations` successes of each task, in the order of files and of episodes.
+
+Invariant: the selection depends only on the files. So the same files and seed give the same policy.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlvla3.config import CloneConfig, Recipe, SimulatorConfig
+from rlvla3.demonstrations.demonstration_file import DemonstrationError, DemonstrationFile, RecordedEpisode
+from rlvla3.demonstrations.file_demonstration import FileDemonstration
+from rlvla3.demonstrations.formats import open_file
+from rlvla3.simulators.registry import describe_simulator, simulator_class
+from rlvla3.types import Spaces
+
+MAX_SHARE_OUTSIDE = 0.01
+"""The largest share of action numbers outside of the simulator's bounds. Where there are more, they are the actions of another controller."""
+
+
+@dataclass(frozen=True, slots=True)
+class DemonstrationTask:
+    """A task of the recipe.
+
+    name_in_files: the name of the task in the files. instruction: the simulator's instruction, None where it is not known before the simulator runs.
+    control_mode, mirrored: the simulator's options with these names, if it has them.
+    """
+
+    name: str
+    name_in_files: str
+    instruction: str | None
+    spaces: Spaces
+    control_mode: str | None
+    mirrored: bool
+
+    def matches(self, file: DemonstrationFile, episode: RecordedEpisode) -> bool:
+        """Whether an episode is of this task. It must have the task's name, or the task's instruction in the same suite."""
+        named = {_plain(name) for name in episode.tasks}
+        if _plain(file.full_name(self.name_in_files)) in named:
+            return True
+        suites = [name.partition("/")[0] for name in episode.tasks if "/" in name]
+        suite, slash, _ = self.name_in_files.partition("/")
+        other_suite = slash and suites and not any(theirs.startswith(suite) for theirs in suites)
+        sentences = {_plain(sentence) for sentence in (self.name_in_files, self.instruction) if sentence}
+        return not other_suite and bool(episode.instruction) and _plain(episode.instruction) in sentences
+
+
+def select_demonstrations(recipe: Recipe) -> list[FileDemonstration]:
+    """The demonstrations to clone from. Their headers are checked, but none is read. Raises RecipeError."""
+    clone = recipe.clone
+    assert clone is not None and clone.files
+    tasks = [task for label, simulator in recipe.mixed.items() for task in _tasks(label, simulator, clone)]
+    selected: dict[str, list[FileDemonstration]] = {task.name: [] for task in tasks}
+    failed, names_in_files = Counter[str](), dict[str, None]()
+    for file, episode in _episodes(clone.files):
+        names_in_files[episode.tasks[-1]] = None
+        for task in tasks:
+            if len(selected[task.name]) < clone.demonstrations and task.matches(file, episode):
+                failed[task.name] += not episode.success
+                if episode.success:
+                    selected[task.name].append(_demonstration(file, episode, task, recipe))
+        if all(len(found) == clone.demonstrations for found in selected.values()):
+            break
+    for task in tasks:
+        if len(selected[task.name]) < clone.demonstrations:
+            raise DemonstrationError(_too_few(task, len(selected[task.name]), failed[task.name], clone, list(names_in_files)))
+    return [demonstration for found in selected.values() for demonstration in found]
+
+
+def check_actions(demonstrations: Sequence[FileDemonstration]) -> str | None:
+    """Read and check all actions. Returns a message about the actions that will be clipped, or None.
+
+    Raises DemonstrationError where more than MAX_SHARE_OUTSIDE of the numbers are outside of the simulator's bounds.
+    """
+    outside = {demonstration: demonstration.count_outside_bounds() for demonstration in demonstrations}
+    total, count = sum(demonstration.recorded_actions.size for demonstration in demonstrations), sum(outside.values())
+    if not count:
+        return None
+    worst = max(outside, key=outside.__getitem__)
+    space, actions = worst.spaces.action, worst.recorded_actions
+    allowed = f"0 to {space.choices - 1}" if space.kind == "discrete" else f"{space.low:g} to {space.high:g}"
+    text = f"{count} of {total} action numbers ({count / total:.1%}) are outside {allowed}, most of them in {worst.file.location(worst.episode)} "
+    text += f"({actions.min():.3g} to {actions.max():.3g})"
+    if count > MAX_SHARE_OUTSIDE * total:
+        raise DemonstrationError(
+            f"{text}. At most {MAX_SHARE_OUTSIDE:.0%} may be outside: these are not the simulator's actions. "
+            f"Give demonstrations of the controller that the simulator uses, with actions scaled to {allowed}"
+        )
+    return f"{text}. They are clipped"
+
+
+def notices(demonstrations: Sequence[FileDemonstration]) -> list[str]:
+    """What the user should know about how the demonstrations are read: one sentence for each fact."""
+    found = {notice: None for file in {demonstration.file: None for demonstration in demonstrations} if (notice := file.notice())}
+    for demonstration in demonstrations:
+        for camera, recorded in demonstration.frame_sizes.items():
+            shown = demonstration.spaces.cameras[camera]
+            if recorded != shown[:2]:
+                found[f"frames of {camera} are resized from {recorded[0]}x{recorded[1]} to {shown[0]}x{shown[1]}"] = None
+    if too_long := sum(demonstration.decisions > demonstration.spaces.max_steps for demonstration in demonstrations):
+        count = f"{too_long} of {len(demonstrations)} demonstrations"
+        found[f"{count} are longer than simulator.max_steps: a policy that is as slow has no time to succeed in evaluation"] = None
+    return list(found)
+
+
+def find_files(patterns: Sequence[str]) -> list[Path]:
+    """The files and folders that match `patterns`, each once, in the order of the patterns and sorted by name within a pattern. Raises DemonstrationError."""
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        paths = sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True))  # noqa: PTH207  # Path.glob refuses absolute patterns
+        if not paths:
+            raise DemonstrationError(f"clone.files: nothing is at {pattern} (from {Path.cwd()}): give the path of a file or of a LeRobot dataset's folder")
+        found.update(dict.fromkeys(map(Path, paths)))
+    return list(found)
+
+
+def _episodes(patterns: Sequence[str]) -> Iterator[tuple[DemonstrationFile, RecordedEpisode]]:
+    for path in find_files(patterns):
+        file = open_file(path)
+        for episode in file.episodes():
+            yield file, episode
+
+
+def _demonstration(file: DemonstrationFile, episode: RecordedEpisode, task: DemonstrationTask, recipe: Recipe) -> FileDemonstration:
+    """An episode as a demonstration of `task`. Raises DemonstrationError where its headers do not fit the simulator."""
+    assert recipe.clone is not None
+    _check_control_mode(file, task)
+    instruction = episode.instruction if task.instruction is None else task.instruction
+    found = FileDemonstration(file, episode, task.name, instruction, task.spaces, task.mirrored, recipe.policy.chunk, recipe.clone.layout)
+    found.check()
+    return found
+
+
+def _tasks(label: str, simulator: SimulatorConfig, clone: CloneConfig) -> Iterator[DemonstrationTask]:
+    """The tasks of one simulator of the recipe. label: the name of its only task, where the recipe names none."""
+    spaces = describe_simulator(simulator)
+    options = simulator_class(simulator.name).Options.model_validate(simulator.options)
+    for name in simulator.share(label).tasks:
+        described = describe_simulator(simulator.model_copy(update={"tasks": [name], "task_weights": []})) if len(simulator.tasks) > 1 else spaces
+        yield DemonstrationTask(
+            name,
+            name_in_files=clone.layout.tasks.get(name, name),
+            instruction=described.instructions[0] if len(described.instructions) == 1 else None,
+            spaces=spaces,
+            control_mode=getattr(options, "control_mode", None),
+            mirrored=getattr(options, "mirrored", False),
+        )
+
+
+def _check_control_mode(file: DemonstrationFile, task: DemonstrationTask) -> None:
+    here = task.control_mode or file.default_control_mode()
+    if file.control_mode and here and file.control_mode != here:
+        raise DemonstrationError(
+            f"{file.path} was recorded with control mode {file.control_mode}, and the simulator of {task.name} takes {here}: "
+            f"set simulator.options.control_mode={file.control_mode}, or replay the file with control mode {here}"
+        )
+
+
+def _too_few(task: DemonstrationTask, found: int, failed: int, clone: CloneConfig, there: Sequence[str]) -> str:
+    what = f"{found} of {clone.demonstrations} demonstrations of {task.name} are in clone.files"
+    if found:
+        return f"{what} ({failed} more failed): set clone.demonstrations={found}, or give more files"
+    if failed:
+        return f"{what}: there are {failed} episodes of it, none of them a success"
+    shown = ", ".join(repr(name) for name in there[:10]) + (f" and {len(there) - 10} more" if len(there) > 10 else "")
+    return f"{what}: they are of {shown or 'nothing'}. Where that is another name for it, write clone: {{layout: {{tasks: {{{task.name}: NAME}}}}}}"
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.lower().replace("_", " ").rstrip(".").split())
