@@ -1,4 +1,4 @@
-"""ManiSkill's trajectory files: NAME.h5 with NAME.json json_file it, as its RecordEpisode wrapper writes them (mani_skill 3.0.1).
+"""ManiSkill's trajectory files: NAME.h5 with NAME.json beside it, as its RecordEpisode wrapper writes them (mani_skill 3.0.1).
 
     NAME.json     env_info: env_id, env_kwargs; episodes: [{episode_id, control_mode, success, ...}]
     traj_0        actions [T, A], success [T], terminated [T], truncated [T], env_states
