@@ -60,56 +60,71 @@ async def run_host(control: Control, state: ActorState, recipe: Recipe, capacity
         if not failure.done():
             failure.set_exception(error)
 
-    def weights_ended(relay: asyncio.Future[None]) -> None:
-        if not relay.cancelled() and isinstance(error := relay.exception(), Exception):
-            fail(error)
-
     loop.set_exception_handler(lambda _, context: fail(context.get("exception") or RuntimeError(context["message"])))
     with _own_folder() as folder:
-        stays = folder / "stays"
-        host = HostSupervisor(
-            recipe,
-            capacity=capacity,
-            logs=folder,
-            notify=lambda text: control.send(HostNotice(text)),
-            fail=fail,
-            others=[WEIGHTS],
-            board=board_of(recipe, stays),
-        )
-        lane = OverlappingMeter(host.board.meter(WEIGHTS), "version")
-        state.rollouts, state.board, state.steps = host.plane.rollouts, host.board, host.steps_made
-        ledger = GrantedTickets(control, newest=lambda: host.memory.newest)
-        relays: list[asyncio.Future[None]] = []
-
-        def serve() -> None:
-            host.shards.serve(ledger, lambda finished: control.send(HandIn([finished])))
-
-        def grant(run: RunTickets) -> None:
-            ledger.grant(run)
-            host.shards.grant()
-
-        def follow(weights: WeightsAt) -> None:
-            here = ray.util.get_node_ip_address()
-            relay = WeightRelay(host.memory, weights.address, here, lambda _: host.shards.grant(), recipe.weights.carrier, lane)
-            relays.append(asyncio.ensure_future(relay.run()))
-            relays[-1].add_done_callback(weights_ended)
-
+        host = RayHost(control, recipe, capacity, folder, fail)
+        host.show(state)
         try:
-            host.start()
-            await _unless(failure, host.ready())
-            control.handle(RunTickets, grant)
-            control.handle(WeightsAt, follow)
-            control.handle(LeaveDevice, lambda _: host.shards.free_devices(then=lambda: control.send(LeftDevice())))
-            control.handle(NewLedger, lambda _: serve())
-            serve()
-            control.send(Ready())
+            await _unless(failure, host.start())
             await failure
         finally:
-            for relay in relays:
-                relay.cancel()
             await host.stop()
-            logs = {path.name: path.read_bytes()[-LONGEST_LOG:] for path in folder.glob("*.log")}
-            control.send(Logs(logs, {path.name: path.read_bytes() for path in stays.glob("*.samples")}))
+
+
+class RayHost:
+    """The workers of one host, and what they and the coordinator hear of one another. folder: for what workers print. fail: ends the host with an error."""
+
+    def __init__(self, control: Control, recipe: Recipe, capacity: int, folder: Path, fail: Callable[[Exception], None]) -> None:
+        self._control, self._carrier, self._folder, self._fail = control, recipe.weights.carrier, folder, fail
+        self._stays = folder / "stays"
+        board = board_of(recipe, self._stays)
+        self._host = HostSupervisor(recipe, capacity=capacity, logs=folder, notify=self._notify, fail=fail, others=[WEIGHTS], board=board)
+        self._weights_meter = OverlappingMeter(self._host.board.meter(WEIGHTS), "version")
+        self._ledger = GrantedTickets(control, newest=lambda: self._host.memory.newest)
+        self._relays: list[asyncio.Future[None]] = []
+
+    def show(self, state: ActorState) -> None:
+        """Let the actor see the episodes, the times of workers and the steps of this host."""
+        state.rollouts, state.board, state.steps = self._host.plane.rollouts, self._host.board, self._host.steps_made
+
+    async def start(self) -> None:
+        self._host.start()
+        await self._host.ready()
+        self._control.handle(RunTickets, self._grant)
+        self._control.handle(WeightsAt, self._follow)
+        self._control.handle(LeaveDevice, lambda _: self._host.shards.free_devices(then=lambda: self._control.send(LeftDevice())))
+        self._control.handle(NewLedger, lambda _: self._serve())
+        self._serve()
+        self._control.send(Ready())
+
+    async def stop(self) -> None:
+        """End all workers, and send what they have printed."""
+        for relay in self._relays:
+            relay.cancel()
+        await self._host.stop()
+        printed = {path.name: path.read_bytes()[-LONGEST_LOG:] for path in self._folder.glob("*.log")}
+        self._control.send(Logs(printed, {path.name: path.read_bytes() for path in self._stays.glob("*.samples")}))
+
+    def _serve(self) -> None:
+        self._host.shards.serve(self._ledger, lambda finished: self._control.send(HandIn([finished])))
+
+    def _grant(self, tickets: RunTickets) -> None:
+        self._ledger.grant(tickets)
+        self._host.shards.grant()
+
+    def _follow(self, weights: WeightsAt) -> None:
+        """Fetch versions from there on. A version that arrives may make granted tickets runnable."""
+        here = ray.util.get_node_ip_address()
+        relay = WeightRelay(self._host.memory, weights.address, here, lambda _: self._host.shards.grant(), self._carrier, self._weights_meter)
+        self._relays.append(asyncio.ensure_future(relay.run()))
+        self._relays[-1].add_done_callback(self._relay_ended)
+
+    def _relay_ended(self, relay: asyncio.Future[None]) -> None:
+        if not relay.cancelled() and isinstance(error := relay.exception(), Exception):
+            self._fail(error)
+
+    def _notify(self, text: str) -> None:
+        self._control.send(HostNotice(text))
 
 
 @contextmanager
