@@ -15,7 +15,8 @@ import yaml
 
 import rlvla3.runtimes
 from rlvla3.cli import _parser, main
-from rlvla3.config import Recipe, load_recipe
+from rlvla3.config import Recipe, load_recipe, make_recipe
+from rlvla3.errors import RecipeError
 from rlvla3.observability.events import Watcher
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.policies.registry import make_policy
@@ -134,6 +135,26 @@ def test_check_prints_a_recipe_that_reads_back_the_same(recipe: Path):
     assert load_recipe(write(recipe.parent / "resolved.yaml", yaml.safe_load(ran.stdout))) == load_recipe(recipe, ["seed=3"])
 
 
+def test_zero_for_no_limit_is_read_as_null_and_the_user_is_told_once(tmp_path: Path):
+    old = write(tmp_path / "old.yaml", CARTPOLE | {"engine": {"mode": "sync", "max_batch": 0}, "simulator": {**CARTPOLE["simulator"], "cores": 0}})
+    ran = rlvla3_process("check", old, "engine.max_batch=0")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr.splitlines() == [
+        f"rlvla3: {setting}=0 still means no limit, but the new spelling is null: write {setting}=null" for setting in ("engine.max_batch", "simulator.cores")
+    ]
+    resolved = yaml.safe_load(ran.stdout)
+    assert resolved["engine"]["max_batch"] is None and resolved["simulator"]["cores"] is None
+
+
+def test_zero_is_read_as_null_before_another_mode_replaces_its_preset():
+    """A run directory made when the preset of `sync` said 0 has that 0 in its resolved recipe."""
+    old = make_recipe({"engine": {"mode": "sync"}}).model_dump(mode="json")
+    old["engine"]["max_batch"] = 0
+    assert make_recipe(old, ["engine.mode=full_async"]).engine.max_batch == 8
+    with pytest.raises(RecipeError, match=r"engine\.max_batch.*given False"):
+        make_recipe({"engine": {"max_batch": False}})
+
+
 # What is asked of the session
 
 
@@ -220,8 +241,6 @@ def test_unknown_options_are_refused(recipe: Path, capsys: pytest.CaptureFixture
 
 
 def test_a_checkpoint_of_another_policy_or_cut_short_is_refused_before_anything_starts(tmp_path):
-    from rlvla3.config import make_recipe
-    from rlvla3.errors import RecipeError
     from rlvla3.policies.registry import make_policy
     from rlvla3.preflight import preflight
 
@@ -243,8 +262,6 @@ def test_a_checkpoint_of_another_policy_or_cut_short_is_refused_before_anything_
 
 
 def test_an_instruction_too_long_for_the_policy_is_refused_before_anything_starts():
-    from rlvla3.config import make_recipe
-    from rlvla3.errors import RecipeError
     from rlvla3.preflight import preflight
 
     tree = {"simulator": {"name": "metaworld", "tasks": ["peg-insert-side-v3"]}, "policy": {"options": {"instruction_bytes": 32}}}

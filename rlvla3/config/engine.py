@@ -27,7 +27,7 @@ class ElasticConfig(Section):
 class EngineConfig(Section):
     """Who waits for whom. `mode` is a preset of the four settings below it; a setting that is given wins over its preset.
 
-    max_batch: B_max, decisions an inference (0: no limit). max_wait_ms: T_max, counted from the oldest waiting request (None: no limit).
+    max_batch: B_max, decisions an inference (None: no limit). max_wait_ms: T_max, counted from the oldest waiting request (None: no limit).
     max_staleness: how many updates ahead of the current version a ticket may be handed out.
     streaming: train on micro-batches as they fill, instead of when the update is whole.
     generators: inference processes. serving: which of them serves which shards: `round_robin`, they take turns; `least_loaded`, whoever has the fewest
@@ -43,7 +43,7 @@ class EngineConfig(Section):
     """
 
     mode: Mode = "full_async"
-    max_batch: NonNegative
+    max_batch: Positive | None
     max_wait_ms: NonNegativeFloat | None
     max_staleness: NonNegative
     streaming: bool
@@ -83,8 +83,8 @@ class EngineConfig(Section):
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "sync": {"max_batch": 0, "max_wait_ms": None, "max_staleness": 0, "streaming": False},
-    "train_async": {"max_batch": 0, "max_wait_ms": None, "max_staleness": 1, "streaming": False},
+    "sync": {"max_batch": None, "max_wait_ms": None, "max_staleness": 0, "streaming": False},
+    "train_async": {"max_batch": None, "max_wait_ms": None, "max_staleness": 1, "streaming": False},
     "rollout_async": {"max_batch": 8, "max_wait_ms": 0.0, "max_staleness": 1, "streaming": False},
     "full_async": {"max_batch": 8, "max_wait_ms": 0.0, "max_staleness": 1, "streaming": True},
 }

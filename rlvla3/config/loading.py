@@ -6,7 +6,9 @@ Unknown keys are refused, with the nearest known key named.
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -40,6 +42,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 def make_recipe(tree: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "the recipe") -> Recipe:
     """A recipe from a plain tree. Raises RecipeError."""
     merged = _deep_copy(tree)
+    _read_zero_as_null(merged)  # before the overrides: another mode is compared with the preset of this one
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals:
@@ -47,6 +50,7 @@ def make_recipe(tree: Mapping[str, Any], overrides: Sequence[str] = (), source: 
         if key.strip() == "engine.mode":
             _forget_preset(merged.get("engine") or {})
         _assign(merged, key.strip().split("."), _value_of(override, value))
+    _read_zero_as_null(merged)
     try:
         return Recipe.model_validate(merged)
     except ValidationError as error:
@@ -89,6 +93,25 @@ def _assign(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
             raise RecipeError(f"{'.'.join(path)} cannot be set: {key} is {child!r}, not a section")
         tree = child
     tree[path[-1]] = value
+
+
+def _read_zero_as_null(tree: Mapping[str, Any]) -> None:
+    """Some settings said 0 for "no limit" before null did. Recipes and run directories of that time are read as they were meant, and the user is told."""
+    simulators = tree.get("simulators")
+    names = list(simulators) if isinstance(simulators, dict) else []
+    for *path, key in (["engine", "max_batch"], ["simulator", "cores"], *(["simulators", name, "cores"] for name in names)):
+        section: Any = tree
+        for part in path:
+            section = section.get(part) if isinstance(section, dict) else None
+        if isinstance(section, dict) and type(section.get(key)) in (int, float) and section[key] == 0:
+            section[key] = None
+            _say_respelled(f"{'.'.join(path)}.{key}")
+
+
+@cache
+def _say_respelled(setting: str) -> None:
+    """Once in a process for each setting. Without a handler of the caller's own, `logging` writes the sentence to stderr as it is."""
+    logging.getLogger(__name__).warning("rlvla3: %s=0 still means no limit, but the new spelling is null: write %s=null", setting, setting)
 
 
 def _forget_preset(engine: dict[str, Any]) -> None:

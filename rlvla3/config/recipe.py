@@ -36,7 +36,7 @@ class SimulatorConfig(Section):
     libero_goal/0, libero_goal/1 and so on to 9.
     weight: of this simulator among `simulators`, counted in groups.
     shards: processes. slots: environments a process, stepped together, each on its own ticket.
-    cores: cores that each shard is bound to, dealt in turn (0: any). devices: such as [cuda:0, cuda:1]; shards go round them.
+    cores: cores that each shard is bound to, dealt in turn (None: any). devices: such as [cuda:0, cuda:1]; shards go round them.
     max_steps: the longest episode in environment steps (None: the simulator's own limit).
     timeout_s: a shard that is in one reset or chunk for longer is taken for hung, killed and replaced.
     task_weights: those of `tasks`, in order, where they are not written as {task: weight}.
@@ -49,7 +49,7 @@ class SimulatorConfig(Section):
     weight: Weight = 1
     shards: Positive = 8
     slots: Positive = 1
-    cores: NonNegative = 0
+    cores: Positive | None = None
     devices: list[str] = []
     max_steps: Positive | None = None
     timeout_s: PositiveFloat = 60.0
@@ -82,7 +82,7 @@ class SimulatorConfig(Section):
 
     @property
     def sharding(self) -> Sharding:
-        return Sharding(self.shards, self.slots, self.cores, tuple(self.devices))
+        return Sharding(self.shards, self.slots, self.cores or 0, tuple(self.devices))
 
 
 def _spelled_out(named: str) -> list[str]:

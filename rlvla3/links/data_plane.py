@@ -125,7 +125,9 @@ class GeneratorPort:
     take_in: called if a batch is due at once. It reads control messages, which a generator that never waits would otherwise not see.
     """
 
-    def __init__(self, plane: DataPlane, generator: int, max_batch: int, max_wait: float, meter: Meter, take_in: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, plane: DataPlane, generator: int, max_batch: int | None, max_wait: float, meter: Meter, take_in: Callable[[], None] = lambda: None
+    ) -> None:
         self._plane, self._generator, self._meter, self._take_in = plane, generator, meter, take_in
         self._bell = plane.requests[generator]
         self._batcher: DynamicBatcher[int] = DynamicBatcher(max_batch, max_wait)

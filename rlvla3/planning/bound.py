@@ -199,7 +199,8 @@ class _BoundComputation:
     def largest_batch(self) -> float:
         """The largest possible batch of an inference: B_max, or all requests that one generator serves."""
         served = self.running * self.recipe.simulator.shards / self.generators
-        return max(min(served, self.recipe.engine.max_batch or served), 1.0)
+        limit = self.recipe.engine.max_batch
+        return max(served if limit is None else min(served, limit), 1.0)
 
     def longest_episode(self) -> float:
         """The expected seconds of the longest of an update's episodes, if it runs alone."""

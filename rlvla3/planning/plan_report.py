@@ -114,7 +114,9 @@ def _gain(plan: Plan, choice: RehearsedCandidate) -> str:
 def _effect_words(chosen: RehearsedCandidate, worth: KnobEffect) -> str:
     """One changed setting in words: "engine.max_batch 16 -> 8, the recipe's: 1210 steps/s, -21 %"."""
     here, there = flatten_settings(chosen.candidate.settings()), flatten_settings(worth.instead.settings())
-    change = ", ".join(f"{key} {here.get(key, '-')} -> {there.get(key, '-')}" for key in dict.fromkeys([*here, *there]) if here.get(key) != there.get(key))
+    change = ", ".join(
+        f"{key} {_value(here.get(key, '-'))} -> {_value(there.get(key, '-'))}" for key in dict.fromkeys([*here, *there]) if here.get(key) != there.get(key)
+    )
     which = "the recipe's" if worth.recipes else "the next best"
     return f"{change}, {which}: {quantity(worth.throughput)} steps/s, {round(100 * (worth.throughput / chosen.throughput - 1)) or 0:+d} %"
 

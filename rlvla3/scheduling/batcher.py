@@ -23,14 +23,16 @@ RequestT = TypeVar("RequestT")
 class DynamicBatcher(Generic[RequestT]):
     """Requests waiting for inference, oldest first.
 
-    max_batch: B_max in decisions, 0 for no limit. max_wait: T_max in seconds, math.inf for no limit.
+    max_batch: B_max in decisions, None for no limit. max_wait: T_max in seconds, math.inf for no limit. Raises ValueError for a B_max below 1.
 
         batcher.add(request, shard=3, asked_at=now)
         batch = batcher.take(now, running=8)         # nothing is due: []
     """
 
-    def __init__(self, max_batch: int, max_wait: float) -> None:
-        self.max_batch = max_batch or math.inf
+    def __init__(self, max_batch: int | None, max_wait: float) -> None:
+        if max_batch is not None and max_batch < 1:
+            raise ValueError(f"max_batch={max_batch} would make empty batches for ever: give 1 or more, or None for no limit")
+        self.max_batch = math.inf if max_batch is None else max_batch
         self.max_wait = max_wait
         self._waiting: deque[tuple[float, int, RequestT]] = deque()
         self._shards: Counter[int] = Counter()  # requests that wait, by shard

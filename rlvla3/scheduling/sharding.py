@@ -50,7 +50,7 @@ def lay_out(simulators: Sequence[Sharding], generators: int, serving: Serving = 
     for simulator, sharding in enumerate(simulators):
         if sharding.cores > len(cores):
             raise PlacementError(
-                f"a shard is to be bound to cores={sharding.cores}, and this host has {len(cores)}: set it to {len(cores)} or less, or 0 for any"
+                f"a shard is to be bound to cores={sharding.cores}, and this host has {len(cores)}: set it to {len(cores)} or less, or null for any"
             )
         for number in range(sharding.shards):
             bound = tuple(islice(turn, sharding.cores))

@@ -36,7 +36,7 @@ SPACE = Space(
     placements=(("colocated", ""), ("hybrid", "1:1"), ("disaggregated", "1:1"), ("disaggregated", "3:1")),
     shards=(1, 2, 4),
     slots=(1, 4),
-    max_batch=(0, 2, 4),
+    max_batch=(None, 2, 4),
     max_wait_ms=(0.0, 100.0, None),
     max_staleness=(0, 1),
 )
@@ -103,7 +103,7 @@ def test_the_bound_names_what_is_slow():
 
 def test_a_measurement_covers_whole_waves():
     """Where the environments can take up the tickets of two updates at once, updates come in pairs, and a pair's first takes longer."""
-    settings = recipe(simulator={"shards": 32}, engine={"max_batch": 0, "max_wait_ms": 0.0})
+    settings = recipe(simulator={"shards": 32}, engine={"max_batch": None, "max_wait_ms": 0.0})
     costs = planned_profile(episode_steps=[16], simulate={"on": "simulation", "seconds": [0.3]})
     assert [whole_waves(staleness, 4) for staleness in (0, 1, 2, 3, 4)] == [4, 4, 6, 4, 5]
     found = {updates: rehearse(settings, costs, CLUSTER, updates=updates).throughput for updates in (4, 5, 12)}
@@ -166,7 +166,7 @@ def test_staleness_stays_within_its_limit_and_the_batch_is_the_recipes():
 
 def test_the_least_staleness_is_taken_among_settings_that_are_as_fast():
     """One environment: nothing that is not being waited for can be trained on, and staleness is no use."""
-    lonely = Space((("colocated", ""),), (1,), (1,), (0,), (0.0,), (4, 2, 1))
+    lonely = Space((("colocated", ""),), (1,), (1,), (None,), (0.0,), (4, 2, 1))
     costs = planned_profile(simulate={"on": "nothing", "seconds": [50.0]}, train={"on": "nothing", "seconds": [0.0]})
     search = Search(recipe(), costs, Cluster(1, 1), lonely)
     search.budget = 3

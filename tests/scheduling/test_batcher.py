@@ -6,12 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rlvla3.scheduling.batcher import DynamicBatcher
 
-limits = st.tuples(st.integers(0, 5), st.sampled_from([0.0, 1.0, 3.0, 8.0, math.inf]))
+limits = st.tuples(st.none() | st.integers(1, 5), st.sampled_from([0.0, 1.0, 3.0, 8.0, math.inf]))
 """(B_max, T_max). Times are whole numbers, so that they add up exactly."""
 
 
@@ -19,7 +20,7 @@ limits = st.tuples(st.integers(0, 5), st.sampled_from([0.0, 1.0, 3.0, 8.0, math.
 class ByHand:
     """The rule as the paper writes it."""
 
-    max_batch: int
+    max_batch: int | None
     max_wait: float
     waiting: list[tuple[float, int]]
 
@@ -27,12 +28,12 @@ class ByHand:
         self.waiting.sort(key=lambda request: request[0])
         if not self.waiting:
             return []
-        full = self.max_batch and len(self.waiting) >= self.max_batch
+        full = self.max_batch is not None and len(self.waiting) >= self.max_batch
         overdue = now - self.waiting[0][0] >= self.max_wait
         everyone_waits = len({name % SHARDS for _, name in self.waiting}) >= running
         if not (full or overdue or everyone_waits):
             return []
-        batch = self.waiting[: self.max_batch or None]
+        batch = self.waiting[: self.max_batch]
         self.waiting = self.waiting[len(batch) :]
         return [name for _, name in batch]
 
@@ -46,7 +47,7 @@ losses = st.tuples(st.just("forget"), st.integers(0, 3), st.integers(0, SHARDS -
 
 
 @given(limits, st.lists(st.one_of(asks, asks, takes, losses), max_size=40))
-def test_batches_are_those_of_the_rule_written_by_hand(limits: tuple[int, float], events: list[tuple[str, int, int]]):
+def test_batches_are_those_of_the_rule_written_by_hand(limits: tuple[int | None, float], events: list[tuple[str, int, int]]):
     batcher: DynamicBatcher[int] = DynamicBatcher(*limits)
     by_hand = ByHand(*limits, waiting=[])
     now = 100.0
@@ -85,7 +86,7 @@ class Served:
     running: int
 
 
-def episodes_ask(max_batch: int, max_wait: float, inference: float, thinking: Sequence[Sequence[float]]) -> list[Served]:
+def episodes_ask(max_batch: int | None, max_wait: float, inference: float, thinking: Sequence[Sequence[float]]) -> list[Served]:
     """A generator that sleeps until something can be due, and episodes that each ask, wait for the answer and think, so often and so long."""
     batcher: DynamicBatcher[int] = DynamicBatcher(max_batch, max_wait)
     to_think = [list(times) for times in thinking]
@@ -115,28 +116,28 @@ thoughts = st.lists(st.lists(st.integers(0, 20).map(float), max_size=6), min_siz
 
 
 @given(limits, st.integers(1, 6).map(float), thoughts)
-def test_everybody_is_served_within_t_max_and_the_inferences_ahead(limits: tuple[int, float], inference: float, thinking: list[list[float]]):
+def test_everybody_is_served_within_t_max_and_the_inferences_ahead(limits: tuple[int | None, float], inference: float, thinking: list[list[float]]):
     max_batch, max_wait = limits
 
     served = episodes_ask(max_batch, max_wait, inference, thinking)
 
     assert len(served) == sum(map(len, thinking))
     for request in served:
-        assert request.batch <= (max_batch or math.inf)
+        assert max_batch is None or request.batch <= max_batch
         # One inference may be under way when the wait is over, and each full batch of older requests is one more.
-        inferences = 1 + (request.ahead // max_batch if max_batch else 0)
+        inferences = 1 + (request.ahead // max_batch if max_batch is not None else 0)
         assert request.inferred_at - request.asked_at <= max_wait + inferences * inference
 
 
 @given(limits, thoughts)
-def test_nobody_waits_past_t_max_for_a_generator_that_is_free(limits: tuple[int, float], thinking: list[list[float]]):
+def test_nobody_waits_past_t_max_for_a_generator_that_is_free(limits: tuple[int | None, float], thinking: list[list[float]]):
     served = episodes_ask(*limits, inference=0.0, thinking=thinking)
     assert all(request.inferred_at - request.asked_at <= limits[1] for request in served)
 
 
 @given(st.integers(1, 6).map(float), thoughts)
 def test_all_and_for_ever_is_the_synchronous_lock_step(inference: float, thinking: list[list[float]]):
-    served = episodes_ask(0, math.inf, inference, thinking)
+    served = episodes_ask(None, math.inf, inference, thinking)
     assert all(request.batch == request.running for request in served)
 
 
@@ -183,9 +184,14 @@ def test_when_everyone_waits_nobody_does_and_b_max_holds():
 
 
 def test_a_lost_simulator_no_longer_counts_as_the_oldest():
-    batcher: DynamicBatcher[int] = DynamicBatcher(max_batch=0, max_wait=5)
+    batcher: DynamicBatcher[int] = DynamicBatcher(max_batch=None, max_wait=5)
     batcher.add(0, 0, asked_at=0)
     batcher.add(1, 1, asked_at=3)
     batcher.forget(0)
     assert batcher.deadline() == 8
     assert batcher.take(now=8, running=99) == [1]
+
+
+def test_a_batch_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="max_batch=0 would make empty batches"):
+        DynamicBatcher(max_batch=0, max_wait=5)

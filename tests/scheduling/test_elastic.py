@@ -251,7 +251,7 @@ def test_without_it_nothing_is_measured():
 def test_a_run_tries_two_generators_goes_back_to_one_and_loses_nothing_to_a_killed_simulator(tmp_path: Path, nothing_left: None) -> None:
     """Both would infer on one device, as long for half of the shards as for all. T_max is infinite: one count that is wrong, and nobody goes on."""
     policy = {"name": "tests.support.slow_policy:SlowActorCritic", "chunk": 1}
-    engine = {"generators": 2, "max_batch": 0, "max_wait_ms": None, "max_staleness": 4, "elastic": {"least": 1, "every_s": 1.0}}
+    engine = {"generators": 2, "max_batch": None, "max_wait_ms": None, "max_staleness": 4, "elastic": {"least": 1, "every_s": 1.0}}
     simulator = {"shards": 4, "options": {"kwargs": {"length": 12}}, "max_steps": 12}
     run = Run(tmp_path, countdown(simulator=simulator, policy=policy, training={"updates": 6, "epochs": 1}, engine=engine))
     run.until(lambda: run.records("update"))

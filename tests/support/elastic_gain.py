@@ -53,7 +53,7 @@ def recipe(generators: int, elastic: bool, shards: int = SHARDS) -> Recipe:
             "simulator": {"name": "virtual:Simulator", "shards": shards},
             "policy": {"chunk": 5},
             "training": {"updates": 10_000, "batch": 64, "steps": 1, "epochs": 1, "micro_batch": 64},
-            "engine": {"max_batch": 0, "generators": generators} | ({"elastic": {"least": 1, "every_s": EVERY_S}} if elastic else {}),
+            "engine": {"max_batch": None, "generators": generators} | ({"elastic": {"least": 1, "every_s": EVERY_S}} if elastic else {}),
         }
     )
 

@@ -152,7 +152,7 @@ def near(weights: dict[str, bytes], others: dict[str, bytes]) -> bool:
 
 
 def test_runs_come_to_the_same_weights_on_one_and_two_ranks(tmp_path: Path, nothing_left: None) -> None:
-    streamed = {"max_batch": 0, "max_wait_ms": None, "max_staleness": 0, "streaming": True}
+    streamed = {"max_batch": None, "max_wait_ms": None, "max_staleness": 0, "streaming": True}
     one = Run(tmp_path / "1", countdown(engine={"mode": "sync"})).finished()
     full = Run(tmp_path / "2", countdown(engine={"mode": "sync"}, training={"ranks": 2, "sharding": "full", "checkpoint_every": 2})).finished()
     none = Run(tmp_path / "3", countdown(engine=streamed, training={"ranks": 2, "deterministic": True})).finished()

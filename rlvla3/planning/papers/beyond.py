@@ -127,7 +127,7 @@ def configuration_recipe(configuration: Configuration, hosts: int) -> Recipe:
             "training": {"batch": hosts * ENVIRONMENTS * setup.rollout_epochs, "steps": 1, "epochs": 1, "micro_batch": setup.micro_batch},
             "engine": {
                 "mode": "full_async" if configuration.overlaps else "sync",
-                "max_batch": configuration.slots if configuration.overlaps else 0,
+                "max_batch": configuration.slots if configuration.overlaps else None,
                 "max_wait_ms": None,
             },
             "placement": {"kind": configuration.kind},

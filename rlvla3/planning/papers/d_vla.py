@@ -75,7 +75,7 @@ def _step_time(setup: PaperSetup, environments: int, ratio: str, rollout: float,
         "simulator": {"name": "papers:ManiSkill", "shards": generators, "slots": environments // generators},
         "policy": {"chunk": setup.chunk},
         "training": {"batch": tickets, "steps": 1, "epochs": 1, "micro_batch": environments * setup.decisions // trainers},
-        "engine": {"max_batch": 0, "max_wait_ms": None, "max_staleness": 1, "streaming": True},
+        "engine": {"max_batch": None, "max_wait_ms": None, "max_staleness": 1, "streaming": True},
         "placement": {"kind": "disaggregated", "ratio": ratio},
     }
     return rehearse(make_recipe(run), profile, cluster, updates=1, warmup=1).step_time

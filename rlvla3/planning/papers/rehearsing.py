@@ -48,7 +48,7 @@ def row_recipe(row: Row, control: Control | None = None) -> Recipe:
                 "epochs": 1,
                 "micro_batch": row.setup.micro_batch if row.strategy == "all" else whole_epoch,
             },
-            "engine": {"max_batch": slots if halves == 2 else 0, "max_wait_ms": None, **engine},
+            "engine": {"max_batch": slots if halves == 2 else None, "max_wait_ms": None, **engine},
             "placement": {"kind": kind, "ratio": ratio},
         }
     )

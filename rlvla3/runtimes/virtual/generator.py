@@ -43,7 +43,15 @@ class VirtualGenerator:
     """
 
     def __init__(
-        self, clock: VirtualClock, profile: Profile, seat: Seat, meter: Meter, max_batch: int, max_wait: float, running: Callable[[], int], offload: float
+        self,
+        clock: VirtualClock,
+        profile: Profile,
+        seat: Seat,
+        meter: Meter,
+        max_batch: int | None,
+        max_wait: float,
+        running: Callable[[], int],
+        offload: float,
     ) -> None:
         self.device, self.version, self.newest, self.inferences = seat.device, -1, -1, 0
         self._running, self._offload = running, offload

@@ -156,7 +156,7 @@ def test_a_killed_simulator_a_killed_generator_and_a_lost_node_cost_reruns_and_n
 def test_every_host_finds_its_own_number_of_generators_and_loses_nothing(cluster: TwoNodes, tmp_path: Path) -> None:
     """All infer on one device, so that shards wait. T_max is infinite: one count that is wrong on a host, and nobody there goes on."""
     policy = {"name": "tests.support.slow_policy:SlowActorCritic", "chunk": 1}
-    engine = {"generators": 4, "max_batch": 0, "max_wait_ms": None, "max_staleness": 4, "elastic": {"least": 1, "every_s": 1.0}}
+    engine = {"generators": 4, "max_batch": None, "max_wait_ms": None, "max_staleness": 4, "elastic": {"least": 1, "every_s": 1.0}}
     simulator = {"shards": 4, "options": {"kwargs": {"length": 12}}, "max_steps": 12}
     run = Run(tmp_path, on(cluster, simulator=simulator, policy=policy, training={"updates": 8, "epochs": 1}, engine=engine))
     run.until(lambda: len(run.records("update")) >= 2 and residents_processes(cluster, "shard 1"))

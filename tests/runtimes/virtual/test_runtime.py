@@ -162,7 +162,7 @@ def test_the_laws_hold_whatever_goes_wrong():
             engine={
                 "mode": drawn.choice(["sync", "full_async"]),
                 "max_staleness": staleness,
-                "max_batch": drawn.choice([0, 1, 2, 8]),
+                "max_batch": drawn.choice([None, 1, 2, 8]),
                 "max_wait_ms": drawn.choice([None, 0.0, 300.0]),
                 "streaming": drawn.random() < 0.5,
             },
