@@ -1,0 +1,68 @@
+"""Workers that fail: bodies, a policy and a simulator that raise a chosen error where a run would meet it."""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+from typing import Any, Literal
+
+from rlvla3.policies.actor_critic import ActorCritic
+from rlvla3.policies.options import ActorCriticOptions
+from tests.support.troublesome import Countdown
+
+
+def raise_it(error: str) -> Any:
+    """Raise an error of the class `error`, written as module:Class."""
+    module, _, name = error.partition(":")
+    raise getattr(importlib.import_module(module), name)(message_of(error))
+
+
+def message_of(error: str) -> str:
+    return f"{error} was asked for: ask for something else"
+
+
+async def fail(control: Any, error: str) -> None:
+    """The body of a worker process."""
+    raise_it(error)
+
+
+async def fail_in_an_actor(control: Any, state: Any, error: str) -> None:
+    """The body of a Ray actor."""
+    raise_it(error)
+
+
+class FailingOptions(ActorCriticOptions):
+    """worker: whose process raises the error."""
+
+    error: str
+    worker: Literal["generator", "trainer"] = "trainer"
+
+
+class FailingPolicy(ActorCritic):
+    """A generator decides, and the trainer evaluates."""
+
+    Options = FailingOptions
+    options: FailingOptions
+
+    def act(self, observations, noise, explore):
+        return raise_it(self.options.error) if self.options.worker == "generator" else super().act(observations, noise, explore)
+
+    def evaluate(self, observations, actions, trace):
+        return raise_it(self.options.error) if self.options.worker == "trainer" else super().evaluate(observations, actions, trace)
+
+
+class FailsInAShard(Countdown):
+    """The command can describe it, and a process of its own cannot build it."""
+
+    def __init__(self, error: str, **settings: Any) -> None:
+        super().__init__(**settings)
+        if multiprocessing.parent_process() is not None:
+            raise_it(error)
+
+
+class Overflowing(Countdown):
+    """Rewards are finite, and the square of one is not."""
+
+    def step(self, action):
+        seen, _, *rest = super().step(action)
+        return seen, 1e30, *rest
