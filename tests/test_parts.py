@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from rlvla3.config import Recipe, make_recipe
 from rlvla3.parts import (
     bootstraps,
+    collecting_capacity,
     demonstration_book,
     endless_ledger,
     evaluation_book,
@@ -18,10 +19,9 @@ from rlvla3.parts import (
     max_wait_s,
     profiling_book,
     rollout_spec,
-    room,
     ticket_book,
+    training_capacity,
     training_ledger,
-    training_room,
 )
 from rlvla3.scheduling.ledger import Ledger
 from rlvla3.types import Finished, MicroBatch, Purpose
@@ -174,8 +174,8 @@ def test_the_last_observation_is_valued_where_the_recipe_asks_for_it_and_a_criti
 def test_the_data_plane_has_room_for_two_episodes_a_slot_and_for_all_that_are_not_trained(tree: dict[str, Any]):
     recipe, simulator = make_recipe(tree), tree["simulator"]
     slots = simulator["shards"] * simulator["slots"]
-    assert room(recipe) == 2 * slots
-    assert training_room(recipe) == max(2 * slots, (tree["engine"]["max_staleness"] + 1) * tree["training"]["batch"])
+    assert collecting_capacity(recipe) == 2 * slots
+    assert training_capacity(recipe) == max(2 * slots, (tree["engine"]["max_staleness"] + 1) * tree["training"]["batch"])
 
 
 @settings(max_examples=10)

@@ -70,7 +70,7 @@ class Seating:
         """The runner that runs the fewest tickets, if any has a free slot."""
         while self._open:
             count, runner = self._open[0]
-            if runner in self._running and runner not in self._held and count == len(self._running[runner]):
+            if runner in self._running and runner not in self._held and count == len(self._running[runner]) < self._slots[runner]:
                 return runner
             self._listed.remove(heapq.heappop(self._open))
         return None

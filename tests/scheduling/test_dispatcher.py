@@ -246,13 +246,14 @@ TestAnySchedule.settings = settings(max_examples=200, stateful_step_count=40)
 
 def test_nothing_is_dispatched_or_handed_in_without_a_ledger():
     dispatcher = Dispatcher(SIMULATORS)
-    assert not dispatcher.serving
+    served_before = dispatcher.serving
     dispatcher.join(0, {0: 2})
     assert dispatcher.dispatch() == [] and not dispatcher.is_busy(0)
     assert dispatcher.lose(0) == [] and dispatcher.lose(1) == []
     dispatcher.give_back(0)
     dispatcher.serve(Ledger(BOOK, batch=4, max_staleness=0))
-    assert dispatcher.serving and dispatcher.dispatch() == []
+    assert (served_before, dispatcher.serving) == (False, True)
+    assert dispatcher.dispatch() == []
     dispatcher.join(0, {0: 2})
     assert [ticket.index for dispatched in dispatcher.dispatch() for ticket in dispatched.tickets] == [0, 1]
 

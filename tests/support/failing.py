@@ -41,7 +41,7 @@ class FailingOptions(ActorCriticOptions):
 class FailingPolicy(ActorCritic):
     """A generator decides, and the trainer evaluates."""
 
-    Options = FailingOptions
+    Options = FailingOptions  # type: ignore[assignment]  # to mypy, a class with another constructor is another type
     options: FailingOptions
 
     def act(self, observations, noise, explore):
