@@ -30,10 +30,16 @@ FOREIGN = {
     *examples(),  # docs/extending.md: the reader's own files
     "scripts/create_dataset.py",  # LIBERO's
     "regenerate_libero_dataset.py",  # OpenVLA's
-    "metrics.jsonl",  # of a run directory, as are the next three
+    "metrics.jsonl",  # of a run directory, as are the lines below
     "summary.json",
     "trace.json",
     "logs/",
+    "config.yaml",
+    "checkpoints/",
+    "record/",
+    "videos/",
+    "evaluations/",
+    "replays/",
 }
 """Files and folders that documents name and that are not in this repository."""
 
