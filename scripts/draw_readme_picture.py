@@ -80,8 +80,12 @@ def learning_curve(axes: Axes, seeds: list[dict[str, Any]]) -> None:
     axes.grid(axis="y", color="#dddddd", linewidth=0.8)
     axes.legend(loc="lower right", frameon=False)
     axes.set_title("Quickstart: press a button from pixels", loc="left", fontsize=11, fontweight="bold")
-    episodes = seeds[0]["before"]["episodes"]
-    axes.annotate(f"dots: {episodes} evaluation episodes before and after RL, without exploration noise\nlines: training episodes, with it; mean of {WINDOW} updates", (0.03, 0.05), xycoords="axes fraction", fontsize=9)
+    note = (
+        f"dots: {seeds[0]['before']['episodes']} evaluation episodes, without exploration noise\n"
+        f"lines: training episodes, with exploration noise;\n"
+        f"          mean of {WINDOW} updates"
+    )
+    axes.annotate(note, (0.03, 0.05), xycoords="axes fraction", fontsize=9)
 
 
 def ladder(axes: Axes, figures: dict[str, Any]) -> None:

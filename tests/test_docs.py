@@ -118,3 +118,10 @@ def test_every_recipe_can_be_run(path: Path) -> None:
         if simulator.name == "libero" and not os.environ.get(VARIABLE):
             pytest.skip(f"LIBERO's assets are not on this machine: {VARIABLE} is not set")
     preflight(recipe)
+
+
+def test_the_readme_is_short() -> None:
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 120, f"README.md has {len(lines)} lines, and 120 is the limit: move details to docs/"
+    long = [line for line in lines if len(line) > 120 and not line.startswith("|")]
+    assert not long, f"README.md has lines of more than 120 characters: {long}"
