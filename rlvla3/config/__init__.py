@@ -1,22 +1,17 @@
 """The settings of a run: one typed tree, and the recipes that fill it. Nothing here imports torch."""
 
+from rlvla3.config.cloning import CloneConfig, DemonstrationLayout, Orientation
 from rlvla3.config.engine import PRESETS, ElasticConfig, EngineConfig, Mode
+from rlvla3.config.evaluation import EvaluationConfig
 from rlvla3.config.learning import CORRECTION_NAMES, AlgorithmConfig, CorrectionConfig, CriticConfig, ReferenceConfig, TrainingConfig
 from rlvla3.config.loading import check_options, load_recipe, make_recipe, write_recipe
 from rlvla3.config.memory import MemoryConfig
-from rlvla3.config.recipe import (
-    CloneConfig,
-    DemonstrationLayout,
-    EvaluationConfig,
-    Orientation,
-    PlacementConfig,
-    PolicyConfig,
-    Recipe,
-    SimulatorConfig,
-    WeightsConfig,
-)
+from rlvla3.config.placement import PlacementConfig, RayConfig
+from rlvla3.config.policy import PolicyConfig
+from rlvla3.config.recipe import Recipe
 from rlvla3.config.section import NonNegative, NonNegativeFloat, Positive, PositiveFloat, Section, Share
-from rlvla3.errors import RecipeError
+from rlvla3.config.simulator import SimulatorConfig
+from rlvla3.config.weights import WeightsConfig
 
 __all__ = [
     "CORRECTION_NAMES",
@@ -38,6 +33,7 @@ __all__ = [
     "PolicyConfig",
     "Positive",
     "PositiveFloat",
+    "RayConfig",
     "Recipe",
     "RecipeError",
     "ReferenceConfig",

@@ -1,4 +1,4 @@
-"""Who waits for whom: the settings of the engine, and the modes that are presets of them (docs/engine.md)."""
+"""The settings of the engine: who waits for whom. Its modes are presets of four of these settings (docs/engine.md)."""
 
 from __future__ import annotations
 
@@ -14,48 +14,72 @@ Mode = Literal["sync", "train_async", "rollout_async", "full_async"]
 
 
 class ElasticConfig(Section):
-    """How many of engine.generators are active follows the load, while the run goes on. It begins with the least of them (rlvla3/scheduling/elastic.py).
+    """Lets the number of active generators follow the load while the run goes on (rlvla3/scheduling/elastic.py).
 
-    least: active generators; engine.generators is the most (on Ray: of each host its part, and no fewer than its devices that infer). every_s: seconds that
-    are measured before the number may change, better several updates than a part of one.
+    `engine.generators` is the largest number. The run starts with `least` of them.
     """
 
     least: Positive = 1
+    """The smallest number of active generators. On Ray each host takes its part of this number, and never fewer than its devices that infer."""
+
     every_s: PositiveFloat = 30.0
+    """Seconds of measurement before the number may change. Choose a time in which several updates finish."""
 
 
 class EngineConfig(Section):
-    """Who waits for whom. `mode` is a preset of the four settings below it; a setting that is given wins over its preset.
+    """Who waits for whom.
 
-    max_batch: B_max, decisions an inference (None: no limit). max_wait_ms: T_max, counted from the oldest waiting request (None: no limit).
-    max_staleness: how many updates ahead of the current version a ticket may be handed out.
-    streaming: train on micro-batches as they fill, instead of when the update is whole.
-    generators: inference processes. serving: which of them serves which shards: `round_robin`, they take turns; `least_loaded`, whoever has the fewest
-    environments takes the next shard. elastic: generators that are not needed serve nobody (None: all serve).
-    device: of the generators: `auto`, they go round the GPUs there are (the CPU where there is none); `cuda:N`, or `cuda` for the first, all are on that one;
-    `cpu`. threads: torch threads of each.
-    offload: rollout and training have their devices in turn, each side's tensors in the host's memory while the other works. For max_staleness 0 without
-    streaming, where they alternate. Simulators stay.
-    max_restarts: simulator processes of a host that are replaced before the run gives up. On Ray also, each counted by itself, how often a host is begun anew
-    and how often the run goes on after a lost trainer.
-    record: keep what `rlvla3 replay RUN_DIR` needs to repeat the run, bit for bit: 24 bytes a decision and 16 an episode.
-    trace: write RUN_DIR/trace.json, in which Perfetto shows who did what when.
+    `mode` is a preset of `max_batch`, `max_wait_ms`, `max_staleness` and `streaming`. If you set one of these four, your value is used instead.
     """
 
     mode: Mode = "full_async"
+    """The preset. From left to right, fewer parts of the engine wait for each other."""
+
     max_batch: Positive | None
+    """B_max, the largest number of decisions in one inference. `null` means no limit."""
+
     max_wait_ms: NonNegativeFloat | None
+    """T_max, the longest time in milliseconds that a request waits for others to join its batch. It counts from the oldest waiting request. `null` means no
+    limit: a batch then starts when it is full or when nobody else can ask."""
+
     max_staleness: NonNegative
+    """How many updates a ticket may be ahead of the current version when it is handed out. With 0, every episode that is trained on was started with the
+    newest weights."""
+
     streaming: bool
+    """Whether the trainer starts on a micro-batch as soon as it is full. Otherwise it waits until all episodes of the update are there."""
+
     generators: Positive = 1
+    """Inference processes. Use more than one if there are several GPUs, or if one process cannot answer all shards in time."""
+
     serving: Serving = "round_robin"
+    """Which generator serves which shards. With `round_robin` the generators take turns. With `least_loaded` the next shard goes to the generator with the
+    fewest environments, largest shards first. That helps if shards of several simulators differ in size."""
+
     elastic: ElasticConfig | None = None
+    """With `null`, all generators are active for the whole run."""
+
     device: str = "auto"
+    """Where generators compute. `auto` distributes them over all GPUs in turn, and uses the CPU if there is no GPU. `cuda:N` puts all of them on one GPU, and
+    `cuda` means the first. `cpu` uses the CPU."""
+
     threads: Positive = 1
+    """torch threads of each generator on the CPU."""
+
     offload: bool = False
+    """Lets rollout and training use their devices in turn. While one side works, the tensors of the other are in host memory. It needs `max_staleness` 0 and
+    no `streaming`, because only then the two sides alternate. Simulators keep their device memory. Use it if model and optimizer do not fit on one GPU
+    together."""
+
     max_restarts: NonNegative = 20
+    """How many simulator processes of a host are replaced before the run gives up. On Ray it also limits how often each host is started again, and how often
+    the run continues after a trainer is lost. Each of these has a count of its own."""
+
     record: bool = True
+    """Whether the run keeps what `rlvla3 replay` needs to repeat it bit for bit: 24 bytes for each decision and 16 for each episode."""
+
     trace: bool = False
+    """Whether the run writes trace.json into its directory. Perfetto shows it: what every worker did, and when."""
 
     @model_validator(mode="before")
     @classmethod

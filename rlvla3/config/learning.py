@@ -1,4 +1,4 @@
-"""Settings of what is learned from, and how: advantages, losses, corrections for staleness, the critic, the optimizer."""
+"""The settings of learning: advantages, losses, corrections for staleness, the critic, the optimizer."""
 
 from __future__ import annotations
 
@@ -15,19 +15,24 @@ CAPS = {"truncated": 2.0, "vtrace": 1.0}
 
 
 class CorrectionConfig(Section):
-    """How decisions of an older policy are made up for (rlvla3/algorithms/corrections.py has the formulas).
+    """How training treats decisions that an older policy made (formulas: rlvla3/algorithms/corrections.py).
 
-    name: `none`; `decoupled` (clip around the policy that the update began with, weigh by how far that is from the behaviour policy); `truncated` (the same,
-    the weight at most `cap`); `vtrace` (advantages and value targets too; needs a critic); `soft` (a smooth gate instead of the clip); or `module:Class`.
-    In a recipe the name alone will do: `correction: truncated`.
-    cap: the largest importance weight (truncated 2, vtrace 1, none for the others). trace_cap: V-trace's c-bar, how far corrections reach back.
-    temperatures: of the soft gate, for positive and for negative advantages: the higher, the narrower.
+    In a recipe the name alone is enough: `correction: truncated`.
     """
 
     name: str = "decoupled"
+    """The correction. `none`: plain PPO around the behaviour policy. `decoupled`: the clip is around the policy at the start of the update, and each term is
+    weighted by how far that policy is from the behaviour policy. `truncated`: the same, but the weight is at most `cap`. `vtrace`: also corrects advantages and
+    value targets, and needs a critic. `soft`: a smooth gate instead of the clip. `module:Class`: a class of your own."""
+
     cap: PositiveFloat | None
+    """The largest importance weight. `null` means no limit."""
+
     trace_cap: PositiveFloat = 1.0
+    """V-trace's c-bar. It limits how far along the trajectory a correction reaches back. Only `vtrace` uses it."""
+
     temperatures: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.05)
+    """Temperatures of the soft gate, for positive and for negative advantages. A higher temperature makes the gate narrower. Only `soft` uses them."""
 
     @model_validator(mode="before")
     @classmethod
@@ -43,13 +48,13 @@ class CorrectionConfig(Section):
 
 
 class ReferenceConfig(Section):
-    """A frozen reference policy, version 0 of the run, that the policy is kept near.
-
-    weight: of KL(policy || reference) in the loss (0: off, and nothing is computed). estimator: `k1`, `k2` or `k3`, of Schulman's three.
-    """
+    """A frozen reference policy that the trained policy stays close to. It is version 0 of the run."""
 
     weight: NonNegativeFloat = 0.0
+    """Weight of KL(policy || reference) in the loss. With 0 there is no reference, and nothing is computed."""
+
     estimator: Literal["k1", "k2", "k3"] = "k3"
+    """Which of Schulman's three estimators of the KL divergence is used (docs/algorithms.md)."""
 
 
 NORMALISE = {"gae": "running", "reinforce++": "running", "grpo": "group", "rloo": "none"}
@@ -57,45 +62,62 @@ NORMALISE = {"gae": "running", "reinforce++": "running", "grpo": "group", "rloo"
 
 
 class AlgorithmConfig(Section):
-    """How trajectories become gradients.
-
-    advantage: `gae` (a critic), `grpo` or `rloo` (groups of tickets that share an initial state), `reinforce++` (discounted returns). All but gae do without
-    a critic. group_size: tickets a group.
-    supervision: with GRPO, whether an episode's `outcome` is compared within the group, or each step of the `process`. leave_one_out: with GRPO, compare with
-    the other episodes of the group alone.
-    rewards: what a reward is and gamma counts: a whole `chunk`, its rewards summed, or each environment `step`.
-    gamma, lam: discount, for each chunk or step as `rewards` says, and GAE's lambda for each decision.
-    bootstrap: value the last observation of an episode that a time limit cut (truncated is not terminated).
-    normalise: `none` (RLOO's default); `group` (within each group, GRPO's); `running` (mean and deviation over past updates, frozen during an update, the
-    default for the others; as nothing is known before the first update, that one trains the critic alone, if there is one).
-    filter_groups: leave out groups that all succeed or all fail; their tickets count as trained, with zero weight.
-    advantage_clip: normalised advantages are kept within plus or minus this.
-    clip_low, clip_high: PPO's clip, 1 - low to 1 + high. dual_clip: floor of the objective, at this times a negative advantage (None: off).
-    ratio: the level at which probability ratios are formed and clipped: a whole `chunk`, each `action` of it, or each `dimension` of each action.
-    correction: for staleness. reference: keeps the policy near the one it started from.
-    entropy: weight of the entropy bonus, for heads that have an entropy.
-    kl_stop: no further epochs in an update once the approximate KL of an epoch exceeds this (None: off).
-    """
+    """How trajectories become gradients (docs/algorithms.md)."""
 
     advantage: Literal["gae", "grpo", "rloo", "reinforce++"] = "gae"
+    """The advantage estimator. `gae` trains a critic, the others need none. `grpo` and `rloo` compare the episodes of a group, which share an initial state.
+    `reinforce++` uses discounted returns."""
+
     group_size: Positive = 1
+    """Tickets in a group. It must divide `training.batch`. `grpo` and `rloo` need 2 or more."""
+
     supervision: Literal["outcome", "process"] = "outcome"
+    """What GRPO compares within a group: the `outcome` of each episode, or each step of the `process`. Other estimators do not use it."""
+
     leave_one_out: bool = False
+    """Whether GRPO compares an episode only with the other episodes of its group, without itself. Other estimators do not use it."""
+
     rewards: Literal["chunk", "step"] = "chunk"
+    """What counts as one step for rewards and for `gamma`: a whole `chunk` of actions, whose rewards are added, or each environment `step`."""
+
     gamma: Share = 0.99
+    """Discount, for each chunk or each environment step, as `rewards` says."""
+
     lam: Share = 0.95
+    """GAE's lambda, for each decision. Only `gae` uses it."""
+
     bootstrap: bool = True
+    """Whether the last observation of an episode that a time limit cut is valued by the critic. Such an episode is truncated, not terminated."""
+
     normalise: Literal["none", "group", "running"]
+    """How advantages are normalised. `none`: they are not. `group`: within each group, for `grpo` only. `running`: by mean and deviation over past updates,
+    which stay fixed during an update. With `running` nothing is known before the first update, so that update trains only the critic, if there is one."""
+
     filter_groups: bool = False
+    """Whether groups that all succeed or all fail are left out. Their tickets count as trained, with zero weight."""
+
     advantage_clip: PositiveFloat = 4.0
+    """Normalised advantages are clipped to plus and minus this number."""
+
     clip_low: PositiveFloat = 0.2
+    """Lower side of PPO's clip: the ratio is clipped at 1 minus this number."""
+
     clip_high: PositiveFloat = 0.2
+    """Upper side of PPO's clip: the ratio is clipped at 1 plus this number."""
+
     dual_clip: PositiveFloat | None = None
+    """For a negative advantage, the objective is not lower than this number times the advantage. `null` switches it off."""
+
     ratio: Literal["chunk", "action", "dimension"] = "action"
+    """The level at which probability ratios are formed and clipped: a whole `chunk`, each `action` of it, or each `dimension` of each action."""
+
     correction: CorrectionConfig = CorrectionConfig.model_validate({})
     reference: ReferenceConfig = ReferenceConfig()
     entropy: NonNegativeFloat = 0.0
+    """Weight of the entropy bonus. It has an effect only with action heads that have an entropy."""
+
     kl_stop: PositiveFloat | None = None
+    """If the approximate KL divergence of an epoch exceeds this number, the update has no further epochs. `null` switches it off."""
 
     @property
     def has_critic(self) -> bool:
@@ -129,59 +151,92 @@ class AlgorithmConfig(Section):
 
 
 class CriticConfig(Section):
-    """How the value function learns. Ignored where there is none: with every algorithm.advantage but gae.
-
-    weight: of the value loss beside the policy loss, in the same backward pass. clip: value clipping around the behaviour value (None: off).
-    epochs: extra passes an update over the critic's own features, kept from the last `replay` updates; they touch the value head alone (0: off).
-    batch: decisions a step of those passes. learning_rate: of the critic's AdamW, in all that it learns.
-    warmup: the first updates train the critic alone, with three times the epochs.
-    """
+    """How the value function learns. Only `algorithm.advantage: gae` has one. The other estimators ignore this section."""
 
     learning_rate: PositiveFloat = 1e-3
+    """Learning rate of the critic's AdamW, for all that the critic learns."""
+
     weight: NonNegativeFloat = 0.5
+    """Weight of the value loss beside the policy loss, in the same backward pass."""
+
     clip: PositiveFloat | None = None
+    """The value prediction is clipped to this distance around the value at decision time. `null` switches it off."""
+
     epochs: NonNegative = 0
+    """Extra passes of each update over stored features of the critic. They train only the value head. With 0 there are none."""
+
     replay: Positive = 4
+    """How many of the last updates the extra passes use."""
+
     batch: Positive = 256
+    """Decisions in one optimizer step of the extra passes."""
+
     warmup: NonNegative = 0
+    """How many updates at the start train only the critic, with three times the extra passes."""
 
 
 class TrainingConfig(Section):
-    """The optimizer and the shape of an update.
-
-    updates: how many. batch: tickets (episodes) an update.
-    steps: optimizer steps in one epoch over an update. epochs: passes over an update, the first one streamed.
-    micro_batch: decisions a forward and backward pass. learning_rate: of the actor's AdamW. weight_decay: of the actor's and the critic's.
-    warmup_steps: optimizer steps over which the learning rate rises to its value. schedule: how it falls over the updates: `constant`, `linear` or `cosine`.
-    betas: of the actor's AdamW. gradient_clip: by the norm over the actor's parameters, and over the critic's.
-    device: of the trainer; with several ranks on GPUs rank r has the r-th of them. threads: torch threads of a rank.
-    deterministic: accumulate in ticket order whatever the order of arrival.
-    ranks: trainer processes that make each update together, every group of tickets one rank's own.
-    sharding: `none`, each rank has a whole copy of the policy; `full`, it has a part of each parameter, gradient and moment (FSDP2), the critic's apart.
-    checkpoint_every: updates between checkpoints. keep_checkpoints: how many are kept, the newest.
-    precision: of a sharded policy's blocks, and of what is gathered for them: `fp32` or `bf16`. Weights and gradients are kept and summed in fp32.
-    """
+    """The optimizer and the shape of an update."""
 
     updates: Positive = 20
+    """Updates of the whole run. To continue a finished run, set a larger number."""
+
     batch: Positive = 64
+    """Tickets, that is episodes, in an update."""
+
     steps: Positive = 4
+    """Optimizer steps in one epoch. It must divide the number of groups in an update."""
+
     epochs: Positive = 3
+    """Passes over an update. Only the first can be streamed."""
+
     micro_batch: Positive = 128
+    """Decisions in one forward and backward pass. Lower it if the trainer runs out of memory; the gradient stays the same."""
+
     learning_rate: PositiveFloat = 1e-4
+    """Learning rate of the actor's AdamW."""
+
     warmup_steps: NonNegative = 15
+    """Optimizer steps over which the learning rate rises to its value."""
+
     schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the learning rate falls over the updates of the run."""
+
     betas: tuple[Share, Share] = (0.9, 0.95)
+    """The two betas of the actor's AdamW."""
+
     weight_decay: NonNegativeFloat = 0.0
+    """Weight decay of the actor's and the critic's AdamW."""
+
     gradient_clip: PositiveFloat = 0.5
+    """Largest gradient norm. It is applied to the actor's parameters and to the critic's, each by itself."""
+
     critic: CriticConfig = CriticConfig()
     device: str = "auto"
+    """Where the trainer computes: `auto`, `cuda`, `cuda:N` or `cpu`. If there are several ranks on GPUs, each rank has a GPU of its own, in order."""
+
     threads: Positive = 1
+    """torch threads of each rank on the CPU."""
+
     deterministic: bool = False
+    """Whether gradients are added in ticket order, whatever the order in which episodes arrive. Use it to compare the weights of two runs."""
+
     ranks: Positive = 1
+    """Trainer processes that make each update together. A group of tickets always stays on one rank."""
+
     sharding: Literal["none", "full"] = "none"
+    """`none`: each rank has a whole copy of the policy. `full`: each rank has a part of every parameter, gradient and optimizer moment (FSDP2), but the whole
+    critic."""
+
     precision: Literal["fp32", "bf16"] = "fp32"
+    """Number format in which the blocks of a sharded policy compute and are gathered. Weights and gradients are always stored and added in fp32. `bf16` needs
+    `sharding: full`, also for one rank."""
+
     checkpoint_every: Positive = 10
+    """Updates between two checkpoints."""
+
     keep_checkpoints: Positive = 2
+    """How many of the newest checkpoints are kept."""
 
     @property
     def shards_policy(self) -> bool:

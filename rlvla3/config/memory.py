@@ -26,15 +26,20 @@ IN_TURN: Sequence[Stage] = ("trainer", "generator")
 
 
 class MemoryConfig(Section):
-    """Shares of a GPU's memory (None: no limit). The processes of one stage on one device have equal parts of its share. On CPUs there is no limit.
+    """Shares of a GPU's memory, between 0 and 1. `null` means no limit.
 
-    trainer, generator: a process that wants more than its part ends the run with a message that says so, and takes nothing from the others.
-    simulator: a reserve. A GPU simulator allocates past torch, which cannot hold it to a share; what trainer and generator may not take stays free for it.
+    The processes of one stage on one device have equal parts of its share. A trainer or generator process that wants more than its part ends the run with a
+    message that says so; it takes nothing from the others. On CPUs there is no limit.
     """
 
     trainer: Part | None = None
+    """Share of the trainer's ranks."""
+
     generator: Part | None = None
+    """Share of the generators."""
+
     simulator: Part | None = None
+    """Share that stays free for simulators. It is a reserve and not a limit: a GPU simulator allocates without torch, so torch cannot hold it to a share."""
 
     def check(self, together: Iterable[Sequence[Stage]], in_turn: bool = False) -> None:
         """Raises ValueError where stages that share a device may take more than there is. together: the stages on each device. in_turn: trainer and

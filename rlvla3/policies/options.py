@@ -16,7 +16,7 @@ from rlvla3.types import INSTRUCTION_BYTES, Field, Layout, Spaces
 
 
 class PolicyOptions(Section):
-    """What every policy's settings can say of its decisions."""
+    """Settings of a policy. A subclass also says what the policy records of each decision."""
 
     def trace(self, spaces: Spaces, chunk: int) -> Layout:
         """The arrays, per decision, from which `evaluate` finds the log-prob again, beside the actions themselves."""
@@ -31,23 +31,32 @@ class PolicyOptions(Section):
 
 
 class FlowOptions(Section):
-    """Flow matching as a policy: K denoising steps from noise to a chunk, some of them Gaussian, so that a chunk has a log-prob (policies/flow.py).
-
-    method: `last_step` (noise in the last step alone, gradient through all steps), `flow_noise` (noise in every step) or `flow_sde` (the stochastic
-    differential equation that keeps the flow's marginals). denoising_steps: K.
-    noise: the standard deviation in normalised actions, or `learned` for one that a small network sets within noise_range; for `flow_sde` its noise level.
-    Defaults: 0.3 for `last_step`, learned for `flow_noise`, 0.5 for `flow_sde`.
-    steps: log-prob over `all` noisy steps, or noise in `one` step a chunk, chosen at random, which is all that training then recomputes.
-    correlation: between the noises of any two actions of a chunk. samples: noise levels that each demonstration is cloned at.
-    """
+    """Flow matching as a policy: K denoising steps lead from noise to a chunk. Some steps add Gaussian noise, so that a chunk has a log-prob
+    (policies/flow.py)."""
 
     method: Literal["last_step", "flow_noise", "flow_sde"] = "last_step"
+    """Where noise is added. `last_step`: only in the last step; the gradient flows through all steps. `flow_noise`: in every step. `flow_sde`: in every step,
+    by the stochastic differential equation that keeps the flow's marginals."""
+
     denoising_steps: Positive = 4
+    """K, the number of denoising steps."""
+
     noise: PositiveFloat | Literal["learned"]
+    """Standard deviation of the noise, in normalised actions. `learned` means that a small network sets it, within `noise_range`. For `flow_sde` it is the
+    noise level of the equation, and cannot be learned."""
+
     noise_range: tuple[PositiveFloat, PositiveFloat] = (0.08, 0.16)
+    """Smallest and largest standard deviation of learned noise."""
+
     steps: Literal["all", "one"] = "all"
+    """`all`: every step of `flow_noise` or `flow_sde` is noisy, and the log-prob is over all of them. `one`: noise is added in one step of each chunk, chosen
+    at random. Training then recomputes only that step."""
+
     correlation: Annotated[float, Bounded(ge=0, lt=1)] = 0.5
+    """Correlation between the noises of any two actions of a chunk."""
+
     samples: Positive = 4
+    """How many noise levels each demonstration is cloned at."""
 
     @model_validator(mode="before")
     @classmethod
@@ -83,9 +92,10 @@ class FlowOptions(Section):
 
 
 class TokenOptions(Section):
-    """Actions as tokens, the OpenVLA-OFT way: 256 bins a dimension. temperature: of the softmax they are drawn from."""
+    """Actions as tokens, as in OpenVLA-OFT: each dimension has 256 bins."""
 
     temperature: PositiveFloat = 1.0
+    """Temperature of the softmax from which tokens are drawn."""
 
     def trace(self, chunk: int, action_size: int) -> Layout:
         """tokens: the bin of each action and dimension."""
@@ -93,19 +103,28 @@ class TokenOptions(Section):
 
 
 class MiniVLAOptions(PolicyOptions):
-    """A small vision-language-action policy for learning from scratch (policies/mini_vla.py).
-
-    head: `flow` or `tokens`, with the settings of each beside it. width, layers: of the transformer that reads images, instruction and state.
-    expert_width: of the action expert. instruction_bytes: the longest instruction, which every one is padded to; 8 bytes make a token, and a token takes time.
-    """
+    """A small vision-language-action policy for learning from scratch (policies/mini_vla.py)."""
 
     head: Literal["flow", "tokens"] = "flow"
+    """What produces actions: flow matching, or tokens."""
+
     flow: FlowOptions = FlowOptions.model_validate({})
+    """Settings of the flow head."""
+
     tokens: TokenOptions = TokenOptions()
+    """Settings of the token head."""
+
     width: Positive = 128
+    """Width of the transformer that reads images, instruction and state."""
+
     layers: Positive = 3
+    """Layers of that transformer."""
+
     expert_width: Positive = 96
+    """Width of the action expert."""
+
     instruction_bytes: Annotated[int, Bounded(gt=0, le=INSTRUCTION_BYTES, multiple_of=8)] = 72
+    """Length of the longest instruction in bytes. Every instruction is padded to it. 8 bytes make one token, and each token takes time, so keep it short."""
 
     def trace(self, spaces: Spaces, chunk: int) -> Layout:
         head = self.flow if self.head == "flow" else self.tokens
@@ -135,15 +154,16 @@ class MiniVLAOptions(PolicyOptions):
 
 
 class ActorCriticOptions(PolicyOptions):
-    """A small actor-critic for Gymnasium problems (policies/actor_critic.py).
-
-    hidden: the width of the two layers that each of actor and critic has. image_features: width of what the shared image network hands to both.
-    std: the Gaussian's standard deviation at the start, in actions scaled to -1..1 (continuous actions).
-    """
+    """A small actor-critic for Gymnasium environments (policies/actor_critic.py)."""
 
     hidden: Positive = 64
+    """Width of the two layers of the actor, and of the critic."""
+
     image_features: Positive = 128
+    """Size of the features that the shared image network gives to actor and critic."""
+
     std: PositiveFloat = 1.0
+    """Standard deviation of the Gaussian at the start, in actions scaled to -1..1. Only continuous actions use it."""
 
     def trace(self, spaces: Spaces, chunk: int) -> Layout:
         """sample: the actions as they were drawn, before scaling and clipping to what the simulator accepts; for discrete actions, the choices."""

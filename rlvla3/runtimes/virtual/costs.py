@@ -19,18 +19,23 @@ On = Literal["cores", "compute", "simulation", "coordinator", "nothing"]
 
 
 class Cost(Section):
-    """Seconds of one call of a stage, by how many items it is of (environments stepped, decisions inferred or trained on, versions published).
-
-    on: what it works on. sizes, seconds: work at some sizes, linear between them and beyond the last two; one size alone: in proportion.
-    waits: seconds a call takes in addition without working (a simulator that sleeps, a latency). spread: how calls differ, as multiples of the mean in rising
-    order, equally likely, linear between them; empty: all alike.
-    """
+    """How long one call of a stage takes. The size of a call is its number of items, such as environments stepped or decisions inferred."""
 
     on: On
+    """What the call works on. `cores`: the cores of a host. `compute`: the compute of a device. `simulation`: the simulators of a device, that is rendering and
+    physics beside its compute. `coordinator`: the one process of the whole cluster that trajectories pass through. `nothing`: nothing that others share."""
+
     sizes: list[NonNegativeFloat] = [1.0]
+    """Sizes of calls for which `seconds` are given, in rising order."""
+
     seconds: list[NonNegativeFloat]
+    """Seconds of work at these sizes. Between sizes, and beyond the last two, they are linear. With only one size they are proportional to the size."""
+
     waits: NonNegativeFloat = 0.0
+    """Seconds that a call takes in addition without working, such as a latency or a simulator that sleeps."""
+
     spread: list[NonNegativeFloat] = []
+    """How much calls differ: multiples of the mean in rising order, all equally likely, linear between them. Empty means that all calls take the same time."""
 
     @model_validator(mode="after")
     def _check(self) -> Cost:
@@ -62,40 +67,63 @@ NOTHING = Cost(on="nothing", seconds=[0.0])
 
 
 class HostProfile(Section):
-    """cores: work done a second with 1, 2, ... jobs at once on one host. link: bytes a second between hosts, and inside: between devices of one host.
-
-    bus: bytes a second between a device and its host's memory, each way. PCIe 4.0 x16 carries 31.5e9 at most, and page-locked copies about 25e9 of them.
-    straggle: how much slower than the mean a host's simulators may be for a whole episode, a share drawn anew each time.
-    """
+    """What a host can do, and its links."""
 
     cores: list[PositiveFloat] = [float(n) for n in range(1, 129)]
+    """Work done in a second with 1, 2, ... jobs at the same time on one host."""
+
     link: PositiveFloat = 25e9
+    """Bytes per second between hosts."""
+
     inside: PositiveFloat = 200e9
+    """Bytes per second between devices of one host."""
+
     bus: PositiveFloat = 25e9
+    """Bytes per second between a device and the memory of its host, in each direction. PCIe 4.0 x16 carries at most 31.5e9. Copies from page-locked memory
+    reach about 25e9."""
+
     straggle: Share = 0.0
+    """How much slower than the mean the simulators of a host may be for a whole episode. The slowdown is drawn anew for each episode."""
 
 
 class MemoryProfile(Section):
-    """Bytes that are held, all at the same time, for `rlvla3 plan` to stay within what there is. 0: not known, and not counted. With engine.offload trainer and
-    generator hold a device in turn; then these bytes say too how long that takes them.
+    """Bytes that are held at the same time, so that `rlvla3 plan` can stay within the memory there is. 0 means unknown; it is not counted.
 
-    device, host: what one has to give (None: not known, and no limit). generator: its weights and what else it holds whatever it infers; inference: what a
-    decision of its batch adds. trainer: weights, gradients and optimizer state, shared evenly by its ranks; rank: what every rank holds besides; activations:
-    what a decision of a rank's micro-batch adds. simulator, slot: what a process and each of its environments hold on their device; process, environment: on
-    their host.
+    With `engine.offload`, trainer and generator hold a device in turn. The same bytes then also say how long a change takes.
     """
 
     device: PositiveFloat | None = None
+    """Memory of one device. `null` means unknown: there is no limit."""
+
     host: PositiveFloat | None = None
+    """Memory of one host. `null` means unknown: there is no limit."""
+
     generator: NonNegativeFloat = 0.0
+    """A generator's weights and all else that it holds, whatever the size of its batch."""
+
     inference: NonNegativeFloat = 0.0
+    """What a generator holds in addition for each decision of its batch."""
+
     trainer: NonNegativeFloat = 0.0
+    """Weights, gradients and optimizer state. The ranks share them evenly."""
+
     rank: NonNegativeFloat = 0.0
+    """What every rank holds in addition."""
+
     activations: NonNegativeFloat = 0.0
+    """What a rank holds in addition for each decision of its micro-batch."""
+
     simulator: NonNegativeFloat = 0.0
+    """What a simulator process holds on its device."""
+
     slot: NonNegativeFloat = 0.0
+    """What each environment of a process holds on its device."""
+
     process: NonNegativeFloat = 0.0
+    """What a simulator process holds on its host."""
+
     environment: NonNegativeFloat = 0.0
+    """What each environment of a process holds on its host."""
 
     def of_rank(self, ranks: int) -> float:
         """What one of so many ranks holds beside activations."""
@@ -103,42 +131,74 @@ class MemoryProfile(Section):
 
 
 class Profile(Section):
-    """Stage costs of one policy in one simulator on one kind of host.
-
-    source: where the figures come from. episode_steps: environment steps of an episode, equally likely values. chunk: actions a decision.
-    truncated: the share of episodes that a time limit cuts, and whose last observation is inferred too, where the recipe bootstraps.
-    reset, simulate: by slots reset and stepped together. turn: of a shard that is answered, until it simulates, by its decisions. dispatch, infer: of a batch,
-    by decisions. send: of a trajectory on its way to the trainer, by its decisions; nobody waits for it but the trainer. hand_in: of episodes that have ended,
-    by their number, until their shard hears of it. receive: of a micro-batch that the trainer takes in, by all ranks' decisions. train: of a micro-batch, by
-    one rank's decisions; across: how many times longer where the ranks are on several hosts. step: of the optimizer, with the ranks' exchange of gradients.
-    fit: what else an update ends with, by its decisions. load: a generator's change of weights. publish: the trainer's own part of a publication.
-    switch: seconds that a colocated synchronous update spends on giving devices from stage to stage. transfer: bytes that a decision sends where simulator and
-    generator are on different devices. weights: bytes of a version.
-    memory: what fits.
-    """
+    """What the stages of one policy cost in one simulator, on one kind of host."""
 
     name: str
+    """Name of the profile."""
+
     source: str
+    """Where the figures come from."""
+
     chunk: Positive
+    """Actions in one decision."""
+
     episode_steps: list[Positive]
+    """Environment steps of an episode. Each value of the list is equally likely."""
+
     truncated: Share = 0.0
+    """Share of the episodes that a time limit cuts. If the recipe bootstraps, their last observation is inferred too."""
+
     reset: Cost = NOTHING
+    """A reset of the slots of a shard. Size: slots reset together."""
+
     simulate: Cost
+    """Simulation of one chunk. Size: slots stepped together."""
+
     turn: Cost = NOTHING
+    """What a shard does between the answer and the next simulation. Size: decisions answered."""
+
     dispatch: Cost = NOTHING
+    """What a generator does to form a batch and to answer it. Size: decisions."""
+
     infer: Cost
+    """Inference of a batch. Size: decisions."""
+
     send: Cost = NOTHING
+    """The way of a trajectory to the trainer. Only the trainer waits for it. Size: decisions."""
+
     hand_in: Cost = NOTHING
+    """From the end of episodes until their shard is told that they were taken. Size: episodes."""
+
     receive: Cost = NOTHING
+    """What the trainer does to take in a micro-batch. Size: decisions of all ranks."""
+
     train: Cost
+    """Forward and backward pass of a micro-batch. Size: decisions of one rank."""
+
     across: PositiveFloat = 1.0
+    """How many times longer `train` takes if the ranks are on several hosts."""
+
     step: Cost = NOTHING
+    """A step of the optimizer, with the exchange of gradients between ranks."""
+
     fit: Cost = NOTHING
+    """The rest of an update, such as the critic's extra passes. Size: decisions of the update."""
+
     load: Cost = NOTHING
+    """What a generator does to take over new weights."""
+
     publish: Cost = NOTHING
+    """The trainer's own part of a publication of weights."""
+
     switch: NonNegativeFloat = 0.0
+    """Seconds that a colocated synchronous update needs to give devices from one stage to the next."""
+
     transfer: NonNegativeFloat = 0.0
+    """Bytes that a decision sends if simulator and generator are on different devices."""
+
     weights: NonNegativeFloat = 0.0
+    """Bytes of a version."""
+
     host: HostProfile = HostProfile()
     memory: MemoryProfile = MemoryProfile()
 

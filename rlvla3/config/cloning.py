@@ -1,0 +1,66 @@
+"""The settings of behaviour cloning, and of the demonstration files it reads."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import field_validator, model_validator
+
+from rlvla3.config.section import NonNegativeFloat, Positive, PositiveFloat, Section
+
+Orientation = Literal["upright", "flipped", "mirrored", "rotated"]
+
+
+class DemonstrationLayout(Section):
+    """What demonstration files call things (docs/demonstrations.md). Only needed if the names differ from those of the file format or of the simulator."""
+
+    cameras: dict[str, str] = {}
+    """From each camera of the simulator to the array with its frames."""
+
+    state: list[str] = []
+    """The arrays that form the state. Their numbers are joined in this order."""
+
+    actions: str = ""
+    """The array with the actions. Empty means the name that the file format uses."""
+
+    tasks: dict[str, str] = {}
+    """From each task of the recipe to its name or its instruction in the files."""
+
+    orientation: Orientation | None = None
+    """How frames are stored. `flipped` is upside down, `mirrored` has left and right exchanged, and `rotated` has both. With `null` it is what the file format
+    says."""
+
+
+class CloneConfig(Section):
+    """Behaviour cloning. It learns from demonstration files. If none are named, it learns from the simulator's scripted experts."""
+
+    demonstrations: Positive = 10
+    """Successful episodes of each task. The first ones found are used."""
+
+    files: list[str] = []
+    """Paths and patterns of demonstration files: HDF5 files of LIBERO or ManiSkill, or folders of LeRobot datasets. They are relative to the folder in which
+    the command runs. Each step in them counts as a decision."""
+
+    layout: DemonstrationLayout = DemonstrationLayout()
+    steps: Positive = 300
+    """Optimizer steps."""
+
+    batch: Positive = 128
+    """Decisions in one optimizer step."""
+
+    learning_rate: PositiveFloat = 1e-3
+    """The highest learning rate. It rises to this value and falls again over the steps."""
+
+    weight_decay: NonNegativeFloat = 1e-4
+    """Weight decay of AdamW."""
+
+    @field_validator("files", mode="before")
+    @classmethod
+    def _listed(cls, given: Any) -> Any:
+        return [given] if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _check_files(self) -> CloneConfig:
+        if self.layout != DemonstrationLayout() and not self.files:
+            raise ValueError("clone.layout says how demonstration files name things, and clone.files names none: give clone.files, or leave layout out")
+        return self
