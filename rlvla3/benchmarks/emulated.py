@@ -17,10 +17,13 @@ from rlvla3.types import Layout, Spaces
 
 
 class EmulatedOptions(PolicyOptions):
-    """inference_ms: what each inference waits, however many decisions it makes. policy: who decides; its chunk is the recipe's."""
+    """Settings of a policy whose inference takes longer than it does on this machine."""
 
     inference_ms: PositiveFloat
+    """Milliseconds that each inference waits, whatever the number of decisions."""
+
     policy: PolicyConfig
+    """The policy that decides. Its chunk is the recipe's."""
 
     def trace(self, spaces: Spaces, chunk: int) -> Layout:
         return policy_options(self.policy, spaces).trace(spaces, chunk)

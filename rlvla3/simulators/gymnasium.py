@@ -26,16 +26,17 @@ ObservationPath = tuple[str | int, ...]
 
 
 class GymnasiumOptions(Section):
-    """Settings of Gymnasium environments.
-
-    kwargs: passed on to the environment's constructor. instruction: what the policy is told (default: the environment's own attribute `instruction`).
-    success_return: an episode of at least this return is a success. By default one is where the environment's info says so under `success` or `is_success`,
-    at any step, and none is where it never does.
-    """
+    """Settings of Gymnasium environments."""
 
     kwargs: dict[str, Any] = {}
+    """Arguments for the environment's constructor."""
+
     instruction: str | None = None
+    """The instruction for the policy. With `null` it is the environment's own attribute `instruction`."""
+
     success_return: float | None = None
+    """An episode with at least this return counts as a success. With `null`, success is what the environment's info says at any step under `success` or
+    `is_success`. If it never says so, no episode succeeds."""
 
 
 class GymnasiumSimulator(SingleEnvironment):

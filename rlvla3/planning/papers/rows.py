@@ -35,14 +35,25 @@ SPEEDUP_TOLERANCE = 1.1
 
 
 class PaperSetup(Section):
-    """A column of Table 2. environments: of one node, by ratio. A node has 8 GPUs, and 6 with the ratio 2:1."""
+    """A column of Table 2."""
 
     benchmark: str
+    """The simulator."""
+
     environments: dict[str, Positive]
+    """Environments of one node, by ratio. A node has 8 GPUs, and 6 with the ratio 2:1."""
+
     episode_steps: Positive
+    """Environment steps of an episode."""
+
     chunk: Positive
+    """Actions in one decision."""
+
     rollout_epochs: Positive
+    """Episodes of each environment in an update."""
+
     micro_batch: Positive
+    """Decisions in one forward and backward pass."""
 
     @property
     def decisions(self) -> int:

@@ -15,7 +15,6 @@ from rlvla3.config import NonNegativeFloat, Positive, PositiveFloat, Section, Sh
 from rlvla3.errors import RecipeError
 
 On = Literal["cores", "compute", "simulation", "coordinator", "nothing"]
-"""A host's cores; a device's compute; a device's simulators (rendering and physics beside its compute); one process of the whole cluster; nothing shared."""
 
 
 class Cost(Section):

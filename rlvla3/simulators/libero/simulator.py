@@ -32,26 +32,34 @@ Camera = Literal["agentview", "robot0_eye_in_hand"]
 
 
 class LiberoOptions(Section):
-    """Settings of LIBERO.
-
-    image_size: height and width in pixels. cameras: what a policy sees, from across the table and from the wrist.
-    mirrored: left and right exchanged, as in the frames that OpenVLA's and openpi's policies of LIBERO were trained on.
-    fast_rendering: no shadows, reflections or antialiasing.
-    initial_states: numbers of those that episodes begin from (None: all that the benchmark has, 50 a task).
-    warmup_steps: of standing still, before an episode, while objects settle. end_on_success: success ends the episode.
-    live_tasks: tasks kept ready in a process, about 400 MB each; a task that is not among them takes 1 to 3 s to build before its episode.
-    assets: the folder of meshes and textures (None: $RLVLA3_LIBERO_ASSETS, else the package's own, else the hub's).
-    """
+    """Settings of LIBERO."""
 
     image_size: Annotated[int, Field(ge=64, le=256)] = 64
+    """Height and width of images, in pixels."""
+
     cameras: Annotated[list[Camera], Field(min_length=1)] = ["agentview", "robot0_eye_in_hand"]
+    """The cameras that the policy sees. `agentview` looks from across the table, `robot0_eye_in_hand` from the wrist."""
+
     mirrored: bool = False
+    """Whether left and right are exchanged in images. OpenVLA's and openpi's policies of LIBERO were trained on such images."""
+
     fast_rendering: bool = True
+    """Whether images are drawn without shadows, reflections and antialiasing. It is faster."""
+
     initial_states: Annotated[list[NonNegative], Field(min_length=1)] | None = None
+    """Numbers of the initial states that episodes start from. With `null` it is all that the benchmark has: 50 for each task."""
+
     warmup_steps: NonNegative = 10
+    """Environment steps of standing still before an episode, while objects settle."""
+
     end_on_success: bool = True
+    """Whether a success ends the episode."""
+
     live_tasks: Positive = 4
+    """How many tasks a process keeps ready, at about 400 MB each. Any other task is built before its episode, which takes 1 to 3 s."""
+
     assets: Path | None = None
+    """The folder with meshes and textures. With `null` it is $RLVLA3_LIBERO_ASSETS, or else the folder of the package, or else the one from the hub."""
 
 
 class Libero(SingleEnvironment):

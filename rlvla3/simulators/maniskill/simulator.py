@@ -46,21 +46,26 @@ STEPS_TO_MOVE = 5
 
 
 class ManiSkillOptions(Section):
-    """Settings of ManiSkill.
-
-    observation: `state`, all numbers, objects and goal among them; `rgb`, the task's cameras, and of numbers only the arm's own and the place asked for.
-    image_size: height and width in pixels. reward: `sparse`, +1 at the first success; `dense`, ManiSkill's own, 0..1 a step.
-    control_mode: ManiSkill's, with actions within [-1, 1]: pd_joint_delta_pos (the default, as in its PPO baselines), pd_ee_delta_pose or pd_ee_delta_pos.
-    end_on_success: success ends the episode. Switch it off where rewards are dense, or success costs a policy the rewards of the steps that are left.
-    assets: folder with ManiSkill's downloads, for tasks that need them.
-    """
+    """Settings of ManiSkill."""
 
     observation: Literal["state", "rgb"] = "state"
+    """`state`: all numbers, including objects and goal. `rgb`: the cameras of the task, and of the numbers only those of the arm and the goal position."""
+
     image_size: Annotated[int, Field(ge=32, le=512)] = 128
+    """Height and width of images, in pixels."""
+
     reward: Literal["sparse", "dense"] = "sparse"
+    """`sparse`: +1 at the first success. `dense`: ManiSkill's own reward, 0 to 1 for each step."""
+
     control_mode: str | None = None
+    """One of ManiSkill's control modes with actions in [-1, 1]: pd_joint_delta_pos, pd_ee_delta_pose or pd_ee_delta_pos. `null` means pd_joint_delta_pos, as in
+    ManiSkill's PPO baselines."""
+
     end_on_success: bool = True
+    """Whether a success ends the episode. Switch it off if rewards are dense. Otherwise a success costs the policy the rewards of the remaining steps."""
+
     assets: Path | None = None
+    """The folder with ManiSkill's downloads, for tasks that need them. With `null` it is ManiSkill's own choice (docs/simulators.md)."""
 
 
 @dataclass(slots=True)

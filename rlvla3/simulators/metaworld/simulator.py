@@ -42,21 +42,28 @@ INSTALL = "run `make install`, or pip install 'rlvla3[metaworld]'"
 
 
 class MetaWorldOptions(Section):
-    """Settings of Meta-World.
-
-    image_size: height and width in pixels. cameras: what a policy sees. fast_rendering: no shadows, reflections or antialiasing, for a twentieth of the time.
-    reward: `sparse`, +1 at the first success; `dense`, Meta-World's own, scaled to 0..1 a step. end_on_success: success ends the episode.
-    demonstration_noise: size of the disturbance added to the expert's actions, while its undisturbed ones are the labels (0: none).
-    live_tasks: tasks kept ready in a process, about 75 MB each; a task that is not among them takes 0.2 s to build before its episode.
-    """
+    """Settings of Meta-World."""
 
     image_size: Annotated[int, Field(ge=64, le=224)] = 64
+    """Height and width of images, in pixels."""
+
     cameras: Annotated[list[Camera], Field(min_length=1)] = ["corner3"]
+    """The cameras that the policy sees."""
+
     fast_rendering: bool = True
+    """Whether images are drawn without shadows, reflections and antialiasing. It takes a twentieth of the time."""
+
     reward: Literal["sparse", "dense"] = "sparse"
+    """`sparse`: +1 at the first success. `dense`: Meta-World's own reward, scaled to 0..1 for each step."""
+
     end_on_success: bool = True
+    """Whether a success ends the episode."""
+
     demonstration_noise: NonNegativeFloat = 0.0
+    """Size of the disturbance that is added to the expert's actions. The labels are the undisturbed actions. With 0 there is no disturbance."""
+
     live_tasks: Positive = 4
+    """How many tasks a process keeps ready, at about 75 MB each. Any other task is built before its episode, which takes 0.2 s."""
 
 
 class MetaWorld(SingleEnvironment):

@@ -55,38 +55,48 @@ INSTALL_ROBOCASA = (
 
 
 class RobosuiteOptions(Section):
-    """Settings of robosuite.
-
-    image_size: height and width in pixels. cameras: what a policy sees. fast_rendering: no shadows, reflections or antialiasing.
-    robot: `Panda`, bolted down, or `PandaOmron`, which drives (robosuite 1.5 and later).
-    moves: the `arm` alone, 7 numbers an action, or `arm_and_base` of a robot that drives, 12: base (3), torso (1) and whether the base moves (1) come last.
-    reward: `sparse`, +1 at the first success; `dense`, robosuite's shaped one, 0 to 1 a step (Wipe's has penalties, and bursts above 1).
-    end_on_success: success ends the episode. live_tasks: tasks kept ready in a process; one that is not among them is built before its episode, about 1 s.
-    kwargs: passed on to the task's constructor.
-    """
+    """Settings of robosuite."""
 
     image_size: Annotated[int, Field(ge=64, le=256)] = 64
+    """Height and width of images, in pixels."""
+
     cameras: Annotated[list[Camera], Field(min_length=1)] = ["agentview", "robot0_eye_in_hand"]
+    """The cameras that the policy sees."""
+
     fast_rendering: bool = True
+    """Whether images are drawn without shadows, reflections and antialiasing. It is faster."""
+
     robot: Literal["Panda", "PandaOmron"] = "Panda"
+    """`Panda` is fixed to its place. `PandaOmron` drives, and needs robosuite 1.5 or later."""
+
     moves: Literal["arm", "arm_and_base"] = "arm"
+    """What an action moves. `arm`: 7 numbers. `arm_and_base`, for a robot that drives: 12 numbers, the last of which are the base (3), the torso (1) and
+    whether the base moves (1)."""
+
     reward: Literal["sparse", "dense"] = "sparse"
+    """`sparse`: +1 at the first success. `dense`: robosuite's shaped reward, 0 to 1 for each step. The reward of Wipe has penalties, and peaks above 1."""
+
     end_on_success: bool = True
+    """Whether a success ends the episode."""
+
     live_tasks: Positive = 4
+    """How many tasks a process keeps ready. Any other task is built before its episode, which takes about 1 s."""
+
     kwargs: dict[str, Any] = {}
+    """Arguments for the constructor of the task. RoboCasa selects kitchens with them: `{layout_ids: [1], style_ids: [2]}`."""
 
 
 class RoboCasaOptions(RobosuiteOptions):
-    """Settings of RoboCasa: robosuite's, with other defaults.
+    """Settings of RoboCasa: those of robosuite, with other defaults.
 
-    Every episode has a kitchen of its own, built before it, so no task is kept ready. kwargs: to choose among kitchens, {layout_ids: [1], style_ids: [2]}.
-    assets: the folder of kitchens and objects (None: $RLVLA3_ROBOCASA_ASSETS, else the package's own).
+    Every episode has its own kitchen, which is built before the episode. So no task is kept ready.
     """
 
     cameras: Annotated[list[Camera], Field(min_length=1)] = ["robot0_agentview_left", "robot0_eye_in_hand"]
     robot: Literal["Panda", "PandaOmron"] = "PandaOmron"
     live_tasks: Positive = 1
     assets: Path | None = None
+    """The folder with kitchens and objects. With `null` it is $RLVLA3_ROBOCASA_ASSETS, or else the folder of the package."""
 
 
 class Robosuite(SingleEnvironment):
