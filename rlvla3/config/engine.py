@@ -33,7 +33,7 @@ class EngineConfig(Section):
     """
 
     mode: Mode = "full_async"
-    """The preset. From left to right, fewer parts of the engine wait for each other."""
+    """The preset. In `sync` the parts of the engine wait for each other most, in `full_async` least."""
 
     max_batch: Positive | None
     """B_max, the largest number of decisions in one inference. `null` means no limit."""
@@ -43,8 +43,8 @@ class EngineConfig(Section):
     limit: a batch then starts when it is full or when nobody else can ask."""
 
     max_staleness: NonNegative
-    """How many updates a ticket may be ahead of the current version when it is handed out. With 0, every episode that is trained on was started with the
-    newest weights."""
+    """How many updates a ticket may be ahead of the current version when it is handed out. With 0, all episodes of an update are made
+    with the weights that the update starts from."""
 
     streaming: bool
     """Whether the trainer starts on a micro-batch as soon as it is full. Otherwise it waits until all episodes of the update are there."""

@@ -21,4 +21,4 @@ class PolicyConfig(Section):
     """A policy folder to start from. With `null` the policy starts with new weights."""
 
     options: dict[str, Any] = {}
-    """The policy's own settings. They are listed under its name on this page."""
+    """The policy's own settings. Each policy has others."""

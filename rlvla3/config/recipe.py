@@ -34,7 +34,7 @@ class Recipe(Section):
     """The only simulator. For several, use `simulators`."""
 
     simulators: dict[str, SimulatorConfig] = {}
-    """Several simulators in one run, under names that you choose. Each shard runs one of them."""
+    """Several simulators in one run, under names that you choose. Each has the keys of `simulator`, and each shard runs one of them."""
 
     policy: PolicyConfig = PolicyConfig()
     clone: CloneConfig | None = None

@@ -51,7 +51,7 @@ class SimulatorConfig(Section):
     """Seconds. A shard that needs longer for one reset or one chunk counts as hung. It is killed and replaced."""
 
     options: dict[str, Any] = {}
-    """The simulator's own settings. They are listed under its name on this page."""
+    """The simulator's own settings. Each simulator has others."""
 
     @model_validator(mode="before")
     @classmethod

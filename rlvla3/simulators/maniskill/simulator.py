@@ -65,7 +65,7 @@ class ManiSkillOptions(Section):
     """Whether a success ends the episode. Switch it off if rewards are dense. Otherwise a success costs the policy the rewards of the remaining steps."""
 
     assets: Path | None = None
-    """The folder with ManiSkill's downloads, for tasks that need them. With `null` it is ManiSkill's own choice (docs/simulators.md)."""
+    """The folder with ManiSkill's downloads, for tasks that need them. With `null` it is $MS_ASSET_DIR, or else ~/.maniskill."""
 
 
 @dataclass(slots=True)

@@ -83,11 +83,11 @@ class RobosuiteOptions(Section):
     """How many tasks a process keeps ready. Any other task is built before its episode, which takes about 1 s."""
 
     kwargs: dict[str, Any] = {}
-    """Arguments for the constructor of the task. RoboCasa selects kitchens with them: `{layout_ids: [1], style_ids: [2]}`."""
+    """Arguments for the constructor of the task."""
 
 
 class RoboCasaOptions(RobosuiteOptions):
-    """Settings of RoboCasa: those of robosuite, with other defaults.
+    """Settings of RoboCasa: those of robosuite. Only the ones with another default, and new ones, are listed here.
 
     Every episode has its own kitchen, which is built before the episode. So no task is kept ready.
     """
@@ -95,6 +95,9 @@ class RoboCasaOptions(RobosuiteOptions):
     cameras: Annotated[list[Camera], Field(min_length=1)] = ["robot0_agentview_left", "robot0_eye_in_hand"]
     robot: Literal["Panda", "PandaOmron"] = "PandaOmron"
     live_tasks: Positive = 1
+    kwargs: dict[str, Any] = {}
+    """Arguments for the constructor of the task. They can select kitchens: `{layout_ids: [1], style_ids: [2]}`."""
+
     assets: Path | None = None
     """The folder with kitchens and objects. With `null` it is $RLVLA3_ROBOCASA_ASSETS, or else the folder of the package."""
 

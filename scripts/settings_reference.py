@@ -1,0 +1,253 @@
+"""Writes docs/settings.md: `make settings`.
+
+Types, limits and defaults come from the schema, and meanings from the strings under the fields (rlvla3/config/section.py says why they are read from the
+source). No simulator needs to be installed.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import sys
+import textwrap
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic.fields import FieldInfo
+
+from rlvla3.config import CORRECTION_NAMES, AlgorithmConfig, CorrectionConfig, EngineConfig, Mode, Recipe, Section
+from rlvla3.policies.options import FlowOptions
+from rlvla3.policies.registry import POLICIES
+from rlvla3.runtimes.virtual.costs import Cost, HostProfile, MemoryProfile, Profile
+from rlvla3.simulators.gymnasium import GymnasiumOptions
+from rlvla3.simulators.registry import simulator_class
+
+INTRODUCTION = """\
+# Settings
+
+<!-- `make settings` makes this page from the code. To change it, change the strings under the fields. -->
+
+A recipe is a YAML file with the settings that differ from their defaults. On the command line every setting can be
+given as `key=value`, such as `rlvla3 train recipes/quickstart.yaml training.updates=10`. The value is YAML, and `null`
+is YAML's word for no value. `rlvla3 check RECIPE` prints a recipe with all of its settings.
+
+Unknown keys and values out of range are refused. `make settings` makes this page from the code.
+"""
+
+WIDTH = 120
+
+DEPENDING: Mapping[type[Section], tuple[str, Sequence[str], Mapping[str, Any]]] = {
+    EngineConfig: ("mode", get_args(Mode), {}),
+    AlgorithmConfig: ("advantage", get_args(AlgorithmConfig.model_fields["advantage"].annotation), {"group_size": 2}),
+    CorrectionConfig: ("name", CORRECTION_NAMES, {}),
+    FlowOptions: ("method", get_args(FlowOptions.model_fields["method"].annotation), {}),
+}
+"""Sections with defaults that depend on another of their keys: the key, its values, and what else these values need."""
+
+SIMULATORS = ("metaworld", "libero", "maniskill", "robosuite", "robocasa")
+"""In the order of docs/simulators.md."""
+
+TYPES = {int: "integer", float: "number", bool: "`true` or `false`", str: "string", Path: "path", Any: "anything"}
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [INTRODUCTION, *section(Recipe, "", "Recipe"), *profile()]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def profile() -> Iterator[str]:
+    """The part about profiles. A cost and its fields stand there once."""
+    yield from wrapped(
+        "A profile is a YAML file of its own. `rlvla3 profile RECIPE` makes one, and `rlvla3 rehearse` and `rlvla3 plan` read it. See docs/planning.md.",
+        heading="## Profile",
+    )
+    yield from entries(Profile, "")
+    for name, schema in {"Costs": Cost, "`host` of a profile": HostProfile, "`memory` of a profile": MemoryProfile}.items():
+        yield from wrapped(about(schema), heading=f"### {name}")
+        yield from entries(schema, "")
+
+
+def section(schema: type[Section], key: str, title: str = "") -> Iterator[str]:
+    """A section and the sections in it. key: where it stands in the recipe, "" for the recipe itself."""
+    yield from wrapped(about(schema), heading=f"##{'#' * key.count('.')} {title or f'`{key}`'}")
+    yield from entries(schema, key)
+    for name, field in schema.model_fields.items():
+        inner = section_of(field.annotation)
+        if inner is not None and not is_mapping(field.annotation):
+            yield from section(inner, f"{key}.{name}" if key else name)
+    match key:
+        case "simulator":
+            for name in SIMULATORS:
+                yield from options(f"Options of simulator {name}", simulator_class(name).Options, "simulator.options")
+            yield from options("Options of Gymnasium environments", GymnasiumOptions, "simulator.options")
+        case "policy":
+            for name, (schema, _) in POLICIES.items():
+                yield from options(f"Options of policy {name}", schema, "policy.options")
+
+
+def options(title: str, schema: type[Section], key: str) -> Iterator[str]:
+    """The options of a simulator or a policy, and the sections in them."""
+    yield from wrapped(about(schema), heading=f"### {title}")
+    yield from entries(schema, key)
+    for name, field in schema.model_fields.items():
+        if (inner := section_of(field.annotation)) is not None:
+            yield from options(f"`{key}.{name}`", inner, f"{key}.{name}")
+
+
+def entries(schema: type[Section], key: str) -> Iterator[str]:
+    """The list of a section's keys, without those that are the same in the section it extends. Raises ValueError if one has no meaning."""
+    known = meanings(schema)
+    for name in [name for name in schema.model_fields if name in schema.__annotations__]:
+        field = schema.model_fields[name]
+        inner = section_of(field.annotation)
+        if name not in known and inner is None:
+            raise ValueError(f"{schema.__name__}.{name} has no meaning: write a string under the field")
+        if inner is not None and inner is not Cost and not known.get(name):
+            known[name] = about(inner).partition("\n\n")[0]
+        default = default_of(schema, name, field)
+        words = f"- **`{key + '.' if key else ''}{name}`** ({type_of(field.annotation, field.metadata)}{'; ' + default if default else ''}). {known[name]}"
+        yield from textwrap.wrap(linked(words), WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    yield ""
+
+
+def wrapped(text: str, heading: str) -> Iterator[str]:
+    yield from (heading, "")
+    for paragraph in text.split("\n\n"):
+        yield from (*textwrap.wrap(linked(paragraph), WIDTH, break_long_words=False, break_on_hyphens=False), "")
+
+
+def linked(text: str) -> str:
+    """The text with links to the pages that it names."""
+    return re.sub(r"\bdocs/(\w+\.md)", r"[\1](\1)", text)
+
+
+# Meanings
+
+
+def meanings(schema: type[Section]) -> dict[str, str]:
+    """The strings under the fields of a section, those of the classes it extends included."""
+    found: dict[str, str] = {}
+    for base in reversed(schema.__mro__):
+        if issubclass(base, Section):
+            (tree,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+            assert isinstance(tree, ast.ClassDef)
+            found |= strings_under_fields(tree)
+    return found
+
+
+def strings_under_fields(tree: ast.ClassDef) -> dict[str, str]:
+    """From each field of a class to the string under it, in one line."""
+    return {
+        statement.target.id: " ".join(following.value.value.split())
+        for statement, following in pairwise(tree.body)
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
+        if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant) and isinstance(following.value.value, str)
+    }
+
+
+def about(schema: type[Section]) -> str:
+    """What a section is, in paragraphs of one line."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in inspect.cleandoc(schema.__doc__ or "").split("\n\n"))
+
+
+# Types, limits and defaults
+
+
+def type_of(annotation: Any, metadata: Sequence[Any] = ()) -> str:
+    """What may stand at a key, in words. metadata: its limits."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        inner, *extra = arguments
+        return type_of(inner, [*metadata, *(limit for info in extra for limit in (info.metadata if isinstance(info, FieldInfo) else [info]))])
+    if origin in (Union, types.UnionType):
+        words = [type_of(kind, metadata) for kind in arguments if kind is not types.NoneType] + ["`null`"] * (types.NoneType in arguments)
+        return (", or " if any("," in word for word in words) else " or ").join(words)
+    if origin is Literal:
+        return choices([str(choice) for choice in arguments])
+    if (schema := section_of(annotation)) is not None:
+        return "mapping from a name to a section" if is_mapping(annotation) else "cost" if schema is Cost else "section"
+    if origin is list:
+        least = next((limit.min_length for limit in metadata if hasattr(limit, "min_length")), 0)
+        return f"list of {f'{least} or more ' if least else ''}{plural(arguments[0])}"
+    if origin is tuple:
+        return f"pair of {plural(arguments[0])}"
+    if origin is dict:
+        return "mapping" if arguments[1] is Any else f"mapping from {type_of(arguments[0])} to {type_of(arguments[1])}"
+    return TYPES[annotation] + limits(metadata, whole=annotation is int)
+
+
+def plural(item: Any) -> str:
+    """What several items are called."""
+    words = type_of(item)
+    kind, _, rest = words.partition(" ")
+    return f"{kind}s {rest}".rstrip() if kind in ("integer", "number", "string") else words
+
+
+def limits(metadata: Sequence[Any], whole: bool) -> str:
+    """Limits in words, such as " from 0 to 1". whole: of integers."""
+    found = {name: getattr(limit, name) for limit in metadata for name in ("gt", "ge", "lt", "le", "multiple_of") if hasattr(limit, name)}
+    if whole and "gt" in found:
+        found["ge"] = found.pop("gt") + 1
+    if {"ge", "le"} <= found.keys():
+        said = [f" from {found['ge']} to {found['le']}"]
+    else:
+        words = {"gt": " above {}", "ge": ", {} or more", "lt": ", below {}", "le": ", at most {}"}
+        said = [words[name].format(found[name]) for name in words if name in found]
+    if "multiple_of" in found:
+        said.append(f", a multiple of {found['multiple_of']}")
+    return "".join(said)
+
+
+def default_of(schema: type[Section], name: str, field: FieldInfo) -> str:
+    """The default in words, "" for a section that is always there."""
+    if not field.is_required():
+        default = field.get_default(call_default_factory=True)
+        if isinstance(default, Cost):
+            return "default no cost"
+        return "" if isinstance(default, Section) or (section_of(field.annotation) and default == {}) else f"default {value(default)}"
+    if schema not in DEPENDING:
+        return "required"
+    key, choices_of_key, also = DEPENDING[schema]
+    found: dict[str, list[str]] = {}
+    for choice in choices_of_key:
+        default = getattr(schema.model_validate({key: choice, **also}), name)
+        found.setdefault(value(default), []).append(choice)
+    return "default " + ", ".join(f"{default} with {choices(names)}" for default, names in found.items())
+
+
+def choices(names: Sequence[str]) -> str:
+    *most, last = [f"`{name}`" for name in names]
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def value(default: Any) -> str:
+    """A value as it stands in a recipe."""
+    if isinstance(default, float):
+        return f"`{default:g}`" if abs(default) < 1e6 else f"`{default:.4g}`".replace("e+", "e")
+    if isinstance(default, list | tuple) and len(default) > 8:
+        return f"`[{default[0]:g}, {default[1]:g}, ..., {default[-1]:g}]`"
+    if default == "":
+        return "empty"
+    plain = list(default) if isinstance(default, tuple) else default
+    return f"`{yaml.safe_dump(plain, default_flow_style=True, width=1000).removesuffix('...' + chr(10)).strip()}`"
+
+
+def section_of(annotation: Any) -> type[Section] | None:
+    """The section that a key holds, itself or as the values of a mapping."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    return next((found for argument in get_args(annotation) if (found := section_of(argument))), None)
+
+
+def is_mapping(annotation: Any) -> bool:
+    return get_origin(annotation) is dict
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())
