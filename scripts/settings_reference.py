@@ -68,7 +68,8 @@ def profile() -> Iterator[str]:
         heading="## Profile",
     )
     yield from entries(Profile, "")
-    for name, schema in {"Costs": Cost, "`host` of a profile": HostProfile, "`memory` of a profile": MemoryProfile}.items():
+    schemas: dict[str, type[Section]] = {"Costs": Cost, "`host` of a profile": HostProfile, "`memory` of a profile": MemoryProfile}
+    for name, schema in schemas.items():
         yield from wrapped(about(schema), heading=f"### {name}")
         yield from entries(schema, "")
 
