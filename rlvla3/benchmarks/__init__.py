@@ -1,1 +1,18 @@
-"""Measurements of the engine itself: `rlvla3 bench interaction` and `rlvla3 bench ladder`."""
+"""Measurements of the engine itself: `rlvla3 bench NAME`. Each writes its figures to a JSON file (figures.py).
+
+A benchmark runs the engine as it is: it has no code path of its own inside the engine. Nothing else imports this package.
+
+commands.py             what `rlvla3 bench` does
+interaction.py          what share of the ideal rate of environment steps a training run reaches (`bench interaction`)
+ladder.py               the four modes on the same tickets (`bench ladder`)
+reality.py              rehearsals against measurements (`bench reality`)
+ray.py                  the Ray runtime against the local one (`bench ray`)
+overhead.py             what a simulator adds to its environment (`bench overhead`)
+vector.py               the engine against a synchronous vector environment (`bench vector`), which is in
+lockstep.py             the training loop of the vector environment, and
+chunk_env.py            a recipe's simulator as a Gymnasium environment
+emulated_inference.py   a policy whose inference takes a given time, as on a GPU
+timed.py                an environment that measures its own steps
+parity/                 whether full_async learns what sync learns (`bench parity`)
+weights/                the weight plane (`bench weights`)
+"""

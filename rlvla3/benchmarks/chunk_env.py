@@ -1,6 +1,6 @@
 """A recipe's simulator as a Gymnasium environment whose step is one chunk, and many of them as Gymnasium's own vector environment.
 
-Nothing here imports torch: the processes are what those of the engine's shards are, as nice, bound to the same cores, on the same meters.
+Nothing here imports torch. The processes are like those of the engine's shards: they have the same niceness, the same cores and the same meters.
 """
 
 from __future__ import annotations
@@ -27,37 +27,37 @@ from rlvla3.scheduling.sharding import ShardSpec
 from rlvla3.simulators.common_spaces import make_run_simulator
 from rlvla3.types import INSTRUCTION_BYTES, Field, Layout, Observation, Spaces, observation_layout, outcome_layout
 
-NOBODY = -1
-"""The ticket of an environment that has nothing to do."""
+NO_TICKET = -1
+"""The ticket of an environment that runs no episode."""
 
-PATIENCE_S = 5.0
+CLOSE_TIMEOUT_S = 5.0
 """How long the environments may take to close."""
 
-NEWS = {"success": Field((), np.uint8), "instruction": Field((INSTRUCTION_BYTES,), np.uint8)}
-"""What the main process is told of an episode, beside what it sees and what came of a chunk."""
+EPISODE_FIELDS = {"success": Field((), np.uint8), "instruction": Field((INSTRUCTION_BYTES,), np.uint8)}
+"""What the main process learns of an episode, in addition to observations and outcomes."""
 
 Arrays = dict[str, NDArray[Any]]
 
 
 def action_layout(spaces: Spaces, chunk: int) -> Layout:
-    """The arrays of an action."""
+    """The arrays of one action."""
     return {"ticket": Field((), np.int64), "chunk": Field((chunk, spaces.action.size), np.float32)}
 
 
 class ChunkEnv(gymnasium.Env[Any, Any]):
-    """One simulator, on one ticket after the other. It is built at the first reset, in the process that it runs in.
+    """One simulator that runs one ticket after the other. The first reset builds it, in the process in which it runs.
 
-    An action is {"ticket": int64, "chunk": float32 [C, A]}. If that ticket is running, its chunk is executed; else its episode begins, while others execute
-    theirs: Gymnasium's own next-step autoreset, which has no way to say with which ticket. An observation holds what came of the chunk as well, so that all of
-    it goes through shared memory.
+    An action is {"ticket": int64, "chunk": float32 [C, A]}. If this ticket is running, the chunk is executed. Otherwise the ticket's episode begins, while
+    other environments execute their chunks. This is like Gymnasium's next-step autoreset, which cannot be given a ticket. An observation also holds the
+    outcome of the chunk, so that everything goes through shared memory.
     """
 
     def __init__(self, recipe: Recipe, spaces: Spaces, book: TicketBook, shard: ShardSpec, board: MeterBoard) -> None:
         self._recipe, self._spaces, self._book, self._shard, self._board = recipe, spaces, book, shard, board
-        layout = observation_layout(spaces) | outcome_layout(recipe.policy.chunk) | NEWS
+        layout = observation_layout(spaces) | outcome_layout(recipe.policy.chunk) | EPISODE_FIELDS
         self.observation_space, self.action_space = _space(layout), _space(action_layout(spaces, recipe.policy.chunk))
-        self._seen: Arrays = {name: np.zeros(field.shape, field.dtype) for name, field in layout.items()}
-        self._ticket = NOBODY
+        self._shown: Arrays = {name: np.zeros(field.shape, field.dtype) for name, field in layout.items()}
+        self._ticket = NO_TICKET
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Arrays, dict[str, Any]]:
         self._meter = self._board.meter(shard_name(self._shard.number))
@@ -67,20 +67,20 @@ class ChunkEnv(gymnasium.Env[Any, Any]):
             os.sched_setaffinity(0, self._shard.cores)
         self._simulator = make_run_simulator(self._recipe, self._shard.simulator, self._spaces, self._shard.device)
         self._meter.enter("decision")
-        return self._seen, {}
+        return self._shown, {}
 
     def step(self, action: Arrays) -> tuple[Arrays, float, bool, bool, dict[str, Any]]:
         ticket = int(action["ticket"])
-        if ticket == NOBODY:
-            return self._seen, 0.0, False, False, {}
+        if ticket == NO_TICKET:
+            return self._shown, 0.0, False, False, {}
         if ticket == self._ticket:
             return self._execute(action["chunk"])
         self._ticket = ticket
         with self._meter("reset"):
             observation = self._simulator.reset(0, self._book.ticket(ticket))
-        self._seen["instruction"] = np.frombuffer(observation.instruction.encode().ljust(INSTRUCTION_BYTES, b"\0"), np.uint8)
-        self._see(observation)
-        return self._seen, 0.0, False, False, {}
+        self._shown["instruction"] = np.frombuffer(observation.instruction.encode().ljust(INSTRUCTION_BYTES, b"\0"), np.uint8)
+        self._store(observation)
+        return self._shown, 0.0, False, False, {}
 
     def close(self) -> None:
         if hasattr(self, "_simulator"):
@@ -90,18 +90,18 @@ class ChunkEnv(gymnasium.Env[Any, Any]):
         with self._meter("simulate"):
             outcome = self._simulator.step({0: chunk})[0]
         executed = len(outcome.rewards)
-        self._seen["rewards"][:executed] = outcome.rewards
-        self._seen["executed"][...] = executed
-        self._seen["dimensions"][...] = chunk.shape[1] if outcome.dimensions is None else outcome.dimensions
-        self._seen["success"][...] = outcome.success
+        self._shown["rewards"][:executed] = outcome.rewards
+        self._shown["executed"][...] = executed
+        self._shown["dimensions"][...] = chunk.shape[1] if outcome.dimensions is None else outcome.dimensions
+        self._shown["success"][...] = outcome.success
         if outcome.observation is not None:
-            self._see(outcome.observation)
-        return self._seen, float(outcome.rewards.sum()), outcome.terminated, outcome.truncated, {}
+            self._store(outcome.observation)
+        return self._shown, float(outcome.rewards.sum()), outcome.terminated, outcome.truncated, {}
 
-    def _see(self, observation: Observation) -> None:
+    def _store(self, observation: Observation) -> None:
         for camera, image in observation.images.items():
-            self._seen[f"image.{camera}"] = image
-        self._seen["state"], self._seen["elapsed"] = observation.state, np.asarray(observation.elapsed, np.float32)
+            self._shown[f"image.{camera}"] = image
+        self._shown["state"], self._shown["elapsed"] = observation.state, np.asarray(observation.elapsed, np.float32)
 
 
 def _space(layout: Layout) -> Dict:
@@ -109,7 +109,7 @@ def _space(layout: Layout) -> Dict:
 
 
 def _box(field: Field) -> Box:
-    """Anything of the field's shape and type."""
+    """A space that accepts every array of the field's shape and type."""
     dtype = np.dtype(field.dtype)
     low, high = (-np.inf, np.inf) if dtype.kind == "f" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
     return Box(low, high, field.shape, dtype.type)
@@ -117,7 +117,7 @@ def _box(field: Field) -> Box:
 
 @contextmanager
 def vector_environment(recipe: Recipe, spaces: Spaces, book: TicketBook, shards: Sequence[ShardSpec], board: MeterBoard) -> Iterator[AsyncVectorEnv[Any, Any]]:
-    """Every shard's environment in a process of its own, built; observations come through shared memory and are not copied."""
+    """A vector environment with each shard's environment built in a process of its own. Observations come through shared memory and are not copied."""
     environments = [partial(ChunkEnv, recipe, spaces, book, shard, board) for shard in shards]
     vector = AsyncVectorEnv(environments, shared_memory=True, copy=False, context="spawn", autoreset_mode=AutoresetMode.DISABLED)
     try:
@@ -127,6 +127,6 @@ def vector_environment(recipe: Recipe, spaces: Spaces, book: TicketBook, shards:
     except BaseException:
         for process in vector.processes:
             process.kill()
-        vector.closed = True  # its own way would wait for an answer that may not come
+        vector.closed = True  # vector.close() would wait for answers that may never come
         raise
-    vector.close(timeout=PATIENCE_S)
+    vector.close(timeout=CLOSE_TIMEOUT_S)

@@ -38,7 +38,7 @@ def bench(arguments: argparse.Namespace) -> None:
             overhead.main(arguments.simulators, arguments.json, arguments.episodes)
         case "parity":
             from rlvla3.benchmarks.parity.parity_report import main
-            from rlvla3.benchmarks.parity.plan import Plan
+            from rlvla3.benchmarks.parity.trials import ParityMeasurement
 
-            plan = Plan.make(arguments.start, arguments.overrides, arguments.out, arguments.seeds, arguments.staleness, arguments.corrections)
-            main(plan, arguments.measure, arguments.jobs)
+            runs = (arguments.seeds, arguments.staleness, arguments.corrections)
+            main(ParityMeasurement.make(arguments.start, arguments.overrides, arguments.out, *runs), arguments.measure, arguments.jobs)

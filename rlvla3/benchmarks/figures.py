@@ -1,4 +1,4 @@
-"""Where a benchmark's figures are kept."""
+"""Writes a benchmark's figures to a file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 
-def keep(figures: Mapping[str, Any], path: Path) -> None:
-    """Write them as JSON; the folder is made where it is not there."""
+def write_figures(figures: Mapping[str, Any], path: Path) -> None:
+    """Write the figures as JSON. A missing folder is created."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(figures, indent=2) + "\n")

@@ -1,7 +1,7 @@
-"""How much of the ideal rate of environment steps a whole training run reaches.
+"""What share of the ideal rate of environment steps a whole training run reaches.
 
-Ideal: as many environments as there are, each stepping without a pause, environments / mean step time. Whatever the engine makes an environment wait for
-shows as the rest: inference, training, admission, the copying of frames. Every frame is inferred once and trained on once.
+The ideal rate is environments / mean step time: every environment steps without a pause. The rest is lost because environments wait for the engine: for
+inference, training, admission or the copying of frames. The policy infers for every frame once, and trains on every frame once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from rlvla3.benchmarks.figures import keep
+from rlvla3.benchmarks.figures import write_figures
 from rlvla3.benchmarks.timed import end_of_first_steps, mean_step_seconds
 from rlvla3.config import Mode, Recipe, make_recipe
 from rlvla3.observability.events import WorkerTime
@@ -28,13 +28,13 @@ SLOW_IMAGES = "rlvla3.simulators.slow_image:SlowImageEnv"
 EPISODE_STEPS = 48
 ENDLESS = 10**9
 WARMUP_UPDATES = 2
-"""The first updates fill the pipeline; the rate is taken after them."""
+"""The first updates fill the pipeline. The rate is measured after them."""
 
 
 def interaction_recipe(environment: str, num_envs: int, folder: Path, mode: Mode, **engine: Any) -> Recipe:
-    """`num_envs` environments of class `environment`, one a process, a small actor-critic, and as many episodes an update.
+    """A recipe with `num_envs` environments of class `environment`, one per process, a small actor-critic, and `num_envs` episodes per update.
 
-    engine: settings that win over the mode's.
+    engine: settings that override those of the mode.
     """
     return make_recipe(
         {
@@ -58,16 +58,16 @@ def main(figures: Path, environment: str | None, num_envs: int, seconds: float) 
         result = asyncio.run(measure(recipe, Path(scratch), lambda _, elapsed: elapsed >= seconds))
         mean_step = mean_step_seconds(Path(scratch))
         first_steps = end_of_first_steps(Path(scratch)) - psutil.Process().create_time()
-    shown = {"share_of_ideal": result["steps_per_second"] * mean_step / num_envs, "mean_step_ms": 1000 * mean_step, "seconds_to_first_200_steps": first_steps}
-    result = shown | result
-    keep(result, figures)
+    summary = {"share_of_ideal": result["steps_per_second"] * mean_step / num_envs, "mean_step_ms": 1000 * mean_step, "seconds_to_first_200_steps": first_steps}
+    result = summary | result
+    write_figures(result, figures)
     print(json.dumps(result, indent=2))
 
 
 async def measure(recipe: Recipe, scratch: Path, enough: Callable[[int, float], bool], warmup: int = WARMUP_UPDATES) -> dict[str, Any]:
-    """Train until `enough(updates, seconds)`, both counted from the end of the `warmup` updates, and say what was seen since then.
+    """Train until `enough(updates, seconds)`, and return the figures of this time. Updates and seconds count from the end of the `warmup` updates.
 
-    Steps are counted where they are made, and tickets do not run out: neither end of the window favours a mode.
+    Steps are counted when they are made, and tickets do not run out. So neither the beginning nor the end of the measurement favours a mode.
     """
     async with LocalRuntime(recipe, RunDirectory.create(scratch / "run", recipe), capacity=training_capacity(recipe), notify=print) as runtime:
         return await runtime.guard(_train(runtime, recipe, enough, warmup))

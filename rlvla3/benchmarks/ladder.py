@@ -1,4 +1,4 @@
-"""The four modes, from synchronous to fully asynchronous, on the same tickets: one engine, four settings."""
+"""The throughput of the four modes, from synchronous to fully asynchronous, on the same tickets. Only the mode changes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import get_args
 
-from rlvla3.benchmarks.figures import keep
+from rlvla3.benchmarks.figures import write_figures
 from rlvla3.benchmarks.interaction import SLOW_IMAGES, interaction_recipe, measure
 from rlvla3.config import Mode
 
@@ -24,4 +24,4 @@ def main(figures: Path) -> None:
             rate = asyncio.run(measure(recipe, Path(scratch), lambda updates, _: updates >= UPDATES))["steps_per_second"]
         result[mode] = {"steps_per_second": rate, "ratio_to_sync": rate / result.get("sync", {"steps_per_second": rate})["steps_per_second"]}
         print(f"{mode:14s} {rate:6.0f} steps/s  {result[mode]['ratio_to_sync']:.2f} x sync", flush=True)
-    keep(result, figures)
+    write_figures(result, figures)

@@ -1,9 +1,12 @@
-"""Training with a synchronous vector environment, as it is usually written: everybody waits for the slowest.
+"""Training with a synchronous vector environment, as it is usually written: all environments wait for the slowest one.
 
-    decide for all environments at once; where an update's episodes are complete, learn, while the simulators wait; then all step a chunk
+The loop repeats three steps:
+1. one inference decides for all environments;
+2. if all episodes of an update have ended, the learner trains on them while the simulators wait;
+3. all environments execute a chunk.
 
-The rest is the engine's: the same tickets from the same ledger, so that episodes of the next update begin while the last of this one run, as far as
-max_staleness lets them; the same policy, noise and learner, the same arrays. The difference is who waits for whom.
+Everything else is the engine's own: the policy, the noise, the learner, the arrays, and the ledger with its tickets. So episodes of the next update begin while
+the last ones of this update run, as far as max_staleness allows. Only the waiting differs.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import torch
 from gymnasium.vector import AsyncVectorEnv
 from numpy.typing import NDArray
 
-from rlvla3.benchmarks.chunk_env import NOBODY, action_layout
+from rlvla3.benchmarks.chunk_env import NO_TICKET, action_layout
 from rlvla3.config import Recipe
 from rlvla3.links.rollouts import Episode, Rollouts
 from rlvla3.loops import train
@@ -36,15 +39,15 @@ from rlvla3.training.learner import Learner
 from rlvla3.types import Finished, MicroBatch, Observation, Outcome, Ticket, Version
 
 EXPLORING = 1
-"""Every ticket is one to train on: the first word of a decision's name (links/data_plane.py)."""
+"""The first word of a decision's name (links/data_plane.py): the ticket is one to train on."""
 
 
-class Lockstep:
-    """The main process: policy, learner and what they work on. One environment is one shard of one slot.
+class LockstepTrainer:
+    """The main process, with policy, learner and rollouts. One environment is one shard with one slot.
 
-    steps: environment steps so far. chunk_seconds: how long each step of the vector environment took in which every environment executed a chunk.
+    steps: environment steps so far. chunk_seconds: the durations of those steps of the vector environment in which every environment executed a chunk.
 
-        async for metrics, episodes in Lockstep(recipe, vector, ledger, shards, meter).updates(): ...
+        async for metrics, episodes in LockstepTrainer(recipe, vector, ledger, shards, meter).updates(): ...
     """
 
     def __init__(self, recipe: Recipe, vector: AsyncVectorEnv[Any, Any], ledger: Ledger, shards: list[ShardSpec], meter: Meter) -> None:
@@ -61,12 +64,12 @@ class Lockstep:
         self._values_last = bootstraps(recipe)
         self._beginning: dict[int, Ticket] = {}
         self._episodes: dict[int, Episode] = {}
-        self._seen: Mapping[str, NDArray[Any]] = {}
+        self._shown: Mapping[str, NDArray[Any]] = {}
         self.steps = 0
         self.chunk_seconds: list[float] = []
 
     async def updates(self) -> AsyncIterator[tuple[Mapping[str, float], list[Finished]]]:
-        """One update after the other, once it has been learned from: the learner's metrics, and its episodes in ticket order."""
+        """Train, and yield each update when it is done: the learner's metrics, and the update's episodes in ticket order."""
         while True:
             self._decide()
             self._hand_in()
@@ -77,32 +80,32 @@ class Lockstep:
             self._step()
 
     async def of(self, update: int) -> AsyncIterator[MicroBatch]:
-        """All of an update's micro-batches, for the train loop."""
+        """All micro-batches of an update, for the train loop."""
         for finished in self._ledger.finished(update):
             self._streamer.arrived(finished.ticket.index, finished.decisions)
         for micro_batch in self._streamer.update(update):
-            assert micro_batch is not None, "an update is learned from when all of its tickets have been handed in"
+            assert micro_batch is not None, "training on an update begins when all of its tickets have been handed in"
             yield micro_batch
 
     async def publish(self, version: Version, metrics: Mapping[str, float]) -> None:
-        """Nothing to send anywhere: the policy that decides is the one that has learned."""
+        """Advance the ledger. Nothing is sent: the policy that decides is the one that is trained."""
         self._metrics = metrics
         self._ledger.advance(version)
 
     def _decide(self) -> None:
-        """One inference for every episode that goes on, and for the value of what a time limit has just cut."""
-        asking = [episode for episode in self._episodes.values() if not episode.done or (episode.truncated and self._values_last)]
-        if not asking:
+        """One inference for every running episode, and for the value of the last observation of episodes that a time limit has just ended."""
+        waiting = [episode for episode in self._episodes.values() if not episode.done or (episode.truncated and self._values_last)]
+        if not waiting:
             return
-        asking.sort(key=lambda episode: episode.ticket.index)
-        tickets, rows = (np.array(column, np.int64) for column in zip(*((episode.ticket.index, episode.row) for episode in asking), strict=True))
-        with self._meter("infer", len(asking)):
+        waiting.sort(key=lambda episode: episode.ticket.index)
+        tickets, rows = (np.array(column, np.int64) for column in zip(*((episode.ticket.index, episode.row) for episode in waiting), strict=True))
+        with self._meter("infer", len(waiting)):
             arrays = self.rollouts.gather(tickets, rows, self.rollouts.observation_names)
             observations = observations_from(arrays, [self.rollouts.instruction(ticket) for ticket in tickets.tolist()]).to(self._device)
             names = [(EXPLORING, ticket, row) for ticket, row in zip(tickets.tolist(), rows.tolist(), strict=True)]
             noise = torch.from_numpy(decision_noise(self._recipe.seed, names, self._noise_shape)).to(self._device)
             with torch.inference_mode():
-                decisions = self.policy.act(observations, noise, torch.ones(len(asking), dtype=torch.bool, device=self._device))
+                decisions = self.policy.act(observations, noise, torch.ones(len(waiting), dtype=torch.bool, device=self._device))
             self.rollouts.scatter(tickets, rows, arrays_from(decisions, self._ledger.version))
 
     def _hand_in(self) -> None:
@@ -110,15 +113,15 @@ class Lockstep:
             self._ledger.hand_in(self._episodes.pop(environment).finish())
 
     def _deal(self) -> None:
-        """A ticket for every environment that is free, as long as there are any."""
+        """Give a ticket to every free environment, as long as the ledger has tickets."""
         for shard in self._shards:
             if shard.number not in self._episodes and (ticket := self._ledger.take(shard.simulator)):
                 self._beginning[shard.number] = ticket
 
     def _step(self) -> None:
-        """All environments at once: a chunk for those that run an episode, the first observation for those that begin one."""
+        """Step all environments: those that run an episode execute a chunk, and those that begin one return its first observation."""
         actions = {name: np.zeros((len(self._shards), *field.shape), field.dtype) for name, field in self._action.items()}
-        actions["ticket"][:] = NOBODY
+        actions["ticket"][:] = NO_TICKET
         for environment, ticket in self._beginning.items():
             actions["ticket"][environment] = ticket.index
         for environment, episode in self._episodes.items():
@@ -134,32 +137,35 @@ class Lockstep:
         self._beginning.clear()
 
     def _wait_for(self, actions: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Step, and wait until the slowest has. Raises SimulatorError where one never does: nobody replaces it here."""
+        """Step the vector environment and wait for the slowest environment.
+
+        Raises SimulatorError if an environment ends or takes longer than simulator.timeout_s. It is not replaced here.
+        """
         limit = self._recipe.simulator.timeout_s
         try:
             with self._meter("trajectories"):
                 self._vector.step_async(actions)
-                self._seen, _, terminated, truncated, _ = self._vector.step_wait(timeout=limit)
+                self._shown, _, terminated, truncated, _ = self._vector.step_wait(timeout=limit)
         except (EOFError, multiprocessing.TimeoutError) as error:
-            raise SimulatorError(f"an environment has ended, or taken longer than simulator.timeout_s={limit:g} for a chunk or a reset") from error
+            raise SimulatorError(f"an environment has ended, or has taken longer than simulator.timeout_s={limit:g} for a chunk or a reset") from error
         return terminated, truncated
 
     def _record(self, environment: int, episode: Episode, terminated: bool, truncated: bool) -> None:
-        executed = int(self._seen["executed"][environment])
+        executed = int(self._shown["executed"][environment])
         self.steps += executed
         episode.record(
             Outcome(
                 actions=episode.actions,
-                rewards=self._seen["rewards"][environment][:executed],
+                rewards=self._shown["rewards"][environment][:executed],
                 observation=None if terminated else self._observation(environment),
-                success=bool(self._seen["success"][environment]),
+                success=bool(self._shown["success"][environment]),
                 terminated=terminated,
                 truncated=truncated,
-                dimensions=int(self._seen["dimensions"][environment]),
+                dimensions=int(self._shown["dimensions"][environment]),
             )
         )
 
     def _observation(self, environment: int) -> Observation:
-        images = {name.removeprefix("image."): array[environment] for name, array in self._seen.items() if name.startswith("image.")}
-        instruction = bytes(self._seen["instruction"][environment]).rstrip(b"\0").decode()
-        return Observation(images, self._seen["state"][environment], instruction, float(self._seen["elapsed"][environment]))
+        images = {name.removeprefix("image."): array[environment] for name, array in self._shown.items() if name.startswith("image.")}
+        instruction = bytes(self._shown["instruction"][environment]).rstrip(b"\0").decode()
+        return Observation(images, self._shown["state"][environment], instruction, float(self._shown["elapsed"][environment]))

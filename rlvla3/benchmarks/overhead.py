@@ -1,9 +1,9 @@
-"""What a simulator of ours costs over the environment under it: the same initial states, actions and frames, asked for without us.
+"""How much time a simulator of this package adds to the bare environment inside it, for the same initial states, actions and frames.
 
-Each simulator is measured in a process of its own. Short episodes through the simulator and through the bare environment take turns, so that whatever else
-the machine does falls on both. Measured is the processor's time, which does not grow while others have the processor, except of an environment that sleeps.
-The bare environment is the very one that the simulator holds, with all that was switched off in it still off, and is drawn as fast: what is compared is what
-comes on top, not what is saved.
+Each simulator is measured in a process of its own. Short episodes through the simulator and through the bare environment alternate, so that other load on the
+machine affects both. CPU time is measured, because it does not grow while other processes have the CPU; only for an environment that sleeps, wall time is.
+The bare environment is the object inside the simulator. What the simulator has switched off in it stays off, and frames are drawn in the same way. So the
+comparison shows what the simulator adds, not what it saves.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rlvla3.benchmarks.figures import keep
+from rlvla3.benchmarks.figures import write_figures
 from rlvla3.config import SimulatorConfig
 from rlvla3.errors import RecipeError
 from rlvla3.simulators.base import Simulator, SimulatorError
@@ -30,15 +30,15 @@ from rlvla3.types import ActionSpace, Ticket
 
 CHUNK = 5
 DECISIONS = 10
-"""Of an episode, after its reset: 50 environment steps."""
+"""Decisions of an episode after its reset. With CHUNK actions each, these are 50 environment steps."""
 
 CONFIDENCE = 0.95
-FEWEST_EPISODES = 6
-"""With fewer, not even the least and the greatest bound the median with CONFIDENCE."""
+MIN_EPISODES = 6
+"""With fewer episodes, not even the smallest and the largest ratio enclose the median with CONFIDENCE."""
 
 
 class Bare(NamedTuple):
-    """The environment under a simulator. reset: to a seed. step: with an action [A]. draw: all that a decision sees."""
+    """The calls to the bare environment. reset: to the initial state of a seed. step: with an action [A]. draw: draws all that a decision needs."""
 
     reset: Callable[[int], object]
     step: Callable[[NDArray[np.float32]], object]
@@ -47,7 +47,7 @@ class Bare(NamedTuple):
 
 @dataclass(frozen=True)
 class Case:
-    """A simulator's settings, and how its environment is had from it. sleeps: it costs time, but no processor."""
+    """A simulator to measure. bare: gets the bare environment from the simulator. sleeps: whether the environment sleeps; then wall time is measured."""
 
     name: str
     options: Mapping[str, Any]
@@ -60,8 +60,8 @@ class Case:
         return SimulatorConfig(name=self.name, tasks=[self.task] if self.task else [], max_steps=CHUNK * DECISIONS, options=dict(self.options))
 
 
-class Cost(NamedTuple):
-    """Seconds of one episode: its reset with the first observation, and its decisions with theirs."""
+class EpisodeCost(NamedTuple):
+    """The seconds of one episode: its reset with the first observation, and its decisions with their observations."""
 
     reset: float
     decisions: float
@@ -93,7 +93,7 @@ def bare_robosuite(simulator: Any) -> Bare:
 
 
 def bare_libero(simulator: Any) -> Bare:
-    """With what published evaluations do after a reset: the benchmark's initial state, and some steps of standing still."""
+    """Its reset does what published evaluations do: go to the benchmark's initial state, then stand still for some steps."""
     from rlvla3.simulators.libero.scene import STAND_STILL
 
     scene = simulator._scene
@@ -126,7 +126,7 @@ def bare_maniskill(simulator: Any) -> Bare:
 
 
 def bare_gymnasium(simulator: Any) -> Bare:
-    """Its frames come with its steps."""
+    """Its frames are part of its steps, so there is nothing to draw."""
     environment = simulator.environment
     return Bare(lambda seed: environment.reset(seed=seed), lambda action: environment.step(int(action[0])), lambda: None)
 
@@ -148,12 +148,15 @@ CASES: Mapping[str, Case] = {
 
 
 def main(names: Sequence[str], figures: Path, episodes: int) -> None:
-    """Measure the simulators called `names` (none: all that can be built here) and write the figures to a JSON file. episodes: on either side, of each."""
+    """Measure the simulators `names` and write the figures to a JSON file. names: empty for all that can be built on this machine.
+
+    episodes: the number of episodes through each simulator, and through its bare environment. Raises RecipeError if a name or the number is wrong.
+    """
     for name in names:
         if name not in CASES:
             raise RecipeError(f"{name} is not a simulator of this benchmark: choose among {', '.join(CASES)}")
-    if episodes < FEWEST_EPISODES:
-        raise RecipeError(f"--episodes={episodes} are too few to tell a ratio from noise: measure {FEWEST_EPISODES} or more")
+    if episodes < MIN_EPISODES:
+        raise RecipeError(f"--episodes={episodes} are too few to distinguish a ratio from noise: give {MIN_EPISODES} or more")
     result: dict[str, Any] = {}
     for name in names or CASES:
         try:
@@ -164,17 +167,17 @@ def main(names: Sequence[str], figures: Path, episodes: int) -> None:
                 raise
             result[name] = {"not_measured": str(error)}
         print(f"{name:16s} {_in_words(result[name])}", flush=True)
-    keep(result, figures)
+    write_figures(result, figures)
 
 
 def measure(name: str, episodes: int) -> dict[str, Any]:
-    """The costs of either side, medians over episodes, and their ratio."""
+    """The median costs of episodes through the simulator and through the bare environment, and their ratio."""
     case = CASES[name]
     simulator = make_simulator(case.config, CHUNK)
     bare = case.bare(simulator)
     clock = time.perf_counter if case.sleeps else time.process_time
-    ours: list[Cost] = []
-    theirs: list[Cost] = []
+    ours: list[EpisodeCost] = []
+    theirs: list[EpisodeCost] = []
     for seed in range(episodes + 1):
         chunks = _chunks(simulator.spaces.action, seed)
         sides = [lambda: ours.append(through(simulator, case.task, seed, chunks, clock)), lambda: theirs.append(without(bare, seed, chunks, clock))]  # noqa: B023
@@ -184,18 +187,18 @@ def measure(name: str, episodes: int) -> dict[str, Any]:
     return compare(ours[1:], theirs[1:])  # the first episode warms up
 
 
-def through(simulator: Simulator, task: str, seed: int, chunks: Sequence[NDArray[np.float32]], clock: Callable[[], float]) -> Cost:
-    """One episode through the simulator."""
+def through(simulator: Simulator, task: str, seed: int, chunks: Sequence[NDArray[np.float32]], clock: Callable[[], float]) -> EpisodeCost:
+    """The cost of one episode through the simulator."""
     start = clock()
     simulator.reset(0, Ticket(index=seed, task=task, seed=seed, group=seed))
     begun = clock()
     for chunk in chunks:
         simulator.step({0: chunk})
-    return Cost(begun - start, clock() - begun)
+    return EpisodeCost(begun - start, clock() - begun)
 
 
-def without(bare: Bare, seed: int, chunks: Sequence[NDArray[np.float32]], clock: Callable[[], float]) -> Cost:
-    """The same episode without it."""
+def without(bare: Bare, seed: int, chunks: Sequence[NDArray[np.float32]], clock: Callable[[], float]) -> EpisodeCost:
+    """The cost of the same episode through the bare environment."""
     start = clock()
     bare.reset(seed)
     bare.draw()
@@ -204,11 +207,15 @@ def without(bare: Bare, seed: int, chunks: Sequence[NDArray[np.float32]], clock:
         for action in chunk:
             bare.step(action)
         bare.draw()
-    return Cost(begun - start, clock() - begun)
+    return EpisodeCost(begun - start, clock() - begun)
 
 
-def compare(ours: Sequence[Cost], theirs: Sequence[Cost]) -> dict[str, Any]:
-    """Milliseconds, and the ratio of ours to theirs, episode by episode: its median, between bounds that hold with CONFIDENCE whatever its distribution."""
+def compare(ours: Sequence[EpisodeCost], theirs: Sequence[EpisodeCost]) -> dict[str, Any]:
+    """Median milliseconds on both sides, and the median of the ratio of each episode's costs.
+
+    ours: through the simulator. theirs: through the bare environment. The median ratio lies between "least" and "greatest" with CONFIDENCE, for any
+    distribution.
+    """
     ratios = sorted(one.whole / other.whole for one, other in zip(ours, theirs, strict=True))
     rank = _rank(len(ratios))
     return {
@@ -220,7 +227,7 @@ def compare(ours: Sequence[Cost], theirs: Sequence[Cost]) -> dict[str, Any]:
 
 
 def _rank(count: int) -> int:
-    """How many of `count` sorted values may be left out at either end, so that the median lies within the rest with CONFIDENCE: a sign test (Conover, 1999)."""
+    """How many of `count` sorted values can be left out at each end so that the rest still encloses the median with CONFIDENCE: a sign test (Conover, 1999)."""
     rank, outside = 0, 2 * 0.5**count
     while outside + 2 * math.comb(count, rank + 1) * 0.5**count <= 1 - CONFIDENCE:
         rank += 1

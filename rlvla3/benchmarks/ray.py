@@ -1,6 +1,6 @@
-"""The Ray runtime against the local one, on one host: the interaction benchmark's work under both, in turn, in one run.
+"""The Ray runtime against the local runtime, on one host. Both do the work of the interaction benchmark, alternately, in one run.
 
-Steps are those of updates, counted from when the pipeline is full: what Ray costs is on the way of tickets, episodes and weights, and both ends are here.
+The steps of updates are counted after the first updates, when the pipeline is full. Ray adds time to the transport of tickets, episodes and weights.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from rlvla3.benchmarks.figures import keep
+from rlvla3.benchmarks.figures import write_figures
 from rlvla3.benchmarks.interaction import SLOW_IMAGES, WARMUP_UPDATES, interaction_recipe
 from rlvla3.config import Recipe
 from rlvla3.observability.run_directory import RunDirectory
@@ -22,7 +22,7 @@ NUM_ENVS = 16
 
 
 def main(figures: Path, pairs: int, seconds: float) -> None:
-    """Print a line a pair and the median ratio; figures go into a file."""
+    """Measure `pairs` times, print a line per pair and the median ratio, and write the figures to a JSON file."""
     measured = []
     for pair in range(pairs):
         rates = {}
@@ -33,12 +33,12 @@ def main(figures: Path, pairs: int, seconds: float) -> None:
         measured.append(rates | {"ratio": rates["ray"] / rates["local"]})
         print(f"pair {pair + 1}: local {rates['local']:.1f} steps/s, ray {rates['ray']:.1f}, ratio {measured[-1]['ratio']:.3f}", flush=True)
     ratio = median(pair["ratio"] for pair in measured)
-    keep({"ratio": ratio, "environments": NUM_ENVS, "pairs": measured}, figures)
+    write_figures({"ratio": ratio, "environments": NUM_ENVS, "pairs": measured}, figures)
     print(f"ray reaches {ratio:.3f} of local")
 
 
 async def _rate(recipe: Recipe, scratch: Path, seconds: float) -> float:
-    """Environment steps a second of the updates after the first few, over `seconds` at least."""
+    """Environment steps per second, over the updates after the first few, for at least `seconds`."""
     async with make_runtime(recipe, RunDirectory.create(scratch / "run", recipe), capacity=training_capacity(recipe), notify=print) as runtime:
         await runtime.guard(runtime.ready())
         ledger = endless_ledger(recipe)

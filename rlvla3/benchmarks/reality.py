@@ -1,7 +1,7 @@
-"""How near a rehearsal comes to what it rehearses: the four modes, measured on this machine and rehearsed from one profile of it.
+"""How close rehearsals are to real runs: the four modes are measured on this machine, and rehearsed with one profile of this machine.
 
-The profile is measured before any mode is, and nothing is fitted afterwards. Both sides have the same settings: those of the recipe as it goes on for ever
-(planning/profiling/measuring.py), with nothing but the preset of the mode.
+The profile is measured before any mode, and nothing is fitted afterwards. The measured and the rehearsed run have the same settings: those of the recipe as a
+settled run without an end (planning/profiling/measuring.py), with only the preset of the mode.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from rlvla3.benchmarks.figures import keep
+from rlvla3.benchmarks.figures import write_figures
 from rlvla3.benchmarks.interaction import SLOW_IMAGES, WARMUP_UPDATES, interaction_recipe, measure
 from rlvla3.config import Mode, Recipe, load_recipe
 from rlvla3.errors import RecipeError
@@ -30,7 +30,11 @@ NUM_ENVS = 16
 
 
 def main(words: Sequence[str], figures: Path, profile: Path | None, profile_seconds: float, updates: int) -> None:
-    """Print a line a mode; figures and profile go into files beside each other. words: the recipe and settings; none: the interaction benchmark's."""
+    """Print a line per mode, and write the figures and the profile into files beside each other.
+
+    words: the recipe, then settings; empty for the recipe of the interaction benchmark. profile: a profile to use; None to measure one in `profile_seconds`.
+    updates: the least number of settled updates in each mode.
+    """
     with tempfile.TemporaryDirectory(prefix="rlvla3-reality-") as scratch:
         recipe = _recipe(words, Path(scratch))
         name = Path(words[0]).stem if words else "interaction"
@@ -39,19 +43,19 @@ def main(words: Sequence[str], figures: Path, profile: Path | None, profile_seco
         figures.parent.mkdir(parents=True, exist_ok=True)
         write_profile(known, figures.with_suffix(".profile.yaml"))
         modes = {mode: _compare(in_mode(settled(recipe), mode), known, Path(scratch) / mode, updates) for mode in get_args(Mode)}
-    keep({"name": name, "source": known.source, "modes": modes}, figures)
+    write_figures({"name": name, "source": known.source, "modes": modes}, figures)
 
 
 def _recipe(words: Sequence[str], scratch: Path) -> Recipe:
     recipe = load_recipe(Path(words[0]), words[1:]) if words else interaction_recipe(SLOW_IMAGES, NUM_ENVS, scratch, "full_async")
     if recipe.engine.generators > 1:
-        raise RecipeError(f"engine.generators={recipe.engine.generators}, and one device is rehearsed with one generator: set engine.generators=1")
+        raise RecipeError(f"engine.generators={recipe.engine.generators}, but one device is rehearsed with one generator: set engine.generators=1")
     preflight(recipe)
     return recipe
 
 
 def _compare(recipe: Recipe, profile: Profile, scratch: Path, updates: int) -> dict[str, Any]:
-    """Environment steps a second, measured and rehearsed, over at least `updates` settled updates; error: by how much more was rehearsed, a share."""
+    """Environment steps per second, measured and rehearsed, over at least `updates` settled updates. error: rehearsed / measured - 1."""
     mode, count = recipe.engine.mode, whole_waves(recipe.engine.max_staleness, updates)
     warmup = max(WARMUP_UPDATES, recipe.training.critic.replay if recipe.training.critic.epochs else 0)
     seen = asyncio.run(measure(recipe, scratch, lambda updates, _: updates >= count, warmup))

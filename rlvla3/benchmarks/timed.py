@@ -1,4 +1,4 @@
-"""An environment that keeps the time of its own steps, so that a benchmark can say what the ideal would have been."""
+"""An environment that measures the duration of its own steps, so that a benchmark knows the ideal rate."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ FIRST_STEPS = 200
 
 
 class TimedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """The environment `module:Class`. On closing it writes into `folder` how many steps it made, how many seconds they took, and when the first were over.
+    """The environment `module:Class`, with its steps measured. Resets are not measured.
 
-    Only `step` is timed; `reset` is not.
+    When it is closed, it writes a file into `folder`: the number of its steps, their seconds, and the times at which the first FIRST_STEPS steps ended.
     """
 
     def __init__(self, environment: str, folder: str) -> None:
@@ -42,13 +42,13 @@ class TimedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 def mean_step_seconds(folder: Path) -> float:
-    """Over all environments that wrote into `folder`."""
+    """The mean seconds of a step, over all environments that wrote into `folder`."""
     written = _written(folder)
     return float(sum(times["seconds"] for times in written) / sum(times["steps"] for times in written))
 
 
 def end_of_first_steps(folder: Path) -> float:
-    """When the first FIRST_STEPS steps of all environments together were over, as time.time() has it."""
+    """The time (time.time()) at which all environments together had made FIRST_STEPS steps."""
     return float(sorted(moment for times in _written(folder) for moment in times["first"])[FIRST_STEPS - 1])
 
 

@@ -1,11 +1,12 @@
-"""The engine against a synchronous vector environment of the same processes, one after the other in turn, in one run.
+"""The engine against a synchronous vector environment with the same processes. The two sides alternate in one run.
 
-Both sides have the same recipe, settled: the same simulators, policy, learner and tickets (benchmarks/lockstep.py has the other side). Each side starts anew
-each time; environment steps are counted where they are made, over whole updates, after the first ones.
+Both sides have the same settled recipe: the same simulators, policy, learner and tickets. lockstep.py is the side of the vector environment. Each side starts
+again for each measurement. Environment steps are counted when they are made, over whole updates, after the first ones.
 
-With emulated inference each inference waits a stated time and takes no core meanwhile, as on a GPU. `auto` is what a chunk takes a simulator while every core
-has one. Then two environments a core suffice to hide it: half of them simulate while the other half wait for their decisions, if an inference takes half of
-them (B_max) and waits until that many have asked. In lock-step the cores idle for as long as the inference lasts, and all but one while learning does.
+With emulated inference, each inference waits for a given time without using a core, as on a GPU. `auto` is the time that a simulator takes for a chunk while
+every core runs one. Two environments per core are then enough to hide the inference: half of them simulate while the other half waits for decisions, if an
+inference has half of them as its batch (B_max) and waits until so many requests are there. In lock-step, all cores are idle during inference, and all but one
+while the learner trains.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from statistics import median
 from typing import Any, Literal
 
 from rlvla3.benchmarks.chunk_env import vector_environment
-from rlvla3.benchmarks.emulated import with_inference
-from rlvla3.benchmarks.figures import keep
+from rlvla3.benchmarks.emulated_inference import with_inference
+from rlvla3.benchmarks.figures import write_figures
 from rlvla3.benchmarks.interaction import WARMUP_UPDATES, measure
-from rlvla3.benchmarks.lockstep import Lockstep
+from rlvla3.benchmarks.lockstep import LockstepTrainer
 from rlvla3.config import Recipe, load_recipe, make_recipe
 from rlvla3.errors import RecipeError
 from rlvla3.observability.meter import MeterBoard
@@ -40,13 +41,13 @@ from rlvla3.scheduling.sharding import lay_out
 from rlvla3.simulators.common_spaces import common_spaces
 
 Inference = float | Literal["auto"]
-"""Milliseconds that an inference waits, 0 for none."""
+"""How many milliseconds an inference waits in addition. 0: not at all."""
 
 MAIN_PROCESS = "main process"
 
 
 def default_recipe(overrides: Sequence[str]) -> Recipe:
-    """LIBERO with the mini VLA, two environments a core, inference for half of them at a time."""
+    """LIBERO with the mini VLA, two environments per core, and inference for half of them at once."""
     cores = len(os.sched_getaffinity(0))
     return make_recipe(
         {
@@ -61,12 +62,13 @@ def default_recipe(overrides: Sequence[str]) -> Recipe:
 
 
 def main(words: Sequence[str], figures: Path, inference: Inference, pairs: int, seconds: float, threads: int | None = None) -> None:
-    """Measure both sides in turn, `pairs` times, each for `seconds` at least; the figures go into a JSON file.
+    """Measure both sides alternately, `pairs` times, each for at least `seconds`, and write the figures to a JSON file.
 
-    words: the recipe, if any, and settings. threads: of the other side's main process, which has the machine to itself while it learns (None: the recipe's).
+    words: the recipe, if any, then settings. threads: torch threads of the vector environment's main process, for which the whole machine is free while it
+    trains (None: the recipe's).
     """
     recipe = chosen_recipe(words)
-    wait_ms = 1000 * asyncio.run(seconds_a_chunk(recipe)) if inference == "auto" else inference
+    wait_ms = 1000 * asyncio.run(seconds_per_chunk(recipe)) if inference == "auto" else inference
     if wait_ms:
         print(f"each inference waits {wait_ms:.1f} ms more", flush=True)
         recipe = with_inference(recipe, wait_ms)
@@ -86,29 +88,29 @@ def main(words: Sequence[str], figures: Path, inference: Inference, pairs: int, 
             engine, vector = (side["steps_per_second"] for side in sides.values())
             compared.append(sides | {"ratio": engine / vector})
             print(f"engine {engine:7.1f} steps/s  vector environment {vector:7.1f}  ratio {engine / vector:.2f}", flush=True)
-    ratio = ratio_of([pair["ratio"] for pair in compared])
+    ratio = median_ratio([pair["ratio"] for pair in compared])
     print(f"median ratio {ratio['median']:.2f}, from {ratio['least']:.2f} to {ratio['greatest']:.2f}")
-    stated = {"ratio": ratio, "inference_ms": wait_ms, "vector_threads": other.training.threads}
-    keep(stated | {"pairs": compared, "recipe": recipe.model_dump(mode="json")}, figures)
+    summary = {"ratio": ratio, "inference_ms": wait_ms, "vector_threads": other.training.threads}
+    write_figures(summary | {"pairs": compared, "recipe": recipe.model_dump(mode="json")}, figures)
 
 
 def chosen_recipe(words: Sequence[str]) -> Recipe:
-    """The settled recipe of the command's words. Raises RecipeError for what has no counterpart in a vector environment."""
+    """The settled recipe of the command's words. Raises RecipeError for settings that a vector environment cannot have."""
     named = bool(words) and "=" not in words[0]
     recipe = load_recipe(Path(words[0]), words[1:]) if named else default_recipe(words)
     if recipe.simulators:
-        raise RecipeError("simulators: has several, and this benchmark compares one: name it under simulator: instead")
+        raise RecipeError("simulators: has several simulators, but this benchmark compares one: name it under simulator: instead")
     if recipe.simulator.slots > 1:
         raise RecipeError(
-            f"simulator.slots={recipe.simulator.slots}, and a vector environment has one a process: set simulator.slots=1 and raise simulator.shards"
+            f"simulator.slots={recipe.simulator.slots}, but a vector environment has one per process: set simulator.slots=1 and raise simulator.shards"
         )
     preflight(recipe)
     return settled(recipe)
 
 
 async def measure_vector(recipe: Recipe, enough: Callable[[int, float], bool], warmup: int = WARMUP_UPDATES) -> dict[str, Any]:
-    """What `interaction.measure` says of the engine, of a synchronous vector environment: over the same window, counted in the same way."""
-    with opened(recipe) as (side, ledger, board):
+    """The figures of a synchronous vector environment, measured as `interaction.measure` measures the engine: over the same updates, with the same counting."""
+    with vector_side(recipe) as (side, ledger, board):
         async for _ in side.updates():
             if ledger.version == warmup:
                 began, steps, spent = time.monotonic(), side.steps, board.read()
@@ -123,10 +125,10 @@ async def measure_vector(recipe: Recipe, enough: Callable[[int, float], bool], w
         }
 
 
-async def seconds_a_chunk(recipe: Recipe) -> float:
-    """What a chunk takes a simulator of `recipe` while every core has one: the median over an update."""
+async def seconds_per_chunk(recipe: Recipe) -> float:
+    """The seconds that a simulator of `recipe` takes for a chunk while every core runs one: the median over an update."""
     few = min(recipe.simulator.shards, len(os.sched_getaffinity(0)))
-    with opened(settled(recipe, simulator={"shards": few})) as (side, _, _):
+    with vector_side(settled(recipe, simulator={"shards": few})) as (side, _, _):
         async for _ in side.updates():
             if side.chunk_seconds:
                 break
@@ -134,16 +136,19 @@ async def seconds_a_chunk(recipe: Recipe) -> float:
 
 
 @contextmanager
-def opened(recipe: Recipe) -> Iterator[tuple[Lockstep, Ledger, MeterBoard]]:
-    """The other side, with its environments built, the ledger it works on and the board that says where its time goes."""
+def vector_side(recipe: Recipe) -> Iterator[tuple[LockstepTrainer, Ledger, MeterBoard]]:
+    """The side of the vector environment, with its environments built; its ledger; and the board with its workers' times."""
     one_thread_each()
     ledger = endless_ledger(recipe)
     shards = lay_out([recipe.simulator.sharding], generators=1, cores=sorted(os.sched_getaffinity(0)))
     board = MeterBoard([MAIN_PROCESS, *(shard_name(shard.number) for shard in shards)])
     with vector_environment(recipe, common_spaces(recipe), ledger.book, shards, board) as vector:
-        yield Lockstep(recipe, vector, ledger, shards, board.meter(MAIN_PROCESS)), ledger, board
+        yield LockstepTrainer(recipe, vector, ledger, shards, board.meter(MAIN_PROCESS)), ledger, board
 
 
-def ratio_of(ratios: Sequence[float]) -> dict[str, float]:
-    """Of independent pairs, the true median lies between the least and the greatest with probability 1 - 2 ** (1 - pairs), whatever their distribution."""
+def median_ratio(ratios: Sequence[float]) -> dict[str, float]:
+    """The median ratio, and an interval around it.
+
+    For independent pairs, the true median lies between the least and the greatest ratio with probability 1 - 2 ** (1 - pairs), for any distribution.
+    """
     return {"median": median(ratios), "least": min(ratios), "greatest": max(ratios), "confidence": 1 - 2.0 ** (1 - len(ratios))}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rlvla3.benchmarks import overhead
-from rlvla3.benchmarks.overhead import Bare, Case, Cost, compare
+from rlvla3.benchmarks.overhead import Bare, Case, EpisodeCost, compare
 from rlvla3.cli import main
 from rlvla3.simulators.gymnasium import GymnasiumSimulator
 
@@ -68,8 +68,8 @@ def test_a_simulator_that_costs_more_is_seen(monkeypatch):
 
 
 def test_the_ratio_is_of_whole_episodes_with_bounds_of_a_sign_test():
-    theirs = [Cost(1.0, 1.0)] * 9
-    ours = [Cost(1.0, 1.0 + 0.1 * number) for number in (4, 0, 8, 2, 6, 1, 7, 3, 5)]
+    theirs = [EpisodeCost(1.0, 1.0)] * 9
+    ours = [EpisodeCost(1.0, 1.0 + 0.1 * number) for number in (4, 0, 8, 2, 6, 1, 7, 3, 5)]
     figures = compare(ours, theirs)
     assert figures["ratio"] == {"median": 1.2, "least": 1.05, "greatest": 1.35}, "one of nine may be left out at either end for 95 %: 2 * (1 + 9) / 512 < 0.05"
     assert figures["reset_ms"] == {"simulator": 1000, "bare": 1000} and figures["decision_ms"]["simulator"] == pytest.approx(140)

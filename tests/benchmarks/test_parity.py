@@ -17,8 +17,8 @@ from scipy import stats
 
 from rlvla3.benchmarks.parity.curves import Curve, over_seeds, read_curve, shares, smoothed
 from rlvla3.benchmarks.parity.differences import STUDENT_T, difference, t_half_width, variance_of_mean
-from rlvla3.benchmarks.parity.plan import SYNC, ParityError, Plan, Schedule
 from rlvla3.benchmarks.parity.running import Command, run_all, train_all
+from rlvla3.benchmarks.parity.trials import SYNC, ParityError, ParityMeasurement, Schedule
 from rlvla3.cli import main
 from rlvla3.config import Recipe, load_recipe
 from rlvla3.errors import RecipeError
@@ -57,11 +57,11 @@ def curve(steps: list[float], values: list[float], episodes: float = 10.0) -> Cu
 
 
 def test_the_plan_is_one_sync_run_a_seed_and_each_schedule_with_each_correction(recipe: Path, tmp_path: Path):
-    plan = Plan.make(recipe, ["training.updates=5"], tmp_path, seeds=[0, 3], staleness=[1, 4])
-    assert [trial.name for trial in plan.trials()] == [
+    measurement = ParityMeasurement.make(recipe, ["training.updates=5"], tmp_path, seeds=[0, 3], staleness=[1, 4])
+    assert [trial.name for trial in measurement.trials()] == [
         f"{kind}-seed{seed}" for seed in (0, 3) for kind in ("sync", "staleness1-none", "staleness1-decoupled", "staleness4-none", "staleness4-decoupled")
     ]
-    recipes = {trial.name: load_recipe(recipe, plan.settings(trial)) for trial in plan.trials()}
+    recipes = {trial.name: load_recipe(recipe, measurement.settings(trial)) for trial in measurement.trials()}
     assert [seen(recipes[name]) for name in ("sync-seed0", "staleness1-none-seed0", "staleness4-decoupled-seed3")] == [
         ("sync", 0, "decoupled", 0),
         ("full_async", 1, "none", 0),
@@ -76,8 +76,8 @@ def seen(recipe: Recipe) -> tuple[str, int, str, int]:
 
 
 def test_all_runs_of_a_seed_have_the_same_tickets_and_differ_in_schedule_and_correction_alone(recipe: Path, tmp_path: Path):
-    plan = Plan.make(recipe, [], tmp_path, seeds=[2], staleness=[1, 8])
-    recipes = [load_recipe(recipe, plan.settings(trial)) for trial in plan.trials()]
+    measurement = ParityMeasurement.make(recipe, [], tmp_path, seeds=[2], staleness=[1, 8])
+    recipes = [load_recipe(recipe, measurement.settings(trial)) for trial in measurement.trials()]
     books = [TicketBook(one.mix, one.seed, one.algorithm.group_size) for one in recipes]
     assert all([book.ticket(index) for index in range(50)] == [books[0].ticket(index) for index in range(50)] for book in books)
     trees = [one.model_dump(mode="json") for one in recipes]
@@ -87,35 +87,38 @@ def test_all_runs_of_a_seed_have_the_same_tickets_and_differ_in_schedule_and_cor
 
 
 def test_a_recipe_that_sets_max_staleness_still_has_a_synchronous_baseline(recipe: Path, tmp_path: Path):
-    plan = Plan.make(recipe, ["engine.max_staleness=3"], tmp_path, seeds=[0], staleness=[2])
-    assert load_recipe(recipe, plan.settings(plan.trial(0, SYNC))).engine.max_staleness == 0
+    measurement = ParityMeasurement.make(recipe, ["engine.max_staleness=3"], tmp_path, seeds=[0], staleness=[2])
+    assert load_recipe(recipe, measurement.settings(measurement.trial(0, SYNC))).engine.max_staleness == 0
 
 
 def test_the_recipes_own_correction_keeps_its_settings(recipe: Path, tmp_path: Path):
-    plan = Plan.make(recipe, ["algorithm.correction={name: truncated, cap: 3.0}"], tmp_path, seeds=[0], staleness=[1])
-    caps = {name: load_recipe(recipe, plan.settings(plan.trial(0, schedule))).algorithm.correction.cap for schedule, name in plan.schedules.items()}
+    measurement = ParityMeasurement.make(recipe, ["algorithm.correction={name: truncated, cap: 3.0}"], tmp_path, seeds=[0], staleness=[1])
+    caps = {
+        name: load_recipe(recipe, measurement.settings(measurement.trial(0, schedule))).algorithm.correction.cap
+        for schedule, name in measurement.schedules.items()
+    }
     assert caps == {"none": None, "truncated": 3.0}
 
 
 def test_every_run_starts_from_the_one_clone(tmp_path: Path):
-    plan = Plan.make(Path("recipes/parity_metaworld.yaml"), [], tmp_path / "with: colon", seeds=[0, 1], staleness=[1])
-    recipes = [load_recipe(plan.start, plan.settings(trial)) for trial in plan.trials()]
+    measurement = ParityMeasurement.make(Path("recipes/parity_metaworld.yaml"), [], tmp_path / "with: colon", seeds=[0, 1], staleness=[1])
+    recipes = [load_recipe(measurement.start, measurement.settings(trial)) for trial in measurement.trials()]
     assert {one.policy.checkpoint for one in recipes} == {tmp_path / "with: colon" / "clone" / "checkpoints" / "000000" / "policy"}
     assert not any(one.begins_by_cloning for one in recipes)
-    assert plan.recipe.begins_by_cloning
+    assert measurement.recipe.begins_by_cloning
 
 
 @pytest.mark.parametrize("name", ["parity_cartpole", "parity_metaworld"])
 def test_the_recipes_can_be_run(name: str, tmp_path: Path):
-    assert len(list(Plan.make(Path(f"recipes/{name}.yaml"), [], tmp_path, [0, 1, 2], [1, 2, 4, 8]).trials())) == 27
+    assert len(list(ParityMeasurement.make(Path(f"recipes/{name}.yaml"), [], tmp_path, [0, 1, 2], [1, 2, 4, 8]).trials())) == 27
 
 
 @pytest.mark.parametrize(("seeds", "staleness"), [([-1], [1]), ([0], [0])])
 def test_a_plan_without_meaning_is_refused(recipe: Path, tmp_path: Path, seeds: list[int], staleness: list[int]):
     with pytest.raises(ParityError, match="0 is sync, always trained"):
-        Plan.make(recipe, [], tmp_path, seeds, staleness)
+        ParityMeasurement.make(recipe, [], tmp_path, seeds, staleness)
     with pytest.raises(RecipeError, match="did you mean batch"):
-        Plan.make(recipe, ["training.bach=8"], tmp_path, [0], [1])
+        ParityMeasurement.make(recipe, ["training.bach=8"], tmp_path, [0], [1])
 
 
 # What a run's updates say
@@ -217,7 +220,7 @@ def measured(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("parity") / "out"
     ran = run(bench(recipe, "--out", out, "--seeds", "0", "1", "--staleness", "1", "--jobs", "2"))
     assert ran.returncode == 0, ran.stderr
-    assert "6 runs, 6 to be trained" in ran.stdout
+    assert "6 runs, 6 to train" in ran.stdout
     return out
 
 
@@ -277,7 +280,7 @@ def test_an_interrupted_measurement_keeps_a_checkpoint_and_goes_on_from_it(recip
     done = updates_of(interrupted)
     assert 0 < len(done) < 80
     assert interrupted.latest() is not None
-    train_all(Plan.make(recipe, ["training.updates=80"], out, [0], [1], ["decoupled"]), jobs=2)
+    train_all(ParityMeasurement.make(recipe, ["training.updates=80"], out, [0], [1], ["decoupled"]), jobs=2)
     assert updates_of(interrupted)[: len(done)] == done
     assert [one["update"] for one in updates_of(interrupted)] == list(range(1, 81))
 

@@ -14,8 +14,8 @@ import torch
 import yaml
 
 from rlvla3.benchmarks import vector
-from rlvla3.benchmarks.emulated import with_inference
-from rlvla3.benchmarks.vector import chosen_recipe, default_recipe, opened, ratio_of
+from rlvla3.benchmarks.emulated_inference import with_inference
+from rlvla3.benchmarks.vector import chosen_recipe, default_recipe, median_ratio, vector_side
 from rlvla3.cli import main
 from rlvla3.config import Recipe, make_recipe
 from rlvla3.errors import RecipeError
@@ -55,7 +55,7 @@ async def by_engine(recipe: Recipe, scratch: Path) -> list[Update]:
 
 async def by_vector_environment(recipe: Recipe, updates: int = UPDATES) -> list[Update]:
     made: list[Update] = []
-    with opened(recipe) as (side, _, _):
+    with vector_side(recipe) as (side, _, _):
         async for update in side.updates():
             made.append(update)
             if len(made) == updates:
@@ -189,4 +189,4 @@ def test_by_default_an_inference_is_for_half_of_the_environments_and_all_cores_h
 
 
 def test_the_ratio_is_the_median_of_the_pairs_between_the_least_and_the_greatest():
-    assert ratio_of([1.4, 1.6, 1.5, 2.0]) == {"median": 1.55, "least": 1.4, "greatest": 2.0, "confidence": 0.875}
+    assert median_ratio([1.4, 1.6, 1.5, 2.0]) == {"median": 1.55, "least": 1.4, "greatest": 2.0, "confidence": 0.875}

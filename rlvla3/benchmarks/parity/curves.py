@@ -1,4 +1,4 @@
-"""What a run's updates say of its learning, against environment steps."""
+"""A run's learning curve: success or return against environment steps."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ Measure = Literal["success", "return"]
 Floats = NDArray[np.float64]
 
 WINDOW = 5
-"""Updates that a smoothed curve averages over."""
+"""A smoothed curve averages over so many updates."""
 
 GRID = 200
-"""Points of a smoothed curve of several seeds."""
+"""The number of points in a smoothed curve of several seeds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One run, an entry an update.
+    """The curve of one run, with one entry per update.
 
-    steps: environment steps [updates] of all episodes trained on by the end of the update. episodes: of the update [updates].
-    values: [updates] the share of its episodes that succeeded, or their mean return. staleness: mean over the run's episodes, in updates.
+    steps: [updates], environment steps of all episodes trained on until the end of the update. episodes: [updates], episodes of the update. values: [updates],
+    the share of these episodes that succeeded, or their mean return. staleness: the mean over the run's episodes, in updates.
     """
 
     steps: Floats
@@ -34,7 +34,7 @@ class Curve:
 
 
 def read_curve(records: Sequence[Mapping[str, Any]], measure: Measure) -> Curve:
-    """The curve in the lines of a metrics.jsonl that holds one update at least."""
+    """The curve in the records of a metrics.jsonl. There must be at least one update."""
     updates = [record for record in records if record["event"] == "update"]
     rollouts = [update["rollouts"] for update in updates]
     episodes = np.array([rollout["episodes"] for rollout in rollouts], float)
@@ -49,14 +49,14 @@ def read_curve(records: Sequence[Mapping[str, Any]], measure: Measure) -> Curve:
 
 
 def shares(curve: Curve, begin: float, end: float) -> Floats:
-    """How much of [begin, end] environment steps each update's episodes fill: [updates], 1 in all where the run covers the range."""
+    """The share of the range [begin, end] of environment steps that each update's episodes fill: [updates]. They sum to 1 if the run covers the range."""
     starts = np.concatenate([[0.0], curve.steps[:-1]])
     overlap: Floats = np.minimum(curve.steps, end) - np.maximum(starts, begin)
     return overlap.clip(min=0.0) / (end - begin)
 
 
 def smoothed(curve: Curve, window: int = WINDOW) -> tuple[Floats, Floats]:
-    """The mean over the episodes of every `window` updates in a row, and the environment steps in the middle of these: two [updates - window + 1]."""
+    """The environment steps in the middle of every `window` successive updates, and the mean over their episodes: two arrays [updates - window + 1]."""
     window = min(window, len(curve.steps))
     starts = np.concatenate([[0.0], curve.steps])
     ones = np.ones(window)
@@ -65,7 +65,7 @@ def smoothed(curve: Curve, window: int = WINDOW) -> tuple[Floats, Floats]:
 
 
 def over_seeds(curves: Sequence[Curve], window: int = WINDOW) -> tuple[Floats, Floats]:
-    """Smoothed curves brought to the environment steps that all of them cover: steps [GRID], values [seeds, GRID]. Between two points they are straight."""
+    """Smoothed curves at the same environment steps, which all of them cover: steps [GRID], values [seeds, GRID]. They are interpolated linearly."""
     lines = [smoothed(curve, window) for curve in curves]
     steps = np.linspace(max(line[0][0] for line in lines), min(line[0][-1] for line in lines), GRID)
     return steps, np.stack([np.interp(steps, *line) for line in lines])

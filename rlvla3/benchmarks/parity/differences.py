@@ -1,10 +1,9 @@
-"""Full_async less sync at equal environment steps, and how sure one can be of it.
+"""The difference of full_async minus sync at equal environment steps, with confidence intervals.
 
-Each run becomes one number, its mean success or return over a range of environment steps; full_async and sync are compared seed by seed, since a seed's
-tickets are the same in both. Two intervals say how sure the mean over the seeds is:
-- over seeds: Student's t on the differences of the seeds. Whatever makes runs differ is in it, the chance in each episode among the rest, so this is the one
-  to judge by; three seeds make it wide.
-- of episodes: what would be left if seeds differed by the chance in their episodes alone. An interval over seeds far below it was lucky.
+Each run gives one number: its mean success or return over a range of environment steps. full_async and sync are compared seed by seed, because both have the
+same tickets for a seed. There are two intervals for the mean difference over the seeds:
+- over seeds: Student's t on the differences of the seeds. It includes everything that makes runs differ, so judge by this one. With three seeds it is wide.
+- of episodes: the interval if seeds differed only by the chance in their episodes. If the interval over seeds is much smaller, this was luck.
 """
 
 from __future__ import annotations
@@ -20,7 +19,8 @@ from rlvla3.benchmarks.parity.curves import Curve, Measure, shares
 from rlvla3.observability.intervals import Z95
 
 RANGES = {"the whole range": 0.0, "its last half": 0.5}
-"""Which of the environment steps that all runs of a comparison cover are averaged over, by the share at which they begin: how fast, and how far."""
+"""The ranges over which a comparison averages: the name, and the share of the common environment steps at which the range begins. The whole range shows how
+fast a run learns, the last half how far."""
 
 STUDENT_T = (
     *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
@@ -32,10 +32,11 @@ STUDENT_T = (
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """begin, end: the range of environment steps. sync, full_async: means over the seeds; seeds: full_async - sync of each.
+    """One comparison.
 
-    over_seeds, of_episodes: half the width of the two 95 % intervals around `mean`; None where there is too little to know it.
-    episodes: that fall in the range, of sync and of full_async. staleness: mean of full_async's episodes, in updates.
+    begin, end: the range of environment steps. sync, full_async: means over the seeds. seeds: full_async - sync for each seed.
+    over_seeds, of_episodes: half the width of the two 95 % intervals around `mean`; None if there are too few data.
+    episodes: the numbers of episodes of sync and of full_async in the range. staleness: the mean of full_async's episodes, in updates.
     """
 
     begin: float
@@ -54,12 +55,15 @@ class Difference:
 
     @property
     def within(self) -> bool | None:
-        """Whether the interval over seeds holds 0: the difference is less than what one can be sure of."""
+        """Whether the interval over seeds contains 0, so that no difference was found. None if there is no interval."""
         return None if self.over_seeds is None else abs(self.mean) <= self.over_seeds
 
 
 def difference(sync: Sequence[Curve], full_async: Sequence[Curve], measure: Measure, begins: float) -> Difference:
-    """Over the environment steps that all of these runs cover, from the share `begins` of them on. sync, full_async: one curve a seed, in the same order."""
+    """Compare the runs over the environment steps that all of them cover, from the share `begins` of these on.
+
+    sync, full_async: one curve per seed, in the same order of seeds.
+    """
     end = float(min(curve.steps[-1] for curve in (*sync, *full_async)))
     begin = begins * end
     means = [[float(shares(curve, begin, end) @ curve.values) for curve in curves] for curves in (sync, full_async)]
@@ -80,18 +84,18 @@ def difference(sync: Sequence[Curve], full_async: Sequence[Curve], measure: Meas
 
 
 def t_half_width(values: Sequence[float]) -> float | None:
-    """Half the width of the 95 % t interval around the mean of `values`; None for fewer than two. Above 31 values it is a little too wide."""
+    """Half the width of the 95 % t interval around the mean of `values`; None for fewer than two values. For more than 31 values it is slightly too wide."""
     if len(values) < 2:
         return None
     return STUDENT_T[min(len(values) - 1, len(STUDENT_T)) - 1] * stdev(values) / sqrt(len(values))
 
 
 def variance_of_mean(curve: Curve, begin: float, end: float, measure: Measure) -> float | None:
-    """The variance that chance in the episodes gives to a run's mean over [begin, end] environment steps.
+    """The variance of a run's mean over [begin, end] environment steps, as far as it comes from the chance in the episodes.
 
-    Success: binomial, with two successes and two failures added (Agresti and Coull), so that it does not vanish where all succeed.
-    Return: the records have means of updates alone; their variance is half the mean square of their successive differences (von Neumann), in which a trend
-    cancels. None with fewer than two updates in the range.
+    Success: binomial, with two successes and two failures added (Agresti and Coull), so that the variance is not 0 if all episodes succeed.
+    Return: the records have only the mean of each update. Their variance is half the mean square of their successive differences (von Neumann), which cancels a
+    trend. None if fewer than two updates are in the range.
     """
     share = shares(curve, begin, end)
     inside = share > 0
@@ -105,6 +109,6 @@ def variance_of_mean(curve: Curve, begin: float, end: float, measure: Measure) -
 
 
 def _episodes(curves: Sequence[Curve], begin: float, end: float) -> int:
-    """Episodes in the range; of an update that is partly in it, that part."""
+    """The number of episodes in the range. An update that is partly in the range counts in part."""
     lengths = [np.diff(curve.steps, prepend=0.0) for curve in curves]
     return round(sum(float(np.sum(curve.episodes * shares(curve, begin, end) * (end - begin) / length)) for curve, length in zip(curves, lengths, strict=True)))

@@ -1,6 +1,6 @@
-"""Trains what is not trained yet: each run by the ordinary command line, in a process of its own, its output in a log file.
+"""Trains the runs that are not finished. Each run uses the ordinary command line in a process of its own, and its output goes to a log file.
 
-A run that is finished is not repeated, and one that was interrupted goes on, so the whole measurement can be interrupted and goes on as well.
+A finished run is not repeated, and an interrupted run is continued. So the whole measurement can be interrupted and continued too.
 """
 
 from __future__ import annotations
@@ -18,39 +18,41 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlvla3.benchmarks.parity.plan import ParityError, Plan
+from rlvla3.benchmarks.parity.trials import ParityError, ParityMeasurement
 from rlvla3.config import Recipe, load_recipe
 from rlvla3.observability.run_directory import RunDirectory
 
-PATIENCE_SECONDS = 120.0
-"""With a run that was asked to stop: it finishes its update and keeps a checkpoint. Then it is killed."""
+STOP_TIMEOUT_S = 120.0
+"""How long a run may take to stop: it finishes its update and writes a checkpoint. After this time it is killed."""
 
 
-def train_all(plan: Plan, jobs: int) -> None:
-    """Bring every run of `plan` to its end, `jobs` at a time. Raises ParityError where one fails, KeyboardInterrupt where the user interrupts."""
+def train_all(measurement: ParityMeasurement, jobs: int) -> None:
+    """Train every run of `measurement` to its end, `jobs` at a time. Raises ParityError if one fails, and KeyboardInterrupt if the user interrupts."""
     if jobs < 1:
         raise ParityError(f"--jobs {jobs}: give 1 or more")
     with _interruptible():
-        _clone(plan)
-        trials = list(plan.trials())
-        waiting = [trial for trial in trials if not _finished(plan.folder(trial), load_recipe(plan.start, plan.settings(trial)))]
-        print(f"{len(trials)} runs, {len(waiting)} to be trained", flush=True)
-        commands = [Command(trial.name, _train_words(plan, plan.folder(trial), plan.settings(trial)), plan.out) for trial in waiting]
+        _clone(measurement)
+        trials = list(measurement.trials())
+        waiting = [trial for trial in trials if not _finished(measurement.folder(trial), load_recipe(measurement.start, measurement.settings(trial)))]
+        print(f"{len(trials)} runs, {len(waiting)} to train", flush=True)
+        commands = [
+            Command(trial.name, _train_words(measurement, measurement.folder(trial), measurement.settings(trial)), measurement.out) for trial in waiting
+        ]
         run_all(commands, jobs)
 
 
-def _clone(plan: Plan) -> None:
-    """The one policy that every run starts from. Cloning cannot be continued: what is unfinished is made again."""
-    if not plan.recipe.begins_by_cloning or _finished(plan.clone, plan.recipe):
+def _clone(measurement: ParityMeasurement) -> None:
+    """Make the cloned policy from which every run starts. Cloning cannot be continued, so an unfinished clone is made again."""
+    if not measurement.recipe.begins_by_cloning or _finished(measurement.clone, measurement.recipe):
         return
-    if (plan.clone / "config.yaml").is_file():
-        with RunDirectory.open(plan.clone).claimed():
-            shutil.rmtree(plan.clone)
-    run_all([Command("clone", ("clone", str(plan.start), *plan.overrides, "--run-dir", str(plan.clone)), plan.out)], jobs=1)
+    if (measurement.clone / "config.yaml").is_file():
+        with RunDirectory.open(measurement.clone).claimed():
+            shutil.rmtree(measurement.clone)
+    run_all([Command("clone", ("clone", str(measurement.start), *measurement.overrides, "--run-dir", str(measurement.clone)), measurement.out)], jobs=1)
 
 
 def _finished(folder: Path, recipe: Recipe) -> bool:
-    """Whether the run of `recipe` in `folder` is done. Raises ParityError where the run there is another one."""
+    """Whether the run of `recipe` in `folder` is finished. Raises ParityError if the run there has other settings."""
     if not (folder / "config.yaml").is_file():
         return False
     run = RunDirectory.open(folder)
@@ -61,14 +63,14 @@ def _finished(folder: Path, recipe: Recipe) -> bool:
 
 
 def _plain(recipe: Recipe) -> dict[str, Any]:
-    """Without the checkpoint it starts from, whose path changes when the folder is moved."""
+    """The recipe without the checkpoint from which it starts, because the checkpoint's path changes when the folder is moved."""
     tree = recipe.model_dump(mode="json")
     del tree["policy"]["checkpoint"]
     return tree
 
 
 def _differences(there: dict[str, Any], here: dict[str, Any], prefix: str = "") -> list[str]:
-    """Settings that are not the same, as `training.batch=8, now 16`."""
+    """The settings that differ, such as "training.batch=8, now 16"."""
     found = []
     for key in dict.fromkeys((*there, *here)):
         old, new = there.get(key), here.get(key)
@@ -79,15 +81,15 @@ def _differences(there: dict[str, Any], here: dict[str, Any], prefix: str = "") 
     return found
 
 
-def _train_words(plan: Plan, folder: Path, settings: Sequence[str]) -> tuple[str, ...]:
+def _train_words(measurement: ParityMeasurement, folder: Path, settings: Sequence[str]) -> tuple[str, ...]:
     if (folder / "config.yaml").is_file():
         return ("train", str(folder))
-    return ("train", str(plan.start), *settings, "--run-dir", str(folder))
+    return ("train", str(measurement.start), *settings, "--run-dir", str(folder))
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """words: for `rlvla3`. out: the folder of the measurement, where the log goes."""
+    """A call of `rlvla3`. words: its arguments. out: the folder of the measurement, where the log goes."""
 
     name: str
     words: tuple[str, ...]
@@ -98,7 +100,7 @@ class Command:
         return self.out / "logs" / f"{self.name}.log"
 
     def start(self) -> subprocess.Popen[bytes]:
-        """In a process group of its own: an interrupt reaches it through us, once, whether it came from the terminal or not."""
+        """Start the command in a process group of its own. So an interrupt reaches it only once, from this process, even if it came from the terminal."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         words = [sys.executable, "-P", "-m", "rlvla3.cli", *self.words]
         with self.log.open("ab") as log:
@@ -106,7 +108,10 @@ class Command:
 
 
 def run_all(commands: Sequence[Command], jobs: int) -> None:
-    """Waits for: every command to end. A run that hangs ends itself, by the limits of its recipe."""
+    """Run all commands, `jobs` at a time. Waits for: the end of every command. A run that hangs ends by the limits of its recipe.
+
+    Raises ParityError if a command fails.
+    """
     running: dict[Command, tuple[subprocess.Popen[bytes], float]] = {}
     waiting, done = list(commands), 0
     try:
@@ -122,7 +127,8 @@ def run_all(commands: Sequence[Command], jobs: int) -> None:
                 del running[command]
                 if status:
                     raise ParityError(
-                        f"{command.name} ended with status {status}: {_last_line(command.log)} (all of it: {command.log}); the same command goes on"
+                        f"{command.name} ended with status {status}: {_last_line(command.log)} (whole log: {command.log}). "
+                        f"Give the same command again to continue"
                     )
                 done += 1
                 print(f"{done} of {len(commands)}: {command.name}, {time.monotonic() - began:.0f} s", flush=True)
@@ -131,7 +137,7 @@ def run_all(commands: Sequence[Command], jobs: int) -> None:
 
 
 def _wait_for_any(running: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Until one of them has ended; an interrupt ends the wait."""
+    """Wait until one of the processes has ended. An interrupt ends the wait."""
     ends = [os.pidfd_open(process.pid) for process in running]
     try:
         select.select(ends, [], [])
@@ -141,14 +147,14 @@ def _wait_for_any(running: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 def _stop(running: Sequence[subprocess.Popen[bytes]]) -> None:
-    """The way Ctrl-C does: each run finishes its update and keeps a checkpoint, unless a second interrupt comes or PATIENCE_SECONDS are over."""
+    """Stop the runs as Ctrl-C does: each finishes its update and writes a checkpoint. A second interrupt, or the end of STOP_TIMEOUT_S, stops them at once."""
     if not running:
         return
     print(f"stopping {len(running)} runs: each finishes its update (interrupt again to stop at once)", flush=True)
     for process in running:
         process.send_signal(signal.SIGINT)
     try:
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + STOP_TIMEOUT_S
         for process in running:
             process.wait(max(deadline - time.monotonic(), 0.1))
     except (KeyboardInterrupt, subprocess.TimeoutExpired):
@@ -169,8 +175,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt, so that no run is left behind without its parent; and SIGINT does where a shell had it ignored, as for a job in the
-    background: runs hear it there as well."""
+    """Within this context, SIGTERM and SIGINT raise KeyboardInterrupt.
+
+    SIGTERM: so that no run goes on without its parent. SIGINT: a shell makes background jobs ignore it; here it interrupts them too, and runs inherit this.
+    """
     before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
@@ -180,4 +188,4 @@ def _interruptible() -> Iterator[None]:
 
 
 def _last_line(log: Path) -> str:
-    return next((line.strip() for line in reversed(log.read_text(errors="replace").splitlines()) if line.strip()), "it said nothing")
+    return next((line.strip() for line in reversed(log.read_text(errors="replace").splitlines()) if line.strip()), "it printed nothing")

@@ -1,7 +1,7 @@
-"""How soon a new version decides, in a whole run: from the end of an update's last optimizer step to the first decision made with the version.
+"""How soon a new version is used in a whole run: the time from the end of an update's last optimizer step to the first decision with the new version.
 
-The trainer's stages say when the step ended and when the version was on the plane (observability/sampling.py), the run's record when each decision had been
-made and with which version (observability/recording.py); both by the machine's monotonic clock.
+The samples of the trainer's stages give the end of the step and the time at which the version was on the weight plane (observability/sampling.py). The run's
+record gives the time and the version of each decision (observability/recording.py). Both use the machine's monotonic clock.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NUM_ENVS = 16
 
 
 def measure_delay(scratch: Path) -> dict[str, Any]:
-    """Run the interaction benchmark's recipe in `full_async`, in the folder `scratch`."""
+    """Run the recipe of the interaction benchmark in `full_async`, with its files in the folder `scratch`, and return the delays."""
     recipe = interaction_recipe(SLOW_IMAGES, NUM_ENVS, scratch, "full_async")
     samples, recording = scratch / "samples", Recording(scratch / "record")
     samples.mkdir()
@@ -56,15 +56,16 @@ async def _updates(runtime: LocalRuntime, recipe: Recipe) -> None:
 
 
 def first_decisions(decisions: NDArray[Any]) -> dict[Version, float]:
-    """When the first decision with each version had been made, in seconds. decisions: DECISION [n]."""
+    """The time in seconds of the first decision with each version. decisions: DECISION [n]."""
     versions, first = np.unique(decisions["version"][(order := np.argsort(decisions["at"], kind="stable"))], return_index=True)
     return dict(zip(versions.tolist(), (decisions["at"][order][first] / NS).tolist(), strict=True))
 
 
 def delays(train: NDArray[Any], publish: NDArray[Any], decided: Mapping[Version, float]) -> dict[str, Any]:
-    """train, publish: the trainer's stays in these stages, SAMPLE [n]; the k-th publication is of version k, counted from 1; a step has no size.
+    """The delays in milliseconds.
 
-    Returns milliseconds. Versions of the warm-up, and those that nobody decided with (the last, or one that the next overtook), are left out.
+    train, publish: the samples of these trainer stages, SAMPLE [n]. The k-th publication is of version k, counted from 1. A sample of `train` with size 0 is an
+    optimizer step. Versions of the warm-up are left out, and versions that made no decision: the last one, and those that the next version replaced at once.
     """
     steps = train[train["size"] == 0]["end"]
     rows = []

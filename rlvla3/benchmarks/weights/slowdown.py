@@ -1,4 +1,4 @@
-"""What publishing costs training: updates of a small VLA, every other one while a generator and another host take the version published before."""
+"""How much publishing slows training: updates of a small VLA. During every second update, a generator and another host load the version published before it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlvla3.benchmarks.weights.other import Other, other_process
+from rlvla3.benchmarks.weights.second_process import SecondProcess, second_process
 from rlvla3.benchmarks.weights.transfer import layers
 from rlvla3.config import PolicyConfig
 from rlvla3.links.weights.plane import WeightPlane
@@ -21,22 +21,23 @@ from rlvla3.types import ActionSpace, Spaces
 
 PAIRS, WARMUP = 10, 1
 STEPS, BATCH = 6, 64
-"""Optimizer steps an update, decisions a step. An update takes about a second on a core, where the quickstart's take ten: publications weigh more here."""
+"""Optimizer steps per update, and decisions per step. An update takes about a second on a core. The quickstart's take ten, so publishing slows them less."""
 
 SPACES = Spaces(cameras={"front": (64, 64, 3)}, state=4, action=ActionSpace("continuous", 4), max_steps=100)
 CONFIG = PolicyConfig(name="mini_vla", chunk=5)
 
 
 def version_parts(megabytes: int) -> dict[str, Tensor]:
-    """A mini VLA's weights, and as much beside them as makes `megabytes` in all."""
+    """The weights of a mini VLA, and more tensors, so that all together have `megabytes` million bytes."""
     published = make_policy(CONFIG, SPACES).published()
     size = sum(tensor.numel() * tensor.element_size() for tensor in published.values()) // 10**6
     return published | layers(max(megabytes - size, 0))
 
 
 def measure_slowdown(megabytes: int) -> dict[str, Any]:
-    with other_process(partial(version_parts, megabytes)) as other:
-        plain, publishing = _pairs(other, version_parts(megabytes), _trainer())
+    """Median seconds of updates without and with a publication, and the median of the slowdown in each pair."""
+    with second_process(partial(version_parts, megabytes)) as second:
+        plain, publishing = _pairs(second, version_parts(megabytes), _trainer())
     return {
         "bytes": megabytes * 10**6,
         "seconds_an_update": median(plain),
@@ -46,9 +47,9 @@ def measure_slowdown(megabytes: int) -> dict[str, Any]:
     }
 
 
-def _pairs(other: Other, tensors: dict[str, Tensor], update: Callable[[], None]) -> tuple[list[float], list[float]]:
-    """Seconds of updates without a publication and with one, which is made before the update and has been taken by everybody before the next."""
-    plane = WeightPlane(other.memory, tensors)
+def _pairs(second: SecondProcess, tensors: dict[str, Tensor], update: Callable[[], None]) -> tuple[list[float], list[float]]:
+    """The seconds of updates without and with a publication. It is made before the update, and it has arrived everywhere before the next update."""
+    plane = WeightPlane(second.memory, tensors)
 
     def plain() -> float:
         began = perf_counter()
@@ -57,17 +58,17 @@ def _pairs(other: Other, tensors: dict[str, Tensor], update: Callable[[], None])
 
     def publishing(version: int) -> float:
         began = perf_counter()
-        plane.publish(version, then=other.announce)
-        other.begin_to_load()
+        plane.publish(version, then=second.announce)
+        second.begin_to_load()
         update()
         spent = perf_counter() - began
-        other.finish()
-        other.arrived()
+        second.finish()
+        second.arrived()
         return spent
 
     pairs = []
     for number in range(WARMUP + PAIRS):
-        # Which is first alternates: a machine that gets slower or faster meanwhile favours neither.
+        # The order alternates, so that a machine that becomes slower or faster favours neither.
         if number % 2:
             without = plain()
             pairs.append((without, publishing(number)))
@@ -79,7 +80,7 @@ def _pairs(other: Other, tensors: dict[str, Tensor], update: Callable[[], None])
 
 
 def _trainer() -> Callable[[], None]:
-    """A mini VLA's update, by the loss of cloning: a forward and a backward pass as any other loss has."""
+    """A function that makes one update of a mini VLA. It uses the cloning loss, which has a forward and a backward pass like any other loss."""
     policy = make_policy(CONFIG, SPACES)
     optimizer = torch.optim.AdamW(policy.actor_parameters(), lr=1e-4)
     noise = torch.Generator().manual_seed(0)

@@ -1,6 +1,6 @@
-"""How fast versions go: on this host against a plain memory copy, to another host against a bare gloo broadcast. All in turn, in one run.
+"""How fast versions move: on one host compared with a plain memory copy, between hosts compared with a bare gloo broadcast. All alternate in one run.
 
-Both hosts are this machine, so what crosses between them is copied by its kernel: the link is as fast as a link can be, and what the plane adds shows most.
+Both hosts are this machine, so its kernel copies what goes between them. No real link is faster, so this shows the overhead of the weight plane most clearly.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlvla3.benchmarks.weights.other import Other, other_process
+from rlvla3.benchmarks.weights.second_process import SecondProcess, second_process
 from rlvla3.choices import CarrierName
 from rlvla3.links.weights.plane import WeightPlane
 
 ROUNDS, WARMUP = 15, 3
 LAYER_BYTES = 4 << 20
 CARRIERS: tuple[CarrierName, ...] = ("tcp", "gloo")
-"""Those that run on any machine: NCCL takes a device for either process."""
+"""The carriers that run on every machine. NCCL needs a GPU for each process."""
 
 
 def layers(megabytes: int) -> dict[str, Tensor]:
-    """float32 matrices of 4 MiB each and one for what is left over, of `megabytes` million bytes in all."""
+    """float32 matrices of 4 MiB each and a smaller one, with `megabytes` million bytes in all."""
     count, rest = divmod(megabytes * 10**6, LAYER_BYTES)
     return {f"layer {number}": torch.rand(size // 4096, 1024) for number, size in enumerate([LAYER_BYTES] * count + [rest])}
 
 
 def measure_transfers(megabytes: int) -> dict[str, Any]:
     """Medians over ROUNDS, in GB/s and as ratios."""
-    parts = partial(layers, megabytes)
-    with other_process(parts, CARRIERS) as other:
-        seconds = _rounds(other, parts())
+    make_tensors = partial(layers, megabytes)
+    with second_process(make_tensors, CARRIERS) as second:
+        seconds = _rounds(second, make_tensors())
     return figures(megabytes * 10**6, {name: median(times[WARMUP:]) for name, times in seconds.items()})
 
 
-def _rounds(other: Other, tensors: Mapping[str, Tensor]) -> dict[str, list[float]]:
-    plane = WeightPlane(other.memory, tensors)
+def _rounds(second: SecondProcess, tensors: Mapping[str, Tensor]) -> dict[str, list[float]]:
+    plane = WeightPlane(second.memory, tensors)
     source, target = (torch.ones(plane.size, dtype=torch.uint8) for _ in range(2))
     seconds: dict[str, list[float]] = defaultdict(list)
 
@@ -53,16 +53,16 @@ def _rounds(other: Other, tensors: Mapping[str, Tensor]) -> dict[str, list[float
     for number in range(WARMUP + ROUNDS):
         timed("copy", lambda: target.copy_(source))
         timed("publish", partial(plane.publish, 2 * number))
-        timed("load", other.load)
-        timed("publish_and_load", partial(plane.publish, 2 * number + 1), other.load)
-        timed("gloo", lambda: other.broadcast(source))
+        timed("load", second.load)
+        timed("publish_and_load", partial(plane.publish, 2 * number + 1), second.load)
+        timed("gloo", lambda: second.broadcast(source))
         for carrier in CARRIERS:
-            timed(f"between_hosts_{carrier}", partial(other.arrive, carrier))
+            timed(f"between_hosts_{carrier}", partial(second.arrive, carrier))
     return seconds
 
 
 def figures(size: int, seconds: Mapping[str, float]) -> dict[str, Any]:
-    """Publishing copies the bytes once, loading them once more, and so does each of what they are compared with."""
+    """Speeds and ratios from the seconds of each measurement. Publishing copies the bytes once, and loading copies them once, like one memory copy each."""
     copy, both = seconds["copy"], seconds["publish_and_load"]
     return {
         "bytes": size,

@@ -1,4 +1,4 @@
-"""The runs that a parity measurement consists of. They differ in seed, schedule and correction, and in nothing else."""
+"""The runs of a parity measurement. They differ only in seed, schedule and correction."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rlvla3.preflight import preflight
 
 
 class ParityError(ExplainedError, RuntimeError):
-    """A parity measurement that cannot be made: what is wrong and the way out."""
+    """A parity measurement cannot be made. The message says what is wrong and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """max_staleness: of full_async; 0 is sync. correction: for staleness, by its name in the recipe; None is the recipe's own."""
+    """max_staleness: that of full_async; 0 is sync. correction: the name of the correction for staleness; None for the recipe's own."""
 
     max_staleness: int
     correction: str | None = None
@@ -32,12 +32,12 @@ class Schedule:
 
 
 SYNC = Schedule(0)
-"""What all others are compared with. Nothing is stale in it, so that corrections have nothing to correct."""
+"""The schedule with which all others are compared. Its data are never stale, so corrections change nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One run of the measurement."""
+    """One run of a measurement."""
 
     seed: int
     schedule: Schedule
@@ -45,8 +45,8 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """A parity measurement of the recipe in `start`, kept in the folder `out`. schedules: of full_async, each with the name of its correction."""
+class ParityMeasurement:
+    """A parity measurement of the recipe in `start`. out: the folder for its runs and results. schedules: of full_async, each with its correction's name."""
 
     start: Path
     overrides: tuple[str, ...]
@@ -63,30 +63,35 @@ class Plan:
         seeds: Sequence[int],
         staleness: Sequence[int],
         corrections: Sequence[str] = (),
-    ) -> Plan:
-        """corrections: by name; where none is given, `none` and the recipe's own. Raises RecipeError or ParityError where a run cannot be made."""
+    ) -> ParityMeasurement:
+        """Check all settings and make the measurement. corrections: their names; if empty, `none` and the recipe's own.
+
+        Raises RecipeError or ParityError if a run cannot be made.
+        """
         if min(seeds) < 0 or min(staleness) < 1:
-            raise ParityError(f"--seeds {_words(seeds)} --staleness {_words(staleness)}: seeds begin at 0 and staleness at 1 (0 is sync, always trained)")
+            raise ParityError(
+                f"--seeds {_words(seeds)} --staleness {_words(staleness)}: seeds begin at 0, and staleness begins at 1 (0 is sync, always trained)"
+            )
         own = load_recipe(start, overrides).algorithm.correction.name
         names = dict.fromkeys(corrections or ("none", own))
         schedules = {Schedule(most, None if name == own else name): name for most in dict.fromkeys(staleness) for name in names}
-        plan = cls(start, tuple(overrides), out, tuple(dict.fromkeys(seeds)), schedules)
+        measurement = cls(start, tuple(overrides), out, tuple(dict.fromkeys(seeds)), schedules)
         for schedule in (SYNC, *schedules):
-            preflight(load_recipe(start, plan._settings(plan.seeds[0], schedule)))
-        return plan
+            preflight(load_recipe(start, measurement._settings(measurement.seeds[0], schedule)))
+        return measurement
 
     @property
     def recipe(self) -> Recipe:
-        """What all runs have in common; the clone, where there is one, is made with it."""
+        """The recipe without the settings in which runs differ. If the recipe begins by cloning, the clone is made with it."""
         return load_recipe(self.start, self.overrides)
 
     @property
     def clone(self) -> Path:
-        """The run directory of the one cloned policy that all runs start from, where the recipe begins by cloning."""
+        """The run directory of the cloned policy from which all runs start, if the recipe begins by cloning."""
         return self.out / "clone"
 
     def trials(self) -> Iterator[Trial]:
-        """All runs, one seed after the other: what is finished of an interrupted measurement is whole seeds."""
+        """All runs, one seed after the other. So an interrupted measurement has finished whole seeds."""
         for seed in self.seeds:
             for schedule in (SYNC, *self.schedules):
                 yield self.trial(seed, schedule)
@@ -100,10 +105,10 @@ class Plan:
         return self.out / "runs" / trial.name
 
     def settings(self, trial: Trial) -> list[str]:
-        """What `trial` sets over the recipe's file, as key=value."""
+        """The settings of `trial` that override the recipe's file, as key=value."""
         settings = self._settings(trial.seed, trial.schedule)
         if self.recipe.begins_by_cloning:
-            # In JSON, which is YAML: a path may hold what YAML has another meaning for.
+            # As JSON, which is valid YAML: a path may contain characters that have a meaning in YAML.
             settings.append(f"policy.checkpoint={json.dumps(str(self.clone / 'checkpoints' / '000000' / 'policy'))}")
         return settings
 

@@ -1,4 +1,4 @@
-"""A policy whose inference takes a stated time longer, and no core meanwhile: as on a GPU, on a machine that has none."""
+"""A policy whose inference waits for an additional, given time without using a core. This emulates inference on a GPU on a machine without one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rlvla3.policies.registry import make_policy, policy_options
 from rlvla3.types import Layout, Spaces
 
 
-class EmulatedOptions(PolicyOptions):
+class EmulatedInferenceOptions(PolicyOptions):
     """Settings of a policy whose inference takes longer than it does on this machine."""
 
     inference_ms: PositiveFloat
@@ -35,13 +35,13 @@ class EmulatedOptions(PolicyOptions):
         policy_options(self.policy, spaces)
 
 
-class Emulated(Policy):
-    """Another policy, whose `act` waits as well. Learning from its decisions takes what it always does."""
+class EmulatedInference(Policy):
+    """Another policy, except that `act` waits too. Training takes as long as with the other policy alone."""
 
-    Options: ClassVar[type[PolicyOptions]] = EmulatedOptions
-    options: EmulatedOptions
+    Options: ClassVar[type[PolicyOptions]] = EmulatedInferenceOptions
+    options: EmulatedInferenceOptions
 
-    def __init__(self, spaces: Spaces, chunk: int, options: EmulatedOptions) -> None:
+    def __init__(self, spaces: Spaces, chunk: int, options: EmulatedInferenceOptions) -> None:
         super().__init__(spaces, chunk, options)
         self.policy = make_policy(options.policy, spaces)
 
@@ -66,7 +66,7 @@ class Emulated(Policy):
 
 
 def with_inference(recipe: Recipe, inference_ms: float) -> Recipe:
-    """`recipe`, its policy waiting so long in each inference."""
+    """`recipe` with a policy that waits `inference_ms` milliseconds in each inference."""
     options: dict[str, Any] = {"inference_ms": inference_ms, "policy": recipe.policy.model_dump(mode="json")}
-    policy = PolicyConfig(name=f"{__name__}:{Emulated.__name__}", chunk=recipe.policy.chunk, options=options)
+    policy = PolicyConfig(name=f"{__name__}:{EmulatedInference.__name__}", chunk=recipe.policy.chunk, options=options)
     return recipe.model_copy(update={"policy": policy})

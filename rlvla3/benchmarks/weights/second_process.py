@@ -1,4 +1,4 @@
-"""The other process of the measurements: a generator on this host, the relay of another host, and rank 1 of a bare gloo group."""
+"""The process at the other end of the measurements. It acts as a generator on this host, as the relay of another host, and as rank 1 of a bare gloo group."""
 
 from __future__ import annotations
 
@@ -22,47 +22,49 @@ from rlvla3.links.weights.between_hosts.wire import SenderAddress
 from rlvla3.links.weights.plane import WeightPlane
 from rlvla3.links.weights.versions import WeightMemory
 
-PATIENCE_S = 60.0
-"""For anything that the other process is to do."""
+ANSWER_TIMEOUT_S = 60.0
+"""How long the second process may take for one command."""
 
-Parts = Callable[[], dict[str, Tensor]]
-"""Makes the tensors of a version, in either process."""
+MakeTensors = Callable[[], dict[str, Tensor]]
+"""Makes the tensors of a version. Both processes call it."""
 
 
-class Other:
-    """Both ends are here: what the other process did is known when a call returns."""
+class SecondProcess:
+    """The second process, as the first one sees it. Except for `begin_to_load` and `announce`, a call returns when the second process is done."""
 
     def __init__(self, commands: Connection, arrivals: Connection, memory: WeightMemory, senders: Mapping[CarrierName, WeightSender]) -> None:
         self._commands, self._arrivals, self._senders = commands, arrivals, senders
         self.memory = memory
 
     def load(self) -> None:
-        """It copies the newest version out of this host's memory."""
+        """Copy the newest version from this host's memory, in the second process."""
         self._ask("load")
 
     def begin_to_load(self) -> None:
+        """Begin what `load` does, without waiting for its end. Call `finish` later."""
         self._commands.send("load")
 
     def finish(self) -> None:
-        """Wait for what was begun."""
+        """Wait for the end of what `begin_to_load` began."""
         _receive(self._commands)
 
     def broadcast(self, flat: Tensor) -> None:
-        """It takes `flat` from a bare gloo broadcast."""
+        """Broadcast `flat` to the second process with bare gloo."""
         self._commands.send("broadcast")
         dist.broadcast(flat, 0)
         _receive(self._commands)
 
     def announce(self, carrier: CarrierName = "tcp") -> None:
-        """There is a new version for the other host."""
+        """Tell the relay of the other host that there is a new version."""
         self._senders[carrier].announce()
 
     def arrive(self, carrier: CarrierName = "tcp") -> None:
-        """Announce the newest version, and wait until all of it is in its own memory."""
+        """Announce the newest version, and wait until all of it is in the memory of the other host."""
         self.announce(carrier)
         self.arrived()
 
     def arrived(self) -> None:
+        """Wait until the announced version is in the memory of the other host."""
         _receive(self._arrivals)
 
     def _ask(self, word: str) -> None:
@@ -71,8 +73,8 @@ class Other:
 
 
 @contextmanager
-def other_process(parts: Parts, carriers: Sequence[CarrierName] = ("tcp",)) -> Iterator[Other]:
-    """Start it, and a sender for each of the carriers beside this process."""
+def second_process(make_tensors: MakeTensors, carriers: Sequence[CarrierName] = ("tcp",)) -> Iterator[SecondProcess]:
+    """Start the second process, and a sender for each of `carriers` in a thread of this process."""
     spawn = multiprocessing.get_context("spawn")
     memory = WeightMemory()
     senders = {carrier: WeightSender(memory, carrier=carrier) for carrier in carriers}
@@ -83,23 +85,25 @@ def other_process(parts: Parts, carriers: Sequence[CarrierName] = ("tcp",)) -> I
         for carrier, sender in senders.items():
             threads.enter_context(OwnThread(sender.run(), f"weight sender, {carrier}"))
         store = str(Path(folder) / "store")
-        process = spawn.Process(target=_run, args=(theirs, arriving, memory, parts, addresses, store), daemon=True)
+        process = spawn.Process(target=_run, args=(theirs, arriving, memory, make_tensors, addresses, store), daemon=True)
         process.start()
         try:
             _join_gloo(store, 0)
             _receive(commands)
-            yield Other(commands, arrivals, memory, senders)
+            yield SecondProcess(commands, arrivals, memory, senders)
             commands.send("end")
-            process.join(PATIENCE_S)
+            process.join(ANSWER_TIMEOUT_S)
         finally:
             process.kill()
             if dist.is_initialized():
                 dist.destroy_process_group()
 
 
-def _run(commands: Connection, arrivals: Connection, memory: WeightMemory, parts: Parts, addresses: Mapping[CarrierName, SenderAddress], store: str) -> None:
+def _run(
+    commands: Connection, arrivals: Connection, memory: WeightMemory, make_tensors: MakeTensors, addresses: Mapping[CarrierName, SenderAddress], store: str
+) -> None:
     torch.set_num_threads(1)
-    plane = WeightPlane(memory, parts())
+    plane = WeightPlane(memory, make_tensors())
     flat = torch.empty(plane.size, dtype=torch.uint8)
     _join_gloo(store, 1)
     with ExitStack() as threads:
@@ -117,10 +121,10 @@ def _run(commands: Connection, arrivals: Connection, memory: WeightMemory, parts
 
 
 def _join_gloo(store: str, rank: int) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2, timeout=timedelta(seconds=PATIENCE_S))
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2, timeout=timedelta(seconds=ANSWER_TIMEOUT_S))
 
 
 def _receive(connection: Connection) -> None:
-    if not connection.poll(PATIENCE_S):
-        raise TimeoutError(f"the other process has not answered within {PATIENCE_S:g} s")
+    if not connection.poll(ANSWER_TIMEOUT_S):
+        raise TimeoutError(f"the second process has not answered within {ANSWER_TIMEOUT_S:g} s")
     connection.recv()

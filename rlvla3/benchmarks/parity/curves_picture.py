@@ -1,4 +1,4 @@
-"""parity.png: one panel a max_staleness, sync beside full_async with each correction."""
+"""parity.png: one panel for each max_staleness, with sync and with full_async for each correction."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlvla3.benchmarks.parity.curves import WINDOW, Curve, Measure, over_seeds
-from rlvla3.benchmarks.parity.plan import ParityError
+from rlvla3.benchmarks.parity.trials import ParityError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
 
 GREY = "#6e6e6e"
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-"""Okabe and Ito's, told apart by colour-blind readers; the lines differ in their dashes too."""
+"""The palette of Okabe and Ito, whose colours colour-blind readers can tell apart. The lines differ in their dashes too."""
 
 DASHES: tuple[LineStyleType, ...] = ("--", "-", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
 PANEL = (5.0, 3.1)
-"""Inches; at 160 dots an inch and two panels a row, the text can be read at a page's width."""
+"""Width and height in inches. With 160 dots per inch and two panels in a row, the text is readable at the width of a page."""
 
 
 def need_matplotlib() -> None:
-    """Raises ParityError where it is missing: before anything is trained, not after."""
+    """Raise ParityError if matplotlib is missing. It is called before anything is trained."""
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise ParityError("the picture needs matplotlib, which is not installed: pip install 'rlvla3[plots]', or pip install 'matplotlib>=3.9'") from error
 
 
-def draw(picture: Path, title: str, measure: Measure, sync: Sequence[Curve], full_async: Mapping[int, Mapping[str, Sequence[Curve]]]) -> None:
-    """sync: one curve a seed. full_async: the same for each max_staleness and each correction."""
+def draw_curves(picture: Path, title: str, measure: Measure, sync: Sequence[Curve], full_async: Mapping[int, Mapping[str, Sequence[Curve]]]) -> None:
+    """Draw the curves into the file `picture`. sync: one curve per seed. full_async: one curve per seed for each max_staleness and each correction."""
     from matplotlib.figure import Figure
 
     columns = min(len(full_async), 2)
