@@ -8,9 +8,9 @@ ladder.py               the four modes on the same tickets (`bench ladder`)
 reality.py              rehearsals against measurements (`bench reality`)
 ray.py                  the Ray runtime against the local one (`bench ray`)
 overhead.py             what a simulator adds to its environment (`bench overhead`)
-vector.py               the engine against a synchronous vector environment (`bench vector`), which is in
-lockstep.py             the training loop of the vector environment, and
-chunk_env.py            a recipe's simulator as a Gymnasium environment
+vector.py               the engine against a synchronous vector environment (`bench vector`)
+lockstep.py             the training loop of the vector environment
+chunk_env.py            a recipe's simulator as an environment of the vector environment
 emulated_inference.py   a policy whose inference takes a given time, as on a GPU
 timed.py                an environment that measures its own steps
 parity/                 whether full_async learns what sync learns (`bench parity`)

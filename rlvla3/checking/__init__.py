@@ -5,10 +5,10 @@ an answer too.
 
 commands.py             what `rlvla3 check` does
 evidence.py             runs episodes on the simulator once and records what came of them
-specification.py        the list of checks; their functions are in:
-  returned_values.py      shapes, types, numbers and frames of what the simulator returns
-  behaviour.py            actions, ends of episodes, success, the expert, close()
-  reproducibility.py      what a ticket decides must be the same, whatever else happens
+specification.py        the list of checks
+returned_values.py      checks of the shapes, types, numbers and frames that the simulator returns
+behaviour.py            checks of actions, ends of episodes, success, the expert and close()
+reproducibility.py      checks that what a ticket decides is the same, whatever else happens
 episode_differences.py  where two episodes that should be the same first differ
 finding.py              a check, its findings and its result
 findings_report.py      the results as lines and as JSON, and frames as PNG files

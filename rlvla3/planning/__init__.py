@@ -6,9 +6,11 @@ measured profile.
 commands.py           what `rlvla3 profile`, `rehearse` and `plan` do
 rehearsal.py          one run on the virtual clock, and its throughput, utilisation, waiting and staleness
 rehearsal_report.py   a rehearsal as a table, as lines and as JSON
-timeline.py           the last updates of a rehearsal as a trace; timeline_picture.py draws them
+timeline.py           the last updates of a rehearsal as a trace
+timeline_picture.py   the same as a picture
 profiles.py           where profiles are found
-search.py             the search for the fastest settings; space.py has the settings to choose among
+search.py             the search for the fastest settings
+space.py              the settings among which it chooses
 bound.py              the shortest possible time of an update, in closed form
 memory_fit.py         whether settings fit into memory
 plan_report.py        a plan as lines and as JSON

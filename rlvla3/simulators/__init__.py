@@ -10,8 +10,13 @@ common_spaces.py      how one policy sees and acts in several different simulato
 gymnasium.py          any Gymnasium environment
 slow_image.py         the environment of the interaction benchmark
 
-metaworld/, libero/, maniskill/, robosuite/ (with RoboCasa): one package each
-What they share:
+metaworld/            Meta-World
+libero/               LIBERO
+maniskill/            ManiSkill
+robosuite/            robosuite and RoboCasa
+
+Shared by these packages:
+
 graphics.py           how a process is prepared to draw with MuJoCo, and checks of frames
 mujoco_renderer.py    frames of MuJoCo models
 scene_cache.py        scenes that stay built between episodes

@@ -2,10 +2,11 @@
 
 Invariants: a rehearsal gives the same figures on every machine, and a row is judged to contradict itself from the printed figures alone.
 
-tables.yaml      what RL-VLA3 v1 prints; rows.py reads it and finds rows that contradict themselves or others
+rows.py          the rows that RL-VLA3 v1 prints (tables.yaml), and which of them contradict themselves or others
 calibration.py   a profile from a few rows
 rehearsing.py    a row as a recipe of this engine, and its step time
-comparing.py     whole tables, each row rehearsed; results.py has their errors
+comparing.py     whole tables, each row rehearsed
+results.py       a rehearsed table and its errors
 d_vla.py         the statements in the text of D-VLA
 beyond.py        what this engine's own schedules do with the same costs
 table_report.py  the comparisons as tables
