@@ -155,6 +155,7 @@ class GreedyLearner(Greedy):
     learns = True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("policy", "complaint"),
     [

@@ -224,6 +224,7 @@ def measured(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_the_command_leaves_a_table_a_picture_and_all_figures(measured: Path):
     rows = [line.split(" | ") for line in (measured / "parity.md").read_text().splitlines() if line.startswith(("| the whole", "| its last"))]
     assert [(row[0], *row[1:3]) for row in rows] == [
@@ -237,6 +238,7 @@ def test_the_command_leaves_a_table_a_picture_and_all_figures(measured: Path):
     assert all(set(one["staleness"]) == {"0"} for one in figures["runs"] if one["max_staleness"] == 0)
 
 
+@pytest.mark.slow
 def test_every_run_is_an_ordinary_run_directory(measured: Path):
     asynchronous = RunDirectory.open(measured / "runs" / "staleness1-none-seed1")
     assert seen(asynchronous.recipe()) == ("full_async", 1, "none", 1)
@@ -244,6 +246,7 @@ def test_every_run_is_an_ordinary_run_directory(measured: Path):
     assert asynchronous.ended() == "finished"
 
 
+@pytest.mark.slow
 def test_the_command_trains_nothing_twice_and_reads_by_another_measure(measured: Path, recipe: Path):
     written = {path: path.stat().st_mtime_ns for path in measured.glob("runs/*/*") if path.is_file()}
     words = ["bench", "parity", str(recipe), "--out", str(measured), "--seeds", "0", "1", "--staleness", "1", "--measure", "return"]
@@ -252,6 +255,7 @@ def test_the_command_trains_nothing_twice_and_reads_by_another_measure(measured:
     assert "mean return" in (measured / "parity.md").read_text()
 
 
+@pytest.mark.slow
 def test_runs_of_other_settings_are_not_taken_for_these(measured: Path, recipe: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["bench", "parity", str(recipe), "training.batch=8", "--out", str(measured), "--seeds", "0", "--staleness", "1"]) == 2
     assert "training.batch=4, now 8" in capsys.readouterr().err

@@ -290,12 +290,14 @@ def rlvla3_in(folder: Path, *words: str) -> str:
     return ran.stdout
 
 
+@pytest.mark.slow
 def test_check_says_of_the_example_what_the_page_shows(example: Path):
     page = (ROOT / "docs" / "extending.md").read_text()
     (shown,) = re.findall(r"\$ rlvla3 (check --simulator reach:Reach)\n(.*?)```", page, re.S)
     assert rlvla3_in(example, *shown[0].split()) == shown[1]
 
 
+@pytest.mark.slow
 def test_the_example_is_cloned_and_trained_on(example: Path):
     tiny = ("clone.demonstrations=2", "clone.steps=2", "training.updates=1", "training.batch=8", "evaluation.episodes=2")
     rlvla3_in(example, "train", "reach.yaml", "--run-dir", "run", *tiny)

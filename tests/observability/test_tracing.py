@@ -137,6 +137,7 @@ def test_a_trace_is_refused_where_work_cannot_be_told_from_waiting(monkeypatch: 
         preflight(make_recipe(countdown(engine={"trace": True})))
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_leaves_its_trace(tmp_path: Path):
     slow = {"options": {"kwargs": {"step_s": 0.02}}, "shards": 2}
     run = Run(tmp_path, countdown(simulator=slow, training={"updates": 1000}, engine={"trace": True}))
@@ -151,6 +152,7 @@ def test_an_interrupted_run_leaves_its_trace(tmp_path: Path):
     assert not (run.folder / "stays").exists()
 
 
+@pytest.mark.slow
 def test_stages_of_different_updates_overlap_in_a_full_async_run(tmp_path: Path):
     metaworld = {"name": "metaworld", "tasks": ["reach-v3"], "shards": 3, "max_steps": 20, "options": {"image_size": 64}}
     recipe = countdown() | {"simulator": metaworld, "policy": {"name": "mini_vla", "chunk": 5}}

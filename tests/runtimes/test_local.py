@@ -17,6 +17,7 @@ from tests.support.runs import Run, countdown
 pytestmark = pytest.mark.usefixtures("no_run_outlives_its_test")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", get_args(Mode))
 def test_every_mode_trains_in_metaworld(tmp_path: Path, mode: Mode, nothing_left: None) -> None:
     recipe = {
@@ -44,19 +45,23 @@ def sync_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(tmp_path_factory.mktemp("sync"), countdown(engine={"mode": "sync"})).finished()
 
 
+@pytest.mark.slow
 def test_sync_gives_the_same_weights_twice(tmp_path: Path, sync_run: Run) -> None:
     assert Run(tmp_path, countdown(engine={"mode": "sync"})).finished().weights(4) == sync_run.weights(4)
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_weights(tmp_path: Path, sync_run: Run) -> None:
     assert Run(tmp_path, countdown(engine={"mode": "sync"}, seed=1)).finished().weights(4) != sync_run.weights(4)
 
 
+@pytest.mark.slow
 def test_resume_gives_the_weights_of_a_run_that_was_never_stopped(tmp_path: Path, sync_run: Run) -> None:
     half = Run(tmp_path, countdown(engine={"mode": "sync"}, training={"updates": 2})).finished()
     assert Run(tmp_path, None, half.folder, "training.updates=4").finished().weights(4) == sync_run.weights(4)
 
 
+@pytest.mark.slow
 def test_deterministic_streaming_gives_the_weights_of_sync(tmp_path: Path) -> None:
     """With staleness 0 and sums in ticket order nothing but timing is left to differ; batches of one keep inference from depending on who asks together."""
     alike = {"max_batch": 1, "max_staleness": 0}
@@ -65,6 +70,7 @@ def test_deterministic_streaming_gives_the_weights_of_sync(tmp_path: Path) -> No
     assert streamed.finished().weights(4) == whole.finished().weights(4)
 
 
+@pytest.mark.slow
 def test_full_async_reaches_its_staleness_bound_and_never_passes_it(tmp_path: Path) -> None:
     slow = {"options": {"kwargs": {"step_s": 0.01}}}
     summary = Run(tmp_path, countdown(simulator=slow, training={"updates": 8}, engine={"max_staleness": 2})).finished().summary
@@ -83,6 +89,7 @@ def test_a_killed_simulator_costs_a_rerun_and_nothing_else(tmp_path: Path, nothi
     assert any("shard 1 was lost" in notice for notice in summary["notices"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trouble", ["die", "hang", "raise"])
 def test_a_simulator_in_trouble_is_replaced(tmp_path: Path, trouble: str, nothing_left: None) -> None:
     options = {"kwargs": {"flag": str(tmp_path / "flag"), "trouble": trouble}}
@@ -92,6 +99,7 @@ def test_a_simulator_in_trouble_is_replaced(tmp_path: Path, trouble: str, nothin
     assert any("was lost" in notice for notice in summary["notices"])
 
 
+@pytest.mark.slow
 def test_a_ticket_that_always_fails_ends_the_run_with_its_reason(tmp_path: Path, nothing_left: None) -> None:
     run = Run(tmp_path, countdown(simulator={"name": "tests.support.troublesome:NotANumber"}))
     printed = run.wait()
@@ -99,6 +107,7 @@ def test_a_ticket_that_always_fails_ends_the_run_with_its_reason(tmp_path: Path,
     assert "failed 3 times" in printed and "reward is nan" in printed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("worker", ["generator 0", "trainer"])
 def test_a_dead_generator_or_trainer_ends_the_run_and_says_so(tmp_path: Path, worker: str, nothing_left: None) -> None:
     run = Run(tmp_path, countdown(simulator={"options": {"kwargs": {"step_s": 0.02}}}, training={"updates": 1000}))
@@ -109,6 +118,7 @@ def test_a_dead_generator_or_trainer_ends_the_run_and_says_so(tmp_path: Path, wo
     assert f"the {worker} ended by itself" in printed
 
 
+@pytest.mark.slow
 def test_an_interrupt_keeps_a_checkpoint_and_the_run_goes_on_from_it(tmp_path: Path, nothing_left: None) -> None:
     recipe = countdown(simulator={"options": {"kwargs": {"step_s": 0.02}}}, training={"updates": 1000, "checkpoint_every": 1000})
     run = Run(tmp_path, recipe)
@@ -125,6 +135,7 @@ def test_an_interrupt_keeps_a_checkpoint_and_the_run_goes_on_from_it(tmp_path: P
     assert resumed.summary["tickets"]["trained"] == 8 * (done + 2)
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_ends_the_run_at_once(tmp_path: Path, nothing_left: None) -> None:
     flag = tmp_path / "flag"
     options = {"kwargs": {"flag": str(flag), "trouble": "hang"}}
@@ -139,6 +150,7 @@ def test_a_second_interrupt_ends_the_run_at_once(tmp_path: Path, nothing_left: N
     assert time.monotonic() - began < 20  # not a speed: far below the step that it does not wait for
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["start", "evaluate"])
 def test_an_interrupt_outside_training_ends_the_run_there(tmp_path: Path, phase: str, nothing_left: None) -> None:
     run = Run(tmp_path, countdown(simulator={"options": {"kwargs": {"step_s": 0.1}}}, evaluation={"before": True, "episodes": 1000}))
@@ -150,6 +162,7 @@ def test_an_interrupt_outside_training_ends_the_run_there(tmp_path: Path, phase:
     assert run.summary["ended"] == "interrupted"
 
 
+@pytest.mark.slow
 def test_a_killed_coordinator_takes_its_workers_along(tmp_path: Path, nothing_left: None) -> None:
     run = Run(tmp_path, countdown(simulator={"options": {"kwargs": {"step_s": 0.02}}}, training={"updates": 1000}))
     run.until(lambda: run.records("update"))
@@ -160,6 +173,7 @@ def test_a_killed_coordinator_takes_its_workers_along(tmp_path: Path, nothing_le
     assert not any(worker.is_running() for worker in workers)
 
 
+@pytest.mark.slow
 def test_a_shard_of_two_slots_and_two_generators(tmp_path: Path, nothing_left: None) -> None:
     simulator = {"name": "tests.support.troublesome:Pair", "slots": 2, "shards": 3, "max_steps": 8, "options": {}}
     summary = Run(tmp_path, countdown(simulator=simulator, policy={"chunk": 1}, engine={"generators": 2})).finished().summary
@@ -173,6 +187,7 @@ MIX = {
 }
 
 
+@pytest.mark.slow
 def test_a_mix_gives_each_simulator_its_share_and_survives_a_killed_one(tmp_path: Path, nothing_left: None) -> None:
     recipe = countdown(training={"updates": 8}, engine={"generators": 2, "serving": "least_loaded"}) | {"simulators": MIX}
     del recipe["simulator"]
@@ -185,6 +200,7 @@ def test_a_mix_gives_each_simulator_its_share_and_survives_a_killed_one(tmp_path
         assert {task: of_task["episodes"] for task, of_task in update["rollouts"]["per_task"].items()} == {"steady": 6, "uneven": 2}
 
 
+@pytest.mark.slow
 def test_a_mix_in_sync_gives_the_same_weights_twice(tmp_path: Path) -> None:
     recipe = countdown(engine={"mode": "sync"}) | {"simulators": MIX}
     del recipe["simulator"]
@@ -192,6 +208,7 @@ def test_a_mix_in_sync_gives_the_same_weights_twice(tmp_path: Path) -> None:
     assert runs[0].weights(4) == runs[1].weights(4)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores to bind shards to")
 def test_shards_are_bound_to_cores_in_turn(tmp_path: Path) -> None:
     run = Run(tmp_path, countdown(simulator={"shards": 2, "cores": 1, "options": {"kwargs": {"step_s": 0.02}}}, training={"updates": 1000}))
@@ -200,6 +217,7 @@ def test_shards_are_bound_to_cores_in_turn(tmp_path: Path) -> None:
     assert bound == [[core] for core in sorted(os.sched_getaffinity(0))[:2]]
 
 
+@pytest.mark.slow
 def test_grpo_and_action_tokens(tmp_path: Path, nothing_left: None) -> None:
     recipe = {
         "simulator": {"name": "metaworld", "tasks": ["button-press-topdown-v3"], "shards": 2, "max_steps": 15},
@@ -215,6 +233,7 @@ def test_grpo_and_action_tokens(tmp_path: Path, nothing_left: None) -> None:
     assert summary["success_before"]["episodes"] == summary["success_after"]["episodes"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [("cuda", "cuda"), ("cpu", "cuda")])
 def test_generator_and_trainer_share_or_split_devices(tmp_path: Path, devices: tuple[str, str]) -> None:
     torch = pytest.importorskip("torch")

@@ -68,6 +68,7 @@ def copy_of_run(recorded_run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(recorded_run, tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_an_asynchronous_run_is_repeated_bit_for_bit(recorded_run: Path, nothing_left: None) -> None:
     assert_same(recorded_run, 4)
     summary = next((recorded_run / "replays").iterdir()) / "summary.json"
@@ -84,6 +85,7 @@ def other_company(decisions: NDArray[Any]) -> NDArray[Any]:
     return decisions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["company", "order of emission"])
 def test_bits_differ_with_other_batches_and_with_another_order(copy_of_run: Path, what: str) -> None:
     """What is recorded is needed: these are the same decisions, by the same versions and learned from in the same updates."""
@@ -97,6 +99,7 @@ def test_bits_differ_with_other_batches_and_with_another_order(copy_of_run: Path
     assert f"tensors are not those of {copy_of_run / 'checkpoints' / '000004'}; the largest difference is" in ran.stderr
 
 
+@pytest.mark.slow
 def test_a_simulator_that_does_not_repeat_itself_is_found_out(copy_of_run: Path, nothing_left: None) -> None:
     recipe = copy_of_run / "record" / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("CartPoles", "FickleCartPoles"))
@@ -105,6 +108,7 @@ def test_a_simulator_that_does_not_repeat_itself_is_found_out(copy_of_run: Path,
     assert "the simulator did not repeat itself" in ran.stderr and "Traceback" not in ran.stderr
 
 
+@pytest.mark.slow
 def test_a_run_whose_simulator_died_is_repeated_even_where_it_dies_again(tmp_path: Path, nothing_left: None) -> None:
     flag = tmp_path / "flag"
     simulator = {"name": "tests.support.troublesome:OnceTroubled", "options": {"kwargs": {"flag": str(flag), "trouble": "die"}}}
@@ -115,6 +119,7 @@ def test_a_run_whose_simulator_died_is_repeated_even_where_it_dies_again(tmp_pat
     assert flag.exists() and (tmp_path / "elsewhere" / "checkpoints" / "000004").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_and_interrupted_and_went_on_is_repeated(tmp_path: Path, nothing_left: None) -> None:
     slow = {"options": {"kwargs": {"step_s": 0.02}}}
     run = Run(tmp_path, countdown(simulator=slow, training={"updates": 1000, "checkpoint_every": 1}))
@@ -137,6 +142,7 @@ def test_a_run_that_was_killed_and_interrupted_and_went_on_is_repeated(tmp_path:
 # What is refused before anything starts
 
 
+@pytest.mark.slow
 def test_a_record_with_a_hole_is_refused_before_anything_starts(copy_of_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = set((copy_of_run / "replays").glob("*"))
     rewrite(copy_of_run / "record" / "generator-1.bin", DECISION, lambda decisions: decisions[1:])
@@ -145,6 +151,7 @@ def test_a_record_with_a_hole_is_refused_before_anything_starts(copy_of_run: Pat
     assert set((copy_of_run / "replays").glob("*")) == before
 
 
+@pytest.mark.slow
 def test_a_run_without_a_record_or_a_checkpoint_is_refused(copy_of_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(copy_of_run / "record")
     assert main(["replay", str(copy_of_run)]) == 2
@@ -194,6 +201,7 @@ def test_the_number_of_updates_decides_weights_where_a_schedule_counts_them(tmp_
     assert "training.updates changed" in recording.go_on(make_recipe(falling | {"training": {"schedule": "linear", "updates": 8}}), 2)
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_with_other_settings_says_that_it_has_no_record_any_more(copy_of_run: Path) -> None:
     said: list[object] = []
     run, watcher = RunDirectory(copy_of_run), SimpleNamespace(on=said.append)

@@ -248,6 +248,7 @@ def test_without_it_nothing_is_measured():
     assert run.assignment.active == 2 and run.assignment.serves.tolist() == [run.placement.generator_of(shard) for shard in range(5)]
 
 
+@pytest.mark.slow
 def test_a_run_tries_two_generators_goes_back_to_one_and_loses_nothing_to_a_killed_simulator(tmp_path: Path, nothing_left: None) -> None:
     """Both would infer on one device, as long for half of the shards as for all. T_max is infinite: one count that is wrong, and nobody goes on."""
     policy = {"name": "tests.support.slow_policy:SlowActorCritic", "chunk": 1}

@@ -197,6 +197,7 @@ def test_a_learner_that_leaves_between_updates_learns_the_same() -> None:
     assert turned == stayed and found == [0, 0, 0]
 
 
+@pytest.mark.slow
 def test_so_do_two_ranks_with_shards() -> None:
     (first, *_), second = answers = together(2, in_turn, SHARDED)
     for turned, stayed, found in answers:

@@ -65,6 +65,7 @@ def by_two(kept_in: Path) -> dict[str, list[Done]]:
     return dict(zip(works, zip(*together(2, do_all, list(works.values())), strict=True), strict=True))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STALE_AND_UNEVEN)
 def test_two_ranks_make_the_updates_of_one(by_two: dict[str, list[Done]], name: str) -> None:
     """Law 3 across ranks: every gradient, every metric and the weights, with uneven and stale episodes, several steps and epochs."""
@@ -80,12 +81,14 @@ def test_two_ranks_make_the_updates_of_one(by_two: dict[str, list[Done]], name: 
             np.testing.assert_allclose(rank.weights[parameter], expected_weights, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_both_ranks_have_the_same_bits(by_two: dict[str, list[Done]]) -> None:
     for first, second in by_two.values():
         assert {name: array.tobytes() for name, array in first.weights.items()} == {name: array.tobytes() for name, array in second.weights.items()}
         assert first.metrics == second.metrics
 
 
+@pytest.mark.slow
 def test_low_precision_comes_near_and_keeps_weights_in_full(by_two: dict[str, list[Done]]) -> None:
     one, low = alone(IN_BF16), by_two["bf16"][0]
     distances = [float(np.linalg.norm(ours - whole) / np.linalg.norm(whole)) for ours, whole in zip(low.gradients[:1], one.gradients, strict=False)]
@@ -93,6 +96,7 @@ def test_low_precision_comes_near_and_keeps_weights_in_full(by_two: dict[str, li
     assert {array.dtype for array in low.weights.values()} == {np.dtype(np.float32)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 4])
 def test_a_checkpoint_of_two_ranks_is_resumed_on_others(by_two: dict[str, list[Done]], kept_in: Path, ranks: int) -> None:
     """The loss curve goes on as if nothing had been."""
@@ -151,6 +155,7 @@ def near(weights: dict[str, bytes], others: dict[str, bytes]) -> bool:
     )
 
 
+@pytest.mark.slow
 def test_runs_come_to_the_same_weights_on_one_and_two_ranks(tmp_path: Path, nothing_left: None) -> None:
     streamed = {"max_batch": None, "max_wait_ms": None, "max_staleness": 0, "streaming": True}
     one = Run(tmp_path / "1", countdown(engine={"mode": "sync"})).finished()
@@ -166,6 +171,7 @@ def test_runs_come_to_the_same_weights_on_one_and_two_ranks(tmp_path: Path, noth
     assert near(resumed.weights(4), one.weights(4))
 
 
+@pytest.mark.slow
 def test_a_killed_rank_ends_the_run_and_is_named(tmp_path: Path, nothing_left: None) -> None:
     recipe = countdown(simulator={"options": {"kwargs": {"step_s": 0.02}}}, training={"updates": 1000, "ranks": 2, "sharding": "full"})
     run = Run(tmp_path, recipe)
@@ -176,6 +182,7 @@ def test_a_killed_rank_ends_the_run_and_is_named(tmp_path: Path, nothing_left: N
     assert "the trainer 1 ended by itself, exit code -9" in printed
 
 
+@pytest.mark.slow
 def test_a_rank_that_is_gone_is_missed_at_once() -> None:
     told, _ = together(2, lose_the_other)
     assert told.startswith("told: trainer rank 0 does not hear from another rank")
@@ -184,6 +191,7 @@ def test_a_rank_that_is_gone_is_missed_at_once() -> None:
 # Checkpoints that cannot be written
 
 
+@pytest.mark.slow
 def test_a_run_says_that_it_cannot_write_goes_on_and_ends_where_it_cannot_again(tmp_path: Path, nothing_left: None) -> None:
     recipe = countdown(simulator={"options": {"kwargs": {"step_s": 0.02}}}, training={"updates": 1000, "checkpoint_every": 3})
     run = Run(tmp_path, recipe)
@@ -283,6 +291,7 @@ def _write_in_trouble(ranks: Ranks, folder: Path, trouble: str) -> list[str]:
     return came_of_it
 
 
+@pytest.mark.slow
 def test_all_ranks_know_of_a_checkpoint_that_one_cannot_write_and_go_on(tmp_path: Path) -> None:
     for rank in together(2, write_in_trouble, tmp_path, TROUBLES):
         for failed, written in rank.values():
@@ -291,6 +300,7 @@ def test_all_ranks_know_of_a_checkpoint_that_one_cannot_write_and_go_on(tmp_path
     assert [kept(tmp_path / trouble) for trouble in TROUBLES] == [["000002"]] * 3
 
 
+@pytest.mark.slow
 def test_a_rank_that_is_gone_in_the_midst_of_a_checkpoint_is_missed_and_nothing_is_kept(tmp_path: Path) -> None:
     first, gone = together(2, write_in_trouble, tmp_path, ["rank 1 is gone"])
     assert isinstance(gone, Lost) and first["rank 1 is gone"][0].startswith("RankLost")

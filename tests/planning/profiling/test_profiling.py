@@ -182,6 +182,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_profile_says_what_was_measured_and_leaves_nothing_behind(measured: Path):
     profile = load_profile(measured / "found.yaml")
     assert profile.chunk == 2 and profile.episode_steps == [6] and profile.truncated == 0
@@ -194,6 +195,7 @@ def test_a_profile_says_what_was_measured_and_leaves_nothing_behind(measured: Pa
     assert not [child for child in psutil.Process().children(recursive=True) if child.name().startswith(("shard", "generator", "trainer", "load"))]
 
 
+@pytest.mark.slow
 def test_the_four_modes_are_measured_and_rehearsed(measured: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path):
     words = ["bench", "reality", str(measured / "recipe.yaml"), "--profile", str(measured / "found.yaml")]
     assert main([*words, "--json", str(tmp_path / "reality.json"), "--updates", "2"]) == 0

@@ -114,6 +114,7 @@ def _name(process: psutil.Process) -> str:
         return ""
 
 
+@pytest.mark.slow
 def test_two_nodes_and_two_ranks_give_the_weights_of_one_host(cluster: TwoNodes, tmp_path: Path) -> None:
     deterministic: dict[str, Any] = {"engine": {"mode": "sync", "trace": True}, "training": {"deterministic": True}, "simulator": {"shards": 4}}
     local = Run(tmp_path / "local", countdown(**deterministic)).finished()
@@ -139,6 +140,7 @@ def test_two_nodes_and_two_ranks_give_the_weights_of_one_host(cluster: TwoNodes,
 SLOW = {"simulator": {"shards": 4, "options": {"kwargs": {"step_s": 0.05}}}, "training": {"updates": 10}, "engine": {"generators": 2}}
 
 
+@pytest.mark.slow
 def test_a_killed_simulator_a_killed_generator_and_a_lost_node_cost_reruns_and_nothing_else(cluster: TwoNodes, tmp_path: Path) -> None:
     run = Run(tmp_path, on(cluster, **SLOW))
     for updates, victim in ((1, "shard 0"), (3, "generator 0")):
@@ -153,6 +155,7 @@ def test_a_killed_simulator_a_killed_generator_and_a_lost_node_cost_reruns_and_n
     assert max(map(int, run.summary["staleness"])) <= 1
 
 
+@pytest.mark.slow
 def test_every_host_finds_its_own_number_of_generators_and_loses_nothing(cluster: TwoNodes, tmp_path: Path) -> None:
     """All infer on one device, so that shards wait. T_max is infinite: one count that is wrong on a host, and nobody there goes on."""
     policy = {"name": "tests.support.slow_policy:SlowActorCritic", "chunk": 1}
@@ -167,6 +170,7 @@ def test_every_host_finds_its_own_number_of_generators_and_loses_nothing(cluster
         assert any(f"{host}: 2 generators of 2 active: 1 shard change their generator" in notice for notice in summary["notices"]), summary["notices"]
 
 
+@pytest.mark.slow
 def test_a_killed_trainer_costs_what_came_after_its_last_checkpoint(cluster: TwoNodes, tmp_path: Path) -> None:
     run = Run(tmp_path, on(cluster, **{**SLOW, "training": {"updates": 24, "checkpoint_every": 2, "ranks": 2}}))
     run.until(lambda: len(run.records("update")) >= 3)
@@ -246,6 +250,7 @@ def test_the_loss_of_an_actor_whose_body_has_ended_is_heard_of(cluster: TwoNodes
         ray.shutdown()
 
 
+@pytest.mark.slow
 def test_an_error_reaches_the_user_with_its_words(cluster: TwoNodes, tmp_path: Path) -> None:
     run = Run(tmp_path, on(cluster, simulator={"name": "tests.support.troublesome:NotANumber"}))
     printed = run.wait()
@@ -253,6 +258,7 @@ def test_an_error_reaches_the_user_with_its_words(cluster: TwoNodes, tmp_path: P
     assert "reward is nan" in printed
 
 
+@pytest.mark.slow
 def test_a_cluster_of_its_own_is_gone_afterwards(tmp_path: Path) -> None:
     run = Run(tmp_path, countdown(training={"updates": 2}) | {"runtime": "ray"})
     run.until(lambda: any("raylet" in name for name in _of_this_session()))
