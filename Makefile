@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 DOCS_INSTALLED := .venv/.docs-installed
 
-.PHONY: install system demo test lint settings docs wheel check-wheel bench clean
+.PHONY: install system demo test test-fast lint settings docs wheel check-wheel bench clean
 
 install: system $(INSTALLED)
 
@@ -30,6 +30,10 @@ demo: install
 
 test: install
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# While you work: all packages, without the tests that are marked slow.
+test-fast: install
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,13 +1,11 @@
-"""Action tokens and instruction tokens."""
+"""Action tokens."""
 
 import numpy as np
 import pytest
 import torch
 from torch.distributions import Categorical
 
-from rlvla3.policies.base import PolicyError
 from rlvla3.policies.options import TokenOptions
-from rlvla3.policies.tokenizer import ByteTokenizer
 from rlvla3.policies.tokens import TOKENS, TokenHead, choice_logprob, sample_choices
 
 C, A = 3, 2
@@ -82,18 +80,3 @@ def test_the_clone_loss_is_the_cross_entropy_of_the_expert_s_tokens():
     actions = torch.rand(4, C, A) * 2 - 1
     expected = -choice_logprob(model(torch.zeros(4, 1), None)[0].view(4, C, A, TOKENS), head.tokens_of(actions))[0].mean()
     torch.testing.assert_close(head.clone_loss(model, actions, torch.Generator()), expected)
-
-
-@pytest.mark.parametrize("text", ["", "press the button", "Öffne die Schublade!", "打开抽屉", "tab\tand\nnewline  two spaces", "<pad>"])
-def test_an_instruction_survives_the_way_to_tokens_and_back(text):
-    tokenizer = ByteTokenizer(32)
-    tokens = tokenizer.encode([text, "other"])[0]
-    assert tokens.shape == (32,)
-    assert tokens[: len(text.encode())].tolist() == [byte + 4 for byte in text.encode()]
-    assert (tokens[len(text.encode()) :] == 0).all()
-    assert tokenizer.decode(tokens) == text
-
-
-def test_an_instruction_that_is_too_long_is_refused_with_the_limit():
-    with pytest.raises(PolicyError, match=r"33 bytes is longer than the policy's limit of 32.*instruction_bytes to 40"):
-        ByteTokenizer(32).encode(["x" * 33])

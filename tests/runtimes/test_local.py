@@ -233,6 +233,7 @@ def test_grpo_and_action_tokens(tmp_path: Path, nothing_left: None) -> None:
     assert summary["success_before"]["episodes"] == summary["success_after"]["episodes"] == 2
 
 
+@pytest.mark.gpu
 @pytest.mark.slow
 @pytest.mark.parametrize("devices", [("cuda", "cuda"), ("cpu", "cuda")])
 def test_generator_and_trainer_share_or_split_devices(tmp_path: Path, devices: tuple[str, str]) -> None:

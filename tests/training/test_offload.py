@@ -148,6 +148,7 @@ def test_who_does_not_take_turns_stays() -> None:
     assert not residence.away and size_of(module.parameters()) > 0
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="what is left free is a GPU's memory: no CUDA device here")
 def test_a_gpu_is_free_while_its_tensors_are_away() -> None:
     device = torch.device("cuda", 0)

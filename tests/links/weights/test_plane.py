@@ -70,6 +70,7 @@ def test_a_reader_never_sees_a_torn_version_while_another_process_publishes(on_h
     never_torn(on_host, "cpu")
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("on_host", get_args(OnHost))
 def test_on_a_gpu_a_reader_never_sees_a_torn_version(on_host: OnHost):
@@ -262,6 +263,7 @@ def test_buckets_hold_every_tensor_once_and_whole(counts: list[int], bucket_byte
             assert torch.equal(layout.places[name].view(part, bucket.start), tensors[name])
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu_versions_cross_in_buckets_and_arrive_as_they_were(monkeypatch):
     monkeypatch.setattr("rlvla3.links.weights.plane.WeightLayout", partial(WeightLayout, bucket_bytes=1 << 18))  # three tensors each

@@ -341,6 +341,7 @@ def on_the_gpu() -> None:
     assert any(outcome.success and outcome.rewards.sum() == 1.0 for outcome in ended.values())
 
 
+@pytest.mark.gpu
 def test_a_batch_on_a_gpu_keeps_the_same_laws(real):
     import torch
 

@@ -215,6 +215,7 @@ def test_a_recipe_names_its_carrier():
         make_recipe({}, ["weights.carrier=pigeon"])
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices: NCCL refuses two ranks on one")
 def test_nccl_carries_versions_between_two_devices(monkeypatch):
     async def scenario() -> None:

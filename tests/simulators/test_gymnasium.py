@@ -1,10 +1,7 @@
-"""The contract of simulators, kept by the base class, the Gymnasium adapter and the benchmark's environment. Meta-World has a file of its own."""
+"""Gymnasium's environments as simulators."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
 from typing import Any
 
 import gymnasium
@@ -14,38 +11,11 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, Sequence
 
 from rlvla3.config import SimulatorConfig
 from rlvla3.errors import RecipeError
-from rlvla3.simulators.base import SimulatorError, SingleEnvironment, Step
+from rlvla3.simulators.base import SimulatorError
 from rlvla3.simulators.gymnasium import GymnasiumSimulator
-from rlvla3.simulators.registry import describe_simulator, make_simulator, simulator_class
-from rlvla3.simulators.slow_image import SlowImageEnv, expected_step_seconds
-from rlvla3.types import ActionSpace, Observation, Outcome, Spaces, Ticket
-
-
-class Counter(SingleEnvironment):
-    """Counts its steps; says whatever `saying` overrides of a step's result."""
-
-    def __init__(self, config: SimulatorConfig, chunk: int, **saying: Any) -> None:
-        self.spaces, self.chunk, self.saying, self.count = self.describe(config), chunk, saying, 0
-
-    @classmethod
-    def describe(cls, config):
-        return Spaces(cameras={}, state=1, action=ActionSpace("continuous", 2), max_steps=config.max_steps or 12)
-
-    def begin(self, ticket):
-        self.count = 0
-
-    def act(self, action):
-        self.count += 1
-        return Step(**{"reward": 1.0, **{name: value(self.count) for name, value in self.saying.items()}})
-
-    def observe(self):
-        return Observation(images={}, state=np.array([self.count], np.float32))
-
-
-class ExpertCounter(Counter):
-    def expert_action(self):
-        label = np.full(2, self.count, np.float32)
-        return label, label + 0.5
+from rlvla3.simulators.registry import describe_simulator, make_simulator
+from rlvla3.types import ActionSpace, Spaces
+from tests.support.single_environments import begun, stepped, ticket
 
 
 class Pixels(gymnasium.Env[Any, Any]):
@@ -86,76 +56,8 @@ class Mixed(gymnasium.Env[Any, Any]):
         return {"wrist": np.eye(4, dtype=np.uint8), "arm": {"joints": np.array([1.5, -2.5], np.float32), "mode": 2}, "touch": np.array([0, 1], np.int8)}
 
 
-def ticket(seed: int = 0, task: str = "") -> Ticket:
-    return Ticket(index=0, task=task, seed=seed, group=0)
-
-
 def own(environment: type, **settings: Any) -> SimulatorConfig:
     return SimulatorConfig(name=f"{__name__}:{environment.__name__}", **settings)
-
-
-def stepped(simulator: SingleEnvironment, chunk: Any = 0.0) -> Outcome:
-    """What comes of a chunk whose every action is `chunk`; of the expert's where it is None."""
-    actions = None if chunk is None else np.full((simulator.chunk, simulator.spaces.action.size), chunk, np.float32)
-    return simulator.step({0: actions})[0]
-
-
-def begun(config: SimulatorConfig, chunk: int = 1, seed: int = 0) -> Any:
-    simulator = make_simulator(config, chunk)
-    simulator.reset(0, ticket(seed))
-    return simulator
-
-
-def test_a_chunk_ends_early_at_success():
-    simulator = Counter(SimulatorConfig(), 5, success=lambda count: count == 7, terminated=lambda count: count == 7)
-    simulator.reset(0, ticket())
-    first, last = stepped(simulator), stepped(simulator)
-    assert (len(first.rewards), first.done, first.success) == (5, False, False)
-    assert (len(last.rewards), last.terminated, last.truncated, last.success, last.observation) == (2, True, False, True, None)
-
-
-def test_a_chunk_ends_early_at_the_time_limit_and_shows_where_it_ended():
-    simulator = Counter(SimulatorConfig(max_steps=7), 5)
-    assert simulator.reset(0, ticket()).elapsed == 0
-    first, last = stepped(simulator), stepped(simulator)
-    assert first.observation is not None and first.observation.elapsed == pytest.approx(5 / 7)
-    assert (len(last.rewards), last.terminated, last.truncated) == (2, False, True)
-    assert last.observation is not None and (last.observation.elapsed, last.observation.state[0]) == (1.0, 7)
-
-
-def test_an_expert_chunk_holds_labels_and_repeats_the_last_where_the_episode_ended():
-    simulator = ExpertCounter(SimulatorConfig(max_steps=3), 5)
-    simulator.reset(0, ticket())
-    assert stepped(simulator, None).actions[:, 0].tolist() == [0, 1, 2, 2, 2]
-
-
-def test_a_simulator_without_an_expert_says_so():
-    simulator = Counter(SimulatorConfig(), 5)
-    simulator.reset(0, ticket())
-    with pytest.raises(SimulatorError, match="no scripted expert"):
-        stepped(simulator, None)
-
-
-def test_rewards_that_are_not_finite_are_refused():
-    simulator = Counter(SimulatorConfig(), 5, reward=lambda count: float("inf") if count == 3 else 0.0)
-    simulator.reset(0, ticket())
-    with pytest.raises(SimulatorError, match=r"reward is inf at step 3"):
-        stepped(simulator)
-
-
-def test_states_that_are_not_finite_are_refused():
-    simulator = Counter(SimulatorConfig(), 2)
-    simulator.reset(0, ticket())
-    simulator.count = float("nan")  # type: ignore[assignment]
-    with pytest.raises(SimulatorError, match="finite states"):
-        stepped(simulator)
-
-
-def test_actions_that_are_not_finite_are_refused():
-    simulator = Counter(SimulatorConfig(), 2)
-    simulator.reset(0, ticket())
-    with pytest.raises(SimulatorError, match="finite actions"):
-        stepped(simulator, float("nan"))
 
 
 def test_cartpole_is_described_and_run():
@@ -271,58 +173,3 @@ def test_what_cannot_be_run_is_refused_with_the_way_out(config, words):
     with pytest.raises(RecipeError) as refused:
         describe_simulator(config)
     assert words in str(refused.value)
-
-
-def test_a_simulator_of_ones_own_is_used_as_it_is():
-    assert simulator_class(f"{__name__}:Counter") is Counter
-
-
-def test_the_slow_environment_takes_its_time_and_no_cpu():
-    simulator: Any = begun(SimulatorConfig(name="slow_image", max_steps=1000), chunk=60)
-    wall, cpu = time.perf_counter(), time.process_time()
-    outcome = stepped(simulator)
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    assert outcome.observation is not None and outcome.observation.images["image"].shape == (84, 84, 3)
-    assert len(outcome.rewards) == 60 and not outcome.done
-    assert 0.7 * wall < 60 * simulator.environment.mean_step_seconds <= wall
-    assert cpu < 0.1 * wall
-
-
-def test_the_slow_environment_sleeps_as_long_as_it_says(monkeypatch):
-    asked: list[float] = []
-    monkeypatch.setattr(time, "sleep", asked.append)
-    environment = SlowImageEnv()
-    environment.reset(seed=0)
-    rewards = [environment.step(np.int64(step % 6))[1] for step in range(20_000)]
-    assert np.mean(asked) == pytest.approx(expected_step_seconds(), rel=0.03) and expected_step_seconds() == pytest.approx(0.0169, rel=0.01)
-    assert min(asked) > 0.005 and max(asked) == 0.250
-    assert np.mean(rewards) == pytest.approx(0.1 / 6, rel=0.05)
-
-
-def test_the_same_seed_makes_the_slow_environment_sleep_and_show_the_same(monkeypatch):
-    asked: list[float] = []
-    monkeypatch.setattr(time, "sleep", asked.append)
-    environment = SlowImageEnv()
-    shown = []
-    for _ in range(2):
-        shown.append([environment.reset(seed=5)[0]] + [environment.step(np.int64(0))[0] for _ in range(9)])
-    assert asked[:9] == asked[9:]
-    assert all(np.array_equal(a, b) for a, b in zip(*shown, strict=True))
-
-
-def test_recipes_are_checked_and_simulators_run_without_torch_and_metaworld_is_described_without_mujoco():
-    code = """
-import sys
-from rlvla3.config import SimulatorConfig
-from rlvla3.simulators.registry import describe_simulator, make_simulator
-import time
-start = time.perf_counter()
-describe_simulator(SimulatorConfig(name="metaworld", tasks=["reach-v3"]))
-assert time.perf_counter() - start < 1
-assert not {"mujoco", "metaworld", "gymnasium"} & set(sys.modules)
-make_simulator(SimulatorConfig(name="slow_image", max_steps=9), 1)
-make_simulator(SimulatorConfig(name="metaworld", tasks=["reach-v3"]), 1)
-assert "torch" not in sys.modules
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr

@@ -1,0 +1,107 @@
+"""Metrics, summary and TensorBoard files of a run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from rlvla3.observability.events import (
+    CloneStep,
+    EpisodeFinished,
+    EvaluationFinished,
+    Notice,
+    PhaseStarted,
+)
+from rlvla3.observability.files import MetricsFile, TensorBoardWatcher
+from rlvla3.observability.intervals import success_rate, wilson
+from rlvla3.observability.run_directory import RunDirectory
+from rlvla3.observability.summary import Summary
+from rlvla3.observability.wording import learned
+from tests.support.events import RECIPE, episode, episodes, update
+
+
+def test_metrics_have_a_line_for_each_event_and_no_episode(run: RunDirectory):
+    metrics = MetricsFile(run)
+    for event in (
+        PhaseStarted("clone", 1),
+        CloneStep(1, 1, 0.5),
+        EpisodeFinished(episode(0, True)),
+        update(1),
+        EvaluationFinished("after", 1, success_rate(episodes(9, 10))),
+        Notice("so it is"),
+    ):
+        metrics.on(event)
+    metrics.close()
+    lines = run.records()
+    assert [line["event"] for line in lines] == ["phase", "clone", "update", "evaluation", "notice"]
+    assert lines[2]["rollouts"]["successes"] == 40
+    assert lines[2]["learner"] == {"kl": 0.01, "entropy": None}
+    assert lines[3]["low"] == pytest.approx(wilson(9, 10)[0])
+
+
+def test_a_continued_run_forgets_the_updates_it_makes_again(run: RunDirectory):
+    metrics = MetricsFile(run)
+    for event in (EvaluationFinished("before", 0, success_rate(episodes(5, 10))), update(1), update(2), update(3)):
+        metrics.on(event)
+    metrics.close()
+    with run.metrics.open("a") as file:
+        file.write('{"event": "upda')  # killed in the middle of a line
+    run.inherit(run, 2)
+    assert [line.get("update", 0) for line in run.records()] == [0, 1, 2]
+    summary = Summary(run, RECIPE).content()
+    assert summary["updates"] == 2
+    assert summary["success_before"]["successes"] == 5
+    run.inherit(run, None)
+    assert run.records() == []
+
+
+def test_summary_has_what_others_rely_on(run: RunDirectory):
+    summary = Summary(run, RECIPE)
+    summary.on(EvaluationFinished("before", 0, success_rate(episodes(55, 96))))
+    for number in (1, 2, 3, 4):
+        summary.on(update(number, successes=40 + number, lags={0: 64} if number == 1 else None))
+    summary.on(EvaluationFinished("after", 4, success_rate(episodes(89, 96))))
+    assert json.loads(run.summary.read_text())["ended"] == "running"
+    summary.ended = "finished"
+    summary.close()
+
+    written = json.loads(run.summary.read_text())
+    assert {key: written["success_before"][key] for key in ("successes", "episodes")} == {"successes": 55, "episodes": 96}
+    assert written["success_after"]["low"] < 89 / 96 < written["success_after"]["high"]
+    assert (written["environment_steps"], written["throughput"], written["updates"]) == (18_000, 450.0, 4)
+    assert written["tickets"] == {"issued": 264, "trained": 256, "rerun": 1}
+    assert written["staleness"] == {"0": 64 + 3 * 60, "1": 3 * 4}
+    assert written["workers"] == [{"name": "shard 0", "busy": {"simulate": 0.5}, "idle": {"decision": 0.5}}]
+    assert (written["mode"], written["seed"], written["training_seconds"], written["ended"]) == ("full_async", 0, 40.0, "finished")
+    assert written["rollouts"]["recent"]["successes"] == 42 + 43 + 44
+    assert written["wall_seconds"] >= 0
+    assert not list(run.path.glob(".*"))
+
+
+def test_summary_before_anything_happened_is_whole(run: RunDirectory):
+    content = Summary(run, RECIPE).content()
+    assert content["success_before"] is None
+    assert content["workers"] == []
+    assert learned(content)
+
+
+def test_tensorboard_files_hold_the_curves(run: RunDirectory):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    watcher = TensorBoardWatcher(run)
+    watcher.on(update(1))
+    watcher.on(update(2, successes=64))
+    watcher.close()
+    curves = accumulator.EventAccumulator(str(run.path))
+    curves.Reload()
+    assert [(point.step, point.value) for point in curves.Scalars("rollouts/success")] == [(1, 0.625), (2, 1.0)]
+    assert [point.value for point in curves.Scalars("busy/shard")] == [0.75, 0.25]
+
+
+def test_observing_needs_no_torch():
+    script = "import sys, tempfile, pathlib\nfrom rlvla3 import commands\nfrom rlvla3.observability import live, video\n"
+    script += "from rlvla3.observability.files import TensorBoardWatcher\nfrom rlvla3.observability.run_directory import RunDirectory\n"
+    script += "TensorBoardWatcher(RunDirectory(pathlib.Path(tempfile.mkdtemp()))).close()\nassert 'torch' not in sys.modules\nimport torch; torch.zeros(1)"
+    subprocess.run([sys.executable, "-c", script], check=True)
