@@ -14,9 +14,9 @@ import yaml
 
 from rlvla3.config import Recipe, load_recipe
 from rlvla3.errors import RecipeError
-from rlvla3.observability.recording import Recording
 from rlvla3.observability.run_directory import RunDirectory, RunDirectoryError, default_path, find_run, version_of
-from rlvla3.observability.watching import watched
+from rlvla3.observability.run_record import RunRecord
+from rlvla3.observability.run_watchers import watched
 from rlvla3.preflight import check_data_plane, preflight
 
 
@@ -27,7 +27,7 @@ def clone(start: Path, overrides: Sequence[str], run_dir: Path | None, as_json: 
         raise RecipeError(f"{start} says nothing of cloning: give it a clone: section, or a setting such as clone.demonstrations=10")
     preflight(recipe, clones=True)
     run = RunDirectory.create(run_dir or default_path(start, datetime.now()), recipe)
-    with run.claimed(), watched(run, recipe, f"clone {start.stem}", as_json=as_json) as watchers:
+    with run.locked(), watched(run, recipe, f"clone {start.stem}", as_json=as_json) as watchers:
         from rlvla3.runtimes import session
 
         session.clone(recipe, run, watchers)
@@ -42,10 +42,10 @@ def train(start: Path, overrides: Sequence[str], run_dir: Path | None, as_json: 
     preflight(recipe, clones=recipe.begins_by_cloning and resume is None, trains=True)
     run = earlier if earlier and run_dir is None else RunDirectory.create(run_dir or default_path(start, datetime.now()), recipe)
     version = version_of(resume) if resume else None
-    with run.claimed():
+    with run.locked():
         if earlier:
             run.write_recipe(recipe)
-            run.inherit(earlier, version)
+            run.copy_metrics(earlier, version)
         with watched(run, recipe, f"{run.path.name}, {recipe.engine.mode}", version, as_json) as watchers:
             from rlvla3.runtimes import session
 
@@ -68,7 +68,7 @@ def evaluate(start: Path, overrides: Sequence[str], run_dir: Path | None, as_jso
         place = run.path / "evaluations" / f"{datetime.now():%Y%m%d-%H%M%S}"
     preflight(recipe)
     run = RunDirectory.create(run_dir or place, recipe)
-    with run.claimed(), watched(run, recipe, f"eval {start}", as_json=as_json) as watchers:
+    with run.locked(), watched(run, recipe, f"eval {start}", as_json=as_json) as watchers:
         from rlvla3.runtimes import session
 
         session.evaluate(recipe, run, watchers)
@@ -79,15 +79,15 @@ def replay(start: Path, run_dir: Path | None, as_json: bool) -> None:
     original, checkpoint = find_run(start) or (RunDirectory.open(start), None)
     if checkpoint is None:
         raise RunDirectoryError(f"{original.path} holds no checkpoint yet: there is nothing to compare a replay with")
-    recording = Recording(original.record)
+    recording = RunRecord(original.record)
     recipe = recording.recipe()
     preflight(recipe, clones=recipe.begins_by_cloning, trains=True)
-    recorded = recording.replay(version_of(checkpoint))
+    recorded = recording.recorded_run(version_of(checkpoint))
     from rlvla3.runtimes import replay_session
 
     recipe = replay_session.replay_recipe(recipe)
     run = RunDirectory.create(run_dir or original.path / "replays" / f"{datetime.now():%Y%m%d-%H%M%S}", recipe)
-    with run.claimed(), watched(run, recipe, f"replay {original.path.name}", as_json=as_json) as watchers:
+    with run.locked(), watched(run, recipe, f"replay {original.path.name}", as_json=as_json) as watchers:
         replay_session.replay(recipe, run, watchers, recorded, checkpoint)
 
 
@@ -115,7 +115,7 @@ def check(words: Sequence[str], simulator: str | None, chunk: int, timeout_s: fl
 
 def _refuse_to_continue(run: RunDirectory, checkpoint: Path | None, recipe: Recipe) -> None:
     """A run is continued in its own directory from its newest checkpoint alone, and only while there is something left to do."""
-    if checkpoint != run.latest():
+    if checkpoint != run.latest_checkpoint():
         raise RunDirectoryError(
             f"{run.path} has been trained past {checkpoint}: continue from its newest checkpoint with `rlvla3 train {run.path}`, "
             f"or from this one in another folder, with --run-dir"

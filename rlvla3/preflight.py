@@ -12,8 +12,8 @@ from rlvla3.config import Recipe
 from rlvla3.demonstrations.selection import select_demonstrations
 from rlvla3.errors import RecipeError
 from rlvla3.links.weights.between_hosts.carriers import check_carrier
+from rlvla3.observability.formatting import size
 from rlvla3.observability.sampling import SCHEDSTAT
-from rlvla3.observability.wording import size
 from rlvla3.parts import collecting_capacity, rollout_spec, training_capacity
 from rlvla3.policies.options import PolicyOptions
 from rlvla3.policies.registry import policy_options, read_checkpoint_config

@@ -1,6 +1,6 @@
-"""What a run tells its watchers: the progress table, metrics.jsonl, TensorBoard, summary.json.
+"""The events of a run, for its watchers: the progress table, metrics.jsonl, TensorBoard, summary.json.
 
-The session emits these events in order; a watcher reads the ones it knows and never answers back.
+The session emits these events in order. A watcher handles the events that it knows and never answers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from rlvla3.types import Finished
 
 @dataclass(frozen=True, slots=True)
 class WorkerTime:
-    """Where one worker's time went: share of wall time by stage (busy) and by what was waited for (idle). All shares together sum to 1."""
+    """How one worker spent its time, as shares of wall time. busy: by stage. idle: by what it waited for. All shares together sum to 1."""
 
     name: str
     busy: Mapping[str, float]
@@ -23,7 +23,7 @@ class WorkerTime:
 
 @dataclass(frozen=True, slots=True)
 class TicketCounts:
-    """issued: handed out at least once. trained: part of a finished update. rerun: handed out again after a simulator was lost."""
+    """issued: given to a shard at least once. trained: part of a finished update. rerun: issued again after a simulator was lost."""
 
     issued: int = 0
     trained: int = 0
@@ -32,7 +32,7 @@ class TicketCounts:
 
 @dataclass(frozen=True, slots=True)
 class PhaseStarted:
-    """phase: start, demonstrate, clone, evaluate, train. total: steps, episodes or updates to come; 0 where unknown."""
+    """A phase of the run begins. phase: start, demonstrate, clone, evaluate or train. total: its steps, episodes or updates, 0 where unknown."""
 
     phase: str
     total: int = 0
@@ -40,14 +40,14 @@ class PhaseStarted:
 
 @dataclass(frozen=True, slots=True)
 class EpisodeFinished:
-    """An episode of the present phase ended."""
+    """An episode of the present phase has ended."""
 
     finished: Finished
 
 
 @dataclass(frozen=True, slots=True)
 class CloneStep:
-    """Behaviour cloning advanced to `step` of `total`."""
+    """Behaviour cloning has done `step` of `total` steps."""
 
     step: int
     total: int
@@ -56,10 +56,11 @@ class CloneStep:
 
 @dataclass(frozen=True, slots=True)
 class UpdateFinished:
-    """One update: the episodes it was made from, what the learner measured, and where everybody's time went since the last one.
+    """An update has finished.
 
-    throughput: environment steps a second since training began (N_rollout_epochs x N_env x N_env_steps / T, RL-VLA3 equation 2).
-    staleness: episodes of this update by staleness. wall_seconds: since training began.
+    episodes: the episodes that it was made from. learner: the learner's metrics. workers: the time of each worker since the last update.
+    throughput: environment steps per second since training began (N_rollout_epochs x N_env x N_env_steps / T, RL-VLA3 equation 2).
+    staleness: {staleness: number of episodes}, for the episodes of this update. wall_seconds: since training began.
     """
 
     update: int
@@ -76,7 +77,7 @@ class UpdateFinished:
 
 @dataclass(frozen=True, slots=True)
 class SuccessRate:
-    """Successes among episodes with the 95 % Wilson score interval. per_task: the same for each task."""
+    """The number of successes among episodes. low, high: the 95 % Wilson score interval. per_task: the same for each task."""
 
     successes: int
     episodes: int
@@ -89,7 +90,7 @@ class SuccessRate:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationFinished:
-    """when: before, after, or eval for an evaluation of its own. version: of the policy that was evaluated."""
+    """An evaluation has finished. when: before, after, or eval for an evaluation without training. version: the evaluated version of the policy."""
 
     when: str
     version: int
@@ -98,7 +99,7 @@ class EvaluationFinished:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something the user should know: a simulator was replaced, a checkpoint written, the run was interrupted."""
+    """A message for the user: a simulator was replaced, a checkpoint was written, the run was interrupted."""
 
     text: str
 
@@ -107,7 +108,7 @@ Event = PhaseStarted | EpisodeFinished | CloneStep | UpdateFinished | Evaluation
 
 
 class Watcher(Protocol):
-    """Anything that follows a run."""
+    """An object that receives the events of a run."""
 
     def on(self, event: Event) -> None: ...
 

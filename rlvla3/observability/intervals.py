@@ -1,4 +1,4 @@
-"""How sure one can be of a success rate."""
+"""Confidence intervals of success rates."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Z95 = NormalDist().inv_cdf(0.975)
 
 
 def wilson(successes: int, episodes: int) -> tuple[float, float]:
-    """The 95 % Wilson score interval of a rate, as shares in [0, 1]; (0, 1) where there is no episode.
+    """The 95 % Wilson score interval of a rate, as shares in [0, 1]. It is (0, 1) where there is no episode.
 
-    Unlike the textbook interval it stays within [0, 1] and is honest at 0 of n and n of n, where policies begin and end.
+    Unlike the normal approximation, it stays within [0, 1] and does not collapse at 0 of n and n of n, where policies often begin and end.
     Raises ValueError unless 0 <= successes <= episodes.
     """
     if not 0 <= successes <= episodes:
@@ -30,7 +30,7 @@ def wilson(successes: int, episodes: int) -> tuple[float, float]:
 
 
 def success_rate(finished: Sequence[Finished]) -> SuccessRate:
-    """Successes among `finished` with their interval, and the same for each task, in the order of their names."""
+    """The success rate of `finished` with its interval, and the same for each task, sorted by name."""
     by_task = groupby(sorted(finished, key=_task), key=_task)
     return _rate(finished, {task: _rate(list(episodes), {}) for task, episodes in by_task})
 

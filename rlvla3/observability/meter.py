@@ -1,7 +1,9 @@
-"""Where every second of every worker goes (law 7).
+"""The meter: how each worker spends its time (law 7).
 
-A worker is always in exactly one stage: busy with something named, or waiting for something named. Entering a stage closes the one before it, so the shares
-of a worker sum to 1 by construction. The times stand in shared memory: watching costs the workers nothing.
+Invariant: a worker is always in exactly one stage. It is busy with something that has a name, or it waits for something that has a name. Entering a stage ends
+the one before. So the shares of a worker always sum to 1.
+
+The times are in shared memory. Reading them costs the workers nothing.
 """
 
 from __future__ import annotations
@@ -22,14 +24,17 @@ BUSY = (
     *("train", "fit_critic", "publish", "clone", "checkpoint", "send", "receive", "overhead"),
 )
 IDLE = ("ticket", "decision", "requests", "trajectories", "ranks", "publication", "version", "command")
-"""What a worker can wait for: a shard for a ticket (admission) or a decision; a generator for requests; a trainer for trajectories, for its other ranks (what
-it exchanges with them among it), for the publication of the version before, or for a command; who sends or receives weights, for a version."""
+"""What a worker can wait for.
+
+A shard waits for a ticket (admission) or a decision. A generator waits for requests. A trainer waits for trajectories, for its other ranks (communication with
+them included), for the publication of the last version, or for a command. A sender or a receiver of weights waits for a version.
+"""
 STAGES = BUSY + IDLE
 _NUMBER = {stage: number for number, stage in enumerate(STAGES)}
 
 
 class MeterBoard:
-    """The times of all workers, readable by any process while they are being written. now: the clock, in seconds (the machine's)."""
+    """The times of all workers. Any process can read them while workers write. now: the clock, in seconds. None means the machine's monotonic clock."""
 
     def __init__(self, workers: Sequence[str], now: Callable[[], float] | None = None) -> None:
         self.workers, self._now = tuple(workers), now or time.monotonic
@@ -45,23 +50,25 @@ class MeterBoard:
         return Meter(self._arrays["seconds"][row], self._arrays["stage"][row : row + 1], self._arrays["since"][row : row + 1], self._now)
 
     def read(self) -> NDArray[np.float64]:
-        """Seconds [workers, stages] up to now; the present stage has what is left of the time since the start, so a row sums to it whatever is being
-        written."""
+        """Seconds [workers, stages] until now.
+
+        The present stage gets all time since the start that no other stage has. So a row sums to that time, whatever a worker writes meanwhile.
+        """
         stage, seconds = self._arrays["stage"].copy(), self._arrays["seconds"].copy()
         seconds[np.arange(len(self.workers)), stage] += self._now() - self._began - seconds.sum(axis=1)
         return seconds
 
     def stages(self) -> NDArray[np.int64]:
-        """The number of the stage that each worker is in: [workers]."""
+        """The number of each worker's present stage: [workers]."""
         return self._arrays["stage"].copy()
 
-    def note(self, first: int, seconds: NDArray[np.float64], stages: NDArray[np.int64]) -> None:
-        """Take over what a board elsewhere has read, for the workers from number `first` on."""
+    def set_rows(self, first: int, seconds: NDArray[np.float64], stages: NDArray[np.int64]) -> None:
+        """Copy what another board has read, into the rows from `first` on."""
         rows = slice(first, first + len(stages))
         self._arrays["seconds"][rows], self._arrays["stage"][rows] = seconds, stages
 
     def stage(self, worker: str) -> tuple[str, float]:
-        """The stage a worker is in, and for how many seconds."""
+        """A worker's present stage, and the seconds since it began."""
         row = self.workers.index(worker)
         return STAGES[int(self._arrays["stage"][row])], self._now() - float(self._arrays["since"][row])
 
@@ -76,22 +83,22 @@ class MeterBoard:
 
 
 class Meter:
-    """One worker's own clock card.
+    """The meter of one worker.
 
-    with meter("infer", len(batch)):
-        ...
+        with meter("infer", len(batch)):
+            ...
 
-    size: of how many items the work is (environments, decisions; 0: nothing to count). A card takes no note of it; one that samples does (sampling.py).
+    size: the number of items in the work (environments, decisions), 0 where there is nothing to count. Only a sampling meter uses it (sampling.py).
     """
 
     def __init__(self, seconds: NDArray[np.float64], stage: NDArray[np.int64], since: NDArray[np.float64], now: Callable[[], float]) -> None:
         self._seconds, self._stage, self._since, self._now = seconds, stage, since, now
 
     def enter(self, stage: str, size: int = 0) -> None:
-        """Be in `stage` from now on."""
+        """Enter `stage`, and end the one before."""
         now = self._now()
         self._seconds[self._stage[0]] += now - self._since[0]
-        self._since[0] = now  # before the stage: a reader in between must not see a new stage with an old beginning
+        self._since[0] = now  # write it before the stage: a reader between the two lines must not see the new stage with the old beginning
         self._stage[0] = _NUMBER[stage]
 
     @contextmanager
@@ -105,11 +112,10 @@ class Meter:
 
 
 class OverlappingMeter:
-    """The clock card of a worker that does several things at once, in one thread: it is in the stage of what it began first, and waits for `idle` while it does
-    nothing.
+    """The meter of a worker that does several things at once, in one thread. Its stage is the first one that is still going on, or `idle` where there is none.
 
-    with lane("send"):
-        await ...                       # meanwhile something else may be sent or received
+    with meter("send"):
+        await ...                       # meanwhile the worker may send or receive something else
     """
 
     def __init__(self, meter: Meter, idle: str) -> None:

@@ -1,4 +1,4 @@
-"""How a run is getting on: what the live table (live.py) and the plain lines both show."""
+"""The progress of a run, which the live table (live_table.py) and the plain lines show."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TextIO
 
+from rlvla3.observability.event_json import rate_json
 from rlvla3.observability.events import CloneStep, EpisodeFinished, EvaluationFinished, Event, Notice, PhaseStarted, SuccessRate, UpdateFinished
+from rlvla3.observability.formatting import clock_time, duration, evaluation_result, judged_by_return, percent, quantity
 from rlvla3.observability.intervals import success_rate
-from rlvla3.observability.records import rate
 from rlvla3.observability.summary import RECENT_UPDATES
-from rlvla3.observability.wording import clock as clock_time
-from rlvla3.observability.wording import duration, judged_by_return, percent, quantity, result
-from rlvla3.observability.workers import by_kind, mean_of
+from rlvla3.observability.worker_times import by_kind, mean_of
 
 
 @dataclass
 class Progress:
-    """Where a run is. `on` takes in an event; everything else is asked of it. Times are seconds of the clock it is given."""
+    """The state of a run. `on` updates it with an event. Times are seconds of `clock`."""
 
     clock: Callable[[], float] = time.monotonic
     phase: str = "start"
@@ -52,13 +51,13 @@ class Progress:
             case CloneStep():
                 self.done, self.total, self.loss = event.step, event.total, event.loss
             case UpdateFinished():
-                self._take_update(event)
+                self._add_update(event)
             case EvaluationFinished():
                 self.evaluations[event.when] = event.success
             case Notice():
                 self.notices.append(event.text)
 
-    def _take_update(self, event: UpdateFinished) -> None:
+    def _add_update(self, event: UpdateFinished) -> None:
         now = self.clock()
         self._paces.append(now - self._last_update)
         self._last_update = now
@@ -70,7 +69,7 @@ class Progress:
         return self.clock() - self.began
 
     def seconds_left(self) -> float | None:
-        """Seconds to the end of this phase at its present pace; None where that cannot be told yet."""
+        """Seconds until this phase ends, at its present speed. None where there is no estimate yet."""
         if self.total == 0 or self.done == 0:
             return None
         if self.phase == "train":
@@ -80,7 +79,7 @@ class Progress:
         return max(left, 0.0)
 
     def by_return(self) -> bool:
-        """Whether the mean return says how the policy does, since no rollout ever succeeded and rewards came nevertheless."""
+        """Whether to show the mean return instead of the success rate: no rollout succeeded, but there were rewards."""
         return judged_by_return(sum(rollouts.successes for rollouts in self.rollouts), sum(abs(rollouts.mean_return) for rollouts in self.rollouts))
 
     def recent_success(self) -> float:
@@ -95,7 +94,7 @@ class Progress:
 
 
 class PlainProgress:
-    """Progress in plain lines, for pipes and log files: one for each phase, evaluation, update and notice, and a few on the way through the other phases."""
+    """Progress as plain lines, for pipes and log files: one for each phase, evaluation, update and notice, and a few within phases without updates."""
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream, self._progress = stream, Progress(clock)
@@ -107,22 +106,22 @@ class PlainProgress:
             print(f"[{clock_time(self._progress.elapsed()):>7}] {line}", file=self._stream, flush=True)
 
     def close(self) -> None:
-        """Nothing to do: every line is already out."""
+        """Does nothing: every line is already flushed."""
 
     def _line(self, event: Event) -> str | None:
         match event:
             case PhaseStarted():
                 return event.phase + (f": {event.total} {UNITS.get(event.phase, 'steps')}" if event.total else "")
             case EpisodeFinished() | CloneStep():
-                return self._on_the_way()
+                return self._quarter()
             case UpdateFinished():
                 return self._update(event)
             case EvaluationFinished():
-                return f"evaluation ({event.when}): {result(rate(event.success))} of {event.success.episodes} episodes"
+                return f"evaluation ({event.when}): {evaluation_result(rate_json(event.success))} of {event.success.episodes} episodes"
             case Notice():
                 return event.text
 
-    def _on_the_way(self) -> str | None:
+    def _quarter(self) -> str | None:
         """A line at each quarter of a phase that has no updates."""
         progress = self._progress
         quarter = max(progress.total // 4, 1)
@@ -146,9 +145,9 @@ class PlainProgress:
 
 
 UNITS = {"clone": "steps", "demonstrate": "episodes", "evaluate": "episodes", "train": "updates"}
-"""What the phases count."""
+"""What each phase counts."""
 
 
 def staleness(event: UpdateFinished) -> str:
-    """An update's episodes by staleness: "0: 60 1: 4"."""
+    """The episodes of an update by staleness: "0: 60 1: 4"."""
     return " ".join(f"{lag}: {episodes}" for lag, episodes in sorted(event.staleness.items()))

@@ -1,18 +1,18 @@
-"""The folder that a run leaves behind, and the rules that keep it whole whatever happens to the run.
+"""The folder of a run. It stays consistent whenever the run ends.
 
     RUN_DIR/
       config.yaml           the resolved recipe: `rlvla3 train RUN_DIR` continues from it
-      metrics.jsonl         one line an update, evaluation, cloning step and notice
+      metrics.jsonl         one line for each update, evaluation, cloning step and notice
       events.out.tfevents.* the same as TensorBoard curves
       checkpoints/000020/   policy/, trainer.pt and parameters/ after update 20
-      record/               what `rlvla3 replay RUN_DIR` repeats the run from (recording.py)
-      trace.json            who did what when, for Perfetto, where engine.trace asks for it (tracing.py)
+      record/               the record that `rlvla3 replay RUN_DIR` repeats the run from (run_record.py)
+      trace.json            the stages of all workers over time, for Perfetto, with engine.trace (tracing.py)
       videos/               evaluation episodes
       evaluations/          one run directory for each `rlvla3 eval RUN_DIR`
       replays/              one for each `rlvla3 replay RUN_DIR`
-      summary.json          what came of it all
+      summary.json          the results
 
-Whatever is written here is written beside its place, brought to disk and renamed: a file or checkpoint that has its name is complete.
+Invariant: a file or checkpoint that has its final name is complete. It is written under another name, flushed to disk and then renamed.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from rlvla3.errors import ExplainedError
 
 
 class RunDirectoryError(ExplainedError, RuntimeError):
-    """A run directory that cannot be used: what is there, and what to do instead."""
+    """A run directory cannot be used. The message says what is there and what to do."""
 
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """A run's folder, known by its path alone: it can be handed to any process. `create` makes one, `open` finds one again."""
+    """The folder of a run. It is only a path, so it can be passed to any process. `create` makes a new one, `open` opens an existing one."""
 
     path: Path
 
     @classmethod
     def create(cls, path: Path, recipe: Recipe) -> RunDirectory:
-        """A new run directory holding `recipe`. Raises RunDirectoryError where something is there already."""
+        """A new run directory with `recipe`. Raises RunDirectoryError where something is there already."""
         if (path / "config.yaml").is_file():
             raise RunDirectoryError(f"{path} already holds a run: continue it with `rlvla3 train {path}`, or start a new one with another --run-dir")
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -86,8 +86,8 @@ class RunDirectory:
         return self.path / "trace.json"
 
     @property
-    def stays(self) -> Path:
-        """What trace.json is made of, while the run goes on."""
+    def samples(self) -> Path:
+        """The samples that trace.json is made of, while the run is going on."""
         return self.path / "stays"
 
     @property
@@ -95,18 +95,18 @@ class RunDirectory:
         return self.path / "videos"
 
     def recipe(self) -> Recipe:
-        """The settings that the run was made with. Raises RecipeError where this version does not know them."""
+        """The settings of the run. Raises RecipeError where this version does not know them."""
         return load_recipe(self.config)
 
     def write_recipe(self, recipe: Recipe) -> None:
-        with complete(self.config) as beside:
+        with complete_file(self.config) as beside:
             write_recipe(recipe, beside)
 
     @contextmanager
-    def claimed(self) -> Iterator[None]:
-        """Have the folder to oneself, rid of what an earlier run left half-written. Raises RunDirectoryError while another process has it.
+    def locked(self) -> Iterator[None]:
+        """Lock the folder for this process, and remove what an earlier run left incomplete. Raises RunDirectoryError while another process holds the lock.
 
-        The claim is a lock on the folder itself: it leaves no file behind, and ends with the process however that ends.
+        The lock is on the folder itself. It leaves no file behind, and it ends with the process.
         """
         handle = os.open(self.path, os.O_RDONLY)
         try:
@@ -123,10 +123,12 @@ class RunDirectory:
 
     @contextmanager
     def checkpoint(self, version: int, keep: int) -> Iterator[Path]:
-        """Write the checkpoint of `version` into the folder given; it takes its name when the block ends well, and then the newest `keep` stay.
+        """Write the checkpoint of `version` into the folder that the block receives.
 
-        with run.checkpoint(version=20, keep=2) as folder:
-            policy.save(folder / "policy", "mini_vla")
+        The folder gets its final name when the block ends without an error. Then all checkpoints but the newest `keep` are removed.
+
+            with run.checkpoint(version=20, keep=2) as folder:
+                policy.save(folder / "policy", "mini_vla")
         """
         self.checkpoints.mkdir(exist_ok=True)
         final = self.checkpoints / f"{version:06d}"
@@ -135,11 +137,11 @@ class RunDirectory:
         beside.mkdir()
         try:
             yield beside
-            _bring_to_disk(beside)
+            _flush_to_disk(beside)
             if final.exists():
                 final.rename(replaced)
             beside.rename(final)
-            _bring_to_disk(self.checkpoints, deep=False)
+            _flush_to_disk(self.checkpoints, deep=False)
         finally:
             _remove(beside)
         _remove(replaced)
@@ -147,38 +149,38 @@ class RunDirectory:
             _remove(old)
 
     def all_checkpoints(self) -> list[Path]:
-        """Complete checkpoints, oldest first."""
+        """The complete checkpoints, oldest first."""
         return sorted(folder for folder in self.checkpoints.glob("[0-9]*") if folder.is_dir() and folder.name.isdigit())
 
-    def latest(self) -> Path | None:
-        """The newest complete checkpoint, None before the first."""
+    def latest_checkpoint(self) -> Path | None:
+        """The newest complete checkpoint. None before the first."""
         return next(reversed(self.all_checkpoints()), None)
 
-    def records(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; one that a killed process left unfinished is passed over."""
-        return list(_parsed(self.metrics)) if self.metrics.is_file() else []
+    def metric_lines(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl. A line that was cut off when the process was killed is ignored."""
+        return list(_parsed_lines(self.metrics)) if self.metrics.is_file() else []
 
-    def inherit(self, earlier: RunDirectory, version: int | None) -> None:
-        """Begin with the metrics of `earlier` (itself, where a run goes on in its own folder) up to update `version`; None: with nothing.
+    def copy_metrics(self, earlier: RunDirectory, version: int | None) -> None:
+        """Start with the metrics of `earlier` up to update `version`. None means none of them. `earlier` is this run where it continues in its own folder.
 
-        What `earlier` did after that version is done again, and so forgotten.
+        Later metrics are dropped, because the run will do that work again.
         """
-        kept = [record for record in earlier.records() if version is not None and max(record.get("update", 0), record.get("version", 0)) <= version]
-        with complete(self.metrics) as beside:
+        kept = [record for record in earlier.metric_lines() if version is not None and max(record.get("update", 0), record.get("version", 0)) <= version]
+        with complete_file(self.metrics) as beside:
             beside.write_text("".join(json.dumps(record) + "\n" for record in kept))
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        with complete(self.summary) as beside:
+        with complete_file(self.summary) as beside:
             beside.write_text(json.dumps(summary, indent=2) + "\n")
 
     def ended(self) -> str | None:
-        """How the last run in this folder ended, in summary.json's words; None where there is no summary."""
+        """How the last run in this folder ended, as summary.json says. None where there is no summary."""
         return str(json.loads(self.summary.read_text())["ended"]) if self.summary.is_file() else None
 
     def _remove_partial(self) -> None:
         for replaced in self.checkpoints.glob(".replaced.*"):
             final = replaced.with_name(replaced.name.removeprefix(".replaced."))
-            if not final.exists():  # killed between the two renames of `checkpoint`: the old one is the only one
+            if not final.exists():  # the process was killed between the two renames in `checkpoint`: only the old one exists
                 replaced.rename(final)
         for folder in (self.path, self.checkpoints, self.videos):
             for leftover in (*folder.glob(".partial.*"), *folder.glob(".replaced.*")):
@@ -186,17 +188,19 @@ class RunDirectory:
 
 
 def default_path(recipe: Path, now: datetime) -> Path:
-    """Where a run of `recipe` goes unless it is told: runs/NAME-DATE-TIME."""
+    """The default folder of a run of `recipe`: runs/NAME-DATE-TIME."""
     return Path("runs") / f"{recipe.stem}-{now:%Y%m%d-%H%M%S}"
 
 
 def find_run(path: Path) -> tuple[RunDirectory, Path | None] | None:
-    """What a command is to start from: for a run directory, the run and its newest checkpoint (None before the first); for a checkpoint folder,
-    its run and itself; None where `path` is neither, and so a recipe.
+    """The run and the checkpoint that a command starts from.
+
+    For a run directory: the run and its newest checkpoint (None before the first). For a checkpoint folder: its run and this checkpoint.
+    None where `path` is neither; then it is a recipe.
     """
     if (path / "config.yaml").is_file():
         run = RunDirectory(path)
-        return run, run.latest()
+        return run, run.latest_checkpoint()
     owner = path.parent.parent
     if path.is_dir() and path.parent.name == "checkpoints" and (owner / "config.yaml").is_file():
         return RunDirectory(owner), path
@@ -204,26 +208,26 @@ def find_run(path: Path) -> tuple[RunDirectory, Path | None] | None:
 
 
 def version_of(checkpoint: Path) -> int:
-    """The number of updates behind a checkpoint folder, which is its name."""
+    """The number of updates of a checkpoint. It is the name of its folder."""
     return int(checkpoint.name)
 
 
 @contextmanager
-def complete(final: Path) -> Iterator[Path]:
-    """A path beside `final` to write to; it becomes `final` at once and whole when the block ends well."""
+def complete_file(final: Path) -> Iterator[Path]:
+    """A path beside `final` to write a file to. When the block ends without an error, the file becomes `final` in one step, complete and on disk."""
     beside = final.with_name(f".partial.{final.name}")
     try:
         yield beside
-        _bring_to_disk(beside)
+        _flush_to_disk(beside)
         beside.replace(final)
     finally:
         beside.unlink(missing_ok=True)
 
 
-def _bring_to_disk(path: Path, deep: bool = True) -> None:
-    """fsync a file, or a folder and all that is in it."""
+def _flush_to_disk(path: Path, deep: bool = True) -> None:
+    """fsync a file, or a folder and everything in it (deep)."""
     for child in path.iterdir() if deep and path.is_dir() else ():
-        _bring_to_disk(child)
+        _flush_to_disk(child)
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -238,7 +242,7 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _parsed(lines: Path) -> Iterator[dict[str, Any]]:
+def _parsed_lines(lines: Path) -> Iterator[dict[str, Any]]:
     for line in lines.read_text().splitlines():
         try:
             yield json.loads(line)

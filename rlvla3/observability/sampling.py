@@ -1,8 +1,8 @@
-"""Meters that also keep each stage's work apart from its waiting: what a profile is made from.
+"""Meters that also write a sample for each time in a stage. Samples separate work from waiting. Profiles and traces are made from them.
 
-A worker in a stage works on a core, waits for a core that others have, or sleeps. Linux counts the first two (CPU time of the process, run-queue delay of the
-thread); what is left of the wall time it slept. Noted whenever a worker leaves a stage, in a file of its own: some microseconds each, and only where a run is
-given a SamplingBoard, to be profiled or traced (tracing.py).
+In a stage, a worker runs on a core, waits for a core that is busy, or sleeps. Linux counts the first two: CPU time of the process, and run-queue delay of the
+thread. The rest of the wall time is sleep. A worker writes a sample whenever it leaves a stage, to a file of its own. This takes some microseconds, and happens
+only where a run has a SamplingBoard: for a profile or for a trace (tracing.py).
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ from numpy.typing import NDArray
 from rlvla3.observability.meter import STAGES, Meter, MeterBoard
 
 SCHEDSTAT = Path("/proc/thread-self/schedstat")
-"""Of the thread that opens it, in nanoseconds: on a core, waiting for one; and how often it was given one."""
+"""Nanoseconds of the thread that opens the file: on a core, and waiting for a core; then the number of time slices."""
 
 NS = 1e9
 TRIES = 2000
 _ENTRY = struct.Struct("=iidddd")
 SAMPLE = np.dtype([("stage", "i4"), ("size", "i4"), ("end", "f8"), ("wall", "f8"), ("work", "f8"), ("delay", "f8")])
-"""One stay in a stage: its number in STAGES, its size (0: not said), when it ended (monotonic clock), and seconds: all, on cores (all threads of the process),
-and waiting for one."""
+"""One time in a stage. stage: its number in STAGES. size: the number of items, 0 where unknown. end: when it ended (monotonic clock). Seconds: wall: all of
+it; work: on cores, of all threads of the process; delay: waiting for a core."""
 
 
 class SamplingBoard(MeterBoard):
-    """Its workers' meters write their samples into `folder`. most_bytes: of each one's file, where noting stops."""
+    """A board whose meters write samples into `folder`. max_bytes: the limit for each file. A meter stops writing there."""
 
-    def __init__(self, workers: Sequence[str], now: Callable[[], float] | None = None, *, folder: Path, most_bytes: float = math.inf) -> None:
+    def __init__(self, workers: Sequence[str], now: Callable[[], float] | None = None, *, folder: Path, max_bytes: float = math.inf) -> None:
         super().__init__(workers, now)
-        self._folder, self._most_bytes = folder, most_bytes
+        self._folder, self._max_bytes = folder, max_bytes
 
     def meter(self, worker: str) -> Meter:
-        return SamplingMeter(super().meter(worker), self._folder / f"{worker.replace(' ', '-')}.samples", self._most_bytes)
+        return SamplingMeter(super().meter(worker), self._folder / f"{worker.replace(' ', '-')}.samples", self._max_bytes)
 
 
 class SamplingMeter(Meter):
-    """One worker's meter, of the thread that makes it. A stay is in the file as soon as it is over, whatever becomes of the worker."""
+    """One worker's meter, for the thread that creates it. A sample is in the file as soon as the stage ends, even if the worker is killed then."""
 
-    def __init__(self, meter: Meter, path: Path, most_bytes: float = math.inf) -> None:
+    def __init__(self, meter: Meter, path: Path, max_bytes: float = math.inf) -> None:
         super().__init__(meter._seconds, meter._stage, meter._since, meter._now)
         self._file, self._schedstat = path.open("ab", buffering=0), SCHEDSTAT.open("rb", buffering=0)
-        self._free = most_bytes - path.stat().st_size  # a worker that takes a lost one's place goes on with its file
+        self._free = max_bytes - path.stat().st_size  # a worker that replaces a lost one appends to its file
         self._size = 0
         self._work, self._delay = self._spent()
 
@@ -64,26 +64,26 @@ class SamplingMeter(Meter):
         self._size, self._work, self._delay = size, work, delay
 
     def _spent(self) -> tuple[float, float]:
-        """Seconds until now: on cores, and waiting for one."""
+        """Seconds until now: on cores, and waiting for a core."""
         return time.process_time(), int(os.pread(self._schedstat.fileno(), 64, 0).split()[1]) / NS
 
 
 @dataclass(frozen=True)
 class Samples:
-    """What workers noted, by their kind ("shard", "generator", "trainer"): SAMPLE [n] each, a worker's own in order."""
+    """The samples of all workers, by kind of worker ("shard", "generator", "trainer"): SAMPLE [n] each, in order for each worker."""
 
     kinds: Mapping[str, NDArray[Any]]
 
     @classmethod
     def read(cls, folder: Path) -> Samples:
-        """All that is in `folder`, once the workers have ended."""
+        """All samples in `folder`. Call it when the workers have ended."""
         found: dict[str, list[NDArray[Any]]] = {}
         for path in sorted(folder.glob("*.samples")):
             found.setdefault(path.stem.split("-")[0], []).append(read_samples(path))
         return cls({kind: np.concatenate(samples) for kind, samples in found.items()})
 
-    def without(self, seconds: float) -> Samples:
-        """What they would have been if noting one had not taken so long."""
+    def without_overhead(self, seconds: float) -> Samples:
+        """The samples without the time that writing each of them took."""
         kinds = {kind: samples.copy() for kind, samples in self.kinds.items()}
         for samples in kinds.values():
             for name in ("wall", "work"):
@@ -91,11 +91,11 @@ class Samples:
         return Samples(kinds)
 
     def during(self, begin: float, end: float) -> Samples:
-        """Those that began and ended between two moments of the monotonic clock."""
+        """The samples that began and ended between two times of the monotonic clock."""
         return Samples({kind: samples[(samples["end"] - samples["wall"] >= begin) & (samples["end"] <= end)] for kind, samples in self.kinds.items()})
 
     def of(self, kind: str, *stages: str) -> NDArray[Any]:
-        """The stays of all workers of a kind in some stages."""
+        """The samples of all workers of a kind in some stages."""
         samples = self.kinds[kind]
         picked: NDArray[Any] = samples[np.isin(samples["stage"], [STAGES.index(stage) for stage in stages])]
         return picked
@@ -107,13 +107,13 @@ class Samples:
 
 
 def read_samples(path: Path) -> NDArray[Any]:
-    """SAMPLE [n] of one worker; one that a dying worker left unfinished is passed over."""
+    """SAMPLE [n] of one worker. A sample that was cut off when the worker died is ignored."""
     content = path.read_bytes()
     return np.frombuffer(content, SAMPLE, count=len(content) // SAMPLE.itemsize)
 
 
-def seconds_a_sample(folder: Path) -> float:
-    """CPU seconds that noting a sample takes here, beyond what any meter takes; found by trying, in a new file in `folder`."""
+def seconds_per_sample(folder: Path) -> float:
+    """CPU seconds that writing a sample takes on this machine, in addition to the time of a plain meter. It is measured with a new file in `folder`."""
     plain, sampling = MeterBoard(["plain"]).meter("plain"), SamplingBoard(["try"], folder=folder).meter("try")
     taken = []
     for meter in (plain, sampling):
@@ -124,7 +124,7 @@ def seconds_a_sample(folder: Path) -> float:
     return max(taken[1] - taken[0], 0.0)
 
 
-def slept(samples: NDArray[Any]) -> NDArray[np.float64]:
-    """Seconds [n] of each stay in which the worker neither worked nor waited for a core."""
+def seconds_asleep(samples: NDArray[Any]) -> NDArray[np.float64]:
+    """The seconds [n] of each sample in which the worker slept: it neither ran on a core nor waited for one."""
     asleep: NDArray[np.float64] = np.maximum(samples["wall"] - samples["work"] - samples["delay"], 0.0)
     return asleep

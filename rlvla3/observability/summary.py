@@ -1,7 +1,7 @@
-"""What came of a run: summary.json.
+"""The results of a run: summary.json.
 
-A summary is a fold over records, the lines of metrics.jsonl. So a continued run's summary begins with what went before it, and the
-summary of a run that was killed can be made again.
+A summary is computed from the lines of metrics.jsonl. So the summary of a continued run includes what happened before, and the summary of a run that was killed
+can be made again.
 """
 
 from __future__ import annotations
@@ -14,38 +14,38 @@ from typing import Any
 
 from rlvla3 import __version__
 from rlvla3.config import Recipe
+from rlvla3.observability.event_json import JsonObject, event_json
 from rlvla3.observability.events import Event
 from rlvla3.observability.intervals import wilson
-from rlvla3.observability.records import Record, record_of
 from rlvla3.observability.run_directory import RunDirectory
 
 RECENT_UPDATES = 3
-"""Rollout success is shown over this many updates: the rate of one update of 64 episodes has a standard error of 6 %."""
+"""Rollout success is shown as the mean over so many updates. The rate of a single update with 64 episodes has a standard error of 6 %."""
 
 
 class Summary:
-    """The watcher that keeps summary.json, complete after every update and evaluation.
+    """The watcher that writes summary.json after every update and evaluation.
 
-    `ended` says how the run ended: "running" until it is set to "finished", "interrupted" or "failed: ..." before `close`.
+    ended: how the run ended. It is "running" until the caller sets it to "finished", "interrupted" or "failed: ...", before `close`.
     """
 
     def __init__(self, run: RunDirectory, recipe: Recipe, clock: Callable[[], float] = time.monotonic) -> None:
         self.ended = "running"
         self._run, self._recipe, self._clock = run, recipe, clock
-        self._evaluations: dict[str, Record] = {}
-        self._latest: Record = {}
-        self._recent: deque[Record] = deque(maxlen=RECENT_UPDATES)
+        self._evaluations: dict[str, JsonObject] = {}
+        self._latest: JsonObject = {}
+        self._recent: deque[JsonObject] = deque(maxlen=RECENT_UPDATES)
         self._staleness: Counter[str] = Counter()
         self._episodes = self._successes = 0
         self._times: defaultdict[str, _WorkerTotal] = defaultdict(_WorkerTotal)
         self._notices: list[str] = []
-        earlier = run.records()
+        earlier = run.metric_lines()
         for record in earlier:
             self._add(record)
         self._began = clock() - (earlier[-1]["seconds"] if earlier else 0.0)
 
     def on(self, event: Event) -> None:
-        record = record_of(event)
+        record = event_json(event)
         if record is not None:
             self._add(record)
             if record["event"] in ("update", "evaluation"):
@@ -55,7 +55,7 @@ class Summary:
         self._run.write_summary(self.content())
 
     def content(self) -> dict[str, Any]:
-        """What summary.json says. Rates are shares in [0, 1], times seconds, throughput environment steps a second of training."""
+        """The content of summary.json. Rates are shares in [0, 1], times are seconds, throughput is environment steps per second of training."""
         latest = self._latest
         return {
             "success_before": self._evaluations.get("before"),
@@ -77,7 +77,7 @@ class Summary:
             "version": __version__,
         }
 
-    def _add(self, record: Record) -> None:
+    def _add(self, record: JsonObject) -> None:
         match record["event"]:
             case "update":
                 self._add_update(record)
@@ -86,7 +86,7 @@ class Summary:
             case "notice":
                 self._notices.append(record["text"])
 
-    def _add_update(self, record: Record) -> None:
+    def _add_update(self, record: JsonObject) -> None:
         seconds = max(record["wall_seconds"] - self._latest.get("wall_seconds", 0.0), 0.0)
         self._latest = record
         self._recent.append(record["rollouts"])
@@ -96,8 +96,8 @@ class Summary:
         for worker in record["workers"]:
             self._times[worker["name"]].add(worker, seconds)
 
-    def _rollouts(self) -> Record:
-        """All episodes trained on, and those of the last few updates, under exploration noise."""
+    def _rollouts(self) -> JsonObject:
+        """All episodes that were trained on, and those of the last few updates. They have exploration noise."""
         successes, episodes = (sum(rollouts[key] for rollouts in self._recent) for key in ("successes", "episodes"))
         low, high = wilson(successes, episodes)
         returns = [rollouts["mean_return"] for rollouts in self._recent if rollouts["mean_return"] is not None]
@@ -106,7 +106,7 @@ class Summary:
 
 
 class _WorkerTotal:
-    """One worker's seconds over the updates, by stage and by cause."""
+    """The seconds of one worker over all updates, by stage and by what it waited for."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, defaultdict[str, float]] = {"busy": defaultdict(float), "idle": defaultdict(float)}

@@ -1,6 +1,6 @@
-"""Chrome's trace events, which Perfetto (ui.perfetto.dev) and chrome://tracing show: a process a host, a thread a worker, times in microseconds.
+"""Chrome's trace events, for Perfetto (ui.perfetto.dev) and chrome://tracing. A host is a process, a worker is a thread, times are in microseconds.
 
-Hosts count from 0. The trace of a run and that of a rehearsal are made of the same events.
+Hosts are numbered from 0. The traces of runs and of rehearsals consist of the same events.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rlvla3.observability.meter import IDLE
-from rlvla3.observability.run_directory import complete
+from rlvla3.observability.run_directory import complete_file
 
 MICROSECONDS = 1e6
 
@@ -19,9 +19,9 @@ TraceEvent = dict[str, Any]
 
 
 def write_events(path: Path, events: Iterable[TraceEvent], about: Mapping[str, Any]) -> None:
-    """Write a trace, event by event: of whatever length, it is never in memory as a whole. about: what it is the trace of, kept in the file."""
+    """Write a trace event by event, so that a long trace need not fit into memory. about: data about the trace, which the file keeps."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with complete(path) as beside, beside.open("w") as file:
+    with complete_file(path) as beside, beside.open("w") as file:
         file.write(f'{{"displayTimeUnit":"ms","otherData":{_json(about)},"traceEvents":[')
         for number, event in enumerate(events):
             file.write((",\n" if number else "\n") + _json(event))
@@ -29,20 +29,20 @@ def write_events(path: Path, events: Iterable[TraceEvent], about: Mapping[str, A
 
 
 def host(number: int, name: str) -> Iterator[TraceEvent]:
-    """What a host is called."""
+    """The name of a host."""
     yield {"ph": "M", "name": "process_name", "pid": _process(number), "args": {"name": name}}
     yield {"ph": "M", "name": "process_sort_index", "pid": _process(number), "args": {"sort_index": number}}
 
 
 def lane(on: int, thread: int, name: str) -> Iterator[TraceEvent]:
-    """What a lane on a host is called; lanes lie in the order of their threads, which count from 1 over all hosts."""
+    """The name of a lane on a host. Lanes are shown in the order of their thread numbers, which count from 1 over all hosts."""
     where = {"ph": "M", "pid": _process(on), "tid": thread}
     yield where | {"name": "thread_name", "args": {"name": name}}
     yield where | {"name": "thread_sort_index", "args": {"sort_index": thread}}
 
 
-def stay(on: int, thread: int, stage: str, begin: float, end: float, size: int = 0) -> TraceEvent:
-    """A worker's stay in a stage, busy or waiting, in seconds. size: of how many items the work was (0: not said)."""
+def stage_time(on: int, thread: int, stage: str, begin: float, end: float, size: int = 0) -> TraceEvent:
+    """A worker's time in a stage, busy or waiting. begin, end: seconds. size: the number of items in the work, 0 where unknown."""
     event = {
         "ph": "X",
         "name": f"waits for {stage}" if stage in IDLE else stage,
@@ -56,23 +56,23 @@ def stay(on: int, thread: int, stage: str, begin: float, end: float, size: int =
 
 
 def mark(on: int, thread: int, name: str, at: float) -> TraceEvent:
-    """Something that happened in a lane, at a moment in seconds."""
+    """An event in a lane at a time in seconds."""
     return {"ph": "i", "s": "t", "name": name, "pid": _process(on), "tid": thread, "ts": _microseconds(at)}
 
 
 def version(number: int, at: float) -> TraceEvent:
-    """The newest version, from a moment on."""
+    """The newest version, from a time in seconds on."""
     return {"ph": "C", "name": "version", "pid": _process(0), "ts": _microseconds(at), "args": {"version": number}}
 
 
 def episodes(staleness: Mapping[int, int], at: float) -> TraceEvent:
-    """The episodes of an update that was done at a moment, by staleness."""
+    """The episodes of an update that finished at a time in seconds, by staleness."""
     counts = {f"staleness {lag}": count for lag, count in sorted(staleness.items())}
     return {"ph": "C", "name": "episodes", "pid": _process(0), "ts": _microseconds(at), "args": counts}
 
 
 def _process(number: int) -> int:
-    return number + 1  # 0 stands for the idle process in some viewers
+    return number + 1  # some viewers use 0 for the idle process
 
 
 def _microseconds(seconds: float) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from rlvla3.observability.wording import percent, quantity
+from rlvla3.observability.formatting import percent, quantity
 from rlvla3.planning.search import KnobEffect, Plan, RehearsedCandidate
 from rlvla3.planning.space import flatten_settings
 

@@ -9,7 +9,7 @@ from itertools import islice
 
 from rlvla3.config import Recipe
 from rlvla3.observability.meter import MeterBoard
-from rlvla3.observability.workers import by_kind, mean_of
+from rlvla3.observability.worker_times import by_kind, mean_of
 from rlvla3.planning.timeline import Timeline
 from rlvla3.runtimes.virtual.costs import Profile
 from rlvla3.runtimes.virtual.runtime import VirtualRuntime

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rlvla3.config import Recipe
-from rlvla3.observability.wording import counted, duration, percent, quantity
+from rlvla3.observability.formatting import duration, number_of, percent, quantity
 from rlvla3.planning.rehearsal import Rehearsal
 from rlvla3.runtimes.virtual.costs import Profile
 from rlvla3.scheduling.placement import Cluster
@@ -86,7 +86,7 @@ def _rows(rehearsal: Rehearsal) -> dict[str, str]:
     lag = sum(lag * share for lag, share in rehearsal.staleness.items())
     return {
         "throughput": f"{quantity(rehearsal.throughput)} steps/s",
-        "step time": f"{rehearsal.step_time:.4g} s per update, over {counted(rehearsal.updates, 'update')} in {duration(rehearsal.seconds)} of virtual time",
+        "step time": f"{rehearsal.step_time:.4g} s per update, over {number_of(rehearsal.updates, 'update')} in {duration(rehearsal.seconds)} of virtual time",
         **{kind: _worker(busy, rehearsal.idle[kind]) for kind, busy in rehearsal.utilisation.items()},
         "in use": _shares(rehearsal.lanes),
         "staleness": f"{', '.join(f'{lag}: {percent(share)}' for lag, share in rehearsal.staleness.items())}; mean {lag:.2f}",

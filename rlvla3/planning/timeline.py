@@ -109,7 +109,7 @@ def _events(timeline: Timeline) -> Iterator[TraceEvent]:
         on = "all ranks" if lane.kind == "trainer" else f"device {lane.device}"
         yield from trace_events.lane(*threads[lane.worker], f"{lane.worker}, {on}")
     for span in timeline.spans:
-        yield trace_events.stay(*threads[span.worker], span.stage, span.begin, span.end)
+        yield trace_events.stage_time(*threads[span.worker], span.stage, span.begin, span.end)
     yield trace_events.version(timeline.published[0].version - 1, timeline.begin)
     for published in timeline.published:
         # The new version and the staleness of its episodes, at the moment when the version has arrived everywhere.

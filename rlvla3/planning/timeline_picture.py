@@ -8,9 +8,9 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from rlvla3.errors import ExplainedError
+from rlvla3.observability.formatting import percent
 from rlvla3.observability.meter import IDLE
-from rlvla3.observability.run_directory import complete
-from rlvla3.observability.wording import percent
+from rlvla3.observability.run_directory import complete_file
 from rlvla3.planning.timeline import UPDATES, Timeline, TimelineLane
 from rlvla3.runtimes.virtual.spans import Span
 
@@ -74,7 +74,7 @@ def draw_timeline(timeline: Timeline, path: Path, title: str) -> None:
     figure.suptitle(title, fontsize=10)
     figure.legend(handles=_legend(stages), loc="outside lower center", ncols=5, frameon=False, fontsize=8.5)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with complete(path) as beside:
+    with complete_file(path) as beside:
         figure.savefig(beside, metadata={"Software": None} if path.suffix == ".png" else None)
 
 

@@ -13,9 +13,9 @@ from rlvla3.links.rendezvous import meet_on_this_host
 from rlvla3.links.replay_port import NOT_ALIKE
 from rlvla3.links.rollouts import Rollouts
 from rlvla3.observability.meter import MeterBoard
-from rlvla3.observability.recording import Recording
 from rlvla3.observability.run_directory import RunDirectory
-from rlvla3.observability.tracing import board_of
+from rlvla3.observability.run_record import RunRecord
+from rlvla3.observability.tracing import make_board
 from rlvla3.runtimes.processes.messages import ProceedTo, Published, ReplayStuck
 from rlvla3.runtimes.processes.process import WorkerProcess
 from rlvla3.runtimes.runtime import EveryRank, Runtime
@@ -43,10 +43,10 @@ class LocalRuntime(Runtime):
         notify: Callable[[str], None],
         trainer: bool = True,
         resume: Path | None = None,
-        record: Recording | RecordedRun | None = None,
+        record: RunRecord | RecordedRun | None = None,
         board: Callable[[Sequence[str]], MeterBoard] | None = None,
     ) -> None:
-        board = board or board_of(recipe, run.stays)
+        board = board or make_board(recipe, run.samples)
         self._recipe, self._run, self._resume, self._record = recipe, run, resume, record
         self._logs, self._trainer_names = run.path / "logs", [*map(trainer_name, range(recipe.training.ranks))] if trainer else []
         self._host = HostSupervisor(

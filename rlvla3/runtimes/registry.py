@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rlvla3.config import Recipe
-from rlvla3.observability.recording import Recording
 from rlvla3.observability.run_directory import RunDirectory
+from rlvla3.observability.run_record import RunRecord
 from rlvla3.runtimes.local import LocalRuntime
 from rlvla3.runtimes.runtime import Runtime
 
@@ -20,7 +20,7 @@ def make_runtime(
     notify: Callable[[str], None],
     trainer: bool = True,
     resume: Path | None = None,
-    record: Recording | None = None,
+    record: RunRecord | None = None,
 ) -> Runtime:
     """The runtime that `recipe` asks for. Parameters as in LocalRuntime. Only a local run is recorded."""
     if recipe.runtime == "local":

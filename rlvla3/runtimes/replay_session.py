@@ -18,8 +18,8 @@ from torch import Tensor
 
 from rlvla3.config import Recipe, SimulatorConfig
 from rlvla3.observability.events import Notice, PhaseStarted, Watcher
+from rlvla3.observability.formatting import number_of
 from rlvla3.observability.run_directory import RunDirectory
-from rlvla3.observability.wording import counted
 from rlvla3.parts import training_capacity, training_ledger
 from rlvla3.runtimes.local import LocalRuntime
 from rlvla3.runtimes.session import Session, TrainingProgress, run_session
@@ -62,7 +62,7 @@ class ReplaySession(Session):
             await runtime.guard(runtime.ready())
             await runtime.guard(self._repeat(runtime, recorded))
             _refuse_unless_same(_weights(self._run.checkpoints / checkpoint.name), weights, checkpoint)
-            self._emit(Notice(f"replayed {counted(recorded.end, 'update')}: the weights are those of {checkpoint}, bit for bit"))
+            self._emit(Notice(f"replayed {number_of(recorded.end, 'update')}: the weights are those of {checkpoint}, bit for bit"))
         return self._interrupts > 0
 
     async def _repeat(self, runtime: LocalRuntime, recorded: RecordedRun) -> None:

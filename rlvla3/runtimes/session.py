@@ -18,11 +18,11 @@ from typing import Any
 
 from rlvla3.config import Recipe
 from rlvla3.errors import RecipeError
+from rlvla3.observability.episode_video import write_video
 from rlvla3.observability.events import EpisodeFinished, EvaluationFinished, Event, Notice, PhaseStarted, TicketCounts, UpdateFinished, Watcher
 from rlvla3.observability.intervals import success_rate
-from rlvla3.observability.recording import Recording
 from rlvla3.observability.run_directory import RunDirectory, version_of
-from rlvla3.observability.video import write_video
+from rlvla3.observability.run_record import RunRecord
 from rlvla3.parts import collecting_capacity, demonstration_book, evaluation_book, training_capacity, training_ledger
 from rlvla3.runtimes.processes.messages import Clone, Copied, Demonstrated, Published, Save, Saved
 from rlvla3.runtimes.registry import make_runtime
@@ -80,7 +80,7 @@ class Session:
             except TrainerLost as lost:
                 if attempt > self._recipe.engine.max_restarts or self._interrupts:
                     raise
-                self._resume, self._ledger = self._run.latest() or self._resume, None
+                self._resume, self._ledger = self._run.latest_checkpoint() or self._resume, None
                 place = f"checkpoint {version_of(self._resume)}" if self._resume else "the beginning"
                 self._notify(f"{lost}: the run goes on from {place}, and what came after it is done again")
         raise AssertionError("unreachable")
@@ -137,20 +137,20 @@ class Session:
     def _evaluated_before(self) -> bool:
         """Whether the evaluation before training is done. A run that goes on from version 0 may have been interrupted before or after it."""
         if self._resume is None or version_of(self._resume) == 0:
-            return any(record["event"] == "evaluation" and record["when"] == "before" for record in self._run.records())
+            return any(record["event"] == "evaluation" and record["when"] == "before" for record in self._run.metric_lines())
         return True
 
-    def recording(self) -> Recording | None:
+    def recording(self) -> RunRecord | None:
         """Where this run is recorded from its beginning on. None if it is not to be recorded or cannot be."""
-        recording = Recording(self._run.record)
+        recording = RunRecord(self._run.record)
         if self._recipe.runtime != "local":
-            recording.discard()
+            recording.delete()
             return None
         if self._resume is None:
-            recording.discard()
+            recording.delete()
             if self._recipe.engine.record:
                 recording.begin(self._recipe)
-        elif why_not := recording.go_on(self._recipe, version_of(self._resume)):
+        elif why_not := recording.cut_back(self._recipe, version_of(self._resume)):
             if self._recipe.engine.record:
                 self._notify(f"`rlvla3 replay` cannot repeat this run: {why_not}")
             return None
@@ -258,7 +258,7 @@ class TrainingProgress:
     def __init__(self, recipe: Recipe, runtime: Runtime, ledger: Ledger, run: RunDirectory) -> None:
         self._updates, self._runtime, self._ledger = recipe.training.updates, runtime, ledger
         # If the run has lost its trainer, there are records of updates after the checkpoint that it goes on from.
-        before = next((record for record in reversed(run.records()) if record.get("update") == ledger.version), None) if ledger.version else None
+        before = next((record for record in reversed(run.metric_lines()) if record.get("update") == ledger.version), None) if ledger.version else None
         self._steps = before["environment_steps"] if before else 0
         self._seconds = before["wall_seconds"] if before else 0.0
         self._tickets = TicketCounts(**before["tickets"]) if before else TicketCounts()

@@ -15,7 +15,7 @@ made. Then there is always a batch or an update that can be made: a replay never
 Void decisions are those that nothing was learned from: of an attempt that was lost (the same ticket begins anew later), or of a ticket whose update came after
 the last one that is repeated. Nobody asks for them. Another decision of the batch stands in, so that the last bits of the others stay the same.
 
-Pure decisions on arrays: files are read in observability/recording.py.
+Pure decisions on arrays: files are read in observability/run_record.py.
 """
 
 from __future__ import annotations

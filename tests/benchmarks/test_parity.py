@@ -290,7 +290,7 @@ def test_an_interrupted_measurement_keeps_a_checkpoint_and_goes_on_from_it(recip
 
 
 def updates_of(run: RunDirectory) -> list[dict[str, Any]]:
-    return [one for one in run.records() if one["event"] == "update"]
+    return [one for one in run.metric_lines() if one["event"] == "update"]
 
 
 def test_a_run_that_fails_is_named_with_what_it_said(tmp_path: Path):

@@ -15,11 +15,11 @@ from rlvla3.observability.events import (
     Notice,
     PhaseStarted,
 )
-from rlvla3.observability.files import MetricsFile, TensorBoardWatcher
+from rlvla3.observability.metrics_file import MetricsFile, TensorBoardWatcher
 from rlvla3.observability.intervals import success_rate, wilson
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.observability.summary import Summary
-from rlvla3.observability.wording import learned
+from rlvla3.observability.formatting import run_result
 from tests.support.events import RECIPE, episode, episodes, update
 
 
@@ -35,7 +35,7 @@ def test_metrics_have_a_line_for_each_event_and_no_episode(run: RunDirectory):
     ):
         metrics.on(event)
     metrics.close()
-    lines = run.records()
+    lines = run.metric_lines()
     assert [line["event"] for line in lines] == ["phase", "clone", "update", "evaluation", "notice"]
     assert lines[2]["rollouts"]["successes"] == 40
     assert lines[2]["learner"] == {"kl": 0.01, "entropy": None}
@@ -49,13 +49,13 @@ def test_a_continued_run_forgets_the_updates_it_makes_again(run: RunDirectory):
     metrics.close()
     with run.metrics.open("a") as file:
         file.write('{"event": "upda')  # killed in the middle of a line
-    run.inherit(run, 2)
-    assert [line.get("update", 0) for line in run.records()] == [0, 1, 2]
+    run.copy_metrics(run, 2)
+    assert [line.get("update", 0) for line in run.metric_lines()] == [0, 1, 2]
     summary = Summary(run, RECIPE).content()
     assert summary["updates"] == 2
     assert summary["success_before"]["successes"] == 5
-    run.inherit(run, None)
-    assert run.records() == []
+    run.copy_metrics(run, None)
+    assert run.metric_lines() == []
 
 
 def test_summary_has_what_others_rely_on(run: RunDirectory):
@@ -85,7 +85,7 @@ def test_summary_before_anything_happened_is_whole(run: RunDirectory):
     content = Summary(run, RECIPE).content()
     assert content["success_before"] is None
     assert content["workers"] == []
-    assert learned(content)
+    assert run_result(content)
 
 
 def test_tensorboard_files_hold_the_curves(run: RunDirectory):
@@ -101,7 +101,7 @@ def test_tensorboard_files_hold_the_curves(run: RunDirectory):
 
 
 def test_observing_needs_no_torch():
-    script = "import sys, tempfile, pathlib\nfrom rlvla3 import commands\nfrom rlvla3.observability import live, video\n"
-    script += "from rlvla3.observability.files import TensorBoardWatcher\nfrom rlvla3.observability.run_directory import RunDirectory\n"
+    script = "import sys, tempfile, pathlib\nfrom rlvla3 import commands\nfrom rlvla3.observability import live_table, video\n"
+    script += "from rlvla3.observability.metrics_file import TensorBoardWatcher\nfrom rlvla3.observability.run_directory import RunDirectory\n"
     script += "TensorBoardWatcher(RunDirectory(pathlib.Path(tempfile.mkdtemp()))).close()\nassert 'torch' not in sys.modules\nimport torch; torch.zeros(1)"
     subprocess.run([sys.executable, "-c", script], check=True)

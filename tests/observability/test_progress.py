@@ -18,13 +18,13 @@ from rlvla3.observability.events import (
     WorkerTime,
 )
 from rlvla3.observability.intervals import success_rate
-from rlvla3.observability.live import LiveProgress
+from rlvla3.observability.live_table import LiveTable
 from rlvla3.observability.progress import PlainProgress
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.observability.summary import Summary
-from rlvla3.observability.watching import watched
-from rlvla3.observability.wording import duration, learned, quantity
-from rlvla3.observability.workers import shown
+from rlvla3.observability.run_watchers import watched
+from rlvla3.observability.formatting import duration, run_result, quantity
+from rlvla3.observability.worker_times import shown
 from tests.support.events import RECIPE, Clock, episode, episodes, update
 
 
@@ -38,7 +38,7 @@ def test_what_was_learned_is_one_sentence(run: RunDirectory):
     summary.on(EvaluationFinished("before", 0, success_rate(episodes(55, 96))))
     summary.on(update(20))
     summary.on(EvaluationFinished("after", 20, success_rate(episodes(89, 96))))
-    assert learned(summary.content()) == (
+    assert run_result(summary.content()) == (
         "success 57 % [47, 67] -> 93 % [86, 96] (96 episodes each), 90k environment steps in 3 min 20 s, 450 steps/s, 20 updates, "
         "staleness at most 1, 1 ticket rerun"
     )
@@ -48,7 +48,7 @@ def test_where_nothing_succeeds_the_return_tells(run: RunDirectory):
     summary = Summary(run, RECIPE)
     summary.on(EvaluationFinished("before", 0, success_rate([episode(0, False, return_=21.5)])))
     summary.on(EvaluationFinished("after", 20, success_rate([episode(0, False, return_=487.25)])))
-    assert learned(summary.content()).startswith("mean return 21.5 -> 487.2 (1 episode each)")
+    assert run_result(summary.content()).startswith("mean return 21.5 -> 487.2 (1 episode each)")
 
 
 def test_plain_progress_is_a_line_an_update_and_a_few_for_other_phases():
@@ -75,7 +75,7 @@ def test_plain_progress_is_a_line_an_update_and_a_few_for_other_phases():
     assert len(lines) == 8
 
 
-def rendered(live: LiveProgress, width: int) -> str:
+def rendered(live: LiveTable, width: int) -> str:
     console = Console(file=io.StringIO(), width=width, record=True)
     console.print(live.table())
     return console.export_text()
@@ -84,7 +84,7 @@ def rendered(live: LiveProgress, width: int) -> str:
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_the_live_table_shows_success_throughput_staleness_workers_and_time_left(width: int):
     clock = Clock()
-    live = LiveProgress(Console(file=io.StringIO(), force_terminal=True, width=width), "quickstart, full_async", "runs/demo", clock)
+    live = LiveTable(Console(file=io.StringIO(), force_terminal=True, width=width), "quickstart, full_async", "runs/demo", clock)
     try:
         live.on(PhaseStarted("clone", 50))
         live.on(CloneStep(10, 50, 0.25))

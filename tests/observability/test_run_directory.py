@@ -36,9 +36,9 @@ def test_a_folder_with_something_else_in_it_is_refused(tmp_path: Path):
 
 
 def test_a_run_directory_is_one_process_at_a_time(run: RunDirectory):
-    with run.claimed(), pytest.raises(RunDirectoryError, match="in use by another process"), run.claimed():
+    with run.locked(), pytest.raises(RunDirectoryError, match="in use by another process"), run.locked():
         pass
-    with run.claimed():
+    with run.locked():
         pass
 
 
@@ -49,7 +49,7 @@ def write_checkpoint(run: RunDirectory, version: int, keep: int = 2, text: str =
 
 
 def test_the_newest_checkpoints_are_kept_and_the_latest_is_found(run: RunDirectory):
-    assert run.latest() is None
+    assert run.latest_checkpoint() is None
     for version in (9, 10, 100):
         write_checkpoint(run, version)
     assert [folder.name for folder in run.all_checkpoints()] == ["000010", "000100"]
@@ -68,7 +68,7 @@ def test_a_checkpoint_that_fails_leaves_the_one_before_and_nothing_else(run: Run
 
 
 def test_nothing_half_written_is_left_after_an_error(run: RunDirectory):
-    with pytest.raises(RuntimeError), run.claimed():
+    with pytest.raises(RuntimeError), run.locked():
         (run.path / ".partial.summary.json").touch()
         run.videos.mkdir()
         (run.videos / ".partial.reach.mp4").touch()
@@ -93,7 +93,7 @@ def test_a_process_killed_while_it_writes_a_checkpoint_leaves_the_one_before(run
         def die(*_): os.kill(os.getpid(), signal.SIGKILL)
 
         run = RunDirectory.open(pathlib.Path({str(run.path)!r}))
-        with run.claimed(), run.checkpoint(10, keep=2) as folder:
+        with run.locked(), run.checkpoint(10, keep=2) as folder:
             (folder / "policy").mkdir()
             (folder / "policy" / "model.safetensors").write_text("half")
             if {moment == "before the rename"}:
@@ -103,8 +103,8 @@ def test_a_process_killed_while_it_writes_a_checkpoint_leaves_the_one_before(run
     """)
     assert subprocess.run([sys.executable, "-c", killed], check=False).returncode == -signal.SIGKILL
     assert any(path.name.startswith(".") for path in run.checkpoints.iterdir())
-    with run.claimed():
-        latest = run.latest()
+    with run.locked():
+        latest = run.latest_checkpoint()
         assert latest is not None
         assert (latest / "policy" / "model.safetensors").read_text() == "weights"
     assert [path.name for path in run.checkpoints.iterdir()] == ["000010"]

@@ -19,7 +19,7 @@ from rlvla3.observability import tracing
 from rlvla3.observability.events import TicketCounts, UpdateFinished
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.observability.sampling import SAMPLE, SamplingBoard
-from rlvla3.observability.tracing import TraceFile, WallClock, board_of
+from rlvla3.observability.tracing import TraceFile, WallClock, make_board
 from rlvla3.preflight import preflight
 from tests.support.runs import Run, countdown
 
@@ -35,10 +35,10 @@ class Trace:
         events = self.content["traceEvents"]
         self.lanes = {(event["pid"], event["tid"]): event["args"]["name"] for event in events if event["name"] == "thread_name"}
         self.hosts = {event["pid"]: event["args"]["name"] for event in events if event["name"] == "process_name"}
-        self.stays: dict[str, list[Stay]] = defaultdict(list)
+        self.samples: dict[str, list[Stay]] = defaultdict(list)
         for event in events:
             if event["ph"] == "X":
-                self.stays[self.lanes[event["pid"], event["tid"]]].append((event["name"], event["ts"], event["ts"] + event["dur"]))
+                self.samples[self.lanes[event["pid"], event["tid"]]].append((event["name"], event["ts"], event["ts"] + event["dur"]))
         self.marks = [event["name"] for event in events if event["ph"] == "i"]
         self.counts: dict[str, list[dict[str, int]]] = defaultdict(list)
         for event in events:
@@ -47,7 +47,7 @@ class Trace:
 
     def of(self, kind: str, *stages: str) -> list[Stay]:
         """The stays of all workers of a kind in some stages."""
-        return [stay for lane, stays in self.stays.items() if lane.split()[0] == kind for stay in stays if stay[0] in stages]
+        return [stay for lane, stays in self.samples.items() if lane.split()[0] == kind for stay in stays if stay[0] in stages]
 
 
 def together(ours: Sequence[Stay], theirs: Sequence[Stay]) -> float:
@@ -75,7 +75,7 @@ class Hand:
 
 
 def test_a_trace_has_a_lane_a_worker_and_a_stay_for_each_that_was_noted(run: RunDirectory):
-    clock, folders = Hand(), (run.stays, run.stays / "host-1", run.stays / "host-0")
+    clock, folders = Hand(), (run.samples, run.samples / "host-1", run.samples / "host-0")
     trace = TraceFile(run, clock)
     for folder in folders:
         folder.mkdir(parents=True)
@@ -93,31 +93,31 @@ def test_a_trace_has_a_lane_a_worker_and_a_stay_for_each_that_was_noted(run: Run
     seen = Trace(run.trace)
     assert seen.hosts == {1: "run", 2: "host 0", 3: "host 1"}
     assert list(seen.lanes.values()) == ["trainer", "trainer 1", "generator 0", "shard 2", "shard 10", "shard 2", "shard 10", "shard 2", "shard 10"]
-    assert seen.stays["trainer"] == [("start", 0.0, 1e6), ("train", 1e6, 1.5e6)]
+    assert seen.samples["trainer"] == [("start", 0.0, 1e6), ("train", 1e6, 1.5e6)]
     assert seen.counts["version"] == [{"version": 0}, {"version": 1}]
     assert seen.counts["episodes"] == [{"staleness 0": 6, "staleness 1": 2}]
-    assert not run.stays.exists()
+    assert not run.samples.exists()
 
 
 def test_noting_stops_before_a_file_grows_past_its_bound_and_the_trace_says_so(run: RunDirectory, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(tracing, "MOST_BYTES", 10 * SAMPLE.itemsize + 3)
-    board = board_of(run.recipe(), run.stays)(["shard 0", "generator 0"])
+    board = make_board(run.recipe(), run.samples)(["shard 0", "generator 0"])
     for _ in range(2):  # the second is who takes a lost worker's place
         meter = board.meter("shard 0")
         for _ in range(8):
             meter.enter("simulate")
     board.meter("generator 0").enter("infer")
-    assert (run.stays / "shard-0.samples").stat().st_size == 10 * SAMPLE.itemsize
+    assert (run.samples / "shard-0.samples").stat().st_size == 10 * SAMPLE.itemsize
     trace = _over(run)
-    assert len(trace.stays["shard 0"]) == 10 and len(trace.stays["generator 0"]) == 1
+    assert len(trace.samples["shard 0"]) == 10 and len(trace.samples["generator 0"]) == 1
     assert len(trace.marks) == 1 and trace.content["otherData"]["ended_early"] == ["shard 0"]
 
 
 def test_a_stay_that_a_dying_worker_left_unfinished_is_passed_over(run: RunDirectory):
-    board_of(run.recipe(), run.stays)(["trainer"]).meter("trainer").enter("train")
-    with (run.stays / "trainer.samples").open("ab") as file:
+    make_board(run.recipe(), run.samples)(["trainer"]).meter("trainer").enter("train")
+    with (run.samples / "trainer.samples").open("ab") as file:
         file.write(b"cut")
-    assert [stay[0] for stay in _over(run).stays["trainer"]] == ["start"]
+    assert [stay[0] for stay in _over(run).samples["trainer"]] == ["start"]
 
 
 def test_the_clock_is_the_wall_clock_and_the_same_in_every_process():
@@ -127,7 +127,7 @@ def test_the_clock_is_the_wall_clock_and_the_same_in_every_process():
 
 
 def test_a_run_that_is_not_traced_notes_nothing(tmp_path: Path):
-    board = board_of(make_recipe(countdown()), tmp_path / "stays")(["shard 0"])
+    board = make_board(make_recipe(countdown()), tmp_path / "stays")(["shard 0"])
     assert type(board.meter("shard 0")).__name__ == "Meter" and not (tmp_path / "stays").exists()
 
 
@@ -168,7 +168,7 @@ def test_stages_of_different_updates_overlap_in_a_full_async_run(tmp_path: Path)
         assert sum(together([stay], [train]) for stay, train in later) > 0, stage
     assert together(publish, simulate) > 0
     assert together(load, [*simulate, *trace.of("trainer", "train", "fit_critic")]) > 0
-    for lane, stays in trace.stays.items():  # a worker is in one stage at a time, and in one always
+    for lane, stays in trace.samples.items():  # a worker is in one stage at a time, and in one always
         for before, after in pairwise(stays):
             assert after[1] == pytest.approx(before[2], abs=1.0), lane
 
@@ -185,8 +185,8 @@ def updates_alone(trace: Trace, publish: Sequence[Stay]) -> Iterator[list[Stay]]
 
 def _over(run: RunDirectory) -> Trace:
     """The trace of what is noted so far."""
-    noted = run.stays.rename(run.path / "kept")
+    noted = run.samples.rename(run.path / "kept")
     trace = TraceFile(run)
-    noted.rename(run.stays)
+    noted.rename(run.samples)
     trace.close()
     return Trace(run.trace)

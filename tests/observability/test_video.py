@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rlvla3.observability.video import VideoError, framed, write_video
+from rlvla3.observability.episode_video import VideoError, framed, write_video
 
 
 def test_a_video_decodes_to_as_many_frames_with_the_outcome_around_them(tmp_path: Path):

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from rlvla3.cli import main
 from rlvla3.config import make_recipe
 from rlvla3.observability.events import Notice
-from rlvla3.observability.recording import Recorder, Recording
 from rlvla3.observability.run_directory import RunDirectory
+from rlvla3.observability.run_record import RecordWriter, RunRecord
 from rlvla3.runtimes.session import Session
 from rlvla3.scheduling.recorded_run import DECISION, EMITTED
 from tests.support.repository import ROOT
@@ -170,17 +170,17 @@ TINY = {"simulator": {"name": "gymnasium:CartPole-v1"}, "policy": {"name": "acto
 
 
 def test_a_record_goes_on_where_nothing_that_decides_weights_has_changed(tmp_path: Path) -> None:
-    recording = Recording(tmp_path / "record")
-    assert "was not recorded in this folder" in recording.go_on(make_recipe(TINY), 2)
+    recording = RunRecord(tmp_path / "record")
+    assert "was not recorded in this folder" in recording.cut_back(make_recipe(TINY), 2)
     recording.begin(make_recipe(TINY))
     with (tmp_path / "record" / "generator-0.bin").open("wb") as file:
         np.array([(1, 0, 0, 0), (2, 1, 0, 1), (3, 2, 0, 2)], DECISION).tofile(file)
         file.write(b"cut short")
-    recording.of_trainer().append([0, 1, 2], update=[0, 1, 2], decisions=1)
-    assert recording.go_on(make_recipe(TINY | {"evaluation": {"episodes": 5}, "training": {"updates": 99, "keep_checkpoints": 7}}), 2) == ""
+    recording.trainer_writer().append([0, 1, 2], update=[0, 1, 2], decisions=1)
+    assert recording.cut_back(make_recipe(TINY | {"evaluation": {"episodes": 5}, "training": {"updates": 99, "keep_checkpoints": 7}}), 2) == ""
     assert np.fromfile(tmp_path / "record" / "generator-0.bin", DECISION)["version"].tolist() == [0, 1]
     assert np.fromfile(tmp_path / "record" / "trainer.bin", EMITTED)["update"].tolist() == [0, 1]
-    assert "algorithm.gamma, seed changed" in recording.go_on(make_recipe(TINY | {"seed": 1, "algorithm": {"gamma": 0.5}}), 2)
+    assert "algorithm.gamma, seed changed" in recording.cut_back(make_recipe(TINY | {"seed": 1, "algorithm": {"gamma": 0.5}}), 2)
     assert not recording.folder.exists()
 
 
@@ -196,9 +196,9 @@ def test_a_record_goes_on_where_zero_was_the_spelling_of_no_limit(tmp_path: Path
 
 
 def test_the_number_of_updates_decides_weights_where_a_schedule_counts_them(tmp_path: Path) -> None:
-    recording, falling = Recording(tmp_path / "record"), TINY | {"training": {"schedule": "linear", "updates": 4}}
+    recording, falling = RunRecord(tmp_path / "record"), TINY | {"training": {"schedule": "linear", "updates": 4}}
     recording.begin(make_recipe(falling))
-    assert "training.updates changed" in recording.go_on(make_recipe(falling | {"training": {"schedule": "linear", "updates": 8}}), 2)
+    assert "training.updates changed" in recording.cut_back(make_recipe(falling | {"training": {"schedule": "linear", "updates": 8}}), 2)
 
 
 @pytest.mark.slow
@@ -207,12 +207,12 @@ def test_a_run_that_goes_on_with_other_settings_says_that_it_has_no_record_any_m
     run, watcher = RunDirectory(copy_of_run), SimpleNamespace(on=said.append)
     recipe = run.recipe()
     faster = recipe.model_copy(update={"training": recipe.training.model_copy(update={"learning_rate": 1.0})})
-    assert Session(recipe, run, [watcher], run.latest()).recording() is not None
+    assert Session(recipe, run, [watcher], run.latest_checkpoint()).recording() is not None
     assert not said
-    assert Session(faster, run, [watcher], run.latest()).recording() is None
+    assert Session(faster, run, [watcher], run.latest_checkpoint()).recording() is None
     assert said == [Notice("`rlvla3 replay` cannot repeat this run: training.learning_rate changed after the run began")]
     assert not run.record.exists()
-    assert Session(recipe, run, [watcher], run.latest()).recording() is None
+    assert Session(recipe, run, [watcher], run.latest_checkpoint()).recording() is None
     assert "was not recorded in this folder" in str(said[-1])
 
 
@@ -227,7 +227,7 @@ def test_a_run_that_is_not_to_be_recorded_is_not(tmp_path: Path) -> None:
 @given(st.lists(st.lists(st.integers(0, 2**40), min_size=1, max_size=5), max_size=5))
 def test_what_is_appended_is_there_at_once(tmp_path_factory: pytest.TempPathFactory, batches: list[list[int]]) -> None:
     path = tmp_path_factory.mktemp("record") / "generator-0.bin"
-    recorder = Recorder(path, DECISION)
+    recorder = RecordWriter(path, DECISION)
     for number, tickets in enumerate(batches):
         recorder.append(tickets, at=number, version=3, row=np.arange(len(tickets)))
         assert np.fromfile(path, DECISION)["ticket"].tolist() == [ticket for batch in batches[: number + 1] for ticket in batch]

@@ -114,7 +114,7 @@ class Simulation:
             self.ledger.lost(running[0])
 
     def stop(self) -> None:
-        """And go on: the record is cut back as Recording.go_on does, on a clock that has begun anew."""
+        """And go on: the record is cut back as RunRecord.go_on does, on a clock that has begun anew."""
         version = self.ledger.version
         self.record.generators = [[entry for entry in entries if entry[1] < version] for entries in self.record.generators]
         self.now = 0

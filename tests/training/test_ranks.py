@@ -208,7 +208,7 @@ def test_a_run_says_that_it_cannot_write_goes_on_and_ends_where_it_cannot_again(
     aside.rename(folder)
     updates = len(run.records("update"))
     run.until(lambda: len(run.records("update")) > updates + 6)
-    assert "Training goes on" in said()[0] and len(said()) == 1 and RunDirectory(run.folder).latest()
+    assert "Training goes on" in said()[0] and len(said()) == 1 and RunDirectory(run.folder).latest_checkpoint()
     folder.rename(aside)
     folder.write_text("in the way")
     printed = run.wait()

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from rlvla3.benchmarks.interaction import SLOW_IMAGES, interaction_recipe
 from rlvla3.config import Recipe
-from rlvla3.observability.recording import Recording
 from rlvla3.observability.run_directory import RunDirectory
+from rlvla3.observability.run_record import RunRecord
 from rlvla3.observability.sampling import NS, Samples, SamplingBoard
 from rlvla3.parts import endless_ledger, training_capacity
 from rlvla3.runtimes.local import LocalRuntime
@@ -32,7 +32,7 @@ NUM_ENVS = 16
 def measure_delay(scratch: Path) -> dict[str, Any]:
     """Run the recipe of the interaction benchmark in `full_async`, with its files in the folder `scratch`, and return the delays."""
     recipe = interaction_recipe(SLOW_IMAGES, NUM_ENVS, scratch, "full_async")
-    samples, recording = scratch / "samples", Recording(scratch / "record")
+    samples, recording = scratch / "samples", RunRecord(scratch / "record")
     samples.mkdir()
     recording.begin(recipe)
     asyncio.run(_train(recipe, scratch, samples, recording))
@@ -41,7 +41,7 @@ def measure_delay(scratch: Path) -> dict[str, Any]:
     return delays(trainer.of("trainer", "train"), trainer.of("trainer", "publish"), first_decisions(decisions))
 
 
-async def _train(recipe: Recipe, scratch: Path, samples: Path, recording: Recording) -> None:
+async def _train(recipe: Recipe, scratch: Path, samples: Path, recording: RunRecord) -> None:
     run = RunDirectory.create(scratch / "run", recipe)
     board = partial(SamplingBoard, folder=samples)
     async with LocalRuntime(recipe, run, capacity=training_capacity(recipe), notify=print, board=board, record=recording) as runtime:

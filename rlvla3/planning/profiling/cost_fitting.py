@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlvla3.observability.sampling import slept
+from rlvla3.observability.sampling import seconds_asleep
 from rlvla3.runtimes.virtual.costs import NOTHING, Cost, On
 
 QUANTILES = 100
@@ -32,7 +32,7 @@ def cost_of(samples: NDArray[Any], on: On, around: float = 0.0) -> Cost:
     if not len(samples):
         return NOTHING
     seconds = samples["work"] if on == "cores" else samples["wall"] - samples["delay"]
-    waits = slept(samples) if on == "cores" else np.zeros(len(samples))
+    waits = seconds_asleep(samples) if on == "cores" else np.zeros(len(samples))
     sizes, work = by_size(np.maximum(samples["size"], 1), seconds)
     return Cost(
         on=on,
@@ -60,7 +60,7 @@ def by_size(sizes: NDArray[Any], seconds: NDArray[Any]) -> tuple[list[float], li
 def relative_durations(samples: NDArray[Any]) -> NDArray[np.float64]:
     """The durations of the calls of the most frequent size, divided by their mean: [n]. Time spent waiting for a core is not counted."""
     most_frequent = samples[samples["size"] == np.bincount(samples["size"]).argmax()]
-    seconds: NDArray[np.float64] = most_frequent["work"] + slept(most_frequent)
+    seconds: NDArray[np.float64] = most_frequent["work"] + seconds_asleep(most_frequent)
     seconds /= seconds.mean()
     return seconds
 

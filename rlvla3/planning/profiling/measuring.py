@@ -18,7 +18,7 @@ from typing import Any
 
 from rlvla3.config import Recipe, make_recipe
 from rlvla3.observability.run_directory import RunDirectory
-from rlvla3.observability.sampling import Samples, SamplingBoard, seconds_a_sample
+from rlvla3.observability.sampling import Samples, SamplingBoard, seconds_per_sample
 from rlvla3.parts import endless_ledger, profiling_book
 from rlvla3.planning.profiling.cost_fitting import powers_of_two_up_to
 from rlvla3.runtimes.local import LocalRuntime
@@ -120,7 +120,7 @@ def measure(recipe: Recipe, scratch: Path, seconds: float, notify: Callable[[str
 
 async def _run(recipe: Recipe, folder: Path, sizes: Sequence[int], collecting: float, updating: float, notify: Callable[[str], None]) -> MeasuredRun:
     """Run episodes with each of `sizes` at once, for `collecting` seconds in all, then make updates for `updating` seconds."""
-    directory, noting = RunDirectory.create(folder, recipe), seconds_a_sample(folder.parent)
+    directory, noting = RunDirectory.create(folder, recipe), seconds_per_sample(folder.parent)
     room = max(2 * recipe.training.batch, *sizes)  # twice, because an update's episodes are read after those of the next update have begun
     run = MeasuredRun()
     async with LocalRuntime(recipe, directory, capacity=room, notify=notify, board=partial(SamplingBoard, folder=folder)) as runtime:
@@ -128,7 +128,7 @@ async def _run(recipe: Recipe, folder: Path, sizes: Sequence[int], collecting: f
         for size in sizes:
             await runtime.guard(_collect(runtime, recipe, run, size, collecting / len(sizes)))
         await runtime.guard(_update(runtime, recipe, run, updating))
-    run.samples = Samples.read(folder).without(noting)
+    run.samples = Samples.read(folder).without_overhead(noting)
     return run
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from rlvla3.observability.run_directory import complete
+from rlvla3.observability.run_directory import complete_file
 from rlvla3.runtimes.virtual.costs import NOTHING, Cost, Profile
 
 WIDTH = 160
@@ -30,7 +30,7 @@ def as_yaml(profile: Profile) -> str:
 def write_profile(profile: Profile, path: Path) -> None:
     """Write the profile to `path`. The file appears only when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with complete(path) as beside:
+    with complete_file(path) as beside:
         beside.write_text(as_yaml(profile))
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from rlvla3.config import Recipe
 from rlvla3.errors import RecipeError
 from rlvla3.observability.meter import IDLE
-from rlvla3.observability.sampling import SCHEDSTAT, slept
+from rlvla3.observability.sampling import SCHEDSTAT, seconds_asleep
 from rlvla3.planning.profiles import check_single_simulator
 from rlvla3.planning.profiling.contention import core_speeds
 from rlvla3.planning.profiling.cost_fitting import MIN_SIZE_RATIO, WAIT_DECIMALS, cost_of, fit_cost, per_call, relative_durations, rounded, spread_of
@@ -112,7 +112,7 @@ def _simulate(measured: MeasuredRuns) -> Cost:
     stepped = reduce(add, [alone.with_at_once(count) for count in alone.at_once]).of("shard", "simulate")
     around = per_call(single.of("shard", "overhead"), len(single.of("shard", "simulate")))
     everywhere = [part for run in (alone, measured.lockstep) for count in run.at_once if len(part := run.with_at_once(count).of("shard", "simulate"))]
-    asleep = round(float(slept(np.concatenate(everywhere)).mean()), WAIT_DECIMALS)
+    asleep = round(float(seconds_asleep(np.concatenate(everywhere)).mean()), WAIT_DECIMALS)
     return cost_of(stepped, "cores", around).model_copy(
         update={"waits": asleep, "spread": spread_of(np.concatenate([relative_durations(part) for part in everywhere]))}
     )
@@ -123,7 +123,7 @@ def _turn(measured: MeasuredRuns) -> Cost:
     single = measured.alone.with_at_once(1)
     infers, asked = single.of("generator", "infer"), single.of("shard", "decision")
     answer = float((infers["wall"] - infers["delay"]).mean()) + per_call(single.of("generator", *BETWEEN_CALLS), len(infers))
-    asleep = slept(asked)[asked["wall"] > answer / 2]  # the loop also asks when it has no observation; these calls are short and no decisions
+    asleep = seconds_asleep(asked)[asked["wall"] > answer / 2]  # the loop also asks when it has no observation; these calls are short and no decisions
     wakeups = max(float(asleep.mean()) - answer, 0.0) if len(asleep) else 0.0
     work = per_call(single.of("shard", *IDLE), len(single.of("shard", "simulate")))
     return Cost(on="cores", sizes=[0.0, 1.0], seconds=rounded([work, work]), waits=round(wakeups, WAIT_DECIMALS))  # the shard wakes up once for all its slots
@@ -143,7 +143,7 @@ def _dispatch(measured: MeasuredRuns) -> Cost:
 def _hand_in(measured: MeasuredRuns) -> Cost:
     """The coordinator's work for an episode. waits: how much longer than that the shard waits."""
     single = measured.alone.with_at_once(1)
-    waited = float(slept(single.of("shard", "ticket")).sum()) / max(len(single.of("shard", "reset")), 1)
+    waited = float(seconds_asleep(single.of("shard", "ticket")).sum()) / max(len(single.of("shard", "reset")), 1)
     work = measured.alone.coordinator
     return Cost(on="cores", seconds=rounded([work]), waits=round(max(waited - work, 0.0), WAIT_DECIMALS))
 

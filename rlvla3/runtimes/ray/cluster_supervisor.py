@@ -193,7 +193,7 @@ class ClusterSupervisor:
     def _on_logs(self, host: SupervisedHost, logs: Logs) -> None:
         for name, content in logs.printed.items():
             self._keep(f"logs/host-{host.number}-{name}", content)
-        for name, content in logs.stays.items():
+        for name, content in logs.samples.items():
             self._keep(f"stays/host-{host.number}/{name}", content)
 
     def _on_lost(self, number: int, comes_back: bool) -> None:

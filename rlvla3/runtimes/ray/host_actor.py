@@ -27,7 +27,7 @@ from rlvla3.config import Recipe
 from rlvla3.links.weights.between_hosts.carriers import check_carrier
 from rlvla3.links.weights.between_hosts.relay import WeightRelay
 from rlvla3.observability.meter import OverlappingMeter
-from rlvla3.observability.tracing import board_of
+from rlvla3.observability.tracing import make_board
 from rlvla3.runtimes.processes.control import Control
 from rlvla3.runtimes.processes.messages import HandIn, LeaveDevice, LeftDevice, Ready
 from rlvla3.runtimes.ray.actor import ActorState
@@ -76,8 +76,8 @@ class RayHost:
 
     def __init__(self, control: Control, recipe: Recipe, capacity: int, folder: Path, fail: Callable[[Exception], None]) -> None:
         self._control, self._carrier, self._folder, self._fail = control, recipe.weights.carrier, folder, fail
-        self._stays = folder / "stays"
-        board = board_of(recipe, self._stays)
+        self._samples = folder / "stays"
+        board = make_board(recipe, self._samples)
         self._host = HostSupervisor(recipe, capacity=capacity, logs=folder, notify=self._notify, fail=fail, others=[WEIGHTS], board=board)
         self._weights_meter = OverlappingMeter(self._host.board.meter(WEIGHTS), "version")
         self._ledger = GrantedTickets(control, newest=lambda: self._host.memory.newest)
@@ -103,7 +103,7 @@ class RayHost:
             relay.cancel()
         await self._host.stop()
         printed = {path.name: path.read_bytes()[-LONGEST_LOG:] for path in self._folder.glob("*.log")}
-        self._control.send(Logs(printed, {path.name: path.read_bytes() for path in self._stays.glob("*.samples")}))
+        self._control.send(Logs(printed, {path.name: path.read_bytes() for path in self._samples.glob("*.samples")}))
 
     def _serve(self) -> None:
         self._host.shards.serve(self._ledger, lambda finished: self._control.send(HandIn([finished])))

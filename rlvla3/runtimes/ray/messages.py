@@ -56,10 +56,10 @@ class MeetAt:
 
 @dataclass(frozen=True, slots=True)
 class Logs:
-    """Host to coordinator, when the host ends: by file name, what its workers printed, and the stays that they noted (observability/tracing.py)."""
+    """Host to coordinator, when the host ends: by file name, what its workers printed, and the samples that they wrote (observability/tracing.py)."""
 
     printed: Mapping[str, bytes]
-    stays: Mapping[str, bytes]
+    samples: Mapping[str, bytes]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from rlvla3.links.weights.between_hosts.sender import WeightSender
 from rlvla3.links.weights.versions import WeightMemory
 from rlvla3.observability.meter import OverlappingMeter
 from rlvla3.observability.run_directory import RunDirectory
-from rlvla3.observability.tracing import board_of
+from rlvla3.observability.tracing import make_board
 from rlvla3.parts import rollout_spec
 from rlvla3.runtimes.processes.control import Control
 from rlvla3.runtimes.ray.actor import ActorState
@@ -49,7 +49,7 @@ async def run_ray_trainer(
     one_thread_each()
     from rlvla3.runtimes.workers.trainer_worker import run_trainer  # torch reads the number of threads as it is imported
 
-    board, memory, here = board_of(recipe, run.stays)(workers_of_rank(rank)), AnnouncingMemory(), ray.util.get_node_ip_address()
+    board, memory, here = make_board(recipe, run.samples)(workers_of_rank(rank)), AnnouncingMemory(), ray.util.get_node_ip_address()
     state.rollouts, state.board = Rollouts(rollout_spec(recipe, capacity)), board
     check_carrier(recipe.weights.carrier)
     with ExitStack() as stack:

@@ -16,7 +16,7 @@ from rlvla3.errors import WorkerError
 from rlvla3.links.data_plane import DataPlane
 from rlvla3.links.weights.versions import WeightMemory
 from rlvla3.observability.meter import MeterBoard
-from rlvla3.observability.recording import Recording
+from rlvla3.observability.run_record import RunRecord
 from rlvla3.parts import rollout_spec
 from rlvla3.runtimes.assignment import Assignment
 from rlvla3.runtimes.processes.messages import Failed, Ready
@@ -53,7 +53,7 @@ class HostSupervisor:
         notify: Callable[[str], None],
         fail: Callable[[Exception], None],
         others: Sequence[str] = (),
-        record: Recording | RecordedRun | None = None,
+        record: RunRecord | RecordedRun | None = None,
         board: Callable[[Sequence[str]], MeterBoard] = MeterBoard,
     ) -> None:
         engine, simulators = recipe.engine, recipe.mixed.values()

@@ -20,8 +20,8 @@ from functools import partial
 
 from rlvla3.errors import WorkerError
 from rlvla3.links.data_plane import DataPlane
+from rlvla3.observability.formatting import number_of
 from rlvla3.observability.meter import MeterBoard
-from rlvla3.observability.wording import counted
 from rlvla3.runtimes.assignment import Assignment
 from rlvla3.runtimes.processes.control import Stopped
 from rlvla3.runtimes.processes.messages import Failed, ForgetShard, Grant, HandIn, LeaveDevice, LeftDevice, Ready, ShardForgotten
@@ -194,9 +194,8 @@ class ShardSupervisor:
     def _follow_load(self) -> None:
         """Choose shards that are to change their generator, where the load asks for more or fewer active generators."""
         if leaving := self._assignment.look():
-            self._notify(
-                f"{counted(self._assignment.active, 'generator')} of {len(self._generators)} active: {counted(len(leaving), 'shard')} change their generator"
-            )
+            active, moving = number_of(self._assignment.active, "generator"), number_of(len(leaving), "shard")
+            self._notify(f"{active} of {len(self._generators)} active: {moving} change their generator")
         for number in leaving:
             self._dispatcher.hold(number)
 

@@ -16,7 +16,7 @@ from rlvla3.links.weights.plane import WeightPlane
 from rlvla3.links.weights.versions import WeightMemory
 from rlvla3.loops import generate
 from rlvla3.observability.meter import Meter, MeterBoard
-from rlvla3.observability.recording import Recorder, Recording
+from rlvla3.observability.run_record import RecordWriter, RunRecord
 from rlvla3.parts import max_wait_s
 from rlvla3.policies.base import Policy
 from rlvla3.policies.conversion import arrays_from, observations_from
@@ -37,7 +37,7 @@ async def run_generator(
     plane: DataPlane,
     board: MeterBoard,
     memory: WeightMemory,
-    record: Recording | RecordedRun | None,
+    record: RunRecord | RecordedRun | None,
 ) -> None:
     """Build the policy, report Ready, and decide until cancelled. record: where its inferences are recorded, or the recorded run that is repeated."""
     meter = board.meter(generator_name(generator))
@@ -51,7 +51,7 @@ async def run_generator(
         residence = make_residence(recipe.engine.offload, device, lambda: chain(policy.parameters(), policy.buffers()), partial(meter, "offload"))
         residence.place(policy)
         weights = WeightPlane(memory, policy.published(), recipe.weights.dtype, recipe.weights.on_host)
-        recorder = record.of_generator(generator) if isinstance(record, Recording) else None
+        recorder = record.generator_writer(generator) if isinstance(record, RunRecord) else None
         if isinstance(record, RecordedRun):
             requests: GeneratorPort | ReplayPort = _replayed(record, plane, meter, control)
         else:
@@ -100,7 +100,7 @@ class DataPlanePolicyEngine:
     """A policy that reads observations from the data plane and writes its decisions beside them. It enters its device when it has work to do there."""
 
     def __init__(
-        self, policy: Policy, weights: WeightPlane, rollouts: Rollouts, seed: int, residence: Residence, meter: Meter, recorder: Recorder | None
+        self, policy: Policy, weights: WeightPlane, rollouts: Rollouts, seed: int, residence: Residence, meter: Meter, recorder: RecordWriter | None
     ) -> None:
         self.version = -1  # the weights that it was built with: nothing from the weight plane yet
         self._recorder = recorder

@@ -24,8 +24,8 @@ from rlvla3.links.weights.versions import WeightMemory
 from rlvla3.loops import train
 from rlvla3.observability.events import CloneStep, Notice
 from rlvla3.observability.meter import Meter, MeterBoard
-from rlvla3.observability.recording import Recording
 from rlvla3.observability.run_directory import RunDirectory
+from rlvla3.observability.run_record import RunRecord
 from rlvla3.parts import make_streamer
 from rlvla3.policies.registry import make_policy
 from rlvla3.runtimes.processes.control import Control
@@ -50,7 +50,7 @@ async def run_trainer(
     memory: WeightMemory,
     run: RunDirectory,
     resume: Path | None,
-    record: Recording | RecordedRun | None,
+    record: RunRecord | RecordedRun | None,
     meeting: Rendezvous | None = None,
 ) -> None:
     """Build policy and learner, publish their version unless cloning comes first, and obey the coordinator until cancelled.
@@ -92,7 +92,7 @@ def _device(setting: str, meeting: Rendezvous | None) -> torch.device:
     return device
 
 
-def _order(record: Recording | RecordedRun | None) -> Callable[[int], Sequence[int]] | None:
+def _order(record: RunRecord | RecordedRun | None) -> Callable[[int], Sequence[int]] | None:
     """The order in which the tickets of an update are to be emitted, where a recorded run is repeated."""
     return record.emission if isinstance(record, RecordedRun) else None
 
@@ -109,12 +109,12 @@ class Trainer:
         memory: WeightMemory,
         run: RunDirectory,
         resume: Path | None,
-        record: Recording | RecordedRun | None,
+        record: RunRecord | RecordedRun | None,
         device: torch.device,
         ranks: Ranks,
     ) -> None:
         self.control, self.recipe, self.meter, self.ranks = control, recipe, meter, ranks
-        self.recorder = record.of_trainer() if isinstance(record, Recording) and ranks.first else None
+        self.recorder = record.trainer_writer() if isinstance(record, RunRecord) and ranks.first else None
         spaces = rollouts.spec.spaces
         self.policy = make_policy(recipe.policy, spaces)
         self.learner = Learner(self.policy, recipe, rollouts, device, ranks)

@@ -17,7 +17,7 @@ from rlvla3.cli import main
 from rlvla3.config import Mode, make_recipe
 from rlvla3.errors import RecipeError
 from rlvla3.observability.meter import STAGES
-from rlvla3.observability.sampling import SAMPLE, Samples, SamplingBoard, seconds_a_sample, slept
+from rlvla3.observability.sampling import SAMPLE, Samples, SamplingBoard, seconds_asleep, seconds_per_sample
 from rlvla3.planning.bound import seconds_of
 from rlvla3.planning.profiling import profiler
 from rlvla3.planning.profiling.cost_fitting import QUANTILES, by_size, core_throughputs, cost_of, fit_cost, powers_of_two_up_to, relative_durations, spread_of
@@ -56,7 +56,7 @@ def test_spinning_is_work_and_sleeping_is_not(tmp_path: Path):
     spun, idle = seen.of("shard", "simulate"), seen.of("shard", "decision")
     assert spun["size"].tolist() == [4] and idle["size"].tolist() == [0]
     assert spun["work"] >= 0.1 > 5 * idle["work"]
-    assert slept(idle) > 0.15 > 3 * slept(spun)  # waiting for a core that others have is neither
+    assert seconds_asleep(idle) > 0.15 > 3 * seconds_asleep(spun)  # waiting for a core that others have is neither
 
 
 def test_samples_are_told_apart_by_worker_stage_and_time(tmp_path: Path):
@@ -72,8 +72,8 @@ def test_samples_are_told_apart_by_worker_stage_and_time(tmp_path: Path):
 
 
 def test_what_noting_takes_is_taken_off(tmp_path: Path):
-    assert 0 < seconds_a_sample(tmp_path) < 1e-3
-    left = Samples({"shard": samples_of("reset", [(1, 3.0, 2.0, 0.5), (1, 0.25, 0.25, 0.0)])}).without(0.5).kinds["shard"]
+    assert 0 < seconds_per_sample(tmp_path) < 1e-3
+    left = Samples({"shard": samples_of("reset", [(1, 3.0, 2.0, 0.5), (1, 0.25, 0.25, 0.0)])}).without_overhead(0.5).kinds["shard"]
     assert left["wall"].tolist() == [2.5, 0.0] and left["work"].tolist() == [1.5, 0.0] and left["delay"].tolist() == [0.5, 0.0]
 
 

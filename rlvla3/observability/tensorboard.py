@@ -1,57 +1,23 @@
-"""Watchers that write a run down: JSON lines and TensorBoard curves."""
+"""The watcher that writes events as TensorBoard curves."""
 
 from __future__ import annotations
 
 import importlib
-import json
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any
 
 from rlvla3.observability.events import CloneStep, EvaluationFinished, Event, UpdateFinished
 from rlvla3.observability.intervals import success_rate
-from rlvla3.observability.records import record_of
 from rlvla3.observability.run_directory import RunDirectory
-from rlvla3.observability.workers import by_kind, mean_of
-
-Clock = Callable[[], float]
-
-
-class JsonLines:
-    """One line of JSON an event, flushed at once. `seconds` in each line counts from the run's start."""
-
-    def __init__(self, stream: TextIO, clock: Clock = time.monotonic) -> None:
-        self._stream, self._clock, self._began = stream, clock, clock()
-
-    def on(self, event: Event) -> None:
-        record = record_of(event)
-        if record is not None:
-            line = {"seconds": round(self._clock() - self._began, 3), **record}
-            self._stream.write(json.dumps(line) + "\n")
-            self._stream.flush()
-
-    def close(self) -> None:
-        """Nothing to do: the stream is its owner's to close."""
-
-
-class MetricsFile(JsonLines):
-    """metrics.jsonl of a run directory; a continued run's lines, and its seconds, follow on from those before."""
-
-    def __init__(self, run: RunDirectory, clock: Clock = time.monotonic) -> None:
-        earlier = run.records()
-        super().__init__(run.metrics.open("a"), clock)
-        self._began -= earlier[-1]["seconds"] if earlier else 0.0
-
-    def close(self) -> None:
-        self._stream.close()
+from rlvla3.observability.worker_times import by_kind, mean_of
 
 
 class TensorBoardWatcher:
-    """TensorBoard curves in the run directory, over updates (cloning: over its steps).
+    """Writes TensorBoard curves into the run directory. Their x axis is the update, for cloning the step.
 
-    version: the update that a continued run starts from; TensorBoard then hides the curves' points after it.
+    version: the update that a continued run starts from. TensorBoard hides the points after it that an earlier run wrote.
     """
 
     def __init__(self, run: RunDirectory, version: int | None = None) -> None:
@@ -93,7 +59,7 @@ def _curves(event: UpdateFinished) -> dict[str, float]:
 
 @contextmanager
 def _without_torch() -> Iterator[None]:
-    """tensorboardX imports torch, 200 MB and a second, to name one type in an annotation; it does as well where there is none."""
+    """Hide torch from imports in this block. tensorboardX would import it (200 MB and a second) for one type annotation, and works without it."""
     absent: Any = None
     if "torch" in sys.modules:
         yield

@@ -1,4 +1,4 @@
-"""Events as plain data: what stands in metrics.jsonl, what `--json` prints, and what a summary is made from."""
+"""Events as JSON data: the lines of metrics.jsonl and of `--json`, and the input of a summary."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 from rlvla3.observability.events import CloneStep, EpisodeFinished, EvaluationFinished, Event, Notice, PhaseStarted, SuccessRate, UpdateFinished
 from rlvla3.observability.intervals import success_rate
 
-Record = dict[str, Any]
+JsonObject = dict[str, Any]
 
 
-def record_of(event: Event) -> Record | None:
-    """`event` as JSON-ready data; None for a single episode, whose news comes with its update or evaluation. Numbers that are not finite become null."""
+def event_json(event: Event) -> JsonObject | None:
+    """`event` as JSON data. None for a single episode: its update or evaluation reports it. Numbers that are not finite become null."""
     match event:
         case UpdateFinished():
             return _update(event)
         case EvaluationFinished():
-            return {"event": "evaluation", "when": event.when, "version": event.version, **rate(event.success)}
+            return {"event": "evaluation", "when": event.when, "version": event.version, **rate_json(event.success)}
         case CloneStep():
             return {"event": "clone", "step": event.step, "total": event.total, "loss": _number(event.loss)}
         case PhaseStarted():
@@ -30,9 +30,9 @@ def record_of(event: Event) -> Record | None:
             return None
 
 
-def rate(success: SuccessRate) -> Record:
-    """A success rate as plain data; `per_task` only where there are several tasks."""
-    plain: Record = {
+def rate_json(success: SuccessRate) -> JsonObject:
+    """A success rate as JSON data. It has `per_task` only where there are several tasks."""
+    plain: JsonObject = {
         "successes": success.successes,
         "episodes": success.episodes,
         "low": success.low,
@@ -41,16 +41,16 @@ def rate(success: SuccessRate) -> Record:
         "mean_steps": success.mean_steps,
     }
     if len(success.per_task) > 1:
-        plain["per_task"] = {task: rate(of_task) for task, of_task in success.per_task.items()}
+        plain["per_task"] = {task: rate_json(of_task) for task, of_task in success.per_task.items()}
     return plain
 
 
-def _update(event: UpdateFinished) -> Record:
+def _update(event: UpdateFinished) -> JsonObject:
     return {
         "event": "update",
         "update": event.update,
         "updates": event.updates,
-        "rollouts": rate(success_rate(event.episodes)),
+        "rollouts": rate_json(success_rate(event.episodes)),
         "learner": _numbers(event.learner),
         "environment_steps": event.environment_steps,
         "throughput": _number(event.throughput),
@@ -66,5 +66,5 @@ def _numbers(values: Mapping[str, float]) -> dict[str, float | None]:
 
 
 def _number(value: float) -> float | None:
-    """`value` as a Python float, whatever scalar it was; None for what JSON has no word for."""
+    """`value` as a Python float. None where JSON has no such number."""
     return float(value) if isfinite(value) else None

@@ -1,4 +1,4 @@
-"""The live table of a run in a terminal."""
+"""The table in a terminal that shows a run while it is going on."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from rlvla3.observability.event_json import rate_json
 from rlvla3.observability.events import Event, SuccessRate, WorkerTime
+from rlvla3.observability.formatting import clock_time, duration, evaluation_result, percent, quantity
 from rlvla3.observability.progress import UNITS, Progress
-from rlvla3.observability.records import rate
 from rlvla3.observability.summary import RECENT_UPDATES
-from rlvla3.observability.wording import clock as clock_time
-from rlvla3.observability.wording import duration, percent, quantity, result
-from rlvla3.observability.workers import largest, shown
+from rlvla3.observability.worker_times import largest, rows_to_show
 
 BARS = "▁▂▃▄▅▆▇█"
 BAR_WIDTH = 10
 
 
-class LiveProgress:
-    """The watcher that draws the table, four times a second until `close`, which gives the terminal back as it was.
+class LiveTable:
+    """The watcher that draws the table four times a second. `close` gives the terminal back.
 
-    title: what runs, for example "quickstart, full_async"; place: where it is kept.
+    title: the name of the run, for example "quickstart, full_async". place: its folder.
     """
 
     def __init__(self, console: Console, title: str, place: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -42,7 +41,7 @@ class LiveProgress:
         self._live.stop()
 
     def table(self) -> RenderableType:
-        """What the terminal shows now."""
+        """The present content of the table."""
         parts: list[RenderableType] = [self._head()]
         if self._progress.latest is not None:
             parts += ["", _workers(self._progress.latest.workers)]
@@ -70,7 +69,7 @@ class LiveProgress:
 
 
 def _phase(progress: Progress) -> Table:
-    """How far the phase is: "12/20 updates ━━━━━╺━━━ 2 min 05 s left"."""
+    """The progress of the phase: "12/20 updates ━━━━━╺━━━ 2 min 05 s left"."""
     cells: list[RenderableType] = []
     unit = UNITS.get(progress.phase, "")
     if progress.total:
@@ -90,11 +89,11 @@ def _phase(progress: Progress) -> Table:
 
 
 def _evaluation(found: SuccessRate) -> str:
-    return f"[bold]{result(rate(found))}[/] of {found.episodes} episodes"
+    return f"[bold]{evaluation_result(rate_json(found))}[/] of {found.episodes} episodes"
 
 
 def _rollouts(progress: Progress) -> str:
-    """The latest update and the moving average, with the run so far as a line of small bars."""
+    """The result of the latest update, the moving average, and a line of small bars for the run so far."""
     latest = progress.rollouts[-1]
     if progress.by_return():
         history = [rollouts.mean_return for rollouts in progress.rollouts]
@@ -115,15 +114,15 @@ def _workers(workers: Sequence[WorkerTime]) -> Table:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column()
-    for worker in shown(workers):
+    for worker in rows_to_show(workers):
         busy = sum(worker.busy.values())
         filled = round(busy * BAR_WIDTH)
         bar = Text.assemble(("█" * filled, "green"), ("░" * (BAR_WIDTH - filled), "dim"), f" {percent(busy):>5} busy")
-        table.add_row(worker.name, bar, _why(worker))
+        table.add_row(worker.name, bar, _causes(worker))
     return table
 
 
-def _why(worker: WorkerTime) -> str:
+def _causes(worker: WorkerTime) -> str:
     stage, cause = largest(worker.busy), largest(worker.idle)
     said = [f"{stage[0]} {percent(stage[1])}"] if stage else []
     said += [f"[dim]waits for {cause[0]} {percent(cause[1])}[/]"] if cause else []

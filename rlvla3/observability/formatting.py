@@ -1,4 +1,4 @@
-"""Figures as people read them."""
+"""Numbers and results as text for people."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 Rate = Mapping[str, Any]
-"""A success rate as plain data (records.rate)."""
+"""A success rate as JSON data (event_json.py)."""
 
 
 def percent(share: float) -> str:
@@ -26,7 +26,7 @@ def size(number: float) -> str:
     return f"{number / 2**20:.1f} MiB" if number < 2**30 else f"{number / 2**30:.1f} GiB"
 
 
-def counted(number: int, noun: str) -> str:
+def number_of(number: int, noun: str) -> str:
     """(1, "ticket") -> "1 ticket"; (2, "ticket") -> "2 tickets"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
@@ -39,29 +39,29 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def clock(seconds: float) -> str:
+def clock_time(seconds: float) -> str:
     """192 -> "3:12"."""
     minutes, rest = divmod(int(seconds), 60)
     return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
-def success(rate: Rate) -> str:
+def success_with_interval(rate: Rate) -> str:
     """A rate with its interval: "57 % [47, 67]"."""
     return f"{percent(rate['successes'] / max(rate['episodes'], 1))} [{100 * rate['low']:.0f}, {100 * rate['high']:.0f}]"
 
 
 def judged_by_return(successes: int, mean_return: float | None) -> bool:
-    """Whether the return is what tells episodes apart: many environments know rewards and no success."""
+    """Whether to judge by the mean return: many environments give rewards but report no success."""
     return successes == 0 and bool(mean_return)
 
 
-def result(rate: Rate) -> str:
-    """What an evaluation found: "success 57 % [47, 67]", or "mean return 475.2" where no episode succeeds and returns differ from 0."""
-    return f"mean return {rate['mean_return']:.1f}" if judged_by_return(rate["successes"], rate["mean_return"]) else f"success {success(rate)}"
+def evaluation_result(rate: Rate) -> str:
+    """The result of an evaluation: "success 57 % [47, 67]", or "mean return 475.2" where no episode succeeds and returns are not 0."""
+    return f"mean return {rate['mean_return']:.1f}" if judged_by_return(rate["successes"], rate["mean_return"]) else f"success {success_with_interval(rate)}"
 
 
-def learned(summary: Mapping[str, Any]) -> str:
-    """What a run came to, in a sentence, with a line for each task where there are several.
+def run_result(summary: Mapping[str, Any]) -> str:
+    """The results of a run in one sentence, and a line for each task where there are several.
 
     "success 57 % [47, 67] -> 93 % [86, 97] (96 episodes each), 101k environment steps in 3 min 12 s, 527 steps/s, 20 updates, staleness at most 1"
     """
@@ -73,28 +73,29 @@ def learned(summary: Mapping[str, Any]) -> str:
         parts += [
             f"{quantity(steps)} environment steps in {duration(seconds)}",
             f"{quantity(summary['throughput'])} steps/s",
-            counted(summary["updates"], "update"),
+            number_of(summary["updates"], "update"),
         ]
         parts += [f"staleness at most {max(map(int, summary['staleness']), default=0)}"]
     else:
         parts += [duration(summary["wall_seconds"])]
     if summary["tickets"]["rerun"]:
-        parts.append(f"{counted(summary['tickets']['rerun'], 'ticket')} rerun")
+        parts.append(f"{number_of(summary['tickets']['rerun'], 'ticket')} rerun")
     return "\n".join([", ".join(parts), *_tasks(evaluations)])
 
 
 def _change(evaluations: list[Rate]) -> str:
-    said = [result(rate) for rate in evaluations]
-    if len({words.split()[0] for words in said}) == 1:  # "success A -> B", not "success A -> success B"
-        measure = "success " if said[0].startswith("success") else "mean return "
-        said = [said[0], *(words.removeprefix(measure) for words in said[1:])]
+    texts = [evaluation_result(rate) for rate in evaluations]
+    if len({words.split()[0] for words in texts}) == 1:  # "success A -> B", not "success A -> success B"
+        measure = "success " if texts[0].startswith("success") else "mean return "
+        texts = [texts[0], *(words.removeprefix(measure) for words in texts[1:])]
     counts = [rate["episodes"] for rate in evaluations]
-    of = counted(counts[0], "episode") if len(set(counts)) == 1 else " and ".join(map(str, counts)) + " episodes"
+    of = number_of(counts[0], "episode") if len(set(counts)) == 1 else " and ".join(map(str, counts)) + " episodes"
     each = " each" if len(counts) > 1 and len(set(counts)) == 1 else ""
-    return f"{' -> '.join(said)} ({of}{each})"
+    return f"{' -> '.join(texts)} ({of}{each})"
 
 
 def _tasks(evaluations: list[Rate]) -> list[str]:
-    tasks = dict.fromkeys(task for rate in evaluations for task in rate.get("per_task", {}))
+    results = [rate.get("per_task", {}) for rate in evaluations]
+    tasks = dict.fromkeys(task for per_task in results for task in per_task)
     width = max(map(len, tasks), default=0)
-    return [f"  {task:{width}}  {' -> '.join(result(rate['per_task'][task]) for rate in evaluations if task in rate.get('per_task', {}))}" for task in tasks]
+    return [f"  {task:{width}}  {' -> '.join(evaluation_result(per_task[task]) for per_task in results if task in per_task)}" for task in tasks]

@@ -1,4 +1,4 @@
-"""Episodes as videos: one frame a decision, framed green for success and red for failure."""
+"""Episodes as videos: one frame for each decision, with a green border for success and a red one for failure."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlvla3.errors import ExplainedError
-from rlvla3.observability.run_directory import complete
+from rlvla3.observability.run_directory import complete_file
 
 SMALLEST = 256
 BORDER = 8
 MACRO_BLOCK = 16
-"""Encoders want sides in multiples of this."""
+"""Video encoders need sides that are multiples of this."""
 
 SUCCESS, FAILURE = (46, 160, 67), (218, 54, 51)
 
 
 class VideoError(ExplainedError, RuntimeError):
-    """A video that cannot be written: what is missing or wrong, and what to do about it."""
+    """A video cannot be written. The message says what is missing or wrong and what to do."""
 
 
 def write_video(path: Path, frames: Sequence[NDArray[np.uint8]], success: bool, fps: int = 8) -> None:
-    """Write `frames`, uint8 [H, W, 3] of one size, to `path` (.mp4), enlarged without smoothing to at least 256 pixels a side and framed by the outcome.
+    """Write `frames`, uint8 [H, W, 3] of one size, to `path` (.mp4). They are enlarged without smoothing to at least 256 pixels a side.
 
-    Raises ValueError for frames of another kind, VideoError where there is no encoder.
+    Raises ValueError for frames of another dtype or shape, and VideoError where there is no encoder.
     """
     _check(frames)
     try:
@@ -39,14 +39,14 @@ def write_video(path: Path, frames: Sequence[NDArray[np.uint8]], success: bool, 
     drawn = [framed(frame, SUCCESS if success else FAILURE) for frame in frames]
     height, width = drawn[0].shape[:2]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with complete(path) as beside, closing(imageio_ffmpeg.write_frames(str(beside), (width, height), fps=fps, macro_block_size=MACRO_BLOCK)) as encoder:
+    with complete_file(path) as beside, closing(imageio_ffmpeg.write_frames(str(beside), (width, height), fps=fps, macro_block_size=MACRO_BLOCK)) as encoder:
         encoder.send(None)
         for frame in drawn:
             encoder.send(np.ascontiguousarray(frame))
 
 
 def framed(frame: NDArray[np.uint8], colour: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """`frame` [H, W, 3] in whole multiples of its size until no side is under 256 pixels, within a border that ends at sides the encoder likes."""
+    """`frame` [H, W, 3], enlarged by a whole factor to at least 256 pixels a side, with a border that makes both sides multiples of MACRO_BLOCK."""
     factor = -(-SMALLEST // min(frame.shape[:2]))
     large = frame.repeat(factor, axis=0).repeat(factor, axis=1)
     height, width = (-(-(side + 2 * BORDER) // MACRO_BLOCK) * MACRO_BLOCK for side in large.shape[:2])

@@ -1,4 +1,4 @@
-"""Many workers' times as few."""
+"""Means over workers of one kind, to show many workers in a few rows."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from statistics import fmean
 
 from rlvla3.observability.events import WorkerTime
 
-MOST_ROWS = 8
-"""Workers of one kind that are shown one by one; more are shown as their mean."""
+MAX_ROWS = 8
+"""Up to so many workers of one kind are shown one by one. More are shown as their mean."""
 
 
 def kind_of(worker: WorkerTime) -> str:
-    """What a worker is: its name without its numbers ("shard 3" and "shard 1.3" are a "shard")."""
+    """The kind of a worker: its name without its numbers. "shard 3" and "shard 1.3" are of kind "shard"."""
     return re.sub(r"([\W_]*\d+)+$", "", worker.name) or worker.name
 
 
 def by_kind(workers: Iterable[WorkerTime]) -> dict[str, list[WorkerTime]]:
-    """Workers of each kind, in the order in which kinds and workers come."""
+    """The workers of each kind. Kinds and workers keep their order."""
     kinds: dict[str, list[WorkerTime]] = {}
     for worker in workers:
         kinds.setdefault(kind_of(worker), []).append(worker)
@@ -26,20 +26,20 @@ def by_kind(workers: Iterable[WorkerTime]) -> dict[str, list[WorkerTime]]:
 
 
 def mean_of(name: str, workers: Sequence[WorkerTime]) -> WorkerTime:
-    """The mean worker, under `name`. Its shares sum to 1 as theirs do."""
+    """The mean over workers, under `name`. Its shares sum to 1, as theirs do."""
     return WorkerTime(name, _mean([worker.busy for worker in workers]), _mean([worker.idle for worker in workers]))
 
 
-def shown(workers: Sequence[WorkerTime], most: int = MOST_ROWS) -> list[WorkerTime]:
-    """`workers`, where more than `most` of one kind have become one mean row such as "shard x16"."""
+def rows_to_show(workers: Sequence[WorkerTime], max_rows: int = MAX_ROWS) -> list[WorkerTime]:
+    """The rows to show. Where there are more than `max_rows` workers of a kind, they become one row with their mean, such as "shard x16"."""
     rows: list[WorkerTime] = []
     for kind, members in by_kind(workers).items():
-        rows += members if len(members) <= most else [mean_of(f"{kind} x{len(members)}", members)]
+        rows += members if len(members) <= max_rows else [mean_of(f"{kind} x{len(members)}", members)]
     return rows
 
 
 def largest(shares: Mapping[str, float]) -> tuple[str, float] | None:
-    """The largest share and its name; None where there is none."""
+    """The largest share and its name. None where there is no share."""
     return max(shares.items(), key=lambda share: share[1], default=None)
 
 

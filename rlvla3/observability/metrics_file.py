@@ -1,0 +1,43 @@
+"""Watchers that write events as JSON lines: to a stream, or to metrics.jsonl of a run directory."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+from rlvla3.observability.event_json import event_json
+from rlvla3.observability.events import Event
+from rlvla3.observability.run_directory import RunDirectory
+
+Clock = Callable[[], float]
+
+
+class JsonLines:
+    """Writes one line of JSON for each event, and flushes it at once. `seconds` in each line is the time since the run's start."""
+
+    def __init__(self, stream: TextIO, clock: Clock = time.monotonic) -> None:
+        self._stream, self._clock, self._began = stream, clock, clock()
+
+    def on(self, event: Event) -> None:
+        data = event_json(event)
+        if data is not None:
+            line = {"seconds": round(self._clock() - self._began, 3), **data}
+            self._stream.write(json.dumps(line) + "\n")
+            self._stream.flush()
+
+    def close(self) -> None:
+        """Does nothing: the owner of the stream closes it."""
+
+
+class MetricsFile(JsonLines):
+    """metrics.jsonl of a run directory. A continued run appends its lines, and its seconds continue from the last line."""
+
+    def __init__(self, run: RunDirectory, clock: Clock = time.monotonic) -> None:
+        earlier = run.metric_lines()
+        super().__init__(run.metrics.open("a"), clock)
+        self._began -= earlier[-1]["seconds"] if earlier else 0.0
+
+    def close(self) -> None:
+        self._stream.close()

@@ -1,0 +1,140 @@
+"""The record of a run: everything that decided its weights and does not follow from its recipe (scheduling/recorded_run.py defines what that is).
+
+    RUN_DIR/record/
+      recipe.yaml       the settings at the start of the run
+      generator-0.bin   DECISION, 24 bytes for each decision of a training episode, in the order of inference; one file for each generator
+      trainer.bin       EMITTED, 16 bytes for each ticket of an update, in the order in which the learner received them
+
+Invariants:
+- an inference is written before its decisions are answered, and an update before its version is published. Nothing is buffered. So whenever the processes end,
+  the record holds everything that led to a checkpoint;
+- a record begins with its run. Where a run continues from a checkpoint, later entries are cut off. Where it continues with other settings, and they affect the
+  weights, the record is deleted.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlvla3.config import Recipe, load_recipe, write_recipe
+from rlvla3.observability.run_directory import RunDirectoryError, complete_file
+from rlvla3.scheduling.recorded_run import DECISION, EMITTED, RecordedRun, recorded_run
+from rlvla3.types import Version
+
+WITHOUT_EFFECT_ON_WEIGHTS = (
+    *("evaluation.", "memory.", "training.checkpoint_every", "training.keep_checkpoints"),
+    *("simulator.timeout_s", "engine.max_restarts", "engine.trace", "engine.offload"),
+)
+"""Settings that may change when a run continues, because no weight depends on them. (training.updates is one only where the schedule does not use it.)"""
+
+
+class RecordWriter:
+    """Appends entries to one file of a record, without a buffer."""
+
+    def __init__(self, path: Path, kind: np.dtype[Any]) -> None:
+        self._file, self._kind = path.open("ab", buffering=0), kind
+
+    def append(self, ticket: Any, **others: Any) -> None:
+        """Append one entry for each of `ticket`. others: the other fields, an array or one number for all entries. Raises OSError where the disk is full."""
+        entries = np.empty(len(ticket), self._kind)
+        entries["ticket"] = ticket
+        for name, values in others.items():
+            entries[name] = values
+        if self._file.write(entries.data) != entries.nbytes:
+            raise OSError(f"{self._file.name} cannot be written: make room on the disk")
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """The record in `folder`. It is only a path, so it can be passed to any process."""
+
+    folder: Path
+
+    @property
+    def _recipe(self) -> Path:
+        return self.folder / "recipe.yaml"
+
+    @property
+    def _trainer(self) -> Path:
+        return self.folder / "trainer.bin"
+
+    def generator_writer(self, generator: int) -> RecordWriter:
+        return RecordWriter(self.folder / f"generator-{generator}.bin", DECISION)
+
+    def trainer_writer(self) -> RecordWriter:
+        return RecordWriter(self._trainer, EMITTED)
+
+    def begin(self, recipe: Recipe) -> None:
+        """Create an empty record for a new run."""
+        self.delete()
+        self.folder.mkdir()
+        with complete_file(self._recipe) as beside:
+            write_recipe(recipe, beside)
+
+    def cut_back(self, recipe: Recipe, version: Version) -> str:
+        """Remove the entries after `version`, for a run that continues from there with `recipe`.
+
+        Returns "", or the reason why the record cannot be continued. The record is deleted then.
+        """
+        if not self._recipe.is_file():
+            why_not = f"what led to version {version} was not recorded in this folder"
+        elif changed := list(_differences(load_recipe(self._recipe), recipe)):
+            why_not = f"{', '.join(changed)} changed after the run began"
+        else:
+            for path, kind in self._files():
+                entries = _read(path, kind)
+                with complete_file(path) as beside:
+                    entries[entries["version" if kind == DECISION else "update"] < version].tofile(beside)
+            return ""
+        self.delete()
+        return why_not
+
+    def delete(self) -> None:
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+
+    def recipe(self) -> Recipe:
+        """The recorded settings. Raises RunDirectoryError where there is no record."""
+        if not self._recipe.is_file():
+            raise RunDirectoryError(
+                f"there is no record in {self.folder.parent} to replay. A run has a record if engine.record was true from its start, "
+                f"and if it was continued only in its own folder and with the same settings"
+            )
+        return load_recipe(self._recipe)
+
+    def recorded_run(self, end: Version) -> RecordedRun:
+        """The recorded run up to version `end`. Raises RunDirectoryError where there is no record, and ReplayError where it is incomplete."""
+        recipe = self.recipe()
+        generators = [_read(path, kind) for path, kind in self._files() if kind == DECISION]
+        return recorded_run(generators, _read(self._trainer, EMITTED), recipe.training.batch, end)
+
+    def _files(self) -> list[tuple[Path, np.dtype[Any]]]:
+        return [(path, EMITTED if path == self._trainer else DECISION) for path in sorted(self.folder.glob("*.bin"))]
+
+
+def _read(path: Path, kind: np.dtype[Any]) -> NDArray[Any]:
+    """The complete entries of a file. An entry that was cut off when the machine died is ignored."""
+    content = path.read_bytes() if path.is_file() else b""
+    return np.frombuffer(content, kind, count=len(content) // kind.itemsize)
+
+
+def _differences(began: Recipe, continued: Recipe) -> Iterator[str]:
+    """The settings that affect weights and differ between the two recipes."""
+    before, now = (dict(_flattened(recipe.model_dump(mode="json"))) for recipe in (began, continued))
+    free = (*WITHOUT_EFFECT_ON_WEIGHTS, *(["training.updates"] if began.training.schedule == "constant" else []))
+    return (key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key) and not key.startswith(free))
+
+
+def _flattened(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flattened(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
