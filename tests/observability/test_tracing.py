@@ -100,7 +100,7 @@ def test_a_trace_has_a_lane_a_worker_and_a_stay_for_each_that_was_noted(run: Run
 
 
 def test_noting_stops_before_a_file_grows_past_its_bound_and_the_trace_says_so(run: RunDirectory, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(tracing, "MOST_BYTES", 10 * SAMPLE.itemsize + 3)
+    monkeypatch.setattr(tracing, "MAX_BYTES", 10 * SAMPLE.itemsize + 3)
     board = make_board(run.recipe(), run.samples)(["shard 0", "generator 0"])
     for _ in range(2):  # the second is who takes a lost worker's place
         meter = board.meter("shard 0")
