@@ -155,7 +155,7 @@ def test_a_record_with_a_hole_is_refused_before_anything_starts(copy_of_run: Pat
 def test_a_run_without_a_record_or_a_checkpoint_is_refused(copy_of_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(copy_of_run / "record")
     assert main(["replay", str(copy_of_run)]) == 2
-    assert f"there is no record in {copy_of_run} to replay: a run has one if engine.record was true" in capsys.readouterr().err
+    assert f"there is no record in {copy_of_run} to replay. A run has a record if engine.record was true" in capsys.readouterr().err
     shutil.rmtree(copy_of_run / "checkpoints")
     assert main(["replay", str(copy_of_run)]) == 2
     assert "holds no checkpoint yet" in capsys.readouterr().err
