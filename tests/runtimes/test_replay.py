@@ -185,14 +185,14 @@ def test_a_record_goes_on_where_nothing_that_decides_weights_has_changed(tmp_pat
 
 
 def test_a_record_goes_on_where_zero_was_the_spelling_of_no_limit(tmp_path: Path) -> None:
-    recording, recipe = Recording(tmp_path / "record"), make_recipe(TINY | {"engine": {"mode": "sync"}})
+    recording, recipe = RunRecord(tmp_path / "record"), make_recipe(TINY | {"engine": {"mode": "sync"}})
     recording.begin(recipe)
     written = tmp_path / "record" / "recipe.yaml"
     spelled = written.read_text().replace("max_batch: null", "max_batch: 0").replace("cores: null", "cores: 0")
     assert spelled != written.read_text()
     written.write_text(spelled)
     assert recording.recipe() == recipe
-    assert recording.go_on(recipe, 0) == ""
+    assert recording.cut_back(recipe, 0) == ""
 
 
 def test_the_number_of_updates_decides_weights_where_a_schedule_counts_them(tmp_path: Path) -> None:
