@@ -6,8 +6,10 @@ Nothing here imports torch or starts a simulator, so that the files can be check
     file_demonstration.py  one recorded episode as observations and action chunks of the simulator
     demonstration_file.py  the interface of a file format: episodes, and arrays by name
     formats.py             recognises the format of a file
-    libero.py, maniskill.py (both on hdf5.py), lerobot.py
-                           the formats
+    libero.py              LIBERO's HDF5 files
+    maniskill.py           ManiSkill's HDF5 files
+    hdf5.py                the common part of both
+    lerobot.py             LeRobot's datasets
     frames.py              decodes, turns and resizes frames
     video_frames.py        reads frames from an encoded video
 """

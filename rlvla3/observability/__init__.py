@@ -7,14 +7,17 @@ or depends on it. Nothing here imports torch.
     run_watchers.py  all watchers of a run, from its start to its end
     meter.py         the time of every worker by stage (shared memory)
     sampling.py      a meter that also writes each time in a stage to a file, for profiles and traces
-    progress.py      the state of a run, and plain lines of progress; live_table.py is the table in a terminal
-    metrics_file.py  metrics.jsonl and JSON lines; tensorboard.py has the same as curves
+    progress.py      the state of a run, and plain lines of progress
+    live_table.py    the table in a terminal
+    metrics_file.py  metrics.jsonl, and JSON lines on a stream
+    tensorboard.py   the metrics as TensorBoard curves
     event_json.py    an event as JSON data
     summary.py       summary.json
     run_directory.py the folder of a run, and complete files and checkpoints in it
     run_record.py    the record that a run is replayed from
     tracing.py       trace.json of a run, made of the events in trace_events.py
     episode_video.py evaluation episodes as videos
-    intervals.py, formatting.py, worker_times.py
-                     confidence intervals, numbers as text, means over workers
+    intervals.py     confidence intervals of success rates
+    formatting.py    numbers and results as text
+    worker_times.py  mean times over workers of one kind
 """

@@ -16,7 +16,6 @@ from rlvla3.observability.progress import PlainProgress
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.observability.summary import Summary
 from rlvla3.observability.tensorboard import TensorBoardWatcher
-from rlvla3.observability.tensorboard import TensorBoardWatcher
 from rlvla3.observability.tracing import TraceFile
 
 

@@ -6,9 +6,13 @@ A policy knows nothing of simulators, tickets, workers or optimizers. It is buil
     base.py          the interface: Policy, Observations, Decisions, Evaluation
     registry.py      from a name in a recipe to a policy
     options.py       the settings of each policy, and the arrays of its traces
-    mini_vla.py      a small vision-language-action policy, with its layers in layers.py and its instructions as bytes in tokenizer.py
+    mini_vla.py      a small vision-language-action policy
+    layers.py        its layers
+    tokenizer.py     its instructions as bytes
     actor_critic.py  a small actor-critic for Gymnasium
-    heads.py         the interface of action heads: flow.py (flow matching) and tokens.py (action tokens)
+    heads.py         the interface of action heads
+    flow.py          the head for flow matching
+    tokens.py        the head for action tokens
     noise.py         sampling noise that depends only on the decision
     conversion.py    between the data plane's arrays and tensors
     saved_policy.py  the config.json of a saved policy

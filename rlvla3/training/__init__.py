@@ -9,7 +9,9 @@ Nothing here starts a process, waits for trajectories or sends weights. The work
     critic.py           extra training of the critic on kept features
     epoch_metrics.py    the losses and ratios of one epoch
     ranks.py            communication between the trainer's ranks
-    parallel.py         how the policy is laid out on the ranks: whole copies (data_parallel.py) or shards (fsdp.py)
+    parallel.py         chooses how the policy is laid out on the ranks
+    data_parallel.py    the policy as whole copies
+    fsdp.py             the policy in shards
     offload.py          tensors that leave the device while another worker uses it
     checkpoint.py       checkpoints: written beside training, read without running code
     cloning.py          behaviour cloning from demonstrations

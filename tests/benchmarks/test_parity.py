@@ -283,7 +283,7 @@ def test_an_interrupted_measurement_keeps_a_checkpoint_and_goes_on_from_it(recip
     assert interrupted.ended() == "interrupted"
     done = updates_of(interrupted)
     assert 0 < len(done) < 80
-    assert interrupted.latest() is not None
+    assert interrupted.latest_checkpoint() is not None
     train_all(ParityMeasurement.make(recipe, ["training.updates=80"], out, [0], [1], ["decoupled"]), jobs=2)
     assert updates_of(interrupted)[: len(done)] == done
     assert [one["update"] for one in updates_of(interrupted)] == list(range(1, 81))

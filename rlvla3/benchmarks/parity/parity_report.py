@@ -13,7 +13,7 @@ from rlvla3.benchmarks.parity.curves_picture import draw_curves, need_matplotlib
 from rlvla3.benchmarks.parity.differences import RANGES, Difference, difference
 from rlvla3.benchmarks.parity.running import train_all
 from rlvla3.benchmarks.parity.trials import SYNC, ParityMeasurement, Schedule
-from rlvla3.observability.run_directory import RunDirectory, complete
+from rlvla3.observability.run_directory import RunDirectory, complete_file
 
 Curves = Mapping[Schedule, list[Curve]]
 Differences = Mapping[tuple[str, Schedule], Difference]
@@ -36,16 +36,16 @@ def main(measurement: ParityMeasurement, measure: Measure, jobs: int) -> None:
     need_matplotlib()
     train_all(measurement, jobs)
     curves = {
-        schedule: [read_curve(RunDirectory(measurement.folder(measurement.trial(seed, schedule))).records(), measure) for seed in measurement.seeds]
+        schedule: [read_curve(RunDirectory(measurement.folder(measurement.trial(seed, schedule))).metric_lines(), measure) for seed in measurement.seeds]
         for schedule in (SYNC, *measurement.schedules)
     }
     differences = {
         (name, schedule): difference(curves[SYNC], curves[schedule], measure, begins) for name, begins in RANGES.items() for schedule in measurement.schedules
     }
     table = markdown(measurement, differences, measure)
-    with complete(measurement.out / "parity.json") as beside:
+    with complete_file(measurement.out / "parity.json") as beside:
         beside.write_text(json.dumps(figures(measurement, curves, differences, measure), indent=2) + "\n")
-    with complete(measurement.out / "parity.md") as beside:
+    with complete_file(measurement.out / "parity.md") as beside:
         beside.write_text(table)
     draw_curves(measurement.out / "parity.png", _title(measurement), measure, curves[SYNC], _by_staleness(measurement, curves))
     print(f"\n{table}\nwritten to {measurement.out}: parity.md, parity.json, parity.png", flush=True)

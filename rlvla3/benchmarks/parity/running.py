@@ -46,7 +46,7 @@ def _clone(measurement: ParityMeasurement) -> None:
     if not measurement.recipe.begins_by_cloning or _finished(measurement.clone, measurement.recipe):
         return
     if (measurement.clone / "config.yaml").is_file():
-        with RunDirectory.open(measurement.clone).claimed():
+        with RunDirectory.open(measurement.clone).locked():
             shutil.rmtree(measurement.clone)
     run_all([Command("clone", ("clone", str(measurement.start), *measurement.overrides, "--run-dir", str(measurement.clone)), measurement.out)], jobs=1)
 

@@ -1,7 +1,7 @@
 """How soon a new version is used in a whole run: the time from the end of an update's last optimizer step to the first decision with the new version.
 
 The samples of the trainer's stages give the end of the step and the time at which the version was on the weight plane (observability/sampling.py). The run's
-record gives the time and the version of each decision (observability/recording.py). Both use the machine's monotonic clock.
+record gives the time and the version of each decision (observability/run_record.py). Both use the machine's monotonic clock.
 """
 
 from __future__ import annotations
