@@ -17,14 +17,14 @@ from rlvla3.observability.events import (
     PhaseStarted,
     WorkerTime,
 )
+from rlvla3.observability.formatting import duration, quantity, run_result
 from rlvla3.observability.intervals import success_rate
 from rlvla3.observability.live_table import LiveTable
 from rlvla3.observability.progress import PlainProgress
 from rlvla3.observability.run_directory import RunDirectory
-from rlvla3.observability.summary import Summary
 from rlvla3.observability.run_watchers import watched
-from rlvla3.observability.formatting import duration, run_result, quantity
-from rlvla3.observability.worker_times import shown
+from rlvla3.observability.summary import Summary
+from rlvla3.observability.worker_times import rows_to_show
 from tests.support.events import RECIPE, Clock, episode, episodes, update
 
 
@@ -108,7 +108,7 @@ def test_the_live_table_shows_success_throughput_staleness_workers_and_time_left
 
 def test_many_workers_of_a_kind_become_their_mean():
     workers = [WorkerTime(f"shard {n}", {"simulate": n / 10}, {"decision": 1 - n / 10}) for n in range(10)]
-    rows = shown([*workers, WorkerTime("trainer", {"train": 1.0}, {})])
+    rows = rows_to_show([*workers, WorkerTime("trainer", {"train": 1.0}, {})])
     assert [row.name for row in rows] == ["shard x10", "trainer"]
     assert rows[0].busy["simulate"] == pytest.approx(0.45)
     assert sum(rows[0].busy.values()) + sum(rows[0].idle.values()) == pytest.approx(1)

@@ -15,11 +15,12 @@ from rlvla3.observability.events import (
     Notice,
     PhaseStarted,
 )
-from rlvla3.observability.metrics_file import MetricsFile, TensorBoardWatcher
+from rlvla3.observability.formatting import run_result
 from rlvla3.observability.intervals import success_rate, wilson
+from rlvla3.observability.metrics_file import MetricsFile
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.observability.summary import Summary
-from rlvla3.observability.formatting import run_result
+from rlvla3.observability.tensorboard import TensorBoardWatcher
 from tests.support.events import RECIPE, episode, episodes, update
 
 
@@ -101,7 +102,7 @@ def test_tensorboard_files_hold_the_curves(run: RunDirectory):
 
 
 def test_observing_needs_no_torch():
-    script = "import sys, tempfile, pathlib\nfrom rlvla3 import commands\nfrom rlvla3.observability import live_table, video\n"
-    script += "from rlvla3.observability.metrics_file import TensorBoardWatcher\nfrom rlvla3.observability.run_directory import RunDirectory\n"
+    script = "import sys, tempfile, pathlib\nfrom rlvla3 import commands\nfrom rlvla3.observability import episode_video, live_table\n"
+    script += "from rlvla3.observability.tensorboard import TensorBoardWatcher\nfrom rlvla3.observability.run_directory import RunDirectory\n"
     script += "TensorBoardWatcher(RunDirectory(pathlib.Path(tempfile.mkdtemp()))).close()\nassert 'torch' not in sys.modules\nimport torch; torch.zeros(1)"
     subprocess.run([sys.executable, "-c", script], check=True)
