@@ -10,9 +10,10 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
-from rlvla3 import __version__
 from rlvla3.errors import explains_itself
+from rlvla3.version import __version__
 
 EXAMPLES = """\
 examples:
@@ -56,13 +57,13 @@ def _run(arguments: argparse.Namespace) -> bool:
 
     match arguments.command:
         case "clone":
-            commands.clone(arguments.start, arguments.overrides, arguments.run_dir, arguments.json)
+            commands.clone(arguments.start, arguments.overrides, arguments.run_dir, _show(arguments))
         case "train":
-            commands.train(arguments.start, arguments.overrides, arguments.run_dir, arguments.json)
+            commands.train(arguments.start, arguments.overrides, arguments.run_dir, _show(arguments))
         case "eval":
-            commands.evaluate(arguments.start, arguments.overrides, arguments.run_dir, arguments.json)
+            commands.evaluate(arguments.start, arguments.overrides, arguments.run_dir, _show(arguments))
         case "replay":
-            commands.replay(arguments.start, arguments.run_dir, arguments.json)
+            commands.replay(arguments.start, arguments.run_dir, _show(arguments))
         case "check":
             options = (arguments.chunk, arguments.timeout, arguments.frames, arguments.json)
             return commands.check(arguments.overrides, arguments.simulator, *options)
@@ -73,6 +74,10 @@ def _run(arguments: argparse.Namespace) -> bool:
 
             bench(arguments)
     return True
+
+
+def _show(arguments: argparse.Namespace) -> Literal["progress", "json"]:
+    return "json" if arguments.json else "progress"
 
 
 def _plan_ahead(arguments: argparse.Namespace) -> None:

@@ -1,10 +1,12 @@
 """What the commands do: find where to start, refuse what cannot be run, and hand a recipe and a run directory to the session.
 
-Nothing here imports torch before a recipe is known to be good: a mistake is answered at once.
+The command line (cli.py) and the Python API (api/) both call these functions. Nothing here imports torch before a recipe is known to be good: a mistake is
+answered at once.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -12,69 +14,74 @@ from pathlib import Path
 
 import yaml
 
-from rlvla3.config import Recipe, load_recipe
+from rlvla3.config import Overrides, Recipe, load_recipe, make_recipe
 from rlvla3.errors import RecipeError
 from rlvla3.observability.run_directory import RunDirectory, RunDirectoryError, default_path, find_run, version_of
 from rlvla3.observability.run_record import RunRecord
-from rlvla3.observability.run_watchers import watched
+from rlvla3.observability.run_watchers import Show, watched
 from rlvla3.preflight import check_data_plane, preflight
 
+Start = Path | Recipe
+"""What a command starts from: a recipe, or the path of one, of a run directory or of a checkpoint."""
 
-def clone(start: Path, overrides: Sequence[str], run_dir: Path | None, as_json: bool) -> None:
+
+def clone(start: Start, overrides: Overrides, run_dir: Path | None, show: Show) -> RunDirectory:
     """Make a policy by behaviour cloning, in a new run directory."""
-    recipe = load_recipe(start, overrides)
+    recipe = recipe_of(start, overrides)
     if recipe.clone is None:
-        raise RecipeError(f"{start} says nothing of cloning: give it a clone: section, or a setting such as clone.demonstrations=10")
+        raise RecipeError(f"{_named(start)} says nothing of cloning: give it a clone: section, or a setting such as clone.demonstrations=10")
     preflight(recipe, clones=True)
-    run = RunDirectory.create(run_dir or default_path(start, datetime.now()), recipe)
-    with run.locked(), watched(run, recipe, f"clone {start.stem}", as_json=as_json) as watchers:
+    run = RunDirectory.create(run_dir or _default_path(start), recipe)
+    with run.locked(), watched(run, recipe, f"clone {_stem(start)}", show=show) as watchers:
         from rlvla3.runtimes import session
 
         session.clone(recipe, run, watchers)
+    return run
 
 
-def train(start: Path, overrides: Sequence[str], run_dir: Path | None, as_json: bool) -> None:
+def train(start: Start, overrides: Overrides, run_dir: Path | None, show: Show) -> RunDirectory:
     """Train in a new run directory, or continue a run from a checkpoint: in its own directory, or from there on in another."""
-    earlier, resume = find_run(start) or (None, None)
-    recipe = load_recipe(earlier.config if earlier else start, overrides)
+    earlier, resume = _find_run(start) or (None, None)
+    recipe = recipe_of(start, overrides)
     if earlier and run_dir is None:
         _refuse_to_continue(earlier, resume, recipe)
     preflight(recipe, clones=recipe.begins_by_cloning and resume is None, trains=True)
-    run = earlier if earlier and run_dir is None else RunDirectory.create(run_dir or default_path(start, datetime.now()), recipe)
+    run = earlier if earlier and run_dir is None else RunDirectory.create(run_dir or _default_path(start), recipe)
     version = version_of(resume) if resume else None
     with run.locked():
         if earlier:
             run.write_recipe(recipe)
             run.copy_metrics(earlier, version)
-        with watched(run, recipe, f"{run.path.name}, {recipe.engine.mode}", version, as_json) as watchers:
+        with watched(run, recipe, f"{run.path.name}, {recipe.engine.mode}", version, show) as watchers:
             from rlvla3.runtimes import session
 
             session.train(recipe, run, watchers, resume)
+    return run
 
 
-def evaluate(start: Path, overrides: Sequence[str], run_dir: Path | None, as_json: bool) -> None:
+def evaluate(start: Start, overrides: Overrides, run_dir: Path | None, show: Show) -> RunDirectory:
     """Measure a policy, in a run directory of its own: that of the policy's run may be at work."""
-    found = find_run(start)
+    recipe, found = recipe_of(start, overrides), _find_run(start)
     if found is None:
-        recipe, place = load_recipe(start, overrides), default_path(start, datetime.now())
+        place = _default_path(start)
         if recipe.policy.checkpoint is None:
-            raise RecipeError(f"{start} names no policy to evaluate: give policy.checkpoint=FOLDER, or a run directory instead of the recipe")
+            raise RecipeError(f"{_named(start)} names no policy to evaluate: give policy.checkpoint=FOLDER, or a run directory instead of the recipe")
     else:
         run, checkpoint = found
         if checkpoint is None:
             raise RunDirectoryError(f"{run.path} holds no checkpoint yet: there is nothing to evaluate")
-        recipe = load_recipe(run.config, overrides)
         recipe = recipe.model_copy(update={"policy": recipe.policy.model_copy(update={"checkpoint": checkpoint / "policy"})})
         place = run.path / "evaluations" / f"{datetime.now():%Y%m%d-%H%M%S}"
     preflight(recipe)
     run = RunDirectory.create(run_dir or place, recipe)
-    with run.locked(), watched(run, recipe, f"eval {start}", as_json=as_json) as watchers:
+    with run.locked(), watched(run, recipe, f"eval {_stem(start) if isinstance(start, Recipe) else start}", show=show) as watchers:
         from rlvla3.runtimes import session
 
         session.evaluate(recipe, run, watchers)
+    return run
 
 
-def replay(start: Path, run_dir: Path | None, as_json: bool) -> None:
+def replay(start: Path, run_dir: Path | None, show: Show) -> None:
     """Repeat a recorded run up to a checkpoint, in a run directory of its own, and compare the weights."""
     original, checkpoint = find_run(start) or (RunDirectory.open(start), None)
     if checkpoint is None:
@@ -87,7 +94,7 @@ def replay(start: Path, run_dir: Path | None, as_json: bool) -> None:
 
     recipe = replay_session.replay_recipe(recipe)
     run = RunDirectory.create(run_dir or original.path / "replays" / f"{datetime.now():%Y%m%d-%H%M%S}", recipe)
-    with run.locked(), watched(run, recipe, f"replay {original.path.name}", as_json=as_json) as watchers:
+    with run.locked(), watched(run, recipe, f"replay {original.path.name}", show=show) as watchers:
         replay_session.replay(recipe, run, watchers, recorded, checkpoint)
 
 
@@ -101,8 +108,7 @@ def check(words: Sequence[str], simulator: str | None, chunk: int, timeout_s: fl
     if not words or "=" in words[0]:
         raise RecipeError("nothing to check: name a recipe, for example recipes/quickstart.yaml, or a simulator, for example --simulator metaworld")
     start = Path(words[0])
-    found = find_run(start)
-    recipe = load_recipe(found[0].config if found else start, words[1:])
+    recipe = recipe_of(start, words[1:])
     spaces = preflight(recipe, clones=recipe.begins_by_cloning, trains=True)
     yaml.safe_dump(recipe.model_dump(mode="json"), sys.stdout, sort_keys=False)
     from rlvla3.checking.model_memory import check_model
@@ -111,6 +117,35 @@ def check(words: Sequence[str], simulator: str | None, chunk: int, timeout_s: fl
     for needed in (check_data_plane(recipe, training_capacity(recipe)), *check_model(recipe, spaces)):
         print(f"# memory: {needed}", flush=True)
     return check_simulators(recipe.mixed, recipe.policy.chunk, timeout_s, frames, figures, before="# ")
+
+
+def recipe_of(start: Start, overrides: Overrides) -> Recipe:
+    """The recipe that a command is to start from, with `overrides`. Raises RecipeError."""
+    if isinstance(start, Recipe):
+        return make_recipe(start.model_dump(mode="json"), overrides)
+    found = find_run(start)
+    return load_recipe(found[0].config if found else start, overrides)
+
+
+def _find_run(start: Start) -> tuple[RunDirectory, Path | None] | None:
+    return None if isinstance(start, Recipe) else find_run(start)
+
+
+def _default_path(start: Start) -> Path:
+    return default_path(_stem(start), datetime.now())
+
+
+def _named(start: Start) -> str:
+    """For a message."""
+    return "the recipe" if isinstance(start, Recipe) else str(start)
+
+
+def _stem(start: Start) -> str:
+    """What a run is called after: the recipe's file, or its simulators, such as CartPole-v1 for gymnasium:CartPole-v1."""
+    if isinstance(start, Recipe):
+        names = dict.fromkeys(simulator.name.rpartition(":")[2] for simulator in start.mixed.values())
+        return re.sub(r"[^\w.-]+", "-", "-".join(names))
+    return start.stem
 
 
 def _refuse_to_continue(run: RunDirectory, checkpoint: Path | None, recipe: Recipe) -> None:

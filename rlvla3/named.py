@@ -14,6 +14,11 @@ def load_named(name: str, key: str) -> Any:
     Raises RecipeError where the object cannot be imported.
     """
     module, _, attribute = name.partition(":")
+    if module == "__main__":
+        raise RecipeError(
+            f"{key}={name} names what the script or notebook itself defines, and no other process can import that: put it into a file of its own beside the "
+            f"script, for example my_robot.py, and write {key}=my_robot:{attribute or 'MyClass'}"
+        )
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:

@@ -28,6 +28,7 @@ SHELL = {"", "bash", "console", "sh", "shell", "text"}
 
 FOREIGN = {
     *examples(),  # docs/extending.md: the reader's own files
+    "my_robot.py",  # docs/python.md: the reader's own module
     "scripts/create_dataset.py",  # LIBERO's
     "regenerate_libero_dataset.py",  # OpenVLA's
     "metrics.jsonl",  # of a run directory, as are the lines below

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from rlvla3.config import Recipe
 from rlvla3.observability.meter import MeterBoard
+from rlvla3.runtimes.processes.main_module import main_module_hidden
 from rlvla3.runtimes.supervision.shard_supervisor import START_TIMEOUT_S
 from rlvla3.runtimes.worker_names import shard_name
 from rlvla3.runtimes.workers.shard_worker import NICENESS
@@ -119,7 +120,8 @@ def _box(field: Field) -> Box:
 def vector_environment(recipe: Recipe, spaces: Spaces, book: TicketBook, shards: Sequence[ShardSpec], board: MeterBoard) -> Iterator[AsyncVectorEnv[Any, Any]]:
     """A vector environment with each shard's environment built in a process of its own. Observations come through shared memory and are not copied."""
     environments = [partial(ChunkEnv, recipe, spaces, book, shard, board) for shard in shards]
-    vector = AsyncVectorEnv(environments, shared_memory=True, copy=False, context="spawn", autoreset_mode=AutoresetMode.DISABLED)
+    with main_module_hidden():
+        vector = AsyncVectorEnv(environments, shared_memory=True, copy=False, context="spawn", autoreset_mode=AutoresetMode.DISABLED)
     try:
         vector.reset_async()
         vector.reset_wait(timeout=START_TIMEOUT_S)

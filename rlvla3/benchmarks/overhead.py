@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from rlvla3.benchmarks.figures import write_figures
 from rlvla3.config import SimulatorConfig
 from rlvla3.errors import RecipeError
+from rlvla3.runtimes.processes.main_module import main_module_hidden
 from rlvla3.simulators.base import Simulator, SimulatorError
 from rlvla3.simulators.registry import make_simulator
 from rlvla3.types import ActionSpace, Ticket
@@ -161,7 +162,9 @@ def main(names: Sequence[str], figures: Path, episodes: int) -> None:
     for name in names or CASES:
         try:
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-                result[name] = process.submit(measure, name, episodes).result()
+                with main_module_hidden():
+                    measured = process.submit(measure, name, episodes)
+                result[name] = measured.result()
         except (RecipeError, SimulatorError) as error:
             if names:
                 raise

@@ -6,6 +6,7 @@ from rlvla3.config.evaluation import EvaluationConfig
 from rlvla3.config.learning import CORRECTION_NAMES, AlgorithmConfig, CorrectionConfig, CriticConfig, ReferenceConfig, TrainingConfig
 from rlvla3.config.loading import check_options, load_recipe, make_recipe, write_recipe
 from rlvla3.config.memory import MemoryConfig
+from rlvla3.config.overrides import Overrides
 from rlvla3.config.placement import PlacementConfig, RayConfig
 from rlvla3.config.policy import PolicyConfig
 from rlvla3.config.recipe import Recipe
@@ -29,6 +30,7 @@ __all__ = [
     "NonNegative",
     "NonNegativeFloat",
     "Orientation",
+    "Overrides",
     "PlacementConfig",
     "PolicyConfig",
     "Positive",

@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from rlvla3.config.engine import PRESETS
+from rlvla3.config.overrides import MODE, Overrides, assignments
 from rlvla3.config.recipe import Recipe
 from rlvla3.config.section import Section
 from rlvla3.errors import RecipeError
@@ -23,8 +24,8 @@ from rlvla3.errors import RecipeError
 SectionT = TypeVar("SectionT", bound=Section)
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe in `path` with `key.key=value` overrides (values are YAML) applied over it.
+def load_recipe(path: Path, overrides: Overrides = ()) -> Recipe:
+    """The recipe in `path` with `overrides` applied over it.
 
     Raises RecipeError where the file is missing or anything in it cannot be run.
     """
@@ -39,17 +40,14 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     return make_recipe(tree, overrides, source=str(path))
 
 
-def make_recipe(tree: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "the recipe") -> Recipe:
+def make_recipe(tree: Mapping[str, Any], overrides: Overrides = (), source: str = "the recipe") -> Recipe:
     """A recipe from a plain tree. Raises RecipeError."""
     merged = _deep_copy(tree)
     _read_zero_as_null(merged)  # before the overrides: another mode is compared with the preset of this one
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals:
-            raise RecipeError(f"{override!r} is not a setting: write key=value, for example training.updates=10")
-        if key.strip() == "engine.mode":
+    for path, value in assignments(overrides):
+        if path == MODE:
             _forget_preset(merged.get("engine") or {})
-        _assign(merged, key.strip().split("."), _value_of(override, value))
+        _assign(merged, path, value)
     _read_zero_as_null(merged)
     try:
         return Recipe.model_validate(merged)
@@ -68,16 +66,6 @@ def check_options(schema: type[SectionT], options: Mapping[str, Any], prefix: st
 def write_recipe(recipe: Recipe, path: Path) -> None:
     """The resolved settings, every default spelled out, as a YAML file that `load_recipe` reads back."""
     path.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
-
-
-def _value_of(override: str, value: str) -> Any:
-    try:
-        return yaml.safe_load(value) if value else None
-    except yaml.YAMLError as error:
-        raise RecipeError(
-            f"{override!r} is not a setting: what stands after = is not YAML. A shell takes spaces, braces and brackets apart: put the whole setting "
-            f"in quotes, for example 'simulator.tasks=[push, pull]', or give one key at a time, for example engine.elastic.least=1"
-        ) from error
 
 
 def _deep_copy(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The table in a terminal that shows a run while it is going on."""
+"""The live table of a run: what it shows, and how a terminal gets it. notebook.py draws the same table in a notebook."""
 
 from __future__ import annotations
 
@@ -23,24 +23,19 @@ BARS = "▁▂▃▄▅▆▇█"
 BAR_WIDTH = 10
 
 
-class LiveTable:
-    """The watcher that draws the table four times a second. `close` gives the terminal back.
+class ProgressTable:
+    """The progress of a run, as a table.
 
     title: the name of the run, for example "quickstart, full_async". place: its folder.
     """
 
-    def __init__(self, console: Console, title: str, place: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, title: str, place: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._progress, self._title, self._place = Progress(clock), title, place
-        self._live = Live(console=console, get_renderable=self.table, refresh_per_second=4)
-        self._live.start()
 
     def on(self, event: Event) -> None:
         self._progress.on(event)
 
-    def close(self) -> None:
-        self._live.stop()
-
-    def table(self) -> RenderableType:
+    def table(self) -> Panel:
         """The present content of the table."""
         parts: list[RenderableType] = [self._head()]
         if self._progress.latest is not None:
@@ -66,6 +61,18 @@ class LiveTable:
             rerun = f", [yellow]{update.tickets.rerun} rerun[/]" if update.tickets.rerun else ""
             grid.add_row("staleness", f"{lags}; tickets {update.tickets.issued} issued, {update.tickets.trained} trained{rerun}")
         return grid
+
+
+class LiveTable(ProgressTable):
+    """The watcher that draws the table in a terminal, four times a second. `close` gives the terminal back."""
+
+    def __init__(self, console: Console, title: str, place: str, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(title, place, clock)
+        self._live = Live(console=console, get_renderable=self.table, refresh_per_second=4)
+        self._live.start()
+
+    def close(self) -> None:
+        self._live.stop()
 
 
 def _phase(progress: Progress) -> Table:

@@ -187,9 +187,9 @@ class RunDirectory:
                 _remove(leftover)
 
 
-def default_path(recipe: Path, now: datetime) -> Path:
-    """The default folder of a run of `recipe`: runs/NAME-DATE-TIME."""
-    return Path("runs") / f"{recipe.stem}-{now:%Y%m%d-%H%M%S}"
+def default_path(name: str, now: datetime) -> Path:
+    """The default folder of a run called `name`: runs/NAME-DATE-TIME."""
+    return Path("runs") / f"{name}-{now:%Y%m%d-%H%M%S}"
 
 
 def find_run(path: Path) -> tuple[RunDirectory, Path | None] | None:

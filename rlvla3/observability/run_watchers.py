@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from typing import Literal
 
 from rlvla3.config import Recipe
 from rlvla3.observability.events import Watcher
@@ -18,20 +19,25 @@ from rlvla3.observability.summary import Summary
 from rlvla3.observability.tensorboard import TensorBoardWatcher
 from rlvla3.observability.tracing import TraceFile
 
+Show = Literal["progress", "json", "nothing"]
+"""What stdout gets of a run.
+
+progress: a table in a terminal or in a notebook, plain lines elsewhere. json: JSON lines, the last of which is the summary.
+"""
+
 
 @contextmanager
-def watched(run: RunDirectory, recipe: Recipe, title: str, version: int | None = None, as_json: bool = False) -> Iterator[Sequence[Watcher]]:
+def watched(run: RunDirectory, recipe: Recipe, title: str, version: int | None = None, show: Show = "progress") -> Iterator[Sequence[Watcher]]:
     """The watchers of a run. Whenever the run ends, they are closed, the terminal is given back, the summary is written and the result is printed.
 
-    title: the name of the run. version: the update that a continued run starts from. None means a new run.
-    as_json: whether stdout gets JSON lines, the summary as the last. Otherwise a terminal gets a table, and a pipe gets plain lines.
+    title: the name of the run. version: the update that a continued run starts from. None means a new run. show: what stdout gets.
     """
     with ExitStack() as stack:
         summary = Summary(run, recipe)
-        stack.callback(_print_result, summary, run, as_json)  # it runs after the watchers are closed, because a stack unwinds in reverse order
+        stack.callback(_print_result, summary, run, show)  # it runs after the watchers are closed, because a stack unwinds in reverse order
         files: list[Watcher] = [summary, MetricsFile(run), TensorBoardWatcher(run, version)]
         traces: list[Watcher] = [TraceFile(run)] if recipe.engine.trace else []
-        watchers = [stack.enter_context(closing(watcher)) for watcher in (*files, *traces, _progress(run, title, as_json))]
+        watchers = [stack.enter_context(closing(watcher)) for watcher in (*files, *traces, *_on_stdout(run, title, show))]
         try:
             yield watchers
             summary.ended = "finished"
@@ -43,21 +49,38 @@ def watched(run: RunDirectory, recipe: Recipe, title: str, version: int | None =
             raise
 
 
-def _progress(run: RunDirectory, title: str, as_json: bool) -> Watcher:
-    if as_json:
-        return JsonLines(sys.stdout)
+def _on_stdout(run: RunDirectory, title: str, show: Show) -> list[Watcher]:
+    if show == "nothing":
+        return []
+    if show == "json":
+        return [JsonLines(sys.stdout)]
+    if in_notebook():
+        from rlvla3.observability.notebook import NotebookProgress
+
+        return [NotebookProgress(title, str(run.path))]
     if not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
-        return PlainProgress(sys.stdout)
+        return [PlainProgress(sys.stdout)]
     from rich.console import Console
 
     from rlvla3.observability.live_table import LiveTable
 
-    return LiveTable(Console(), title, str(run.path))
+    return [LiveTable(Console(), title, str(run.path))]
 
 
-def _print_result(summary: Summary, run: RunDirectory, as_json: bool) -> None:
+def in_notebook() -> bool:
+    """Whether output goes into a Jupyter notebook. IPython is imported there; if it is not, nothing has to be imported to know."""
+    if "IPython" not in sys.modules:
+        return False
+    from rich.console import Console
+
+    return Console().is_jupyter
+
+
+def _print_result(summary: Summary, run: RunDirectory, show: Show) -> None:
+    if show == "nothing":
+        return
     content = summary.content()
-    if as_json:
+    if show == "json":
         print(json.dumps({"seconds": round(content["wall_seconds"], 3), "event": "summary", **content}), flush=True)
     elif not summary.ended.startswith("failed"):
         print(f"{summary.ended}: {run_result(content)}\nkept in {run.path}", flush=True)

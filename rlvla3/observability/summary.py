@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 from statistics import fmean
 from typing import Any
 
-from rlvla3 import __version__
 from rlvla3.config import Recipe
 from rlvla3.observability.event_json import JsonObject, event_json
 from rlvla3.observability.events import Event
 from rlvla3.observability.intervals import wilson
 from rlvla3.observability.run_directory import RunDirectory
+from rlvla3.version import __version__
 
 RECENT_UPDATES = 3
 """Rollout success is shown as the mean over so many updates. The rate of a single update with 64 episodes has a standard error of 6 %."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -73,21 +74,26 @@ class LocalRuntime(Runtime):
 
     async def __aenter__(self) -> LocalRuntime:
         self._logs.mkdir(exist_ok=True)
-        one_thread_each()
+        self._variables = one_thread_each()
         # Handlers of messages and of ended processes have no caller, so their errors end the run here.
         asyncio.get_running_loop().set_exception_handler(lambda _, context: self.fail(context.get("exception") or WorkerError(context["message"])))
         self._failure = asyncio.get_running_loop().create_future()
         try:
             self._start_workers()
         except BaseException:
-            await self._host.stop()
+            await self._stop()
             raise
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        await self._host.stop()
+        await self._stop()
         if self._failure.done():
             self._failure.exception()  # `guard` has raised it, or the run ends for another reason: do not warn that nobody has looked
+
+    async def _stop(self) -> None:
+        await self._host.stop()
+        for variable in self._variables:
+            os.environ.pop(variable, None)
 
     def _start_workers(self) -> None:
         host = self._host

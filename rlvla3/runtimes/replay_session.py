@@ -22,7 +22,8 @@ from rlvla3.observability.formatting import number_of
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.parts import training_capacity, training_ledger
 from rlvla3.runtimes.local import LocalRuntime
-from rlvla3.runtimes.session import Session, TrainingProgress, run_session
+from rlvla3.runtimes.running import run_session
+from rlvla3.runtimes.session import Session, TrainingProgress
 from rlvla3.scheduling.recorded_run import RecordedRun, ReplayError
 
 Weights = Mapping[str, Tensor]
@@ -30,7 +31,8 @@ Weights = Mapping[str, Tensor]
 
 def replay(recipe: Recipe, run: RunDirectory, watchers: Sequence[Watcher], recorded: RecordedRun, checkpoint: Path) -> None:
     """Repeat `recorded` with the settings of `replay_recipe`, and compare the weights with those of `checkpoint`. Raises ReplayError if they differ."""
-    run_session(ReplaySession(recipe, run, watchers).repeat(recorded, checkpoint))
+    session = ReplaySession(recipe, run, watchers)
+    run_session(session, session.repeat(recorded, checkpoint))
 
 
 def replay_recipe(recipe: Recipe) -> Recipe:

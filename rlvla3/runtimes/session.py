@@ -6,12 +6,10 @@ every worker.
 
 from __future__ import annotations
 
-import asyncio
-import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from rlvla3.observability.run_record import RunRecord
 from rlvla3.parts import collecting_capacity, demonstration_book, evaluation_book, training_capacity, training_ledger
 from rlvla3.runtimes.processes.messages import Clone, Copied, Demonstrated, Published, Save, Saved
 from rlvla3.runtimes.registry import make_runtime
+from rlvla3.runtimes.running import run_session
 from rlvla3.runtimes.runtime import Runtime, TrainerLost
 from rlvla3.scheduling.ledger import Ledger
 from rlvla3.types import Finished
@@ -38,23 +37,20 @@ def clone(recipe: Recipe, run: RunDirectory, watchers: Sequence[Watcher]) -> Non
     """Clone a policy from the simulator's experts, keep it as checkpoint 0, and evaluate it."""
     if recipe.clone is None:
         raise RecipeError("this recipe has no clone: section, so there is nothing to clone: add one, for example `clone: {demonstrations: 10, steps: 300}`")
-    run_session(Session(recipe, run, watchers).clone())
+    session = Session(recipe, run, watchers)
+    run_session(session, session.clone())
 
 
 def train(recipe: Recipe, run: RunDirectory, watchers: Sequence[Watcher], resume: Path | None = None) -> None:
     """Train. Clone before that if the recipe says so and no checkpoint is given. resume: a checkpoint of this run to go on from."""
-    run_session(Session(recipe, run, watchers, resume).train())
+    session = Session(recipe, run, watchers, resume)
+    run_session(session, session.train())
 
 
 def evaluate(recipe: Recipe, run: RunDirectory, watchers: Sequence[Watcher]) -> None:
     """Measure the policy of `recipe.policy.checkpoint`."""
-    run_session(Session(recipe, run, watchers).evaluate())
-
-
-def run_session(work: Coroutine[Any, Any, bool]) -> None:
-    """Do the work of a session. Raises KeyboardInterrupt if it was interrupted."""
-    if asyncio.run(work):
-        raise KeyboardInterrupt
+    session = Session(recipe, run, watchers)
+    run_session(session, session.evaluate())
 
 
 class Session:
@@ -63,6 +59,7 @@ class Session:
     def __init__(self, recipe: Recipe, run: RunDirectory, watchers: Sequence[Watcher], resume: Path | None = None) -> None:
         self._recipe, self._run, self._watchers, self._resume = recipe, run, watchers, resume
         self._interrupts = 0
+        self._runtime: Runtime | None = None
         self._ledger: Ledger | None = None  # while training
 
     async def clone(self) -> bool:
@@ -111,21 +108,20 @@ class Session:
     @asynccontextmanager
     async def _interruptible(self, runtime: Runtime) -> AsyncIterator[Runtime]:
         """Start `runtime`, and end it afterwards. The user may interrupt it at any time between."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._interrupt, runtime)
-        try:
-            self._emit(PhaseStarted("start"))
+        self._runtime = runtime
+        self._emit(PhaseStarted("start"))
+        with suppress(Interrupted):
             async with runtime:
+                if self._interrupts:  # before there was a runtime
+                    runtime.fail(Interrupted())
                 yield runtime
-        except Interrupted:
-            pass
-        finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
 
-    def _interrupt(self, runtime: Runtime) -> None:
+    def interrupt(self) -> None:
+        """The user wants the work to end: after the present update, or at once where there is none or this is the second time."""
         self._interrupts += 1
+        runtime = self._runtime
+        if runtime is None:
+            return  # `_interruptible` ends the first one as soon as it has started
         if self._interrupts == 1 and self._ledger is not None:
             runtime.finish_update(self._ledger)
             self._notify(f"interrupted: update {self._ledger.version + 1} is finished and kept, then the run stops (interrupt again to stop at once)")

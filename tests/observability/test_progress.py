@@ -129,7 +129,7 @@ def test_the_terminal_is_given_back_after_an_error(run: RunDirectory, monkeypatc
 
 
 def test_json_lines_end_with_the_summary(run: RunDirectory, capsys: pytest.CaptureFixture[str]):
-    with pytest.raises(KeyboardInterrupt), watched(run, RECIPE, "a run", as_json=True) as watchers:
+    with pytest.raises(KeyboardInterrupt), watched(run, RECIPE, "a run", show="json") as watchers:
         for watcher in watchers:
             watcher.on(update(1))
         raise KeyboardInterrupt

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rlvla3 import __version__
 from rlvla3.benchmarks.parity.curves import WINDOW, Curve, Measure, read_curve
 from rlvla3.benchmarks.parity.curves_picture import draw_curves, need_matplotlib
 from rlvla3.benchmarks.parity.differences import RANGES, Difference, difference
 from rlvla3.benchmarks.parity.running import train_all
 from rlvla3.benchmarks.parity.trials import SYNC, ParityMeasurement, Schedule
 from rlvla3.observability.run_directory import RunDirectory, complete_file
+from rlvla3.version import __version__
 
 Curves = Mapping[Schedule, list[Curve]]
 Differences = Mapping[tuple[str, Schedule], Difference]

@@ -21,6 +21,7 @@ from rlvla3.links.weights.between_hosts.sender import WeightSender
 from rlvla3.links.weights.between_hosts.wire import SenderAddress
 from rlvla3.links.weights.plane import WeightPlane
 from rlvla3.links.weights.versions import WeightMemory
+from rlvla3.runtimes.processes.main_module import main_module_hidden
 
 ANSWER_TIMEOUT_S = 60.0
 """How long the second process may take for one command."""
@@ -86,7 +87,8 @@ def second_process(make_tensors: MakeTensors, carriers: Sequence[CarrierName] = 
             threads.enter_context(OwnThread(sender.run(), f"weight sender, {carrier}"))
         store = str(Path(folder) / "store")
         process = spawn.Process(target=_run, args=(theirs, arriving, memory, make_tensors, addresses, store), daemon=True)
-        process.start()
+        with main_module_hidden():
+            process.start()
         try:
             _join_gloo(store, 0)
             _receive(commands)

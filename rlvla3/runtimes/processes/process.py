@@ -3,6 +3,7 @@
 Invariants:
 - processes are spawned and never forked: a renderer that has run in the parent hangs in a forked child;
 - a worker ends when its parent ends, however the parent ends;
+- the main module of the program is not imported again in a worker: a script needs no `if __name__ == "__main__":`;
 - an interrupt reaches only the coordinator, which decides what its workers do;
 - an error in a worker reaches the coordinator as a Failed message, with its traceback.
 """
@@ -26,6 +27,7 @@ from typing import Any
 
 from rlvla3.errors import explains_itself
 from rlvla3.runtimes.processes.control import Control, Stop, Stopped
+from rlvla3.runtimes.processes.main_module import main_module_hidden
 from rlvla3.runtimes.processes.messages import Failed
 
 INTERRUPTS = {signal.SIGINT, signal.SIGTERM}
@@ -45,7 +47,7 @@ class WorkerProcess:
         spawn = multiprocessing.get_context("spawn")
         ours, theirs = spawn.Pipe()
         self.process = spawn.Process(target=_run, args=(name, theirs, log, body, args), daemon=True)
-        with _interrupts_blocked():
+        with interrupts_blocked(), main_module_hidden():
             self.process.start()
         theirs.close()
         self.control = Control(ours)
@@ -148,11 +150,11 @@ def _print_to(log: Path) -> None:
 
 
 @contextmanager
-def _interrupts_blocked() -> Iterator[None]:
+def interrupts_blocked() -> Iterator[None]:
     """A child starts with interrupts blocked. It ignores them first and then unblocks them."""
     resource_tracker.ensure_running()  # otherwise the first spawn starts it, and starting it unblocks interrupts
-    signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

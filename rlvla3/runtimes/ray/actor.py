@@ -15,7 +15,6 @@ import importlib
 import multiprocessing
 import os
 import secrets
-import sys
 import threading
 import time
 import traceback
@@ -114,8 +113,6 @@ class WorkerActor:
 
 def _reside(name: str, control: Control, body: str, state: ActorState, args: tuple[Any, ...]) -> None:
     name_process(name)  # names this thread: the name of the process is Ray's
-    # A child process that is spawned here would otherwise import Ray's worker program as its main module.
-    sys.modules["__main__"].__dict__.pop("__file__", None)
     try:
         module, _, function = body.partition(":")
         asyncio.run(run_body(control, getattr(importlib.import_module(module), function), state, *args))

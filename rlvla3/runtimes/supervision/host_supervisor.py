@@ -153,10 +153,14 @@ class HostSupervisor:
         return self._logs / f"{name.replace(' ', '-')}.log"
 
 
-def one_thread_each() -> None:
-    """Let each worker compute on one thread. With more threads than cores, every parallel section waits for the thread that lost its core."""
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(variable, "1")
+def one_thread_each() -> list[str]:
+    """Let each worker compute on one thread. With more threads than cores, every parallel section waits for the thread that lost its core.
+
+    Returns the environment variables that it has set: a process that goes on to do other work deletes them after the run.
+    """
+    unset = [variable for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS") if variable not in os.environ]
+    os.environ.update(dict.fromkeys(unset, "1"))
+    return unset
 
 
 def _error(name: str, failed: Failed, worker: WorkerProcess) -> WorkerError:

@@ -1,0 +1,141 @@
+"""A policy outside of a run: from a folder to actions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlvla3.errors import ExplainedError
+from rlvla3.observability.run_directory import RunDirectoryError, find_run
+from rlvla3.policies.saved_policy import SavedPolicy, read_checkpoint_config
+from rlvla3.types import INSTRUCTION_BYTES, Observation, Spaces
+
+if TYPE_CHECKING:
+    from rlvla3.policies.base import Policy
+
+Seed = int | np.random.Generator | None
+
+
+class ObservationError(ExplainedError, ValueError):
+    """An observation that the policy cannot see: what is wrong with it, and what the policy was trained with."""
+
+
+def load_policy(folder: str | PathLike[str], device: str = "cpu") -> LoadedPolicy:
+    """The policy in `folder`: a run directory (its newest checkpoint), a checkpoint, or a policy folder with config.json and model.safetensors.
+
+    device: cpu, cuda, cuda:N, or auto, a GPU if there is one.
+    Raises RecipeError, RunDirectoryError or PolicyError where there is no policy that can be used, and RecipeError for a device that is not there.
+    """
+    place = _policy_folder(Path(folder))
+    saved = read_checkpoint_config(place)
+    from rlvla3.policies.registry import make_policy
+    from rlvla3.runtimes.workers.device import choose_device
+
+    policy = make_policy(saved.config(place), saved.spaces).eval().to(choose_device(device, "device"))
+    return LoadedPolicy(place, saved, policy)
+
+
+class LoadedPolicy:
+    """A policy that acts. `load_policy` makes it.
+
+    path: its folder. name: how a recipe names this kind of policy. spaces: the cameras, the size of the state and the actions that it was trained with.
+    chunk: the number of actions of one decision, C.
+    """
+
+    def __init__(self, path: Path, saved: SavedPolicy, policy: Policy) -> None:
+        self.path, self.name, self.spaces, self.chunk = path, saved.name, saved.spaces, saved.chunk
+        self._policy = policy
+
+    def act(self, observation: Observation | Sequence[Observation], *, explore: bool = False, seed: Seed = 0) -> NDArray[np.float32]:
+        """Decide. Returns float32 [C, A] for one observation and [B, C, A] for a sequence of B; actions are what `Simulator.step` takes: continuous ones within
+        spaces.action.low and high, a discrete one as its number.
+
+        explore: False gives what `evaluate` measures, actions free of exploration noise; True gives actions as in training.
+        seed: of all noise, as numpy.random.default_rng takes it. A number gives the same actions at every call. For new noise at each call, keep one Generator
+        and pass it each time. A flow policy starts every chunk from noise, so `seed` matters there without `explore`, too: a number then gives all
+        observations of a sequence the same start, and a Generator gives each its own, as evaluation does.
+
+        Raises ObservationError where an observation is not of the kind that the policy was trained with.
+        """
+        observations = [observation] if isinstance(observation, Observation) else observation
+        _refuse_misfits(observations, self.spaces)
+        actions = self._decide(observations, explore, self._noise(len(observations), explore, seed))
+        return actions[0] if isinstance(observation, Observation) else actions
+
+    def _decide(self, observations: Sequence[Observation], explore: bool, noise: NDArray[np.float32]) -> NDArray[np.float32]:
+        import torch
+
+        from rlvla3.policies.conversion import arrays_from, observations_from
+
+        if not observations:
+            return np.zeros((0, self.chunk, self.spaces.action.size), np.float32)
+        arrays: dict[str, NDArray[Any]] = {f"image.{camera}": np.stack([seen.images[camera] for seen in observations]) for camera in self.spaces.cameras}
+        arrays["state"] = np.stack([np.asarray(seen.state, np.float32) for seen in observations])
+        arrays["elapsed"] = np.array([seen.elapsed for seen in observations], np.float32)
+        device = next(self._policy.parameters()).device
+        seen = observations_from(arrays, [one.instruction for one in observations]).to(device)
+        exploring = torch.full((len(observations),), explore, device=device)
+        with torch.inference_mode():
+            decisions = self._policy.act(seen, torch.from_numpy(noise).to(device), exploring)
+        actions: NDArray[np.float32] = arrays_from(decisions, version=0)["actions"]
+        return actions
+
+    def _noise(self, count: int, explore: bool, seed: Seed) -> NDArray[np.float32]:
+        shape, source = self._policy.options.noise_shape(self.spaces, self.chunk), np.random.default_rng(seed)
+        if explore or isinstance(seed, np.random.Generator):
+            return source.standard_normal((count, *shape), np.float32)
+        return np.repeat(source.standard_normal((1, *shape), np.float32), count, 0)
+
+    def __repr__(self) -> str:
+        action = self.spaces.action
+        actions = f"one of {action.choices} choices" if action.kind == "discrete" else f"{action.size} numbers in [{action.low:g}, {action.high:g}]"
+        return f"<{self.name} in {self.path}: sees cameras {dict(self.spaces.cameras)} and a state of {self.spaces.state}; {self.chunk} actions of {actions}>"
+
+
+def _policy_folder(path: Path) -> Path:
+    """Where the policy is. A folder that is none of the three kinds is left to `read_checkpoint_config` to refuse."""
+    if found := find_run(path):
+        run, checkpoint = found
+        if checkpoint is None:
+            raise RunDirectoryError(f"{run.path} holds no checkpoint yet, and so no policy: wait for its first checkpoint, or train it")
+        return checkpoint / "policy"
+    copied = path / "policy"  # a checkpoint that was copied out of its run
+    return copied if (copied / "config.json").is_file() else path
+
+
+def _refuse_misfits(observations: Sequence[Observation], spaces: Spaces) -> None:
+    """Raise ObservationError with all that is wrong with the first observation that is not as `spaces` says."""
+    for number, observation in enumerate(observations):
+        if faults := list(_faults(observation, spaces)):
+            which = f"observation {number} of {len(observations)}" if len(observations) > 1 else "the observation"
+            raise ObservationError(f"{which} is not of the kind that this policy was trained with:\n" + "\n".join(f"  {fault}" for fault in faults))
+
+
+def _faults(observation: object, spaces: Spaces) -> Iterator[str]:
+    if not isinstance(observation, Observation):
+        yield f"it is a {type(observation).__name__}: give rlvla3.Observation(images={{...}}, state=..., instruction=...), or a list of them"
+        return
+    if set(observation.images) != set(spaces.cameras):
+        yield f"images: given cameras {sorted(observation.images)}, the policy sees {sorted(spaces.cameras)}: give exactly these"
+    for camera in spaces.cameras.keys() & observation.images.keys():
+        image, shape = observation.images[camera], spaces.cameras[camera]
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape != tuple(shape):
+            yield f"images[{camera!r}]: given {_words(image)}, the policy sees uint8 {list(shape)}, height, width and channels with values from 0 to 255"
+    state = np.asarray(observation.state)
+    if state.dtype.kind not in "fiu" or state.shape != (spaces.state,):
+        yield f"state: given {_words(state)}, the policy sees float32 [{spaces.state}]"
+    elif not np.isfinite(state).all():
+        yield f"state: {np.count_nonzero(~np.isfinite(state))} of {spaces.state} numbers are nan or infinite"
+    if not isinstance(observation.instruction, str) or len(observation.instruction.encode()) > INSTRUCTION_BYTES:
+        yield f"instruction: given {observation.instruction!r:.80}, expected a str of at most {INSTRUCTION_BYTES} bytes"
+    if not 0 <= observation.elapsed <= 1:
+        yield f"elapsed: given {observation.elapsed}, expected the share of the episode's steps that are gone, from 0 to 1"
+
+
+def _words(value: object) -> str:
+    return f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"

@@ -1,0 +1,60 @@
+"""Training, cloning and evaluating from Python. Each call returns when the work is done and every process that it started has ended."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from rlvla3 import commands
+from rlvla3.api.recipes import PathName, Source, start_of
+from rlvla3.api.run import Evaluation, Run
+from rlvla3.config import Overrides
+from rlvla3.errors import ExplainedError
+from rlvla3.observability.run_directory import RunDirectory
+from rlvla3.observability.run_watchers import Show
+
+Command = Callable[[commands.Start, Overrides, Path | None, Show], RunDirectory]
+
+
+def train(source: Source, overrides: Overrides = (), *, run_dir: PathName | None = None, progress: bool = True) -> Run:
+    """Train in a new run directory, or continue a run. Where the recipe has a `clone` section, a new run begins by cloning.
+
+    source: a recipe, as `load_recipe` takes it, starts a new run. A run, or the path of its directory, is continued from its newest checkpoint. The path of a
+    checkpoint starts a run in another directory, `run_dir`, from there. overrides: settings that win over the source's, such as {"training.updates": 20}.
+    run_dir: where the run is kept (default: runs/NAME-DATE-TIME). progress: whether to show how it is getting on.
+
+    Raises RecipeError or RunDirectoryError, before anything starts, for what cannot be run; WorkerError if a worker fails; KeyboardInterrupt after Ctrl-C or a
+    notebook's stop button: the first one finishes the present update and keeps its checkpoint, the second one ends the run at once.
+    """
+    return _run(commands.train, source, overrides, run_dir, progress)
+
+
+def clone(source: Source, overrides: Overrides = (), *, run_dir: PathName | None = None, progress: bool = True) -> Run:
+    """Make a policy by behaviour cloning alone, as the recipe's `clone` section says, and evaluate it. Parameters and errors are those of `train`."""
+    return _run(commands.clone, source, overrides, run_dir, progress)
+
+
+def evaluate(source: Source, overrides: Overrides = (), *, run_dir: PathName | None = None, progress: bool = True) -> Evaluation:
+    """Measure a policy: its success for each task, without exploration noise.
+
+    source: a run or the path of its directory, for its newest checkpoint; the path of a checkpoint; or a recipe with policy.checkpoint.
+    overrides: such as {"evaluation.episodes": 96}. run_dir: where the evaluation is kept (default: RUN_DIR/evaluations/DATE-TIME). The parameter `progress` and
+    the errors are those of `train`.
+    """
+    return _run(commands.evaluate, source, overrides, run_dir, progress).evaluations[-1]
+
+
+def _run(command: Command, source: Source, overrides: Overrides, run_dir: PathName | None, progress: bool) -> Run:
+    try:
+        return Run(command(start_of(source), overrides, None if run_dir is None else Path(run_dir), "progress" if progress else "nothing").path)
+    except (ExplainedError, KeyboardInterrupt) as error:  # others are mistakes of ours, and a debugger wants their frames
+        _let_go(error)
+        raise
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Delete the variables of the frames that `error` and the errors before it came through: they hold the data plane, and a notebook keeps its last error."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__

@@ -1,0 +1,102 @@
+"""How the work of a session is run, whatever the program around it does, and how interrupts reach the session.
+
+Invariants:
+- the session hears of SIGINT and SIGTERM in its own event loop, and nobody else does until it has ended: the handlers from before are back afterwards;
+- when `run_session` returns or raises, the session has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import signal
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from typing import Any, Protocol
+
+from rlvla3.runtimes.processes.process import INTERRUPTS, interrupts_blocked
+
+
+class Interruptible(Protocol):
+    """A session. `interrupt` is called in its event loop."""
+
+    def interrupt(self) -> None: ...
+
+
+def run_session(session: Interruptible, work: Coroutine[Any, Any, bool]) -> None:
+    """Do the work of `session`, which returns whether it was interrupted. Raises KeyboardInterrupt if it was.
+
+    An event loop that runs already, as in a notebook, cannot run a second one: the session then gets a thread of its own. Only the main thread can be
+    interrupted, so a session that another thread runs is not.
+    """
+    if _in_own_thread(session, work) if _loop_is_running() else asyncio.run(_in_this_thread(session, work)):
+        raise KeyboardInterrupt
+
+
+async def _in_this_thread(session: Interruptible, work: Coroutine[Any, Any, bool]) -> bool:
+    if threading.current_thread() is not threading.main_thread():
+        return await work
+    loop = asyncio.get_running_loop()
+    with _handlers_kept():
+        for number in INTERRUPTS:
+            loop.add_signal_handler(number, session.interrupt)
+        try:
+            return await work
+        finally:
+            for number in INTERRUPTS:
+                loop.remove_signal_handler(number)
+
+
+def _in_own_thread(session: Interruptible, work: Coroutine[Any, Any, bool]) -> bool:
+    """Run `work` in a thread and wait for its end. The main thread, which waits, passes interrupts on."""
+    ended: Future[bool] = Future()
+    loop = asyncio.new_event_loop()  # here, so that an interrupt that comes before the thread has begun finds it
+
+    def run() -> None:
+        try:
+            with asyncio.Runner(loop_factory=lambda: loop) as runner:
+                ended.set_result(runner.run(work))
+        except BaseException as error:
+            ended.set_exception(error)
+
+    def interrupt(*_: object) -> None:
+        with suppress(RuntimeError):  # the session has just ended, and its loop is closed
+            loop.call_soon_threadsafe(session.interrupt)
+
+    # With this thread's context, so that what is printed goes to the notebook's present cell.
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), name="rlvla3 session", daemon=True)
+    with _handlers_kept():
+        if threading.current_thread() is threading.main_thread():
+            for number in INTERRUPTS:
+                signal.signal(number, interrupt)
+        with interrupts_blocked():  # the new thread inherits this, so that interrupts wake the main thread, which waits for it
+            thread.start()
+        try:
+            return ended.result()
+        finally:
+            thread.join()
+
+
+@contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Afterwards the handlers of interrupts are those from before."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before: dict[signal.Signals, Callable[..., Any] | int | None] = {number: signal.getsignal(number) for number in INTERRUPTS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # None: it was not Python that set it, and Python cannot set it again
+                signal.signal(number, handler)
+
+
+def _loop_is_running() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -1,0 +1,123 @@
+"""How a session is run where an event loop runs already, and where it does not; and how interrupts reach it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from rlvla3.errors import WorkerError
+from rlvla3.runtimes.running import run_session
+
+Runner = Callable[[Callable[[], None]], None]
+
+
+class Work:
+    """A session that goes on until it is interrupted `enough` times, and then has an end to make."""
+
+    def __init__(self, enough: int = 0, error: Exception | None = None) -> None:
+        self.enough, self.error, self.interrupts, self.thread = enough, error, 0, threading.current_thread()
+        self.over = False
+
+    def interrupt(self) -> None:
+        assert asyncio.get_running_loop() is self.loop
+        self.interrupts += 1
+        self.news.set()
+
+    async def do(self) -> bool:
+        self.loop, self.thread, self.news = asyncio.get_running_loop(), threading.current_thread(), asyncio.Event()
+        for _ in range(self.enough):
+            os.kill(os.getpid(), signal.SIGINT)
+            await self.news.wait()
+            self.news.clear()
+        await asyncio.sleep(0)
+        self.over = True
+        if self.error is not None:
+            raise self.error
+        return self.interrupts > 0
+
+
+def plainly(call: Callable[[], None]) -> None:
+    call()
+
+
+def in_a_running_loop(call: Callable[[], None]) -> None:
+    async def cell() -> None:
+        call()
+
+    asyncio.run(cell())
+
+
+@pytest.fixture(params=[plainly, in_a_running_loop])
+def runner(request: pytest.FixtureRequest) -> Iterator[Runner]:
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    yield request.param
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+def test_it_returns_when_the_work_is_done(runner: Runner) -> None:
+    work = Work()
+    runner(lambda: run_session(work, work.do()))
+    assert work.over
+    assert (work.thread is threading.main_thread()) == (runner is plainly)
+    assert runner is plainly or not work.thread.is_alive()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_interrupts_reach_the_session_which_ends_by_itself(runner: Runner, times: int) -> None:
+    work = Work(enough=times)
+    with pytest.raises(KeyboardInterrupt):
+        runner(lambda: run_session(work, work.do()))
+    assert work.over
+    assert work.interrupts == times
+
+
+def test_a_handler_that_was_set_before_is_set_again(runner: Runner) -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    try:
+        work = Work(enough=1)
+        with pytest.raises(KeyboardInterrupt):
+            runner(lambda: run_session(work, work.do()))
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard == [signal.SIGTERM]
+
+
+def test_an_error_of_the_work_is_raised(runner: Runner) -> None:
+    work = Work(error=WorkerError("the simulator is gone"))
+    with pytest.raises(WorkerError, match="the simulator is gone"):
+        runner(lambda: run_session(work, work.do()))
+
+
+def test_another_thread_may_run_a_session() -> None:
+    """Interrupts are the main thread's then."""
+    work = Work()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(run_session, work, work.do()).result()
+        nested = Work()
+        pool.submit(in_a_running_loop, lambda: run_session(nested, nested.do())).result()
+    assert work.over
+    assert nested.over
+
+
+def test_the_thread_of_a_session_sees_the_context_of_its_cell() -> None:
+    cell = contextvars.ContextVar("cell", default="none")
+    seen: list[str] = []
+
+    class Looks(Work):
+        async def do(self) -> bool:
+            seen.append(cell.get())
+            return False
+
+    cell.set("the third")
+    work = Looks()
+    in_a_running_loop(lambda: run_session(work, work.do()))
+    assert seen == ["the third"]
