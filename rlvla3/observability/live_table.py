@@ -131,6 +131,6 @@ def _workers(workers: Sequence[WorkerTime]) -> Table:
 
 def _causes(worker: WorkerTime) -> str:
     stage, cause = largest(worker.busy), largest(worker.idle)
-    said = [f"{stage[0]} {percent(stage[1])}"] if stage else []
-    said += [f"[dim]waits for {cause[0]} {percent(cause[1])}[/]"] if cause else []
-    return ", ".join(said)
+    parts = [f"{stage[0]} {percent(stage[1])}"] if stage else []
+    parts += [f"[dim]waits for {cause[0]} {percent(cause[1])}[/]"] if cause else []
+    return ", ".join(parts)

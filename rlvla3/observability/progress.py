@@ -127,9 +127,9 @@ class PlainProgress:
         quarter = max(progress.total // 4, 1)
         if progress.phase == "train" or not progress.total or progress.done % quarter or progress.done >= progress.total:
             return None
-        said = f", loss {progress.loss:.4f}" if progress.loss is not None else ""
+        loss = f", loss {progress.loss:.4f}" if progress.loss is not None else ""
         left = progress.seconds_left()
-        return f"{progress.phase} {progress.done}/{progress.total}{said}" + (f", {duration(left)} left" if left and left >= 1 else "")
+        return f"{progress.phase} {progress.done}/{progress.total}{loss}" + (f", {duration(left)} left" if left and left >= 1 else "")
 
     def _update(self, event: UpdateFinished) -> str:
         progress, rollouts = self._progress, self._progress.rollouts[-1]
