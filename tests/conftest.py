@@ -29,10 +29,14 @@ LONGEST = (
     "runtimes/ray/test_runs",
     "training/test_ranks",
     "runtimes/test_replay",
+    "test_errors",
     "planning/papers/test_papers",
     "benchmarks/test_parity",
+    "checking/test_check",
+    "runtimes/test_offload",
+    "planning/profiling/test_profiling",
 )
-"""Files that take a minute and more. They begin first, so that no worker is left with one when the others have ended."""
+"""Files that take a minute and more, the longest first. They begin first, so that no worker is left with one when the others have ended."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -146,7 +146,8 @@ def test_a_mistake_of_ours_reaches_the_user_with_its_traceback(worker: str, tmp_
     assert "raise_it" in said and worker in said.partition("Its output is in ")[2]
 
 
-@pytest.mark.parametrize("error", ["rlvla3.simulators.base:SimulatorError", pytest.param(OURS, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("error", ["rlvla3.simulators.base:SimulatorError", OURS])
 def test_a_simulator_that_cannot_be_built_is_named_with_its_error(error: str, tmp_path: Path) -> None:
     simulator = {"name": "tests.support.failing:FailsInAShard", "options": {"kwargs": {"error": error}}, "shards": 1}
     said = refusal(tmp_path, countdown(simulator=simulator))

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +270,7 @@ def test_missing_matplotlib_is_refused_before_anything_is_trained(recipe: Path, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_an_interrupted_measurement_keeps_a_checkpoint_and_goes_on_from_it(recipe: Path, tmp_path: Path):
     out = tmp_path / "out"
     words = bench(recipe, "training.updates=80", "--out", out, "--seeds", "0", "--staleness", "1", "--corrections", "decoupled")
@@ -284,7 +286,8 @@ def test_an_interrupted_measurement_keeps_a_checkpoint_and_goes_on_from_it(recip
     done = updates_of(interrupted)
     assert 0 < len(done) < 80
     assert interrupted.latest_checkpoint() is not None
-    train_all(ParityMeasurement.make(recipe, ["training.updates=80"], out, [0], [1], ["decoupled"]), jobs=2)
+    measurement = ParityMeasurement.make(recipe, ["training.updates=80"], out, [0], [1], ["decoupled"])
+    train_all(replace(measurement, schedules={}), jobs=1)  # the interrupted run alone
     assert updates_of(interrupted)[: len(done)] == done
     assert [one["update"] for one in updates_of(interrupted)] == list(range(1, 81))
 

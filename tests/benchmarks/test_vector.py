@@ -66,6 +66,7 @@ async def by_vector_environment(recipe: Recipe, updates: int = UPDATES) -> list[
 # The same work
 
 
+@pytest.mark.slow
 def test_the_vector_environment_runs_the_same_episodes_and_learns_the_same_from_them_as_the_engine_in_sync_mode(tmp_path: Path):
     recipe = make_recipe(cartpole())
     engine = asyncio.run(by_engine(recipe, tmp_path))
@@ -136,6 +137,7 @@ def test_an_emulated_policy_starts_from_the_recipes_checkpoint(tmp_path: Path):
 # The command
 
 
+@pytest.mark.slow
 def test_the_command_measures_both_sides_in_turn(tmp_path: Path):
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(cartpole(simulator={"shards": 2}, engine={"mode": "full_async"})))
     words = ["bench", "vector", str(tmp_path / "recipe.yaml"), "training.batch=4", "--json", str(tmp_path / "f.json")]

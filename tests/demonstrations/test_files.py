@@ -361,6 +361,7 @@ def record_libero(path: Path, task: str, steps: int) -> None:
             file[f"data/demo_0/{name}"] = array
 
 
+@pytest.mark.slow
 @with_assets
 @libero_installed
 def test_a_file_of_the_real_libero_shows_what_its_simulator_shows(tmp_path: Path) -> None:
@@ -382,6 +383,7 @@ def test_a_file_of_the_real_libero_shows_what_its_simulator_shows(tmp_path: Path
     assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:3])
 
 
+@pytest.mark.slow
 def test_clone_keeps_its_policy_before_any_simulator_starts_and_evaluates_it_then(tmp_path: Path) -> None:
     write_libero(goal_file(tmp_path), {0: 10, 1: 12}, size=80)
     kept = tmp_path / "run/checkpoints/000000/policy/model.safetensors"

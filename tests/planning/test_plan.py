@@ -52,6 +52,7 @@ def bound_of(candidate: Candidate, costs: Profile) -> float:
     return update_bound(candidate.apply(recipe()), costs, place(CLUSTER, kind, parts_of(ratio))).throughput
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", PROFILES.values(), ids=PROFILES.keys())
 def test_the_plan_is_as_good_as_trying_everything_in_a_tenth_of_the_tries(changes: dict[str, Any]):
     costs = planned_profile(**changes)
@@ -77,6 +78,7 @@ def test_where_bounds_mislead_the_search_climbs_knob_by_knob(monkeypatch: pytest
     assert search.plan(best=1).best[0].candidate == target
 
 
+@pytest.mark.slow
 def test_no_run_is_faster_than_its_bound():
     """Over enough updates for episodes to be as long as they are in the mean. A bound that nothing comes near would be no use."""
     reached = []

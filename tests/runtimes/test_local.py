@@ -245,6 +245,7 @@ def test_generator_and_trainer_share_or_split_devices(tmp_path: Path, devices: t
     assert summary["tickets"]["trained"] == 32
 
 
+@pytest.mark.slow
 def test_a_device_that_is_not_there_is_named(tmp_path: Path, nothing_left: None) -> None:
     run = Run(tmp_path, countdown(training={"device": "cuda:99"}))
     assert "training.device=cuda:99, and this machine has" in run.wait()

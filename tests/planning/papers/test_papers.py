@@ -31,6 +31,7 @@ def errors_of(result: PaperResult, model: str | None = None, flagged: bool = Fal
     return errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", LIBERO)
 def test_step_times_of_rows_that_were_not_calibrated_on(model):
     errors = errors_of(compared("table3", "table4"), model)
@@ -38,6 +39,7 @@ def test_step_times_of_rows_that_were_not_calibrated_on(model):
     assert errors.median <= 0.04 and errors.p90 <= 0.09 and errors.max <= 0.15
 
 
+@pytest.mark.slow
 def test_step_times_of_a_model_of_which_throughputs_alone_are_printed():
     errors = errors_of(compared("table1", models=("GR00T N1.5",)))
     assert errors.count == 11 and errors.median <= 0.06
@@ -49,6 +51,7 @@ def test_rows_calibrated_on_come_out_as_they_went_in(model):
         assert step_time(row, calibrate(model)) == pytest.approx(row.time, rel=0.006)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("control", CONTROLS)
 def test_another_schedule_than_the_papers_does_not_fit(control):
     few = [row for row in table("table4") if row.devices <= 8]
@@ -57,6 +60,7 @@ def test_another_schedule_than_the_papers_does_not_fit(control):
         assert model == ALL or errors.median > 3 * errors_of(compared("table3", "table4"), model).median
 
 
+@pytest.mark.slow
 def test_flags_come_from_the_printed_figures_and_say_why():
     flagged = {row.row: row.reason for row in compared("table3", "table4").rows if row.contradicted}
     assert all(flagged.values())
@@ -96,6 +100,7 @@ def test_errors_leave_calibration_and_contradicted_rows_out():
     assert content["rows"][4]["contradicted"] and content["rows"][4]["error"] == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_same_twice_and_writes_its_figures(tmp_path, capsys):
     printed = []
     for _ in range(2):
@@ -108,6 +113,7 @@ def test_the_command_prints_the_same_twice_and_writes_its_figures(tmp_path, caps
         papers.main("table9", None)
 
 
+@pytest.mark.slow
 def test_beyond_the_papers():
     """Near the bound of the busiest stage, half again as fast as the synchronous run, and no slower a GPU on four hosts than on one."""
     runs = {(run.name, run.devices): run for run in go_beyond((1, 4), (SYNCHRONOUS, WITH_CHANNEL, DISAGGREGATED, COLOCATED)).runs}

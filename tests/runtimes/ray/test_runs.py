@@ -189,6 +189,7 @@ async def say_ready(control: Control, shelf: ActorState) -> None:
     await asyncio.Event().wait()
 
 
+@pytest.mark.slow
 def test_an_actor_that_was_taken_for_lost_and_is_not_begins_anew(cluster: TwoNodes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else it would go on with tickets that are others' by now, and never be ready again."""
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
@@ -225,6 +226,7 @@ async def fail(control: Control, shelf: ActorState) -> None:
     raise ValueError("no more")
 
 
+@pytest.mark.slow
 def test_the_loss_of_an_actor_whose_body_has_ended_is_heard_of(cluster: TwoNodes, monkeypatch: pytest.MonkeyPatch) -> None:
     """A host whose generator dies fails first and is killed then, and its tickets wait for the news."""
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")

@@ -38,6 +38,7 @@ def test_every_ticket_is_trained_once_whatever_happens_while_shards_go_over():
     assert moves > 50
 
 
+@pytest.mark.slow
 def test_it_finds_the_number_that_is_best_on_shared_cores():
     """Two cores: two generators are best, and four are a fifth slower (docs/planning.md)."""
     part = ((60.0, 100.0),)

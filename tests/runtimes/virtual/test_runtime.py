@@ -13,8 +13,8 @@ from rlvla3.runtimes.virtual.runtime import RehearsedUpdate, StuckError, Virtual
 from rlvla3.scheduling.placement import Cluster, Placement, place
 from tests.support.rehearsals import small_profile, small_recipe
 
-SEEDS = 1000
-"""Virtual runs with faults in the test of the laws."""
+FEW, MANY = range(100), range(100, 1000)
+"""Seeds of virtual runs with faults, for the test of the laws."""
 
 PLACEMENTS = [place(Cluster(1, 1), "colocated"), place(Cluster(2, 2), "disaggregated", (1, 1)), place(Cluster(1, 3), "separate", (1, 1, 1))]
 
@@ -48,10 +48,11 @@ def test_two_runs_of_one_seed_are_the_same_and_of_another_are_not():
     assert ends[0] == ends[1] != ends[2]
 
 
-def test_the_laws_hold_whatever_goes_wrong():
-    """Over SEEDS runs with drawn settings, placements, faults and delays: every ticket trained once, staleness bounded, no deadlock, all time accounted for."""
+@pytest.mark.parametrize("seeds", [FEW, pytest.param(MANY, marks=pytest.mark.slow)], ids=["few", "many"])
+def test_the_laws_hold_whatever_goes_wrong(seeds: range):
+    """Over many runs with drawn settings, placements, faults and delays: every ticket trained once, staleness bounded, no deadlock, all time accounted for."""
     happened: Counter[str] = Counter()
-    for seed in range(SEEDS):
+    for seed in seeds:
         drawn = random.Random(seed)
         staleness = drawn.choice([0, 1, 2, 4])
         group = drawn.choice([1, 2, 4])
@@ -84,7 +85,7 @@ def test_the_laws_hold_whatever_goes_wrong():
             assert sum(worker.busy.values()) + sum(worker.idle.values()) == pytest.approx(1, abs=1e-6), (seed, worker)
         for generator in runtime.generators:
             assert generator.largest <= (recipe.engine.max_batch or 10**9), seed
-    assert min(happened.values()) > 100
+    assert min(happened.values()) > len(seeds) // 10
 
 
 @pytest.mark.parametrize("mode", ["sync", "full_async"])

@@ -78,6 +78,7 @@ def episode_after_others() -> list[np.ndarray[Any, Any]]:
     return episode(simulator, STOVE, seed=7)
 
 
+@pytest.mark.slow
 @with_assets
 def test_the_same_ticket_is_the_same_episode_in_any_process_and_after_any_history(tmp_path):
     alone, other, wrapped = in_fresh_process(episodes_of_a_newcomer, tmp_path)
@@ -125,6 +126,7 @@ def tasks_of_four_suites() -> None:
     assert simulator._scene._model.site("flat_stove_1_burner").rgba[3] > 0, "a stove that is on is seen to be on, at once"
 
 
+@pytest.mark.slow
 @with_assets
 def test_a_task_of_each_suite_side_by_side_in_one_process():
     in_fresh_process(tasks_of_four_suites)
@@ -191,6 +193,7 @@ def frames_and_actions() -> None:
     assert [len(outcome.rewards) for outcome in outcomes] == [5, 2] and outcomes[-1].truncated and not outcomes[-1].success
 
 
+@pytest.mark.slow
 @with_assets
 def test_frames_are_the_right_way_up_and_actions_are_what_they_say():
     in_fresh_process(frames_and_actions)
@@ -222,6 +225,7 @@ def endings_and_broken_frames() -> list[str]:
     return messages
 
 
+@pytest.mark.slow
 @with_assets
 def test_success_ends_the_episode_for_a_reward_of_one_and_frames_that_cannot_be_trusted_are_refused():
     at_a_decision, at_the_start, standing_still = in_fresh_process(endings_and_broken_frames)

@@ -104,6 +104,7 @@ def episode_among_others() -> list[np.ndarray[Any, Any]]:
     return arrays
 
 
+@pytest.mark.slow
 def test_the_same_ticket_is_the_same_episode_in_any_slot_and_process_and_after_any_history(real):
     alone, other = in_fresh_process(episodes_of_a_newcomer)
     assert same(alone, in_fresh_process(episode_among_others))
@@ -151,6 +152,7 @@ def endings() -> tuple[Endings, Endings, list[Outcome]]:
     return success_beside_a_slot_that_rests(end_on_success=True), success_beside_a_slot_that_rests(end_on_success=False), cut_short()
 
 
+@pytest.mark.slow
 def test_a_success_ends_its_slot_and_leaves_the_others_alone_and_a_time_limit_cuts_an_episode(real):
     (picked, rested), (endless, again), cut = in_fresh_process(endings)
     last = picked[-1]
@@ -193,6 +195,7 @@ def described_and_real() -> dict[str, tuple[Any, Any]]:
     return facts
 
 
+@pytest.mark.slow
 def test_the_table_of_tasks_is_what_the_package_has(real):
     facts = in_fresh_process(described_and_real)
     assert {name: table for name, (table, _) in facts.items()} == {name: package for name, (_, package) in facts.items()}
@@ -223,6 +226,7 @@ def frames() -> tuple[list[Observation], Observation, list[str]]:
     return [*before, after], full, messages
 
 
+@pytest.mark.slow
 def test_images_show_the_scene_and_the_numbers_beside_them_only_the_arm_and_the_goal(real):
     (before, twin, after), full, messages = in_fresh_process(frames)
     image, later = before.images["base_camera"], after.images["base_camera"]
@@ -235,6 +239,7 @@ def test_images_show_the_scene_and_the_numbers_beside_them_only_the_arm_and_the_
     assert all("mesa-vulkan-drivers" in message for message in (single, flat, unmoved))
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_named_with_the_way_out(real, tmp_path, monkeypatch):
     for variable in ("VK_DRIVER_FILES", "VK_ICD_FILENAMES"):
         monkeypatch.setenv(variable, "/nowhere")
@@ -259,6 +264,7 @@ def carrot_on_made_up_assets(folder: str) -> None:
     np.testing.assert_allclose(moved, [0, 0.1, 0], atol=1e-5, err_msg="five targets of 2 cm each: metres as they are")
 
 
+@pytest.mark.slow
 def test_a_put_on_plate_task_runs_on_made_up_assets(real, tmp_path):
     """ManiSkill's own need a download; these show that the code is right, not that the task is."""
     in_fresh_process(carrot_on_made_up_assets, str(made_up_bridge(tmp_path)))
@@ -295,6 +301,7 @@ def on_the_gpu() -> None:
     assert any(outcome.success and outcome.rewards.sum() == 1.0 for outcome in ended.values())
 
 
+@pytest.mark.slow
 @pytest.mark.gpu
 def test_a_batch_on_a_gpu_keeps_the_same_laws(real):
     import torch

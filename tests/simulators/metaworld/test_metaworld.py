@@ -76,6 +76,7 @@ def frames_of_tasks_in_turn(tasks: list[str], rounds: int) -> list[list[np.ndarr
     return [[simulator.reset(0, ticket(task, seed=1)).images["corner3"] for task in tasks] for _ in range(rounds)]
 
 
+@pytest.mark.slow
 def test_tasks_in_turn_give_the_frames_they_give_alone():
     """Three tasks where two are kept: each is built again in every round, while others are live."""
     tasks = [BUTTON, DOOR, REACH]
@@ -98,6 +99,7 @@ def large_frames_and_small() -> None:
     assert np.abs(shrunk - small.reshape(32, 2, 32, 2, 3).mean((1, 3))).mean() < 10, "the same scene in either size"
 
 
+@pytest.mark.slow
 def test_frames_of_224_pixels_and_several_cameras():
     in_fresh_process(large_frames_and_small)
 
@@ -115,6 +117,7 @@ def drawing_seconds() -> list[float]:
     return seconds
 
 
+@pytest.mark.slow
 def test_fast_rendering_is_the_default_and_is_fast():
     fast, full = in_fresh_process(drawing_seconds)
     assert fast < full / 4
@@ -132,6 +135,7 @@ def demonstrations_of_the_button() -> None:
     assert simulator.reset(0, ticket(BUTTON, 0)).instruction == "press the button down from above"
 
 
+@pytest.mark.slow
 def test_the_expert_succeeds_for_a_reward_of_one_and_success_ends_the_episode():
     in_fresh_process(demonstrations_of_the_button)
 
@@ -149,6 +153,7 @@ def other_endings() -> None:
     assert 0 <= rewards.min() < 0.1 and 0.5 < rewards.max() <= 1
 
 
+@pytest.mark.slow
 def test_a_time_limit_success_that_does_not_end_and_dense_rewards():
     in_fresh_process(other_endings)
 
@@ -163,6 +168,7 @@ def disturbed_demonstrations() -> None:
     assert all(np.array_equal(a.actions, b.actions) for a, b in zip(pushed, again, strict=True))
 
 
+@pytest.mark.slow
 def test_disturbed_demonstrations_are_labelled_with_what_the_expert_would_do():
     in_fresh_process(disturbed_demonstrations)
 
@@ -194,6 +200,7 @@ def black_frames() -> list[str]:
     return messages
 
 
+@pytest.mark.slow
 def test_frames_that_are_black_or_stand_still_are_refused_with_the_way_out():
     at_a_decision, at_the_start, standing_still = in_fresh_process(black_frames)
     assert "a single colour" in at_a_decision and "flat frames" in at_the_start and "while the arm moves" in standing_still
@@ -207,6 +214,7 @@ def without_graphics() -> str:
     return str(refused.value)
 
 
+@pytest.mark.slow
 def test_a_graphics_library_that_cannot_be_loaded_is_named_with_its_packages():
     message = in_fresh_process(without_graphics)
     assert "none-such" in message and "apt-get install libosmesa6" in message
@@ -221,6 +229,7 @@ def mujoco_first() -> str:
     return str(refused.value)
 
 
+@pytest.mark.slow
 def test_a_mujoco_that_was_imported_before_is_named_as_the_cause():
     assert "mujoco was imported" in in_fresh_process(mujoco_first)
 
@@ -232,6 +241,7 @@ def names_in_the_package() -> tuple[set[str], set[str]]:
     return set(ALL_V3_ENVIRONMENTS), set(ENV_POLICY_MAP)
 
 
+@pytest.mark.slow
 def test_every_task_of_the_package_has_a_sentence_and_an_expert():
     environments, experts = in_fresh_process(names_in_the_package)
     assert set(INSTRUCTIONS) == environments == experts and len(INSTRUCTIONS) == 50

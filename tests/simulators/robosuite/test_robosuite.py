@@ -69,6 +69,7 @@ def episodes_after_others(tasks: list[str], seed: int) -> dict[str, list[np.ndar
     return {task: episode(simulator, task, seed) for task in reversed(tasks)}
 
 
+@pytest.mark.slow
 def test_the_same_ticket_is_the_same_episode_in_any_process_and_after_any_history():
     """The cube's place is part of the state, the door's and the marks' of the model: each is set back in its own way."""
     tasks = ["Lift", "Door", "Wipe"]
@@ -97,6 +98,7 @@ def what_is_seen() -> None:
     assert closed is not None and closed.state[6] < opened, "the last number of an action closes the gripper"
 
 
+@pytest.mark.slow
 def test_cameras_are_the_right_way_up_and_the_state_is_the_hand():
     in_fresh_process(what_is_seen)
 
@@ -132,6 +134,7 @@ def rewards_and_endings() -> None:
     assert outcomes[-1].observation.elapsed == 1
 
 
+@pytest.mark.slow
 def test_a_lifted_cube_is_a_success_with_either_reward():
     in_fresh_process(rewards_and_endings)
 
@@ -151,6 +154,7 @@ def frames_that_cannot_be_trusted() -> list[str]:
     return [*messages, str(refused.value)]
 
 
+@pytest.mark.slow
 def test_black_frames_and_cameras_that_are_not_there_are_refused():
     at_a_decision, at_the_start, no_camera = in_fresh_process(frames_that_cannot_be_trusted)
     assert "a single colour" in at_a_decision and "flat frames" in at_the_start
@@ -168,6 +172,7 @@ def names_in_the_package() -> set[str]:
     return set(robosuite.ALL_ENVIRONMENTS)
 
 
+@pytest.mark.slow
 def test_every_sentence_is_of_a_task_that_robosuite_has():
     assert set(INSTRUCTIONS) <= in_fresh_process(names_in_the_package)
     assert len(set(INSTRUCTIONS.values())) == len(INSTRUCTIONS), "a policy of several tasks can tell them apart by their sentences"
@@ -179,6 +184,7 @@ def described() -> tuple[Spaces, list[str]]:
     return describe_simulator(config("Lift", "Door", image_size=96)), [name for name in ("robosuite", "mujoco") if name in sys.modules]
 
 
+@pytest.mark.slow
 def test_what_robosuite_shows_and_accepts():
     spaces, imported = in_fresh_process(described)
     cameras = {"agentview": (96, 96, 3), "robot0_eye_in_hand": (96, 96, 3)}
@@ -298,6 +304,7 @@ def _colour(image: np.ndarray[Any, Any]) -> int:
     return int(np.bincount(image[strong].argmax(axis=1), minlength=3).argmax())
 
 
+@pytest.mark.slow
 def test_every_kitchen_episode_is_built_for_its_ticket_and_told_in_its_own_sentence(kitchens):
     (kitchens / "models" / "assets" / "textures").mkdir()
     (apple, green), (cup, blue) = in_fresh_process(kitchen_episodes, kitchens, [1, 6])
@@ -321,6 +328,7 @@ def test_what_robocasa_shows_and_accepts(kitchens):
             describe_simulator(wrong)
 
 
+@pytest.mark.slow
 def test_assets_are_looked_for_in_the_recipe_the_environment_and_the_package(kitchens, tmp_path, monkeypatch):
     with pytest.raises(RecipeError) as refused:
         describe_simulator(kitchen_config())

@@ -264,6 +264,7 @@ def relay_and_load(addresses: dict[CarrierName, SenderAddress], enough: Doorbell
         enough.ring(0)
 
 
+@pytest.mark.slow
 def test_no_version_is_torn_on_its_way_to_another_process_however_fast_the_next_are_published():
     trainer, enough, version = Trainer(), Doorbell(), 0
     tcp, gloo = (WeightSender(trainer.memory, carrier=carrier) for carrier in ("tcp", "gloo"))
