@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 DOCS_INSTALLED := .venv/.docs-installed
 
-.PHONY: install system demo test test-fast lint settings docs wheel check-wheel bench clean
+.PHONY: install system demo test test-fast lint settings files docs wheel check-wheel bench clean
 
 install: system $(INSTALLED)
 
@@ -45,6 +45,11 @@ lint: install
 settings: install
 	$(BIN)/python scripts/settings_reference.py > docs/settings.new
 	mv docs/settings.new docs/settings.md
+
+# The page of all files. A test says when it is out of date.
+files: install
+	$(BIN)/python scripts/file_index.py > docs/files.new
+	mv docs/files.new docs/files.md
 
 # The documents as a site in build/site. Open it with: .venv/bin/python -m http.server --directory build/site
 # The tools are installed by the first `make docs` only. artoo-mermaid is on PyPI what the npm package mermaid is: one script, which any Python can install.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 import tomllib
 from functools import cache
 
@@ -62,6 +64,11 @@ def test_the_floors_are_those_that_lint_checks():
     arrows = [[set(re.findall(r"\w+", side)) for side in line.split("-->")] for line in picture[1].strip().splitlines()]
     assert [above for above, _ in arrows] + [arrows[-1][1]] == contract
     assert [below for _, below in arrows] == contract[1:]
+
+
+def test_the_page_of_files_is_up_to_date():
+    made = subprocess.run([sys.executable, "scripts/file_index.py"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert made == (ROOT / "docs" / "files.md").read_text(encoding="utf-8"), "docs/files.md is out of date: run `make files`"
 
 
 def test_every_package_is_on_the_page():

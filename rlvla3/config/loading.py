@@ -1,7 +1,4 @@
-"""Recipes: short YAML files that say what differs from the defaults, and how they become a settings tree.
-
-Unknown keys are refused, with the nearest known key named.
-"""
+"""Reads recipes: short YAML files that say what differs from the defaults become a settings tree. Unknown keys are refused, and the nearest known one is named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folder of a run. It stays consistent whenever the run ends.
+"""The folder of a run. It stays consistent whenever the run ends: a checkpoint is there whole or not at all, and the oldest ones are removed.
 
     RUN_DIR/
       config.yaml           the resolved recipe: `rlvla3 train RUN_DIR` continues from it
