@@ -1,4 +1,4 @@
-"""Measurements of the engine itself: `rlvla3 bench NAME`. Each writes its figures to a JSON file (figures.py).
+"""Measurements of the engine itself: `rlvla3 bench`. Each writes its figures to a JSON file (figures.py).
 
 A benchmark runs the engine as it is: it has no code path of its own inside the engine. Nothing else imports this package.
 
