@@ -1,4 +1,6 @@
-"""Reads recipes: short YAML files that say what differs from the defaults become a settings tree. Unknown keys are refused, and the nearest known one is named."""
+"""Reads recipes: short YAML files that say what differs from the defaults become a settings tree.
+Unknown keys are refused, and the nearest known one is named.
+"""
 
 from __future__ import annotations
 
