@@ -118,7 +118,7 @@ def refusal(folder: Path, recipe: dict[str, Any]) -> str:
 
 
 def failing_policy(error: str, worker: str) -> dict[str, Any]:
-    return countdown(policy={"name": "tests.support.failing:FailingPolicy", "options": {"error": error, "worker": worker}}, engine={"mode": "sync"})
+    return countdown(policy={"name": "tests.support.failing_policy:FailingPolicy", "options": {"error": error, "worker": worker}}, engine={"mode": "sync"})
 
 
 def test_a_loss_that_is_not_finite_is_explained_to_the_user(tmp_path: Path) -> None:

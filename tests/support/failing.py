@@ -1,13 +1,11 @@
-"""Workers that fail: bodies, a policy and a simulator that raise a chosen error where a run would meet it."""
+"""Workers that fail: bodies and simulators that raise a chosen error. Without torch: a process that imports this starts soon."""
 
 from __future__ import annotations
 
 import importlib
 import multiprocessing
-from typing import Any, Literal
+from typing import Any
 
-from rlvla3.policies.actor_critic import ActorCritic
-from rlvla3.policies.options import ActorCriticOptions
 from tests.support.troublesome import Countdown
 
 
@@ -29,26 +27,6 @@ async def fail(control: Any, error: str) -> None:
 async def fail_in_an_actor(control: Any, state: Any, error: str) -> None:
     """The body of a Ray actor."""
     raise_it(error)
-
-
-class FailingOptions(ActorCriticOptions):
-    """worker: whose process raises the error."""
-
-    error: str
-    worker: Literal["generator", "trainer"] = "trainer"
-
-
-class FailingPolicy(ActorCritic):
-    """A generator decides, and the trainer evaluates."""
-
-    Options = FailingOptions  # type: ignore[assignment]  # to mypy, a class with another constructor is another type
-    options: FailingOptions
-
-    def act(self, observations, noise, explore):
-        return raise_it(self.options.error) if self.options.worker == "generator" else super().act(observations, noise, explore)
-
-    def evaluate(self, observations, actions, trace):
-        return raise_it(self.options.error) if self.options.worker == "trainer" else super().evaluate(observations, actions, trace)
 
 
 class FailsInAShard(Countdown):

@@ -1,0 +1,29 @@
+"""A policy that raises a chosen error in the worker where a run would meet it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from rlvla3.policies.actor_critic import ActorCritic
+from rlvla3.policies.options import ActorCriticOptions
+from tests.support.failing import raise_it
+
+
+class FailingOptions(ActorCriticOptions):
+    """worker: whose process raises the error."""
+
+    error: str
+    worker: Literal["generator", "trainer"] = "trainer"
+
+
+class FailingPolicy(ActorCritic):
+    """A generator decides, and the trainer evaluates."""
+
+    Options = FailingOptions  # type: ignore[assignment]  # to mypy, a class with another constructor is another type
+    options: FailingOptions
+
+    def act(self, observations, noise, explore):
+        return raise_it(self.options.error) if self.options.worker == "generator" else super().act(observations, noise, explore)
+
+    def evaluate(self, observations, actions, trace):
+        return raise_it(self.options.error) if self.options.worker == "trainer" else super().evaluate(observations, actions, trace)
