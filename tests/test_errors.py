@@ -132,7 +132,13 @@ def test_a_loss_that_is_not_finite_is_explained_to_the_user(tmp_path: Path) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("error", "worker"), [("rlvla3.policies.base:PolicyError", "generator"), *((error, "trainer") for error in EXPLAINED if "LearnerError" not in error)]
+    ("error", "worker"),
+    [
+        ("rlvla3.policies.base:PolicyError", "generator"),
+        ("rlvla3.training.checkpoint:CheckpointError", "trainer"),
+        ("rlvla3.links.weights.versions:WeightsError", "trainer"),
+        ("rlvla3.training.ranks:RankLost", "trainer"),
+    ],
 )
 def test_what_explains_itself_in_a_generator_or_a_trainer_reaches_the_user_alone(error: str, worker: str, tmp_path: Path) -> None:
     assert refusal(tmp_path, failing_policy(error, worker)) == message_of(error)

@@ -79,7 +79,7 @@ def test_the_command_measures_what_is_named(tmp_path, capsys):
     assert main(["bench", "overhead", "nosuch", "--json", str(tmp_path / "f.json")]) == 2
     assert "choose among metaworld" in capsys.readouterr().err
     assert main(["bench", "overhead", "gymnasium", "--episodes", "5", "--json", str(tmp_path / "f.json")]) == 2
-    assert "measure 6 or more" in capsys.readouterr().err
+    assert "give 6 or more" in capsys.readouterr().err
     assert main(["bench", "overhead", "gymnasium", "--episodes", "6", "--json", str(tmp_path / "f.json")]) == 0
     figures = json.loads((tmp_path / "f.json").read_text())
     assert list(figures) == ["gymnasium"] and figures["gymnasium"]["ratio"]["median"] < 2

@@ -178,7 +178,7 @@ def test_a_killed_rank_ends_the_run_and_is_named(tmp_path: Path, nothing_left: N
     run.until(lambda: run.records("update"))
     run.workers("trainer 1")[0].send_signal(signal.SIGKILL)
     printed = run.wait()
-    assert run.process.returncode == 2
+    assert run.process.returncode == 2, printed
     assert "the trainer 1 ended by itself, exit code -9" in printed
 
 
