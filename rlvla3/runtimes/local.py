@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from rlvla3.config import Recipe
 from rlvla3.errors import WorkerError
@@ -17,6 +18,7 @@ from rlvla3.observability.meter import MeterBoard
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.observability.run_record import RunRecord
 from rlvla3.observability.tracing import make_board
+from rlvla3.runtimes.processes.control import Stopped
 from rlvla3.runtimes.processes.messages import ProceedTo, Published, ReplayStuck
 from rlvla3.runtimes.processes.process import WorkerProcess
 from rlvla3.runtimes.runtime import EveryRank, Runtime
@@ -76,7 +78,7 @@ class LocalRuntime(Runtime):
         self._logs.mkdir(exist_ok=True)
         self._variables = one_thread_each()
         # Handlers of messages and of ended processes have no caller, so their errors end the run here.
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: self.fail(context.get("exception") or WorkerError(context["message"])))
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: self._on_stray_error(context))
         self._failure = asyncio.get_running_loop().create_future()
         try:
             self._start_workers()
@@ -84,6 +86,11 @@ class LocalRuntime(Runtime):
             await self._stop()
             raise
         return self
+
+    def _on_stray_error(self, context: Mapping[str, Any]) -> None:
+        error = context.get("exception") or WorkerError(context["message"])
+        if not isinstance(error, Stopped):  # Stopped: a message to a worker that has just ended. The end of its process is reported, and says why
+            self.fail(error)
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self._stop()
