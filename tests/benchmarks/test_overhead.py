@@ -75,6 +75,7 @@ def test_the_ratio_is_of_whole_episodes_with_bounds_of_a_sign_test():
     assert figures["reset_ms"] == {"simulator": 1000, "bare": 1000} and figures["decision_ms"]["simulator"] == pytest.approx(140)
 
 
+@pytest.mark.slow
 def test_the_command_measures_what_is_named(tmp_path, capsys):
     assert main(["bench", "overhead", "nosuch", "--json", str(tmp_path / "f.json")]) == 2
     assert "choose among metaworld" in capsys.readouterr().err

@@ -87,6 +87,7 @@ def test_with_staleness_1_it_begins_episodes_of_the_next_update_and_trains_on_ev
     assert staleness == {0, 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trouble", ["die", "hang"])
 def test_an_environment_that_is_lost_ends_the_benchmark_with_its_reason(tmp_path: Path, trouble: str):
     simulator = {

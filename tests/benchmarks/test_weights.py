@@ -54,6 +54,7 @@ def test_a_delay_counts_from_the_last_step_of_the_update():
     assert found["step_to_decision"]["median_ms"] == pytest.approx(2500)
 
 
+@pytest.mark.slow
 def test_transfers_are_measured_between_real_processes(monkeypatch):
     monkeypatch.setattr(transfer, "ROUNDS", 2)
     monkeypatch.setattr(transfer, "WARMUP", 1)

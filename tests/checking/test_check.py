@@ -178,6 +178,7 @@ def test_describing_with_a_renderer_is_found():
     assert "describe() imported sapien" in words(examined_in_processes(mistakes.DescribesWithARenderer), "describe")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("simulator", [mistakes.Hangs, mistakes.HangsInReset])
 def test_a_hang_is_killed_at_its_limit_with_all_that_it_started_and_says_where_it_was(simulator: type):
     before = set(psutil.Process().children(recursive=True))
@@ -208,6 +209,7 @@ def test_what_close_leaves_is_found_and_killed():
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_a_thread_that_keeps_the_process_alive_is_found():
     evidence = examined_in_processes(mistakes.LeavesAThread)
     assert wrong(evidence) == {"close": "failed"}
@@ -232,6 +234,7 @@ def test_the_command_says_what_it_found_and_fails_where_a_check_does(tmp_path: P
     assert sorted(path.name for path in frames.rglob("*.png"))
 
 
+@pytest.mark.slow
 def test_a_recipe_is_checked_with_its_simulators_and_still_reads_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     import yaml
 

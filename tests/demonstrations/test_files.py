@@ -318,6 +318,7 @@ def learnable(folder: Path, form: str) -> Recipe:
     return recipe(folder, tasks=("stack_the_blocks",), options={"cameras": ["agentview"]}, **quick)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["libero", "maniskill", "lerobot"])
 def test_a_policy_learns_to_act_like_the_demonstrations(tmp_path: Path, form: str) -> None:
     error, losses, _ = taught(learnable(tmp_path, form), steps=150)

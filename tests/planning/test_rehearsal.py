@@ -88,6 +88,7 @@ def test_it_says_what_a_run_would_do_and_keeps_all_of_it_as_json(words: list[str
     assert make_recipe(content["recipe"]) == recipe()
 
 
+@pytest.mark.slow
 def test_the_same_seed_prints_the_same_bytes_and_another_does_not(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     said = {}
     for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):

@@ -64,6 +64,7 @@ def never_torn(on_host: OnHost, device: str) -> None:
     assert len(set(versions)) > 10, "reading and writing did not overlap"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_host", get_args(OnHost))
 def test_a_reader_never_sees_a_torn_version_while_another_process_publishes(on_host: OnHost):
     """Where buffers are on the device of whoever publishes, on the CPU they are memory that torch hands over to one other process."""

@@ -63,6 +63,7 @@ def episode_after_others(task: str, seed: int) -> list[np.ndarray[Any, Any]]:
     return episode(simulator, task, seed)
 
 
+@pytest.mark.slow
 def test_the_same_ticket_is_the_same_episode_in_any_process_and_after_any_history():
     alone, other = in_fresh_process(episodes_in_a_row, BUTTON, 7, 8)
     later = in_fresh_process(episode_after_others, BUTTON, 7)
