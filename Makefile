@@ -19,7 +19,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 		{ echo "rlvla3 needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version): name another one, such as make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt $$(grep '^torch==' constraints.txt)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[metaworld,libero-simulator,maniskill,files,ray,plots,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[metaworld,libero-simulator,maniskill,files,vla,ray,plots,dev]'
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps hf-libero bddl
 	@touch $@
 

@@ -1,0 +1,1 @@
+"""GR00T: a vision-language model, and a diffusion transformer that denoises the actions."""

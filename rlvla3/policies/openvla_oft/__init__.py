@@ -1,0 +1,1 @@
+"""OpenVLA-OFT: action tokens in parallel, from a vision-language model."""
