@@ -28,7 +28,8 @@ BOUND_TOLERANCE = 1e-4
 class FileDemonstration:
     """One episode of a file, as a demonstration of the recipe's `task`.
 
-    spaces: those of this task's simulator only. mirrored: whether that simulator shows left and right exchanged. chunk: actions in a chunk.
+    spaces: those of this task's simulator only. mirrored: whether that simulator shows left and right exchanged.
+    chunk: actions in a chunk. An episode must be as long.
     layout: the recipe's names for arrays, where they differ from the format's.
     """
 
@@ -110,7 +111,7 @@ class FileDemonstration:
             raise DemonstrationError(f"{self._location}: the state holds numbers that are not finite: leave the file out of clone.files")
         rows["state"][:, : self.spaces.state] = state
         rows["elapsed"][:] = np.minimum(np.arange(self.decisions) / self.spaces.max_steps, 1)
-        rows["actions"][..., : self.spaces.action.size] = self._chunks()
+        rows["actions"][..., : self.spaces.action.size] = self._following(rows["actions"].shape[1])
         # In a mix of simulators, cameras are matched by their order (simulators/common_spaces.py).
         common = [name for name in rows if name.startswith("image.")]
         for (camera, name), place in zip(self.cameras.items(), common, strict=False):
@@ -123,13 +124,13 @@ class FileDemonstration:
             if shown < self.decisions:
                 raise DemonstrationError(f"{self._location}: {name} has {shown} frames for {self.decisions} observations: get the file again, or leave it out")
 
-    def _chunks(self) -> NDArray[np.float32]:
-        """The next C actions at every step: [decisions, C, A]. Past the end, the last action is repeated."""
+    def _following(self, count: int) -> NDArray[np.float32]:
+        """The next `count` actions at every step: [decisions, count, A]. Past the end, the last action is repeated."""
         space = self.spaces.action
         low, high = (0, space.choices - 1) if space.kind == "discrete" else (space.low, space.high)
-        following = np.arange(self.decisions)[:, None] + np.arange(self.chunk)
-        chunks: NDArray[np.float32] = self.recorded_actions.clip(low, high)[np.minimum(following, self.decisions - 1)]
-        return chunks
+        following = np.arange(self.decisions)[:, None] + np.arange(count)
+        actions: NDArray[np.float32] = self.recorded_actions.clip(low, high)[np.minimum(following, self.decisions - 1)]
+        return actions
 
     @property
     def _location(self) -> str:

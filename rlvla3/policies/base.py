@@ -104,11 +104,17 @@ class Policy(nn.Module, ABC):
         """The parameters that only the value function uses."""
 
     def clone_loss(self, observations: Observations, actions: Tensor, generator: torch.Generator) -> Tensor:
-        """The behaviour-cloning loss of expert chunks [B, C, A]: a scalar. generator: the source of the loss's random numbers."""
+        """The behaviour-cloning loss of expert actions [B, H, A], H being `options.horizon_of(chunk)`: a scalar.
+
+        generator: the source of the loss's random numbers.
+        """
         raise NotImplementedError(f"{type(self).__name__} cannot be cloned: it has no clone_loss")
 
+    def initialise(self) -> None:
+        """Draw random weights, for a policy without a checkpoint. By default they have been drawn when the policy was built."""
+
     def fit_normalisation(self, states: Tensor, actions: Tensor) -> None:
-        """Set input and output scales from demonstrations: states [N, S], actions [N, C, A]. By default it does nothing."""
+        """Set input and output scales from demonstrations: states [N, S], actions [N, H, A]. By default it does nothing."""
 
     def actor_parameters(self) -> list[nn.Parameter]:
         """All trainable parameters except the critic's own."""

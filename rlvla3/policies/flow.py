@@ -25,19 +25,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from rlvla3.policies.heads import ActionHead, Model, Sample
+from rlvla3.policies.heads import ActionHead, Likelihood, Model, Sample
 from rlvla3.policies.options import FlowOptions
 
 
 class FlowHead(ActionHead):
-    """Chunks by denoising, with log-probs. The model's outputs are velocities. features: E, the width of the features that give the learned noise."""
+    """Chunks by denoising, with log-probs. The model's outputs are velocities.
+
+    features: E, the width of the features that give the learned noise. together: whether `evaluate` computes all noisy steps of a chunk in one call of the
+    model. That is faster where calls are small. Step by step, each call has the shapes that it had in `sample`, so both agree to the last bit.
+    """
 
     factor: Tensor
     inverse: Tensor
     log_diagonal: Tensor
 
-    def __init__(self, options: FlowOptions, chunk: int, action_size: int, features: int) -> None:
+    def __init__(self, options: FlowOptions, chunk: int, action_size: int, features: int, together: bool = True) -> None:
         super().__init__()
+        self.together = together
         self.options, self.outputs, self.K = options, action_size, options.denoising_steps
         self.plain_steps = self.K - 1 if options.method == "last_step" else 0
         self.noise_network = None
@@ -54,7 +59,7 @@ class FlowHead(ActionHead):
         explore = explore.view(-1, 1, 1, 1)
         drawn = self._drawn_step(noise) if self.options.steps == "one" else None
         x = noise[:, :1].to(self.factor)
-        points, logprob = [x], torch.zeros_like(x)
+        points, logprob, seen = [x], torch.zeros_like(x), []
         for k in range(self.K):
             step = self._steps(x, k)
             velocity, features = model(x, self._time(step))
@@ -68,22 +73,36 @@ class FlowHead(ActionHead):
             x = torch.where(explore & here, mean + std * (self.factor @ disturbance), plain)
             logprob = logprob + self.log_density(x, mean, std) * here
             points.append(x)
-        chain = torch.cat(points, 1)
-        return Sample(x[:, 0], logprob[:, 0], {"chain": chain} if drawn is None else _transition(chain, drawn))
+            seen.append(features)
+        chain, features = torch.cat(points, 1), torch.cat(seen, 1)
+        if drawn is None:
+            return Sample(x[:, 0], logprob[:, 0], {"chain": chain}, features.mean(1))
+        rows = torch.arange(len(chain), device=chain.device)
+        return Sample(x[:, 0], logprob[:, 0], _transition(chain, drawn), features[rows, drawn])
 
-    def evaluate(self, model: Model, trace: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def evaluate(self, model: Model, trace: Mapping[str, Tensor]) -> Likelihood:
         chain = trace["chain"].to(self.factor)
-        x = chain[:, :-1]
-        step = trace["step"][:, None].to(x) if "step" in trace else self._steps(x, *range(x.shape[1]))
+        start, end = chain[:, :-1], chain[:, 1:]
+        steps = trace["step"][:, None].to(start) if "step" in trace else self._steps(start, *range(start.shape[1]))
+        size = start.shape[1] if self.together else 1
+        logprob, entropy, seen = torch.zeros_like(end[:, 0]), torch.zeros_like(end[:, 0]), []
+        for part in zip(start.split(size, 1), end.split(size, 1), steps.split(size, 1), strict=True):
+            log_density, spread, features = self._likelihood(model, *part)
+            logprob, entropy = logprob + log_density.sum(1), entropy + spread.sum(1)
+            seen.append(features)
+        return Likelihood(logprob, entropy, torch.cat(seen, 1).mean(1))
+
+    def _likelihood(self, model: Model, x: Tensor, end: Tensor, step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The log-density and the entropy of transitions from x to end [B, M, C, A], and the features. step [1 or B, M]: at which step they start."""
         for _ in range(self.plain_steps):
             x = x - model(x, self._time(step))[0] / self.K
             step = step + 1
         velocity, features = model(x, self._time(step))
         mean, std = self._gaussian(x, velocity, features, step)
         entropy = std.log() + self.log_diagonal + 0.5 * math.log(2 * math.pi * math.e)
-        return self.log_density(chain[:, 1:], mean, std).sum(1), entropy.expand_as(mean).sum(1)
+        return self.log_density(end, mean, std), entropy.expand_as(mean), features
 
-    def clone_loss(self, model: Model, actions: Tensor, generator: torch.Generator) -> Tensor:
+    def clone_loss(self, model: Model, actions: Tensor, generator: torch.Generator, counted: Tensor | None = None) -> Tensor:
         """Flow matching at `options.samples` random times for each chunk. All of them use one encoding of the observation."""
         shape = (len(actions), self.options.samples)
         noise = torch.randn(*shape, *actions.shape[1:], generator=generator, device=generator.device).to(actions)
@@ -91,7 +110,8 @@ class FlowHead(ActionHead):
         time = torch.rand(shape, generator=generator, device=generator.device).to(actions) ** 0.7 * 0.999 + 0.001
         share = time[..., None, None]
         velocity, _ = model(share * noise + (1 - share) * actions[:, None], time)
-        return mse_loss(velocity, noise - actions[:, None])
+        target = noise - actions[:, None]
+        return mse_loss(velocity, target) if counted is None else mse_loss(velocity[..., counted], target[..., counted])
 
     def log_density(self, x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         """The log-density of each action and dimension of chunks x [..., C, A], given the earlier actions of the chunk."""

@@ -24,11 +24,23 @@ Model = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class Sample(NamedTuple):
-    """Sampled chunks: actions and logprob [B, C, A], and the trace that `evaluate` needs to compute the log-prob again."""
+    """Sampled chunks: actions and logprob [B, C, A], and the trace that `evaluate` needs to compute the log-prob again.
+
+    features: [B, C, E], those that the log-prob was computed from, their mean where the model was called several times.
+    """
 
     actions: Tensor
     logprob: Tensor
     trace: dict[str, Tensor]
+    features: Tensor
+
+
+class Likelihood(NamedTuple):
+    """Recorded chunks under the present weights: logprob and entropy [B, C, A], and the features [B, C, E] as in Sample."""
+
+    logprob: Tensor
+    entropy: Tensor
+    features: Tensor
 
 
 class ActionHead(nn.Module, ABC):
@@ -44,12 +56,12 @@ class ActionHead(nn.Module, ABC):
         """
 
     @abstractmethod
-    def evaluate(self, model: Model, trace: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """The log-prob and the entropy of sampled chunks: each [B, C, A]."""
+    def evaluate(self, model: Model, trace: Mapping[str, Tensor]) -> Likelihood:
+        """The log-prob and the entropy of sampled chunks."""
 
     @abstractmethod
-    def clone_loss(self, model: Model, actions: Tensor, generator: torch.Generator) -> Tensor:
-        """The behaviour-cloning loss of expert chunks [B, C, A]: a scalar."""
+    def clone_loss(self, model: Model, actions: Tensor, generator: torch.Generator, counted: Tensor | None = None) -> Tensor:
+        """The behaviour-cloning loss of expert chunks [B, C, A]: a scalar. counted: bool [A], the dimensions that count. None means all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,9 +80,9 @@ class MiniVLA(Policy):
 
     def evaluate(self, observations: Observations, actions: Tensor, trace: Mapping[str, Tensor]) -> Evaluation:
         prefix = self._encode(observations)
-        logprob, entropy = self.head.evaluate(partial(self._model, prefix), trace)
+        recorded = self.head.evaluate(partial(self._model, prefix), trace)
         features = prefix.features(observations.elapsed)
-        return Evaluation(logprob, entropy, self.value_of(features), features)
+        return Evaluation(recorded.logprob, recorded.entropy, self.value_of(features), features)
 
     def value_of(self, features: Mapping[str, Tensor]) -> Tensor:
         value: Tensor = self.critic(**features)

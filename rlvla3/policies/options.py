@@ -26,6 +26,10 @@ class PolicyOptions(Section):
         """The shape, per decision, of the standard normal noise that `act` is given: all of a policy's randomness comes from it."""
         return (chunk, spaces.action.size)
 
+    def horizon_of(self, chunk: int) -> int:
+        """H, how many actions the policy learns for each demonstrated observation. A pretrained policy computes more actions than its chunk."""
+        return chunk
+
     def check(self, spaces: Spaces, chunk: int) -> None:
         """Raise RecipeError where a policy of these settings cannot be built for `spaces`."""
 
@@ -61,8 +65,10 @@ class FlowOptions(Section):
     @model_validator(mode="before")
     @classmethod
     def _noise_as_the_method_has_it(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
         usual = {"flow_noise": "learned", "flow_sde": 0.5}
-        return {"noise": usual.get(str(given.get("method")), 0.3), **given} if isinstance(given, Mapping) else given
+        return {"noise": usual.get(str(given.get("method", cls.model_fields["method"].default)), 0.3), **given}
 
     @model_validator(mode="after")
     def _check_together(self) -> FlowOptions:

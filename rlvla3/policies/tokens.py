@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from rlvla3.policies.heads import ActionHead, Model, Sample
+from rlvla3.policies.heads import ActionHead, Likelihood, Model, Sample
 from rlvla3.policies.options import TokenOptions
 
 TOKENS = 256
@@ -30,17 +30,21 @@ class TokenHead(ActionHead):
         self.register_buffer("edges", torch.linspace(-1, 1, TOKENS), persistent=False)
 
     def sample(self, model: Model, noise: Tensor, explore: Tensor) -> Sample:
-        logits = self._logits(model, noise)
+        logits, features = self._logits(model, noise)
         tokens = sample_choices(logits, noise, explore)
         logprob, _ = choice_logprob(logits, tokens)
-        return Sample(self.actions_of(tokens), logprob, {"tokens": tokens.int()})
+        return Sample(self.actions_of(tokens), logprob, {"tokens": tokens.int()}, features)
 
-    def evaluate(self, model: Model, trace: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def evaluate(self, model: Model, trace: Mapping[str, Tensor]) -> Likelihood:
         tokens = trace["tokens"].long()
-        return choice_logprob(self._logits(model, tokens), tokens)
+        logits, features = self._logits(model, tokens)
+        return Likelihood(*choice_logprob(logits, tokens), features)
 
-    def clone_loss(self, model: Model, actions: Tensor, generator: torch.Generator) -> Tensor:
-        return cross_entropy(self._logits(model, actions).flatten(0, -2), self.tokens_of(actions).flatten())
+    def clone_loss(self, model: Model, actions: Tensor, generator: torch.Generator, counted: Tensor | None = None) -> Tensor:
+        logits, tokens = self._logits(model, actions)[0], self.tokens_of(actions)
+        if counted is not None:
+            logits, tokens = logits[:, :, counted], tokens[..., counted]
+        return cross_entropy(logits.flatten(0, -2), tokens.flatten())
 
     def tokens_of(self, actions: Tensor) -> Tensor:
         """The token, int64, of each action. Actions outside of [-1, 1] count as the nearest bound."""
@@ -51,10 +55,11 @@ class TokenHead(ActionHead):
         centres = (self.edges[:-1] + self.edges[1:]) / 2
         return centres[(TOKENS - 1 - tokens).clamp(0, TOKENS - 2)]
 
-    def _logits(self, model: Model, like: Tensor) -> Tensor:
+    def _logits(self, model: Model, like: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits [B, C, A, TOKENS] and their features [B, C, E]. like: any tensor [B, ...]."""
         nothing = self.edges.new_zeros(len(like), 1, self.chunk, self.action_size)
-        outputs, _ = model(nothing, self.edges.new_ones(1, 1))
-        return outputs.view(-1, self.chunk, self.action_size, TOKENS) / self.temperature
+        outputs, features = model(nothing, self.edges.new_ones(1, 1))
+        return outputs.view(-1, self.chunk, self.action_size, TOKENS) / self.temperature, features[:, 0]
 
 
 def sample_choices(logits: Tensor, noise: Tensor, explore: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ class Demonstration(Protocol):
     def decisions(self) -> int: ...
 
     def fill(self, rows: Mapping[str, NDArray[Any]]) -> None:
-        """Write the observations, and the chunks "actions" [decisions, C, A], into `rows`, which are zeros."""
+        """Write the observations, and the actions that follow each, "actions" [decisions, H, A], into `rows`, which are zeros."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +69,22 @@ class ExpertEpisode:
 
     def fill(self, rows: Mapping[str, NDArray[Any]]) -> None:
         for name, array in self.arrays.items():
-            rows[name][:] = array
+            rows[name][:] = _following(array, rows[name].shape[1]) if name == "actions" else array
 
 
 class DemonstrationSelection:
-    """Selects the first `wanted` successes of each task, in whatever order they come. spaces, chunk: those of the policy that will learn from them.
+    """Selects the first `wanted` successes of each task, in whatever order they come.
 
-    demonstrations = DemonstrationSelection(spaces, chunk, tasks, wanted=10)
+    spaces, horizon: those of the policy that will learn from them. H, its horizon, is how many actions it learns for each observation.
+
+    demonstrations = DemonstrationSelection(spaces, horizon, tasks, wanted=10)
     while not demonstrations.complete:
         demonstrations.add(number, demonstration)        # the numbers are 0, 1, 2, ..., in any order; None for a failure
     """
 
-    def __init__(self, spaces: Spaces, chunk: int, tasks: Sequence[str], wanted: int) -> None:
+    def __init__(self, spaces: Spaces, horizon: int, tasks: Sequence[str], wanted: int) -> None:
         self.tasks, self.wanted = tuple(tasks), wanted
-        self._layout = observation_layout(spaces) | {"actions": Field((chunk, spaces.action.size), np.float32)}
+        self._layout = observation_layout(spaces) | {"actions": Field((horizon, spaces.action.size), np.float32)}
         self._ended: set[int] = set()
         self._successes: dict[int, Demonstration] = {}
 
@@ -114,7 +116,7 @@ class DemonstrationSelection:
         return sorted(number for task in self.tasks for number in self._successes_of(task)[: self.wanted])
 
     def tensors(self) -> tuple[Observations, Tensor]:
-        """The selected demonstrations: N observations and expert chunks [N, C, A]. Each is read directly into its place."""
+        """The selected demonstrations: N observations and the actions that follow each, [N, H, A]. Each is read directly into its place."""
         selected = [self._successes[number] for number in self.selected()]
         ends = list(accumulate(demonstration.decisions for demonstration in selected))
         arrays = {name: np.zeros((ends[-1], *field.shape), field.dtype) for name, field in self._layout.items()}
@@ -151,6 +153,14 @@ def clone(policy: Policy, demonstrations: DemonstrationSelection, config: CloneC
         optimizer.step()
         schedule.step()
         yield step + 1, loss.item()
+
+
+def _following(chunks: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    """The next `count` actions from the start of each chunk [decisions, C, A] on: [decisions, count, A]. Past the end, the last action is repeated."""
+    decisions, chunk, size = chunks.shape
+    following = np.arange(decisions)[:, None] * chunk + np.arange(count)
+    actions: NDArray[np.float32] = chunks.reshape(-1, size)[np.minimum(following, decisions * chunk - 1)]
+    return actions
 
 
 def _pick(observations: Observations, picked: Tensor) -> Observations:

@@ -76,7 +76,7 @@ def gaussian_log_prob(x, mean, std, rho):
 def test_evaluate_finds_the_log_prob_of_every_sample(options):
     head, model = make(**options)
     sample = head.sample(model, noise_for(head), torch.arange(B) % 2 == 0)
-    logprob, entropy = head.evaluate(model, sample.trace)
+    logprob, entropy, _ = head.evaluate(model, sample.trace)
     assert logprob.shape == entropy.shape == (B, C, A)
     torch.testing.assert_close(logprob, sample.logprob, rtol=0, atol=1e-10)
 
@@ -237,7 +237,7 @@ def test_entropy_is_that_of_the_gaussians():
     head, model = make(correlation=0.7)
     sample = head.sample(model, noise_for(head), torch.ones(B, dtype=torch.bool))
     expected = A * MultivariateNormal(torch.zeros(C), 0.3**2 * covariance(0.7)).entropy()
-    _, entropy = head.evaluate(model, sample.trace)
+    _, entropy, _ = head.evaluate(model, sample.trace)
     torch.testing.assert_close(entropy.sum((1, 2)), expected.expand(B), rtol=0, atol=1e-10)
 
 

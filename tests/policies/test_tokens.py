@@ -14,7 +14,7 @@ C, A = 3, 2
 def head_and_model(temperature=1.0, scale=2.0):
     torch.manual_seed(0)
     logits = scale * torch.randn(1, 1, C, A * TOKENS)
-    return TokenHead(TokenOptions(temperature=temperature), C, A), lambda points, times: (logits.expand(len(points), -1, -1, -1), None)
+    return TokenHead(TokenOptions(temperature=temperature), C, A), lambda points, times: (logits.expand(len(points), -1, -1, -1), torch.zeros(1, 1, 1, 1))
 
 
 def test_tokens_and_actions_are_openvla_s():
@@ -39,7 +39,7 @@ def test_every_token_but_the_doubled_highest_survives_the_way_to_an_action_and_b
 def test_log_prob_and_entropy_are_those_of_a_categorical_at_the_temperature():
     head, model = head_and_model(temperature=0.7)
     sample = head.sample(model, torch.randn(8, C, A), torch.arange(8) % 2 == 0)
-    logprob, entropy = head.evaluate(model, sample.trace)
+    logprob, entropy, _ = head.evaluate(model, sample.trace)
     reference = Categorical(logits=model(torch.zeros(8, 1), None)[0].view(8, C, A, TOKENS) / 0.7)
     torch.testing.assert_close(logprob, reference.log_prob(sample.trace["tokens"]))
     torch.testing.assert_close(entropy, reference.entropy())

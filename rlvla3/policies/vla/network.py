@@ -11,13 +11,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-Part = Literal["vision", "language", "expert"]
-"""The parts of a network that can be trained or frozen apart. `expert`: all that only actions use."""
+from rlvla3.policies.vla.options import Part
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,7 +127,8 @@ class Trainer:
         self.trajectories = ArrivingTrajectories(make_streamer(recipe, order=_order(record), rank=ranks.rank, ranks=ranks.size), control, meter)
         self.metered_learner = MeteredLearner(self.learner, self.trajectories.streamer, meter, self.residence.enter)
         self.rollouts = rollouts
-        self.demonstrations = DemonstrationSelection(spaces, recipe.policy.chunk, recipe.tasks, recipe.clone.demonstrations) if recipe.clone else None
+        horizon = self.policy.options.horizon_of(recipe.policy.chunk)
+        self.demonstrations = DemonstrationSelection(spaces, horizon, recipe.tasks, recipe.clone.demonstrations) if recipe.clone else None
         self._update, self._is_last = -1, False
         control.handle(StopAfterUpdate, self._stop_after_update)
         if resume or not recipe.begins_by_cloning:

@@ -1,0 +1,111 @@
+"""The settings that all pretrained policies share. A family adds the sizes of its model, and its usual processing. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field as Bounded
+
+from rlvla3.config import Positive, Section
+from rlvla3.errors import RecipeError
+from rlvla3.policies.options import FlowOptions, PolicyOptions
+from rlvla3.processing.specification import Processing
+from rlvla3.types import Layout, Spaces
+
+Part = Literal["vision", "language", "expert"]
+"""The parts of a model that can be trained or frozen apart. `expert`: all that only actions use."""
+
+PARTS: tuple[Part, ...] = ("vision", "language", "expert")
+
+
+class LoRAOptions(Section):
+    """Low-rank adapters beside the linear layers (Hu et al., "LoRA", arXiv 2106.09685). The layers themselves are frozen then."""
+
+    rank: Positive = 16
+    """Rank of the adapters."""
+
+    alpha: Positive = 16
+    """Their output is multiplied by alpha / rank."""
+
+    parts: Annotated[list[Part], Bounded(min_length=1)] = ["language", "expert"]
+    """The parts of the model that get adapters. What `train` names of the other parts is trained whole."""
+
+
+class ValueOptions(Section):
+    """The value function: a small network on features of the actor, detached, so that its loss does not change the actor."""
+
+    features: Literal["prefix", "suffix"] = "prefix"
+    """`prefix`: the mean of the encoded observation, as pi_RL has it for pi0.5. `suffix`: the mean of the action features, as pi_RL has it for pi0."""
+
+    hidden: list[Positive] = [512, 256, 128]
+    """Widths of the hidden layers."""
+
+
+class VLAFlowOptions(FlowOptions):
+    """Flow matching as a policy, with the settings of pi_RL (arXiv 2510.25889)."""
+
+    method: Literal["last_step", "flow_noise", "flow_sde"] = "flow_sde"
+    correlation: Annotated[float, Bounded(ge=0, lt=1)] = 0.0
+    samples: Positive = 1
+
+
+class VLAOptions(PolicyOptions):
+    """Settings of a pretrained policy."""
+
+    Family: ClassVar[str]
+    """The family's name in recipes."""
+
+    preset: Literal["libero", "metaworld", "maniskill", "droid"] | None = None
+    """Processing that no checkpoint says: which camera is shown where, how frames are turned, which numbers form the state."""
+
+    processing: Processing
+    """What the model is fed, and what is made of its answers. It comes from the checkpoint. What is written here wins."""
+
+    train: list[Part] = ["expert"]
+    """The parts of the model that are trained. The others stay as they are in the checkpoint, and are not sent on the weight plane."""
+
+    lora: LoRAOptions | None = None
+    """Low-rank adapters. With `null` the parts are trained whole."""
+
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Number format of the passes. Trained weights, moments and log-probs are always fp32; frozen weights are kept in this format. `auto` is bf16 on a GPU and
+    fp32 on a CPU."""
+
+    gradient_checkpointing: bool = False
+    """Whether the layers' activations are computed again in the backward pass. It saves memory and costs a third more time."""
+
+    value: ValueOptions = ValueOptions()
+
+    @classmethod
+    def usual(cls, size: Literal["published", "tiny"]) -> dict[str, Any]:
+        """The options of a model without a checkpoint, as plain data."""
+        raise NotImplementedError
+
+    @property
+    def horizon(self) -> int:
+        """The actions that the model computes. A chunk is the first of them."""
+        raise NotImplementedError
+
+    def horizon_of(self, chunk: int) -> int:
+        return self.horizon
+
+    def check(self, spaces: Spaces, chunk: int) -> None:
+        if chunk > self.horizon:
+            raise RecipeError(
+                f"policy.chunk={chunk} is more than the {self.horizon} actions that {self.Family} computes at once: set it to {self.horizon} or less"
+            )
+        if spaces.action.kind != "continuous":
+            raise RecipeError(f"policy {self.Family} gives continuous actions, and this simulator takes discrete ones: use policy.name=actor_critic")
+
+
+class FlowVLAOptions(VLAOptions):
+    """Settings of a pretrained policy that denoises its actions."""
+
+    flow: VLAFlowOptions = VLAFlowOptions.model_validate({})
+    """How denoising becomes a policy with log-probs."""
+
+    def trace(self, spaces: Spaces, chunk: int) -> Layout:
+        return self.flow.trace(self.horizon, self.processing.actions.size)
+
+    def noise_shape(self, spaces: Spaces, chunk: int) -> tuple[int, ...]:
+        return self.flow.noise_shape(self.horizon, self.processing.actions.size)
