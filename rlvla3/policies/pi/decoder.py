@@ -10,7 +10,7 @@ Shapes: B observations, T tokens, P tokens before them, D the width, G heads of 
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -45,9 +45,10 @@ class RMSNorm(nn.Module):
         super().__init__()
         self.style = style
         self.weight = nn.Parameter(torch.empty(width))
-        self.reset_parameters()
+        self.neutral()
 
-    def reset_parameters(self) -> None:
+    def neutral(self) -> None:
+        """Scale 1."""
         nn.init.constant_(self.weight, 0.0 if self.style.gemma else 1.0)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -62,11 +63,10 @@ class AdaptiveRMSNorm(nn.Module):
         super().__init__()
         self.style = style
         self.dense = nn.Linear(condition, 3 * width)
-        self.reset_parameters()
+        self.neutral()
 
-    def reset_parameters(self) -> None:
-        """Scale 1, shift 0, gate 1: an untrained layer is a plain one, so that gradients reach all of it."""
-        nn.init.normal_(self.dense.weight, std=0.02)
+    def neutral(self) -> None:
+        """Scale 1, shift 0 and gate 1 on average: an untrained layer is nearly a plain one, and gradients reach all of it."""
         nn.init.zeros_(self.dense.bias)
         nn.init.ones_(self.dense.bias[2 * len(self.dense.bias) // 3 :])
 
@@ -214,15 +214,13 @@ def unrounded(linear: nn.Linear, x: Tensor) -> Tensor:
     return out.float()
 
 
-_Module = TypeVar("_Module", bound=nn.Module)
-
-
-def neutral_norms(network: _Module) -> _Module:
+def neutral_norms(network: nn.Module) -> None:
     """Give every norm of a network its starting value: it scales by 1, whatever memory it was built in."""
     for module in network.modules():
-        if isinstance(module, RMSNorm | AdaptiveRMSNorm | nn.LayerNorm):
+        if isinstance(module, RMSNorm | AdaptiveRMSNorm):
+            module.neutral()
+        elif isinstance(module, nn.LayerNorm):
             module.reset_parameters()
-    return network
 
 
 def _normalised(x: Tensor, epsilon: float) -> Tensor:
