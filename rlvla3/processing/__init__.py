@@ -1,4 +1,9 @@
 """Processing: what a pretrained policy is fed, and what is made of its answers, exactly as its authors do it.
 
-specification.py  all choices and numbers of the processing, as data
+specification.py    all choices and numbers of the processing, as data
+presets.py          what no checkpoint says: the cameras, turns and numbers of our simulators
+resolution.py       family, preset, checkpoint and recipe become one specification
+fitting.py          whether it fits a simulator
+processor.py        does it: images.py, prompts.py with tokenizer_files.py, normalisation.py, actions.py
+inputs.py           what goes in and what comes out
 """

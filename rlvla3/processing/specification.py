@@ -6,19 +6,23 @@ does what stands here and nothing else, and `rlvla3 inspect` prints it. Nothing 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from rlvla3.config import Positive, Section
+from pydantic import Field, model_validator
+
+from rlvla3.config import NonNegative, NonNegativeFloat, Positive, Section
 
 Turn = Literal["none", "flipped", "mirrored", "rotated"]
 """How frames are turned before they are fed. `flipped`: upside down. `mirrored`: left and right exchanged. `rotated`: both, which is 180 degrees."""
+
+KeptShare = Annotated[float, Field(gt=0, le=1)]
 
 
 class Normalisation(Section):
     """How numbers are scaled, dimension by dimension. Dimensions beyond the lists stay as they are."""
 
     method: Literal["none", "mean_std", "bounds"] = "none"
-    """`mean_std`: (x - mean) / (std + epsilon). `bounds`: 2 (x - low) / (high - low + epsilon) - 1; the bounds are minima and maxima or quantiles."""
+    """`mean_std`: (x - mean) / std. `bounds`: 2 (x - low) / (high - low) - 1; the bounds are minima and maxima, or quantiles."""
 
     source: str = ""
     """Where the numbers come from: a file and its key, for messages and `inspect`."""
@@ -30,9 +34,34 @@ class Normalisation(Section):
     mask: list[bool] = []
     """Which dimensions are scaled. An empty list means all. OpenVLA's grippers are not."""
 
-    epsilon: float = 0.0
+    epsilon: NonNegativeFloat = 0.0
+    """A small number that keeps the division from failing."""
+
+    epsilon_use: Literal["always", "scaling", "zero_range"] = "always"
+    """`always`: epsilon is added to the deviation or to the range, and the inverse does the same. `scaling`: it is added, and the inverse leaves it out.
+    `zero_range`: it takes the place of a range of 0."""
+
+    double: bool = False
+    """Whether it is computed in float64, as numpy does, or in float32."""
+
     clip: bool = False
     """Whether scaled numbers are clipped to [-1, 1]."""
+
+    @property
+    def dimensions(self) -> int:
+        """How many dimensions have numbers."""
+        return {"none": 0, "mean_std": len(self.mean), "bounds": len(self.low)}[self.method]
+
+    @model_validator(mode="after")
+    def _check_lengths(self) -> Normalisation:
+        pairs = {"mean_std": (self.mean, self.std), "bounds": (self.low, self.high), "none": ([], [])}
+        first, second = pairs[self.method]
+        if len(first) != len(second) or (self.method != "none" and not first):
+            names = "mean and std" if self.method == "mean_std" else "low and high"
+            raise ValueError(f"{names} have {len(first)} and {len(second)} numbers, and must have one for each dimension")
+        if self.mask and len(self.mask) != len(first):
+            raise ValueError(f"mask has {len(self.mask)} entries for {len(first)} dimensions: give one for each, or none")
+        return self
 
 
 class CameraProcessing(Section):
@@ -41,18 +70,45 @@ class CameraProcessing(Section):
     key: str
     """What the checkpoint calls it, such as `observation.images.image` or `base_0_rgb`."""
 
+    known_as: str = ""
+    """What the checkpoint says that data sets call it, if that differs."""
+
     camera: str | None = None
-    """The simulator's camera that is shown there. With `null` the model is shown no image there."""
+    """The simulator's camera that is shown there. With `null` the model is shown a black image there, and its mask says that there is no camera."""
 
 
 class ImageProcessing(Section):
-    """How a frame becomes what the vision tower sees, in this order: turned, cropped, resized, scaled."""
+    """How a frame becomes what the vision tower sees, in this order: turned, cropped, resized, cropped again, scaled."""
 
     cameras: list[CameraProcessing] = []
+    """The cameras in the order in which the model sees them."""
+
+    empty: NonNegative | None = None
+    """When a preset assigns cameras: how many of the model's cameras are kept at which nothing is shown. They are black and masked. With `null` all are."""
+
     turn: Turn = "none"
+
+    crop_before: KeptShare = 1.0
+    """The share of each side that a centre crop before resizing keeps. GR00T keeps 0.95."""
+
     size: tuple[Positive, Positive] = (224, 224)
-    resize: Literal["pad", "stretch"] = "pad"
-    """`pad` keeps the proportions and fills up with black."""
+    """Height and width, in pixels."""
+
+    resize: Literal["pad", "pad_corner", "stretch"] = "pad"
+    """`pad` keeps the proportions, and fills up with black on both sides. `pad_corner` fills up on the left and at the top. `stretch` changes the
+    proportions."""
+
+    filter: Literal["bilinear", "pillow", "lanczos3"] = "bilinear"
+    """How pixels are interpolated. `bilinear`: between the four nearest pixels, as lerobot does. `pillow`: bilinear over all pixels that a new pixel covers,
+    rounded to whole numbers, as the library Pillow does and openpi with it. `lanczos3`: as TensorFlow does with antialiasing, and OpenVLA with it; rounded."""
+
+    crop: KeptShare = 1.0
+    """The share of the area that a centre crop after resizing keeps; the crop is scaled back to `size`. OpenVLA keeps 0.9."""
+
+    mean: list[float] = [0.5, 0.5, 0.5]
+    """Pixels from 0 to 1 become (pixel - mean) / std, channel by channel. With six numbers, the model is shown each image twice, scaled differently."""
+
+    std: list[float] = [0.5, 0.5, 0.5]
 
 
 class StateProcessing(Section):
@@ -61,42 +117,69 @@ class StateProcessing(Section):
     size: Positive | None = None
     """Numbers that the model takes: the state is padded with zeros to it. With `null` the model takes no state."""
 
-    dimensions: list[int] = []
+    dimensions: list[NonNegative] = []
     """Which numbers of the simulator's state are fed, in order. An empty list means all."""
 
     normalisation: Normalisation = Normalisation()
 
 
+PromptForm = Literal["plain", "line", "openpi_line", "task", "task_state", "openvla", "template"]
+
+
 class PromptProcessing(Section):
     """The text, and how it becomes tokens."""
 
-    form: Literal["pi0", "pi05_state", "pi05", "openvla", "smolvla", "groot"]
+    form: PromptForm = "line"
+    """`line`: the instruction and a line break, as lerobot has it for pi0 and SmolVLA. `openpi_line`: the same, without underscores and spaces around it, and
+    with the line break as a token of its own. `task`: "Task: ...;\\nAction: ". `task_state`: "Task: ..., State: 12 255 ...;\\nAction: ", with each number of
+    the normalised state as one of 256 steps, as pi0.5 has it. `openvla`: "In: What action should the robot take to ...?\\nOut:", with the instruction in small
+    letters. `plain`: the instruction. `template`: as `template` says."""
+
+    template: str = "{text}"
+    """With `form: template`: the prompt, with {text} in place of the instruction."""
+
+    end: list[NonNegative] = []
+    """Tokens that follow the text. OpenVLA's prompts end with token 29871."""
+
+    state_size: Positive | None = None
+    """With `task_state`: the numbers of the state in the text. The normalised state is padded with zeros to it. With `null` it is not padded."""
+
     length: Positive = 48
+    """Tokens of a prompt, with padding."""
+
+    overlong: Literal["refuse", "cut"] = "refuse"
+    """What is done with a prompt of more tokens. `cut` is what lerobot and openpi do: the end of the prompt is lost."""
+
+    begin: Literal["tokenizer", "always", "never"] = "tokenizer"
+    """Whether a prompt starts with the token of beginning. `tokenizer`: as the files of the tokenizer say."""
+
     tokenizer: str = "bytes"
-    """A folder with the tokenizer of the checkpoint, or `bytes` for the tokenizer of models of random weights."""
+    """A folder with tokenizer.json or tokenizer.model, or a name on the hub, or `bytes` for a tokenizer of bytes for models of random weights."""
 
 
 class ActionProcessing(Section):
-    """From the model's numbers to the simulator's actions."""
+    """From the model's numbers to the simulator's actions, in this order: un-normalised, made absolute, chosen, gripper, clipped to the bounds."""
 
     size: Positive = 32
     """Dimensions of an action in the model, with padding."""
 
-    dimensions: list[int] = []
+    dimensions: list[NonNegative] = []
     """Which of them the simulator executes, in the simulator's order. An empty list means the first ones."""
 
     normalisation: Normalisation = Normalisation()
-    relative: list[bool] = []
-    """Which of the simulator's dimensions the model gives relative to the state."""
 
-    gripper: Literal["as_is", "openvla"] = "as_is"
-    """`openvla`: the last dimension is 0 for closed and 1 for open, and becomes +1 and -1."""
+    relative: list[bool] = []
+    """Which of the model's dimensions are given relative to the fed state: the number of the state at the same place is added. An empty list means none."""
+
+    gripper: Literal["as_is", "openvla", "threshold", "sign"] = "as_is"
+    """How the last dimension of the simulator's actions is read. `openvla`: from 0, closed, to 1, open; becomes +1, closed, or -1, open. `threshold`: +1 above
+    0.5, else -1. `sign`: +1 above 0, -1 below."""
 
 
 class Processing(Section):
     """All processing of a policy."""
 
-    images: ImageProcessing
-    state: StateProcessing
-    prompt: PromptProcessing
-    actions: ActionProcessing
+    images: ImageProcessing = ImageProcessing()
+    state: StateProcessing = StateProcessing()
+    prompt: PromptProcessing = PromptProcessing()
+    actions: ActionProcessing = ActionProcessing()

@@ -17,24 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from rlvla3.policies.vla.options import Part
+from rlvla3.processing.inputs import Inputs
 
-
-@dataclass(frozen=True, slots=True)
-class Inputs:
-    """What a network is fed.
-
-    images: float [B, N, channels, height, width], scaled as the family's vision tower expects. image_mask: bool [B, N], False where there is no such camera.
-    tokens: int64 [B, L], the prompt. token_mask: bool [B, L]. state: float [B, S], normalised, and padded with zeros.
-    """
-
-    images: Tensor
-    image_mask: Tensor
-    tokens: Tensor
-    token_mask: Tensor
-    state: Tensor
-
-    def __len__(self) -> int:
-        return len(self.tokens)
+__all__ = ["Inputs", "Network", "Part", "Prefix"]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,89 @@
+"""What was read of a checkpoint, whatever its layout. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rlvla3.checkpoints.weight_files import StoredTensor, WeightFiles, read_json
+from rlvla3.errors import RecipeError
+
+Layout = Literal["lerobot", "openpi", "openvla", "groot"]
+"""Whose code wrote it and reads it."""
+
+Family = Literal["pi0", "pi05", "smolvla", "openvla_oft", "groot"]
+
+KEPT, KEPT_TENSORS = "checkpoint.json", "unused.safetensors"
+"""Where `Checkpoint.keep` says what the folder holds, and where it copies weights."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that people have.
+
+    options: the options of the family's policy that the checkpoint says, as a plain tree: model, processing, flow, ...
+    weights: its tensors by the names of its files. carried: files that go along when it is written again, with paths within `folder`.
+    notes: sentences for the user, about what the checkpoint does not say and what was assumed. executed: how many actions of a chunk its authors execute.
+    """
+
+    folder: Path
+    layout: Layout
+    family: Family
+    options: Mapping[str, Any]
+    weights: WeightFiles
+    carried: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    executed: int | None = None
+
+    def keep(self, folder: Path, tensors: Sequence[str] = ()) -> None:
+        """Copy all but the weights into `folder`, so that the checkpoint can be written again after its own folder is gone. `kept_checkpoint` reads it.
+
+        tensors: weights that are copied as well, because no network has them (weight_names.unused_weights).
+        """
+        for name in self.carried:
+            (folder / "files" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.folder / name, folder / "files" / name)
+        folder.mkdir(parents=True, exist_ok=True)
+        if tensors:
+            from safetensors.torch import save_file
+
+            save_file({name: self.weights.tensor(name) for name in tensors}, folder / KEPT_TENSORS)
+        weights = {
+            name: {"file": stored.file.name, "name": stored.name, "shape": stored.shape, "dtype": stored.dtype, "kept": name in tensors}
+            for name, stored in self.weights.items()
+        }
+        names = ("layout", "family", "options", "carried", "notes", "executed")
+        write_json(folder / KEPT, {**{name: getattr(self, name) for name in names}, "weights": weights})
+
+
+def kept_checkpoint(folder: Path) -> Checkpoint:
+    """What `Checkpoint.keep` wrote into `folder`. Its weights have names, shapes and formats, and cannot be read. Raises RecipeError."""
+    described = read_json(folder / KEPT)
+    try:
+        weights = {
+            name: StoredTensor(
+                folder / "files" / entry["file"], entry["name"], tuple(entry["shape"]), entry["dtype"], (folder / KEPT_TENSORS, name) if entry["kept"] else None
+            )
+            for name, entry in described["weights"].items()
+        }
+        return Checkpoint(
+            folder / "files",
+            described["layout"],
+            described["family"],
+            described["options"],
+            WeightFiles(weights),
+            tuple(described["carried"]),
+            tuple(described["notes"]),
+            described["executed"],
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RecipeError(f"{folder / KEPT} does not describe a checkpoint: {error!r}. It is written by rlvla3 beside a policy: copy it again") from error
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a mapping as JSON."""
+    path.write_text(json.dumps(content, indent=2) + "\n")

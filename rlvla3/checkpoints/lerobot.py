@@ -1,0 +1,203 @@
+"""lerobot's layout, of versions 0.4 to 0.6: config.json, model.safetensors, and the steps of policy_preprocessor.json and policy_postprocessor.json.
+
+Invariant: what is fed comes from the steps and their files. No file name is built, and no normalisation is assumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rlvla3.checkpoints.contents import Checkpoint, Family
+from rlvla3.checkpoints.lerobot_statistics import Statistics, buffers_of_old, is_old_buffer, statistics_of
+from rlvla3.checkpoints.weight_files import WeightFiles, read_json, read_weight_files
+from rlvla3.errors import RecipeError
+
+FAMILIES: Mapping[str, Family] = {"pi0": "pi0", "pi05": "pi05", "smolvla": "smolvla"}
+BEFORE, AFTER = "policy_preprocessor.json", "policy_postprocessor.json"
+STATE, ACTION = "observation.state", "action"
+LINES = {"pi0_new_line_processor", "smolvla_new_line_processor"}
+STATE_PROMPT = "pi05_prepare_state_tokenizer_processor_step"
+HARMLESS = {"to_batch_processor", "device_processor", "rename_observations_processor", "normalizer_processor", "unnormalizer_processor", "tokenizer_processor"}
+HARMLESS |= {"relative_actions_processor", "absolute_actions_processor", STATE_PROMPT, *LINES}
+"""The steps that are known. Any other is refused: it would change what the model is fed."""
+
+Config = Mapping[str, Any]
+
+
+def is_layout(folder: Path, config: Config) -> bool:
+    """lerobot's config.json says the `type` of the policy and its features."""
+    return "type" in config and ("input_features" in config or "normalization_mapping" in config or (folder / BEFORE).is_file())
+
+
+def read(folder: Path, config: Config, statistics: str | None = None) -> Checkpoint:
+    """Read a checkpoint of lerobot. Raises RecipeError, naming file and key."""
+    if config["type"] not in FAMILIES:
+        raise RecipeError(f"{folder / 'config.json'}: type is {config['type']!r}, and must be one of {', '.join(FAMILIES)}")
+    if statistics is not None:
+        raise RecipeError(f"{folder} has one set of statistics: leave out statistics={statistics}")
+    family = FAMILIES[config["type"]]
+    weights = _named_as_today(read_weight_files(folder), family)
+    before, after, notes = _pipelines(folder, weights)
+    actions, more = _actions(folder, config, before, after, weights)
+    prompt, asked = _prompt(folder, family, config, before)
+    state, told = _state(folder, family, config, before, weights)
+    processing = {"images": _images(folder, family, config, before), "state": state, "prompt": prompt, "actions": actions}
+    steps = _number(folder, config, "num_steps" if family == "smolvla" else "num_inference_steps")
+    options = {"model": _model(folder, family, config), "processing": processing, "flow": {"denoising_steps": steps}}
+    carried = tuple(sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and not _is_weights(path)))
+    return Checkpoint(folder, "lerobot", family, options, weights, carried, (*notes, *told, *asked, *more), _number(folder, config, "n_action_steps"))
+
+
+def _is_weights(path: Path) -> bool:
+    return path.name.startswith("model") and (path.suffix == ".safetensors" or path.name.endswith(".safetensors.index.json"))
+
+
+def _named_as_today(weights: WeightFiles, family: Family) -> WeightFiles:
+    """lerobot reads weights with and without "model." in front, and openpi's names of the network of the time."""
+    other, own = ("action_time_mlp_", "time_mlp_") if family == "pi05" else ("time_mlp_", "action_time_mlp_")
+
+    def name(stored: str) -> str:
+        bare = stored.removeprefix("model.")
+        if is_old_buffer(stored):
+            return stored
+        return "model." + (own + bare.removeprefix(other) if family != "smolvla" and bare.startswith(other) else bare)
+
+    return weights.renamed(name)
+
+
+def _pipelines(folder: Path, weights: WeightFiles) -> tuple[list[Config], list[Config], list[str]]:
+    """The steps before and after the model. Checkpoints of lerobot 0.3 have none, and keep their statistics among the weights."""
+    if not (folder / BEFORE).is_file() and any(is_old_buffer(name) for name in weights):
+        return [], [], [f"{folder} has no {BEFORE}: it was saved by lerobot 0.3 or older. Its statistics are read from model.safetensors"]
+    pipelines = [_steps(folder / BEFORE), _steps(folder / AFTER)]
+    return pipelines[0], pipelines[1], []
+
+
+def _steps(path: Path) -> list[Config]:
+    steps = read_json(path).get("steps")
+    if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
+        raise RecipeError(f"{path}: steps is missing, or is no list of steps. It may be half-written: copy it again")
+    for step in steps:
+        if _name(step) not in HARMLESS:
+            raise RecipeError(
+                f"{path}: the step {_name(step)} is not known here, and would change what the model is fed: known are {', '.join(sorted(HARMLESS))}"
+            )
+    return steps
+
+
+def _name(step: Config) -> str:
+    return str(step.get("registry_name") or step.get("class") or step)
+
+
+def _step(steps: Sequence[Config], *names: str) -> Config | None:
+    """The first step of one of these names."""
+    return next((step for step in steps if _name(step) in names), None)
+
+
+def _settings(step: Config | None) -> Config:
+    return (step or {}).get("config") or {}
+
+
+def _number(folder: Path, config: Config, key: str) -> int:
+    value = config.get(key)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise RecipeError(f"{folder / 'config.json'}: {key} is {value!r}, and must be a whole number above 0")
+    return value
+
+
+def _features(folder: Path, config: Config, which: str) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """key -> type and shape."""
+    try:
+        return {key: (str(feature["type"]), tuple(feature["shape"])) for key, feature in (config.get(which) or {}).items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RecipeError(f"{folder / 'config.json'}: {which} must have a type and a shape for each feature ({error!r})") from error
+
+
+def _images(folder: Path, family: Family, config: Config, before: Sequence[Config]) -> dict[str, Any]:
+    keys = [key for key, (kind, _) in _features(folder, config, "input_features").items() if kind == "VISUAL"]
+    renamed = _settings(_step(before, "rename_observations_processor")).get("rename_map") or {}
+    known = {new: old for old, new in renamed.items()}
+    cameras = [{"key": key, **({"known_as": known[key]} if key in known else {})} for key in keys]
+    size = config.get("resize_imgs_with_padding" if family == "smolvla" else "image_resolution")
+    if not isinstance(size, list) or len(size) != 2:
+        raise RecipeError(f"{folder / 'config.json'}: the size of images is {size!r}, and must be two numbers: images of other sizes are not read")
+    if (kind := _settings(_step(before, "normalizer_processor")).get("norm_map", {}).get("VISUAL", "IDENTITY")) != "IDENTITY":
+        raise RecipeError(f"{folder / BEFORE}: norm_map.VISUAL is {kind}, and must be IDENTITY: images that are scaled by statistics are not read")
+    usual = {"cameras": cameras, "filter": "bilinear", "mean": [0.5] * 3, "std": [0.5] * 3}
+    if family == "smolvla":
+        return {**usual, "size": [size[1], size[0]], "resize": "pad_corner", "empty": config.get("empty_cameras", 0)}
+    return {**usual, "size": size, "resize": "pad"}
+
+
+def _state(folder: Path, family: Family, config: Config, before: Sequence[Config], weights: WeightFiles) -> tuple[dict[str, Any], list[str]]:
+    expected = _features(folder, config, "input_features").get(STATE, ("STATE", ()))[1]
+    found = _statistics(folder, BEFORE, before, "normalizer_processor", config, weights).read(STATE, "STATE", expected)
+    notes = [] if found["method"] != "none" else [f"{folder} has no statistics of the state: it is fed as it is"]
+    return {"size": None if family == "pi05" else _number(folder, config, "max_state_dim"), "normalisation": found}, notes
+
+
+def _statistics(folder: Path, pipeline: str, steps: Sequence[Config], name: str, config: Config, weights: WeightFiles) -> Statistics:
+    step = _step(steps, name)
+    if step is None:
+        return buffers_of_old(folder, config, weights, "normalize_inputs" if name == "normalizer_processor" else "unnormalize_outputs")
+    return statistics_of(folder, pipeline, step)
+
+
+def _prompt(folder: Path, family: Family, config: Config, before: Sequence[Config]) -> tuple[dict[str, Any], list[str]]:
+    tokenizer, state_step = _step(before, "tokenizer_processor"), _step(before, STATE_PROMPT)
+    settings, notes = _settings(tokenizer), []
+    if settings.get("padding_side", "right") != "right":
+        raise RecipeError(f"{folder / BEFORE}: tokenizer_processor has padding_side {settings['padding_side']!r}, and only right is read")
+    length = settings.get("max_length", config.get("tokenizer_max_length"))
+    if not isinstance(length, int) or length < 1:
+        raise RecipeError(f"{folder / BEFORE}: max_length of tokenizer_processor is {length!r}, and must be a whole number above 0")
+    form = "line" if _step(before, *LINES) or not before else "plain"
+    if state_step is not None:
+        form = "task_state" if _settings(state_step).get("include_state_in_prompt", True) else "task"
+        if form == "task_state" and _step(before, "relative_actions_processor") is None:
+            notes = [
+                f"{folder} was saved by lerobot 0.5.0 or older, or started from such a checkpoint. lerobot 0.4 padded the state in the prompt to "
+                f"{config.get('max_state_dim')} numbers, and later ones do not. It is not padded here: if it was trained with 0.4, set "
+                f"processing.prompt.state_size={config.get('max_state_dim')}"
+            ]
+    local = any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model"))
+    name = str(folder) if local else settings.get("tokenizer_name") or config.get("vlm_model_name") or "google/paligemma-3b-pt-224"
+    return {"form": form, "length": length, "begin": "tokenizer", "tokenizer": name}, notes
+
+
+def _actions(folder: Path, config: Config, before: Sequence[Config], after: Sequence[Config], weights: WeightFiles) -> tuple[dict[str, Any], list[str]]:
+    shape = _features(folder, config, "output_features").get(ACTION, ("ACTION", ()))[1]
+    found = _statistics(folder, AFTER, after, "unnormalizer_processor", config, weights).read(ACTION, "ACTION", shape)
+    notes = [] if found["method"] != "none" else [f"{folder} has no statistics of actions: the model's numbers are executed as they are"]
+    size = _number(folder, config, "max_action_dim")
+    enabled = [
+        bool(_settings(_step(steps, name)).get("enabled")) for steps, name in ((before, "relative_actions_processor"), (after, "absolute_actions_processor"))
+    ]
+    if enabled[0] != enabled[1]:
+        raise RecipeError(f"{folder}: relative_actions_processor and absolute_actions_processor must both be enabled, or neither: they are {enabled}")
+    relative = _relative(_settings(_step(before, "relative_actions_processor")), shape[0] if shape else size) if enabled[0] else []
+    if config.get("adapt_to_pi_aloha"):
+        raise RecipeError(
+            f"{folder / 'config.json'}: adapt_to_pi_aloha is true, and Aloha's joints are not converted here: set it to false, or convert the data"
+        )
+    return {"size": size, "normalisation": found, "relative": relative, "gripper": "as_is"}, notes
+
+
+def _relative(settings: Config, size: int) -> list[bool]:
+    """Which dimensions are relative: all, but those whose names hold the name of an excluded joint."""
+    names, excluded = settings.get("action_names"), [str(joint).lower() for joint in settings.get("exclude_joints") or [] if joint]
+    if not names or not excluded:
+        return [True] * size
+    mask = [not any(joint in str(name).lower() for joint in excluded) for name in names[:size]]
+    return mask + [True] * (size - len(mask))
+
+
+def _model(folder: Path, family: Family, config: Config) -> dict[str, Any]:
+    """The sizes, by lerobot's names."""
+    horizon = _number(folder, config, "chunk_size")
+    names = ["paligemma_variant", "action_expert_variant"]
+    if family == "smolvla":
+        names = ["vlm_model_name", "num_vlm_layers", "num_expert_layers", "self_attn_every_n_layers", "expert_width_multiplier", "attention_mode"]
+    return {"horizon": horizon, **{name: config[name] for name in (*names, "min_period", "max_period") if name in config}}

@@ -1,0 +1,196 @@
+"""The weights of a checkpoint: names, shapes and formats from the headers of its files, and each tensor only when it is asked for.
+
+Invariants: reading a header allocates no more than the header has, and refuses one of more than 100 MB. Torch is imported only when a tensor is read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlvla3.errors import RecipeError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LONGEST_HEADER = 100_000_000
+"""In bytes. The library safetensors has the same limit."""
+
+BYTES = {
+    "BOOL": 1,
+    "U8": 1,
+    "I8": 1,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
+    "I16": 2,
+    "U16": 2,
+    "F16": 2,
+    "BF16": 2,
+    "I32": 4,
+    "U32": 4,
+    "F32": 4,
+    "I64": 8,
+    "U64": 8,
+    "F64": 8,
+}
+"""Number format -> bytes of a number, as safetensors names the formats."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """One tensor of a file. dtype: as safetensors names it, such as F32 or BF16. name: what the file calls it.
+
+    place: the file and the name in it where the numbers are now, if they have been moved.
+    """
+
+    file: Path
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    place: tuple[Path, str] | None = None
+
+
+class WeightFiles(Mapping[str, StoredTensor]):
+    """The tensors of a checkpoint by name. They may lie in several files."""
+
+    def __init__(self, tensors: Mapping[str, StoredTensor]) -> None:
+        self._tensors = dict(tensors)
+
+    def __getitem__(self, name: str) -> StoredTensor:
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def __or__(self, other: WeightFiles) -> WeightFiles:
+        return WeightFiles({**self._tensors, **other._tensors})
+
+    def renamed(self, new_name: Callable[[str], str]) -> WeightFiles:
+        """The same tensors by other names. What their files call them stays known."""
+        return WeightFiles({new_name(name): tensor for name, tensor in self._tensors.items()})
+
+    def tensor(self, name: str) -> Tensor:
+        """Read one tensor, onto the CPU. Raises RecipeError if its file cannot be read."""
+        return read_tensor(self._tensors[name])
+
+
+def read_tensor(stored: StoredTensor) -> Tensor:
+    """Read one tensor, onto the CPU. Raises RecipeError if its file cannot be read."""
+    file, name = stored.place or (stored.file, stored.name)
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors import safe_open
+
+            with safe_open(file, framework="pt") as opened:
+                return opened.get_tensor(name)  # type: ignore[no-any-return]
+        import torch
+
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=True)[name]  # type: ignore[no-any-return]
+    except Exception as error:  # safetensors and torch raise types of their own for damaged files, and OSError for missing ones
+        raise RecipeError(f"{file}: {name} cannot be read: {error}. Copy the checkpoint again") from error
+
+
+def read_numbers(stored: StoredTensor) -> list[float]:
+    """The numbers of a small tensor, without torch. Raises RecipeError where they cannot be read, or are not finite."""
+    from safetensors import safe_open
+
+    try:
+        with safe_open(stored.file, framework="numpy") as opened:
+            numbers = [float(number) for number in opened.get_tensor(stored.name).reshape(-1)]
+    except Exception as error:  # safetensors raises types of its own for damaged files, and numpy knows no bfloat16
+        raise RecipeError(f"{stored.file}: {stored.name} cannot be read: {error}. Copy the checkpoint again") from error
+    check_finite(numbers, f"{stored.file}: {stored.name}")
+    return numbers
+
+
+def check_finite(numbers: Sequence[float], where: str) -> None:
+    """Raise RecipeError where a number is NaN or infinite. where: its file and key."""
+    if bad := [place for place, number in enumerate(numbers) if not math.isfinite(number)]:
+        raise RecipeError(
+            f"{where}[{bad[0]}] is {numbers[bad[0]]}, and must be a finite number: statistics that hold such numbers scale nothing. Compute them again"
+        )
+
+
+def read_weight_files(folder: Path, stem: str = "model") -> WeightFiles:
+    """The tensors of `folder`: of {stem}.safetensors, or of the files that {stem}.safetensors.index.json names. Raises RecipeError."""
+    index = folder / f"{stem}.safetensors.index.json"
+    if not index.is_file():
+        return WeightFiles(read_header(folder / f"{stem}.safetensors"))
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise RecipeError(f"{index} has no weight_map: it must say for each tensor in which file it is. Copy the checkpoint again")
+    headers = {name: read_header(folder / name, f"{index.name} names it") for name in sorted(set(places.values()))}
+    stored = {name: tensor for header in headers.values() for name, tensor in header.items()}
+    for name in [*places, *stored]:
+        if name not in stored or name not in places:
+            where = "the index names it, and no file has it" if name not in stored else f"{stored[name].file.name} has it, and the index does not name it"
+            raise RecipeError(f"{index}: {name}: {where}. Copy the checkpoint again")
+    return WeightFiles({name: headers[file][name] for name, file in places.items() if name in headers[file]} | stored)
+
+
+def read_header(path: Path, why: str = "a checkpoint needs it") -> dict[str, StoredTensor]:
+    """The tensors of one safetensors file, from its header alone. Raises RecipeError for a file that is missing, half-written or damaged."""
+    if not path.is_file():
+        raise RecipeError(f"{path} is missing: {why}. Copy it there, or give another checkpoint")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > LONGEST_HEADER:
+            raise RecipeError(
+                f"{path} has {size} bytes and says that its header has {length}: at most {LONGEST_HEADER} are read. The file is damaged: copy it again"
+            )
+        if 8 + length > size:
+            raise RecipeError(f"{path} ends within its header: it has {size} bytes and needs more than {8 + length}. It is half-written: copy it again")
+        text = file.read(length)
+    try:
+        header = json.loads(text)
+        header.pop("__metadata__", None)
+        found = {name: _stored(path, name, entry) for name, entry in header.items()}
+        ends = {name: entry["data_offsets"] for name, entry in header.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RecipeError(f"{path} has a header that cannot be read ({error!r}). The file is damaged: copy it again") from error
+    _check_offsets(path, found, ends, size - 8 - length)
+    return found
+
+
+def _stored(path: Path, name: str, entry: Mapping[str, Any]) -> StoredTensor:
+    shape = tuple(int(side) for side in entry["shape"])
+    if any(side < 0 for side in shape):
+        raise ValueError(f"{name} has shape {shape}")
+    return StoredTensor(path, name, shape, str(entry["dtype"]))
+
+
+def _check_offsets(path: Path, found: Mapping[str, StoredTensor], ends: Mapping[str, Any], room: int) -> None:
+    place = 0
+    for name, (start, end) in sorted(ends.items(), key=lambda entry: tuple(entry[1])):
+        count = 1
+        for side in found[name].shape:
+            count *= side
+        needed = count * BYTES.get(found[name].dtype, 0)
+        if (found[name].dtype in BYTES and end - start != needed) or start != place:
+            raise RecipeError(
+                f"{path}: {name} of shape {list(found[name].shape)} has {end - start} bytes, and needs {needed}. The file is damaged: copy it again"
+            )
+        if end > room:
+            raise RecipeError(f"{path} ends within {name}: it has {room} bytes of numbers, and {name} ends at {end}. It is half-written: copy it again")
+        place = end
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The mapping in a JSON file. Raises RecipeError where it is missing, half-written or no mapping."""
+    try:
+        content = json.loads(path.read_text())
+    except OSError as error:
+        raise RecipeError(f"{path} cannot be read: {error.strerror}. Copy it there, or give another checkpoint") from error
+    except ValueError as error:  # not JSON, or not text
+        raise RecipeError(f"{path} is not JSON: {error}. It may be half-written: copy it again") from error
+    if not isinstance(content, dict):
+        raise RecipeError(f"{path} holds a {type(content).__name__}, and must hold a mapping. Copy it again")
+    return content

@@ -1,0 +1,56 @@
+"""From a model's numbers to a simulator's actions, and back (specification.ActionProcessing says how).
+
+Shapes: B observations, H actions of each, A the model's padded dimensions, A' the simulator's, S the fed state.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from rlvla3.processing.normalisation import Scale
+from rlvla3.processing.specification import ActionProcessing
+from rlvla3.types import ActionSpace
+
+
+class Actions:
+    """Converts chunks between a model and a simulator."""
+
+    def __init__(self, how: ActionProcessing, space: ActionSpace) -> None:
+        self._how, self._space = how, space
+        self.dimensions = how.dimensions or list(range(space.size))
+        self._scale = Scale(how.normalisation)
+        self._relative = torch.tensor((how.relative + [False] * how.size)[: how.size])
+
+    def to_simulator(self, chunks: Tensor, state: Tensor) -> Tensor:
+        """chunks [B, H, A] and the fed state [B, S], not normalised -> what the simulator executes, float32 [B, H, A'], within its bounds."""
+        own = self._scale.scale_back(chunks.float())
+        own = (own + self._reference(state, own))[..., self.dimensions]
+        gripper = self._how.gripper
+        if gripper != "as_is":
+            last = own[..., -1:]
+            read = -torch.sign(2 * last - 1) if gripper == "openvla" else torch.sign(last) if gripper == "sign" else 2 * (last > 0.5).to(last) - 1
+            own = torch.cat([own[..., :-1], read], -1)
+        return own.float().clamp(self._space.low, self._space.high)
+
+    def to_model(self, actions: Tensor, state: Tensor) -> Tensor:
+        """The inverse, for actions of demonstrations [B, H, A']: float32 [B, H, A]. Dimensions that the simulator does not execute are 0."""
+        own = actions.float()
+        if self._how.gripper == "openvla":
+            own = torch.cat([own[..., :-1], (1 - own[..., -1:]) / 2], -1)
+        elif self._how.gripper == "threshold":
+            own = torch.cat([own[..., :-1], (own[..., -1:] + 1) / 2], -1)
+        placed = torch.zeros(*own.shape[:-1], self._how.size, device=own.device)
+        placed[..., self.dimensions] = own
+        scaled = self._scale.scale(placed - self._reference(state, placed)).float()
+        result = torch.zeros_like(placed)
+        result[..., self.dimensions] = scaled[..., self.dimensions]
+        return result
+
+    def _reference(self, state: Tensor, like: Tensor) -> Tensor:
+        """What relative dimensions are relative to: [B, 1, A], 0 where a dimension is absolute."""
+        if not any(self._how.relative):
+            return like.new_zeros(())
+        wide = pad(state.to(like), (0, max(self._how.size - state.shape[-1], 0)))[:, : self._how.size]
+        return (wide * self._relative.to(like.device, non_blocking=True))[:, None]

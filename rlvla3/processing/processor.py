@@ -1,0 +1,62 @@
+"""All processing of a policy: observations become what its network is fed, and the network's answers become actions of the simulator.
+
+Invariants: it does what its `Processing` says and nothing else. What an observation becomes does not depend on its neighbours in the batch.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn.functional import pad
+
+from rlvla3.processing.actions import Actions
+from rlvla3.processing.fitting import check_fits
+from rlvla3.processing.images import Images
+from rlvla3.processing.inputs import Inputs, Observed
+from rlvla3.processing.normalisation import Scale
+from rlvla3.processing.prompts import Prompts
+from rlvla3.processing.specification import Processing
+from rlvla3.types import Spaces
+
+
+class Processor:
+    """Feeds the model of a policy. It holds no parameters, and works on whatever device the observations are on.
+
+    Example:
+        inputs = processor.inputs(observations)                  # the network is fed these
+        actions = processor.to_simulator(chunks, observations.state)
+    """
+
+    def __init__(self, processing: Processing, spaces: Spaces) -> None:
+        """Raises RecipeError if the processing does not fit the simulator, or if the tokenizer cannot be loaded."""
+        check_fits(processing, spaces)
+        self.processing, self.spaces = processing, spaces
+        self._dimensions = processing.state.dimensions
+        self._images, self._scale = Images(processing.images), Scale(processing.state.normalisation)
+        self.prompts, self._actions = Prompts(processing.prompt), Actions(processing.actions, spaces.action)
+        self.prompts.check(spaces.instructions, len(self._dimensions) or spaces.state)
+
+    @property
+    def action_dimensions(self) -> list[int]:
+        """The model's action dimensions that the simulator executes, in the simulator's order."""
+        return self._actions.dimensions
+
+    def inputs(self, observations: Observed) -> Inputs:
+        """What the network is fed, on the observations' device. Raises RecipeError for a prompt that is too long."""
+        state = self._scale.scale(self._fed(observations.state))
+        images, image_mask = self._images(observations.images, len(state), state.device)
+        tokens, token_mask = self.prompts(observations.instructions, state)
+        size = self.processing.state.size or 0
+        padded = pad(state.float(), (0, size - state.shape[-1])) if size else state.float()[:, :0]
+        return Inputs(images, image_mask, tokens, token_mask, padded)
+
+    def to_simulator(self, chunks: Tensor, state: Tensor) -> Tensor:
+        """The model's chunks [B, H, A], decided from the simulator's state [B, S] -> actions within the simulator's bounds, float32 [B, H, A']."""
+        return self._actions.to_simulator(chunks, self._fed(state))
+
+    def to_model(self, actions: Tensor, state: Tensor) -> Tensor:
+        """The inverse, for demonstrations: the simulator's actions [B, H, A'] -> the model's chunks, float32 [B, H, A]."""
+        return self._actions.to_model(actions, self._fed(state))
+
+    def _fed(self, state: Tensor) -> Tensor:
+        """The numbers of the simulator's state that the model is fed."""
+        return state[..., self._dimensions] if self._dimensions else state
