@@ -180,6 +180,12 @@ class LanguageModel(nn.Module):
             keys_values.append(own)
         return self.norm(x), keys_values
 
+    def unreached(self) -> list[nn.Parameter]:
+        """The parameters on which the final tokens depend, but no keys and values: what stands behind those of the last layer."""
+        before = ("input_layernorm.", "self_attn.k_proj.", "self_attn.v_proj.")
+        behind = [parameter for name, parameter in self.layers[-1].named_parameters() if not name.startswith(before)]
+        return [*behind, *self.norm.parameters()]
+
 
 def make_norm(width: int, style: Style, condition: int | None) -> RMSNorm | AdaptiveRMSNorm:
     return RMSNorm(width, style) if condition is None else AdaptiveRMSNorm(width, condition, style)

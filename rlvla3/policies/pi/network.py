@@ -100,6 +100,10 @@ class Pi(Network[PiPrefix]):
             return [paligemma.language_model]
         return [module for child, module in self.named_children() if child != "paligemma_with_expert"] + [self.paligemma_with_expert.gemma_expert]
 
+    def unreached(self) -> list[nn.Parameter]:
+        """The parameters that no velocity depends on. Only `Prefix.tokens` do."""
+        return self.paligemma_with_expert.paligemma.model.language_model.unreached()
+
     def initialise(self, generator: torch.Generator) -> None:
         super().initialise(generator)
         neutral_norms(self)

@@ -126,11 +126,8 @@ def test_only_pi0_reads_the_state() -> None:
 def test_gradients_reach_all_but_what_only_the_final_prefix_tokens_need(variant: Variant) -> None:
     network, inputs, (points, times) = network_of(variant), some_inputs(), chunks()
     velocities(network, inputs, points, times).square().sum().backward()
-    language = "paligemma_with_expert.paligemma.model.language_model."
-    last = f"{language}layers.{network.model.language.layers - 1}."
-    expected = {f"{last}self_attn.q_proj.weight", f"{last}self_attn.o_proj.weight", f"{last}post_attention_layernorm.weight", f"{language}norm.weight"}
-    expected |= {f"{last}mlp.{name}_proj.weight" for name in ("gate", "up", "down")}
-    assert {name for name, parameter in network.named_parameters() if parameter.grad is None} == expected
+    without = {id(parameter) for parameter in network.parameters() if parameter.grad is None}
+    assert without == {id(parameter) for parameter in network.unreached()}
     assert all(parameter.grad.any() for parameter in network.parameters() if parameter.grad is not None)
     network.encode(inputs).mean().sum().backward()
     assert all(parameter.grad is not None for parameter in network.parameters())
