@@ -11,9 +11,8 @@ One mechanism covers all three. A chain of points leads from noise to action. It
 number of plain steps, then makes one Gaussian step to the next recorded point. last_step is one transition of K steps. flow_noise and flow_sde are K
 transitions of one step. With `steps: one` they are a single transition at a random place, and all other steps are plain.
 
-The noise of a chunk's actions is correlated: C = rho 11' + (1 - rho) I = L L'. So a chunk explores as one smooth movement. Log-densities are per action, each
-given
-the actions before it: z = L^-1 (x - mean) / std is independent standard normal.
+The noise of a chunk's actions is correlated: C = rho 11' + (1 - rho) I = L L'. So a chunk explores as one smooth movement. Log-densities are per action,
+each given the actions before it: z = L^-1 (x - mean) / std is independent standard normal.
 """
 
 from __future__ import annotations
@@ -62,6 +61,8 @@ class FlowHead(ActionHead):
         points, logprob, seen = [x], torch.zeros_like(x), []
         for k in range(self.K):
             step = self._steps(x, k)
+            if drawn is not None:  # in `evaluate` each decision has a step of its own: the shapes must be the same
+                step = step.repeat(len(x), 1)
             velocity, features = model(x, self._time(step))
             plain = x - velocity / self.K
             if k < self.plain_steps:
