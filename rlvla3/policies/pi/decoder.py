@@ -180,11 +180,13 @@ class LanguageModel(nn.Module):
             keys_values.append(own)
         return self.norm(x), keys_values
 
-    def unreached(self) -> list[nn.Parameter]:
-        """The parameters on which the final tokens depend, but no keys and values: what stands behind those of the last layer."""
+    def unreached(self, last: int = -1) -> list[nn.Parameter]:
+        """The parameters on which the final tokens depend, but no keys and values up to layer `last`: what stands behind those of that layer."""
+        last %= len(self.layers)
         before = ("input_layernorm.", "self_attn.k_proj.", "self_attn.v_proj.")
-        behind = [parameter for name, parameter in self.layers[-1].named_parameters() if not name.startswith(before)]
-        return [*behind, *self.norm.parameters()]
+        behind = [parameter for name, parameter in self.layers[last].named_parameters() if not name.startswith(before)]
+        later = [parameter for layer in self.layers[last + 1 :] for parameter in layer.parameters()]
+        return [*behind, *later, *self.norm.parameters()]
 
 
 def make_norm(width: int, style: Style, condition: int | None) -> RMSNorm | AdaptiveRMSNorm:

@@ -57,6 +57,7 @@ class SmolVLA(Network[SmolVLAPrefix]):
         super().__init__()
         model.check()
         self.model = model
+        self._stride = model.language.layers // model.expert.layers
         self.horizon, self.action_size = model.horizon, model.action_size
         self.prefix_width, self.feature_width = model.language.width, (width := model.expert.width)
         cross_width = model.language.key_value_heads * model.language.head_size
@@ -70,7 +71,7 @@ class SmolVLA(Network[SmolVLAPrefix]):
     def encode(self, inputs: Inputs) -> SmolVLAPrefix:
         state = unrounded(self.state_proj, inputs.state)[:, None]
         tokens, mask, keys_values = self.vlm_with_expert.vlm.model(inputs, state)
-        return SmolVLAPrefix(tokens, mask, keys_values[:: self.model.language.layers // self.model.expert.layers])
+        return SmolVLAPrefix(tokens, mask, keys_values[:: self._stride])
 
     def decode(self, prefix: SmolVLAPrefix, points: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
         actions = unrounded(self.action_in_proj, points)
@@ -89,6 +90,10 @@ class SmolVLA(Network[SmolVLAPrefix]):
         if name == "language":
             return [vlm.connector, vlm.text_model]
         return [module for child, module in self.named_children() if child != "vlm_with_expert"] + [self.vlm_with_expert.lm_expert]
+
+    def unreached(self) -> list[nn.Parameter]:
+        """The parameters that no velocity depends on. Only `Prefix.tokens` do."""
+        return self.vlm_with_expert.vlm.model.text_model.unreached(self._stride * (self.model.expert.layers - 1))
 
     def initialise(self, generator: torch.Generator) -> None:
         super().initialise(generator)
