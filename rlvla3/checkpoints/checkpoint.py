@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from rlvla3.checkpoints.weight_names import WeightNames
-
 __all__ = ["Checkpoint", "Family", "Layout", "find_checkpoint", "kept_checkpoint", "read_checkpoint", "write_checkpoint"]
 
 LAYOUTS: tuple[Layout, ...] = ("lerobot", "openvla", "groot", "openpi")
@@ -81,9 +79,9 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, tensors: Mapping[str,
 
     Returns sentences about casts. Raises RecipeError.
     """
-    from rlvla3.checkpoints.weight_names import write_weights
+    from rlvla3.checkpoints.weights import write_weights
 
-    stated = write_weights(folder, checkpoint, tensors, names, dtype=dtype)
+    stated = write_weights(folder, checkpoint, tensors, dtype=dtype)
     for name in checkpoint.carried:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(checkpoint.folder / name, folder / name)

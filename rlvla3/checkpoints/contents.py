@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from rlvla3.checkpoints.weight_files import StoredTensor, WeightFiles, read_json
+from rlvla3.checkpoints.weight_names import WeightNames
 from rlvla3.errors import RecipeError
 
 Layout = Literal["lerobot", "openpi", "openvla", "groot"]
@@ -26,7 +27,7 @@ class Checkpoint:
     """A checkpoint that people have.
 
     options: the options of the family's policy that the checkpoint says, as a plain tree: model, processing, flow, ...
-    weights: its tensors by the names of its files. carried: files that go along when it is written again, with paths within `folder`.
+    weights: its tensors. names: how their names correspond to the network's. carried: files that go along when it is written again, with paths within `folder`.
     notes: sentences for the user, about what the checkpoint does not say and what was assumed. executed: how many actions of a chunk its authors execute.
     """
 
@@ -35,6 +36,7 @@ class Checkpoint:
     family: Family
     options: Mapping[str, Any]
     weights: WeightFiles
+    names: WeightNames = WeightNames()
     carried: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     executed: int | None = None
@@ -42,7 +44,7 @@ class Checkpoint:
     def keep(self, folder: Path, tensors: Sequence[str] = ()) -> None:
         """Copy all but the weights into `folder`, so that the checkpoint can be written again after its own folder is gone. `kept_checkpoint` reads it.
 
-        tensors: weights that are copied as well, because no network has them (weight_names.unused_weights).
+        tensors: weights that are copied as well, because no network has them (weights.unused_weights).
         """
         for name in self.carried:
             (folder / "files" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +59,7 @@ class Checkpoint:
             for name, stored in self.weights.items()
         }
         names = ("layout", "family", "options", "carried", "notes", "executed")
-        write_json(folder / KEPT, {**{name: getattr(self, name) for name in names}, "weights": weights})
+        write_json(folder / KEPT, {**{name: getattr(self, name) for name in names}, "names": asdict(self.names), "weights": weights})
 
 
 def kept_checkpoint(folder: Path) -> Checkpoint:
@@ -76,6 +78,7 @@ def kept_checkpoint(folder: Path) -> Checkpoint:
             described["family"],
             described["options"],
             WeightFiles(weights),
+            WeightNames.of(described["names"]),
             tuple(described["carried"]),
             tuple(described["notes"]),
             described["executed"],
