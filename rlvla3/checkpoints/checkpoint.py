@@ -74,7 +74,7 @@ def read_checkpoint(folder: Path, *, statistics: str | None = None) -> Checkpoin
     )
 
 
-def write_checkpoint(folder: Path, checkpoint: Checkpoint, tensors: Mapping[str, Tensor], names: WeightNames, *, dtype: torch.dtype | None = None) -> list[str]:
+def write_checkpoint(folder: Path, checkpoint: Checkpoint, tensors: Mapping[str, Tensor], *, dtype: torch.dtype | None = None) -> list[str]:
     """Write `tensors`, by the network's names, into `folder` in the layout of `checkpoint`, with everything that it carries beside them.
 
     Returns sentences about casts. Raises RecipeError.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,7 +36,7 @@ class Checkpoint:
     family: Family
     options: Mapping[str, Any]
     weights: WeightFiles
-    names: WeightNames = WeightNames()
+    names: WeightNames = field(default_factory=WeightNames)
     carried: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     executed: int | None = None

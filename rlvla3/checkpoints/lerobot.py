@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rlvla3.checkpoints import pi_names, smolvla_names
 from rlvla3.checkpoints.contents import Checkpoint, Family
-from rlvla3.checkpoints.lerobot_statistics import Statistics, buffers_of_old, is_old_buffer, statistics_of
+from rlvla3.checkpoints.lerobot_statistics import OLD, Statistics, buffers_of_old, is_old_buffer, statistics_of
 from rlvla3.checkpoints.weight_files import WeightFiles, read_json, read_weight_files
+from rlvla3.checkpoints.weight_names import WeightNames
 from rlvla3.errors import RecipeError
 
 FAMILIES: Mapping[str, Family] = {"pi0": "pi0", "pi05": "pi05", "smolvla": "smolvla"}
@@ -38,36 +40,33 @@ def read(folder: Path, config: Config, statistics: str | None = None) -> Checkpo
     if statistics is not None:
         raise RecipeError(f"{folder} has one set of statistics: leave out statistics={statistics}")
     family = FAMILIES[config["type"]]
-    weights = _named_as_today(read_weight_files(folder), family)
+    weights, names = _named(read_weight_files(folder), family)
     before, after, notes = _pipelines(folder, weights)
     actions, more = _actions(folder, config, before, after, weights)
     prompt, asked = _prompt(folder, family, config, before)
     state, told = _state(folder, family, config, before, weights)
     processing = {"images": _images(folder, family, config, before), "state": state, "prompt": prompt, "actions": actions}
     steps = _number(folder, config, "num_steps" if family == "smolvla" else "num_inference_steps")
-    options = {"model": _model(folder, family, config), "processing": processing, "flow": {"denoising_steps": steps}}
+    options = {"model": _model(folder, family, config, weights), "processing": processing, "flow": {"denoising_steps": steps}}
     carried = tuple(sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and not _is_weights(path)))
-    return Checkpoint(folder, "lerobot", family, options, weights, carried, (*notes, *told, *asked, *more), _number(folder, config, "n_action_steps"))
+    notes = (*notes, *told, *asked, *more)
+    return Checkpoint(folder, "lerobot", family, options, weights, names, carried, notes, _number(folder, config, "n_action_steps"))
 
 
 def _is_weights(path: Path) -> bool:
     return path.name.startswith("model") and (path.suffix == ".safetensors" or path.name.endswith(".safetensors.index.json"))
 
 
-def _named_as_today(weights: WeightFiles, family: Family) -> WeightFiles:
-    """lerobot reads weights with and without "model." in front, and openpi's names of the network of the time."""
-    other, own = ("action_time_mlp_", "time_mlp_") if family == "pi05" else ("time_mlp_", "action_time_mlp_")
-
-    def name(stored: str) -> str:
-        bare = stored.removeprefix("model.")
-        if is_old_buffer(stored):
-            return stored
-        return "model." + (own + bare.removeprefix(other) if family != "smolvla" and bare.startswith(other) else bare)
-
-    return weights.renamed(name)
+def _named(weights: WeightFiles, family: Family) -> tuple[WeightFiles, WeightNames]:
+    """The weights by today's names, and how these correspond to the network's. lerobot reads pi0's and pi0.5's weights with and without "model." in front."""
+    if family == "smolvla":
+        return weights, WeightNames(renames=smolvla_names.RENAMES, unused=(*smolvla_names.UNUSED, *OLD))
+    prefix = pi_names.LEROBOT_PREFIX
+    renamed = weights.renamed(lambda name: name if is_old_buffer(name) else pi_names.todays_name(name.removeprefix(prefix), family))
+    return renamed, pi_names.weight_names(family, unused=OLD)
 
 
-def _pipelines(folder: Path, weights: WeightFiles) -> tuple[list[Config], list[Config], list[str]]:
+def _pipelines(folder: Path, weights: WeightFiles) -> tuple[list[Config], list[Config], Sequence[str]]:
     """The steps before and after the model. Checkpoints of lerobot 0.3 have none, and keep their statistics among the weights."""
     if not (folder / BEFORE).is_file() and any(is_old_buffer(name) for name in weights):
         return [], [], [f"{folder} has no {BEFORE}: it was saved by lerobot 0.3 or older. Its statistics are read from model.safetensors"]
@@ -194,10 +193,9 @@ def _relative(settings: Config, size: int) -> list[bool]:
     return mask + [True] * (size - len(mask))
 
 
-def _model(folder: Path, family: Family, config: Config) -> dict[str, Any]:
-    """The sizes, by lerobot's names."""
-    horizon = _number(folder, config, "chunk_size")
-    names = ["paligemma_variant", "action_expert_variant"]
+def _model(folder: Path, family: Family, config: Config, weights: WeightFiles) -> dict[str, Any]:
+    shapes = {name: stored.shape for name, stored in weights.items()}
     if family == "smolvla":
-        names = ["vlm_model_name", "num_vlm_layers", "num_expert_layers", "self_attn_every_n_layers", "expert_width_multiplier", "attention_mode"]
-    return {"horizon": horizon, **{name: config[name] for name in (*names, "min_period", "max_period") if name in config}}
+        return smolvla_names.smolvla_sizes(config, shapes)
+    periods = {name: config[name] for name in ("min_period", "max_period") if name in config}
+    return {**pi_names.pi_sizes(folder, family, shapes), "horizon": _number(folder, config, "chunk_size"), **periods}

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rlvla3.checkpoints import pi_names
 from rlvla3.checkpoints.contents import Checkpoint, Family
 from rlvla3.checkpoints.weight_files import WeightFiles, check_finite, read_json, read_weight_files
 from rlvla3.errors import RecipeError
@@ -32,8 +33,7 @@ def is_layout(folder: Path, config: Config) -> bool:
 
 def read(folder: Path, config: Config, statistics: str | None = None) -> Checkpoint:
     """Read a checkpoint of openpi. statistics: the asset id, or `none`. Raises RecipeError, naming file and key."""
-    weights = _weights(folder)
-    family = _family(folder, weights)
+    family, weights = _weights(folder)
     size = weights["action_in_proj.weight"].shape[1]
     if config.get("action_dim", size) != size:
         raise RecipeError(f"{folder / 'config.json'}: action_dim is {config['action_dim']}, and action_in_proj.weight takes {size}. Copy the checkpoint again")
@@ -53,9 +53,10 @@ def read(folder: Path, config: Config, statistics: str | None = None) -> Checkpo
         "prompt": prompt,
         "actions": {"size": size, "normalisation": normalisations["actions"], "gripper": "as_is"},
     }
-    model = {"horizon": config.get("action_horizon", 50)} | {name: config[name] for name in ("paligemma_variant", "action_expert_variant") if name in config}
+    sizes = pi_names.pi_sizes(folder, family, {name: stored.shape for name, stored in weights.items()})
+    options = {"model": {**sizes, "horizon": config.get("action_horizon", 50)}, "processing": processing, "flow": {"denoising_steps": 10}}
     carried = tuple(sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and _is_carried(path, folder)))
-    return Checkpoint(folder, "openpi", family, {"model": model, "processing": processing, "flow": {"denoising_steps": 10}}, weights, carried, tuple(notes))
+    return Checkpoint(folder, "openpi", family, options, weights, pi_names.weight_names(family), carried, tuple(notes))
 
 
 def _is_carried(path: Path, folder: Path) -> bool:
@@ -67,12 +68,13 @@ def _weights_are_openpi(folder: Path) -> bool:
     return any((folder / f"model.safetensors{end}").is_file() for end in ("", ".index.json")) and "action_in_proj.weight" in read_weight_files(folder)
 
 
-def _weights(folder: Path) -> WeightFiles:
+def _weights(folder: Path) -> tuple[Family, WeightFiles]:
     if any((folder / f"model.safetensors{end}").is_file() for end in ("", ".index.json")):
         weights = read_weight_files(folder)
         if "action_in_proj.weight" not in weights:
             raise RecipeError(f"{folder}: action_in_proj.weight is missing: these are not the weights of pi0 or pi0.5. Give another checkpoint")
-        return weights
+        family = _family(folder, weights)
+        return family, weights.renamed(lambda name: pi_names.todays_name(name, family))
     if (folder / "params").is_dir():
         raise RecipeError(
             f"{folder / 'params'} holds weights of openpi's JAX code: convert them with openpi's examples/convert_jax_model_to_pytorch.py, copy assets/ "

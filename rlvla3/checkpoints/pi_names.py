@@ -5,6 +5,15 @@ Our names are those of openpi's PyTorch checkpoints. lerobot puts `model.` in fr
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rlvla3.checkpoints.contents import Family
+from rlvla3.checkpoints.weight_names import WeightNames
+from rlvla3.errors import RecipeError
+
 LEROBOT_PREFIX = "model."
 
 TIED = {"paligemma_with_expert.paligemma.lm_head.weight": "paligemma_with_expert.paligemma.model.language_model.embed_tokens.weight"}
@@ -21,3 +30,62 @@ RENAMED = (
     ("paligemma_with_expert.paligemma.model.vision_tower.post_layernorm.", "paligemma_with_expert.paligemma.model.vision_tower.vision_model.post_layernorm."),
 )
 """Other beginnings of names: (in the file, ours). In newer versions of transformers the vision tower has no `vision_model` inside."""
+
+STATE = "state_proj."
+"""lerobot leaves out the projection of the state where a file of pi0.5 has one: pi0.5 has no state token."""
+
+VISION_HEADS = 16
+"""Attention heads of PaliGemma's vision tower. No shape shows them."""
+
+VISION = "paligemma_with_expert.paligemma.model.vision_tower.vision_model"
+LANGUAGE, EXPERT = "paligemma_with_expert.paligemma.model.language_model", "paligemma_with_expert.gemma_expert.model"
+
+
+def todays_name(name: str, family: Family) -> str:
+    """Our name of a tensor of a file. lerobot reads either name of the networks of the time for pi0 and for pi0.5."""
+    other, own = ("action_time_mlp_", "time_mlp_") if family == "pi05" else ("time_mlp_", "action_time_mlp_")
+    for old, new in ((other, own), *RENAMED):
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
+
+
+def weight_names(family: Family, unused: tuple[str, ...] = ()) -> WeightNames:
+    """How the names of a file correspond to the network's, after `todays_name`. unused: beginnings of more names that the network does not have."""
+    return WeightNames(tied=TIED, unused=(*UNUSED, *unused, *((STATE,) if family == "pi05" else ())))
+
+
+def pi_sizes(folder: Path, family: Family, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """The sizes of the network as policies.pi.options.PiModel has them, all but the horizon. shapes: of the file's tensors, by our names.
+
+    Raises RecipeError where a tensor is missing that the sizes are read off.
+    """
+
+    def shape(name: str) -> tuple[int, ...]:
+        if name not in shapes:
+            raise RecipeError(f"{folder} has no tensor {name}, off which a size is read: it is no checkpoint of {family}, or it is damaged")
+        return shapes[name]
+
+    def layers(stack: str) -> int:
+        return len({name.removeprefix(stack).split(".")[0] for name in shapes if name.startswith(stack)})
+
+    def decoder(stack: str) -> dict[str, int]:
+        """Gemma's stacks here have one head of keys and values, so its size is that of the head."""
+        first = f"{stack}.layers.0"
+        head_size, width = shape(f"{first}.self_attn.k_proj.weight")
+        sizes = {"width": width, "layers": layers(f"{stack}.layers."), "mlp_width": shape(f"{first}.mlp.gate_proj.weight")[0]}
+        return {**sizes, "heads": shape(f"{first}.self_attn.q_proj.weight")[0] // head_size, "key_value_heads": 1, "head_size": head_size}
+
+    width, _, patch, _ = shape(f"{VISION}.embeddings.patch_embedding.weight")
+    side = math.isqrt(shape(f"{VISION}.embeddings.position_embedding.weight")[0])
+    vision = {"image": side * patch, "patch": patch, "width": width, "layers": layers(f"{VISION}.encoder.layers.")}
+    words = next((name for pair in TIED.items() for name in pair if name in shapes), f"{LANGUAGE}.embed_tokens.weight")
+    return {
+        "variant": family,
+        "vision": {**vision, "mlp_width": shape(f"{VISION}.encoder.layers.0.mlp.fc1.weight")[0], "heads": VISION_HEADS},
+        "language": decoder(LANGUAGE),
+        "expert": decoder(EXPERT),
+        "vocabulary": shape(words)[0],
+        "action_size": shape("action_in_proj.weight")[1],
+        "state_size": shape("state_proj.weight")[1] if family == "pi0" else shape("action_in_proj.weight")[1],
+    }

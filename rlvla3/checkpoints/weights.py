@@ -56,17 +56,18 @@ def unused_weights(checkpoint: Checkpoint) -> list[str]:
 
 def _check_keys(wanted: Mapping[str, str], network: Mapping[str, Tensor], weights: WeightFiles, names: WeightNames, where: Path) -> None:
     missing = [theirs for theirs, ours in wanted.items() if theirs not in weights and not (names.optional and ours.startswith(names.optional))]
-    unexpected = [name for name in weights if name not in wanted and name not in names.tied and not (names.unused and name.startswith(names.unused))]
+    unexpected = [
+        weights[name].name for name in weights if name not in wanted and name not in names.tied and not (names.unused and name.startswith(names.unused))
+    ]
+    wrong = [theirs for theirs, ours in wanted.items() if theirs in weights and weights[theirs].shape != tuple(network[ours].shape)]
     shapes = [
-        f"{theirs} ({list(weights[theirs].shape)} in the checkpoint, {list(network[ours].shape)} in the network)"
-        for theirs, ours in wanted.items()
-        if theirs in weights and weights[theirs].shape != tuple(network[ours].shape)
+        f"{weights[theirs].name} ({list(weights[theirs].shape)} in the checkpoint, {list(network[wanted[theirs]].shape)} in the network)" for theirs in wrong
     ]
     problems = [
         f"{len(found)} {what}: {some_of(found)}" for what, found in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)) if found
     ]
     if problems:
-        files = sorted({weights[name].file.name for name in [*unexpected, *(shape.split(" ")[0] for shape in shapes)]})
+        files = sorted({stored.file.name for name, stored in weights.items() if name in wrong or stored.name in unexpected})
         place = f"{where} ({', '.join(files[:3])})" if files else str(where)
         raise RecipeError(
             f"the weights of {place} do not fit the network. {'. '.join(problems)}. Give the checkpoint that belongs to these sizes, or set "
@@ -74,7 +75,7 @@ def _check_keys(wanted: Mapping[str, str], network: Mapping[str, Tensor], weight
         )
 
 
-def write_weights(folder: Path, checkpoint: Checkpoint, tensors: Mapping[str, Tensor], names: WeightNames, *, dtype: torch.dtype | None = None) -> list[str]:
+def write_weights(folder: Path, checkpoint: Checkpoint, tensors: Mapping[str, Tensor], *, dtype: torch.dtype | None = None) -> list[str]:
     """Write `tensors`, by the network's names, into `folder` as the checkpoint's own files: with its names, formats, and division into files.
 
     dtype: the format of all floating-point numbers. None means that of each tensor in the checkpoint. Tensors of the checkpoint that the network has no use
