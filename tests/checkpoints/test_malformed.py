@@ -152,10 +152,10 @@ def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return lerobot_folder(tmp_path_factory.mktemp("lerobot") / "pi0", "pi0")
 
 
-def refusal(folder: Path, *arguments: str) -> str:
+def refusal(folder: Path, tokenizer: str = tokenizer_folder("pi0")) -> str:
     """The one sentence or two by which a checkpoint is refused."""
     with pytest.raises(RecipeError) as caught:
-        use(folder, *arguments)
+        use(folder, tokenizer)
     message = str(caught.value)
     assert "\n" not in message
     return message

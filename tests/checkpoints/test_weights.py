@@ -117,7 +117,7 @@ def test_tensors_that_the_layout_has_no_place_for_are_refused(tmp_path: Path):
 
 def test_every_missing_key_is_named_and_long_lists_are_shortened(tmp_path: Path):
     folder = lerobot_folder(tmp_path / "a", "pi0")
-    with pytest.raises(RecipeError, match="30 missing: new0, new1, .* and 10 more") as caught:
+    with pytest.raises(RecipeError, match=r"30 missing: new0, new1, .* and 10 more") as caught:
         load_weights({**network_of("pi0").state_dict(), **{f"new{number}": torch.zeros(1) for number in range(30)}}, read_checkpoint(folder))
     assert "new19" in str(caught.value) and "new20" not in str(caught.value)
     assert some_of(["a", "b"]) == "a, b"
@@ -135,7 +135,7 @@ def test_names_go_both_ways_and_two_that_become_one_are_refused():
 def test_a_name_that_is_no_folder_is_sought_on_the_hub_and_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert find_checkpoint(str(tmp_path)) == tmp_path
-    with pytest.raises(RecipeError, match="lerobot/pi0_base is no folder here.*a local folder is accepted"):
+    with pytest.raises(RecipeError, match=r"lerobot/pi0_base is no folder here.*a local folder is accepted"):
         find_checkpoint("lerobot/pi0_base")
-    with pytest.raises(RecipeError, match="there is no checkpoint at ./nowhere"):
+    with pytest.raises(RecipeError, match=r"there is no checkpoint at \./nowhere"):
         find_checkpoint("./nowhere")
