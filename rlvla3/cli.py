@@ -24,6 +24,7 @@ examples:
   rlvla3 replay runs/demo                                  repeat the run, bit for bit
   rlvla3 check recipes/quickstart.yaml                     print the whole recipe, and check its simulators
   rlvla3 check --simulator my_robot:MyEnv max_steps=200    check one simulator, yours for example
+  rlvla3 check --policy my_policy:MyPolicy                 check one policy: act and evaluate agree, gradients, saving, ...
   rlvla3 profile recipes/quickstart.yaml                   measure what its stages cost on this machine
   rlvla3 rehearse recipes/planned/libero_pi0.yaml --profile libero-pi0 --cluster 4x8   what a run would do on 32 GPUs, without a GPU
 """
@@ -65,6 +66,8 @@ def _run(arguments: argparse.Namespace) -> bool:
         case "replay":
             commands.replay(arguments.start, arguments.run_dir, _show(arguments))
         case "check":
+            if arguments.policy is not None:
+                return commands.check_policy(arguments.policy, arguments.overrides, arguments.simulator, arguments.chunk, arguments.json)
             options = (arguments.chunk, arguments.timeout, arguments.frames, arguments.json)
             return commands.check(arguments.overrides, arguments.simulator, *options)
         case "profile" | "rehearse" | "plan":
@@ -135,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("start", type=Path, metavar="RUN_DIR|CHECKPOINT", help="a run directory (up to its newest checkpoint), or one of its checkpoints")
     _add_output(replay, "RUN_DIR/replays/DATE-TIME")
 
-    _add_check(commands.add_parser("check", help="check that a recipe can be run, and that its simulators (or one simulator) keep their contract"))
+    _add_check(commands.add_parser("check", help="check that a recipe can be run, and that its simulators, one simulator or one policy keep their contract"))
 
     _add_profile(commands.add_parser("profile", help="measure what the stages of a recipe cost on this machine, for rehearse and plan"))
     _add_rehearse(commands.add_parser("rehearse", help="what a recipe would do on a cluster: throughput, idle time and staleness, on a virtual clock"))
@@ -172,7 +175,10 @@ def _add_start(command: argparse.ArgumentParser, metavar: str, described: str) -
 def _add_check(check: argparse.ArgumentParser) -> None:
     check.add_argument("overrides", nargs="*", default=[], metavar="RECIPE key=value", help="a YAML file or a run directory, and settings that win over it")
     check.add_argument("--simulator", metavar="NAME", help="instead of a recipe: metaworld, gymnasium:ID, module:Class, ...; key=value are its settings then")
-    check.add_argument("--chunk", type=_positive, default=CHUNK, metavar="N", help=f"actions a decision, with --simulator (default: {CHUNK})")
+    check.add_argument(
+        "--policy", metavar="NAME|FOLDER", help="instead of a recipe: mini_vla, module:Class, a run, ...; key=value are its settings; --simulator says for what"
+    )
+    check.add_argument("--chunk", type=_positive, default=CHUNK, metavar="N", help=f"actions a decision, with --simulator or --policy (default: {CHUNK})")
     check.add_argument("--timeout", type=_seconds, metavar="S", help="the longest that a build, a reset or a chunk may take (default: simulator.timeout_s, 60)")
     check.add_argument("--frames", type=Path, metavar="FOLDER", help="a folder for frames; look at them, as only you can see whether they are upside down")
     check.add_argument("--json", type=Path, metavar="FILE", help="where the findings go")

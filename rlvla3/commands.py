@@ -98,6 +98,13 @@ def replay(start: Path, run_dir: Path | None, show: Show) -> None:
         replay_session.replay(recipe, run, watchers, recorded, checkpoint)
 
 
+def check_policy(name: str, settings: Sequence[str], simulator: str | None, chunk: int, figures: Path | None) -> bool:
+    """Put a policy on trial: one of a name, or that of a folder. Returns whether all checks passed. Raises RecipeError where it cannot be built."""
+    from rlvla3.checking import policy_commands
+
+    return policy_commands.check_policy(name, settings, simulator, chunk, figures)
+
+
 def check(words: Sequence[str], simulator: str | None, chunk: int, timeout_s: float | None, frames: Path | None, figures: Path | None) -> bool:
     """Print a recipe as it would be run and examine its simulators, or examine one alone. words: the recipe, if it is one, and settings. Returns whether all
     passed. Raises RecipeError where it cannot be run."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlvla3.errors import ExplainedError
-from rlvla3.observability.run_directory import RunDirectoryError, find_run
+from rlvla3.observability.run_directory import policy_folder
 from rlvla3.policies.saved_policy import SavedPolicy, read_checkpoint_config
 from rlvla3.types import INSTRUCTION_BYTES, Observation, Spaces
 
@@ -31,7 +31,7 @@ def load_policy(folder: str | PathLike[str], device: str = "cpu") -> LoadedPolic
     device: cpu, cuda, cuda:N, or auto, a GPU if there is one.
     Raises RecipeError, RunDirectoryError or PolicyError where there is no policy that can be used, and RecipeError for a device that is not there.
     """
-    place = _policy_folder(Path(folder))
+    place = policy_folder(Path(folder))
     saved = read_checkpoint_config(place)
     from rlvla3.policies.registry import make_policy
     from rlvla3.runtimes.workers.device import choose_device
@@ -95,17 +95,6 @@ class LoadedPolicy:
         action = self.spaces.action
         actions = f"one of {action.choices} choices" if action.kind == "discrete" else f"{action.size} numbers in [{action.low:g}, {action.high:g}]"
         return f"<{self.name} in {self.path}: sees cameras {dict(self.spaces.cameras)} and a state of {self.spaces.state}; {self.chunk} actions of {actions}>"
-
-
-def _policy_folder(path: Path) -> Path:
-    """Where the policy is. A folder that is none of the three kinds is left to `read_checkpoint_config` to refuse."""
-    if found := find_run(path):
-        run, checkpoint = found
-        if checkpoint is None:
-            raise RunDirectoryError(f"{run.path} holds no checkpoint yet, and so no policy: wait for its first checkpoint, or train it")
-        return checkpoint / "policy"
-    copied = path / "policy"  # a checkpoint that was copied out of its run
-    return copied if (copied / "config.json").is_file() else path
 
 
 def _refuse_misfits(observations: Sequence[Observation], spaces: Spaces) -> None:

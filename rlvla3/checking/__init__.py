@@ -1,6 +1,6 @@
-"""Whether a simulator keeps its contract (`rlvla3 check`), and whether a recipe's model fits into memory.
+"""Whether a simulator or a policy keeps its contract (`rlvla3 check`), and whether a recipe's model fits into memory.
 
-A check is a function of recorded evidence alone. The simulator under examination runs in processes of its own, where a call that hangs or kills its process is
+A check of a simulator is a function of recorded evidence alone. The simulator under examination runs in processes of its own, where a call that hangs or kills its process is
 an answer too.
 
 commands.py             what `rlvla3 check` does
@@ -15,5 +15,10 @@ findings_report.py      the results as lines and as JSON, and frames as PNG file
 png.py                  how a PNG file is written
 checked_simulator.py    the calls that can be made to the simulator, and how they are answered
 simulator_process.py    the simulator in a process of its own
+policy_commands.py      what `rlvla3 check --policy` does
+policy_trial.py         builds a policy, shows it made-up observations, and keeps its answers
+policy_specification.py the list of checks of a policy
+policy_answers.py       checks of what a policy answers, and of what may change its answers
+policy_weights.py       checks of gradients, published and saved weights, FSDP's layers and memory
 model_memory.py         the memory that a recipe's model needs
 """

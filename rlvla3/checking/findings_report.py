@@ -17,21 +17,27 @@ VERDICTS: Sequence[Verdict] = ("passed", "warning", "failed", "not applicable")
 MAX_FINDINGS = 4
 """So many findings of one check are printed. The JSON file has all of them."""
 
+WIDTH = 120
+"""What is longer takes a second line."""
+
 FRAMES_OF = ("alone", "other")
 """The episodes whose frames are written."""
 
 
 def lines(results: Sequence[Result]) -> Iterator[str]:
-    """One line for each check, and its findings below it."""
+    """One line for each check, with what is to know of it in brackets. What is wrong stands below it."""
     for result in results:
         verdict = result.verdict.upper() if result.verdict == "failed" else result.verdict
-        reason = f" ({result.messages[0]})" if result.verdict == "not applicable" else ""
-        yield f"{verdict:<16}{result.check.name:<14}{result.check.demand}{reason}"
-        if not reason:
-            for message in result.messages[:MAX_FINDINGS]:
-                yield textwrap.indent(message, " " * 16)
-            if len(result.messages) > MAX_FINDINGS:
-                yield f"{' ' * 16}and {len(result.messages) - MAX_FINDINGS} more"
+        line = f"{verdict:<16}{result.check.name:<14}{result.check.demand}"
+        if result.verdict in ("passed", "not applicable") and result.messages:
+            beside = f"({'; '.join(result.messages)})"
+            yield f"{line} {beside}" if len(line) + len(beside) < WIDTH else f"{line}\n{' ' * 16}{beside}"
+            continue
+        yield line
+        for message in result.messages[:MAX_FINDINGS]:
+            yield textwrap.indent(message, " " * 16)
+        if len(result.messages) > MAX_FINDINGS:
+            yield f"{' ' * 16}and {len(result.messages) - MAX_FINDINGS} more"
 
 
 def total(results: Sequence[Result]) -> str:

@@ -6,7 +6,7 @@ from rlvla3.checking import behaviour, reproducibility, returned_values
 from rlvla3.checking.evidence import Evidence
 from rlvla3.checking.finding import Check, Result, run_check
 
-CHECKS = (
+CHECKS: tuple[Check[Evidence], ...] = (
     Check("describe", "describe() returns the built simulator's spaces quickly, without torch or a renderer", returned_values.describe),
     Check("calls", "building, reset and step return in time and raise no error", returned_values.calls),
     Check(

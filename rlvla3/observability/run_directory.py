@@ -207,6 +207,20 @@ def find_run(path: Path) -> tuple[RunDirectory, Path | None] | None:
     return None
 
 
+def policy_folder(path: Path) -> Path:
+    """Where the policy of a run (its newest checkpoint), of a checkpoint or of a policy folder is. Raises RunDirectoryError for a run without a checkpoint.
+
+    A folder that is none of the three kinds is left to `read_checkpoint_config` to refuse.
+    """
+    if found := find_run(path):
+        run, checkpoint = found
+        if checkpoint is None:
+            raise RunDirectoryError(f"{run.path} holds no checkpoint yet, and so no policy: wait for its first checkpoint, or train it")
+        return checkpoint / "policy"
+    copied = path / "policy"  # a checkpoint that was copied out of its run
+    return copied if (copied / "config.json").is_file() else path
+
+
 def version_of(checkpoint: Path) -> int:
     """The number of updates of a checkpoint. It is the name of its folder."""
     return int(checkpoint.name)

@@ -1,0 +1,93 @@
+"""What `rlvla3 check --policy` does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+
+from rlvla3.checking.commands import simulator_config
+from rlvla3.checking.findings_report import as_json, lines, total
+from rlvla3.checking.policy_specification import run_policy_checks
+from rlvla3.checking.policy_trial import INSTRUCTIONS, PolicyTrial
+from rlvla3.config import PolicyConfig, make_recipe
+from rlvla3.errors import RecipeError
+from rlvla3.observability.run_directory import policy_folder
+from rlvla3.policies.registry import POLICIES, policy_options, read_checkpoint_config
+from rlvla3.simulators.registry import describe_simulator
+from rlvla3.types import ActionSpace, Spaces
+
+SIMULATOR = "simulator."
+"""A setting that begins so is one of --simulator. The others are the policy's."""
+
+CAMERAS: Sequence[dict[str, tuple[int, int, int]]] = ({"front": (64, 64, 3), "wrist": (64, 64, 3)}, {"front": (64, 64, 3)}, {})
+ACTIONS = (ActionSpace("continuous", 7), ActionSpace("discrete", 1, choices=4))
+STATE, MAX_STEPS = 8, 100
+
+
+def check_policy(name: str, settings: Sequence[str], simulator: str | None, chunk: int, figures: Path | None) -> bool:
+    """Put a policy on trial and print what was found. Returns whether all checks passed.
+
+    name: as in a recipe, or the folder of a run, of a checkpoint or of a policy. settings: those of a recipe's policy section, such as options.head=tokens, and
+    with `simulator.` in front those of the simulator. simulator: whose observations the policy is shown; None: made-up ones, or those of the folder.
+    figures: a file for the findings. Raises RecipeError where the policy cannot be built.
+    """
+    config, spaces = policy_on_trial(name, settings, simulator, chunk)
+    print(_described(name, config, spaces), flush=True)
+    results = run_policy_checks(PolicyTrial(config, spaces))
+    print("\n".join([*lines(results), total(results)]))
+    passed = all(result.verdict != "failed" for result in results)
+    if figures is not None:
+        figures.write_text(json.dumps({name: {"passed": passed, "checks": as_json(results)}}, indent=2) + "\n")
+    return passed
+
+
+def policy_on_trial(name: str, settings: Sequence[str], simulator: str | None, chunk: int) -> tuple[PolicyConfig, Spaces]:
+    """The policy's config, and the spaces that it is to be built for. Raises RecipeError."""
+    for_simulator = [setting.removeprefix(SIMULATOR) for setting in settings if setting.startswith(SIMULATOR)]
+    if for_simulator and simulator is None:
+        raise RecipeError(f"{SIMULATOR}{for_simulator[0]} is a setting of a simulator, and none is named: add --simulator NAME")
+    own = [setting for setting in settings if not setting.startswith(SIMULATOR)]
+    spaces = None
+    if name not in POLICIES and ":" not in name and Path(name).exists():
+        saved = read_checkpoint_config(folder := policy_folder(Path(name)))
+        tree, spaces = saved.config(folder).model_dump(mode="json"), saved.spaces
+    else:
+        tree = {"name": name, "chunk": chunk}
+    for setting in own:
+        if setting.startswith("policy."):
+            raise RecipeError(f"{setting}: with --policy, a setting has no `policy.` in front: write {setting.removeprefix('policy.')}")
+    config = make_recipe({"policy": tree}, [f"policy.{setting}" for setting in own], source=f"--policy {name}").policy
+    if simulator is not None:
+        spaces = describe_simulator(simulator_config(simulator, for_simulator, config.chunk))
+    if spaces is None:
+        spaces = _fitting_spaces(config)
+    policy_options(config, spaces)
+    return config, spaces
+
+
+def _fitting_spaces(config: PolicyConfig) -> Spaces:
+    """The first of some made-up spaces that the policy accepts. Raises the RecipeError of the first where it accepts none."""
+    refusals = []
+    for action, cameras in product(ACTIONS, CAMERAS):
+        spaces = Spaces(cameras, STATE, action, MAX_STEPS, INSTRUCTIONS)
+        try:
+            policy_options(config, spaces)
+        except RecipeError as error:
+            refusals.append(error)
+        else:
+            return spaces
+    raise refusals[0]
+
+
+def _described(name: str, config: PolicyConfig, spaces: Spaces) -> str:
+    """The policy, its settings that are not the default, and what it is shown."""
+    given = config.model_dump(exclude_defaults=True, exclude={"name", "checkpoint"}, mode="json")
+    settings = "".join(f", {key}={value}" for key, value in given.items())
+    cameras = ", ".join(f"{camera} {height} x {width}" for camera, (height, width, _) in spaces.cameras.items()) or "none"
+    action = spaces.action
+    accepts = f"{action.size} numbers from {action.low:g} to {action.high:g}" if action.kind == "continuous" else f"one of {action.choices} choices"
+    return (
+        f"{name}: chunk={config.chunk}{settings.replace(f', chunk={config.chunk}', '')}\ncameras: {cameras}; state: {spaces.state} numbers; actions: {accepts}"
+    )
