@@ -82,8 +82,8 @@ def _check_statistics(how: Normalisation, dimensions: range | list[int], name: s
     for dimension in dimensions:
         if how.mask and not how.mask[dimension]:
             continue
-        bad = second[dimension] <= 0 if how.method == "mean_std" else second[dimension] <= first[dimension]
-        if bad:
+        width = second[dimension] if how.method == "mean_std" else second[dimension] - first[dimension]
+        if width < 0 or (width == 0 and how.constant == "refuse"):
             kind = "std" if how.method == "mean_std" else "range from low to high"
             value = second[dimension] if how.method == "mean_std" else f"{first[dimension]} to {second[dimension]}"
             raise RecipeError(

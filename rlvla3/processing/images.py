@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -60,6 +61,10 @@ class Images:
                 resized = interpolate(resized, size=(new_height, new_width), mode="bilinear", align_corners=False)
         elif self._how.filter == "pillow":
             resized = pillow_bilinear(pixels, new_height, new_width) / 255
+        elif self._how.filter == "torchvision":
+            resized = torchvision_resize(pixels.float() / 255, new_height, new_width, "bilinear").mul(255).floor().clamp(0, 255) / 255
+        elif self._how.filter == "torchvision_bicubic":
+            resized = torchvision_resize(pixels.float(), new_height, new_width, "bicubic").round().clamp(0, 255) / 255
         else:
             resized = lanczos3(pixels, new_height, new_width) / 255
         top, left = height - new_height, width - new_width
@@ -96,6 +101,13 @@ def pillow_bilinear(pixels: Tensor, height: int, width: int) -> Tensor:
             summed = resized @ weights.T if side == -1 else weights @ resized
             resized = ((summed + FIXED_POINT // 2) / FIXED_POINT).floor().clamp(0, 255)
     return resized.float()
+
+
+def torchvision_resize(pixels: Tensor, height: int, width: int, mode: Literal["bilinear", "bicubic"]) -> Tensor:
+    """torchvision's resize of numbers [B, channels, H, W]: over all pixels that a new pixel covers. An image of the right size stays as it is."""
+    if pixels.shape[-2:] == (height, width):
+        return pixels
+    return interpolate(pixels, size=(height, width), mode=mode, align_corners=False, antialias=True)
 
 
 def lanczos3(pixels: Tensor, height: int, width: int) -> Tensor:

@@ -20,6 +20,8 @@ class Scale:
         width = torch.tensor(how.std, dtype=dtype) if how.method == "mean_std" else torch.tensor(how.high, dtype=dtype) - self._offset
         if how.epsilon_use == "zero_range":
             self._divisor = self._factor = torch.where(width == 0, torch.full_like(width, how.epsilon), width)
+        elif how.constant == "zero":
+            self._divisor, self._factor = torch.where(width == 0, torch.full_like(width, torch.inf), width), width
         else:
             self._divisor = width + how.epsilon
             self._factor = self._divisor if how.epsilon_use == "always" else width
@@ -32,7 +34,7 @@ class Scale:
         mask, offset, divisor, _ = self._on(numbers)
         known = numbers[..., : len(mask)].to(offset)
         scaled = (known - offset) / divisor if self._how.method == "mean_std" else 2 * (known - offset) / divisor - 1
-        scaled = torch.where(mask, scaled, known)
+        scaled = torch.where(mask, scaled.masked_fill(divisor.isinf(), 0), known)
         scaled = scaled.clamp(-1, 1) if self._how.clip else scaled
         return torch.cat([scaled, numbers[..., len(mask) :].to(scaled)], -1)
 

@@ -32,7 +32,8 @@ class Processor:
         self.processing, self.spaces = processing, spaces
         self._dimensions = processing.state.dimensions
         self._images, self._scale = Images(processing.images), Scale(processing.state.normalisation)
-        self.prompts, self._actions = Prompts(processing.prompt), Actions(processing.actions, spaces.action)
+        shown = sum(camera.camera is not None for camera in processing.images.cameras)
+        self.prompts, self._actions = Prompts(processing.prompt, shown), Actions(processing.actions, spaces.action)
         self.prompts.check(spaces.instructions, len(self._dimensions) or spaces.state)
 
     @property

@@ -18,6 +18,9 @@ from rlvla3.processing.tokenizer_files import load_tokenizer
 STATE_STEPS = torch.from_numpy(np.linspace(-1, 1, 256 + 1)[:-1])
 """The lower ends of the 256 steps of a number of the state in a prompt. Numbers below the first one are written as -1."""
 
+IMAGE = "\N{OBJECT REPLACEMENT CHARACTER}"
+"""Where an image stands in the text of a prompt."""
+
 MOST_KNOWN = 4096
 """Prompts that are remembered."""
 
@@ -25,9 +28,10 @@ MOST_KNOWN = 4096
 class Prompts:
     """Writes prompts and makes tokens of them."""
 
-    def __init__(self, how: PromptProcessing) -> None:
-        """Raises RecipeError if the tokenizer cannot be loaded."""
+    def __init__(self, how: PromptProcessing, images: int = 0) -> None:
+        """images: how many cameras are shown. Raises RecipeError if the tokenizer cannot be loaded."""
         self._how = how
+        self._images = "".join(how.image.replace("{number}", str(number + 1)).replace("{tokens}", IMAGE) for number in range(images))
         self.tokenizer = load_tokenizer(how.tokenizer)
         if how.begin == "always" and self.tokenizer.begin is None:
             raise RecipeError(
@@ -67,7 +71,9 @@ class Prompts:
             return f"Task: {_cleaned(text)};\nAction: "
         if form == "openvla":
             return f"In: What action should the robot take to {text.lower()}?\nOut:"
-        return self._how.template.replace("{text}", text) if form == "template" else text
+        if form == "template":
+            return self._how.template.replace("{images}", self._images).replace("{list}", str([text])).replace("{text}", text)
+        return text
 
     def _rows(self, texts: Sequence[str]) -> Tensor:
         """int64 [B, L, 2]: tokens and mask."""
@@ -83,8 +89,14 @@ class Prompts:
             line_break = self.tokenizer.plain(["\n"])[0]
             encoded = [ids + line_break for ids in self._begun([text.removesuffix("\n") for text in texts])]
         else:
-            encoded = self._begun(texts)
+            encoded = self._begun(texts) if not self._images else [self._with_images(text) for text in texts]
         return [[*ids, *self._how.end] for ids in encoded]
+
+    def _with_images(self, text: str) -> list[int]:
+        """The tokens of a prompt that holds places of images."""
+        first, *others = self.tokenizer.plain(text.split(IMAGE))
+        image = [self._how.image_token] * self._how.image_tokens
+        return [*first, *(token for part in others for token in (*image, *part))]
 
     def _begun(self, texts: Sequence[str]) -> list[list[int]]:
         if self._how.begin == "tokenizer":

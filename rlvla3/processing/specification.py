@@ -47,6 +47,9 @@ class Normalisation(Section):
     clip: bool = False
     """Whether scaled numbers are clipped to [-1, 1]."""
 
+    constant: Literal["refuse", "zero"] = "refuse"
+    """What is done with a dimension whose deviation or range is 0. `zero`: it is fed as 0, and scaled back it is always the same number, as GR00T has it."""
+
     @property
     def dimensions(self) -> int:
         """How many dimensions have numbers."""
@@ -98,9 +101,11 @@ class ImageProcessing(Section):
     """`pad` keeps the proportions, and fills up with black on both sides. `pad_corner` fills up on the left and at the top. `stretch` changes the
     proportions."""
 
-    filter: Literal["bilinear", "pillow", "lanczos3"] = "bilinear"
+    filter: Literal["bilinear", "pillow", "lanczos3", "torchvision", "torchvision_bicubic"] = "bilinear"
     """How pixels are interpolated. `bilinear`: between the four nearest pixels, as lerobot does. `pillow`: bilinear over all pixels that a new pixel covers,
-    rounded to whole numbers, as the library Pillow does and openpi with it. `lanczos3`: as TensorFlow does with antialiasing, and OpenVLA with it; rounded."""
+    rounded to whole numbers, as the library Pillow does and openpi with it. `lanczos3`: as TensorFlow does with antialiasing, and OpenVLA with it; rounded.
+    `torchvision`: bilinear over all covered pixels, cut down to whole numbers, as GR00T does with torchvision. `torchvision_bicubic`: bicubic, rounded, as
+    lerobot does for GR00T."""
 
     crop: KeptShare = 1.0
     """The share of the area that a centre crop after resizing keeps; the crop is scaled back to `size`. OpenVLA keeps 0.9."""
@@ -136,7 +141,17 @@ class PromptProcessing(Section):
     letters. `plain`: the instruction. `template`: as `template` says."""
 
     template: str = "{text}"
-    """With `form: template`: the prompt, with {text} in place of the instruction."""
+    """With `form: template`: the prompt, with {text} in place of the instruction. {list} stands for the instruction as Python writes a list of it, and {images}
+    for what `image` says, once for each camera that is shown."""
+
+    image: str = ""
+    """With {images}: an image in the prompt, with {number} in place of its number from 1, and {tokens} in place of its image tokens."""
+
+    image_token: NonNegative = 0
+    """With {images}: the token that stands in the prompt for each token of the vision tower."""
+
+    image_tokens: NonNegative = 0
+    """With {images}: how many tokens the vision tower makes of an image."""
 
     end: list[NonNegative] = []
     """Tokens that follow the text. OpenVLA's prompts end with token 29871."""

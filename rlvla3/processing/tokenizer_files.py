@@ -1,4 +1,4 @@
-"""Tokenizers from the files that checkpoints come with: tokenizer.json, or sentencepiece's tokenizer.model. Nothing here imports torch.
+"""Tokenizers from the files that checkpoints come with: tokenizer.json, sentencepiece's tokenizer.model, or Qwen's vocab.json. Nothing here imports torch.
 
 Nothing is ever downloaded behind a user's back: a name on the hub is looked up in the local cache first, and a refusal says how to give a folder.
 """
@@ -9,15 +9,19 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlvla3.errors import RecipeError
+from rlvla3.processing.byte_pairs import VOCABULARY, read_byte_pairs
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 BYTES = "bytes"
 BYTE_OFFSET, BYTE_BEGIN, BYTE_VOCABULARY = 4, 1, 260
 """The tokenizer of bytes: byte b is token b + 4. Token 0 is padding, 1 is the beginning."""
 
-FILES = ("tokenizer.json", "tokenizer.model", "paligemma_tokenizer.model")
+FILES = ("tokenizer.json", "tokenizer.model", "paligemma_tokenizer.model", VOCABULARY)
 GIVE_FOLDER = "give a folder that holds tokenizer.json or tokenizer.model: processing.prompt.tokenizer=FOLDER"
 
 
@@ -45,7 +49,7 @@ def load_tokenizer(name: str) -> TextTokenizer:
         folder = folder.parent
     if not folder.is_dir():
         folder = _from_hub(name)
-    for file, load in ((FILES[0], _from_json), (FILES[1], _from_sentencepiece), (FILES[2], _from_sentencepiece)):
+    for file, load in zip(FILES, (_from_json, _from_sentencepiece, _from_sentencepiece, _from_byte_pairs), strict=True):
         if (folder / file).is_file():
             return load(folder / file)
     raise RecipeError(f"there is no tokenizer in {folder}: {GIVE_FOLDER}")
@@ -65,9 +69,18 @@ def _from_json(path: Path) -> TextTokenizer:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises a bare Exception for every damaged file
         raise RecipeError(f"{path} cannot be read as a tokenizer: {error}. Copy the file again, or {GIVE_FOLDER}") from error
+    return _of(tokenizer, path.parent)
+
+
+def _from_byte_pairs(path: Path) -> TextTokenizer:
+    return _of(read_byte_pairs(path.parent), path.parent)
+
+
+def _of(tokenizer: Tokenizer, folder: Path) -> TextTokenizer:
+    """A tokenizer of the library tokenizers, with the settings that stand beside it."""
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    settings = _settings(path.parent)
+    settings = _settings(folder)
 
     def encode(texts: Sequence[str], special: bool) -> list[list[int]]:
         return [encoding.ids for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=special)]
@@ -125,7 +138,7 @@ def _from_hub(name: str) -> Path:
     try:
         from huggingface_hub import snapshot_download
 
-        return Path(snapshot_download(name, allow_patterns=["tokenizer*", "special_tokens_map.json"]))
+        return Path(snapshot_download(name, allow_patterns=["tokenizer*", "special_tokens_map.json", "vocab.json", "merges.txt", "added_tokens.json"]))
     except ImportError as error:
         raise RecipeError(f"the tokenizer {name} is on the hub, and the package huggingface_hub is not installed: {GIVE_FOLDER}") from error
     except Exception as error:  # the hub's errors: offline, not found, gated; each of a type of its own
