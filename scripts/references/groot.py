@@ -16,7 +16,7 @@ Nothing is downloaded. It writes tests/references/groot/network.safetensors:
     neighbours       float32 [B, H, A], the actions in one padded batch: the authors' network attends to padding
 
 `hidden`, `prefix` and `actions` are computed for one observation at a time, without padding. `loss` is that of rows 0 and 3, whose prompts are of one length.
-With transformers 4.51.3, which NVIDIA pins, they are the same to the last bit. Weights: tests/support/reference_weights.py.
+With transformers 4.51.3, which NVIDIA pins, they are the same to the last bit. Weights: tests/support/groot_references.py.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from transformers import Qwen3Config, Qwen3ForCausalLM, SiglipVisionConfig, Sigl
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-from rlvla3.policies.groot.options import GrootModel, GrootTransformer  # noqa: E402
-from tests.support.reference_weights import reference_weights  # noqa: E402
+from rlvla3.policies.groot.options import GrootModel  # noqa: E402
+from tests.support.groot_references import groot_config, groot_weights  # noqa: E402
 
 TEXT = [9, 14, 5, 9]
 """Text tokens of the prompts."""
@@ -106,15 +106,15 @@ def build(authors: types.SimpleNamespace, sizes: GrootModel) -> nn.Module:
     backbone.select_layer, backbone.tune_llm, backbone.tune_visual = sizes.language.layers, True, True
     network = nn.Module()
     network.backbone = backbone
-    network.action_head = authors.head.FlowmatchingActionHead(authors.head.FlowmatchingActionHeadConfig(**head_config(sizes)))
+    network.action_head = authors.head.FlowmatchingActionHead(authors.head.FlowmatchingActionHeadConfig(**groot_config(sizes)["action_head_cfg"]))
     return network
 
 
 def draw_weights(network: nn.Module) -> None:
     """The output layer of the language model is not used, and its weights are those of the embedding."""
     output = "backbone.eagle_model.language_model.lm_head.weight"
-    shapes = {name: tensor.shape for name, tensor in network.state_dict().items() if name != output}
-    loaded = network.load_state_dict(reference_weights(shapes), strict=False)
+    others = {name: tensor for name, tensor in network.state_dict().items() if name != output}
+    loaded = network.load_state_dict(groot_weights(others), strict=False)
     assert loaded.missing_keys == [output], loaded
 
 
@@ -146,29 +146,6 @@ def text_config(sizes: GrootModel) -> Qwen3Config:
         tie_word_embeddings=True,
         attn_implementation="sdpa",
     )
-
-
-def head_config(sizes: GrootModel) -> dict[str, Any]:
-    def transformer(size: GrootTransformer) -> dict[str, Any]:
-        heads = {"num_layers": size.layers, "num_attention_heads": size.heads, "attention_head_dim": size.head_size}
-        return heads | {"dropout": 0.2, "final_dropout": True, "positional_embeddings": None}
-
-    denoiser = {"interleave_self_attention": True, "norm_type": "ada_norm", "cross_attention_dim": sizes.prefix_width, "output_dim": sizes.hidden}
-    return {
-        "action_dim": sizes.action_size,
-        "action_horizon": sizes.horizon,
-        "backbone_embedding_dim": sizes.prefix_width,
-        "diffusion_model_cfg": transformer(sizes.denoiser) | denoiser,
-        "hidden_size": sizes.hidden,
-        "input_embedding_dim": sizes.denoiser.width,
-        "max_num_embodiments": sizes.embodiments,
-        "max_seq_len": sizes.positions,
-        "max_state_dim": sizes.state_size,
-        "num_inference_timesteps": 4,
-        "num_target_vision_tokens": sizes.future_tokens,
-        "num_timestep_buckets": sizes.buckets,
-        "vl_self_attention_cfg": transformer(sizes.prefix_attention),
-    }
 
 
 def make_inputs(sizes: GrootModel) -> dict[str, Tensor]:

@@ -136,8 +136,8 @@ class GrootModel(Section):
     def tiny(cls) -> GrootModel:
         """About a million parameters, for tests. Half of them are the weights of the 32 embodiments."""
         return cls(
-            vision=GrootVision(width=48, layers=2, heads=4, mlp=96, image=56),
-            language=GrootLanguage(vocabulary=320, image_token=260, width=64, layers=2, heads=4, key_value_heads=2, head_size=16, mlp=128),
+            vision=GrootVision(width=48, layers=2, heads=16, mlp=96, image=56),
+            language=GrootLanguage(vocabulary=384, image_token=260, width=64, layers=2, heads=4, key_value_heads=2, head_size=16, mlp=128),
             prefix_attention=GrootTransformer(layers=1, heads=4, head_size=16),
             denoiser=GrootTransformer(layers=4, heads=4, head_size=12),
             hidden=40,

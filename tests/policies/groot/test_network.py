@@ -13,7 +13,7 @@ from torch import Tensor
 from rlvla3.policies.groot.network import GR00T
 from rlvla3.policies.groot.options import GrootModel
 from rlvla3.policies.vla.network import Inputs
-from tests.support.reference_weights import reference_weights
+from tests.support.groot_references import groot_weights
 from tests.support.repository import ROOT
 
 SIZES = GrootModel.tiny()
@@ -22,7 +22,7 @@ SIZES = GrootModel.tiny()
 @pytest.fixture(scope="module")
 def network() -> GR00T:
     network = GR00T(SIZES).eval()
-    network.load_state_dict(reference_weights({name: tensor.shape for name, tensor in network.state_dict().items()}))
+    network.load_state_dict(groot_weights(network.state_dict()))
     return network
 
 
