@@ -39,8 +39,7 @@ def groot_tensors() -> dict[str, Tensor]:
 def groot_folder(folder: Path) -> Path:
     """A checkpoint in NVIDIA's layout, with two files of weights, and the small tokenizer beside."""
     shutil.copytree(REFERENCES / "groot" / "checkpoint", folder)
-    for file in TOKENIZER.iterdir():
-        shutil.copyfile(file, folder / file.name)
+    shutil.copytree(TOKENIZER, folder, dirs_exist_ok=True)
     (folder / "config.json").write_text(json.dumps(groot_config(GrootModel.tiny())))
     tensors = groot_tensors()
     places = {name: f"model-0000{1 + name.startswith('action_head')}-of-00002.safetensors" for name in tensors}
