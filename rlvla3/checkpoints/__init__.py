@@ -6,4 +6,6 @@ weight_files.py                    headers of weight files, and tensors when the
 weight_names.py                    weights between a checkpoint's names and a network's
 lerobot.py, lerobot_statistics.py  lerobot's layout
 openpi.py                          openpi's and RLinf's
+openvla.py                         OpenVLA-OFT's
+torch_files.py                     headers of torch's files, without torch
 """

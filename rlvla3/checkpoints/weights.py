@@ -96,6 +96,8 @@ def write_weights(folder: Path, checkpoint: Checkpoint, tensors: Mapping[str, Te
         # A copy: safetensors refuses tensors that share memory.
         files.setdefault(stored.file.name, {})[stored.name] = tensor.detach().to("cpu", kind, copy=True).contiguous()
     folder.mkdir(parents=True, exist_ok=True)
+    for file in [name for name in files if name.endswith(".pt")]:  # OpenVLA's heads
+        torch.save(files.pop(file), folder / file)
     for file, content in files.items():
         save_file(content, folder / file, metadata={"format": "pt"})
     if len(files) > 1:

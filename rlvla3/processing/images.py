@@ -117,10 +117,12 @@ def lanczos3(pixels: Tensor, height: int, width: int) -> Tensor:
 
 
 def crop_and_resize(pixels: Tensor, share: float) -> Tensor:
-    """TensorFlow's image.crop_and_resize of the middle of pixels [..., H, W] from 0 to 1, of `share` of each side, back to H x W. Bilinear, and rounded to
-    steps of 1/255."""
+    """TensorFlow's image.crop_and_resize of the middle of pixels [..., H, W] from 0 to 1, of `share` of each side, back to H x W. Bilinear.
+
+    The steps of 1/255 are those of its convert_image_dtype, which cuts 255.5 x and does not round 255 x.
+    """
     rows, columns = (_crop_weights(size, share).to(pixels.device) for size in pixels.shape[-2:])
-    return (rows @ pixels.double() @ columns.T).mul(255).round().clamp(0, 255).float() / 255
+    return (rows @ pixels.double() @ columns.T).mul(255.5).floor().clamp(0, 255).float() / 255
 
 
 @lru_cache(maxsize=32)

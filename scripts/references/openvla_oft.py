@@ -88,9 +88,31 @@ def authors_network(size: dict[str, Any]) -> Any:
         "pad_token_id": 32000,
     }
     config = OpenVLAConfig(
-        norm_stats={"tiny": {"action": ALL}}, vision_backbone_id="dinosiglip-vit-so-224px", llm_backbone_id="llama2-7b-pure", text_config=text
+        norm_stats={"tiny": {"action": ALL}},
+        vision_backbone_id="dinosiglip-vit-so-224px",
+        llm_backbone_id="llama2-7b-pure",
+        image_resize_strategy="resize-naive",
+        text_config=text,
     )
     return OpenVLAForActionPrediction(config).eval()
+
+
+def authors_heads(size: dict[str, Any]) -> dict[str, Any]:
+    from prismatic.models.action_heads import L1RegressionActionHead
+    from prismatic.models.projectors import ProprioProjector
+
+    width = size["language"]["width"]
+    modules = {"action_head": L1RegressionActionHead(width, width, 7), "proprio_projector": ProprioProjector(width, 8)}
+    for part, module in modules.items():
+        made = weights({f"{part}.{name}": tensor for name, tensor in module.state_dict().items()})
+        module.load_state_dict({name.removeprefix(f"{part}."): tensor for name, tensor in made.items()})
+    return modules
+
+
+def shapes_of(network: Any, heads: dict[str, Any]) -> dict[str, list[int]]:
+    """All tensors that the authors save, each with its shape. Those of the heads have their part's name in front."""
+    parts = {"": network} | {f"{part}.": module for part, module in heads.items()}
+    return {f"{part}{name}": list(tensor.shape) for part, module in parts.items() for name, tensor in module.state_dict().items()}
 
 
 def published_parameters() -> dict[str, int]:
@@ -120,23 +142,13 @@ def published_parameters() -> dict[str, int]:
 
 @torch.no_grad()
 def answer(head: str, published: dict[str, int]) -> None:
-    from prismatic.models.action_heads import L1RegressionActionHead
-    from prismatic.models.projectors import ProprioProjector
-
     size, given = sizes(head), inputs(head)
     shrink(size)
     network = authors_network(size)
     network.vision_backbone.set_num_images_in_input(cameras(head))
     network.load_state_dict(weights(network.state_dict()))
-    names, heads = sorted(network.state_dict()), {}
-    if head == "l1":
-        width = size["language"]["width"]
-        modules = {"action_head": L1RegressionActionHead(width, width, 7), "proprio_projector": ProprioProjector(width, 8)}
-        for name, module in modules.items():
-            made = weights({f"{name}.{key}": tensor for key, tensor in module.state_dict().items()})
-            module.load_state_dict({key.removeprefix(f"{name}."): tensor for key, tensor in made.items()})
-            names += sorted(made)
-        heads = modules
+    heads = authors_heads(size) if head == "l1" else {}
+    shapes = shapes_of(network, heads)
     seen: list[Tensor] = []
     network.language_model.register_forward_hook(lambda module, args, output: seen.append(output.logits))
     actions, hidden = [], []
@@ -157,16 +169,20 @@ def answer(head: str, published: dict[str, int]) -> None:
         logits = torch.stack([row[0, -58:-2] for row in seen])
         found |= {"logits": logits[..., ACTION_TOKENS].contiguous(), "tokens": logits.argmax(-1)}
         assert bool((found["tokens"] >= ACTION_TOKENS.start).all()) and bool((found["tokens"] < ACTION_TOKENS.stop).all())
-    metadata = {"sizes": json.dumps(size), "names": json.dumps(names), "statistics": json.dumps(STATISTICS), "parameters": json.dumps(published)}
+    metadata = {"sizes": json.dumps(size), "shapes": json.dumps(shapes), "statistics": json.dumps(STATISTICS), "parameters": json.dumps(published)}
     save_file(found, FOLDER / f"network-{head}.safetensors", metadata)
     print(head, {name: (tuple(tensor.shape), tensor.double().std().item()) for name, tensor in found.items()})
 
 
-def main() -> None:
+def prepare() -> None:
+    """Make the authors' code importable, and change what stands in it."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    sources = next(Path(folder) for folder in sys.path if (Path(folder) / "prismatic").is_dir())
-    without_their_packages(sources)
+    without_their_packages(next(Path(folder) for folder in sys.path if (Path(folder) / "prismatic").is_dir()))
     attend_in_both_directions()
+
+
+def main() -> None:
+    prepare()
     published = published_parameters()
     for head in ("tokens", "l1"):
         answer(head, published)

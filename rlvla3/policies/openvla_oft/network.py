@@ -130,9 +130,8 @@ class OpenVLAOFT(Network[OFTPrefix]):
         if name == "vision":
             return [self.vision_backbone, self.projector]
         if name == "language":
-            return [self.language_model.model]
-        heads = [self.language_model.lm_head] if self.model.head == "tokens" else [self.action_head]
-        return heads if self.model.state_size is None else [*heads, self.proprio_projector]
+            return [self.language_model.model] if self.model.state_size is None else [self.language_model.model, self.proprio_projector]
+        return [self.language_model.lm_head if self.model.head == "tokens" else self.action_head]
 
     def initialise(self, generator: torch.Generator) -> None:
         super().initialise(generator)

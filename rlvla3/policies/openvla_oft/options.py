@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from rlvla3.config import Positive, PositiveFloat, Section
+from rlvla3.config import NonNegative, Positive, PositiveFloat, Section
 from rlvla3.errors import RecipeError
 from rlvla3.policies.pi.options import DecoderSizes, VisionSizes, check_decoder, check_vision
 
@@ -33,7 +33,7 @@ class OpenVLAOFTModel(Section):
     vocabulary: Positive = 32064
     """Rows of the language model's embedding."""
 
-    filling: int = 64
+    filling: NonNegative = 64
     """Rows at the end of the vocabulary that no token uses. The 256 tokens before them are the actions."""
 
     norm_epsilon: PositiveFloat = 1e-6
@@ -65,8 +65,8 @@ class OpenVLAOFTModel(Section):
         """A network of about a million parameters for tests: every part is there, in small."""
         return cls(
             head=head,
-            dino=VisionSizes(image=56, patch=14, width=48, layers=3, mlp_width=96, heads=4),
-            siglip=VisionSizes(image=56, patch=14, width=64, layers=3, mlp_width=96, heads=4),
+            dino=VisionSizes(image=56, patch=14, width=48, layers=3, mlp_width=96, heads=16),
+            siglip=VisionSizes(image=56, patch=14, width=64, layers=3, mlp_width=96, heads=16),
             language=DecoderSizes(width=96, layers=3, mlp_width=192, heads=4, key_value_heads=4, head_size=24),
             vocabulary=1024,
             state_size=8 if head == "l1" else None,
@@ -92,7 +92,7 @@ class OpenVLAOFTModel(Section):
         if self.dino.image != self.siglip.image:
             raise RecipeError(f"model.dino.image={self.dino.image} differs from model.siglip.image={self.siglip.image}, but both see the same: write one size")
         check_decoder(self.language, "model.language")
-        if self.first_action_token <= 2 or self.filling < 0:
+        if self.first_action_token <= 2:
             raise RecipeError(
                 f"model.vocabulary={self.vocabulary} has no room for {ACTION_TOKENS} action tokens and model.filling={self.filling} unused ones behind the "
                 f"text: write a larger vocabulary"

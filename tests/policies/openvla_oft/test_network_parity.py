@@ -80,7 +80,7 @@ def test_regressed_actions_equal_the_authors() -> None:
 def test_parameters_have_the_authors_names(head: Head) -> None:
     _, metadata = reference(head)
     unused = UNUSED if head == "tokens" else (*UNUSED, "language_model.lm_head.")
-    expected = {name for name in json.loads(metadata["names"]) if not name.startswith(unused)}
+    expected = {name for name in json.loads(metadata["shapes"]) if not name.startswith(unused)}
     assert set(network_of(metadata).state_dict()) == expected
 
 

@@ -1,0 +1,86 @@
+"""From raw observations to actions, against the authors' evaluation (scripts/references/openvla_oft_observation.py): a folder that their classes saved is read
+here, and frames, states and instructions go through our processing and our network."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+
+from rlvla3.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from rlvla3.checkpoints.weights import load_weights
+from rlvla3.policies.openvla_oft.network import OpenVLAOFT
+from rlvla3.policies.openvla_oft.options import OpenVLAOFTModel
+from rlvla3.processing.normalisation import Scale
+from rlvla3.processing.processor import Processor
+from rlvla3.processing.resolution import resolve_processing
+from rlvla3.types import ActionSpace, Spaces
+from tests.support.openvla_checkpoints import all_weights, observation_reference, write_folder
+from tests.support.openvla_references import INSTRUCTIONS, OBSERVED, frames, states
+
+SPACES = Spaces({"scene": (256, 256, 3), "hand": (256, 256, 3)}, 8, ActionSpace("continuous", 7, low=-1.0, high=1.0), 220, INSTRUCTIONS[:OBSERVED])
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return read_checkpoint(write_folder(tmp_path_factory.mktemp("openvla") / "checkpoint"))
+
+
+@pytest.fixture(scope="module")
+def processor(checkpoint: Checkpoint) -> Processor:
+    cameras = [{"key": "full_image", "camera": "scene"}, {"key": "wrist_image", "camera": "hand"}]
+    recipe = {"images": {"cameras": cameras}, "actions": {"gripper": "openvla"}}
+    return Processor(resolve_processing(SPACES, "openvla_oft", checkpoint=checkpoint.options["processing"], recipe=recipe), SPACES)
+
+
+@pytest.fixture(scope="module")
+def expected() -> dict[str, Tensor]:
+    return observation_reference()[0]
+
+
+def observations() -> SimpleNamespace:
+    return SimpleNamespace(images={"scene": frames("scene"), "hand": frames("hand")}, state=states(), instructions=list(INSTRUCTIONS[:OBSERVED]))
+
+
+@torch.no_grad()
+def test_from_raw_observations_to_actions(checkpoint: Checkpoint, processor: Processor, expected: dict[str, Tensor]) -> None:
+    network = OpenVLAOFT(OpenVLAOFTModel.model_validate(checkpoint.options["model"]))
+    load_weights(network.state_dict(keep_vars=True), checkpoint)
+    # The folder keeps the projector in bfloat16, and the reference run had it in float32.
+    network.load_state_dict({name: tensor for name, tensor in all_weights().items() if name.startswith("projector.")}, strict=False)
+    chunks = network.actions_of(network.encode(processor.inputs(observations())))
+    unclipped = Scale(processor.processing.actions.normalisation).scale_back(chunks)
+    # One pixel in ten thousand is rounded to its other neighbour (see below). The network by itself agrees to 1e-5 (test_network_parity.py).
+    torch.testing.assert_close(unclipped, expected["network_actions"], rtol=0, atol=2e-4)
+    executed = processor.to_simulator(chunks, observations().state)
+    torch.testing.assert_close(executed, expected["actions"].clamp(-1, 1).float(), rtol=0, atol=2e-4)
+    assert set(executed[..., -1].unique().tolist()) == {-1.0, 1.0}
+
+
+def test_prompts_have_the_authors_tokens(processor: Processor, expected: dict[str, Tensor]) -> None:
+    inputs = processor.inputs(observations())
+    for number in range(OBSERVED):
+        ids = expected["ids"][number]
+        assert inputs.tokens[number][inputs.token_mask[number]].tolist() == ids[ids >= 0].tolist()
+
+
+def test_the_state_is_normalised_as_by_the_authors(processor: Processor, expected: dict[str, Tensor]) -> None:
+    found = processor.inputs(observations()).state
+    torch.testing.assert_close(found, expected["state"].float(), rtol=0, atol=1e-6)
+    assert (found.abs() == 1).any()
+
+
+def test_images_are_resized_cropped_and_scaled_as_by_the_authors(processor: Processor, expected: dict[str, Tensor]) -> None:
+    """TensorFlow computes in float32, so a pixel that lies between two whole numbers may be rounded to the other one."""
+    found = processor.inputs(observations()).images[..., ::16, ::16]
+    std = torch.tensor(processor.processing.images.std)[:, None, None]
+    steps = ((found - expected["images"]) * std * 255).abs()
+    assert steps.max() < 1.01
+    assert (steps < 0.01).double().mean() > 0.999
+
+
+def test_without_jpeg_images_differ_a_little(expected: dict[str, Tensor]) -> None:
+    """The authors compress each frame as JPEG first. On these frames, all edges and noise, this changes pixels by about 3 of 255 on average."""
+    assert 0 < (expected["images"] - expected["jpeg_images"]).abs().mean() < 0.06
