@@ -6,7 +6,7 @@ from rlvla3.errors import RecipeError
 from rlvla3.processing.specification import ActionProcessing, ImageProcessing, Normalisation, Processing, StateProcessing
 from rlvla3.types import Spaces
 
-PADDING = {(0.0, 0.0), (0.0, 1.0)}
+PADDING = {"mean_std": {(0.0, 0.0), (0.0, 1.0)}, "bounds": {(0.0, 0.0)}}
 """Statistics of dimensions that only fill up a list: mean and deviation, or low and high."""
 
 
@@ -73,7 +73,7 @@ def _check_statistics(how: Normalisation, dimensions: range | list[int], name: s
             f"checkpoint for this simulator, or set processing.{name}.normalisation"
         )
     first, second = (how.mean, how.std) if how.method == "mean_std" else (how.low, how.high)
-    beyond = [pair for pair in zip(first[needed:], second[needed:], strict=True) if pair not in PADDING]
+    beyond = [pair for pair in zip(first[needed:], second[needed:], strict=True) if pair not in PADDING[how.method]]
     if beyond and not chosen:
         raise RecipeError(
             f"{where} has statistics of {how.dimensions} dimensions, and the simulator's {name} have {needed}: they are of another robot or data set. Give a "

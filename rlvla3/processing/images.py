@@ -93,7 +93,10 @@ def centre(pixels: Tensor, share: float) -> Tensor:
 
 
 def pillow_bilinear(pixels: Tensor, height: int, width: int) -> Tensor:
-    """Pillow's Image.resize(BILINEAR) of whole numbers [..., H, W], to the last bit. All sums are whole numbers below 2^53, so their order has no effect."""
+    """Pillow's Image.resize(BILINEAR) of whole numbers [..., H, W], to the last bit. All sums are whole numbers below 2^53, so their order has no effect.
+
+    Rows are shortened first, and rounded. Pillow 13 begins with the columns for some sizes that change the proportions; versions before it never do.
+    """
     resized = pixels.double()
     for size, side in ((width, -1), (height, -2)):
         if resized.shape[side] != size:

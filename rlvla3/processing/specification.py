@@ -45,7 +45,7 @@ class Normalisation(Section):
     """Whether it is computed in float64, as numpy does, or in float32."""
 
     clip: bool = False
-    """Whether scaled numbers are clipped to [-1, 1]."""
+    """Whether the result of scaling is clipped to [-1, 1], unscaled dimensions included."""
 
     constant: Literal["refuse", "zero"] = "refuse"
     """What is done with a dimension whose deviation or range is 0. `zero`: it is fed as 0, and scaled back it is always the same number, as GR00T has it."""
