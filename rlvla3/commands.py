@@ -45,7 +45,7 @@ def train(start: Start, overrides: Overrides, run_dir: Path | None, show: Show) 
     recipe = recipe_of(start, overrides)
     if earlier and run_dir is None:
         _refuse_to_continue(earlier, resume, recipe)
-    preflight(recipe, clones=recipe.begins_by_cloning and resume is None, trains=True)
+    preflight(recipe.resumed_from(resume) if resume else recipe, clones=recipe.begins_by_cloning and resume is None, trains=True)
     run = earlier if earlier and run_dir is None else RunDirectory.create(run_dir or _default_path(start), recipe)
     version = version_of(resume) if resume else None
     with run.locked():
@@ -70,7 +70,7 @@ def evaluate(start: Start, overrides: Overrides, run_dir: Path | None, show: Sho
         run, checkpoint = found
         if checkpoint is None:
             raise RunDirectoryError(f"{run.path} holds no checkpoint yet: there is nothing to evaluate")
-        recipe = recipe.model_copy(update={"policy": recipe.policy.model_copy(update={"checkpoint": checkpoint / "policy"})})
+        recipe = recipe.starting_from(checkpoint)
         place = run.path / "evaluations" / f"{datetime.now():%Y%m%d-%H%M%S}"
     preflight(recipe)
     run = RunDirectory.create(run_dir or place, recipe)

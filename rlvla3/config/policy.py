@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rlvla3.config.section import Positive, Section
 
@@ -12,13 +13,39 @@ class PolicyConfig(Section):
     """Which policy is trained."""
 
     name: str = "mini_vla"
-    """`mini_vla`, `actor_critic`, or `module:Class` for one of your own."""
+    """`mini_vla`, `actor_critic`; `pi0`, `pi05`, `smolvla`, `openvla_oft`, `groot` for a pretrained policy; or `module:Class` for one of your own."""
 
     chunk: Positive = 5
     """Actions in one decision. The policy sees a new observation after each chunk."""
 
     checkpoint: Path | None = None
-    """A policy folder to start from. With `null` the policy starts with new weights."""
+    """A policy folder to start from, or for a pretrained policy its folder or its name on the Hugging Face hub. With `null` the policy starts with new
+    weights."""
+
+    size: Literal["published", "tiny"] = "published"
+    """The size of a pretrained policy. `tiny` has about a million random weights, and a pretrained `checkpoint` is not read: it is for trying a recipe on
+    a laptop."""
 
     options: dict[str, Any] = {}
     """The policy's own settings. Each policy has others."""
+
+    @property
+    def starts_from(self) -> Path | None:
+        """The checkpoint that is read: with `size: tiny` only one that rlvla3 saved."""
+        folder = self.checkpoint
+        return None if folder is None or (self.size == "tiny" and not is_saved_policy(folder)) else folder
+
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether the policy starts from a checkpoint that other software made. It may have to learn the task by cloning first."""
+        folder = self.starts_from
+        return folder is not None and not is_saved_policy(folder)
+
+
+def is_saved_policy(folder: Path) -> bool:
+    """Whether `folder` holds a policy that rlvla3 saved. What is not there, or cannot be read, is not one."""
+    try:
+        described = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(described, dict) and {"policy", "spaces"} <= described.keys()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
@@ -74,7 +75,16 @@ class Recipe(Section):
     @property
     def begins_by_cloning(self) -> bool:
         """Whether a new run of this recipe makes its version 0 by cloning."""
-        return self.clone is not None and self.policy.checkpoint is None
+        return self.clone is not None and (self.policy.starts_from is None or self.policy.is_pretrained)
+
+    def starting_from(self, checkpoint: Path) -> Recipe:
+        """The same recipe, whose policy is that of `checkpoint`, a checkpoint of a run."""
+        return self.model_copy(update={"policy": self.policy.model_copy(update={"checkpoint": checkpoint / "policy"})})
+
+    def resumed_from(self, checkpoint: Path) -> Recipe:
+        """The recipe of a run that goes on from its `checkpoint`. Where the folder that the run started from has been moved, the checkpoint takes its place."""
+        folder = self.policy.starts_from
+        return self if folder is None or folder.is_dir() else self.starting_from(checkpoint)
 
     @model_serializer(mode="wrap")
     def _as_written(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -5,45 +5,76 @@ Settings are checked without torch. It is imported only when a policy is built. 
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from rlvla3.config import PolicyConfig, check_options
 from rlvla3.errors import RecipeError
 from rlvla3.named import load_named
-from rlvla3.policies.options import ActorCriticOptions, MiniVLAOptions, PolicyOptions
+from rlvla3.policies.options import PolicyOptions
 from rlvla3.policies.saved_policy import SavedPolicy, read_checkpoint_config
+from rlvla3.policies.vla.options import VLAOptions
+from rlvla3.policies.vla.start import starting_options
 from rlvla3.types import Spaces
 
 if TYPE_CHECKING:
     from rlvla3.policies.base import Policy
 
-__all__ = ["SavedPolicy", "make_policy", "policy_options", "read_checkpoint_config"]
+__all__ = ["POLICIES", "SavedPolicy", "build_policy", "make_policy", "policy_options", "read_checkpoint_config"]
 
-POLICIES: dict[str, tuple[type[PolicyOptions], str]] = {
-    "mini_vla": (MiniVLAOptions, "rlvla3.policies.mini_vla:MiniVLA"),
-    "actor_critic": (ActorCriticOptions, "rlvla3.policies.actor_critic:ActorCritic"),
+POLICIES: dict[str, tuple[str, str]] = {
+    "mini_vla": ("rlvla3.policies.options:MiniVLAOptions", "rlvla3.policies.mini_vla:MiniVLA"),
+    "actor_critic": ("rlvla3.policies.options:ActorCriticOptions", "rlvla3.policies.actor_critic:ActorCritic"),
+    "pi0": ("rlvla3.policies.pi.families:Pi0Options", "rlvla3.policies.pi.policy:Pi0"),
+    "pi05": ("rlvla3.policies.pi.families:Pi05Options", "rlvla3.policies.pi.policy:Pi05"),
+    "smolvla": ("rlvla3.policies.pi.families:SmolVLAOptions", "rlvla3.policies.pi.policy:SmolVLAPolicy"),
+    "openvla_oft": ("rlvla3.policies.openvla_oft.options:OpenVLAOFTOptions", "rlvla3.policies.openvla_oft.policy:OpenVLAOFTPolicy"),
+    "groot": ("rlvla3.policies.groot.options:GR00TOptions", "rlvla3.policies.groot.policy:GR00TPolicy"),
 }
 """The policies of this package: name -> (the schema of `policy.options`, the class)."""
 
 
 def policy_options(config: PolicyConfig, spaces: Spaces) -> PolicyOptions:
-    """The settings of the policy that `config` names, checked for `spaces`. Raises RecipeError."""
-    schema = POLICIES[config.name][0] if config.name in POLICIES else _policy_class(config.name).Options
-    options = check_options(schema, config.options, "policy.options")
+    """The settings of the policy that `config` names, checked for `spaces`. A pretrained policy's come from its checkpoint, and the recipe's win.
+
+    Raises RecipeError.
+    """
+    schema = _options_class(config.name)
+    given = config.options
+    if issubclass(schema, VLAOptions):
+        given = starting_options(schema, config, spaces)
+    elif config.size == "tiny":
+        raise RecipeError(f"policy.size=tiny is for pretrained policies, and {config.name} is none: leave policy.size out")
+    options = check_options(schema, given, "policy.options")
     options.check(spaces, config.chunk)
     return options
 
 
+def build_policy(config: PolicyConfig, spaces: Spaces) -> Policy:
+    """Build the policy that `config` names for `spaces`. It has no weights yet. Raises RecipeError for settings that cannot be used."""
+    options = policy_options(config, spaces)
+    return _policy_class(config.name)(spaces, config.chunk, options)
+
+
 def make_policy(config: PolicyConfig, spaces: Spaces) -> Policy:
-    """Build the policy that `config` names for `spaces`, and load the weights of `config.checkpoint` if there is one.
+    """Build the policy that `config` names for `spaces`, and load the weights of its checkpoint, or draw random ones if there is none.
 
     Raises RecipeError for settings, and PolicyError for a checkpoint, that cannot be used.
     """
-    options = policy_options(config, spaces)
-    policy = _policy_class(config.name)(spaces, config.chunk, options)
-    if config.checkpoint is not None:
-        policy.restore(config.checkpoint)
+    policy = build_policy(config, spaces)
+    if config.starts_from is None:
+        policy.initialise()
+    else:
+        policy.restore(config.starts_from)
     return policy
+
+
+def _options_class(name: str) -> type[PolicyOptions]:
+    if name not in POLICIES:
+        return _policy_class(name).Options
+    module, _, schema = POLICIES[name][0].partition(":")
+    found: type[PolicyOptions] = getattr(import_module(module), schema)
+    return found
 
 
 def _policy_class(name: str) -> type[Policy]:

@@ -6,7 +6,7 @@ Shapes: B observations, H actions of each, A the model's padded dimensions, A' t
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from rlvla3.processing.normalisation import Scale
@@ -14,18 +14,19 @@ from rlvla3.processing.specification import ActionProcessing
 from rlvla3.types import ActionSpace
 
 
-class Actions:
+class Actions(nn.Module):
     """Converts chunks between a model and a simulator."""
 
     def __init__(self, how: ActionProcessing, space: ActionSpace) -> None:
+        super().__init__()
         self._how, self._space = how, space
         self.dimensions = how.dimensions or list(range(space.size))
-        self._scale = Scale(how.normalisation)
+        self.scale = Scale(how.normalisation)
         self._relative = torch.tensor((how.relative + [False] * how.size)[: how.size])
 
     def to_simulator(self, chunks: Tensor, state: Tensor) -> Tensor:
         """chunks [B, H, A] and the fed state [B, S], not normalised -> what the simulator executes, float32 [B, H, A'], within its bounds."""
-        own = self._scale.scale_back(chunks.float())
+        own = self.scale.scale_back(chunks.float())
         own = (own + self._reference(state, own))[..., self.dimensions]
         gripper = self._how.gripper
         if gripper != "as_is":
@@ -36,6 +37,14 @@ class Actions:
 
     def to_model(self, actions: Tensor, state: Tensor) -> Tensor:
         """The inverse, for actions of demonstrations [B, H, A']: float32 [B, H, A]. Dimensions that the simulator does not execute are 0."""
+        placed = self.before_scaling(actions, state)
+        scaled = self.scale.scale(placed).float()
+        result = torch.zeros_like(placed)
+        result[..., self.dimensions] = scaled[..., self.dimensions]
+        return result
+
+    def before_scaling(self, actions: Tensor, state: Tensor) -> Tensor:
+        """Actions of demonstrations in the model's dimensions, [B, H, A], but not normalised: what statistics are computed of."""
         own = actions.float()
         if self._how.gripper == "openvla":
             own = torch.cat([own[..., :-1], (1 - own[..., -1:]) / 2], -1)
@@ -43,10 +52,7 @@ class Actions:
             own = torch.cat([own[..., :-1], (own[..., -1:] + 1) / 2], -1)
         placed = torch.zeros(*own.shape[:-1], self._how.size, device=own.device)
         placed[..., self.dimensions] = own
-        scaled = self._scale.scale(placed - self._reference(state, placed)).float()
-        result = torch.zeros_like(placed)
-        result[..., self.dimensions] = scaled[..., self.dimensions]
-        return result
+        return placed - self._reference(state, placed)
 
     def _reference(self, state: Tensor, like: Tensor) -> Tensor:
         """What relative dimensions are relative to: [B, 1, A], 0 where a dimension is absolute."""

@@ -5,7 +5,7 @@ Invariants: it does what its `Processing` says and nothing else. What an observa
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from rlvla3.processing.actions import Actions
@@ -18,8 +18,8 @@ from rlvla3.processing.specification import Processing
 from rlvla3.types import Spaces
 
 
-class Processor:
-    """Feeds the model of a policy. It holds no parameters, and works on whatever device the observations are on.
+class Processor(nn.Module):
+    """Feeds the model of a policy. It has no parameters. Its buffers are the statistics of states and actions.
 
     Example:
         inputs = processor.inputs(observations)                  # the network is fed these
@@ -28,22 +28,23 @@ class Processor:
 
     def __init__(self, processing: Processing, spaces: Spaces) -> None:
         """Raises RecipeError if the processing does not fit the simulator, or if the tokenizer cannot be loaded."""
+        super().__init__()
         check_fits(processing, spaces)
         self.processing, self.spaces = processing, spaces
         self._dimensions = processing.state.dimensions
-        self._images, self._scale = Images(processing.images), Scale(processing.state.normalisation)
+        self._images, self.state_scale = Images(processing.images), Scale(processing.state.normalisation)
         shown = sum(camera.camera is not None for camera in processing.images.cameras)
-        self.prompts, self._actions = Prompts(processing.prompt, shown), Actions(processing.actions, spaces.action)
+        self.prompts, self.actions = Prompts(processing.prompt, shown), Actions(processing.actions, spaces.action)
         self.prompts.check(spaces.instructions, len(self._dimensions) or spaces.state)
 
     @property
     def action_dimensions(self) -> list[int]:
         """The model's action dimensions that the simulator executes, in the simulator's order."""
-        return self._actions.dimensions
+        return self.actions.dimensions
 
     def inputs(self, observations: Observed) -> Inputs:
         """What the network is fed, on the observations' device. Raises RecipeError for a prompt that is too long."""
-        state = self._scale.scale(self._fed(observations.state))
+        state = self.state_scale.scale(self.fed(observations.state))
         images, image_mask = self._images(observations.images, len(state), state.device)
         tokens, token_mask = self.prompts(observations.instructions, state)
         size = self.processing.state.size or 0
@@ -52,12 +53,12 @@ class Processor:
 
     def to_simulator(self, chunks: Tensor, state: Tensor) -> Tensor:
         """The model's chunks [B, H, A], decided from the simulator's state [B, S] -> actions within the simulator's bounds, float32 [B, H, A']."""
-        return self._actions.to_simulator(chunks, self._fed(state))
+        return self.actions.to_simulator(chunks, self.fed(state))
 
     def to_model(self, actions: Tensor, state: Tensor) -> Tensor:
         """The inverse, for demonstrations: the simulator's actions [B, H, A'] -> the model's chunks, float32 [B, H, A]."""
-        return self._actions.to_model(actions, self._fed(state))
+        return self.actions.to_model(actions, self.fed(state))
 
-    def _fed(self, state: Tensor) -> Tensor:
+    def fed(self, state: Tensor) -> Tensor:
         """The numbers of the simulator's state that the model is fed."""
         return state[..., self._dimensions] if self._dimensions else state

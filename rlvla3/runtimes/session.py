@@ -83,9 +83,8 @@ class Session:
         raise AssertionError("unreachable")
 
     async def _train(self) -> bool:
-        runtime = make_runtime(
-            self._recipe, self._run, capacity=training_capacity(self._recipe), notify=self._notify, resume=self._resume, record=self.recording()
-        )
+        recipe = self._recipe.resumed_from(self._resume) if self._resume else self._recipe
+        runtime = make_runtime(recipe, self._run, capacity=training_capacity(recipe), notify=self._notify, resume=self._resume, record=self.recording())
         async with self._interruptible(runtime):
             if self._recipe.begins_by_cloning and self._resume is None:
                 await runtime.guard(self._make_clone(runtime))

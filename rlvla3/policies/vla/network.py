@@ -69,6 +69,10 @@ class Network(nn.Module, ABC, Generic[PrefixT]):
     def part(self, name: Part) -> Sequence[nn.Module]:
         """The modules of a part. Together the parts hold every parameter of the network, and no parameter twice."""
 
+    def unreached(self) -> Sequence[nn.Parameter]:
+        """The parameters that no output of `decode` depends on. They are never trained: only a value function could reach them, and its input is detached."""
+        return []
+
     def initialise(self, generator: torch.Generator) -> None:
         """Random weights from `generator`, for a network without a checkpoint: normal with deviation 0.02, norms 1, biases 0."""
         for module in self.modules():

@@ -55,8 +55,14 @@ class VLAOptions(PolicyOptions):
     Family: ClassVar[str]
     """The family's name in recipes."""
 
+    Statistics: ClassVar[Literal["mean_std", "bounds", "quantiles"]] = "mean_std"
+    """How cloning scales states and actions where no checkpoint says it. `bounds`: by minima and maxima. `quantiles`: by the 1st and the 99th percentile."""
+
     preset: Literal["libero", "metaworld", "maniskill", "droid"] | None = None
     """Processing that no checkpoint says: which camera is shown where, how frames are turned, which numbers form the state."""
+
+    statistics: str | None = None
+    """Which statistics are used, where a checkpoint has several: openpi's asset id, OpenVLA's data set, GR00T's embodiment."""
 
     processing: Processing
     """What the model is fed, and what is made of its answers. It comes from the checkpoint. What is written here wins."""
