@@ -41,6 +41,8 @@ def preflight(recipe: Recipe, *, clones: bool = False, trains: bool = False) -> 
         )
     spaces = common_spaces(recipe)
     options = policy_options(recipe.policy, spaces)
+    if trains:
+        options.check_training()
     if recipe.policy.checkpoint is not None and not recipe.policy.is_pretrained:
         _check_checkpoint(recipe.policy.checkpoint, recipe, spaces, options)
     if recipe.engine.trace and not SCHEDSTAT.exists():

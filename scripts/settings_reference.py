@@ -22,7 +22,7 @@ from pydantic.fields import FieldInfo
 
 from rlvla3.config import CORRECTION_NAMES, AlgorithmConfig, CorrectionConfig, EngineConfig, Mode, Recipe, Section
 from rlvla3.policies.options import FlowOptions
-from rlvla3.policies.registry import POLICIES
+from rlvla3.policies.registry import POLICIES, options_class
 from rlvla3.runtimes.virtual.costs import Cost, HostProfile, MemoryProfile, Profile
 from rlvla3.simulators.gymnasium import GymnasiumOptions
 from rlvla3.simulators.registry import simulator_class
@@ -88,8 +88,8 @@ def section(schema: type[Section], key: str, title: str = "") -> Iterator[str]:
                 yield from options(f"Options of simulator {name}", simulator_class(name).Options, "simulator.options")
             yield from options("Options of Gymnasium environments", GymnasiumOptions, "simulator.options")
         case "policy":
-            for name, (schema, _) in POLICIES.items():
-                yield from options(f"Options of policy {name}", schema, "policy.options")
+            for name in POLICIES:
+                yield from options(f"Options of policy {name}", options_class(name), "policy.options")
 
 
 def options(title: str, schema: type[Section], key: str) -> Iterator[str]:

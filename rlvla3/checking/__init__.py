@@ -1,6 +1,7 @@
 """Whether a simulator or a policy keeps its contract (`rlvla3 check`), and whether a recipe's model fits into memory.
 
-A check of a simulator is a function of recorded evidence alone. The simulator under examination runs in processes of its own, where a call that hangs or kills its process is
+A check of a simulator is a function of recorded evidence alone. The simulator under examination runs
+in processes of its own, where a call that hangs or kills its process is
 an answer too.
 
 commands.py             what `rlvla3 check` does

@@ -144,9 +144,8 @@ class FlowHead(ActionHead):
         return action * (1 - (t - d)) + noise * (t - d - sigma**2 * d / (2 * t)), sigma * math.sqrt(d)
 
     def _time(self, step: Tensor) -> Tensor:
-        """The time t of a step. Step 0 is at t = 1."""
-        time: Tensor = 1 - step / self.K
-        return time
+        """The time t of a step, rounded once. Step 0 is at t = 1. (Models turn time into angles of up to 1571, where a last digit is seen.)"""
+        return (1 - step.double() / self.K).to(step)
 
     def _steps(self, x: Tensor, *steps: int) -> Tensor:
         """Step numbers [1, M], the same for every decision, with the dtype and on the device of x."""

@@ -33,6 +33,9 @@ class PolicyOptions(Section):
     def check(self, spaces: Spaces, chunk: int) -> None:
         """Raise RecipeError where a policy of these settings cannot be built for `spaces`."""
 
+    def check_training(self) -> None:
+        """Raise RecipeError where a policy of these settings cannot be improved by reinforcement learning."""
+
 
 class FlowOptions(Section):
     """Flow matching as a policy: K denoising steps lead from noise to a chunk. Some steps add Gaussian noise, so that a chunk has a log-prob

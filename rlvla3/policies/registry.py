@@ -20,7 +20,7 @@ from rlvla3.types import Spaces
 if TYPE_CHECKING:
     from rlvla3.policies.base import Policy
 
-__all__ = ["POLICIES", "SavedPolicy", "build_policy", "make_policy", "policy_options", "read_checkpoint_config"]
+__all__ = ["POLICIES", "SavedPolicy", "build_policy", "make_policy", "options_class", "policy_options", "read_checkpoint_config"]
 
 POLICIES: dict[str, tuple[str, str]] = {
     "mini_vla": ("rlvla3.policies.options:MiniVLAOptions", "rlvla3.policies.mini_vla:MiniVLA"),
@@ -28,8 +28,7 @@ POLICIES: dict[str, tuple[str, str]] = {
     "pi0": ("rlvla3.policies.pi.families:Pi0Options", "rlvla3.policies.pi.policy:Pi0"),
     "pi05": ("rlvla3.policies.pi.families:Pi05Options", "rlvla3.policies.pi.policy:Pi05"),
     "smolvla": ("rlvla3.policies.pi.families:SmolVLAOptions", "rlvla3.policies.pi.policy:SmolVLAPolicy"),
-    "openvla_oft": ("rlvla3.policies.openvla_oft.options:OpenVLAOFTOptions", "rlvla3.policies.openvla_oft.policy:OpenVLAOFTPolicy"),
-    "groot": ("rlvla3.policies.groot.options:GR00TOptions", "rlvla3.policies.groot.policy:GR00TPolicy"),
+    "openvla_oft": ("rlvla3.policies.openvla_oft.family:OpenVLAOFTOptions", "rlvla3.policies.openvla_oft.policy:OpenVLAOFTPolicy"),
 }
 """The policies of this package: name -> (the schema of `policy.options`, the class)."""
 
@@ -39,7 +38,7 @@ def policy_options(config: PolicyConfig, spaces: Spaces) -> PolicyOptions:
 
     Raises RecipeError.
     """
-    schema = _options_class(config.name)
+    schema = options_class(config.name)
     given = config.options
     if issubclass(schema, VLAOptions):
         given = starting_options(schema, config, spaces)
@@ -69,7 +68,8 @@ def make_policy(config: PolicyConfig, spaces: Spaces) -> Policy:
     return policy
 
 
-def _options_class(name: str) -> type[PolicyOptions]:
+def options_class(name: str) -> type[PolicyOptions]:
+    """The schema of the options of the policy `name`. Raises RecipeError where there is no such policy."""
     if name not in POLICIES:
         return _policy_class(name).Options
     module, _, schema = POLICIES[name][0].partition(":")

@@ -28,9 +28,17 @@ class Normalisation(Section):
     """Where the numbers come from: a file and its key, for messages and `inspect`."""
 
     mean: list[float] = []
+    """Means, for `mean_std`."""
+
     std: list[float] = []
+    """Standard deviations, for `mean_std`."""
+
     low: list[float] = []
+    """Numbers that become -1, for `bounds`."""
+
     high: list[float] = []
+    """Numbers that become 1, for `bounds`."""
+
     mask: list[bool] = []
     """Which dimensions are scaled. An empty list means all. OpenVLA's grippers are not."""
 
@@ -90,6 +98,7 @@ class ImageProcessing(Section):
     """When a preset assigns cameras: how many of the model's cameras are kept at which nothing is shown. They are black and masked. With `null` all are."""
 
     turn: Turn = "none"
+    """How frames are turned. `flipped`: upside down. `mirrored`: left and right exchanged. `rotated`: both, which is 180 degrees."""
 
     crop_before: KeptShare = 1.0
     """The share of each side that a centre crop before resizing keeps. GR00T keeps 0.95."""
@@ -114,6 +123,7 @@ class ImageProcessing(Section):
     """Pixels from 0 to 1 become (pixel - mean) / std, channel by channel. With six numbers, the model is shown each image twice, scaled differently."""
 
     std: list[float] = [0.5, 0.5, 0.5]
+    """See `mean`."""
 
 
 class StateProcessing(Section):
@@ -182,6 +192,7 @@ class ActionProcessing(Section):
     """Which of them the simulator executes, in the simulator's order. An empty list means the first ones."""
 
     normalisation: Normalisation = Normalisation()
+    """How the numbers of an action are scaled back."""
 
     relative: list[bool] = []
     """Which of the model's dimensions are given relative to the fed state: the number of the state at the same place is added. An empty list means none."""
