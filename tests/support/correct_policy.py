@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rlvla3.policies.base import Decisions, Evaluation, Policy
 from rlvla3.policies.options import PolicyOptions
@@ -29,6 +29,8 @@ class Correct(Policy):
 
     Options = CorrectOptions
     options: CorrectOptions
+
+    state_mean: Tensor
 
     def __init__(self, spaces, chunk, options):
         super().__init__(spaces, chunk, options)
