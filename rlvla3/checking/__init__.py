@@ -1,8 +1,7 @@
 """Whether a simulator or a policy keeps its contract (`rlvla3 check`), and whether a recipe's model fits into memory.
 
-A check of a simulator is a function of recorded evidence alone. The simulator under examination runs
-in processes of its own, where a call that hangs or kills its process is
-an answer too.
+A check of a simulator is a function of recorded evidence alone. The simulator under examination runs in processes of its own, where a call that hangs or kills
+its process is an answer too. A policy is examined in this process, on the CPU.
 
 commands.py             what `rlvla3 check` does
 evidence.py             runs episodes on the simulator once and records what came of them

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rlvla3.checking.evidence import NotApplicable
 from rlvla3.checking.finding import Finding, fact, warning
-from rlvla3.checking.policy_trial import ROUNDING, ROWS, PolicyTrial, apart, in_words, largest_difference, raised, rows_of, same_bits
+from rlvla3.checking.policy_trial import ROWS, PolicyTrial, apart, largest_difference, raised, rows_of, same_bits, shown
 from rlvla3.policies.base import Decisions, Observations
 from rlvla3.policies.options import PolicyOptions
 
@@ -92,23 +92,23 @@ def _first_outside(actions: Tensor, space: Any) -> float:
 
 def agreement(trial: PolicyTrial) -> Iterator[Finding]:
     difference = apart(trial.evaluation.logprob, trial.decisions.logprob)
-    if difference > ROUNDING:
+    if difference > trial.rounding:
         yield Finding(
-            f"log-probs differ by {in_words(difference)}, expected at most {ROUNDING:.0e}: compute them from what is in the trace, in the same way. "
+            f"log-probs differ by {shown(difference)}, expected at most {trial.rounding:.0e}: compute them from what is in the trace, in the same way. "
             f"Every ratio of PPO is wrong by this"
         )
-    yield fact(f"they differ by {in_words(difference)}")
+    yield difference_of(trial, difference)
 
 
 def value(trial: PolicyTrial) -> Iterator[Finding]:
     evaluation = trial.evaluation
     difference = apart(evaluation.value, trial.decisions.value)
-    if difference > ROUNDING:
-        yield Finding(f"evaluate's values differ from act's by {in_words(difference)}, expected at most {ROUNDING:.0e}: compute both by value_of")
+    if difference > trial.rounding:
+        yield Finding(f"evaluate's values differ from act's by {shown(difference)}, expected at most {trial.rounding:.0e}: compute both by value_of")
     again = apart(trial.policy.value_of(evaluation.features), evaluation.value)
-    if again > ROUNDING:
-        yield Finding(f"value_of(features) differs from evaluate's value by {in_words(again)}: put all that the value depends on into the features")
-    yield fact(f"they differ by {in_words(max(difference, again))}")
+    if again > trial.rounding:
+        yield Finding(f"value_of(features) differs from evaluate's value by {shown(again)}: put all that the value depends on into the features")
+    yield difference_of(trial, max(difference, again))
 
 
 def noise(trial: PolicyTrial) -> Iterator[Finding]:
@@ -124,7 +124,7 @@ def repeats(trial: PolicyTrial) -> Iterator[Finding]:
     again = trial.act(trial.policy)
     if not same_bits(again, trial.decisions):
         yield Finding(
-            f"the same observations and noise gave other decisions the second time, by {in_words(largest_difference(again, trial.decisions))}: "
+            f"the same observations and noise gave other decisions the second time, by {shown(largest_difference(again, trial.decisions))}: "
             f"a decision may depend on observation, noise and weights alone"
         )
     if not torch.equal(trial.evaluate().logprob, trial.evaluation.logprob):
@@ -152,14 +152,14 @@ def exploration(trial: PolicyTrial) -> Iterator[Finding]:
     explored = actions(given, everyone)
     if not torch.equal(best, best_again):
         ignored = "all noise but its first draw, from which denoising may start" if starts else "all noise"
-        yield Finding(f"with explore=False the actions change with exploration noise, by {in_words(apart(best_again, best))}: ignore {ignored} there")
+        yield Finding(f"with explore=False the actions change with exploration noise, by {shown(apart(best_again, best))}: ignore {ignored} there")
     if torch.equal(best, explored):
         if trial.spaces.action.kind == "discrete":
             yield warning("explore=True and explore=False gave the same choices: are the probabilities so far from even?")
         else:
             yield Finding("explore=True and explore=False give the same actions: a policy that does not explore learns nothing")
     mixed = actions(given, trial.explore)
-    if apart(mixed, torch.where(trial.explore[:, None, None], explored, best)) > ROUNDING:
+    if apart(mixed, torch.where(trial.explore[:, None, None], explored, best)) > trial.rounding:
         yield Finding("whether one decision explores changes another decision of its batch: apply `explore` to each row alone")
 
 
@@ -171,13 +171,13 @@ def batch(trial: PolicyTrial) -> Iterator[Finding]:
         recorded = _rows_of_decisions(decided, rows)
         evaluated = apart(trial.policy.evaluate(rows_of(trial.observations, rows), recorded.actions, recorded.trace).logprob, trial.evaluation.logprob[rows])
         for call, difference in (("act", acted), ("evaluate", evaluated)):
-            if difference > ROUNDING:
+            if difference > trial.rounding:
                 yield Finding(
-                    f"{call} gives other answers for rows {rows} of a batch of {ROWS} alone, by {in_words(difference)}, expected at most {ROUNDING:.0e}: "
+                    f"{call} gives other answers for rows {rows} of a batch of {ROWS} alone, by {shown(difference)}, expected at most {trial.rounding:.0e}: "
                     f"no row may see another, and nothing may be averaged over the batch"
                 )
         worst = max(worst, acted, evaluated)
-    yield fact(f"at most {in_words(worst)}")
+    yield difference_of(trial, worst)
 
 
 def _rows_of_decisions(given: Decisions, rows: list[int]) -> Decisions:
@@ -191,15 +191,15 @@ def instructions(trial: PolicyTrial) -> Iterator[Finding]:
     alone, beside = (trial.policy.act(observations, trial.noise(), trial.explore) for observations in batches)
     rows = list(range(ROWS - 1))
     difference = largest_difference(_rows_of_decisions(beside, rows), _rows_of_decisions(alone, rows))
-    if difference > ROUNDING:
+    if difference > trial.rounding:
         yield Finding(
-            f"decisions change by {in_words(difference)} when a neighbour's instruction is {long!r} in place of {short!r}: mask the padding, "
+            f"decisions change by {shown(difference)} when a neighbour's instruction is {long!r} in place of {short!r}: mask the padding, "
             f"or pad every instruction to one length"
         )
     last = [ROWS - 1]
     if largest_difference(_rows_of_decisions(beside, last), _rows_of_decisions(alone, last)) == 0:
         raise NotApplicable("none is read")
-    yield fact(f"at most {in_words(difference)}")
+    yield difference_of(trial, difference)
 
 
 def inputs(trial: PolicyTrial) -> Iterator[Finding]:
@@ -219,6 +219,12 @@ def _tensors_given(trial: PolicyTrial) -> tuple[Observations, Tensor, dict[str, 
     tensors = {f"image {camera}": image for camera, image in observations.images.items()}
     tensors |= {"state": observations.state, "elapsed": observations.elapsed, "noise": noise}
     return observations, noise, tensors | {f"trace {name}": tensor.clone() for name, tensor in trial.decisions.trace.items()}
+
+
+def difference_of(trial: PolicyTrial, difference: float) -> Finding:
+    """A difference that is small enough, as a fact."""
+    low = "" if trial.lowest == torch.float32 else f", computed in {str(trial.lowest).removeprefix('torch.')}"
+    return fact(f"they differ by {'exactly 0.0' if difference == 0 else f'at most {difference:.1e}'}{low}")
 
 
 def _described(tensor: Any) -> str:

@@ -6,14 +6,17 @@ Weights that are all zero get small random numbers first: a part that multiplies
 from __future__ import annotations
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from rlvla3.checking.evidence import NotApplicable
 from rlvla3.config import PolicyConfig
@@ -31,16 +34,19 @@ SEED = 0
 INSTRUCTIONS = ("push", "open the top drawer")
 """What made-up observations ask for, where the simulator names no instructions of two lengths. The longer is last."""
 
-ROUNDING = 1e-5
-"""Numbers that should be the same may differ by this share of the largest of them, or of 1: float32 has 24 bits."""
+ROUNDING = {torch.float32: 1e-5, torch.float16: 0.01, torch.bfloat16: 0.05}
+"""Numbers that should be the same may differ by this share of the largest of them, or of 1, if a policy computes in these formats."""
 
 
 class PolicyTrial:
-    """A policy, and what it answered to one batch of observations. blocked: the failed check without which no further check makes sense."""
+    """A policy, and what it answered to one batch of observations.
+
+    blocked: the failed check without which no further check makes sense. lowest: the coarsest number format in which `act` computed.
+    """
 
     def __init__(self, config: PolicyConfig, spaces: Spaces) -> None:
         self.config, self.spaces = config, spaces
-        self.blocked = ""
+        self.blocked, self.lowest = "", torch.float32
         self.policy = self.build()
         generator = torch.Generator().manual_seed(SEED)
         with torch.no_grad():
@@ -98,8 +104,15 @@ class PolicyTrial:
 
     @cached_property
     def _answers(self) -> tuple[Decisions, Evaluation]:
-        decisions = self.policy.act(self.observations, self.noise(), self.explore)
+        with _formats_seen() as seen:
+            decisions = self.policy.act(self.observations, self.noise(), self.explore)
+        self.lowest = max((self.lowest, *(seen & ROUNDING.keys())), key=lambda dtype: torch.finfo(dtype).eps)
         return decisions, self.policy.evaluate(self.observations, decisions.actions, decisions.trace)
+
+    @property
+    def rounding(self) -> float:
+        """How much of a difference is rounding."""
+        return ROUNDING[self.lowest]
 
     @property
     def decisions(self) -> Decisions:
@@ -126,6 +139,22 @@ class PolicyTrial:
         """Raise NotApplicable where a check without which this one makes no sense has failed."""
         if self.blocked:
             raise NotApplicable(f"see the check `{self.blocked}`")
+
+
+@contextmanager
+def _formats_seen() -> Iterator[set[torch.dtype]]:
+    """The number formats of what modules give within the block."""
+    seen: set[torch.dtype] = set()
+
+    def look(_: nn.Module, __: Any, output: Any) -> None:
+        outputs = output if isinstance(output, (tuple, list)) else (output,)
+        seen.update(tensor.dtype for tensor in outputs if isinstance(tensor, Tensor))
+
+    hook = register_module_forward_hook(look)
+    try:
+        yield seen
+    finally:
+        hook.remove()
 
 
 def rows_of(observations: Observations, rows: Sequence[int]) -> Observations:
@@ -159,9 +188,9 @@ def same_bits(found: Decisions, expected: Decisions) -> bool:
     return found.trace.keys() == expected.trace.keys() and all(torch.equal(ours, theirs) for ours, theirs in pairs)
 
 
-def in_words(difference: float) -> str:
+def shown(difference: float) -> str:
     """A difference for a message."""
-    return "exactly 0.0" if difference == 0 else f"{difference:.1e}"
+    return f"{difference:.1e}"
 
 
 def named_few(names: Sequence[str], most: int = 3) -> str:

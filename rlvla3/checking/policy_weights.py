@@ -14,15 +14,14 @@ from torch import Tensor, nn
 from rlvla3.checking.evidence import NotApplicable
 from rlvla3.checking.finding import Finding, fact, warning
 from rlvla3.checking.policy_trial import (
-    ROUNDING,
     ROWS,
     PolicyTrial,
     apart,
-    in_words,
     largest_difference,
     named_few,
     raised,
     same_bits,
+    shown,
 )
 from rlvla3.links.weights.layout import WeightLayout
 from rlvla3.observability.formatting import size
@@ -64,13 +63,17 @@ def actor(trial: PolicyTrial) -> Iterator[Finding]:
 
 
 def critic(trial: PolicyTrial) -> Iterator[Finding]:
-    policy, features = trial.policy, trial.evaluation.features
+    policy, evaluation = trial.policy, trial.evaluate()
+    features = evaluation.features
     weight = torch.randn(ROWS, generator=torch.Generator().manual_seed(0))
     loss = (policy.value_of(features) * weight).sum()
     yield from _gradients(trial, loss, "value_of", "critic", lambda: policy.value_of(features), policy.critic_parameters())
-    kept = sum(tensor.requires_grad for tensor in features.values())
-    if kept:
+    if any(tensor.requires_grad for tensor in features.values()):
         yield Finding("the features carry a graph: detach them, because they are kept for later epochs of the critic")
+    elif evaluation.value.requires_grad:
+        reached = torch.autograd.grad(evaluation.value.sum(), policy.actor_parameters(), allow_unused=True)
+        if count := sum(gradient is not None for gradient in reached):
+            yield fact(f"in evaluate it also reaches {count} tensors of the actor")
 
 
 def _gradients(trial: PolicyTrial, loss: Tensor, what: str, part: str, again: Callable[[], Tensor], own: Sequence[nn.Parameter]) -> Iterator[Finding]:
@@ -86,7 +89,7 @@ def _gradients(trial: PolicyTrial, loss: Tensor, what: str, part: str, again: Ca
     if others := sorted(reached - ours):
         yield Finding(f"the gradient of {what} reaches {named_few(others)}, which {part}_parameters() does not list: detach what it is computed from")
     silent = {name: named[name] for name in named if name in ours - reached}
-    if cut := _that_matter(silent, again):
+    if cut := _that_matter(silent, again, 10 * trial.rounding):
         yield Finding(f"{what} depend on {named_few(cut)}, and their gradient does not reach them: do not detach what lies between")
     elif silent:
         numbers = sum(parameter.numel() for parameter in silent.values())
@@ -97,20 +100,20 @@ def _gradients(trial: PolicyTrial, loss: Tensor, what: str, part: str, again: Ca
     yield fact(f"it reaches all {len(ours)} tensors of the {part} and no others")
 
 
-def _that_matter(parameters: Mapping[str, nn.Parameter], compute: Callable[[], Tensor]) -> list[str]:
-    """The parameters whose change changes what is computed."""
-    if not parameters or not _changes(parameters, compute):
+def _that_matter(parameters: Mapping[str, nn.Parameter], compute: Callable[[], Tensor], least: float) -> list[str]:
+    """The parameters whose change changes what is computed, by more than `least`."""
+    if not parameters or not _changes(parameters, compute, least):
         return []
-    return [name for name in list(parameters)[:NAMED_APART] if _changes({name: parameters[name]}, compute)] or list(parameters)
+    return [name for name in list(parameters)[:NAMED_APART] if _changes({name: parameters[name]}, compute, least)] or list(parameters)
 
 
 @torch.no_grad()
-def _changes(parameters: Mapping[str, nn.Parameter], compute: Callable[[], Tensor]) -> bool:
+def _changes(parameters: Mapping[str, nn.Parameter], compute: Callable[[], Tensor], least: float) -> bool:
     before, kept = compute(), {name: parameter.clone() for name, parameter in parameters.items()}
     generator = torch.Generator().manual_seed(1)
     for parameter in parameters.values():
         parameter.add_((0.1 * torch.randn(parameter.shape, generator=generator)).to(parameter))
-    changed = apart(compute(), before) > 10 * ROUNDING
+    changed = apart(compute(), before) > least
     for name, parameter in parameters.items():
         parameter.copy_(kept[name])
     return changed
@@ -162,7 +165,7 @@ def published(trial: PolicyTrial) -> Iterator[Finding]:
     decided = trial.act(receiver)
     if not missing and not same_bits(decided, trial.decisions):
         yield Finding(
-            f"a policy that received what published() gives acts differently, by {in_words(largest_difference(decided, trial.decisions))}: "
+            f"a policy that received what published() gives acts differently, by {shown(largest_difference(decided, trial.decisions))}: "
             f"what fit_normalisation sets must be in registered buffers, and the tensors of published() must be the policy's own, not copies"
         )
     yield fact(f"{len(sent)} tensors, {_amount(WeightLayout(sent).size)}")
@@ -184,7 +187,7 @@ def saving(trial: PolicyTrial) -> Iterator[Finding]:
     decided = trial.act(again)
     if not wrong and not same_bits(decided, trial.decisions):
         yield Finding(
-            f"the saved policy acts differently when it is loaded, by {in_words(largest_difference(decided, trial.decisions))}: keep everything that "
+            f"the saved policy acts differently when it is loaded, by {shown(largest_difference(decided, trial.decisions))}: keep everything that "
             f"a decision depends on in parameters, registered buffers or options"
         )
     yield fact(f"{len(own)} tensors, and the same decisions to the last bit")
