@@ -19,6 +19,7 @@ class PiOptions(FlowVLAOptions):
     """What pi0 and pi0.5 share."""
 
     Variant: ClassVar[Variant]
+    """Which of the two networks it is."""
 
     model: PiModel = PiModel()
     """The sizes of the network."""
