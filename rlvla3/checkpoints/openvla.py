@@ -244,7 +244,10 @@ def _notes(folder: Path, model: Config, dataset: str) -> list[str]:
         "the authors' images were compressed as JPEG before they were resized, and these are not: pixels differ a little",
     ]
     if model["head"] == "tokens":
-        notes.append("checkpoints of RLinf see no stop token behind the actions, and all others do: set policy.options.model.stop_token=false for them")
+        notes.append(
+            "RLinf's code has no stop token behind the actions and no centre crop: for its checkpoints set policy.options.model.stop_token=false and "
+            "policy.options.processing.images.crop=1"
+        )
     if (folder / "lora_adapter").is_dir():
         notes.append(f"{folder} has lora_adapter/, whose changes are in model.safetensors already: it is not read, and not written again")
     return notes

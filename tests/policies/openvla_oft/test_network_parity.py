@@ -1,4 +1,4 @@
-"""OpenVLA-OFT against the authors' code, with the same weights and inputs (scripts/references/openvla_oft.py).
+"""OpenVLA-OFT against the authors' code and RLinf's, with the same weights and inputs (scripts/references/openvla_oft.py, openvla_oft_rlinf.py).
 
 The authors' code takes one observation at a time, so the reference has no padding, while ours is a batch of prompts of different lengths.
 """
@@ -6,6 +6,7 @@ The authors' code takes one observation at a time, so the reference has no paddi
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -63,6 +64,21 @@ def test_logits_tokens_and_actions_equal_the_authors() -> None:
     same(features[:, 0], expected["hidden"][:, ::7])
     assert torch.equal(sample.trace["tokens"].view(3, 56).long() + ACTION_TOKENS.start, expected["tokens"])
     same(unnormalised(sample.actions, metadata), expected["actions"])
+
+
+@torch.no_grad()
+def test_log_probs_equal_rlinfs() -> None:
+    """RLinf leaves the stop token out, and pads prompts in front."""
+    with safe_open(ROOT / "tests/references/openvla_oft/rlinf.safetensors", "pt") as file:
+        expected, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    head = TokenHead(TokenOptions(temperature=float(metadata["temperature"])), 8, 7)
+    for stop in (False, True):
+        network = OpenVLAOFT(OpenVLAOFTModel.model_validate_json(metadata["sizes"]).model_copy(update={"stop_token": stop})).eval()
+        network.load_state_dict(weights(network.state_dict()))
+        found = head.evaluate(partial(network.decode, network.encode(Inputs(**inputs("tokens")))), {"tokens": expected["tokens"].view(3, 8, 7)})
+        assert torch.allclose(found.logprob.view(3, 56), expected["logprobs"], rtol=0, atol=1e-5) == (not stop)
+        if not stop:
+            same(found.entropy.view(3, 56), expected["entropy"])
 
 
 @torch.no_grad()
