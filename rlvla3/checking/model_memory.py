@@ -21,7 +21,7 @@ from rlvla3.errors import RecipeError
 from rlvla3.links.weights.layout import WeightLayout
 from rlvla3.links.weights.versions import BUFFERS
 from rlvla3.observability.formatting import size
-from rlvla3.policies.registry import make_policy
+from rlvla3.policies.registry import build_policy
 from rlvla3.runtimes.workers.device import check_on_host, choose_device
 from rlvla3.types import Spaces
 
@@ -44,7 +44,7 @@ class ModelMemory:
 def model_memory(recipe: Recipe, spaces: Spaces) -> ModelMemory:
     """The sizes of the policy of `recipe`. Raises RecipeError for settings that the policy refuses."""
     with torch.device("meta"):
-        policy = make_policy(recipe.policy.model_copy(update={"checkpoint": None}), spaces)
+        policy = build_policy(recipe.policy, spaces)
     return ModelMemory(
         weights=sum(tensor.nbytes for tensor in (*policy.parameters(), *policy.buffers())),
         trained=sum(parameter.nbytes for parameter in policy.parameters() if parameter.requires_grad),

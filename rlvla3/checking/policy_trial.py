@@ -53,17 +53,14 @@ class PolicyTrial:
             for parameter in self.policy.parameters():
                 if parameter.requires_grad and not parameter.any():
                     parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
-        if config.checkpoint is None:
+        if config.starts_from is None:
             self.policy.fit_normalisation(torch.randn(16, spaces.state, generator=generator) + 1, self.expert_actions(16))
 
     def build(self, seed: int = SEED) -> Policy:
         """The policy that the settings name, with the weights of its checkpoint, or else with random ones."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            policy = make_policy(self.config, self.spaces).eval()
-            if self.config.checkpoint is None:
-                policy.initialise()
-        return policy
+            return make_policy(self.config, self.spaces).eval()
 
     @property
     def observations(self) -> Observations:

@@ -25,7 +25,7 @@ from rlvla3.checking.policy_trial import (
 )
 from rlvla3.links.weights.layout import WeightLayout
 from rlvla3.observability.formatting import size
-from rlvla3.policies.registry import make_policy, policy_options, read_checkpoint_config
+from rlvla3.policies.registry import build_policy, make_policy, policy_options, read_checkpoint_config
 
 NAMED_APART = 50
 """So many parameters are examined one by one to say which of them is to blame."""
@@ -244,7 +244,7 @@ def memory(trial: PolicyTrial) -> Iterator[Finding]:
     policy = trial.policy
     try:
         with torch.device("meta"):
-            make_policy(trial.config.model_copy(update={"checkpoint": None}), trial.spaces)
+            build_policy(trial.config, trial.spaces)
     except Exception as error:  # whatever the policy raises is what was found
         yield Finding(
             f"it cannot be built without memory: {raised(error)}. Memory is planned from a policy on torch.device('meta'): compute nothing from weights"

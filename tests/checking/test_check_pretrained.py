@@ -1,0 +1,39 @@
+"""`rlvla3 check --policy` of the pretrained families at their tiny size: every check passes, whatever is trained and however it is sampled."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rlvla3.checking.policy_commands import policy_on_trial
+from rlvla3.checking.policy_specification import run_policy_checks
+from rlvla3.checking.policy_trial import PolicyTrial
+
+SETTINGS: dict[str, tuple[str, list[str]]] = {
+    "pi0": ("pi0", []),
+    "pi0_all_parts": ("pi0", ["options.train=[vision,language,expert]"]),
+    "pi0_lora": ("pi0", ["options.lora.rank=4", "options.value.features=suffix"]),
+    "pi05": ("pi05", []),
+    "pi05_flow_noise_one": ("pi05", ["options.flow.method=flow_noise", "options.flow.steps=one", "options.value.features=suffix"]),
+    "smolvla": ("smolvla", []),
+    "smolvla_last_step": ("smolvla", ["options.flow.method=last_step", "options.gradient_checkpointing=true"]),
+    "openvla_oft": ("openvla_oft", []),
+}
+
+
+@pytest.mark.parametrize(("name", "settings"), SETTINGS.values(), ids=SETTINGS.keys())
+def test_every_family_passes(name: str, settings: list[str]) -> None:
+    torch.set_num_threads(1)
+    config, spaces = policy_on_trial(name, ["size=tiny", "options.precision=fp32", *settings], None, 5)
+    results = {result.check.name: result for result in run_policy_checks(PolicyTrial(config, spaces))}
+    assert {check: result.messages for check, result in results.items() if result.verdict != "passed"} == {}
+    assert results["agreement"].messages == ("they differ by exactly 0.0",)
+    assert results["value"].messages == ("they differ by exactly 0.0",)
+
+
+def test_bfloat16_is_noticed() -> None:
+    config, spaces = policy_on_trial("pi0", ["size=tiny", "options.precision=bf16"], None, 5)
+    trial = PolicyTrial(config, spaces)
+    results = {result.check.name: result for result in run_policy_checks(trial)}
+    assert all(result.verdict == "passed" for result in results.values())
+    assert trial.lowest == torch.bfloat16 and "computed in bfloat16" in results["batch"].messages[0]
