@@ -5,10 +5,13 @@ Shapes: B observations, H actions of each, A the model's padded dimensions, A' t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from rlvla3.processing.constants import constant
 from rlvla3.processing.normalisation import Scale
 from rlvla3.processing.specification import ActionProcessing
 from rlvla3.types import ActionSpace
@@ -22,12 +25,12 @@ class Actions(nn.Module):
         self._how, self._space = how, space
         self.dimensions = how.dimensions or list(range(space.size))
         self.scale = Scale(how.normalisation)
-        self._relative = torch.tensor((how.relative + [False] * how.size)[: how.size])
+        self._place = in_place(self.dimensions)
 
     def to_simulator(self, chunks: Tensor, state: Tensor) -> Tensor:
         """chunks [B, H, A] and the fed state [B, S], not normalised -> what the simulator executes, float32 [B, H, A'], within its bounds."""
         own = self.scale.scale_back(chunks.float())
-        own = (own + self._reference(state, own))[..., self.dimensions]
+        own = (own + self._reference(state, own))[..., self._place]
         gripper = self._how.gripper
         if gripper != "as_is":
             last = own[..., -1:]
@@ -40,7 +43,7 @@ class Actions(nn.Module):
         placed = self.before_scaling(actions, state)
         scaled = self.scale.scale(placed).float()
         result = torch.zeros_like(placed)
-        result[..., self.dimensions] = scaled[..., self.dimensions]
+        result[..., self._place] = scaled[..., self._place]
         return result
 
     def before_scaling(self, actions: Tensor, state: Tensor) -> Tensor:
@@ -51,7 +54,7 @@ class Actions(nn.Module):
         elif self._how.gripper == "threshold":
             own = torch.cat([own[..., :-1], (own[..., -1:] + 1) / 2], -1)
         placed = torch.zeros(*own.shape[:-1], self._how.size, device=own.device)
-        placed[..., self.dimensions] = own
+        placed[..., self._place] = own
         return placed - self._reference(state, placed)
 
     def _reference(self, state: Tensor, like: Tensor) -> Tensor:
@@ -59,4 +62,12 @@ class Actions(nn.Module):
         if not any(self._how.relative):
             return like.new_zeros(())
         wide = pad(state.to(like), (0, max(self._how.size - state.shape[-1], 0)))[:, : self._how.size]
-        return (wide * self._relative.to(like.device, non_blocking=True))[:, None]
+        relative = (*self._how.relative, *[False] * (self._how.size - len(self._how.relative)))
+        return (wide * constant(relative, wide.dtype, wide.device))[:, None]
+
+
+def in_place(dimensions: Sequence[int]) -> slice | list[int]:
+    """How a tensor is indexed for these dimensions: by a slice where they follow each other, which a GPU need not be waited for."""
+    if dimensions and list(dimensions) == list(range(dimensions[0], dimensions[-1] + 1)):
+        return slice(dimensions[0], dimensions[-1] + 1)
+    return list(dimensions)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
+from rlvla3.processing.constants import constant
 from rlvla3.processing.specification import ImageProcessing, Turn
 
 FIXED_POINT = 2**22
@@ -37,8 +38,8 @@ class Images:
             else:
                 shown.append(self._prepare(frames[camera.camera]))
         pixels = torch.stack(shown, 1) if shown else torch.zeros(batch, 0, 3, height, width, device=device)
-        mask = torch.tensor([camera.camera is not None for camera in self._how.cameras], dtype=torch.bool)
-        return self._scale(pixels), mask.to(device, non_blocking=True).expand(batch, -1)
+        mask = constant(tuple(camera.camera is not None for camera in self._how.cameras), torch.bool, device)
+        return self._scale(pixels), mask.expand(batch, -1)
 
     def _prepare(self, frames: Tensor) -> Tensor:
         """uint8 [B, H, W, 3] -> pixels from 0 to 1, [B, 3, height, width]."""
@@ -74,7 +75,7 @@ class Images:
 
     def _scale(self, pixels: Tensor) -> Tensor:
         """pixels [B, N, 3, height, width] from 0 to 1."""
-        mean, std = (torch.tensor(numbers).to(pixels.device, non_blocking=True)[:, None, None] for numbers in (self._how.mean, self._how.std))
+        mean, std = (constant(tuple(numbers), torch.float32, pixels.device)[:, None, None] for numbers in (self._how.mean, self._how.std))
         return (pixels.repeat(1, 1, len(mean) // 3, 1, 1) - mean) / std
 
 
@@ -100,7 +101,7 @@ def pillow_bilinear(pixels: Tensor, height: int, width: int) -> Tensor:
     resized = pixels.double()
     for size, side in ((width, -1), (height, -2)):
         if resized.shape[side] != size:
-            weights = (_weights(resized.shape[side], size, "triangle") * FIXED_POINT).add(0.5).floor().to(resized.device)
+            weights = (_weights(resized.shape[side], size, "triangle", resized.device) * FIXED_POINT).add(0.5).floor()
             summed = resized @ weights.T if side == -1 else weights @ resized
             resized = ((summed + FIXED_POINT // 2) / FIXED_POINT).floor().clamp(0, 255)
     return resized.float()
@@ -115,7 +116,7 @@ def torchvision_resize(pixels: Tensor, height: int, width: int, mode: Literal["b
 
 def lanczos3(pixels: Tensor, height: int, width: int) -> Tensor:
     """TensorFlow's image.resize(lanczos3, antialias=True) of [..., H, W], rounded to whole numbers from 0 to 255."""
-    rows, columns = (_weights(old, new, "lanczos3").to(pixels.device) for old, new in zip(pixels.shape[-2:], (height, width), strict=True))
+    rows, columns = (_weights(old, new, "lanczos3", pixels.device) for old, new in zip(pixels.shape[-2:], (height, width), strict=True))
     return (rows @ pixels.double() @ columns.T).round().clamp(0, 255).float()
 
 
@@ -124,12 +125,12 @@ def crop_and_resize(pixels: Tensor, share: float) -> Tensor:
 
     The steps of 1/255 are those of its convert_image_dtype, which cuts 255.5 x and does not round 255 x.
     """
-    rows, columns = (_crop_weights(size, share).to(pixels.device) for size in pixels.shape[-2:])
+    rows, columns = (_crop_weights(size, share, pixels.device) for size in pixels.shape[-2:])
     return (rows @ pixels.double() @ columns.T).mul(255.5).floor().clamp(0, 255).float() / 255
 
 
 @lru_cache(maxsize=32)
-def _weights(old: int, new: int, kernel: str) -> Tensor:
+def _weights(old: int, new: int, kernel: str, device: torch.device) -> Tensor:
     """The share of each old pixel in each new pixel: float64 [new, old]. The kernel is as wide as a new pixel where the image becomes smaller."""
     ratio = old / new
     reach = max(ratio, 1.0)
@@ -143,11 +144,11 @@ def _weights(old: int, new: int, kernel: str) -> Tensor:
     else:
         weights = torch.where(distance.abs() < 3, torch.sinc(distance) * torch.sinc(distance / 3), 0.0)
     weights = torch.where((pixel >= first) & (pixel < last), weights, 0.0)
-    return weights / weights.sum(1, keepdim=True)
+    return (weights / weights.sum(1, keepdim=True)).to(device)
 
 
 @lru_cache(maxsize=32)
-def _crop_weights(size: int, share: float) -> Tensor:
+def _crop_weights(size: int, share: float, device: torch.device) -> Tensor:
     """Bilinear weights [size, size] of the middle `share` of a side. The first and the last new pixel lie on the ends of the crop."""
     place = ((1 - share) / 2 + torch.linspace(0, share, size, dtype=torch.float64)) * (size - 1)
-    return (1 - (place[:, None] - torch.arange(size, dtype=torch.float64)[None]).abs()).clamp(min=0)
+    return (1 - (place[:, None] - torch.arange(size, dtype=torch.float64)[None]).abs()).clamp(min=0).to(device)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from rlvla3.processing.actions import Actions
+from rlvla3.processing.actions import Actions, in_place
 from rlvla3.processing.fitting import check_fits
 from rlvla3.processing.images import Images
 from rlvla3.processing.inputs import Inputs, Observed
@@ -31,11 +31,11 @@ class Processor(nn.Module):
         super().__init__()
         check_fits(processing, spaces)
         self.processing, self.spaces = processing, spaces
-        self._dimensions = processing.state.dimensions
+        self._dimensions = in_place(processing.state.dimensions)
         self._images, self.state_scale = Images(processing.images), Scale(processing.state.normalisation)
         shown = sum(camera.camera is not None for camera in processing.images.cameras)
         self.prompts, self.actions = Prompts(processing.prompt, shown), Actions(processing.actions, spaces.action)
-        self.prompts.check(spaces.instructions, len(self._dimensions) or spaces.state)
+        self.prompts.check(spaces.instructions, len(processing.state.dimensions) or spaces.state)
 
     @property
     def action_dimensions(self) -> list[int]:
