@@ -11,6 +11,7 @@ from typing import Any
 
 from rlvla3.checkpoints import pi_names, smolvla_names
 from rlvla3.checkpoints.contents import Checkpoint, Family
+from rlvla3.checkpoints.lerobot_groot import read_groot
 from rlvla3.checkpoints.lerobot_statistics import OLD, Statistics, buffers_of_old, is_old_buffer, statistics_of
 from rlvla3.checkpoints.weight_files import WeightFiles, read_json, read_weight_files
 from rlvla3.checkpoints.weight_names import WeightNames
@@ -35,10 +36,12 @@ def is_layout(folder: Path, config: Config) -> bool:
 
 def read(folder: Path, config: Config, statistics: str | None = None) -> Checkpoint:
     """Read a checkpoint of lerobot. Raises RecipeError, naming file and key."""
-    if config["type"] not in FAMILIES:
-        raise RecipeError(f"{folder / 'config.json'}: type is {config['type']!r}, and must be one of {', '.join(FAMILIES)}")
+    if config["type"] not in (*FAMILIES, "groot"):
+        raise RecipeError(f"{folder / 'config.json'}: type is {config['type']!r}, and must be one of {', '.join(FAMILIES)}, groot")
     if statistics is not None:
         raise RecipeError(f"{folder} has one set of statistics: leave out statistics={statistics}")
+    if config["type"] == "groot":
+        return read_groot(folder, config)
     family = FAMILIES[config["type"]]
     weights, names = _named(read_weight_files(folder), family)
     before, after, notes = _pipelines(folder, weights)

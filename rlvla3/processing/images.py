@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -63,9 +62,9 @@ class Images:
         elif self._how.filter == "pillow":
             resized = pillow_bilinear(pixels, new_height, new_width) / 255
         elif self._how.filter == "torchvision":
-            resized = torchvision_resize(pixels.float() / 255, new_height, new_width, "bilinear").mul(255).floor().clamp(0, 255) / 255
+            resized = torchvision_bilinear(pixels.float() / 255, new_height, new_width).mul(255).floor() / 255
         elif self._how.filter == "torchvision_bicubic":
-            resized = torchvision_resize(pixels.float(), new_height, new_width, "bicubic").round().clamp(0, 255) / 255
+            resized = torch_bicubic(pixels, new_height, new_width) / 255
         else:
             resized = lanczos3(pixels, new_height, new_width) / 255
         top, left = height - new_height, width - new_width
@@ -94,24 +93,36 @@ def centre(pixels: Tensor, share: float) -> Tensor:
 
 
 def pillow_bilinear(pixels: Tensor, height: int, width: int) -> Tensor:
-    """Pillow's Image.resize(BILINEAR) of whole numbers [..., H, W], to the last bit. All sums are whole numbers below 2^53, so their order has no effect.
+    """Pillow's Image.resize(BILINEAR) of whole numbers [..., H, W], to the last bit.
 
     Rows are shortened first, and rounded. Pillow 13 begins with the columns for some sizes that change the proportions; versions before it never do.
     """
+    return _in_whole_numbers(pixels, height, width, "triangle")
+
+
+def torch_bicubic(pixels: Tensor, height: int, width: int) -> Tensor:
+    """torch's bicubic resizing of uint8 images with antialiasing, as torchvision calls it, of whole numbers [..., H, W], to the last bit."""
+    return _in_whole_numbers(pixels, height, width, "cubic")
+
+
+def _in_whole_numbers(pixels: Tensor, height: int, width: int, kernel: str) -> Tensor:
+    """Rows are resized, then columns, and each time rounded to whole numbers from 0 to 255. All sums are whole numbers below 2^53, so their order has no
+    effect."""
     resized = pixels.double()
     for size, side in ((width, -1), (height, -2)):
         if resized.shape[side] != size:
-            weights = (_weights(resized.shape[side], size, "triangle", resized.device) * FIXED_POINT).add(0.5).floor()
+            weights, fixed = _weights(resized.shape[side], size, kernel, resized.device), _fixed_point(resized.shape[side], size, kernel)
+            weights = ((weights * fixed).abs() + 0.5).floor() * weights.sign()
             summed = resized @ weights.T if side == -1 else weights @ resized
-            resized = ((summed + FIXED_POINT // 2) / FIXED_POINT).floor().clamp(0, 255)
+            resized = ((summed + fixed // 2) / fixed).floor().clamp(0, 255)
     return resized.float()
 
 
-def torchvision_resize(pixels: Tensor, height: int, width: int, mode: Literal["bilinear", "bicubic"]) -> Tensor:
-    """torchvision's resize of numbers [B, channels, H, W]: over all pixels that a new pixel covers. An image of the right size stays as it is."""
+def torchvision_bilinear(pixels: Tensor, height: int, width: int) -> Tensor:
+    """torchvision's bilinear resizing with antialiasing, of numbers [B, channels, H, W]. An image of the right size stays as it is."""
     if pixels.shape[-2:] == (height, width):
         return pixels
-    return interpolate(pixels, size=(height, width), mode=mode, align_corners=False, antialias=True)
+    return interpolate(pixels, size=(height, width), mode="bilinear", align_corners=False, antialias=True)
 
 
 def lanczos3(pixels: Tensor, height: int, width: int) -> Tensor:
@@ -134,17 +145,33 @@ def _weights(old: int, new: int, kernel: str, device: torch.device) -> Tensor:
     """The share of each old pixel in each new pixel: float64 [new, old]. The kernel is as wide as a new pixel where the image becomes smaller."""
     ratio = old / new
     reach = max(ratio, 1.0)
-    support = reach * (1.0 if kernel == "triangle" else 3.0)
+    support = reach * {"triangle": 1, "cubic": 2, "lanczos3": 3}[kernel]
     middle = (torch.arange(new, dtype=torch.float64)[:, None] + 0.5) * ratio
     pixel = torch.arange(old, dtype=torch.float64)[None]
     first, last = (middle - support + 0.5).trunc().clamp(min=0), (middle + support + 0.5).trunc().clamp(max=old)
     distance = (pixel - middle + 0.5) / reach
     if kernel == "triangle":
         weights = (1 - distance.abs()).clamp(min=0)
+    elif kernel == "cubic":
+        weights = _cubic(distance.abs())
     else:
         weights = torch.where(distance.abs() < 3, torch.sinc(distance) * torch.sinc(distance / 3), 0.0)
     weights = torch.where((pixel >= first) & (pixel < last), weights, 0.0)
     return (weights / weights.sum(1, keepdim=True)).to(device)
+
+
+@lru_cache(maxsize=32)
+def _fixed_point(old: int, new: int, kernel: str) -> int:
+    """Weights are whole numbers over this. Pillow's is always the same; torch's is the largest power of 2 at which the largest weight has 15 bits."""
+    largest = float(_weights(old, new, kernel, torch.device("cpu")).max())
+    return FIXED_POINT if kernel == "triangle" else 2 ** (14 - math.floor(math.log2(largest)))
+
+
+def _cubic(distance: Tensor) -> Tensor:
+    """Keys' cubic kernel with a = -1/2, of distances from 0."""
+    near = (1.5 * distance - 2.5) * distance**2 + 1
+    far = -0.5 * (((distance - 5) * distance + 8) * distance - 4)
+    return torch.where(distance < 1, near, torch.where(distance < 2, far, torch.zeros_like(far)))
 
 
 @lru_cache(maxsize=32)

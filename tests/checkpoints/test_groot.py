@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from rlvla3.checkpoints.checkpoint import read_checkpoint, write_checkpoint
 from rlvla3.checkpoints.weights import load_weights
@@ -17,7 +17,7 @@ from rlvla3.errors import RecipeError
 from rlvla3.policies.groot.network import GR00T
 from rlvla3.policies.groot.options import GrootModel
 from rlvla3.processing.specification import Processing
-from tests.support.groot_checkpoints import OUTPUT, groot_folder, groot_tensors, tiny_model
+from tests.support.groot_checkpoints import EMBEDDING, OUTPUT, groot_folder, groot_tensors, lerobot_groot_folder, lerobot_model, tiny_model
 
 METADATA = "experiment_cfg/metadata.json"
 
@@ -25,6 +25,11 @@ METADATA = "experiment_cfg/metadata.json"
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return groot_folder(tmp_path / "checkpoint")
+
+
+@pytest.fixture
+def lerobot(tmp_path: Path) -> Path:
+    return lerobot_groot_folder(tmp_path / "lerobot")
 
 
 def edit(path: Path, change: Callable[[Any], object]) -> None:
@@ -51,11 +56,13 @@ def test_the_weights_are_loaded_and_what_is_not_used_is_said(folder):
     said = " ".join(load_weights(network.state_dict(), checkpoint))
     assert "from bfloat16 to float32" in said
     assert "2 tensors" in said and "vision_model.head.probe" in said
-    tensors = groot_tensors()
+    tensors = groot_tensors(GrootModel.tiny())
     assert all(torch.equal(tensor, tensors[name].float()) for name, tensor in network.state_dict().items())
 
 
-def test_it_is_written_back_as_it_came(folder, tmp_path):
+@pytest.mark.parametrize("layout", ["folder", "lerobot"])
+def test_it_is_written_back_as_it_came(layout, request, tmp_path):
+    folder: Path = request.getfixturevalue(layout)
     checkpoint = read_checkpoint(folder)
     network = GR00T(GrootModel.model_validate(checkpoint.options["model"]))
     load_weights(network.state_dict(), checkpoint)
@@ -74,20 +81,43 @@ def test_it_is_written_back_as_it_came(folder, tmp_path):
             assert before.read_bytes() == after.read_bytes()
 
 
-def test_the_embedding_may_be_stored_under_the_name_of_the_output_layer(folder):
-    """safetensors writes tied tensors once, under either name."""
-    name = "model-00001-of-00002.safetensors"
-    tensors = load_file(folder / name)
-    del tensors["backbone.eagle_model.language_model.model.embed_tokens.weight"]
-    from safetensors.torch import save_file
+def test_lerobots_layout_says_sizes_processing_and_actions_that_are_executed(lerobot):
+    checkpoint = read_checkpoint(lerobot)
+    assert (checkpoint.layout, checkpoint.family, checkpoint.executed) == ("lerobot", "groot", 16)
+    assert GrootModel.model_validate(checkpoint.options["model"]) == lerobot_model()
+    processing = Processing.model_validate(checkpoint.options["processing"])
+    assert [camera.key for camera in processing.images.cameras] == ["observation.images.front", "observation.images.wrist"]
 
-    save_file(tensors, folder / name, {"format": "pt"})
-    edit(folder / "model.safetensors.index.json", lambda index: index["weight_map"].pop("backbone.eagle_model.language_model.model.embed_tokens.weight"))
-    checkpoint = read_checkpoint(folder)
+
+def test_the_embedding_may_be_stored_under_the_name_of_the_output_layer(lerobot):
+    """safetensors writes tied tensors once, under either name."""
+    checkpoint = read_checkpoint(lerobot)
     network = GR00T(GrootModel.model_validate(checkpoint.options["model"]))
     load_weights(network.state_dict(), checkpoint)
-    embedding = network.state_dict()["backbone.eagle_model.language_model.model.embed_tokens.weight"]
-    assert torch.equal(embedding, tensors[OUTPUT].float())
+    stored = load_file(lerobot / "model.safetensors")
+    assert f"_groot_model.{EMBEDDING}" not in stored
+    assert torch.equal(network.state_dict()[EMBEDDING], stored[f"_groot_model.{OUTPUT}"].float())
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "words"),
+    [
+        ("policy_preprocessor.json", lambda steps: steps["steps"].pop(2), ["no step groot_pack_inputs_v3"]),
+        (
+            "policy_preprocessor.json",
+            lambda steps: steps["steps"][3].update(registry_name="groot_eagle_encode_v9"),
+            ["encode_v9", "not known here"],
+        ),
+        ("policy_preprocessor.json", lambda steps: steps["steps"][2]["config"].update(formalize_language=True), ["formalize_language"]),
+        ("policy_preprocessor.json", lambda steps: steps["steps"][2]["config"].update(embodiment_tag="mine"), ["embodiment_tag 'mine'", "so100"]),
+        ("policy_postprocessor.json", lambda steps: steps["steps"][0].update(state_file="none.safetensors"), ["none.safetensors is missing"]),
+    ],
+)
+def test_lerobots_steps_that_are_not_known_are_refused_in_words(lerobot, file, change, words):
+    edit(lerobot / file, change)
+    with pytest.raises(RecipeError) as refused:
+        read_checkpoint(lerobot)
+    assert all(word in str(refused.value) for word in words)
 
 
 @pytest.mark.parametrize(
@@ -146,8 +176,6 @@ def test_a_missing_tensor_is_named(folder):
     name = "model-00002-of-00002.safetensors"
     tensors = load_file(folder / name)
     del tensors["action_head.state_encoder.layer1.W"]
-    from safetensors.torch import save_file
-
     save_file(tensors, folder / name)
     edit(folder / "model.safetensors.index.json", lambda index: index["weight_map"].pop("action_head.state_encoder.layer1.W"))
     with pytest.raises(RecipeError, match=r"no tensor action_head\.state_encoder\.layer1\.W"):

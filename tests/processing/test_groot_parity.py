@@ -1,4 +1,5 @@
-"""What our processing feeds GR00T, and what it makes of actions, equals what NVIDIA's code does (scripts/references/groot_processing.py)."""
+"""What our processing feeds GR00T, and what it makes of actions, equals what NVIDIA's code does (scripts/references/groot_processing.py), and for lerobot's
+checkpoints what lerobot does (scripts/references/groot_lerobot.py)."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from rlvla3.processing.processor import Processor
 from rlvla3.processing.resolution import resolve_processing
 from rlvla3.processing.tokenizer_files import load_tokenizer
 from rlvla3.types import ActionSpace, Spaces
-from tests.support.groot_checkpoints import IMAGE_TOKEN, REFERENCES, TOKENIZER, groot_folder
+from tests.support.groot_checkpoints import IMAGE_TOKEN, REFERENCES, TOKENIZER, groot_folder, lerobot_groot_folder
 from tests.support.vla_checkpoints import Seen
 
 FILE = REFERENCES / "groot" / "processing.safetensors"
@@ -104,3 +105,23 @@ def test_added_tokens_of_other_words_are_refused(tmp_path: Path):
     (tmp_path / "added_tokens.json").unlink()
     with pytest.raises(RecipeError, match=r"added_tokens\.json cannot be read"):
         load_tokenizer(str(tmp_path))
+
+
+def test_lerobots_checkpoints_are_fed_as_lerobot_feeds_them(tmp_path: Path):
+    tensors = load_file(REFERENCES / "groot" / "lerobot.safetensors")
+    with safe_open(REFERENCES / "groot" / "lerobot.safetensors", "pt") as opened:
+        task = opened.metadata()["task"]
+    frames = torch.from_numpy(np.random.default_rng(8).integers(0, 256, (2, 2, 96, 128, 3), dtype=np.uint8))
+    seen = Seen({"front": frames[:, 0], "wrist": frames[:, 1]}, tensors["state"], [task] * 2)
+    spaces = Spaces(dict.fromkeys(seen.images, (96, 128, 3)), 8, ActionSpace("continuous", 7, low=-100, high=100), 10)
+    checkpoint = read_checkpoint(lerobot_groot_folder(tmp_path / "lerobot"))
+    recipe = {"images": {"size": [224, 224]}, "prompt": {"image_tokens": 256, "length": 700}}
+    processor = Processor(resolve_processing(spaces, "groot", checkpoint=checkpoint.options["processing"], recipe=recipe), spaces)
+    inputs = processor.inputs(seen)
+    assert without_padding(inputs.tokens, inputs.token_mask) == without_padding(tensors["tokens"], tensors["token_mask"])
+    theirs = tensors["fed_images"].permute(0, 1, 4, 2, 3).float()
+    assert float((inputs.images[..., ::8, ::8] * 127.5 + 127.5 - theirs).abs().max()) < 1e-4
+    assert float((inputs.state - tensors["fed_state"]).abs().max()) < 1e-6
+    assert float((processor.to_model(tensors["actions"], seen.state) - tensors["fed_actions"]).abs().max()) < 1e-6
+    chunk = tensors["answers"][:, None]
+    assert float((processor.to_simulator(chunk, seen.state)[:, 0] - tensors["executed"]).abs().max()) < 1e-6

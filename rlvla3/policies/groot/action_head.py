@@ -39,8 +39,10 @@ class EmbodimentLinear(nn.Module):
     def __init__(self, model: GrootModel, inputs: int, outputs: int) -> None:
         super().__init__()
         self.embodiment = model.embodiment
-        self.W = nn.Parameter(0.02 * torch.randn(model.embodiments, inputs, outputs))
-        self.b = nn.Parameter(torch.zeros(model.embodiments, outputs))
+        self.W = nn.Parameter(torch.empty(model.embodiments, inputs, outputs))
+        self.b = nn.Parameter(torch.empty(model.embodiments, outputs))
+        nn.init.normal_(self.W, std=0.02)
+        nn.init.zeros_(self.b)
 
     def forward(self, x: Tensor) -> Tensor:
         return x @ self.W[self.embodiment] + self.b[self.embodiment]
