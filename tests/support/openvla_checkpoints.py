@@ -33,8 +33,8 @@ def all_weights(head: str = "l1") -> dict[str, Tensor]:
     return made if head == "l1" else {name: tensor for name, tensor in made.items() if not name.startswith(PARTS)}
 
 
-def write_folder(folder: Path, head: str = "l1", prefix: str = "module.") -> Path:
-    """A checkpoint. prefix: what data-parallel training puts in front of the names of the heads' tensors."""
+def write_folder(folder: Path, head: str = "l1", prefix: str = "module.", rounded: str | None = "projector.") -> Path:
+    """A checkpoint. prefix: what data-parallel training puts in front of the names of the heads' tensors. rounded: what is kept in bfloat16."""
     shutil.copytree(REFERENCES / "folder", folder)
     made = all_weights(head)
     for part in PARTS:
@@ -44,7 +44,7 @@ def write_folder(folder: Path, head: str = "l1", prefix: str = "module.") -> Pat
     names = sorted(made)
     shards = {"model-00001-of-00002.safetensors": names[: len(names) // 2], "model-00002-of-00002.safetensors": names[len(names) // 2 :]}
     for file, held in shards.items():
-        save_file({name: made[name].bfloat16().contiguous() if name.startswith("projector.") else made[name] for name in held}, folder / file)
+        save_file({name: made[name].bfloat16().contiguous() if rounded and name.startswith(rounded) else made[name] for name in held}, folder / file)
     places = {name: file for file, held in shards.items() for name in held}
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
     return folder

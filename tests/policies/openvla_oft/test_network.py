@@ -20,6 +20,7 @@ from rlvla3.policies.vla.network import Inputs
 from rlvla3.policies.vla.options import PARTS, LoRAOptions
 from tests.support.named_weights import named_weights
 
+torch.set_num_threads(1)
 HEADS: tuple[Head, ...] = ("tokens", "l1")
 
 

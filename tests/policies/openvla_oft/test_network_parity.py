@@ -21,6 +21,7 @@ from rlvla3.policies.vla.network import Inputs
 from tests.support.openvla_references import ACTION_TOKENS, inputs, weights
 from tests.support.repository import ROOT
 
+torch.set_num_threads(1)
 HEADS: tuple[Head, ...] = ("tokens", "l1")
 UNUSED = (
     "vision_backbone.featurizer.blocks.2.",
