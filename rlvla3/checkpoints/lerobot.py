@@ -50,9 +50,10 @@ def read(folder: Path, config: Config, statistics: str | None = None) -> Checkpo
     state, told = _state(folder, family, config, before, weights)
     processing = {"images": _images(folder, family, config, before), "state": state, "prompt": prompt, "actions": actions}
     steps = _number(folder, config, "num_steps" if family == "smolvla" else "num_inference_steps")
-    options = {"model": _model(folder, family, config, weights), "processing": processing, "flow": {"denoising_steps": steps}}
+    model = _model(folder, family, config, weights)
+    options = {"model": model, "processing": processing, "flow": {"denoising_steps": steps}}
     carried = tuple(sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and not _is_weights(path)))
-    notes = (*notes, *told, *asked, *more)
+    notes = (*notes, *told, *asked, *more, *(pi_names.notes_on_sizes(folder, model) if family != "smolvla" else ()))
     return Checkpoint(folder, "lerobot", family, options, weights, names, carried, notes, _number(folder, config, "n_action_steps"))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from rlvla3.checkpoints import pi_names
 from rlvla3.checkpoints.contents import Checkpoint, Family
-from rlvla3.checkpoints.weight_files import WeightFiles, check_finite, read_json, read_weight_files
+from rlvla3.checkpoints.weight_files import WeightFiles, check_finite, has_weights, read_json, read_weight_files
 from rlvla3.errors import RecipeError
 
 KEYS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
@@ -37,7 +37,13 @@ def read(folder: Path, config: Config, statistics: str | None = None) -> Checkpo
     size = weights["action_in_proj.weight"].shape[1]
     if config.get("action_dim", size) != size:
         raise RecipeError(f"{folder / 'config.json'}: action_dim is {config['action_dim']}, and action_in_proj.weight takes {size}. Copy the checkpoint again")
-    notes = [f"openpi's checkpoints do not say which cameras and which numbers of the state are fed: a preset does, or the recipe ({folder})"]
+    sizes = pi_names.pi_sizes(folder, family, {name: stored.shape for name, stored in weights.items()})
+    notes = [
+        *pi_names.notes_on_sizes(folder, sizes),
+        f"openpi's checkpoints do not say which cameras and which numbers of the state are fed: a preset does, or the recipe ({folder})",
+    ]
+    if not has_weights(folder):
+        notes.append(f"{folder} holds weights of openpi's JAX code. They are written again as those of its PyTorch code, which openpi loads as well")
     if "action_horizon" not in config:
         notes.append(f"{folder} does not say its horizon: 50 is assumed. RLinf's have 5 or 10: set policy.options.model.horizon")
     normalisations = _normalisations(folder, family, statistics)
@@ -53,7 +59,6 @@ def read(folder: Path, config: Config, statistics: str | None = None) -> Checkpo
         "prompt": prompt,
         "actions": {"size": size, "normalisation": normalisations["actions"], "gripper": "as_is"},
     }
-    sizes = pi_names.pi_sizes(folder, family, {name: stored.shape for name, stored in weights.items()})
     options = {"model": {**sizes, "horizon": config.get("action_horizon", 50)}, "processing": processing, "flow": {"denoising_steps": 10}}
     carried = tuple(sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and _is_carried(path, folder)))
     return Checkpoint(folder, "openpi", family, options, weights, pi_names.weight_names(family), carried, tuple(notes))
@@ -65,21 +70,21 @@ def _is_carried(path: Path, folder: Path) -> bool:
 
 
 def _weights_are_openpi(folder: Path) -> bool:
-    return any((folder / f"model.safetensors{end}").is_file() for end in ("", ".index.json")) and "action_in_proj.weight" in read_weight_files(folder)
+    return has_weights(folder) and "action_in_proj.weight" in read_weight_files(folder)
 
 
 def _weights(folder: Path) -> tuple[Family, WeightFiles]:
-    if any((folder / f"model.safetensors{end}").is_file() for end in ("", ".index.json")):
+    if has_weights(folder):
         weights = read_weight_files(folder)
         if "action_in_proj.weight" not in weights:
             raise RecipeError(f"{folder}: action_in_proj.weight is missing: these are not the weights of pi0 or pi0.5. Give another checkpoint")
         family = _family(folder, weights)
         return family, weights.renamed(lambda name: pi_names.todays_name(name, family))
     if (folder / "params").is_dir():
-        raise RecipeError(
-            f"{folder / 'params'} holds weights of openpi's JAX code: convert them with openpi's examples/convert_jax_model_to_pytorch.py, copy assets/ "
-            f"beside, and give that folder"
-        )
+        from rlvla3.checkpoints.openpi_jax import JaxWeights
+
+        jax_weights = JaxWeights(folder)
+        return _family(folder, jax_weights), jax_weights
     raise RecipeError(f"{folder / 'model.safetensors'} is missing: a checkpoint needs it. Copy it there, or give another checkpoint")
 
 

@@ -41,6 +41,19 @@ VISION = "paligemma_with_expert.paligemma.model.vision_tower.vision_model"
 LANGUAGE, EXPERT = "paligemma_with_expert.paligemma.model.language_model", "paligemma_with_expert.gemma_expert.model"
 
 
+PUBLISHED_VISION_WIDTH = 1152
+
+
+def notes_on_sizes(folder: Path, sizes: Mapping[str, Any]) -> list[str]:
+    """A sentence for the user where `pi_sizes` assumed what no published checkpoint needs to say."""
+    if sizes["vision"]["width"] == PUBLISHED_VISION_WIDTH:
+        return []
+    return [
+        f"{folder} has a vision tower of another width than the published one, and does not say how many attention heads it has: {VISION_HEADS} are assumed, "
+        f"and one head of keys and values in each decoder. Set policy.options.model otherwise"
+    ]
+
+
 def todays_name(name: str, family: Family) -> str:
     """Our name of a tensor of a file. lerobot reads either name of the networks of the time for pi0 and for pi0.5."""
     other, own = ("action_time_mlp_", "time_mlp_") if family == "pi05" else ("time_mlp_", "action_time_mlp_")

@@ -118,6 +118,11 @@ def check_finite(numbers: Sequence[float], where: str) -> None:
         )
 
 
+def has_weights(folder: Path) -> bool:
+    """Whether `read_weight_files` finds weights in `folder`."""
+    return any((folder / f"model.safetensors{end}").is_file() for end in ("", ".index.json"))
+
+
 def read_weight_files(folder: Path, stem: str = "model") -> WeightFiles:
     """The tensors of `folder`: of {stem}.safetensors, or of the files that {stem}.safetensors.index.json names. Raises RecipeError."""
     index = folder / f"{stem}.safetensors.index.json"

@@ -96,7 +96,7 @@ def test_rename_maps_say_what_data_sets_call_a_camera(folder: Callable[[str], Pa
 def test_the_prompt_of_pi05_follows_its_steps(folder: Callable[[str], Path]):
     checkpoint = folder("pi05")
     assert said(checkpoint)["prompt"]["form"] == "task_state" and said(checkpoint)["prompt"]["length"] == 200
-    assert said(checkpoint)["state"]["size"] is None and read_checkpoint(checkpoint).notes == ()
+    assert said(checkpoint)["state"]["size"] is None and len(read_checkpoint(checkpoint).notes) == 1, "of the size"
     prompt_step = "pi05_prepare_state_tokenizer_processor_step"
     change(checkpoint / BEFORE, lambda content: step(content, prompt_step).update(config={"include_state_in_prompt": False}))
     assert said(checkpoint)["prompt"]["form"] == "task"
@@ -107,8 +107,8 @@ def test_pi05_of_old_lerobot_is_noted_because_its_state_may_have_been_padded(fol
     checkpoint = folder("pi05")
     for pipeline, name in ((BEFORE, "relative_actions_processor"), (AFTER, "absolute_actions_processor")):
         remove(checkpoint / pipeline, name)
-    (note,) = read_checkpoint(checkpoint).notes
-    assert "processing.prompt.state_size=32" in note and "not padded here" in note
+    note, of_size = read_checkpoint(checkpoint).notes
+    assert "16 are assumed" in of_size and "processing.prompt.state_size=32" in note and "not padded here" in note
 
 
 def test_relative_actions_leave_out_the_excluded_joints(folder: Callable[[str], Path]):
