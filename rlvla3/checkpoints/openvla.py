@@ -245,8 +245,8 @@ def _notes(folder: Path, model: Config, dataset: str) -> list[str]:
     ]
     if model["head"] == "tokens":
         notes.append(
-            "RLinf's code has no stop token behind the actions and no centre crop: for its checkpoints set policy.options.model.stop_token=false and "
-            "policy.options.processing.images.crop=1"
+            "RLinf's code has no stop token behind the actions, no centre crop, and resizes in another way: for its checkpoints set "
+            "policy.options.model.stop_token=false and policy.options.processing.images={crop: 1, filter: torchvision_bicubic}"
         )
     if (folder / "lora_adapter").is_dir():
         notes.append(f"{folder} has lora_adapter/, whose changes are in model.safetensors already: it is not read, and not written again")

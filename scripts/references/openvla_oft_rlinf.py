@@ -1,9 +1,10 @@
-"""Make tests/references/openvla_oft/rlinf.safetensors: the log-probs that RLinf trains OpenVLA-OFT with, at tiny size.
+"""Make tests/references/openvla_oft/rlinf.safetensors: what RLinf feeds OpenVLA-OFT and the log-probs that it trains it with, at tiny size.
 
 RLinf leaves out the stop token, pads prompts between the token of beginning and the text, and takes a batch at a time. Run it as openvla_oft.py beside it, with
 RLinf's sources (commit a3816b5) on the path as well: `PYTHONPATH=.:OPENVLA_OFT:RLINF python scripts/references/openvla_oft_rlinf.py`
 
 logprobs, entropy: float32 [3, 56], of `tokens` at a temperature of 1.6. tokens: int64 [3, 56], from 0 to 255.
+images: float32 [2, 6, 14, 14], every 16th row and column of what the towers see of the frames of tests/support/openvla_references.py.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from types import ModuleType
 import openvla_oft as reference
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from tests.support.named_weights import named_normal
-from tests.support.openvla_references import ACTION_TOKENS, inputs, sizes, weights
+from tests.support.openvla_references import ACTION_TOKENS, frames, inputs, sizes, weights
 
 TEMPERATURE = 1.6
 
@@ -33,6 +35,21 @@ def without_its_packages() -> None:
     for package, missing in (("rlinf.scheduler", "Worker"), ("rlinf.utils.metric_utils", "compute_loss_mask")):
         sys.modules[package] = ModuleType(package)
         setattr(sys.modules[package], missing, None)
+
+
+def seen() -> Tensor:
+    from rlinf.models.embodiment.prismatic.processing_prismatic import PrismaticImageProcessor
+
+    processor = PrismaticImageProcessor(
+        use_fused_vision_backbone=True,
+        image_resize_strategy="resize-naive",
+        input_sizes=[[3, 224, 224]] * 2,
+        interpolations=["bicubic"] * 2,
+        means=[[0.484375, 0.455078125, 0.40625], [0.5, 0.5, 0.5]],
+        stds=[[0.228515625, 0.2236328125, 0.224609375], [0.5, 0.5, 0.5]],
+    )
+    images = processor(frames("scene").permute(0, 3, 1, 2)[:, None], return_tensors="pt")["pixel_values"]
+    return images[:, 0, :, ::16, ::16].contiguous()
 
 
 @torch.no_grad()
@@ -65,7 +82,7 @@ def main() -> None:
         temperature=TEMPERATURE,
         top_k=-1,
     )
-    tensors = {"tokens": tokens, "logprobs": found["logprobs"].contiguous(), "entropy": found["entropy"].contiguous()}
+    tensors = {"images": seen(), "tokens": tokens, "logprobs": found["logprobs"].contiguous(), "entropy": found["entropy"].contiguous()}
     save_file(tensors, reference.FOLDER / "rlinf.safetensors", {"sizes": json.dumps(size), "temperature": str(TEMPERATURE)})
     print({name: (tuple(tensor.shape), tensor.double().mean().item(), tensor.double().std().item()) for name, tensor in tensors.items()})
 

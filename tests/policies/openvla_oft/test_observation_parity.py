@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from rlvla3.checkpoints.checkpoint import Checkpoint, read_checkpoint
@@ -17,7 +18,7 @@ from rlvla3.processing.normalisation import Scale
 from rlvla3.processing.processor import Processor
 from rlvla3.processing.resolution import resolve_processing
 from rlvla3.types import ActionSpace, Spaces
-from tests.support.openvla_checkpoints import observation_reference, write_folder
+from tests.support.openvla_checkpoints import REFERENCES, observation_reference, write_folder
 from tests.support.openvla_references import INSTRUCTIONS, OBSERVED, frames, states
 
 torch.set_num_threads(1)
@@ -77,6 +78,19 @@ def test_images_are_resized_cropped_and_scaled_as_by_the_authors(processor: Proc
     steps = ((found - expected["images"]) * std * 255).abs()
     assert steps.max() < 1.01
     assert (steps < 0.01).double().mean() > 0.999
+
+
+def test_with_these_settings_images_are_those_of_rlinf(checkpoint: Checkpoint) -> None:
+    """RLinf resizes in another way, and crops nothing (scripts/references/openvla_oft_rlinf.py). It uses torchvision's older functions, which round once and not
+    twice: one pixel in five differs by one step of 255."""
+    with safe_open(REFERENCES / "rlinf.safetensors", "pt") as file:
+        expected = file.get_tensor("images")
+    said, recipe = checkpoint.options["processing"], {"images": {"filter": "torchvision_bicubic", "crop": 1}}
+    processor = Processor(resolve_processing(SPACES, "openvla_oft", preset="libero", checkpoint=said, layout="openvla", recipe=recipe), SPACES)
+    std = torch.tensor(said["images"]["std"])[:, None, None]
+    steps = ((processor.inputs(observations()).images[:, 0, :, ::16, ::16] - expected) * std * 255).abs()
+    assert steps.max() < 1.01
+    assert (steps < 0.01).double().mean() > 0.75
 
 
 def test_without_jpeg_images_differ_a_little(expected: dict[str, Tensor]) -> None:
