@@ -20,10 +20,14 @@ from rlvla3.errors import RecipeError
 Config = Mapping[str, Any]
 
 STATISTICS = "dataset_statistics.json"
+NO_STATISTICS = "none"
 HEAD, STATE, DIFFUSION, FILM = "action_head", "proprio_projector", "noisy_action_projector", "vision_backbone"
 EPSILON = 1e-8
 CROP = 0.9
 PROMPT_LENGTH = 50
+ACTION_SIZE = 7
+"""Dimensions of an action where no statistics show them."""
+
 EMPTY_TOKEN = 29871
 """Llama's token of an empty word. The authors add it to every prompt."""
 
@@ -60,17 +64,19 @@ def is_layout(folder: Path, config: Config) -> bool:
 
 
 def read(folder: Path, config: Config, statistics: str | None = None) -> Checkpoint:
-    """Read a checkpoint of OpenVLA-OFT. statistics: the data set's key. Raises RecipeError, naming file and key."""
+    """Read a checkpoint of OpenVLA-OFT. statistics: the data set's key, or `none`. Raises RecipeError, naming file and key."""
     _check_config(folder, config)
     weights = _weights(folder)
     head = "l1" if any(name.startswith(f"{HEAD}.") for name in weights) else "tokens"
     source, dataset, numbers = _statistics(folder, config, statistics)
-    model = {**_sizes(folder, config, weights), "head": head, "horizon": _horizon(dataset), "action_size": len(_numbers(source, dataset, numbers, "action")[0])}
+    actions = _normalisation(source, dataset, numbers, "action")
+    size = len(actions["low"]) if "low" in actions else ACTION_SIZE
+    model = {**_sizes(folder, config, weights), "head": head, "horizon": _horizon(dataset), "action_size": size}
     processing = {
         "images": _images(folder, model["siglip"]["image"], head),
         "state": _state(source, dataset, numbers, model["state_size"]),
         "prompt": _prompt(folder),
-        "actions": {"size": model["action_size"], "normalisation": _normalisation(source, dataset, numbers, "action")},
+        "actions": {"size": size, "normalisation": actions},
     }
     carried = tuple(sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and _is_carried(path, folder)))
     notes = tuple(_notes(folder, model, dataset))
@@ -150,11 +156,16 @@ def _sizes(folder: Path, config: Config, weights: WeightFiles) -> dict[str, Any]
 
 def _statistics(folder: Path, config: Config, chosen: str | None) -> tuple[Path, str, Config]:
     """The file, the data set's key and its numbers. As for the authors, dataset_statistics.json counts before config.json."""
+    if chosen == NO_STATISTICS:
+        return folder, NO_STATISTICS, {}
     path = folder / STATISTICS
     found = read_json(path) if path.is_file() else config.get("norm_stats")
     path = path if path.is_file() else folder / "config.json"
     if not isinstance(found, dict) or not found:
-        raise RecipeError(f"{folder} has no statistics: neither {STATISTICS} nor norm_stats in config.json. Copy {STATISTICS} there")
+        raise RecipeError(
+            f"{folder} has no statistics: neither {STATISTICS} nor norm_stats in config.json. Copy {STATISTICS} there, or set "
+            f"policy.options.statistics=none for a model whose statistics will be computed"
+        )
     if chosen is None and len(found) > 1:
         raise RecipeError(f"{path} has statistics of several data sets: {', '.join(found)}. Set policy.options.statistics to one of them")
     key = chosen or next(iter(found))
@@ -186,6 +197,8 @@ def _numbers(path: Path, dataset: str, statistics: Config, what: str) -> tuple[l
 
 
 def _normalisation(path: Path, dataset: str, statistics: Config, what: str) -> dict[str, Any]:
+    if dataset == NO_STATISTICS:
+        return {"method": "none"}
     low, high, mask = _numbers(path, dataset, statistics, what)
     keys = "min, max" if dataset.startswith(BY_EXTREMES) else "q01, q99"
     settings = {"method": "bounds", "source": f"{path} {dataset}.{what} ({keys})", "low": low, "high": high, "mask": mask, "epsilon": EPSILON}
@@ -196,7 +209,7 @@ def _state(path: Path, dataset: str, statistics: Config, size: int | None) -> di
     if size is None:
         return {"size": None, "normalisation": {"method": "none"}}
     normalisation = _normalisation(path, dataset, statistics, "proprio")
-    if len(normalisation["low"]) != size:
+    if dataset != NO_STATISTICS and len(normalisation["low"]) != size:
         raise RecipeError(f"{path}: {dataset}.proprio has {len(normalisation['low'])} numbers, and {STATE} takes {size}: they are of different robots")
     return {"size": size, "normalisation": normalisation}
 
@@ -237,9 +250,10 @@ def _is_carried(path: Path, folder: Path) -> bool:
 
 def _notes(folder: Path, model: Config, dataset: str) -> list[str]:
     cameras = "two cameras are assumed, the scene's and the hand's" if model["head"] == "l1" else "one camera is assumed, the scene's"
+    known = "" if dataset == NO_STATISTICS else f" for {dataset}"
     notes = [
         f"{folder} does not say how many cameras it was trained with: {cameras}. Others: processing.images.cameras",
-        f"{folder} does not say its horizon: {model['horizon']} actions are assumed for {dataset}. Another: policy.options.model.horizon",
+        f"{folder} does not say its horizon: {model['horizon']} actions are assumed{known}. Another: policy.options.model.horizon",
         f"{folder} does not say whether its images were cropped in training: a crop of {CROP:.0%} of the area is assumed, as the authors evaluate",
         "the authors' images were compressed as JPEG before they were resized, and these are not: pixels differ a little",
     ]

@@ -117,6 +117,16 @@ def test_statistics_are_chosen_by_name(damaged: Path):
     assert "norm_stats" not in str(read_checkpoint(damaged).options["processing"]["actions"]["normalisation"]["source"])
 
 
+def test_a_model_whose_statistics_will_be_computed_needs_none(damaged: Path):
+    (damaged / "dataset_statistics.json").unlink()
+    rewrite(damaged / "config.json", lambda content: content.pop("norm_stats"))
+    with pytest.raises(RecipeError, match=r"has no statistics: .* set policy.options.statistics=none"):
+        read_checkpoint(damaged)
+    options = read_checkpoint(damaged, statistics="none").options
+    assert options["processing"]["state"] == {"size": 8, "normalisation": {"method": "none"}}
+    assert options["processing"]["actions"] == {"size": 7, "normalisation": {"method": "none"}}
+
+
 def test_merged_adapters_are_not_written_again(damaged: Path, tmp_path: Path):
     (damaged / "lora_adapter").mkdir()
     (damaged / "lora_adapter/adapter_config.json").write_text("{}")

@@ -81,8 +81,8 @@ def test_images_are_resized_cropped_and_scaled_as_by_the_authors(processor: Proc
 
 
 def test_with_these_settings_images_are_those_of_rlinf(checkpoint: Checkpoint) -> None:
-    """RLinf resizes in another way, and crops nothing (scripts/references/openvla_oft_rlinf.py). It uses torchvision's older functions, which round once and not
-    twice: one pixel in five differs by one step of 255."""
+    """RLinf resizes in another way, and crops nothing (scripts/references/openvla_oft_rlinf.py). It rounds once, and ours rounds twice as torch does for
+    whole numbers: one pixel in five differs by one step of 255."""
     with safe_open(REFERENCES / "rlinf.safetensors", "pt") as file:
         expected = file.get_tensor("images")
     said, recipe = checkpoint.options["processing"], {"images": {"filter": "torchvision_bicubic", "crop": 1}}
