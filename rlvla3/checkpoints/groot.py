@@ -1,6 +1,7 @@
 """GR00T N1.5's layout: config.json, model-*.safetensors with their index, and experiment_cfg/metadata.json with the statistics of each embodiment.
 
-What NVIDIA keeps in its code, and not in its checkpoints, is assumed as most of its data configurations have it, and said in the notes.
+What NVIDIA keeps in its code, and not in its checkpoints, is assumed as most of its data configurations have it, and said in the notes. `statistics` says
+whose numbers are used: an embodiment's tag, or `TAG/mean_std` where actions were scaled by means and deviations (NVIDIA has that for LIBERO-Goal).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from rlvla3.checkpoints.weight_files import check_finite, read_json, read_weight
 from rlvla3.errors import RecipeError
 
 METADATA = "experiment_cfg/metadata.json"
+BY_MEAN, GRIPPER = "mean_std", "gripper"
 N1_5 = "gr00t_n1_5"
 OTHERS = {
     "gr00t_n1": "GR00T N1, with another language model",
@@ -51,7 +53,10 @@ def read(folder: Path, config: Config, statistics: str | None = None) -> Checkpo
     weights = read_weight_files(folder)
     names = weight_names()
     sizes = groot_sizes(folder, {name: stored.shape for name, stored in weights.items()})
-    tag, known = _embodiment(folder, statistics)
+    chosen, _, scaled = (statistics or "").partition("/")
+    if scaled not in ("", BY_MEAN):
+        raise RecipeError(f"statistics={statistics} is not known: write an embodiment's tag, or TAG/{BY_MEAN}")
+    tag, known = _embodiment(folder, chosen or None)
     model = {**sizes, **_heads(folder, config), "horizon": _number(folder, config, "action_horizon"), "language": language_model(sizes, folder)}
     cameras = [f"video.{key}" for key in _table(folder, known, f"{tag}.modalities.video", "modalities", "video")]
     side, tokens = sizes["vision"]["image"], (sizes["vision"]["image"] // sizes["vision"]["patch"]) ** 2
@@ -59,11 +64,14 @@ def read(folder: Path, config: Config, statistics: str | None = None) -> Checkpo
         "images": images(cameras, side, crop=0.95, how="torchvision"),
         "state": {"size": sizes["state_size"], "normalisation": _normalisation(folder, tag, known, "state", sizes["state_size"])},
         "prompt": prompt(folder, len(cameras), tokens, "{text}"),
-        "actions": {"size": sizes["action_size"], "normalisation": _normalisation(folder, tag, known, "action", sizes["action_size"])},
+        "actions": {"size": sizes["action_size"], "normalisation": _normalisation(folder, tag, known, "action", sizes["action_size"], scaled == BY_MEAN)},
     }
     notes = [
         f"{folder} does not say in which order cameras, state and actions are fed, nor how they are scaled: the order of {METADATA}, minima and maxima, and a "
-        f"centre crop of 0.95 are assumed, as in most of NVIDIA's data configurations. If yours differs, set policy.options.processing"
+        f"centre crop of 0.95 are assumed, as in most of NVIDIA's data configurations. If actions were scaled by means and deviations, as for LIBERO-Goal, set "
+        f"policy.options.statistics={tag}/{BY_MEAN}; for other differences set policy.options.processing",
+        "Instructions are fed as in training. NVIDIA's policy, asked for a single observation, writes them as a list, ['...']: {list} instead of {text} in "
+        "processing.prompt.template does so too",
     ]
     if tag in EMBODIMENTS:
         model["embodiment"] = EMBODIMENTS[tag]
@@ -132,20 +140,34 @@ def _table(folder: Path, known: Config, place: str, *keys: str) -> Config:
     return content
 
 
-def _normalisation(folder: Path, tag: str, known: Config, modality: str, most: int) -> dict[str, Any]:
-    """The minima and maxima of all keys of a modality, one after the other. most: how many numbers the model takes."""
+def _normalisation(folder: Path, tag: str, known: Config, modality: str, most: int, by_mean: bool = False) -> dict[str, Any]:
+    """How all keys of a modality, one after the other, are scaled: by minima and maxima, or all but the gripper by means and deviations.
+
+    most: how many numbers the model takes.
+    """
+    first, second = ("mean", "std") if by_mean else ("min", "max")
     place = f"{tag}.statistics.{modality}"
-    statistics = _table(folder, known, place, "statistics", modality)
-    numbers: dict[str, list[float]] = {"min": [], "max": []}
+    numbers: dict[str, list[float]] = {first: [], second: []}
     for key in _table(folder, known, f"{tag}.modalities.{modality}", "modalities", modality):
-        for bound, found in numbers.items():
-            values = _value(statistics, f"{key}.{bound}")
-            if not isinstance(values, list) or not all(isinstance(value, int | float) for value in values):
-                raise RecipeError(f"{folder / METADATA}: {place}.{key}.{bound} is missing, or is no list of numbers. Compute the statistics again")
-            check_finite(values, f"{folder / METADATA}: {place}.{key}.{bound}")
-            found.extend(float(value) for value in values)
-        if len(numbers["min"]) != len(numbers["max"]):
-            raise RecipeError(f"{folder / METADATA}: {place}.{key} has different numbers of minima and maxima. Copy the file again")
-    if len(numbers["min"]) > most:
-        raise RecipeError(f"{folder / METADATA}: {place} has {len(numbers['min'])} numbers, and the model takes {most} at most. It is of another model")
-    return bounds(numbers["min"], numbers["max"], f"{folder / METADATA} {place} (min, max)")
+        by_range = not by_mean or key == GRIPPER
+        names = ("min", "max") if by_range else (first, second)
+        low, high = (_numbers(folder, known, tag, modality, key, name) for name in names)
+        if len(low) != len(high):
+            raise RecipeError(f"{folder / METADATA}: {place}.{key} has {len(low)} numbers of {names[0]} and {len(high)} of {names[1]}. Copy the file again")
+        if by_mean and by_range:  # minima and maxima, written as a mean and a deviation that scale alike
+            low, high = [(one + other) / 2 for one, other in zip(low, high, strict=True)], [(other - one) / 2 for one, other in zip(low, high, strict=True)]
+        numbers[first] += low
+        numbers[second] += high
+    if len(numbers[first]) > most:
+        raise RecipeError(f"{folder / METADATA}: {place} has {len(numbers[first])} numbers, and the model takes {most} at most. It is of another model")
+    source = f"{folder / METADATA} {place} ({first}, {second})"
+    return {"method": "mean_std", **numbers, "source": source} if by_mean else bounds(numbers[first], numbers[second], source)
+
+
+def _numbers(folder: Path, known: Config, tag: str, modality: str, key: str, statistic: str) -> list[float]:
+    values = _value(known, f"statistics.{modality}.{key}.{statistic}")
+    place = f"{folder / METADATA}: {tag}.statistics.{modality}.{key}.{statistic}"
+    if not isinstance(values, list) or not all(isinstance(value, int | float) for value in values):
+        raise RecipeError(f"{place} is missing, or is no list of numbers. Compute the statistics again")
+    check_finite(values, place)
+    return [float(value) for value in values]

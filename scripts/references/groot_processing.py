@@ -15,6 +15,7 @@ groot/processing.safetensors:
     list_tokens, list_mask            the same where the instruction of one observation is given as a list, as NVIDIA's policy is asked without a batch
     fed_actions                       float32 [B, H, 7], the actions as the network learns them
     executed                          float32 [B, H, 7], what is executed where the network answers `answers`, float32 [B, H, 32]
+    fed_by_mean, executed_by_mean     the same with LiberoDataConfigMeanStd, which NVIDIA has for LIBERO-Goal
 """
 
 from __future__ import annotations
@@ -47,17 +48,14 @@ def main() -> None:
     shutil.copytree(isaac / "gr00t/model/backbone/eagle2_hg_model", eagle)
     write_tokenizer(eagle, REFERENCES / "tokenizers" / "qwen")
     metadata = write_metadata(REFERENCES / "groot/checkpoint/experiment_cfg/metadata.json")
-    transform = import_transform(isaac, eagle)
-    from gr00t.data.schema import DatasetMetadata
-
-    transform.set_metadata(DatasetMetadata.model_validate(metadata["new_embodiment"]))
-    transform.eval()
+    transform = import_transform(isaac, eagle, "LiberoDataConfig", metadata)
     random = np.random.default_rng(7)
     frames = random.integers(0, 256, (B, 2, SIDE, SIDE, 3), dtype=np.uint8)
     state, actions = random.standard_normal((B, 8)).astype(np.float32), random.standard_normal((B, H, 7)).astype(np.float32)
     plain = transform(observation(frames, state, np.array(TASKS)))
     listed = transform(observation(frames, state, np.array([[task] for task in TASKS])))
     pixels = (plain["eagle_pixel_values"].reshape(B, 2, 3, 224, 224) * 127.5 + 127.5).round().to(torch.uint8)
+    by_mean = import_transform(isaac, eagle, "LiberoDataConfigMeanStd", metadata)
     answers = torch.from_numpy(random.standard_normal((B, H, 32)).astype(np.float32))
     tensors = {
         "state": torch.from_numpy(state),
@@ -71,26 +69,31 @@ def main() -> None:
         "fed_actions": fed_actions(transform, frames, state, actions),
         "answers": answers,
         "executed": joined(transform.unapply({"action": answers.clone()}), "action", ACTION),
+        "fed_by_mean": fed_actions(by_mean, frames, state, actions),
+        "executed_by_mean": joined(by_mean.unapply({"action": answers.clone()}), "action", ACTION),
     }
     path = REFERENCES / "groot" / "processing.safetensors"
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={"tasks": json.dumps(TASKS)})
 
 
-def import_transform(isaac: Path, eagle: Path) -> Any:
+def import_transform(isaac: Path, eagle: Path, configuration: str, metadata: dict[str, Any]) -> Any:
     """The authors' processing of LIBERO, with our tokenizer. Packages that only training or other robots use are replaced by empty ones."""
-    for name in ("pytorch3d", "pytorch3d.transforms", "albumentations", "cv2", "numpydantic", "decord"):
-        sys.modules[name] = StubModule(name)
-    sys.path.insert(0, str(isaac))
-    sys.modules["gr00t.data.dataset"] = StubModule("gr00t.data.dataset")
-    sys.modules["gr00t.model"] = types.ModuleType("gr00t.model")
-    sys.modules["gr00t.model"].__path__ = [str(isaac / "gr00t/model")]
-    allow_arrays()
-    from examples.Libero.custom_data_config import LiberoDataConfig
+    if str(isaac) not in sys.path:
+        sys.path.insert(0, str(isaac))
+        for name in ("pytorch3d", "pytorch3d.transforms", "albumentations", "cv2", "numpydantic", "decord", "gr00t.data.dataset"):
+            sys.modules[name] = StubModule(name)
+        sys.modules["gr00t.model"] = types.ModuleType("gr00t.model")
+        sys.modules["gr00t.model"].__path__ = [str(isaac / "gr00t/model")]
+        allow_arrays()
+    from examples.Libero import custom_data_config
+    from gr00t.data.schema import DatasetMetadata
     from gr00t.model.transforms import GR00TTransform, build_eagle_processor
 
-    transform = LiberoDataConfig().transform()
+    transform = getattr(custom_data_config, configuration)().transform()
     (last,) = [step for step in transform.transforms if isinstance(step, GR00TTransform)]
     last.eagle_processor = build_eagle_processor(str(eagle))
+    transform.set_metadata(DatasetMetadata.model_validate(metadata["new_embodiment"]))
+    transform.eval()
     return transform
 
 
@@ -164,7 +167,14 @@ def write_metadata(path: Path) -> dict[str, Any]:
 
     def statistics(size: int, constant: bool) -> dict[str, list[float]]:
         middle, half = random.normal(0, 0.3, size), np.zeros(size) if constant else random.uniform(0.5, 1.5, size)
-        numbers = {"max": middle + half, "min": middle - half, "mean": middle, "std": half / 2, "q01": middle - 0.9 * half, "q99": middle + 0.9 * half}
+        numbers = {
+            "max": middle + half,
+            "min": middle - half,
+            "mean": middle + half / 4,
+            "std": half / 2 + 0.1,
+            "q01": middle - 0.9 * half,
+            "q99": middle + 0.9 * half,
+        }
         return {name: [float(number) for number in np.round(values, 6)] for name, values in numbers.items()}
 
     def modality(sizes: dict[str, int], absolute: bool) -> dict[str, Any]:

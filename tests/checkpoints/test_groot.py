@@ -150,7 +150,7 @@ def of_robot(change: Callable[[Any], object]) -> Callable[[Any], object]:
         (lambda metadata: metadata.update(gr1=metadata.pop("new_embodiment")), ["embodiment gr1", "sines and cosines"]),
         (of_robot(lambda robot: robot["statistics"]["state"].pop("yaw")), ["statistics.state.yaw.min", "missing"]),
         (of_robot(lambda robot: robot["statistics"]["action"]["x"].update(max=[float("nan")])), ["statistics.action.x.max[0] is nan"]),
-        (of_robot(lambda robot: robot["statistics"]["state"]["gripper"]["max"].pop()), ["statistics.state.gripper", "different numbers"]),
+        (of_robot(lambda robot: robot["statistics"]["state"]["gripper"]["max"].pop()), ["statistics.state.gripper has 2 numbers of min and 1 of max"]),
         (of_robot(lambda robot: robot["modalities"].pop("video")), ["modalities.video is missing"]),
         (of_robot(lambda robot: robot["statistics"]["action"]["x"].update(min=[0.0] * 33, max=[1.0] * 33)), ["39 numbers", "32 at most"]),
     ],
@@ -168,6 +168,8 @@ def test_the_embodiment_is_chosen_by_its_tag(folder):
     mine = read_checkpoint(folder, statistics="mine")
     assert "embodiment" not in mine.options["model"]
     assert "Set policy.options.model.embodiment" in mine.notes[-1]
+    with pytest.raises(RecipeError, match=r"statistics=mine/median is not known"):
+        read_checkpoint(folder, statistics="mine/median")
     with pytest.raises(RecipeError, match=r"no embodiment 'other': it has new_embodiment, agibot_genie1, mine"):
         read_checkpoint(folder, statistics="other")
 

@@ -4,6 +4,7 @@ checkpoints what lerobot does (scripts/references/groot_lerobot.py)."""
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +31,19 @@ class Case:
     """The reference, and our processor for the checkpoint with the same statistics."""
 
     def __init__(self, folder: Path) -> None:
-        self.checkpoint = read_checkpoint(groot_folder(folder / "groot"))
+        self.folder = groot_folder(folder / "groot")
+        self.checkpoint = read_checkpoint(self.folder)
         self.tensors = load_file(FILE)
         with safe_open(FILE, "pt") as opened:
             self.tasks: list[str] = json.loads(opened.metadata()["tasks"])
         frames = torch.from_numpy(np.random.default_rng(7).integers(0, 256, (2, 2, 256, 256, 3), dtype=np.uint8))
         self.seen = Seen({"image": frames[:, 0], "wrist_image": frames[:, 1]}, self.tensors["state"], self.tasks)
 
-    def processor(self, **prompt: Any) -> Processor:
+    def processor(self, actions: Mapping[str, Any] | None = None, **prompt: Any) -> Processor:
         """At the published size of images, whose tokens are 256."""
         cameras = dict.fromkeys(self.seen.images, (256, 256, 3))
         spaces = Spaces(cameras, 8, ActionSpace("continuous", 7, low=-100, high=100), 10)
-        recipe = {"images": {"size": [224, 224]}, "prompt": {"image_tokens": 256, "length": 700, **prompt}}
+        recipe = {"images": {"size": [224, 224]}, "prompt": {"image_tokens": 256, "length": 700, **prompt}, "actions": actions or {}}
         return Processor(resolve_processing(spaces, "groot", checkpoint=self.checkpoint.options["processing"], recipe=recipe), spaces)
 
 
@@ -79,6 +81,14 @@ def test_state_and_actions_are_nvidias(case: Case):
     assert float((processor.inputs(case.seen).state - case.tensors["fed_state"]).abs().max()) < 1e-6
     assert float((processor.to_model(case.tensors["actions"], state)[..., :7] - case.tensors["fed_actions"]).abs().max()) < 1e-6
     assert float((processor.to_simulator(case.tensors["answers"], state) - case.tensors["executed"]).abs().max()) < 1e-6
+
+
+def test_actions_by_mean_and_deviation_are_nvidias(case: Case):
+    """As for LIBERO-Goal: all but the gripper."""
+    said = read_checkpoint(case.folder, statistics="new_embodiment/mean_std").options["processing"]["actions"]["normalisation"]
+    processor, state = case.processor(actions={"normalisation": said}), case.seen.state
+    assert float((processor.to_model(case.tensors["actions"], state)[..., :7] - case.tensors["fed_by_mean"]).abs().max()) < 1e-6
+    assert float((processor.to_simulator(case.tensors["answers"], state) - case.tensors["executed_by_mean"]).abs().max()) < 1e-6
 
 
 def test_an_action_that_never_changes_is_always_the_same(case: Case):

@@ -210,13 +210,14 @@ def test_a_network_from_the_meta_device_is_the_same(network, inputs, reference):
 
 
 @pytest.mark.parametrize("rounded", [[], ["vision", "language"], ["vision", "language", "expert"]])
-def test_bfloat16_is_close(network, inputs, reference, rounded):
-    """Passes in bfloat16, with the weights of some parts in bfloat16 too, as frozen ones are."""
+@pytest.mark.parametrize("least", [1, 2])
+def test_bfloat16_is_close(network, inputs, reference, rounded, least):
+    """Passes in bfloat16, with the weights of some parts in bfloat16 too, as those of frozen parts are: all of them, or those of two dimensions and more."""
     other = GR00T(SIZES)
     other.load_state_dict(network.state_dict())
-    for name in rounded:
-        for module in other.part(name):
-            module.to(torch.bfloat16)
+    for parameter in (parameter for name in rounded for module in other.part(name) for parameter in module.parameters()):
+        if parameter.dim() >= least:
+            parameter.data = parameter.data.bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
         actions = denoised(other, inputs, reference["noise"])
     assert 0 < difference(actions, reference["actions"]) < 0.2
