@@ -151,13 +151,13 @@ def _normalisation(folder: Path, tag: str, known: Config, modality: str, most: i
     for key in _table(folder, known, f"{tag}.modalities.{modality}", "modalities", modality):
         by_range = not by_mean or key == GRIPPER
         names = ("min", "max") if by_range else (first, second)
-        low, high = (_numbers(folder, known, tag, modality, key, name) for name in names)
-        if len(low) != len(high):
-            raise RecipeError(f"{folder / METADATA}: {place}.{key} has {len(low)} numbers of {names[0]} and {len(high)} of {names[1]}. Copy the file again")
+        one, two = (_numbers(folder, known, tag, modality, key, name) for name in names)
+        if len(one) != len(two):
+            raise RecipeError(f"{folder / METADATA}: {place}.{key} has {len(one)} numbers of {names[0]} and {len(two)} of {names[1]}. Copy the file again")
         if by_mean and by_range:  # minima and maxima, written as a mean and a deviation that scale alike
-            low, high = [(one + other) / 2 for one, other in zip(low, high, strict=True)], [(other - one) / 2 for one, other in zip(low, high, strict=True)]
-        numbers[first] += low
-        numbers[second] += high
+            one, two = [(low + high) / 2 for low, high in zip(one, two, strict=True)], [(high - low) / 2 for low, high in zip(one, two, strict=True)]
+        numbers[first] += one
+        numbers[second] += two
     if len(numbers[first]) > most:
         raise RecipeError(f"{folder / METADATA}: {place} has {len(numbers[first])} numbers, and the model takes {most} at most. It is of another model")
     source = f"{folder / METADATA} {place} ({first}, {second})"
