@@ -6,12 +6,15 @@ import json
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from rlvla3.checking.commands import simulator_config
 from rlvla3.checking.findings_report import as_json, lines, total
 from rlvla3.checking.policy_specification import run_policy_checks
 from rlvla3.checking.policy_trial import INSTRUCTIONS, PolicyTrial
+from rlvla3.checkpoints.checkpoint import read_checkpoint
 from rlvla3.config import PolicyConfig, make_recipe
+from rlvla3.config.policy import is_saved_policy
 from rlvla3.errors import RecipeError
 from rlvla3.observability.run_directory import policy_folder
 from rlvla3.policies.registry import POLICIES, policy_options, read_checkpoint_config
@@ -22,6 +25,9 @@ SIMULATOR = "simulator."
 """A setting that begins so is one of --simulator. The others are the policy's."""
 
 CAMERAS: Sequence[dict[str, tuple[int, int, int]]] = ({"front": (64, 64, 3), "wrist": (64, 64, 3)}, {"front": (64, 64, 3)}, {})
+ROBOT_CAMERAS = {"agentview": (64, 64, 3), "robot0_eye_in_hand": (64, 64, 3)}
+"""Those of LIBERO, because a pretrained policy's checkpoint has to know what it is shown."""
+
 ACTIONS = (ActionSpace("continuous", 7), ActionSpace("discrete", 1, choices=4))
 STATE, MAX_STEPS = 8, 100
 
@@ -29,8 +35,9 @@ STATE, MAX_STEPS = 8, 100
 def check_policy(name: str, settings: Sequence[str], simulator: str | None, chunk: int, figures: Path | None) -> bool:
     """Put a policy on trial and print what was found. Returns whether all checks passed.
 
-    name: as in a recipe, or the folder of a run, of a checkpoint or of a policy. settings: those of a recipe's policy section, such as options.head=tokens, and
-    with `simulator.` in front those of the simulator. simulator: whose observations the policy is shown; None: made-up ones, or those of the folder.
+    name: as in a recipe; or the folder of a run, of a policy, or of a checkpoint, ours or that of other software.
+    settings: those of a recipe's policy section, such as options.head=tokens, and with `simulator.` in front those of the simulator.
+    simulator: whose observations the policy is shown. None: made-up ones, or those of the folder.
     figures: a file for the findings. Raises RecipeError where the policy cannot be built.
     """
     config, spaces = policy_on_trial(name, settings, simulator, chunk)
@@ -49,12 +56,7 @@ def policy_on_trial(name: str, settings: Sequence[str], simulator: str | None, c
     if for_simulator and simulator is None:
         raise RecipeError(f"{SIMULATOR}{for_simulator[0]} is a setting of a simulator, and none is named: add --simulator NAME")
     own = [setting for setting in settings if not setting.startswith(SIMULATOR)]
-    spaces = None
-    if name not in POLICIES and ":" not in name and Path(name).exists():
-        saved = read_checkpoint_config(folder := policy_folder(Path(name)))
-        tree, spaces = saved.config(folder).model_dump(mode="json"), saved.spaces
-    else:
-        tree = {"name": name, "chunk": chunk}
+    tree, spaces = _starting_point(name, chunk)
     for setting in own:
         if setting.startswith("policy."):
             raise RecipeError(f"{setting}: with --policy, a setting has no `policy.` in front: write {setting.removeprefix('policy.')}")
@@ -67,10 +69,21 @@ def policy_on_trial(name: str, settings: Sequence[str], simulator: str | None, c
     return config, spaces
 
 
+def _starting_point(name: str, chunk: int) -> tuple[dict[str, Any], Spaces | None]:
+    """The policy section of a recipe for `name`, and the spaces that a saved policy was made for."""
+    if name in POLICIES or ":" in name or not Path(name).exists():
+        return {"name": name, "chunk": chunk}, None
+    folder = policy_folder(Path(name))
+    if is_saved_policy(folder) or not folder.is_dir():
+        saved = read_checkpoint_config(folder)
+        return saved.config(folder).model_dump(mode="json"), saved.spaces
+    return {"name": read_checkpoint(folder).family, "chunk": chunk, "checkpoint": str(folder)}, None
+
+
 def _fitting_spaces(config: PolicyConfig) -> Spaces:
     """The first of some made-up spaces that the policy accepts. Raises the RecipeError of the first where it accepts none."""
     refusals = []
-    for action, cameras in product(ACTIONS, CAMERAS):
+    for action, cameras in product(ACTIONS, (ROBOT_CAMERAS, *CAMERAS) if config.is_pretrained else CAMERAS):
         spaces = Spaces(cameras, STATE, action, MAX_STEPS, INSTRUCTIONS)
         try:
             policy_options(config, spaces)

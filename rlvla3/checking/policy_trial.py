@@ -198,5 +198,6 @@ def named_few(names: Sequence[str], most: int = 3) -> str:
 
 def raised(error: Exception) -> str:
     """An exception and where it came from, for a message."""
-    where = traceback.extract_tb(error.__traceback__)[-1]
+    places = traceback.extract_tb(error.__traceback__)
+    where = next((place for place in reversed(places) if "site-packages" not in place.filename), places[-1])
     return f"{type(error).__name__}: {error} ({Path(where.filename).name}, line {where.lineno})"

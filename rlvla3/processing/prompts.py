@@ -59,7 +59,8 @@ class Prompts:
     def check(self, instructions: Sequence[str], state_size: int) -> None:
         """Raise RecipeError where a prompt of one of these instructions could be too long, whatever the state is."""
         if instructions:
-            self(instructions, torch.full((len(instructions), state_size), 0.9))
+            with torch.device("cpu"):  # the policy may be built on the meta device, where there are no numbers
+                self(instructions, torch.full((len(instructions), state_size), 0.9))
 
     def _write(self, text: str) -> str:
         form = self._how.form

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from rlvla3.checking.policy_commands import policy_on_trial
 from rlvla3.checking.policy_specification import run_policy_checks
 from rlvla3.checking.policy_trial import PolicyTrial
+from tests.support.vla_checkpoints import lerobot_folder, tokenizer_folder
 
 SETTINGS: dict[str, tuple[str, list[str]]] = {
     "pi0": ("pi0", []),
@@ -29,6 +32,15 @@ def test_every_family_passes(name: str, settings: list[str]) -> None:
     assert {check: result.messages for check, result in results.items() if result.verdict != "passed"} == {}
     assert results["agreement"].messages == ("they differ by exactly 0.0",)
     assert results["value"].messages == ("they differ by exactly 0.0",)
+
+
+@pytest.mark.parametrize("family", ["pi0", "pi05"])
+def test_a_checkpoint_of_lerobot_is_checked_with_its_own_weights(family: str, tmp_path: Path) -> None:
+    folder = lerobot_folder(tmp_path / family, family)
+    tokenizer = f"options.processing.prompt.tokenizer={tokenizer_folder(family)}"
+    config, spaces = policy_on_trial(str(folder), [tokenizer, "options.processing.images.size=[56,56]", "options.precision=fp32"], None, 4)
+    assert (config.name, config.checkpoint, list(spaces.cameras)) == (family, folder, ["agentview", "robot0_eye_in_hand"])
+    assert {result.check.name: result.messages for result in run_policy_checks(PolicyTrial(config, spaces)) if result.verdict != "passed"} == {}
 
 
 def test_bfloat16_is_noticed() -> None:
