@@ -175,9 +175,7 @@ def _add_start(command: argparse.ArgumentParser, metavar: str, described: str) -
 def _add_check(check: argparse.ArgumentParser) -> None:
     check.add_argument("overrides", nargs="*", default=[], metavar="RECIPE key=value", help="a YAML file or a run directory, and settings that win over it")
     check.add_argument("--simulator", metavar="NAME", help="instead of a recipe: metaworld, gymnasium:ID, module:Class, ...; key=value are its settings then")
-    check.add_argument(
-        "--policy", metavar="NAME|FOLDER", help="instead of a recipe: mini_vla, module:Class, a run, a checkpoint; key=value are its settings; --simulator: for what"
-    )
+    check.add_argument("--policy", metavar="NAME|FOLDER", help="instead of a recipe: mini_vla, module:Class, a run, a checkpoint; key=value are its settings")
     check.add_argument("--chunk", type=_positive, default=CHUNK, metavar="N", help=f"actions a decision, with --simulator or --policy (default: {CHUNK})")
     check.add_argument("--timeout", type=_seconds, metavar="S", help="the longest that a build, a reset or a chunk may take (default: simulator.timeout_s, 60)")
     check.add_argument("--frames", type=Path, metavar="FOLDER", help="a folder for frames; look at them, as only you can see whether they are upside down")
