@@ -47,7 +47,7 @@ PRESETS: Mapping[PresetName, Preset] = {
             **STATELESS_PROMPT,
             "pi0/openpi": {"actions": {"relative": [True] * 6}},
             "openvla_oft": {"actions": {"gripper": "openvla"}},
-            "groot": {"actions": {"gripper": "openvla"}},
+            "groot/groot": {"actions": {"gripper": "openvla"}},
         },
     ),
     # Published policies saw camera corner2, turned the right way up, as ours is.

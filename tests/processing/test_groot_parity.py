@@ -135,3 +135,11 @@ def test_lerobots_checkpoints_are_fed_as_lerobot_feeds_them(tmp_path: Path):
     assert float((processor.to_model(tensors["actions"], seen.state) - tensors["fed_actions"]).abs().max()) < 1e-6
     chunk = tensors["answers"][:, None]
     assert float((processor.to_simulator(chunk, seen.state)[:, 0] - tensors["executed"]).abs().max()) < 1e-6
+
+
+@pytest.mark.parametrize(("layout", "gripper"), [("groot", "openvla"), ("lerobot", "as_is")])
+def test_libero_is_executed_as_the_data_sets_of_each_layout_have_it(case: Case, layout: str, gripper: str):
+    """NVIDIA's data of LIBERO have 0 for a closed gripper and 1 for an open one. lerobot's have the simulator's own -1 and 1."""
+    spaces = Spaces({"agentview": (256, 256, 3), "robot0_eye_in_hand": (256, 256, 3)}, 8, ActionSpace("continuous", 7), 10)
+    said = case.checkpoint.options["processing"]
+    assert resolve_processing(spaces, "groot", preset="libero", checkpoint=said, layout=layout).actions.gripper == gripper
