@@ -43,8 +43,8 @@ def preflight(recipe: Recipe, *, clones: bool = False, trains: bool = False) -> 
     options = policy_options(recipe.policy, spaces)
     if trains:
         options.check_training()
-    if recipe.policy.checkpoint is not None and not recipe.policy.is_pretrained:
-        _check_checkpoint(recipe.policy.checkpoint, recipe, spaces, options)
+    if recipe.policy.starts_from is not None and not recipe.policy.is_pretrained:
+        _check_checkpoint(recipe.policy.starts_from, recipe, spaces, options)
     if recipe.engine.trace and not SCHEDSTAT.exists():
         raise RecipeError(f"engine.trace needs Linux, which tells work from waiting in {SCHEDSTAT}: leave it out")
     check_data_plane(recipe, training_capacity(recipe) if trains else collecting_capacity(recipe))

@@ -29,6 +29,8 @@ def starting_options(schema: type[VLAOptions], config: PolicyConfig, spaces: Spa
     if folder is not None and is_saved_policy(folder):
         return merged(read_checkpoint_config(folder).options, config.options)
     usual, checkpoint = schema.usual(config.size), None
+    if config.size == "tiny":  # it computes as many actions as the recipe executes, so that a recipe of the published size runs as it is
+        usual["model"]["horizon"] = max(usual["model"]["horizon"], config.chunk)
     if folder is not None:
         checkpoint = read_checkpoint(find_checkpoint(str(folder)), statistics=config.options.get("statistics"))
         if checkpoint.family != schema.Family:
