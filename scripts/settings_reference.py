@@ -23,6 +23,7 @@ from pydantic.fields import FieldInfo
 from rlvla3.config import CORRECTION_NAMES, AlgorithmConfig, CorrectionConfig, EngineConfig, Mode, Recipe, Section
 from rlvla3.policies.options import FlowOptions
 from rlvla3.policies.registry import POLICIES, options_class
+from rlvla3.policies.vla.options import FlowVLAOptions, VLAOptions
 from rlvla3.runtimes.virtual.costs import Cost, HostProfile, MemoryProfile, Profile
 from rlvla3.simulators.gymnasium import GymnasiumOptions
 from rlvla3.simulators.registry import simulator_class
@@ -84,27 +85,62 @@ def section(schema: type[Section], key: str, title: str = "") -> Iterator[str]:
             yield from section(inner, f"{key}.{name}" if key else name)
     match key:
         case "simulator":
+            told: dict[type[Section], str] = {}
             for name in SIMULATORS:
-                yield from options(f"Options of simulator {name}", simulator_class(name).Options, "simulator.options")
-            yield from options("Options of Gymnasium environments", GymnasiumOptions, "simulator.options")
+                yield from options(f"Options of simulator {name}", simulator_class(name).Options, "simulator.options", told)
+            yield from options("Options of Gymnasium environments", GymnasiumOptions, "simulator.options", told)
         case "policy":
-            for name in POLICIES:
-                yield from options(f"Options of policy {name}", options_class(name), "policy.options")
+            yield from policies()
 
 
-def options(title: str, schema: type[Section], key: str) -> Iterator[str]:
-    """The options of a simulator or a policy, and the sections in them."""
+def policies() -> Iterator[str]:
+    """The options of all policies. What several of them have stands once, and the others refer to it."""
+    told: dict[type[Section], str] = {}
+    pretrained = [name for name in POLICIES if issubclass(options_class(name), VLAOptions)]
+    for name in [name for name in POLICIES if name not in pretrained]:
+        yield from options(f"Options of policy {name}", options_class(name), "policy.options", told, of=f" of {name}")
+    yield from options("Options of all pretrained policies", VLAOptions, "policy.options", told)
+    yield from options("Options of pretrained policies that denoise", FlowVLAOptions, "policy.options", told, of=" of pretrained policies")
+    for name in pretrained:
+        yield from options(f"Options of policy {name}", options_class(name), "policy.options", told, of=f" of {name}")
+
+
+def options(title: str, schema: type[Section], key: str, told: dict[type[Section], str], of: str = "") -> Iterator[str]:
+    """The options of a simulator or a policy, and the sections in them.
+
+    told: from each section that has been printed to its title. of: whose section it is, as words behind the titles of inner sections.
+    """
+    told[schema] = title
     yield from wrapped(about(schema), heading=f"### {title}")
-    yield from entries(schema, key)
-    for name, field in schema.model_fields.items():
-        if (inner := section_of(field.annotation)) is not None:
-            yield from options(f"`{key}.{name}`", inner, f"{key}.{name}")
+    here: dict[str, type[Section]] = {}
+    for name in fields(schema, told):
+        if (inner := section_of(schema.model_fields[name].annotation)) is not None and inner not in told:
+            told[inner], here[name] = f"`{key}.{name}`{of}", inner
+    elsewhere = {inner: title for inner, title in told.items() if inner not in here.values()}
+    yield from entries(schema, key, told, elsewhere)
+    if (base := next((base for base in schema.__mro__[1:] if base in told), None)) is not None:
+        yield from (f"All other settings: {reference(told[base])}.", "")
+    for name, inner in here.items():
+        yield from options(told[inner], inner, f"{key}.{name}", told, of)
 
 
-def entries(schema: type[Section], key: str) -> Iterator[str]:
-    """The list of a section's keys, without those that are the same in the section it extends. Raises ValueError if one has no meaning."""
+def fields(schema: type[Section], told: Mapping[type[Section], str]) -> list[str]:
+    """The names of a section's keys, without those that it has from a section that has been printed."""
+    bases = [base for base in schema.__mro__ if base is schema or (issubclass(base, Section) and base not in told)]
+    return [name for name in schema.model_fields if any(name in base.__annotations__ for base in bases)]
+
+
+def reference(title: str) -> str:
+    """A link to the part of this page with this title, by the anchor that GitHub makes of it."""
+    return f"[{title}](#{re.sub(r'[^a-z0-9_ -]', '', title.lower()).replace(' ', '-')})"
+
+
+def entries(
+    schema: type[Section], key: str, told: Mapping[type[Section], str] | None = None, elsewhere: Mapping[type[Section], str] | None = None
+) -> Iterator[str]:
+    """The list of a section's keys. told: see `options`. elsewhere: those of them that do not stand below. Raises ValueError if a key has no meaning."""
     known = meanings(schema)
-    for name in [name for name in schema.model_fields if name in schema.__annotations__]:
+    for name in fields(schema, told or {}):
         field = schema.model_fields[name]
         inner = section_of(field.annotation)
         if name not in known and inner is None:
@@ -113,6 +149,8 @@ def entries(schema: type[Section], key: str) -> Iterator[str]:
             known[name] = about(inner).partition("\n\n")[0]
         default = default_of(schema, name, field)
         words = f"- **`{key + '.' if key else ''}{name}`** ({type_of(field.annotation, field.metadata)}{'; ' + default if default else ''}). {known[name]}"
+        if inner is not None and elsewhere and inner in elsewhere:
+            words += f" Its settings: {reference(elsewhere[inner])}."
         yield from textwrap.wrap(linked(words), WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
     yield ""
 
@@ -211,15 +249,25 @@ def default_of(schema: type[Section], name: str, field: FieldInfo) -> str:
         default = field.get_default(call_default_factory=True)
         if isinstance(default, Cost):
             return "default no cost"
-        return "" if isinstance(default, Section) or (section_of(field.annotation) and default == {}) else f"default {value(default)}"
+        if isinstance(default, Section):
+            return f"default {value(changed)}" if (changed := differences(default)) else ""
+        return "" if section_of(field.annotation) and default == {} else f"default {value(default)}"
     if schema not in DEPENDING:
-        return "required"
+        return "" if section_of(field.annotation) else "required"
     key, choices_of_key, also = DEPENDING[schema]
     found: dict[str, list[str]] = {}
     for choice in choices_of_key:
         default = getattr(schema.model_validate({key: choice, **also}), name)
         found.setdefault(value(default), []).append(choice)
     return "default " + ", ".join(f"{default} with {choices(names)}" for default, names in found.items())
+
+
+def differences(section: Section) -> dict[str, Any]:
+    """The settings of a default section that differ from those that its own class has by default. Those that depend on others are not among them."""
+    if issubclass(type(section), tuple(DEPENDING)):
+        return {}
+    own = {name: field.get_default(call_default_factory=True) for name, field in type(section).model_fields.items() if not field.is_required()}
+    return {name: given for name, given in section.model_dump(mode="json").items() if name in section.model_fields_set and given != own.get(name)}
 
 
 def choices(names: Sequence[str]) -> str:
