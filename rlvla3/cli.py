@@ -70,6 +70,8 @@ def _run(arguments: argparse.Namespace) -> bool:
                 return commands.check_policy(arguments.policy, arguments.overrides, arguments.simulator, arguments.chunk, arguments.json)
             options = (arguments.chunk, arguments.timeout, arguments.frames, arguments.json)
             return commands.check(arguments.overrides, arguments.simulator, *options)
+        case "export":
+            commands.export(arguments.start, arguments.out, arguments.layout, arguments.adapters, arguments.precision)
         case "profile" | "rehearse" | "plan":
             _plan_ahead(arguments)
         case "bench":
@@ -140,6 +142,8 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_check(commands.add_parser("check", help="check that a recipe can be run, and that its simulators, one simulator or one policy keep their contract"))
 
+    _add_export(commands.add_parser("export", help="write a pretrained policy in the layout that came in, or in another, for the software that robots run"))
+
     _add_profile(commands.add_parser("profile", help="measure what the stages of a recipe cost on this machine, for rehearse and plan"))
     _add_rehearse(commands.add_parser("rehearse", help="what a recipe would do on a cluster: throughput, idle time and staleness, on a virtual clock"))
     _add_plan(commands.add_parser("plan", help="find the fastest placement and settings of a recipe on a cluster, by rehearsals"))
@@ -180,6 +184,19 @@ def _add_check(check: argparse.ArgumentParser) -> None:
     check.add_argument("--timeout", type=_seconds, metavar="S", help="the longest that a build, a reset or a chunk may take (default: simulator.timeout_s, 60)")
     check.add_argument("--frames", type=Path, metavar="FOLDER", help="a folder for frames; look at them, as only you can see whether they are upside down")
     check.add_argument("--json", type=Path, metavar="FILE", help="where the findings go")
+
+
+def _add_export(export: argparse.ArgumentParser) -> None:
+    export.add_argument("start", type=Path, metavar="RUN_DIR|CHECKPOINT", help="a run directory (its newest checkpoint), a checkpoint, or a policy folder")
+    export.add_argument("out", type=Path, metavar="OUT", help="a new folder")
+    export.add_argument("--layout", choices=("lerobot", "openpi", "openvla", "groot"), help="whose software is to load it (default: the layout that came in)")
+    export.add_argument("--adapters", choices=("merged", "apart"), default="merged", help="LoRA: merged into the weights (default), or as a folder of peft")
+    export.add_argument(
+        "--precision",
+        choices=("as_it_came", "fp32", "bf16"),
+        default="as_it_came",
+        help="number format (default: of each tensor in the checkpoint that came in)",
+    )
 
 
 def _add_profile(profile: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ import yaml
 
 from rlvla3.config import Overrides, Recipe, load_recipe, make_recipe
 from rlvla3.errors import RecipeError
-from rlvla3.observability.run_directory import RunDirectory, RunDirectoryError, default_path, find_run, version_of
+from rlvla3.observability.run_directory import RunDirectory, RunDirectoryError, default_path, find_run, policy_folder, version_of
 from rlvla3.observability.run_record import RunRecord
 from rlvla3.observability.run_watchers import Show, watched
 from rlvla3.preflight import check_data_plane, preflight
@@ -124,6 +124,18 @@ def check(words: Sequence[str], simulator: str | None, chunk: int, timeout_s: fl
     for needed in (check_data_plane(recipe, training_capacity(recipe)), *check_model(recipe, spaces)):
         print(f"# memory: {needed}", flush=True)
     return check_simulators(recipe.mixed, recipe.policy.chunk, timeout_s, frames, figures, before="# ")
+
+
+def export(start: Path, out: Path, layout: str | None, adapters: str, precision: str) -> None:
+    """Write a run's policy as a checkpoint that its authors' code loads, and print what was written. Raises RecipeError, before anything is written."""
+    folder = policy_folder(start)
+    found = _find_run(start) or find_run(folder.parent)
+    given = found[0].recipe().policy if found else None
+    base = str(given.checkpoint) if given and given.is_pretrained else None
+    from rlvla3.policies.vla.export import export_policy
+
+    exported = export_policy(folder, out, layout, adapters, precision, base)  # type: ignore[arg-type]  # the command line knows the words
+    print("\n".join([f"{exported.folder}: {exported.layout}'s layout", *(f"  {sentence}" for sentence in exported.said)]))
 
 
 def recipe_of(start: Start, overrides: Overrides) -> Recipe:

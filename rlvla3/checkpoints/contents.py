@@ -90,3 +90,8 @@ def kept_checkpoint(folder: Path) -> Checkpoint:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a mapping as JSON."""
     path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def files_in(folder: Path) -> tuple[str, ...]:
+    """The paths of all files in `folder`, within it."""
+    return tuple(sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()))

@@ -68,6 +68,12 @@ def weight_names(family: Family, unused: tuple[str, ...] = ()) -> WeightNames:
     return WeightNames(tied=TIED, unused=(*UNUSED, *unused, *((STATE,) if family == "pi05" else ())))
 
 
+def head_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """The language heads that the authors' loaders ask for, for a network with tensors of `shapes`."""
+    head, embedding = next(iter(TIED.items()))
+    return {head: shapes[embedding], UNUSED[0]: (shapes[embedding][0], shapes[f"{EXPERT}.layers.0.mlp.gate_proj.weight"][1])}
+
+
 def pi_sizes(folder: Path, family: Family, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     """The sizes of the network as policies.pi.options.PiModel has them, all but the horizon. shapes: of the file's tensors, by our names.
 

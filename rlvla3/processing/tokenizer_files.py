@@ -6,6 +6,7 @@ Nothing is ever downloaded behind a user's back: a name on the hub is looked up 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ BYTE_OFFSET, BYTE_BEGIN, BYTE_VOCABULARY = 4, 1, 260
 """The tokenizer of bytes: byte b is token b + 4. Token 0 is padding, 1 is the beginning."""
 
 FILES = ("tokenizer.json", "tokenizer.model", "paligemma_tokenizer.model", VOCABULARY)
+BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
+"""Files that lie beside those."""
+
 GIVE_FOLDER = "give a folder that holds tokenizer.json or tokenizer.model: processing.prompt.tokenizer=FOLDER"
 
 
@@ -53,6 +57,15 @@ def load_tokenizer(name: str) -> TextTokenizer:
         if (folder / file).is_file():
             return load(folder / file)
     raise RecipeError(f"there is no tokenizer in {folder}: {GIVE_FOLDER}")
+
+
+def copy_tokenizer(name: str, folder: Path) -> None:
+    """Copy the files of a tokenizer that lies in a local folder `name` into `folder`. One of the hub, or of bytes, has no files here."""
+    place = Path(name).expanduser()
+    place = place.parent if place.is_file() else place
+    for file in (*FILES, *BESIDE) if place.is_dir() else ():
+        if (place / file).is_file():
+            shutil.copyfile(place / file, folder / file)
 
 
 def _bytes() -> TextTokenizer:

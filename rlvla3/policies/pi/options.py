@@ -98,7 +98,7 @@ class PiModel(Section):
         """A network of less than a million parameters for tests: every part is there, in small."""
         return cls(
             variant=variant,
-            vision=VisionSizes(image=56, patch=14, width=64, layers=2, mlp_width=128, heads=4),
+            vision=VisionSizes(image=56, patch=14, width=64, layers=2, mlp_width=128, heads=16),
             language=DecoderSizes(width=96, layers=3, mlp_width=192, heads=4, key_value_heads=1, head_size=24),
             expert=DecoderSizes(width=64, layers=3, mlp_width=128, heads=4, key_value_heads=1, head_size=24),
             vocabulary=1024,
