@@ -11,23 +11,19 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import load_file
 
 from rlvla3.checkpoints.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from rlvla3.checkpoints.weights import load_weights
 from rlvla3.policies.flow import FlowHead
 from rlvla3.policies.options import FlowOptions
-from rlvla3.policies.pi.network import Pi
-from rlvla3.policies.pi.options import PiModel
-from rlvla3.policies.pi.smolvla import SmolVLA
-from rlvla3.policies.pi.smolvla_options import SmolVLAModel
 from rlvla3.policies.vla.network import Network
 from rlvla3.processing.processor import Processor
 from rlvla3.processing.resolution import resolve_processing
 from rlvla3.types import ActionSpace, Spaces
-from tests.support.lerobot_references import REFERENCES, TOKENIZERS, folder_without_weights, noise, sizes, weights
-from tests.support.vla_checkpoints import EMBEDDING, EXPERT_HEAD, HEAD, SMOLVLA_HEAD, Seen
+from tests.support.lerobot_checkpoints import empty_network, whole_folder
+from tests.support.lerobot_references import REFERENCES, TOKENIZERS, noise
+from tests.support.vla_checkpoints import Seen
 
 
 @dataclass(frozen=True)
@@ -37,28 +33,10 @@ class Case:
     network: Network[Any]
 
 
-def empty_network(family: str, checkpoint: Checkpoint | None = None) -> Network[Any]:
-    model = checkpoint.options["model"] if checkpoint else sizes(family)
-    return SmolVLA(SmolVLAModel.model_validate(model)) if family == "smolvla" else Pi(PiModel.model_validate(model))
-
-
-def saved_weights(family: str) -> dict[str, Tensor]:
-    """What lerobot saves: all that the network has, and language heads."""
-    known = weights(family, empty_network(family).state_dict())
-    heads = {EXPERT_HEAD: torch.zeros(sizes(family)["vocabulary"], sizes(family)["expert"]["width"])}
-    if family == "smolvla":
-        heads = {SMOLVLA_HEAD.removeprefix("model."): torch.zeros(sizes(family)["vocabulary"], sizes(family)["language"]["width"])}
-    else:
-        heads[HEAD] = known[EMBEDDING].clone()
-    return {f"model.{name}": tensor for name, tensor in (known | heads).items()}
-
-
 @pytest.fixture(scope="module", params=TOKENIZERS)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     family: str = request.param
-    folder = folder_without_weights(tmp_path_factory.mktemp("lerobot") / family, family)
-    save_file(saved_weights(family), folder / "model.safetensors", {"format": "pt"})
-    checkpoint = read_checkpoint(folder)
+    checkpoint = read_checkpoint(whole_folder(tmp_path_factory.mktemp("lerobot") / family, family))
     network = empty_network(family, checkpoint)
     load_weights(network.state_dict(), checkpoint)
     return Case(family, checkpoint, network)
