@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from rlvla3.checkpoints.checkpoint import kept_checkpoint, read_checkpoint, write_checkpoint
+from rlvla3.checkpoints.openvla_writing import update
 from rlvla3.checkpoints.torch_files import read_torch_header
 from rlvla3.checkpoints.weights import load_weights, unused_weights
 from rlvla3.config import check_options
@@ -125,6 +126,24 @@ def test_a_model_whose_statistics_will_be_computed_needs_none(damaged: Path):
     options = read_checkpoint(damaged, statistics="none").options
     assert options["processing"]["state"] == {"size": 8, "normalisation": {"method": "none"}}
     assert options["processing"]["actions"] == {"size": 7, "normalisation": {"method": "none"}}
+
+
+@pytest.mark.parametrize("statistics", ["none", DATASET])
+def test_the_statistics_of_a_run_are_written(damaged: Path, tmp_path: Path, statistics: str):
+    came, network = read_checkpoint(damaged, statistics=statistics), network_of(damaged)
+    write_checkpoint(tmp_path / "written", came, network.state_dict())
+    options = {**came.options, "statistics": statistics}
+    processing = came.options["processing"]
+    assert update(tmp_path / "written", came, options, 8) == []
+    bounds = {name: {"method": "bounds", "low": [-0.5] * size, "high": [2.0] * size, "mask": []} for name, size in (("state", 8), ("actions", 7))}
+    options["processing"] = {**processing, **{name: {**processing[name], "normalisation": bounds[name]} for name in bounds}}
+    key = "rlvla3" if statistics == "none" else DATASET
+    assert update(tmp_path / "written", came, options, 8) == [f"dataset_statistics.json: the statistics of {key} are those of the run"]
+    again = read_checkpoint(tmp_path / "written", statistics=key).options["processing"]
+    assert [again[name]["normalisation"][bound] for name in bounds for bound in ("low", "high")] == [[-0.5] * 8, [2.0] * 8, [-0.5] * 7, [2.0] * 7]
+    options["processing"]["actions"] = {"normalisation": {"method": "mean_std"}}
+    with pytest.raises(RecipeError, match="OpenVLA scales actions by quantiles, and this policy by mean_std"):
+        update(tmp_path / "written", came, options, 8)
 
 
 def test_merged_adapters_are_not_written_again(damaged: Path, tmp_path: Path):
