@@ -29,6 +29,7 @@ POLICIES: dict[str, tuple[str, str]] = {
     "pi05": ("rlvla3.policies.pi.families:Pi05Options", "rlvla3.policies.pi.policy:Pi05"),
     "smolvla": ("rlvla3.policies.pi.families:SmolVLAOptions", "rlvla3.policies.pi.policy:SmolVLAPolicy"),
     "openvla_oft": ("rlvla3.policies.openvla_oft.family:OpenVLAOFTOptions", "rlvla3.policies.openvla_oft.policy:OpenVLAOFTPolicy"),
+    "groot": ("rlvla3.policies.groot.family:GR00TOptions", "rlvla3.policies.groot.policy:GR00TPolicy"),
 }
 """The policies of this package: name -> (the schema of `policy.options`, the class)."""
 

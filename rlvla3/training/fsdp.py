@@ -10,6 +10,7 @@ Invariants:
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -38,6 +39,8 @@ class FullySharded(DataParallel):
 
     def __init__(self, policy: Policy, ranks: Ranks, precision: Literal["fp32", "bf16"]) -> None:
         super().__init__(policy, ranks)
+        # It warns of in-place changes of what a pass returns, and there are none here.
+        warnings.filterwarnings("ignore", message=".*returned a view tensor")
         critic = set(policy.critic_parameters())
         # Only the blocks compute in low precision: most of the work is there. The layers from the blocks to the log-probs are as exact as in the generators.
         low = MixedPrecisionPolicy(torch.bfloat16, torch.float32, torch.float32) if precision == "bf16" else MixedPrecisionPolicy()

@@ -30,6 +30,8 @@ from rlvla3.training.learner import Learner
 from rlvla3.training.ranks import SINGLE_RANK, DistributedRanks, RankLost, Ranks
 from rlvla3.types import ActionSpace, Observation, Outcome, Spaces, Ticket
 from tests.support.tiny import CHUNK, TinyPolicy, tiny_recipe, tiny_rollouts, write_episode
+from tests.support.vla import FAMILIES
+from tests.support.vla import make as make_pretrained
 
 torch.set_num_threads(1)  # two of them wait for each other's core on a machine that is busy
 
@@ -42,12 +44,14 @@ SEEING = Spaces(cameras={"front": (16, 16, 3)}, state=3, action=ActionSpace("con
 class Work:
     """Updates of a policy on episodes of uneven lengths.
 
-    kind: `tiny`, `mini_vla`, or `adapters`, a mini VLA of which little is trained. exact: in float64. algorithm, training: settings. successes: which of an
+    kind: `tiny`, `mini_vla`, `adapters`, a mini VLA of which little is trained, or a pretrained family. exact: in float64.
+    options: of a pretrained family. algorithm, training: settings. successes: which of an
     update's tickets. first, updates: which updates. begin_from: a checkpoint. keep_in: a run to keep one in.
     """
 
     kind: str = "tiny"
     exact: bool = True
+    options: dict[str, Any] = field(default_factory=dict)
     algorithm: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     successes: Sequence[int] = (0, 3, 5, 6)
@@ -73,7 +77,7 @@ class Done:
 def do(ranks: Ranks, work: Work) -> Done:
     """Do `work` as one of `ranks`."""
     recipe = work.recipe(ranks.size)
-    policy, rollouts = make_policy(work.kind, work.exact), make_rollouts(work.kind)
+    policy, rollouts = make_policy(work.kind, work.exact, **work.options), make_rollouts(work.kind)
     learner = Learner(policy, recipe, rollouts, "cpu", ranks)
     gradients = _recorded_gradients(learner)
     if work.begin_from:
@@ -99,7 +103,7 @@ def run_update(learner: Learner, recipe: Recipe, update: int, work: Work) -> dic
     learner.begin_update(update, tickets)
     for ticket in tickets:
         success = ticket - tickets.start in work.successes
-        _write(learner.rollouts, work.kind, ticket, decisions=1 + ticket * 7 % 3, version=update - ticket % 2, success=success)
+        _write(learner.rollouts, work, ticket, decisions=1 + ticket * 7 % 3, version=update - ticket % 2, success=success)
     for ticket in np.random.default_rng(update).permutation(tickets).tolist():
         streamer.arrived(ticket, learner.rollouts.decisions(ticket))
     for micro_batch in streamer.update(update):
@@ -125,14 +129,17 @@ def _recorded_gradients(learner: Learner) -> list[NDArray[np.float64]]:
 
 
 @cache
-def _behaviour() -> Policy:
-    """The mini VLA that acted."""
-    return make_policy("mini_vla", exact=True)
+def _behaviour(kind: str) -> Policy:
+    """The policy that acted."""
+    return make_policy(kind if kind in FAMILIES else "mini_vla", exact=kind not in FAMILIES)
 
 
-def make_policy(kind: str, exact: bool) -> Policy:
+def make_policy(kind: str, exact: bool, **options: Any) -> Policy:
     if kind == "tiny":
         return TinyPolicy()
+    if kind in FAMILIES:
+        made: Policy = make_pretrained(kind, SEEING, seed=3, chunk=CHUNK, **options)
+        return made
     torch.manual_seed(3)
     policy = MiniVLA(SEEING, CHUNK, MiniVLAOptions(instruction_bytes=8, layers=2, width=32, expert_width=32))
     policy = policy.double() if exact else policy
@@ -148,21 +155,20 @@ def make_policy(kind: str, exact: bool) -> Policy:
 def make_rollouts(kind: str) -> Rollouts:
     if kind == "tiny":
         return tiny_rollouts(2 * BATCH)
-    options = MiniVLAOptions(instruction_bytes=8, layers=2, width=32, expert_width=32)
-    return Rollouts(RolloutSpec(SEEING, CHUNK, options.trace(SEEING, CHUNK), 2 * BATCH))
+    return Rollouts(RolloutSpec(SEEING, CHUNK, _behaviour(kind).options.trace(SEEING, CHUNK), 2 * BATCH))
 
 
-def _write(rollouts: Rollouts, kind: str, ticket: int, *, decisions: int, version: int, success: bool) -> None:
+def _write(rollouts: Rollouts, work: Work, ticket: int, *, decisions: int, version: int, success: bool) -> None:
     reward = float(success)
-    if kind == "tiny":
+    if work.kind == "tiny":
         write_episode(rollouts, TinyPolicy(), ticket, decisions=decisions, reward=reward, success=success, version=version, terminated=success)
         return
-    rng, policy = np.random.default_rng([11, ticket]), _behaviour()
+    rng, policy = np.random.default_rng([11, ticket]), _behaviour(work.kind)
     episode = rollouts.begin(Ticket(ticket, "reach", ticket, ticket), _look(rng))
     for row in range(decisions + 1):
         here = np.array([ticket]), np.array([row])
         shown = observations_from(rollouts.gather(*here, rollouts.observation_names), ["reach"])
-        noise = torch.from_numpy(rng.standard_normal((1, *policy.options.noise_shape(SEEING, CHUNK))))
+        noise = torch.from_numpy(rng.standard_normal((1, *policy.options.noise_shape(SEEING, CHUNK)))).to(torch.float32 if work.kind in FAMILIES else None)
         decided = arrays_from(policy.act(shown, noise, torch.ones(1, dtype=torch.bool)), version)
         decided["logprob"] = decided["logprob"] + 0.1 * rng.standard_normal(decided["logprob"].shape).astype(np.float32)
         rollouts.scatter(*here, decided)

@@ -12,8 +12,8 @@ from rlvla3.policies.noise import decision_noise
 from rlvla3.policies.registry import make_policy
 from rlvla3.types import ActionSpace, Spaces
 
-FAMILIES = ("pi0", "pi05", "smolvla", "openvla_oft")
-FLOW_FAMILIES = ("pi0", "pi05", "smolvla")
+FAMILIES = ("pi0", "pi05", "smolvla", "openvla_oft", "groot")
+FLOW_FAMILIES = ("pi0", "pi05", "smolvla", "groot")
 
 ROBOT = Spaces({"front": (64, 64, 3), "wrist": (48, 64, 3)}, 8, ActionSpace("continuous", 7), 100, ("press the button", "open the drawer now"))
 
