@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 from safetensors import SafetensorError, safe_open
 
-from rlvla3.config import Recipe
+from rlvla3.config import Recipe, check_options
 from rlvla3.demonstrations.selection import select_demonstrations
 from rlvla3.errors import RecipeError
 from rlvla3.links.weights.between_hosts.carriers import check_carrier
@@ -72,15 +72,12 @@ def check_data_plane(recipe: Recipe, episodes: int) -> str:
 def _check_checkpoint(folder: Path, recipe: Recipe, spaces: Spaces, options: PolicyOptions) -> None:
     """Refuse a checkpoint of another policy, or one whose weights are missing or cut short."""
     saved = read_checkpoint_config(folder)
-    here = {
-        "policy.name": recipe.policy.name,
-        "policy.chunk": recipe.policy.chunk,
-        "policy.options": options.model_dump(mode="json"),
-        "cameras": dict(spaces.cameras),
-        "state": spaces.state,
-        "action": spaces.action,
-    }
-    there = dict(zip(here, (saved.name, saved.chunk, saved.options, dict(saved.spaces.cameras), saved.spaces.state, saved.spaces.action), strict=True))
+    if saved.name != recipe.policy.name:
+        raise RecipeError(
+            f"policy.checkpoint={folder} is a policy {saved.name}, and this recipe has policy.name={recipe.policy.name}: make the recipe's the same"
+        )
+    here = options.fixed_by_weights(spaces, recipe.policy.chunk)
+    there = check_options(type(options), saved.options, f"{folder}/config.json: options").fixed_by_weights(saved.spaces, saved.chunk)
     for key, value in here.items():
         if there[key] != value:
             raise RecipeError(f"policy.checkpoint={folder} was made with {key} {there[key]}, and this recipe has {value}: make the recipe's the same")

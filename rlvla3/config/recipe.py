@@ -83,7 +83,7 @@ class Recipe(Section):
 
     def resumed_from(self, checkpoint: Path) -> Recipe:
         """The recipe of a run that goes on from its `checkpoint`. Where the folder that the run started from has been moved, the checkpoint takes its place."""
-        folder = self.policy.starts_from
+        folder = self.policy.checkpoint
         return self if folder is None or folder.is_dir() else self.starting_from(checkpoint)
 
     @model_serializer(mode="wrap")

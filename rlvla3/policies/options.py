@@ -30,6 +30,16 @@ class PolicyOptions(Section):
         """H, how many actions the policy learns for each demonstrated observation. A pretrained policy computes more actions than its chunk."""
         return chunk
 
+    def fixed_by_weights(self, spaces: Spaces, chunk: int) -> dict[str, Any]:
+        """What a policy must have in common with a checkpoint to load its weights, by the names of settings."""
+        return {
+            "policy.chunk": chunk,
+            "policy.options": self.model_dump(mode="json"),
+            "cameras": dict(spaces.cameras),
+            "state": spaces.state,
+            "action": spaces.action,
+        }
+
     def check(self, spaces: Spaces, chunk: int) -> None:
         """Raise RecipeError where a policy of these settings cannot be built for `spaces`."""
 

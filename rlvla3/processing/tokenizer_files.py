@@ -26,6 +26,7 @@ FILES = ("tokenizer.json", "tokenizer.model", "paligemma_tokenizer.model", VOCAB
 BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
 """Files that lie beside those."""
 
+BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
 GIVE_FOLDER = "give a folder that holds tokenizer.json or tokenizer.model: processing.prompt.tokenizer=FOLDER"
 
 
@@ -48,11 +49,7 @@ def load_tokenizer(name: str) -> TextTokenizer:
     """The tokenizer in the folder `name`, or that of the hub's repository `name`, or the one of bytes. Raises RecipeError."""
     if name == BYTES:
         return _bytes()
-    folder = Path(name).expanduser()
-    if folder.is_file() and folder.name in FILES:
-        folder = folder.parent
-    if not folder.is_dir():
-        folder = _from_hub(name)
+    folder = _folder_of(name)
     for file, load in zip(FILES, (_from_json, _from_sentencepiece, _from_sentencepiece, _from_byte_pairs), strict=True):
         if (folder / file).is_file():
             return load(folder / file)
@@ -66,6 +63,19 @@ def copy_tokenizer(name: str, folder: Path) -> None:
     for file in (*FILES, *BESIDE) if place.is_dir() else ():
         if (place / file).is_file():
             shutil.copyfile(place / file, folder / file)
+
+
+def tokenizer_contents(name: str) -> dict[str, bytes]:
+    """The files of the tokenizer `name`, by their names: what a folder needs to be that tokenizer. None for the one of bytes. Raises RecipeError."""
+    folder = None if name == BYTES else _folder_of(name)
+    return {file: (folder / file).read_bytes() for file in (*FILES, *BESIDE) if (folder / file).is_file()} if folder else {}
+
+
+def _folder_of(name: str) -> Path:
+    folder = Path(name).expanduser()
+    if folder.is_file() and folder.name in FILES:
+        folder = folder.parent
+    return folder if folder.is_dir() else _from_hub(name)
 
 
 def _bytes() -> TextTokenizer:

@@ -49,7 +49,7 @@ def test_cloned_then_grpo_with_adapters(tmp_path: Path, family: str, nothing_lef
     """Cloning computes the statistics in the trainer, and generators act with them: they are in the policy that is kept."""
     options = {"lora": {"rank": 2, "parts": ["language", "expert"]}, "train": ["expert"]}
     changes = {"policy": {"options": options}, "clone": {"demonstrations": 2, "steps": 2, "batch": 4}, "algorithm": GRPO}
-    run = Run(tmp_path, recipe(family, **changes, training={"updates": 2})).finished()
+    run = Run(tmp_path, recipe(family, METAWORLD | {"max_steps": 100}, **changes, training={"updates": 2, "steps": 2})).finished()
     assert trained(run, updates=2)
     folder = run.folder / "checkpoints" / "000002" / "policy"
     saved = read_checkpoint_config(folder)

@@ -35,7 +35,7 @@ class GR00TOptions(FlowVLAOptions):
         return {
             "model": model.model_dump(),
             "processing": {
-                "images": groot_processing.images(CAMERAS, model.vision.image, crop=0.95, how="bilinear"),
+                "images": groot_processing.images(CAMERAS, model.vision.image, crop=0.95, how="torchvision"),
                 "state": {"size": model.state_size},
                 "prompt": prompt,
                 "actions": {"size": model.action_size},

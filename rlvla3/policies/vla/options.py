@@ -95,6 +95,10 @@ class VLAOptions(PolicyOptions):
     def horizon_of(self, chunk: int) -> int:
         return self.horizon
 
+    def fixed_by_weights(self, spaces: Spaces, chunk: int) -> dict[str, Any]:
+        """Cameras, chunk and the way of sampling may differ: the network is the same."""
+        return {f"policy.options.{name}": value for name, value in self.model_dump(mode="json", include={"model", "lora", "value"}).items()}
+
     def check(self, spaces: Spaces, chunk: int) -> None:
         if chunk > self.horizon:
             raise RecipeError(
@@ -112,6 +116,9 @@ class FlowVLAOptions(VLAOptions):
 
     def trace(self, spaces: Spaces, chunk: int) -> Layout:
         return self.flow.trace(self.horizon, self.processing.actions.size)
+
+    def fixed_by_weights(self, spaces: Spaces, chunk: int) -> dict[str, Any]:
+        return {**super().fixed_by_weights(spaces, chunk), "policy.options.flow.noise=learned": self.flow.noise == "learned"}
 
     def noise_shape(self, spaces: Spaces, chunk: int) -> tuple[int, ...]:
         return self.flow.noise_shape(self.horizon, self.processing.actions.size)

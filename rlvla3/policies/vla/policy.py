@@ -9,7 +9,8 @@ Invariants:
   log-prob in `Decisions` and `Evaluation`;
 - `evaluate` makes the same calls of the network as `act`, with the same shapes. So with unchanged weights both give the same log-probs to the last bit;
 - log-probs, values and everything that the head computes are float32, whatever the precision of the network's passes;
-- a part that is not trained has no gradient, and is not sent on the weight plane.
+- a part that is not trained has no gradient, and is not sent on the weight plane;
+- a saved policy is whole: it has its tokenizer, and what an export needs. A run outlives the folder that its policy came from.
 """
 
 from __future__ import annotations
@@ -37,11 +38,12 @@ from rlvla3.policies.vla.adapters import add_adapters, base_tensors
 from rlvla3.policies.vla.network import Network, Prefix
 from rlvla3.policies.vla.options import PARTS, Part, VLAOptions
 from rlvla3.policies.vla.origin import ORIGINAL, Origin
-from rlvla3.policies.vla.start import NOT_FITTED
+from rlvla3.policies.vla.start import NOT_FITTED, TOKENIZER
 from rlvla3.policies.vla.value import ValueHead
 from rlvla3.processing.processor import Processor
 from rlvla3.processing.specification import Processing
 from rlvla3.processing.statistics import computed
+from rlvla3.processing.tokenizer_files import tokenizer_contents
 from rlvla3.types import Spaces
 
 
@@ -53,6 +55,7 @@ class VLAPolicy(Policy):
     def __init__(self, spaces: Spaces, chunk: int, options: VLAOptions) -> None:
         super().__init__(spaces, chunk, options)
         self.processor = Processor(options.processing, spaces)
+        self._tokenizer = tokenizer_contents(options.processing.prompt.tokenizer)
         with WithoutInitialisation():  # the weights come from a checkpoint, or from `initialise`
             self.network = self.make_network()
         self.head = self.make_head()
@@ -132,6 +135,9 @@ class VLAPolicy(Policy):
 
     def save(self, folder: Path, name: str, weights: Mapping[str, Tensor] | None = None) -> None:
         super().save(folder, name, weights)
+        for file, content in self._tokenizer.items():
+            (folder / TOKENIZER).mkdir(exist_ok=True)
+            (folder / TOKENIZER / file).write_bytes(content)
         if self.origin is not None:
             self.origin.keep(folder / ORIGINAL)
 

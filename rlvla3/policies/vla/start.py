@@ -6,6 +6,7 @@ Nothing here imports torch, so a recipe that does not fit its checkpoint is refu
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rlvla3.checkpoints.checkpoint import find_checkpoint, read_checkpoint
@@ -19,6 +20,9 @@ from rlvla3.processing.resolution import merged, resolve_processing
 from rlvla3.processing.specification import Normalisation, Processing
 from rlvla3.types import Spaces
 
+TOKENIZER = "tokenizer"
+"""The folder within a saved policy where its tokenizer is kept."""
+
 NOT_FITTED = "nothing yet: cloning computes it from the demonstrations"
 """The source of numbers that leave states and actions as they are."""
 
@@ -27,7 +31,7 @@ def starting_options(schema: type[VLAOptions], config: PolicyConfig, spaces: Spa
     """The options of a pretrained policy for `spaces`, as plain data. Raises RecipeError where the checkpoint is of another family or cannot be read."""
     folder = config.starts_from
     if folder is not None and is_saved_policy(folder):
-        return merged(read_checkpoint_config(folder).options, config.options)
+        return merged(_saved(folder), config.options)
     usual, checkpoint = schema.usual(config.size), None
     if config.size == "tiny":  # it computes as many actions as the recipe executes, so that a recipe of the published size runs as it is
         usual["model"]["horizon"] = max(usual["model"]["horizon"], config.chunk)
@@ -48,6 +52,14 @@ def starting_options(schema: type[VLAOptions], config: PolicyConfig, spaces: Spa
         recipe=config.options.get("processing"),
     )
     options["processing"] = _with_room_for_statistics(processing, schema.Statistics, spaces).model_dump()
+    return options
+
+
+def _saved(folder: Path) -> dict[str, Any]:
+    """The options of a policy that rlvla3 saved. Its tokenizer is the one that lies in its folder, wherever the first one has gone."""
+    options = read_checkpoint_config(folder).options
+    if (folder / TOKENIZER).is_dir():
+        return merged(options, {"processing": {"prompt": {"tokenizer": str(folder / TOKENIZER)}}})
     return options
 
 

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from rlvla3.config import PolicyConfig
 from rlvla3.errors import RecipeError
-from rlvla3.policies.registry import build_policy, make_policy, read_checkpoint_config
+from rlvla3.policies.registry import build_policy, make_policy, policy_options, read_checkpoint_config
 from rlvla3.policies.vla.adapters import merged_tensors
 from rlvla3.types import ActionSpace, Spaces
 from tests.support.vla import FAMILIES, FLOW_FAMILIES, ROBOT, config_of, make, noise_of, observe, rows_of
@@ -175,7 +176,7 @@ def test_a_robot_with_fewer_dimensions_executes_the_first_ones(family):
 @every_family
 def test_what_does_not_fit_is_refused(family):
     with pytest.raises(RecipeError, match=r"policy.chunk=99 is more than the \d+ actions"):
-        build_policy(config_of(family, chunk=99), ROBOT)
+        policy_options(PolicyConfig(name=family, chunk=99), ROBOT)
     discrete = Spaces(ROBOT.cameras, 8, ActionSpace("discrete", 1, choices=3), 100)
     with pytest.raises(RecipeError):
         build_policy(config_of(family), discrete)
