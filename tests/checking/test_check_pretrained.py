@@ -21,6 +21,7 @@ SETTINGS: dict[str, tuple[str, list[str]]] = {
     "smolvla": ("smolvla", []),
     "smolvla_last_step": ("smolvla", ["options.flow.method=last_step", "options.gradient_checkpointing=true"]),
     "openvla_oft": ("openvla_oft", []),
+    "groot": ("groot", []),
 }
 
 
