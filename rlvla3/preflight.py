@@ -17,7 +17,6 @@ from rlvla3.observability.sampling import SCHEDSTAT
 from rlvla3.parts import collecting_capacity, rollout_spec, training_capacity
 from rlvla3.policies.options import PolicyOptions
 from rlvla3.policies.registry import policy_options, read_checkpoint_config
-from rlvla3.policies.vla.options import VLAOptions
 from rlvla3.shared_memory import bytes_of
 from rlvla3.simulators.common_spaces import common_spaces
 from rlvla3.types import Spaces
@@ -45,7 +44,7 @@ def preflight(recipe: Recipe, *, clones: bool = False, trains: bool = False) -> 
     if trains:
         options.check_training()
     saved = recipe.policy.starts_from
-    if saved is not None and not (isinstance(options, VLAOptions) and recipe.policy.is_pretrained):  # starting_options has read such a checkpoint
+    if saved is not None and not (options.Pretrained and recipe.policy.is_pretrained):  # `starting` has read such a checkpoint
         _check_checkpoint(saved, recipe, spaces, options)
     if recipe.engine.trace and not SCHEDSTAT.exists():
         raise RecipeError(f"engine.trace needs Linux, which tells work from waiting in {SCHEDSTAT}: leave it out")

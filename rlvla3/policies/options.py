@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field as Bounded
 from pydantic import model_validator
 
-from rlvla3.config import Positive, PositiveFloat, Section
+from rlvla3.config import PolicyConfig, Positive, PositiveFloat, Section
 from rlvla3.errors import RecipeError
 from rlvla3.types import INSTRUCTION_BYTES, Field, Layout, Spaces
 
 
 class PolicyOptions(Section):
     """Settings of a policy. A subclass also says what the policy records of each decision."""
+
+    Pretrained: ClassVar[bool] = False
+    """Whether the policy may start from a checkpoint of other software."""
+
+    @classmethod
+    def starting(cls, config: PolicyConfig, spaces: Spaces) -> Mapping[str, Any]:
+        """The settings of the policy that `config` names, as plain data: the recipe's own. Raises RecipeError."""
+        if config.size == "tiny":
+            raise RecipeError(f"policy.size=tiny is for pretrained policies, and {config.name} is none: leave policy.size out")
+        return config.options
 
     def trace(self, spaces: Spaces, chunk: int) -> Layout:
         """The arrays, per decision, from which `evaluate` finds the log-prob again, beside the actions themselves."""

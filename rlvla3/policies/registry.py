@@ -13,8 +13,6 @@ from rlvla3.errors import RecipeError
 from rlvla3.named import load_named
 from rlvla3.policies.options import PolicyOptions
 from rlvla3.policies.saved_policy import SavedPolicy, read_checkpoint_config
-from rlvla3.policies.vla.options import VLAOptions
-from rlvla3.policies.vla.start import starting_options
 from rlvla3.types import Spaces
 
 if TYPE_CHECKING:
@@ -40,12 +38,7 @@ def policy_options(config: PolicyConfig, spaces: Spaces) -> PolicyOptions:
     Raises RecipeError.
     """
     schema = options_class(config.name)
-    given = config.options
-    if issubclass(schema, VLAOptions):
-        given = starting_options(schema, config, spaces)
-    elif config.size == "tiny":
-        raise RecipeError(f"policy.size=tiny is for pretrained policies, and {config.name} is none: leave policy.size out")
-    options = check_options(schema, given, "policy.options")
+    options = check_options(schema, schema.starting(config, spaces), "policy.options")
     options.check(spaces, config.chunk)
     return options
 

@@ -6,9 +6,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field as Bounded
 
-from rlvla3.config import Positive, Section
+from rlvla3.config import PolicyConfig, Positive, Section
 from rlvla3.errors import RecipeError
 from rlvla3.policies.options import FlowOptions, PolicyOptions
+from rlvla3.policies.vla.start import starting_options
 from rlvla3.processing.specification import Processing
 from rlvla3.types import Layout, Spaces
 
@@ -52,6 +53,8 @@ class VLAFlowOptions(FlowOptions):
 class VLAOptions(PolicyOptions):
     """Settings of a pretrained policy."""
 
+    Pretrained = True
+
     Family: ClassVar[str]
     """The family's name in recipes."""
 
@@ -81,6 +84,10 @@ class VLAOptions(PolicyOptions):
     """Whether the layers' activations are computed again in the backward pass. It saves memory and costs a third more time."""
 
     value: ValueOptions = ValueOptions()
+
+    @classmethod
+    def starting(cls, config: PolicyConfig, spaces: Spaces) -> dict[str, Any]:
+        return starting_options(config, spaces, cls.Family, cls.usual(config.size), cls.Statistics)
 
     @classmethod
     def usual(cls, size: Literal["published", "tiny"]) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from rlvla3.config import PolicyConfig
 from rlvla3.config.policy import is_saved_policy
 from rlvla3.errors import RecipeError
 from rlvla3.policies.saved_policy import read_checkpoint_config
-from rlvla3.policies.vla.options import VLAOptions
 from rlvla3.processing.presets import PRESETS
 from rlvla3.processing.resolution import merged, resolve_processing
 from rlvla3.processing.specification import Normalisation, Processing
@@ -27,31 +26,35 @@ NOT_FITTED = "nothing yet: cloning computes it from the demonstrations"
 """The source of numbers that leave states and actions as they are."""
 
 
-def starting_options(schema: type[VLAOptions], config: PolicyConfig, spaces: Spaces) -> dict[str, Any]:
-    """The options of a pretrained policy for `spaces`, as plain data. Raises RecipeError where the checkpoint is of another family or cannot be read."""
+def starting_options(config: PolicyConfig, spaces: Spaces, family: str, usual: dict[str, Any], statistics: str) -> dict[str, Any]:
+    """The options of a pretrained policy of `family` for `spaces`, as plain data.
+
+    usual: the family's options without a checkpoint. statistics: how the family scales states and actions where no checkpoint says it.
+    Raises RecipeError where the checkpoint is of another family or cannot be read.
+    """
     folder = config.starts_from
     if folder is not None and is_saved_policy(folder):
         return merged(_saved(folder), config.options)
-    usual, checkpoint = schema.usual(config.size), None
+    checkpoint = None
     if config.size == "tiny":  # it computes as many actions as the recipe executes, so that a recipe of the published size runs as it is
         usual["model"]["horizon"] = max(usual["model"]["horizon"], config.chunk)
     if folder is not None:
         checkpoint = read_checkpoint(find_checkpoint(str(folder)), statistics=config.options.get("statistics"))
-        if checkpoint.family != schema.Family:
+        if checkpoint.family != family:
             raise RecipeError(f"policy.checkpoint={folder} is a {checkpoint.family} checkpoint: set policy.name={checkpoint.family}")
     said: Mapping[str, Any] = checkpoint.options if checkpoint else {}
     options = merged(usual, said, config.options)
     options["preset"] = options.get("preset") or _preset_of(spaces)
     processing = resolve_processing(
         spaces,
-        schema.Family,
+        family,
         usual=usual["processing"] if checkpoint else _shown_in_order(usual["processing"], spaces),
         preset=options["preset"],
         checkpoint=said.get("processing"),
         layout=checkpoint.layout if checkpoint else None,
         recipe=config.options.get("processing"),
     )
-    options["processing"] = _with_room_for_statistics(processing, schema.Statistics, spaces).model_dump()
+    options["processing"] = _with_room_for_statistics(processing, statistics, spaces).model_dump()
     return options
 
 
