@@ -24,7 +24,7 @@ def recipe(family: str, simulator: dict[str, Any] = METAWORLD, **sections: Any) 
     given: dict[str, Any] = {
         "simulator": simulator,
         "policy": {"name": family, "size": "tiny", "chunk": 5},
-        "training": {"updates": 3, "batch": 4, "epochs": 2, "micro_batch": 8, "critic": {"warmup": 1, "epochs": 1}},
+        "training": {"updates": 2, "batch": 4, "epochs": 2, "micro_batch": 8, "critic": {"warmup": 1, "epochs": 1}},
         "evaluation": {"episodes": 2, "before": False, "after": False},
     }
     for section, settings in sections.items():
@@ -32,7 +32,7 @@ def recipe(family: str, simulator: dict[str, Any] = METAWORLD, **sections: Any) 
     return given
 
 
-def trained(run: Run, updates: int = 3) -> bool:
+def trained(run: Run, updates: int = 2) -> bool:
     """Whether every ticket was trained on, and the weights have moved."""
     records = run.records("update")
     assert run.summary["tickets"]["trained"] == 4 * updates and len(records) == updates
@@ -47,14 +47,14 @@ def test_ppo_in_full_async(tmp_path: Path, family: str, nothing_left: None) -> N
 @pytest.mark.parametrize("family", FAMILIES)
 def test_cloned_then_grpo_with_adapters(tmp_path: Path, family: str, nothing_left: None) -> None:
     """Cloning computes the statistics in the trainer, and generators act with them: they are in the policy that is kept."""
-    options = {"lora": {"rank": 2, "parts": ["language", "expert"]}, "train": ["expert"]}
-    changes = {"policy": {"options": options}, "clone": {"demonstrations": 2, "steps": 2, "batch": 4}, "algorithm": GRPO}
-    run = Run(tmp_path, recipe(family, METAWORLD | {"max_steps": 100}, **changes, training={"updates": 2, "steps": 2})).finished()
-    assert trained(run, updates=2)
+    options: dict[str, Any] = {"lora": {"rank": 2, "parts": ["language", "expert"]}, "train": ["expert"]}
+    changes: dict[str, Any] = {"policy": {"options": options}, "clone": {"demonstrations": 2, "steps": 2, "batch": 4}, "algorithm": GRPO}
+    run = Run(tmp_path, recipe(family, METAWORLD | {"max_steps": 100}, **changes, training={"steps": 2})).finished()
+    assert trained(run)
     folder = run.folder / "checkpoints" / "000002" / "policy"
     saved = read_checkpoint_config(folder)
     assert "demonstrations" in saved.options["processing"]["actions"]["normalisation"]["source"]
-    policy = make_policy(saved.config(folder), saved.spaces)
+    policy: Any = make_policy(saved.config(folder), saved.spaces)
     scale, numbers = policy.processor.actions.scale, saved.options["processing"]["actions"]["normalisation"]
     assert torch.allclose(scale.second, torch.tensor(numbers["std"] or numbers["high"], dtype=scale.second.dtype))
 
@@ -64,14 +64,14 @@ def test_cloned_then_grpo_with_adapters(tmp_path: Path, family: str, nothing_lef
 @pytest.mark.parametrize("family", ["pi05", "groot"])
 def test_in_libero(tmp_path: Path, family: str, nothing_left: None) -> None:
     libero = {"name": "libero", "tasks": ["libero_goal/8"], "shards": 2, "max_steps": 15, "options": {"assets": str(ASSETS), "warmup_steps": 1}}
-    run = Run(tmp_path, recipe(family, libero, training={"updates": 2})).finished()
+    run = Run(tmp_path, recipe(family, libero)).finished()
     saved = read_checkpoint_config(run.folder / "checkpoints" / "000002" / "policy")
     assert saved.options["preset"] == "libero" and saved.options["processing"]["images"]["turn"] == "mirrored"
 
 
 @pytest.mark.parametrize("family", ["pi0", "openvla_oft"])
 def test_resume_gives_the_weights_of_a_run_that_was_never_stopped(tmp_path: Path, family: str) -> None:
-    sync = {"engine": {"mode": "sync"}, "training": {"updates": 2, "deterministic": True}}
+    sync: dict[str, Any] = {"engine": {"mode": "sync"}, "training": {"updates": 2, "deterministic": True}}
     whole = Run(tmp_path / "whole", recipe(family, **sync)).finished()
     half = Run(tmp_path / "half", recipe(family, **sync), None, "training.updates=1").finished()
     assert half.weights(1) != whole.weights(2)
@@ -87,12 +87,6 @@ def test_a_run_outlives_the_folder_that_it_started_from(tmp_path: Path) -> None:
     shutil.rmtree(moved)
     Run(tmp_path, None, run.folder, "training.updates=2").finished()
     assert len(run.records("update")) == 2
-
-
-def test_every_family_starts_from_what_it_kept(tmp_path: Path) -> None:
-    """The tiny size is kept in the checkpoint, so no `size` is needed to build the policy again."""
-    run = Run(tmp_path, recipe("smolvla", training={"updates": 1})).finished()
-    folder = run.folder / "checkpoints" / "000001" / "policy"
-    saved = read_checkpoint_config(folder)
-    again = make_policy(PolicyConfig(name="smolvla", chunk=5, checkpoint=folder), saved.spaces)
+    kept = run.folder / "checkpoints" / "000002" / "policy"
+    again: Any = make_policy(PolicyConfig(name="pi0", chunk=5, checkpoint=kept), read_checkpoint_config(kept).spaces)  # without policy.size
     assert sum(parameter.numel() for parameter in again.network.parameters()) < 3e6

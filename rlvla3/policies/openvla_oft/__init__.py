@@ -1,7 +1,9 @@
-"""OpenVLA-OFT (Kim et al., "Fine-tuning vision-language-action models", arXiv 2502.19645): all actions of a chunk in one pass of a language model.
+"""OpenVLA-OFT: action tokens in parallel, from a vision-language model. A regression head may take the place of tokens, for cloning and evaluation.
 
-options.py  sizes of the network
-vision.py   the two vision towers and the projector
+family.py   its settings in recipes
+policy.py   it as a policy
 network.py  the network
-l1.py       its second head: actions by regression, for evaluation and cloning
+vision.py   the two vision towers and the projector
+l1.py       the regression head
+options.py  the sizes
 """

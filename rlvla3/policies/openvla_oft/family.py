@@ -36,6 +36,10 @@ class OpenVLAOFTOptions(VLAOptions):
     def horizon(self) -> int:
         return self.model.horizon
 
+    @property
+    def image_side(self) -> int:
+        return self.model.dino.image
+
     def trace(self, spaces: Spaces, chunk: int) -> Layout:
         return self.tokens.trace(self.horizon, self.model.action_size) if self.model.head == "tokens" else {}
 

@@ -21,7 +21,7 @@ from torch.nn.functional import gelu, pad
 from rlvla3.policies.openvla_oft.l1 import L1ActionHead
 from rlvla3.policies.openvla_oft.options import ACTION_TOKENS, OpenVLAOFTModel
 from rlvla3.policies.openvla_oft.vision import LayerScale, Projector, VisionBackbone
-from rlvla3.policies.pi.decoder import DecoderLayer, RMSNorm, Style, neutral_norms, rotary
+from rlvla3.policies.vla.decoder import DecoderLayer, RMSNorm, Style, neutral_norms, rotary
 from rlvla3.policies.vla.network import Inputs, Network, Prefix
 from rlvla3.policies.vla.options import Part
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from rlvla3.config import NonNegative, Positive, PositiveFloat, Section
 from rlvla3.errors import RecipeError
-from rlvla3.policies.pi.options import DecoderSizes, VisionSizes, check_decoder, check_vision
+from rlvla3.policies.vla.sizes import DecoderSizes, VisionSizes, check_decoder, check_vision
 
 ACTION_TOKENS = 256
 """Tokens of the vocabulary that stand for an action: the last ones before the vocabulary's filling."""

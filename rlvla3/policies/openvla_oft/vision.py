@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
 from rlvla3.policies.openvla_oft.options import OpenVLAOFTModel
-from rlvla3.policies.pi.options import VisionSizes
+from rlvla3.policies.vla.sizes import VisionSizes
 
 REGISTERS = 4
 """Tokens of DINOv2 that belong to no patch, beside the class token."""

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from rlvla3.policies.pi.decoder import DecoderLayer, KeysValues, Rope, Style, gated, make_norm, rotary
-from rlvla3.policies.pi.options import DecoderSizes
+from rlvla3.policies.vla.decoder import DecoderLayer, KeysValues, Rope, Style, gated, make_norm, rotary
+from rlvla3.policies.vla.sizes import DecoderSizes
 
 View = tuple[Rope, Tensor]
 """Where the tokens stand and what they attend to: rotary positions and mask of DecoderLayer.forward."""

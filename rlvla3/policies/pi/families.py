@@ -28,6 +28,10 @@ class PiOptions(FlowVLAOptions):
     def horizon(self) -> int:
         return self.model.horizon
 
+    @property
+    def image_side(self) -> int:
+        return self.model.vision.image
+
     def check(self, spaces: Spaces, chunk: int) -> None:
         self.model.check()
         super().check(spaces, chunk)
@@ -95,6 +99,10 @@ class SmolVLAOptions(FlowVLAOptions):
     @property
     def horizon(self) -> int:
         return self.model.horizon
+
+    @property
+    def image_side(self) -> int:
+        return self.model.vision.image
 
     def check(self, spaces: Spaces, chunk: int) -> None:
         self.model.check()

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from rlvla3.policies.pi.decoder import GEMMA, KeysValues, neutral_norms, unrounded
 from rlvla3.policies.pi.expert import Expert, time_embedding
 from rlvla3.policies.pi.options import PiModel
 from rlvla3.policies.pi.paligemma import PaliGemma
+from rlvla3.policies.vla.decoder import GEMMA, KeysValues, neutral_norms, unrounded
 from rlvla3.policies.vla.network import Inputs, Network, Prefix
 from rlvla3.policies.vla.options import Part
 

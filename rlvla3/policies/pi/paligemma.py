@@ -12,9 +12,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rlvla3.policies.pi.decoder import GEMMA, KeysValues, LanguageModel
 from rlvla3.policies.pi.options import PiModel
 from rlvla3.policies.pi.siglip import VisionTower
+from rlvla3.policies.vla.decoder import GEMMA, KeysValues, LanguageModel
 from rlvla3.policies.vla.network import Inputs
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
-from rlvla3.policies.pi.options import VisionSizes
+from rlvla3.policies.vla.sizes import VisionSizes
 
 EPSILON = 1e-6
 """Added to the variance in the norms."""

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from rlvla3.policies.pi.decoder import LLAMA, KeysValues, neutral_norms, unrounded
 from rlvla3.policies.pi.expert import Expert, time_embedding
 from rlvla3.policies.pi.smolvla_options import SmolVLAModel
 from rlvla3.policies.pi.smolvlm import SmolVLM
+from rlvla3.policies.vla.decoder import LLAMA, KeysValues, neutral_norms, unrounded
 from rlvla3.policies.vla.network import Inputs, Network, Prefix
 from rlvla3.policies.vla.options import Part
 

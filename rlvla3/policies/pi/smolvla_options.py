@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rlvla3.config import NonNegative, Positive, PositiveFloat, Section
 from rlvla3.errors import RecipeError
-from rlvla3.policies.pi.options import DecoderSizes, VisionSizes, check_decoder, check_vision
+from rlvla3.policies.vla.sizes import DecoderSizes, VisionSizes, check_decoder, check_vision
 
 
 class SmolVLAModel(Section):

@@ -15,9 +15,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from rlvla3.policies.pi.decoder import LLAMA, KeysValues, LanguageModel
 from rlvla3.policies.pi.siglip import VisionTower
 from rlvla3.policies.pi.smolvla_options import SmolVLAModel
+from rlvla3.policies.vla.decoder import LLAMA, KeysValues, LanguageModel
 from rlvla3.policies.vla.network import Inputs
 
 

@@ -99,6 +99,11 @@ class VLAOptions(PolicyOptions):
         """The actions that the model computes. A chunk is the first of them."""
         raise NotImplementedError
 
+    @property
+    def image_side(self) -> int:
+        """Height and width of an image that the vision tower sees, in pixels."""
+        raise NotImplementedError
+
     def horizon_of(self, chunk: int) -> int:
         return self.horizon
 
@@ -110,6 +115,11 @@ class VLAOptions(PolicyOptions):
         if chunk > self.horizon:
             raise RecipeError(
                 f"policy.chunk={chunk} is more than the {self.horizon} actions that {self.Family} computes at once: set it to {self.horizon} or less"
+            )
+        if self.processing.images.size != (self.image_side, self.image_side):
+            raise RecipeError(
+                f"policy.options.processing.images.size={list(self.processing.images.size)}, and the vision tower of {self.Family} sees images of "
+                f"{self.image_side} x {self.image_side}: set it to [{self.image_side}, {self.image_side}], or policy.options.model to the checkpoint's sizes"
             )
         if spaces.action.kind != "continuous":
             raise RecipeError(f"policy {self.Family} gives continuous actions, and this simulator takes discrete ones: use policy.name=actor_critic")

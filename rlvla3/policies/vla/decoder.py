@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention, silu
 
-from rlvla3.policies.pi.options import DecoderSizes
+from rlvla3.policies.vla.sizes import DecoderSizes
 
 KeysValues = tuple[Tensor, Tensor]
 """The attention keys and values of one layer, each [B, H, T, S]. The keys are turned by their positions already."""
