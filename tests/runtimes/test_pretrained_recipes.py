@@ -16,7 +16,8 @@ from tests.support.runs import Run
 
 pytestmark = pytest.mark.slow
 
-SMALL = ("policy.size=tiny", "training.checkpoint_every=1", "training.keep_checkpoints=9", "simulator.shards=2", "evaluation.before=false", "evaluation.after=false")
+NO_EVALUATION = ("evaluation.before=false", "evaluation.after=false")
+SMALL = ("policy.size=tiny", "training.checkpoint_every=1", "training.keep_checkpoints=9", "simulator.shards=2", *NO_EVALUATION)
 BOWL = "libero_goal/put_the_bowl_on_the_plate"
 EXPERT = ("expert", "action_in_proj", "action_out_proj", "action_time_mlp", "time_mlp", "state_proj")
 """What the names of the weights of pi0's and SmolVLA's action expert contain."""
