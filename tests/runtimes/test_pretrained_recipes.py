@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from rlvla3.checkpoints.checkpoint import read_checkpoint
+from tests.support.command_line import rlvla3_process
 from tests.support.demonstration_files import Arm, write_libero
 from tests.support.maniskill_assets import made_up_bridge
 from tests.support.repository import ROOT
@@ -57,7 +59,7 @@ def test_rl_vla3_trains_adapters_of_openvla_oft_on_maniskill(tmp_path: Path) -> 
     assert all(name.startswith("critic.") or ".lora_" in name for name in trained)
 
 
-def test_smolvla_goes_from_demonstrations_to_rl(tmp_path: Path) -> None:
+def test_smolvla_goes_from_demonstrations_to_rl_to_lerobot(tmp_path: Path) -> None:
     """The simulator is a stand-in with LIBERO's cameras, state and actions. The demonstrations are laid out as LIBERO's."""
     demonstrations = tmp_path / f"{BOWL}_demo.hdf5"
     write_libero(demonstrations, {0: 16, 1: 15})
@@ -73,3 +75,8 @@ def test_smolvla_goes_from_demonstrations_to_rl(tmp_path: Path) -> None:
         assert len(set(fitted["mean"])) == size
     assert [update["update"] for update in ran.records("update")] == [1, 2]
     assert any(name.startswith("network.") for name in changed(ran, 2))
+    exported = rlvla3_process("export", ran.folder, tmp_path / "exported", "--layout", "lerobot")
+    assert exported.returncode == 0, exported.stderr
+    checkpoint = read_checkpoint(tmp_path / "exported")
+    assert (checkpoint.layout, checkpoint.family) == ("lerobot", "smolvla")
+    assert checkpoint.options["processing"]["actions"]["normalisation"]["mean"] == pytest.approx(processing["actions"]["normalisation"]["mean"])
