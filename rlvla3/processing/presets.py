@@ -50,9 +50,9 @@ PRESETS: Mapping[PresetName, Preset] = {
             "groot/groot": {"actions": {"gripper": "openvla"}},
         },
     ),
-    # Published policies saw camera corner2, turned the right way up, as ours is.
+    # Published policies saw camera corner2 from nearer, turned the right way up, as ours is.
     "metaworld": Preset(
-        cameras={"base": ("corner2",), "wrist": ()},
+        cameras={"base": ("corner2_near",), "wrist": ()},
         families={**STATELESS_PROMPT, "openvla_oft": {"actions": {"dimensions": [0, 1, 2, 6]}}},
     ),
     "maniskill": Preset(

@@ -16,7 +16,7 @@ from rlvla3.processing.specification import Processing
 from rlvla3.types import ActionSpace, Spaces
 
 LIBERO = Spaces({"agentview": (64, 64, 3), "robot0_eye_in_hand": (64, 64, 3)}, 8, ActionSpace("continuous", 7), 100)
-METAWORLD = Spaces({"corner2": (64, 64, 3)}, 4, ActionSpace("continuous", 4), 100)
+METAWORLD = Spaces({"corner2_near": (64, 64, 3)}, 4, ActionSpace("continuous", 4), 100)
 OPENPI = {"images": {"cameras": [{"key": "base_0_rgb"}, {"key": "left_wrist_0_rgb"}, {"key": "right_wrist_0_rgb"}]}}
 
 
@@ -65,10 +65,10 @@ def test_rename_maps_empty_cameras_and_recipes_have_a_say():
 
 def test_metaworld_shows_one_camera_and_chooses_dimensions():
     found = resolve_processing(METAWORLD, "openvla_oft", preset="metaworld", checkpoint=OPENPI)
-    assert cameras(found) == [("base_0_rgb", "corner2"), ("left_wrist_0_rgb", None), ("right_wrist_0_rgb", None)]
+    assert cameras(found) == [("base_0_rgb", "corner2_near"), ("left_wrist_0_rgb", None), ("right_wrist_0_rgb", None)]
     assert found.actions.dimensions == [0, 1, 2, 6]
     check_fits(found, METAWORLD)
-    with pytest.raises(RecipeError, match="base_0_rgb the simulator's camera corner2, and the simulator shows corner3"):
+    with pytest.raises(RecipeError, match="base_0_rgb the simulator's camera corner2_near, and the simulator shows corner3"):
         resolve_processing(Spaces({"corner3": (64, 64, 3)}, 4, METAWORLD.action, 100), "pi0", preset="metaworld", checkpoint=OPENPI)
 
 

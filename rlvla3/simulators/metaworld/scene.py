@@ -6,6 +6,8 @@ Importing this file imports mujoco. mujoco reads environment variables when it i
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import mujoco
@@ -19,7 +21,10 @@ from rlvla3.simulators.mujoco_renderer import MujocoRenderer
 # The experts' actions exceed what the arm can do, and the experts warn about it at every step. The actions are clipped below.
 warnings.filterwarnings("ignore", message=r"Constant\(s\) may be too high")
 
-UPSIDE_DOWN = {"corner", "corner2", "corner3", "corner4"}
+MOVED = {"corner2_near": ("corner2", (0.75, 0.075, 0.7))}
+"""Cameras that Meta-World does not have: one of its own, and the place in metres that it is moved to while a frame is drawn."""
+
+UPSIDE_DOWN = {"corner", "corner2", "corner2_near", "corner3", "corner4"}
 """Cameras that Meta-World mounts with their up axis towards the floor. Their frames are rotated by 180 degrees."""
 
 
@@ -68,8 +73,24 @@ class MetaWorldScene:
         # Meta-World sets the places of its goal markers, but mj_forward moves them back. Set them again: they matter only for the frame.
         for site, position in self._environment._target_site_config:
             self._environment._set_pos_site(site, position)
-        image = self._renderer.draw(self._data, camera)
+        with self._moved(camera) as own:
+            image = self._renderer.draw(self._data, own)
         return image[::-1, ::-1] if camera in UPSIDE_DOWN else image
+
+    @contextmanager
+    def _moved(self, camera: str) -> Iterator[str]:
+        """The model's own name of `camera`, which stands in its place within the block."""
+        if camera not in MOVED:
+            yield camera
+            return
+        own, place = MOVED[camera]
+        positions = self._model.cam_pos[self._model.camera(own).id]
+        before = positions.copy()
+        positions[:] = place
+        mujoco.mj_camlight(self._model, self._data)
+        yield own
+        positions[:] = before
+        mujoco.mj_camlight(self._model, self._data)
 
     def close(self) -> None:
         """Free the scene's objects in the graphics context."""

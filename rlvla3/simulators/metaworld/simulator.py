@@ -27,7 +27,7 @@ from rlvla3.types import ActionSpace, Observation, Spaces, Ticket
 if TYPE_CHECKING:
     from rlvla3.simulators.metaworld.scene import MetaWorldScene
 
-Camera = Literal["corner", "corner2", "corner3", "corner4", "topview", "behindGripper", "gripperPOV"]
+Camera = Literal["corner", "corner2", "corner2_near", "corner3", "corner4", "topview", "behindGripper", "gripperPOV"]
 
 DEFAULT_STEPS = 100
 """The length of an episode in the papers. The slowest experts need more: 150 to 250 steps for disassemble, bin-picking, peg-insert-side, peg-unplug-side and
@@ -48,7 +48,8 @@ class MetaWorldOptions(Section):
     """Height and width of images, in pixels."""
 
     cameras: Annotated[list[Camera], Field(min_length=1)] = ["corner3"]
-    """The cameras that the policy sees."""
+    """The cameras that the policy sees. `corner2_near` is corner2 moved to where lerobot's and RLinf's data of Meta-World were recorded, so published policies
+    need it."""
 
     fast_rendering: bool = True
     """Whether images are drawn without shadows, reflections and antialiasing. It takes a twentieth of the time."""

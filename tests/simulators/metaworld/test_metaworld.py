@@ -105,6 +105,18 @@ def test_frames_of_224_pixels_and_several_cameras():
     in_fresh_process(large_frames_and_small)
 
 
+def near_and_far() -> None:
+    simulator = MetaWorld(config(REACH, cameras=["corner2", "corner2_near"]), CHUNK)
+    shown = simulator.reset(0, ticket(REACH, 0)).images
+    assert np.abs(shown["corner2_near"].astype(float) - shown["corner2"]).mean() > 10, "another place"
+    assert (simulator.observe().images["corner2"] == shown["corner2"]).all(), "it was put back"
+
+
+@pytest.mark.slow
+def test_the_moved_camera_leaves_the_others_where_they_are():
+    in_fresh_process(near_and_far)
+
+
 def drawing_seconds() -> list[float]:
     """CPU time of a few frames: as the default draws them, and with all that it leaves out."""
     seconds = []
