@@ -25,6 +25,8 @@ examples:
   rlvla3 check recipes/quickstart.yaml                     print the whole recipe, and check its simulators
   rlvla3 check --simulator my_robot:MyEnv max_steps=200    check one simulator, yours for example
   rlvla3 check --policy my_policy:MyPolicy                 check one policy: act and evaluate agree, gradients, saving, ...
+  rlvla3 inspect lerobot/pi0_base                          what a pretrained policy is fed, and what is made of its answers
+  rlvla3 export runs/demo my_policy                        write a run's pretrained policy in the layout that it came in
   rlvla3 profile recipes/quickstart.yaml                   measure what its stages cost on this machine
   rlvla3 rehearse recipes/planned/libero_pi0.yaml --profile libero-pi0 --cluster 4x8   what a run would do on 32 GPUs, without a GPU
 """
@@ -70,6 +72,8 @@ def _run(arguments: argparse.Namespace) -> bool:
                 return commands.check_policy(arguments.policy, arguments.overrides, arguments.simulator, arguments.chunk, arguments.json)
             options = (arguments.chunk, arguments.timeout, arguments.frames, arguments.json)
             return commands.check(arguments.overrides, arguments.simulator, *options)
+        case "inspect":
+            commands.inspect(arguments.checkpoint, arguments.recipe, arguments.overrides, arguments.instruction, arguments.json)
         case "export":
             commands.export(arguments.start, arguments.out, arguments.layout, arguments.adapters, arguments.precision)
         case "profile" | "rehearse" | "plan":
@@ -142,6 +146,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_check(commands.add_parser("check", help="check that a recipe can be run, and that its simulators, one simulator or one policy keep their contract"))
 
+    _add_inspect(commands.add_parser("inspect", help="what a pretrained policy will be fed, and what is made of its answers: every number, and its source"))
     _add_export(commands.add_parser("export", help="write a pretrained policy in the layout that came in, or in another, for the software that robots run"))
 
     _add_profile(commands.add_parser("profile", help="measure what the stages of a recipe cost on this machine, for rehearse and plan"))
@@ -184,6 +189,14 @@ def _add_check(check: argparse.ArgumentParser) -> None:
     check.add_argument("--timeout", type=_seconds, metavar="S", help="the longest that a build, a reset or a chunk may take (default: simulator.timeout_s, 60)")
     check.add_argument("--frames", type=Path, metavar="FOLDER", help="a folder for frames; look at them, as only you can see whether they are upside down")
     check.add_argument("--json", type=Path, metavar="FILE", help="where the findings go")
+
+
+def _add_inspect(inspect: argparse.ArgumentParser) -> None:
+    inspect.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder of other software or its name on the hub; a run directory; a checkpoint of a run")
+    inspect.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="settings, for example policy.options.preset=libero")
+    inspect.add_argument("--recipe", type=Path, metavar="FILE", help="the recipe that is to start from it: whether they fit, and how")
+    inspect.add_argument("--instruction", metavar="TEXT", help="the instruction whose prompt is shown (default: that of the recipe's first task)")
+    inspect.add_argument("--json", type=Path, metavar="FILE", help="where the same goes as data")
 
 
 def _add_export(export: argparse.ArgumentParser) -> None:

@@ -126,6 +126,13 @@ def check(words: Sequence[str], simulator: str | None, chunk: int, timeout_s: fl
     return check_simulators(recipe.mixed, recipe.policy.chunk, timeout_s, frames, figures, before="# ")
 
 
+def inspect(name: str, recipe: Path | None, overrides: Overrides, instruction: str | None, figures: Path | None) -> None:
+    """Print what a pretrained policy will be fed, and what is made of its answers. Raises RecipeError where a recipe does not fit its checkpoint."""
+    from rlvla3.checking.inspection_report import inspect_and_print
+
+    inspect_and_print(name, recipe, overrides, instruction, figures)
+
+
 def export(start: Path, out: Path, layout: str | None, adapters: str, precision: str) -> None:
     """Write a run's policy as a checkpoint that its authors' code loads, and print what was written. Raises RecipeError, before anything is written."""
     folder = policy_folder(start)

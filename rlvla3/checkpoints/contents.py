@@ -41,10 +41,15 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     executed: int | None = None
 
+    @property
+    def unused(self) -> list[str]:
+        """The tensors that the network has no use for, and that are written back as they came."""
+        return [name for name in self.weights if self.names.unused and name.startswith(self.names.unused)]
+
     def keep(self, folder: Path, tensors: Sequence[str] = ()) -> None:
         """Copy all but the weights into `folder`, so that the checkpoint can be written again after its own folder is gone. `kept_checkpoint` reads it.
 
-        tensors: weights that are copied as well, because no network has them (weights.unused_weights).
+        tensors: weights that are copied as well, because no network has them (`unused`).
         """
         for name in self.carried:
             (folder / "files" / name).parent.mkdir(parents=True, exist_ok=True)

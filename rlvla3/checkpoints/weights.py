@@ -21,15 +21,25 @@ from rlvla3.errors import RecipeError
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
+def fitting_weights(network: Mapping[str, Tensor], checkpoint: Checkpoint) -> dict[str, str]:
+    """The checkpoint's name of each tensor of a network -> the network's name. The tensors may be on the meta device.
+
+    Raises RecipeError, naming every key that is missing, unexpected or of another shape.
+    """
+    weights, names = checkpoint.weights, checkpoint.names
+    names.check(network)
+    wanted = {names.stored(names.theirs(name), weights): name for name in network}
+    _check_keys(wanted, network, weights, names, checkpoint.folder)
+    return wanted
+
+
 def load_weights(network: Mapping[str, Tensor], checkpoint: Checkpoint) -> list[str]:
     """Load a checkpoint's weights into the tensors of a network, one by one. Returns sentences about casts and about tensors that it has no use for.
 
     Raises RecipeError, naming every key that is missing, unexpected or of another shape, and the file of a number that is not finite.
     """
-    weights, names, where = checkpoint.weights, checkpoint.names, checkpoint.folder
-    names.check(network)
-    wanted = {names.stored(names.theirs(name), weights): name for name in network}
-    _check_keys(wanted, network, weights, names, where)
+    weights, where = checkpoint.weights, checkpoint.folder
+    wanted = fitting_weights(network, checkpoint)
     casts: Counter[tuple[str, str]] = Counter()
     for theirs, ours in wanted.items():
         if theirs in weights:
@@ -43,15 +53,10 @@ def load_weights(network: Mapping[str, Tensor], checkpoint: Checkpoint) -> list[
             with torch.no_grad():
                 network[ours].copy_(read)
     stated = [f"{count} tensors of {where} are cast from {old} to {new}" for (old, new), count in casts.items()]
-    unused = unused_weights(checkpoint)
+    unused = checkpoint.unused
     kept = [name for theirs, name in wanted.items() if theirs not in weights]
     stated += [f"{len(unused)} tensors of {where} are not used, and are kept for export: {some_of(unused)}"] if unused else []
     return stated + ([f"{where} lacks {len(kept)} tensors that start new: {some_of(kept)}"] if kept else [])
-
-
-def unused_weights(checkpoint: Checkpoint) -> list[str]:
-    """The checkpoint's tensors that the network has no use for, and that are written back as they came."""
-    return [name for name in checkpoint.weights if checkpoint.names.unused and name.startswith(checkpoint.names.unused)]
 
 
 def _check_keys(wanted: Mapping[str, str], network: Mapping[str, Tensor], weights: WeightFiles, names: WeightNames, where: Path) -> None:

@@ -18,7 +18,7 @@ from rlvla3.types import Spaces
 if TYPE_CHECKING:
     from rlvla3.policies.base import Policy
 
-__all__ = ["POLICIES", "SavedPolicy", "build_policy", "make_policy", "options_class", "policy_options", "read_checkpoint_config"]
+__all__ = ["POLICIES", "SavedPolicy", "build_policy", "make_policy", "options_class", "policy_class", "policy_options", "read_checkpoint_config"]
 
 POLICIES: dict[str, tuple[str, str]] = {
     "mini_vla": ("rlvla3.policies.options:MiniVLAOptions", "rlvla3.policies.mini_vla:MiniVLA"),
@@ -46,7 +46,7 @@ def policy_options(config: PolicyConfig, spaces: Spaces) -> PolicyOptions:
 def build_policy(config: PolicyConfig, spaces: Spaces) -> Policy:
     """Build the policy that `config` names for `spaces`. It has no weights yet. Raises RecipeError for settings that cannot be used."""
     options = policy_options(config, spaces)
-    return _policy_class(config.name)(spaces, config.chunk, options)
+    return policy_class(config.name)(spaces, config.chunk, options)
 
 
 def make_policy(config: PolicyConfig, spaces: Spaces) -> Policy:
@@ -65,13 +65,14 @@ def make_policy(config: PolicyConfig, spaces: Spaces) -> Policy:
 def options_class(name: str) -> type[PolicyOptions]:
     """The schema of the options of the policy `name`. Raises RecipeError where there is no such policy."""
     if name not in POLICIES:
-        return _policy_class(name).Options
+        return policy_class(name).Options
     module, _, schema = POLICIES[name][0].partition(":")
     found: type[PolicyOptions] = getattr(import_module(module), schema)
     return found
 
 
-def _policy_class(name: str) -> type[Policy]:
+def policy_class(name: str) -> type[Policy]:
+    """The class of the policy `name`. Raises RecipeError where there is no such policy."""
     path = POLICIES[name][1] if name in POLICIES else name
     if ":" not in path:
         raise RecipeError(f"policy.name={name} is not known: use {', '.join(POLICIES)}, or module:Class for a policy of your own")

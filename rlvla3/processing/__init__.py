@@ -5,6 +5,6 @@ presets.py          what no checkpoint says: the cameras, turns and numbers of o
 resolution.py       family, preset, checkpoint and recipe become one specification
 fitting.py          whether it fits a simulator
 description.py      says it in words and numbers
-processor.py        does it: images.py, prompts.py with tokenizer_files.py and byte_pairs.py, normalisation.py, actions.py, constants.py
+processor.py        does it: images.py, prompts.py with prompt_text.py, tokenizer_files.py and byte_pairs.py, normalisation.py, actions.py, constants.py
 inputs.py           what goes in and what comes out
 """

@@ -87,11 +87,11 @@ def _normalisation(how: Normalisation, used: Sequence[int]) -> list[str]:
     lines = [f"{kind}, from {how.source or 'the recipe'}" + (", clipped" if how.clip else "")]
     for dimension in used:
         if dimension >= len(first) or (how.mask and not how.mask[dimension]):
-            lines.append(f"  {dimension}: as it is")
+            lines.append(f"  {dimension:>2}  as it is")
         elif how.method == "mean_std":
-            lines.append(f"  {dimension}: mean {first[dimension]:.4g}, std {second[dimension]:.4g}")
+            lines.append(f"  {dimension:>2}  mean {first[dimension]:>10.4g}  std {second[dimension]:>10.4g}")
         else:
-            lines.append(f"  {dimension}: {first[dimension]:.4g} to {second[dimension]:.4g}")
+            lines.append(f"  {dimension:>2}  {first[dimension]:>10.4g} to {second[dimension]:>10.4g}")
     return lines
 
 

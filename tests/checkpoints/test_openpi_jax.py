@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from rlvla3.checkpoints.checkpoint import read_checkpoint, write_checkpoint
 from rlvla3.checkpoints.openpi_jax import places_of
-from rlvla3.checkpoints.weights import load_weights, unused_weights
+from rlvla3.checkpoints.weights import load_weights
 from rlvla3.errors import RecipeError
 from rlvla3.policies.pi.network import Pi
 from rlvla3.policies.pi.options import PiModel
@@ -52,7 +52,7 @@ def test_params_are_read_and_written_again_as_pytorch_weights(family: str, value
     load_weights(network.state_dict(), checkpoint)
     params = jax_params(family)
     assert torch.equal(network.state_dict()["action_in_proj.weight"], torch.from_numpy(params["action_in_proj/kernel"]).T)
-    assert unused_weights(checkpoint) == [EXPERT_HEAD]
+    assert checkpoint.unused == [EXPERT_HEAD]
     write_checkpoint(tmp_path / "torch", checkpoint, network.state_dict())
     again = read_checkpoint(tmp_path / "torch")
     assert again.options["model"] == checkpoint.options["model"]

@@ -16,7 +16,7 @@ from torch import nn
 from rlvla3.checkpoints.checkpoint import kept_checkpoint, read_checkpoint, write_checkpoint
 from rlvla3.checkpoints.openvla_writing import update
 from rlvla3.checkpoints.torch_files import read_torch_header
-from rlvla3.checkpoints.weights import load_weights, unused_weights
+from rlvla3.checkpoints.weights import load_weights
 from rlvla3.config import check_options
 from rlvla3.errors import RecipeError
 from rlvla3.policies.openvla_oft.network import OpenVLAOFT
@@ -72,7 +72,7 @@ def test_what_is_read_is_written_back(folder: Path, tmp_path: Path):
     stated = load_weights(network.state_dict(keep_vars=True), checkpoint)
     assert any("cast from bfloat16 to float32" in sentence for sentence in stated)
     assert any("are not used, and are kept for export" in sentence for sentence in stated)
-    checkpoint.keep(tmp_path / "kept", unused_weights(checkpoint))
+    checkpoint.keep(tmp_path / "kept", checkpoint.unused)
     for number, origin in enumerate((checkpoint, kept_checkpoint(tmp_path / "kept"))):
         written = tmp_path / f"written{number}"
         write_checkpoint(written, origin, network.state_dict())

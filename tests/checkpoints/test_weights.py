@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rlvla3.checkpoints.checkpoint import find_checkpoint, kept_checkpoint, read_checkpoint, write_checkpoint
 from rlvla3.checkpoints.weight_names import WeightNames, some_of
-from rlvla3.checkpoints.weights import load_weights, unused_weights
+from rlvla3.checkpoints.weights import load_weights
 from rlvla3.errors import RecipeError
 from tests.support.vla_checkpoints import EMBEDDING, HEAD, lerobot_folder, network_of, openpi_folder
 
@@ -99,11 +99,11 @@ def test_a_checkpoint_can_be_written_after_its_folder_is_gone(tmp_path: Path):
     folder = lerobot_folder(tmp_path / "a", "pi0")
     checkpoint, state = read_checkpoint(folder), loaded(folder, "pi0")
     expected = load_file(folder / "model.safetensors")
-    checkpoint.keep(tmp_path / "kept", unused_weights(checkpoint))
+    checkpoint.keep(tmp_path / "kept", checkpoint.unused)
     shutil.rmtree(folder)
     shutil.move(tmp_path / "kept", tmp_path / "moved")
     once = kept_checkpoint(tmp_path / "moved")
-    once.keep(tmp_path / "again", unused_weights(once))
+    once.keep(tmp_path / "again", once.unused)
     shutil.rmtree(tmp_path / "moved")
     kept = kept_checkpoint(tmp_path / "again")
     assert (kept.layout, kept.family, kept.options, kept.executed) == ("lerobot", "pi0", json.loads(json.dumps(checkpoint.options)), 4)

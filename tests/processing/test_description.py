@@ -32,14 +32,14 @@ def test_every_choice_and_every_used_number_is_said():
     assert found["state"][:3] == [
         "0 to 7 of the simulator's 8, padded with zeros to 32",
         "(x - mean) / std, from norm_stats.json state",
-        "  0: mean 0.5, std 0.25",
+        "   0  mean        0.5  std       0.25",
     ]
     assert found["actions"][:3] == [
         "dimensions 0 to 6 of the model's 32 are executed, clipped to -1 to 1",
         "dimensions 0 to 5 are relative to the state",
         "gripper (the last one): as it is",
     ]
-    assert found["actions"][-2:] == ["  5: -1 to 2", "  6: as it is"]
+    assert found["actions"][-2:] == ["   5          -1 to          2", "   6  as it is"]
 
 
 def test_every_choice_has_words():

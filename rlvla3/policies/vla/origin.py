@@ -10,7 +10,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from rlvla3.checkpoints.checkpoint import Checkpoint, kept_checkpoint
-from rlvla3.checkpoints.weights import unused_weights
 
 ORIGINAL = "original"
 """The folder within a saved policy where its origin is kept."""
@@ -33,7 +32,7 @@ class Origin:
     def keep(self, folder: Path) -> None:
         """Write the checkpoint into `folder`, without the weights that the policy itself has."""
         if self.checkpoint.folder.is_dir():
-            self.checkpoint.keep(folder, unused_weights(self.checkpoint))
+            self.checkpoint.keep(folder, self.checkpoint.unused)
             return
         for path, content in self._files.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
