@@ -6,7 +6,8 @@ weight_files.py, torch_files.py                headers of weight files, and tens
 weights.py, weight_names.py                    weights are loaded and written; a checkpoint's names and a network's
 lerobot.py, lerobot_statistics.py              lerobot's layout
 openpi.py, openpi_jax.py                       openpi's and RLinf's, of PyTorch and of JAX
-openvla.py, openvla_writing.py                 OpenVLA-OFT's
+openvla.py                                     OpenVLA-OFT's
 groot.py, groot_processing.py                  GR00T's
+*_writing.py                                   what a run changes in files that came in a layout, and new files of it
 pi_names.py, smolvla_names.py, groot_names.py  names and sizes of each family
 """

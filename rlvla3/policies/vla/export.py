@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,7 +31,8 @@ from rlvla3.policies.vla.adapters import merged_tensors
 from rlvla3.policies.vla.faithful import unsaid
 from rlvla3.policies.vla.options import LoRAOptions
 from rlvla3.policies.vla.origin import ORIGINAL, Origin
-from rlvla3.processing.tokenizer_files import copy_tokenizer
+from rlvla3.policies.vla.start import TOKENIZER
+from rlvla3.processing.tokenizer_files import BYTES
 
 Adapters = Literal["merged", "apart"]
 Precision = Literal["as_it_came", "fp32", "bf16"]
@@ -54,11 +55,15 @@ class Exported:
 
 @dataclass(frozen=True)
 class _Source:
-    """The policy that is exported. network: its tensors, by the network's names. base: the checkpoint that it was made from, if that is known."""
+    """The policy that is exported.
+
+    network: its tensors, by the network's names. tokenizer: the files of its tokenizer. base: the checkpoint that it was made from, if that is known.
+    """
 
     saved: SavedPolicy
     origin: Origin | None
     network: Mapping[str, Tensor]
+    tokenizer: Sequence[Path]
     base: str | None
 
     @property
@@ -79,7 +84,8 @@ def export_policy(folder: Path, out: Path, layout: Layout | None, adapters: Adap
         raise RecipeError(f"{out} is there already, and is no empty folder: choose another one")
     state = load_file(folder / "model.safetensors")
     network = {name.removeprefix(NETWORK): tensor for name, tensor in state.items() if name.startswith(NETWORK)}
-    source = _Source(saved, Origin.kept_in(folder / ORIGINAL), network, base)
+    tokenizer = sorted((folder / TOKENIZER).iterdir()) if (folder / TOKENIZER).is_dir() else []
+    source = _Source(saved, Origin.kept_in(folder / ORIGINAL), network, tokenizer, base)
     partial = out.with_name(f".partial.{out.name}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -109,7 +115,7 @@ def _whole(folder: Path, source: _Source, layout: Layout | None, dtype: torch.dt
             fillers = _fillers(template, tensors, origin)
             if fillers:
                 said.append(f"{some_of(list(fillers))}: the authors' loaders ask for this, and no action depends on it")
-            said += write_checkpoint(folder, template, {**tensors, **fillers}, dtype=dtype)
+            said += [*write_checkpoint(folder, template, {**tensors, **fillers}, dtype=dtype), *_of_tokenizer(source, template)]
     again = read_checkpoint(folder, statistics=_statistics(template, source))
     return template, said + unsaid(source.saved, again, anew=origin is None or template is not origin.checkpoint)
 
@@ -128,7 +134,7 @@ def _adapters_apart(folder: Path, source: _Source, layout: Layout | None) -> tup
 
 def _updated(folder: Path, template: Checkpoint, saved: SavedPolicy) -> list[str]:
     """Make the files of `folder` say what the run changed."""
-    if template.family not in WRITTEN_ANEW:
+    if (template.layout, template.family) == ("lerobot", "groot"):  # its files do not say what a run may change
         return []
     module = importlib.import_module(f"rlvla3.checkpoints.{template.layout}_writing")
     changes: list[str] = module.update(folder, template, saved.options, saved.chunk)
@@ -149,11 +155,22 @@ def _new_template(place: Path, source: _Source, tensors: Mapping[str, Tensor], l
         )
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     saved = source.saved
-    copy_tokenizer(saved.options["processing"]["prompt"]["tokenizer"], place)
+    for file in source.tokenizer:
+        shutil.copyfile(file, place / file.name)
     created: Checkpoint = importlib.import_module(f"rlvla3.checkpoints.{layout}_writing").create(
         place, saved.name, saved.options, saved.spaces, saved.chunk, shapes
     )
     return created
+
+
+def _of_tokenizer(source: _Source, template: Checkpoint) -> list[str]:
+    """What is to be known of the tokenizer of files that are new. openpi's code has its own."""
+    name = source.saved.options["processing"]["prompt"]["tokenizer"]
+    if template.layout != "lerobot":
+        return []
+    if name == BYTES:
+        return ["its prompts are made of bytes, for which lerobot has no tokenizer: only rlvla3 can run this policy"]
+    return [f"lerobot looks for the tokenizer in {name}"] if Path(name).expanduser().exists() else []
 
 
 def _fillers(template: Checkpoint, tensors: Mapping[str, Tensor], origin: Origin | None) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from rlvla3.policies.registry import make_policy
 from rlvla3.policies.vla.adapters import merged_tensors
 from rlvla3.policies.vla.export import export_policy
 from rlvla3.types import ActionSpace, Spaces
+from tests.support.groot_checkpoints import groot_folder
 from tests.support.lerobot_checkpoints import whole_folder
 from tests.support.openvla_checkpoints import stored_tensors, write_folder
 from tests.support.vla import make, noise_of, observe
@@ -178,6 +179,21 @@ def test_openvla_oft_is_written_as_it_came_after_its_folder_is_gone(head, tmp_pa
     }
     with pytest.raises(RecipeError, match="cannot be written in layout lerobot: it came in layout openvla"):
         export_policy(tmp_path / "policy", tmp_path / "other", "lerobot", "merged", "as_it_came", None)
+
+
+def test_groot_is_written_as_it_came_with_the_steps_of_the_run(tmp_path):
+    policy = trained("groot", groot_folder(tmp_path / "came"), flow={"denoising_steps": 2})
+    exported = export(policy, tmp_path, precision="fp32")
+    assert "config.json: num_inference_timesteps was 4, and is 2 as in the run" in exported.said
+    assert torch.equal(acts(policy_of("groot", exported.folder)), acts(policy))
+
+
+def test_statistics_that_cloning_computed_for_openvla_are_written(tmp_path):
+    policy = policy_of("openvla_oft", write_folder(tmp_path / "came", "tokens"), statistics="none", chunk=8)
+    policy.fit_normalisation(torch.randn(50, 8), torch.rand(50, 8, 7, generator=torch.Generator().manual_seed(1)))
+    exported = export(policy, tmp_path, precision="fp32")
+    # The authors compute in float64, with an epsilon, and cloning without.
+    torch.testing.assert_close(acts(policy_of("openvla_oft", exported.folder, chunk=8)), acts(policy), rtol=0, atol=1e-6)
 
 
 def test_the_precision_may_be_chosen(tmp_path):
