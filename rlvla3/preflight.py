@@ -17,9 +17,6 @@ from rlvla3.observability.sampling import SCHEDSTAT
 from rlvla3.parts import collecting_capacity, rollout_spec, training_capacity
 from rlvla3.policies.options import PolicyOptions
 from rlvla3.policies.registry import policy_options, read_checkpoint_config
-from rlvla3.policies.vla.options import VLAOptions
-from rlvla3.processing.fitting import check_fits
-from rlvla3.processing.prompt_text import PromptText
 from rlvla3.shared_memory import bytes_of
 from rlvla3.simulators.common_spaces import common_spaces
 from rlvla3.types import Spaces
@@ -44,8 +41,7 @@ def preflight(recipe: Recipe, *, clones: bool = False, trains: bool = False) -> 
         )
     spaces = common_spaces(recipe)
     options = policy_options(recipe.policy, spaces)
-    if isinstance(options, VLAOptions):
-        check_processing(recipe, options, spaces)
+    options.check_fed(spaces, [name for name, simulator in recipe.mixed.items() if simulator.options.get("mirrored")])
     if trains:
         options.check_training()
     saved = recipe.policy.starts_from
@@ -57,22 +53,6 @@ def preflight(recipe: Recipe, *, clones: bool = False, trains: bool = False) -> 
     if clones and recipe.clone is not None and recipe.clone.files:
         select_demonstrations(recipe)
     return spaces
-
-
-def check_processing(recipe: Recipe, options: VLAOptions, spaces: Spaces) -> None:
-    """Refuse a recipe whose simulator cannot feed its pretrained policy, or cannot be driven by it: cameras, dimensions, statistics, prompts."""
-    processing = options.processing
-    check_fits(processing, spaces)
-    turn = processing.images.turn
-    for name, simulator in recipe.mixed.items():
-        if simulator.options.get("mirrored") and turn in ("mirrored", "rotated"):
-            raise RecipeError(
-                f"frames would be mirrored twice: {name} has simulator.options.mirrored=true, and policy.options.processing.images.turn={turn}"
-                f"{f' of preset {options.preset}' if options.preset else ''} exchanges left and right again. Leave simulator.options.mirrored out, or "
-                f"set policy.options.processing.images.turn=none"
-            )
-    shown = sum(camera.camera is not None for camera in processing.images.cameras)
-    PromptText(processing.prompt, shown).check(spaces.instructions, len(processing.state.dimensions) or spaces.state)
 
 
 def check_data_plane(recipe: Recipe, episodes: int) -> str:

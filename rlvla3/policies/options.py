@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -52,6 +52,12 @@ class PolicyOptions(Section):
 
     def check(self, spaces: Spaces, chunk: int) -> None:
         """Raise RecipeError where a policy of these settings cannot be built for `spaces`."""
+
+    def check_fed(self, spaces: Spaces, mirrored: Sequence[str]) -> None:
+        """Raise RecipeError where the simulator cannot feed the policy, or cannot be driven by it: cameras, dimensions, statistics, prompts.
+
+        mirrored: the simulators that exchange left and right in their frames.
+        """
 
     def check_training(self) -> None:
         """Raise RecipeError where a policy of these settings cannot be improved by reinforcement learning."""

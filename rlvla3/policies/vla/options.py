@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field as Bounded
@@ -10,6 +11,8 @@ from rlvla3.config import PolicyConfig, Positive, Section
 from rlvla3.errors import RecipeError
 from rlvla3.policies.options import FlowOptions, PolicyOptions
 from rlvla3.policies.vla.start import starting_options
+from rlvla3.processing.fitting import check_fits
+from rlvla3.processing.prompt_text import PromptText
 from rlvla3.processing.specification import Processing
 from rlvla3.types import Layout, Spaces
 
@@ -106,6 +109,18 @@ class VLAOptions(PolicyOptions):
 
     def horizon_of(self, chunk: int) -> int:
         return self.horizon
+
+    def check_fed(self, spaces: Spaces, mirrored: Sequence[str]) -> None:
+        processing, turn = self.processing, self.processing.images.turn
+        check_fits(processing, spaces)
+        if mirrored and turn in ("mirrored", "rotated"):
+            raise RecipeError(
+                f"frames would be mirrored twice: {mirrored[0]} has simulator.options.mirrored=true, and policy.options.processing.images.turn={turn}"
+                f"{f' of preset {self.preset}' if self.preset else ''} exchanges left and right again. Leave simulator.options.mirrored out, or set "
+                f"policy.options.processing.images.turn=none"
+            )
+        shown = sum(camera.camera is not None for camera in processing.images.cameras)
+        PromptText(processing.prompt, shown).check(spaces.instructions, len(processing.state.dimensions) or spaces.state)
 
     def fixed_by_weights(self, spaces: Spaces, chunk: int) -> dict[str, Any]:
         """Cameras, chunk and the way of sampling may differ: the network is the same."""
