@@ -4,6 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 DOCS_INSTALLED := .venv/.docs-installed
+TESTS_INSTALLED := .venv/.tests-installed
 
 .PHONY: install system demo test test-fast lint settings files docs wheel check-wheel bench clean
 
@@ -28,8 +29,13 @@ demo: install
 	@if [ -d runs/demo ]; then mv runs/demo runs/demo-$$(date -r runs/demo +%Y%m%d-%H%M%S); fi
 	$(BIN)/rlvla3 train recipes/quickstart.yaml --run-dir runs/demo
 
-test: install
+test: install $(TESTS_INSTALLED)
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# What only tests need, and nobody who trains does: 500 MB of JAX, to read openpi's JAX checkpoints with.
+$(TESTS_INSTALLED): $(INSTALLED)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[jax]'
+	@touch $@
 
 # While you work: all packages, without the tests that are marked slow.
 test-fast: install

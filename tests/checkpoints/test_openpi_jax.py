@@ -44,6 +44,7 @@ def jax_folder(folder: Path, family: str, value: bool) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "value"), [("pi0", False), ("pi05", True)])
 def test_params_are_read_and_written_again_as_pytorch_weights(family: str, value: bool, tmp_path: Path):
     checkpoint = read_checkpoint(jax_folder(tmp_path / "jax", family, value))
@@ -60,6 +61,7 @@ def test_params_are_read_and_written_again_as_pytorch_weights(family: str, value
     assert all(torch.equal(written[name], tensor) for name, tensor in network.state_dict().items())
 
 
+@pytest.mark.slow
 def test_params_of_unknown_names_are_refused(tmp_path: Path):
     folder = jax_folder(tmp_path / "jax", "pi0", False)
     checkpointing = pytest.importorskip("orbax.checkpoint")
