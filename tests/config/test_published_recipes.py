@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
-from rlvla3.config import Recipe, load_recipe
+from rlvla3.config import PolicyConfig, Recipe, load_recipe
 from rlvla3.parts import rollout_spec, training_capacity
 from rlvla3.policies.registry import POLICIES, policy_options
+from rlvla3.policies.vla.options import VLAOptions
+from rlvla3.policies.vla.start import NOT_FITTED
 from rlvla3.preflight import preflight
+from rlvla3.processing.resolution import merged
 from rlvla3.shared_memory import bytes_of
+from rlvla3.simulators.registry import describe_simulator
+from tests.support.groot_checkpoints import groot_folder
 from tests.support.libero import ASSETS
 from tests.support.maniskill_assets import bridge_assets
+from tests.support.openvla_checkpoints import write_folder
 from tests.support.repository import ROOT
+from tests.support.vla_checkpoints import change, lerobot_folder, openpi_folder, openpi_statistics, write
 
 RECIPES = sorted((ROOT / "recipes" / "pretrained").glob("*.yaml"))
 PACKAGES = {"metaworld": "metaworld", "libero": "libero", "maniskill": "mani_skill"}
@@ -76,3 +86,63 @@ def test_its_policy_can_be_reinforced(path: Path, tmp_path: Path) -> None:
     if recipe.clone is None:
         assert recipe.training.warmup_steps == 0, "the papers' learning rates do not rise at the start"
     assert recipe.algorithm.dual_clip == 3.0, "all of the papers' recipes have it"
+
+
+ASSET_IDS = {"libero": "physical-intelligence/libero", "maniskill": "physical-intelligence/maniskill", "metaworld": "lerobot/metaworld_mt50"}
+"""Where RLinf's checkpoints of openpi's layout keep their statistics, for each simulator."""
+
+SIZES = {"libero": (8, 7), "maniskill": (8, 7), "metaworld": (4, 4)}
+"""Numbers of the state and of an action of these checkpoints, for each simulator."""
+
+
+def tiny_checkpoint(recipe: Recipe, folder: Path) -> Path:
+    """A tiny checkpoint of the layout that docs/families/recipes.md names, as its authors write it."""
+    match recipe.policy.name:
+        case "pi0" | "pi05" as family:
+            asset, (state, actions) = ASSET_IDS[recipe.simulator.name], SIZES[recipe.simulator.name]
+            openpi_folder(folder, family, asset)
+            write(folder / asset / "norm_stats.json", openpi_statistics(np.random.default_rng(0), state, actions))
+            (folder / "config.json").unlink()  # RLinf writes none
+        case "openvla_oft":
+            write_folder(folder, head="tokens")
+            name = recipe.policy.options["statistics"]
+            for file in ("dataset_statistics.json", "config.json"):
+                change(folder / file, lambda content: _rename_data_set(content.get("norm_stats", content), name))
+        case "groot":
+            groot_folder(folder)
+        case "smolvla":
+            lerobot_folder(folder, "smolvla")
+            change(folder / "config.json", _of_robots_with_six_joints)
+            for numbers in folder.glob("*normalizer_processor.safetensors"):
+                save_file({name: tensor[:6].clone() if tensor.dim() == 1 else tensor for name, tensor in load_file(numbers).items()}, numbers)
+    return folder
+
+
+def _of_robots_with_six_joints(config: dict[str, Any]) -> None:
+    """As the base checkpoint of SmolVLA is."""
+    config["input_features"]["observation.state"]["shape"] = config["output_features"]["action"]["shape"] = [6]
+    config.update(chunk_size=50, n_action_steps=50)
+
+
+def _rename_data_set(statistics: dict[str, Any], name: str) -> None:
+    if "libero_spatial_no_noops" in statistics:
+        statistics[name] = statistics.pop("libero_spatial_no_noops")
+
+
+@in_each
+def test_it_fits_a_checkpoint_of_the_layout_that_it_starts_from(path: Path, tmp_path: Path) -> None:
+    recipe = tiny(path, tmp_path)
+    spaces = describe_simulator(recipe.simulator)
+    folder = tiny_checkpoint(recipe, tmp_path / "checkpoint")
+    side = {"pi0": 56, "pi05": 56, "smolvla": 64}.get(recipe.policy.name)  # that of the tiny towers
+    given = merged(recipe.policy.options, {"processing": {"images": {"size": [side, side]}}}) if side else recipe.policy.options
+    options = policy_options(PolicyConfig(name=recipe.policy.name, chunk=recipe.policy.chunk, checkpoint=folder, options=given), spaces)
+    options.check_training()
+    assert isinstance(options, VLAOptions)
+    processing = options.processing
+    shown = [camera.camera for camera in processing.images.cameras if camera.camera is not None]
+    assert shown == list(spaces.cameras), "each camera of the simulator is shown, and in the order of the model"
+    assert processing.images.turn == ("mirrored" if recipe.simulator.name == "libero" else "none")
+    assert recipe.policy.options.get("model", {}).items() <= options.model_dump()["model"].items()
+    source = processing.actions.normalisation.source
+    assert source == NOT_FITTED if recipe.clone else str(folder) in source
