@@ -11,6 +11,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from rlvla3.config import PolicyConfig, Recipe, load_recipe
+from rlvla3.errors import RecipeError
 from rlvla3.parts import rollout_spec, training_capacity
 from rlvla3.policies.registry import POLICIES, policy_options
 from rlvla3.policies.vla.options import VLAOptions
@@ -18,13 +19,12 @@ from rlvla3.policies.vla.start import NOT_FITTED
 from rlvla3.preflight import preflight
 from rlvla3.processing.resolution import merged
 from rlvla3.shared_memory import bytes_of
-from rlvla3.simulators.registry import describe_simulator
 from tests.support.groot_checkpoints import groot_folder
 from tests.support.libero import ASSETS
 from tests.support.maniskill_assets import bridge_assets
 from tests.support.openvla_checkpoints import write_folder
 from tests.support.repository import ROOT
-from tests.support.vla_checkpoints import change, lerobot_folder, openpi_folder, openpi_statistics, write
+from tests.support.vla_checkpoints import change, lerobot_folder, openpi_folder, openpi_statistics, tokenizer_folder, write
 
 RECIPES = sorted((ROOT / "recipes" / "pretrained").glob("*.yaml"))
 PACKAGES = {"metaworld": "metaworld", "libero": "libero", "maniskill": "mani_skill"}
@@ -129,14 +129,25 @@ def _rename_data_set(statistics: dict[str, Any], name: str) -> None:
         statistics[name] = statistics.pop("libero_spatial_no_noops")
 
 
+def from_checkpoint(recipe: Recipe, folder: Path, without: str = "") -> Recipe:
+    """The recipe at its published size, but for the sizes and the tokenizer of a tiny checkpoint. without: a key of policy.options to leave out."""
+    name, options = recipe.policy.name, {key: value for key, value in recipe.policy.options.items() if key != without}
+    processing: dict[str, Any] = {} if name == "groot" else {"prompt": {"length": 200}}  # the words of the small tokenizers are short
+    if name in ("pi0", "pi05", "smolvla"):
+        side = 64 if name == "smolvla" else 56
+        processing = {"images": {"size": [side, side]}, "prompt": {"length": 200, "tokenizer": tokenizer_folder(name)}}
+    options = merged(options, {"processing": processing})
+    policy = PolicyConfig(name=name, chunk=recipe.policy.chunk, checkpoint=folder, options=options)
+    return recipe.model_copy(update={"policy": policy})
+
+
 @in_each
 def test_it_fits_a_checkpoint_of_the_layout_that_it_starts_from(path: Path, tmp_path: Path) -> None:
-    recipe = tiny(path, tmp_path)
-    spaces = describe_simulator(recipe.simulator)
-    folder = tiny_checkpoint(recipe, tmp_path / "checkpoint")
-    side = {"pi0": 56, "pi05": 56, "smolvla": 64}.get(recipe.policy.name)  # that of the tiny towers
-    given = merged(recipe.policy.options, {"processing": {"images": {"size": [side, side]}}}) if side else recipe.policy.options
-    options = policy_options(PolicyConfig(name=recipe.policy.name, chunk=recipe.policy.chunk, checkpoint=folder, options=given), spaces)
+    given = tiny(path, tmp_path)
+    folder = tiny_checkpoint(given, tmp_path / "checkpoint")
+    recipe = from_checkpoint(given, folder)
+    spaces = preflight(recipe)
+    options = policy_options(recipe.policy, spaces)
     options.check_training()
     assert isinstance(options, VLAOptions)
     processing = options.processing
@@ -146,3 +157,10 @@ def test_it_fits_a_checkpoint_of_the_layout_that_it_starts_from(path: Path, tmp_
     assert recipe.policy.options.get("model", {}).items() <= options.model_dump()["model"].items()
     source = processing.actions.normalisation.source
     assert source == NOT_FITTED if recipe.clone else str(folder) in source
+
+
+def test_without_what_the_recipe_says_of_statistics_those_of_other_robots_are_refused(tmp_path: Path) -> None:
+    given = tiny(ROOT / "recipes" / "pretrained" / "libero_smolvla.yaml", tmp_path)
+    folder = tiny_checkpoint(given, tmp_path / "checkpoint")
+    with pytest.raises(RecipeError, match=r"observation.state .* has statistics of 6 dimensions, and the simulator's state need 8: they are of another robot"):
+        preflight(from_checkpoint(given, folder, without="processing"))
