@@ -39,7 +39,9 @@ class PolicyConfig(Section):
     def is_pretrained(self) -> bool:
         """Whether the policy starts from a checkpoint that other software made. It may have to learn the task by cloning first."""
         folder = self.starts_from
-        return folder is not None and not is_saved_policy(folder)
+        if folder is None or is_saved_policy(folder):
+            return False
+        return folder.is_dir() or (not folder.is_absolute() and len(folder.parts) == 2)  # the name of a repository on the hub
 
 
 def is_saved_policy(folder: Path) -> bool:
