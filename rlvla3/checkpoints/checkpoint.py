@@ -38,7 +38,9 @@ def find_checkpoint(text: str) -> Path:
     folder = Path(text).expanduser()
     if folder.is_dir():
         return folder
-    if text.count("/") != 1 or text.startswith((".", "~", "/")):
+    if folder.exists():
+        raise RecipeError(f"the checkpoint {text} is a file: give the folder that holds it")
+    if text.count("/") != 1 or text.startswith((".", "~", "/")) or Path(text).parent.is_dir():
         raise RecipeError(f"there is no checkpoint at {text}: give a folder, or the name of a repository on the hub, such as lerobot/pi0_base")
     try:
         from huggingface_hub import snapshot_download

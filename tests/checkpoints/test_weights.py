@@ -142,3 +142,10 @@ def test_a_name_that_is_no_folder_is_sought_on_the_hub_and_refused_in_words(tmp_
         find_checkpoint("lerobot/pi0_base")
     with pytest.raises(RecipeError, match=r"there is no checkpoint at \./nowhere"):
         find_checkpoint("./nowhere")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(RecipeError, match="there is no checkpoint at runs/misspelt"):
+        find_checkpoint("runs/misspelt")
+    (tmp_path / "runs" / "weights").touch()
+    with pytest.raises(RecipeError, match="runs/weights is a file"):
+        find_checkpoint("runs/weights")

@@ -55,6 +55,7 @@ class OpenVLAOFTOptions(VLAOptions):
         super().check(spaces, chunk)
 
     def check_training(self) -> None:
+        super().check_training()
         if self.model.head == "l1":
             raise RecipeError(
                 "policy.options.model.head=l1 has no log-probs, so it cannot be reinforced: write head: tokens, with a checkpoint that was trained for tokens, "

@@ -139,6 +139,12 @@ class VLAOptions(PolicyOptions):
         if spaces.action.kind != "continuous":
             raise RecipeError(f"policy {self.Family} gives continuous actions, and this simulator takes discrete ones: use policy.name=actor_critic")
 
+    def check_training(self) -> None:
+        if not self.train and self.lora is None:
+            raise RecipeError(
+                "policy.options.train=[] leaves nothing to train: name parts of the model, such as policy.options.train=[expert], or set policy.options.lora"
+            )
+
 
 class FlowVLAOptions(VLAOptions):
     """Settings of a pretrained policy that denoises its actions."""

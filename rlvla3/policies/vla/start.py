@@ -41,10 +41,12 @@ def starting_options(config: PolicyConfig, spaces: Spaces, family: str, usual: d
     if folder is not None:
         checkpoint = read_checkpoint(find_checkpoint(str(folder)), statistics=config.options.get("statistics"))
         if checkpoint.family != family:
-            raise RecipeError(f"policy.checkpoint={folder} is a {checkpoint.family} checkpoint: set policy.name={checkpoint.family}")
+            raise RecipeError(f"policy.checkpoint={folder} is a checkpoint of {checkpoint.family}: set policy.name={checkpoint.family}")
     said: Mapping[str, Any] = checkpoint.options if checkpoint else {}
     options = merged(usual, said, config.options)
     options["preset"] = options.get("preset") or _preset_of(spaces)
+    if options["preset"] is not None and options["preset"] not in PRESETS:
+        raise RecipeError(f"policy.options.preset={options['preset']} is not known: set it to one of {', '.join(PRESETS)}")
     processing = resolve_processing(
         spaces,
         family,

@@ -180,3 +180,15 @@ def test_what_does_not_fit_is_refused(family):
     discrete = Spaces(ROBOT.cameras, 8, ActionSpace("discrete", 1, choices=3), 100)
     with pytest.raises(RecipeError):
         build_policy(config_of(family), discrete)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_policy_of_which_nothing_is_trained_is_not_reinforced(family):
+    with pytest.raises(RecipeError, match=r"train=\[\] leaves nothing to train"):
+        policy_options(config_of(family, train=[]), ROBOT).check_training()
+    policy_options(config_of(family, train=[], lora={"rank": 2}), ROBOT).check_training()
+
+
+def test_an_unknown_preset_is_refused_with_the_known_ones():
+    with pytest.raises(RecipeError, match=r"preset=liberoo is not known: set it to one of libero, metaworld"):
+        policy_options(config_of("pi0", preset="liberoo"), ROBOT)
