@@ -48,8 +48,9 @@ class CloneConfig(Section):
     batch: Positive = 128
     """Decisions in one optimizer step."""
 
-    learning_rate: PositiveFloat = 1e-3
-    """The highest learning rate. It rises to this value and falls again over the steps."""
+    learning_rate: PositiveFloat | None = None
+    """The highest learning rate. It rises to this value and falls again over the steps. With `null` it is what suits the policy: 1e-3 for one that starts with
+    random weights, and 2.5e-5 for a pretrained one, as lerobot has it."""
 
     weight_decay: NonNegativeFloat = 1e-4
     """Weight decay of AdamW."""

@@ -21,6 +21,9 @@ class PolicyOptions(Section):
     Pretrained: ClassVar[bool] = False
     """Whether the policy may start from a checkpoint of other software."""
 
+    CloneLearningRate: ClassVar[float] = 1e-3
+    """The learning rate of cloning, where a recipe has none."""
+
     @classmethod
     def starting(cls, config: PolicyConfig, spaces: Spaces) -> Mapping[str, Any]:
         """The settings of the policy that `config` names, as plain data: the recipe's own. Raises RecipeError."""
@@ -90,6 +93,10 @@ class FlowOptions(Section):
 
     samples: Positive = 4
     """How many noise levels each demonstration is cloned at."""
+
+    clone_exponent: PositiveFloat = 0.7
+    """The noise levels of cloning are u ** clone_exponent, u being uniform. Below 1, levels near the noise come more often. 2/3 is the distribution
+    Beta(1.5, 1) of pi0."""
 
     @model_validator(mode="before")
     @classmethod

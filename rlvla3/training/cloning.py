@@ -7,12 +7,17 @@ Invariant: the first successes of each task are used, in the order of tickets or
 
 from __future__ import annotations
 
+import math
+import shutil
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import numpy as np
+import psutil
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -20,6 +25,7 @@ from torch import Tensor
 from rlvla3.config import CloneConfig
 from rlvla3.demonstrations.demonstration_file import DemonstrationError
 from rlvla3.links.rollouts import Rollouts
+from rlvla3.observability.formatting import size
 from rlvla3.policies.base import Observations, Policy
 from rlvla3.policies.conversion import observations_from
 from rlvla3.types import Field, Finished, Spaces, observation_layout
@@ -27,6 +33,9 @@ from rlvla3.types import Field, Finished, Spaces, observation_layout
 GRADIENT_CLIP = 1.0
 WARMUP_SHARE = 0.1
 """The share of the steps over which the learning rate rises. Over the other steps it falls to almost 0."""
+
+MEMORY_SHARE = 0.5
+"""The share of the free memory that demonstrations may take. More of them lie in a file."""
 
 MIN_CYCLE_STEPS = 20
 """Steps of the shortest learning-rate cycle. In a shorter cycle the learning rate would have less than one step to rise in."""
@@ -87,6 +96,7 @@ class DemonstrationSelection:
         self._layout = observation_layout(spaces) | {"actions": Field((horizon, spaces.action.size), np.float32)}
         self._ended: set[int] = set()
         self._successes: dict[int, Demonstration] = {}
+        self._folder: TemporaryDirectory[str] | None = None
 
     def add(self, number: int, demonstration: Demonstration | None) -> None:
         """Add the episode with this number. None means that it failed."""
@@ -119,12 +129,29 @@ class DemonstrationSelection:
         """The selected demonstrations: N observations and the actions that follow each, [N, H, A]. Each is read directly into its place."""
         selected = [self._successes[number] for number in self.selected()]
         ends = list(accumulate(demonstration.decisions for demonstration in selected))
-        arrays = {name: np.zeros((ends[-1], *field.shape), field.dtype) for name, field in self._layout.items()}
+        arrays = self._room(ends[-1])
         for demonstration, end in zip(selected, ends, strict=True):
             demonstration.fill({name: array[end - demonstration.decisions : end] for name, array in arrays.items()})
         instructions = [demonstration.instruction for demonstration in selected for _ in range(demonstration.decisions)]
         actions = torch.from_numpy(arrays.pop("actions"))
         return observations_from(arrays, instructions), actions
+
+    def _room(self, decisions: int) -> dict[str, NDArray[Any]]:
+        """Zeros for so many decisions. Where they would take too much of the memory, they lie in a file, which is removed with the selection.
+
+        Raises DemonstrationError where the disk has no room for it.
+        """
+        shapes = {name: ((decisions, *field.shape), np.dtype(field.dtype)) for name, field in self._layout.items()}
+        needed = sum(math.prod(shape) * dtype.itemsize for shape, dtype in shapes.values())
+        if needed <= MEMORY_SHARE * psutil.virtual_memory().available:
+            return {name: np.zeros(shape, dtype) for name, (shape, dtype) in shapes.items()}
+        self._folder = TemporaryDirectory(prefix="rlvla3-demonstrations-")
+        if needed > (free := shutil.disk_usage(self._folder.name).free):
+            raise DemonstrationError(
+                f"the demonstrations take {size(needed)}, more than {MEMORY_SHARE:.0%} of the free memory, and {self._folder.name} has room for {size(free)}: "
+                f"set TMPDIR to a folder on a larger disk, or fewer clone.demonstrations"
+            )
+        return {name: np.memmap(Path(self._folder.name) / name, dtype, "w+", shape=shape) for name, (shape, dtype) in shapes.items()}
 
     def _successes_of(self, task: str, before: float = float("inf")) -> list[int]:
         return sorted(number for number, demonstration in self._successes.items() if demonstration.task == task and number < before)
@@ -140,9 +167,10 @@ def clone(policy: Policy, demonstrations: DemonstrationSelection, config: CloneC
     policy.fit_normalisation(observations.state, actions)
     parameters = policy.actor_parameters()
     device = parameters[0].device
-    optimizer = torch.optim.AdamW(parameters, config.learning_rate, weight_decay=config.weight_decay)
+    rate = config.learning_rate or policy.options.CloneLearningRate
+    optimizer = torch.optim.AdamW(parameters, rate, weight_decay=config.weight_decay)
     cycle = max(config.steps, MIN_CYCLE_STEPS)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=cycle, pct_start=WARMUP_SHARE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=cycle, pct_start=WARMUP_SHARE)
     generator = torch.Generator().manual_seed(seed)  # on the CPU, so that the draws are the same on every device
     for step in range(config.steps):
         picked = torch.randint(len(actions), (min(config.batch, len(actions)),), generator=generator)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field as Bounded
 
-from rlvla3.config import PolicyConfig, Positive, Section
+from rlvla3.config import PolicyConfig, Positive, PositiveFloat, Section
 from rlvla3.errors import RecipeError
 from rlvla3.policies.options import FlowOptions, PolicyOptions
 from rlvla3.policies.vla.start import starting_options
@@ -51,12 +51,14 @@ class VLAFlowOptions(FlowOptions):
     method: Literal["last_step", "flow_noise", "flow_sde"] = "flow_sde"
     correlation: Annotated[float, Bounded(ge=0, lt=1)] = 0.0
     samples: Positive = 1
+    clone_exponent: PositiveFloat = 2 / 3
 
 
 class VLAOptions(PolicyOptions):
     """Settings of a pretrained policy."""
 
     Pretrained = True
+    CloneLearningRate = 2.5e-5
 
     Family: ClassVar[str]
     """The family's name in recipes."""
