@@ -72,15 +72,18 @@ def inspect(name: str, recipe: Path | None, overrides: Overrides) -> Inspected:
         tree = {"policy": {"name": checkpoint.family, "checkpoint": str(place), "chunk": checkpoint.executed or 1}}
         config = make_recipe(tree, overrides, source=f"inspect {name}").policy
         return Inspected(name, checkpoint, None, config, _options_alone(config, checkpoint), None, None)
-    chosen = _recipe(recipe, overrides)
-    chosen = chosen.model_copy(update={"policy": chosen.policy.model_copy(update={"checkpoint": place})})
-    return _with_recipe(name, checkpoint, None, chosen)
+    return _with_recipe(name, checkpoint, None, _from(_recipe(recipe, overrides), place))
 
 
 def _recipe(path: Path, overrides: Overrides) -> Recipe:
     """The recipe at `path`, or that of the run there."""
     run = find_run(path)
     return load_recipe(run[0].config if run else path, overrides)
+
+
+def _from(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe, whose policy starts from `folder`."""
+    return recipe.model_copy(update={"policy": recipe.policy.model_copy(update={"checkpoint": folder})})
 
 
 def _with_recipe(name: str, checkpoint: Checkpoint | None, folder: Path | None, recipe: Recipe) -> Inspected:
@@ -91,7 +94,7 @@ def _with_recipe(name: str, checkpoint: Checkpoint | None, folder: Path | None, 
     spaces = preflight(recipe)
     options = policy_options(recipe.policy, spaces)
     assert isinstance(options, VLAOptions)
-    if checkpoint is not None:  # which statistics is for the recipe to say
+    if checkpoint is not None and folder is None:  # which statistics is for the recipe to say
         checkpoint = read_checkpoint(checkpoint.folder, statistics=options.statistics)
     return Inspected(name, checkpoint, folder, recipe.policy, options, recipe, spaces)
 
@@ -102,7 +105,7 @@ def _of_saved(name: str, folder: Path, recipe: Path | None, overrides: Overrides
         raise RecipeError(f"{name} holds a policy {saved.name}, which has no processing to inspect: inspected are {', '.join(get_args(Family))}")
     origin = kept_checkpoint(folder / ORIGINAL) if (folder / ORIGINAL).is_dir() else None
     if recipe is not None:
-        return _with_recipe(name, origin, folder, _recipe(recipe, overrides).starting_from(folder))
+        return _with_recipe(name, origin, folder, _from(_recipe(recipe, overrides), folder))
     config = make_recipe({"policy": saved.config(folder).model_dump(mode="json")}, overrides, source=f"inspect {name}").policy
     options = policy_options(config, saved.spaces)
     assert isinstance(options, VLAOptions)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from rlvla3.checking.inspection import Inspected
 from rlvla3.checking.model_memory import check_model
-from rlvla3.checkpoints.weights import fitting_weights
-from rlvla3.observability.formatting import quantity, size
+from rlvla3.checkpoints.weights import DTYPES, fitting_weights
+from rlvla3.observability.formatting import number_of, quantity, size
 from rlvla3.policies.registry import build_policy, policy_class
 from rlvla3.policies.vla.adapters import base_tensors
 from rlvla3.policies.vla.options import PARTS
@@ -34,21 +35,24 @@ class PartOfModel:
 
 @dataclass(frozen=True)
 class Model:
-    """What was found. formats: of parameters, in memory. bytes: of the whole policy, without activations."""
+    """What was found.
+
+    formats: of parameters, in memory. casts: what loading changes. bytes: of the whole policy, without activations. unreached: tensors that are never trained.
+    """
 
     parts: tuple[PartOfModel, ...]
     formats: dict[str, int]
+    casts: tuple[str, ...]
     bytes: int
     trained_bytes: int
-    frozen_layers: int
+    unreached: int
 
 
 def model_of(inspected: Inspected) -> Model:
     """Build the policy on the meta device, and count. Raises RecipeError where the checkpoint's weights do not fit its network."""
     with torch.device("meta"):
         policy: Any = build_policy(inspected.config, inspected.spaces) if inspected.spaces else _without_simulator(inspected)
-    if inspected.checkpoint is not None and inspected.folder is None:
-        fitting_weights(base_tensors(policy.network), inspected.checkpoint)
+    casts = _casts(base_tensors(policy.network), inspected)
     parts = []
     for name in PARTS:
         parameters = {parameter: key for module in policy.network.part(name) for key, parameter in module.named_parameters()}
@@ -65,7 +69,21 @@ def model_of(inspected: Inspected) -> Model:
     unreached = len(policy.network.unreached())
     held = sum(tensor.nbytes for tensor in (*policy.parameters(), *policy.buffers()))
     trained_bytes = sum(parameter.nbytes for parameter in policy.parameters() if parameter.requires_grad)
-    return Model(tuple(parts), dict(formats), held, trained_bytes, unreached)
+    return Model(tuple(parts), dict(formats), casts, held, trained_bytes, unreached)
+
+
+def _casts(network: Mapping[str, Tensor], inspected: Inspected) -> tuple[str, ...]:
+    """What loading changes in the format of a checkpoint's weights, in words. Raises RecipeError where they do not fit the network."""
+    checkpoint = inspected.checkpoint
+    if checkpoint is None or inspected.folder is not None:
+        return ()
+    counts = Counter[tuple[str, str]]()
+    for theirs, ours in fitting_weights(network, checkpoint).items():
+        if theirs in checkpoint.weights:
+            stored, here = DTYPES.get(checkpoint.weights[theirs].dtype), network[ours].dtype
+            counts[str(stored).removeprefix("torch."), str(here).removeprefix("torch.")] += int(stored != here)
+    said = [f"loading casts {number_of(count, 'tensor')} from {old} to {new}" for (old, new), count in counts.items() if count]
+    return tuple(said) or ("loading casts nothing",)
 
 
 def _without_simulator(inspected: Inspected) -> Any:
@@ -91,8 +109,8 @@ def training_lines(inspected: Inspected, model: Model) -> Iterator[str]:
         yield f"  {part.name:<30}{quantity(part.parameters):>8} parameters, {quantity(part.trained):>8} trained{adapters}"
     total, trained = sum(part.parameters for part in model.parts), sum(part.trained for part in model.parts)
     yield f"  {'together':<30}{quantity(total):>8} parameters, {quantity(trained):>8} trained"
-    if model.frozen_layers:
-        yield f"  {model.frozen_layers} tensors have no influence on actions, and are never trained"
+    if model.unreached:
+        yield f"  {model.unreached} tensors have no influence on actions, and are never trained"
 
 
 def format_lines(inspected: Inspected, model: Model) -> Iterator[str]:
@@ -102,6 +120,7 @@ def format_lines(inspected: Inspected, model: Model) -> Iterator[str]:
         stored = Counter(tensor.dtype for tensor in inspected.checkpoint.weights.values())
         yield f"in the checkpoint: {', '.join(f'{count} tensors {kind}' for kind, count in stored.most_common())}"
     yield f"in memory: {', '.join(f'{quantity(count)} parameters {kind}' for kind, count in model.formats.items())}"
+    yield from model.casts
     chosen = "bf16 on a GPU, and fp32 on a CPU" if options.precision == "auto" else options.precision
     yield f"passes: {chosen} (policy.options.precision={options.precision}); trained weights, moments, norms and log-probs: fp32"
 

@@ -127,7 +127,7 @@ def _decision(inspected: Inspected) -> Iterator[str]:
     if inspected.recipe is None and inspected.folder is None:
         yield f"{options.horizon} actions are computed" + (f"; its authors execute {executed} of them" if executed else "; how many are executed is left open")
     else:
-        beside = f" (the checkpoint's authors: {executed})" if executed and executed != chunk else ""
+        beside = f" (its authors execute {executed})" if executed and executed != chunk else ""
         yield f"{options.horizon} actions are computed, and the first {chunk} are executed{beside}"
     flow, tokens = getattr(options, "flow", None), getattr(options, "tokens", None)
     if flow is not None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,13 @@ import torch
 from numpy.random import Generator, Philox
 
 import rlvla3
+from rlvla3.config import PolicyConfig
 from rlvla3.errors import RecipeError
 from rlvla3.observability.run_directory import RunDirectory, RunDirectoryError
 from rlvla3.policies.registry import make_policy
 from rlvla3.preflight import preflight
+from rlvla3.types import ActionSpace, Spaces
+from tests.support.lerobot_checkpoints import whole_folder
 
 POLICIES: dict[str, dict[str, Any]] = {
     "actor_critic": {"name": "actor_critic", "chunk": 3},
@@ -175,3 +180,21 @@ def test_it_is_found_in_a_run_a_checkpoint_and_a_folder_of_its_own(actor: rlvla3
 def test_a_device_that_is_not_there_is_refused(actor: rlvla3.LoadedPolicy) -> None:
     with pytest.raises(RecipeError, match="device=cuda:99, and this machine has"):
         rlvla3.load_policy(actor.path, "cuda:99")
+
+
+@pytest.mark.parametrize("family", ["pi0", "smolvla"])
+def test_a_pretrained_policy_acts_outside_of_its_run_and_without_the_folder_that_it_came_from(family: str, tmp_path: Path, one_thread: None):
+    came = whole_folder(tmp_path / "came", family)
+    spaces = Spaces({"agentview": (64, 64, 3), "robot0_eye_in_hand": (64, 64, 3)}, 8, ActionSpace("continuous", 7, low=-9, high=9), 100, ("open it",))
+    policy = make_policy(PolicyConfig(name=family, chunk=3, checkpoint=came), spaces).eval()
+    policy.save(tmp_path / "policy", family)
+    shutil.rmtree(came)
+    loaded, random = rlvla3.load_policy(tmp_path / "policy"), np.random.default_rng(0)
+    images = {camera: random.integers(0, 256, (64, 64, 3), np.uint8) for camera in spaces.cameras}
+    seen = rlvla3.Observation(images, random.standard_normal(8).astype(np.float32), "open it")
+    actions = loaded.act(seen)
+    assert loaded.name == family and actions.shape == (3, 7) and np.isfinite(actions).all() and actions.std() > 0
+    assert np.array_equal(actions, loaded.act(seen)) and not np.array_equal(actions, loaded.act(seen, explore=True))
+    assert np.abs(loaded.act([seen, seen]) - actions).max() < 1e-5
+    with pytest.raises(rlvla3.ExplainedError, match="the policy sees \\['agentview', 'robot0_eye_in_hand'\\]"):
+        loaded.act(replace(seen, images={"agentview": images["agentview"]}))

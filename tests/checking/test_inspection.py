@@ -60,7 +60,7 @@ def test_everything_that_is_fed_is_printed_with_its_source(family, folders, reci
         "frames left and right exchanged",
         "from preset libero: images.turn",
         "0 to 7 of the simulator's 8",
-        "6 actions are computed, and the first 3 are executed (the checkpoint's authors: 4)",
+        "6 actions are computed, and the first 3 are executed (its authors execute 4)",
         "in one step, drawn at random",
         "rotation as axis-angle",
         f"{len(data['prompt']['ids'])} tokens and {data['prompt']['padding']} of padding",
@@ -87,6 +87,12 @@ def test_without_a_recipe_it_says_what_is_left_open(folders, capsys):
     assert "'push it\\n'" in out and "its authors execute 4 of them" in out
 
 
+def test_casts_are_stated_before_they_are_made(folders, recipe, capsys):
+    assert "loading casts nothing" in printed(capsys, folders["pi0"], "--recipe", recipe)
+    out = printed(capsys, folders["pi0"], "--recipe", recipe, "policy.options.precision=bf16")
+    assert "from float32 to bfloat16" in out and "parameters bfloat16" in out
+
+
 def test_every_layout_is_inspected(tmp_path, capsys):
     tokenizer = f"policy.options.processing.prompt.tokenizer={tokenizer_folder('pi0')}"
     assert "assets/physical-intelligence/libero/norm_stats.json" in printed(capsys, openpi_folder(tmp_path / "openpi"), tokenizer, "--instruction", "go")
@@ -100,6 +106,8 @@ def test_a_saved_policy_and_its_export_are_inspected_alike(folders, recipe, tmp_
     make_policy(PolicyConfig(name="pi0", chunk=3, checkpoint=folders["pi0"], options=options), LIBERO).save(tmp_path / "policy", "pi0")
     out = printed(capsys, tmp_path / "policy", "--instruction", "open the drawer")
     assert "saved by rlvla3" in out and "it came in lerobot's layout" in out and "of them in adapters" in out
+    with_recipe = printed(capsys, tmp_path / "policy", "--recipe", recipe)
+    assert "K = 10 steps" not in with_recipe and "saved by rlvla3" in with_recipe and "observation.state (MEAN_STD)" in " ".join(with_recipe.split())
     export_policy(tmp_path / "policy", tmp_path / "out", None, "merged", "as_it_came", None)
     found: list[Any] = [inspect(str(tmp_path / name), recipe if name == "out" else None, ()) for name in ("policy", "out")]
     one, two = (each.options.processing.model_dump() for each in found)
