@@ -31,6 +31,9 @@ FOREIGN = {
     "my_robot.py",  # docs/python.md: the reader's own module
     "scripts/create_dataset.py",  # LIBERO's
     "regenerate_libero_dataset.py",  # OpenVLA's
+    "norm_stats.json",  # of checkpoints of other software, as are the next two
+    "dataset_statistics.json",
+    "metadata.json",
     "metrics.jsonl",  # of a run directory, as are the lines below
     "summary.json",
     "trace.json",
@@ -47,8 +50,8 @@ FOREIGN = {
 PLACEHOLDERS = re.compile(r"\b(DATE-TIME|DIR|FILE|FOLDER|M|N|NAME|RECIPE|RUN_DIR|S|SUITE|TASK)\b|\bruns/|\*")
 """What stands for something that the reader has, or that a run makes."""
 
-ENDINGS: tuple[list[str], ...] = ([], ["x"], ["1"], ["x", "--out", "x"], ["ladder"])
-"""What completes a command of the text: an argument, a number, what `bench parity` must have, a benchmark."""
+ENDINGS: tuple[list[str], ...] = ([], ["x"], ["x", "x"], ["1"], ["x", "--out", "x"], ["ladder"])
+"""What completes a command of the text: an argument, two, a number, what `bench parity` must have, a benchmark."""
 
 MADE = re.compile(r".*\.profile\.yaml|reach\.yaml")
 """Recipes and profiles that commands of the documents make, or the reader."""
