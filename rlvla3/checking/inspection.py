@@ -89,7 +89,7 @@ def _from(recipe: Recipe, folder: Path) -> Recipe:
 def _with_recipe(name: str, checkpoint: Checkpoint | None, folder: Path | None, recipe: Recipe) -> Inspected:
     if checkpoint is not None and recipe.policy.name != checkpoint.family:
         raise RecipeError(
-            f"{name} is a {checkpoint.family} checkpoint, and the recipe has policy.name={recipe.policy.name}: set policy.name={checkpoint.family}"
+            f"{name} is a checkpoint of {checkpoint.family}, and the recipe has policy.name={recipe.policy.name}: set policy.name={checkpoint.family}"
         )
     spaces = preflight(recipe)
     options = policy_options(recipe.policy, spaces)

@@ -128,7 +128,7 @@ REFUSED = {
     "state": (["simulator.options.state=14"], "statistics of 8 dimensions, and the simulator's state need 14: they are of another robot or data set"),
     "chunk": (["policy.chunk=9"], "policy.chunk=9 is more than the 6 actions"),
     "tokenizer": (["policy.options.processing.prompt.tokenizer=/nowhere"], "there is no folder /nowhere: give a folder that holds tokenizer.json"),
-    "family": (["policy.name=smolvla"], "is a pi0 checkpoint.*set policy.name=pi0"),
+    "family": (["policy.name=smolvla"], "is a checkpoint of pi0.*set policy.name=pi0"),
     "mirrored twice": (["simulator.options.mirrored=true"], "frames would be mirrored twice.*turn=mirrored of preset libero.*turn=none"),
     "long prompt": ([f"simulator.options.instruction='{'open the drawer ' * 20}'"], "more than processing.prompt.length=48"),
     "statistics": (["policy.options.statistics=bridge"], "has one set of statistics: leave out statistics=bridge"),
