@@ -60,7 +60,8 @@ def read_checkpoint(folder: Path, *, statistics: str | None = None) -> Checkpoin
 
     statistics: which, where a checkpoint has several: openpi's asset id, OpenVLA's data set, GR00T's embodiment. Raises RecipeError, naming file and key.
     """
-    folder = folder / "pretrained_model" if (folder / "pretrained_model").is_dir() else folder
+    for inner in ("checkpoints/last", "pretrained_model"):  # a run of lerobot's, or one of its checkpoints
+        folder = folder / inner if (folder / inner).is_dir() else folder
     if not folder.is_dir():
         raise RecipeError(f"there is no checkpoint at {folder}: give a folder")
     config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}

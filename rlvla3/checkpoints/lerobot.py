@@ -137,7 +137,7 @@ def _images(folder: Path, family: Family, config: Config, before: Sequence[Confi
 def _state(folder: Path, family: Family, config: Config, before: Sequence[Config], weights: WeightFiles) -> tuple[dict[str, Any], list[str]]:
     expected = _features(folder, config, "input_features").get(STATE, ("STATE", ()))[1]
     found = _statistics(folder, BEFORE, before, "normalizer_processor", config, weights).read(STATE, "STATE", expected)
-    notes = [] if found["method"] != "none" else [f"{folder} has no statistics of the state: it is fed as it is"]
+    notes = [] if found["method"] != "none" else [f"{folder} has no statistics of the state: it is fed as it is, unless cloning computes them"]
     return {"size": None if family == "pi05" else _number(folder, config, "max_state_dim"), "normalisation": found}, notes
 
 
@@ -173,7 +173,7 @@ def _prompt(folder: Path, family: Family, config: Config, before: Sequence[Confi
 def _actions(folder: Path, config: Config, before: Sequence[Config], after: Sequence[Config], weights: WeightFiles) -> tuple[dict[str, Any], list[str]]:
     shape = _features(folder, config, "output_features").get(ACTION, ("ACTION", ()))[1]
     found = _statistics(folder, AFTER, after, "unnormalizer_processor", config, weights).read(ACTION, "ACTION", shape)
-    notes = [] if found["method"] != "none" else [f"{folder} has no statistics of actions: the model's numbers are executed as they are"]
+    notes = [] if found["method"] != "none" else [f"{folder} has no statistics of actions: unless cloning computes them, the model's numbers are executed"]
     size = _number(folder, config, "max_action_dim")
     enabled = [
         bool(_settings(_step(steps, name)).get("enabled")) for steps, name in ((before, "relative_actions_processor"), (after, "absolute_actions_processor"))

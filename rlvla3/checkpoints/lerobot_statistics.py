@@ -29,11 +29,14 @@ class Statistics:
     def read(self, key: str, kind: str, shape: tuple[int, ...]) -> dict[str, Any]:
         """The normalisation of feature `key`, as settings (specification.Normalisation). shape: what config.json says that the feature has.
 
-        A feature without statistics stays as it is, as lerobot has it. Raises RecipeError.
+        A feature without statistics stays as it is, as lerobot has it. Where norm_map asks for some and there are none, as in base checkpoints, the settings
+        name no source: cloning computes them then. Raises RecipeError.
         """
         mode = self.modes.get(kind, "IDENTITY")
-        if mode == "IDENTITY" or not any(name.rsplit(".", 1)[0] == key for name in self.tensors):
+        if mode == "IDENTITY":
             return {"method": "none", "source": self.place}
+        if not any(name.rsplit(".", 1)[0] == key for name in self.tensors):
+            return {"method": "none"}
         if mode not in MODES:
             raise RecipeError(f"{self.place}: norm_map.{kind} is {mode!r}, and must be one of IDENTITY, {', '.join(MODES)}")
         first, second = (self._numbers(f"{key}.{statistic}", mode, shape) for statistic in MODES[mode])

@@ -8,15 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from rlvla3.config import Recipe, make_recipe
 from rlvla3.demonstrations.demonstration_file import DemonstrationError
 from rlvla3.demonstrations.selection import select_demonstrations
 from rlvla3.policies.registry import make_policy
 from rlvla3.preflight import preflight
+from rlvla3.processing.statistics import COMPUTED
 from rlvla3.training import cloning
 from rlvla3.training.cloning import DemonstrationSelection, clone
 from tests.support.demonstration_files import Arm, write_lerobot, write_libero, write_maniskill
+from tests.support.lerobot_checkpoints import whole_folder
 from tests.support.vla import FAMILIES
 
 torch.set_num_threads(1)
@@ -134,3 +137,28 @@ def test_demonstrations_that_do_not_fit_into_memory_lie_in_a_file(tmp_path: Path
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10}))
     with pytest.raises(DemonstrationError, match="set TMPDIR to a folder on a larger disk"):
         policy_and_demonstrations(given)[1].tensors()
+
+
+@pytest.mark.parametrize("family", ["pi0", "smolvla"])
+def test_cloning_computes_what_a_base_checkpoint_lacks(tmp_path: Path, family: str) -> None:
+    """lerobot's base checkpoints ask for statistics in norm_map and have none."""
+    base = whole_folder(tmp_path / "base", family)
+    for path in base.glob("policy_*_normalizer_processor.safetensors"):
+        path.unlink()
+        save_file({"observation.images.image.mean": torch.zeros(3, 1, 1)}, path)
+    for path in base.glob("policy_*_unnormalizer_processor.safetensors"):
+        save_file({"observation.images.image.mean": torch.zeros(3, 1, 1)}, path)
+    options, task, path_of_files = written(tmp_path, "libero")
+    given = make_recipe(
+        {
+            "simulator": {"name": f"{Arm.__module__}:Arm", "tasks": [task], "shards": 1, "options": options},
+            "policy": {"name": family, "chunk": 3, "checkpoint": str(base)},
+            "clone": {"demonstrations": 2, "files": [path_of_files], "steps": 1, "batch": 4},
+        }
+    )
+    assert given.begins_by_cloning
+    policy, demonstrations = policy_and_demonstrations(given)
+    list(clone(policy, demonstrations, given.clone, 0))  # type: ignore[arg-type]
+    processing = policy.options.processing
+    assert processing.state.normalisation.source == processing.actions.normalisation.source == COMPUTED
+    assert processing.actions.normalisation.std != [1.0] * 7
