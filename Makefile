@@ -32,9 +32,11 @@ demo: install
 test: install $(TESTS_INSTALLED)
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# What only tests need, and nobody who trains does: 500 MB of JAX, to read openpi's JAX checkpoints with.
+# What only tests need, and nobody who trains does: 500 MB of JAX, to read openpi's JAX checkpoints with. orbax brings uvloop and can do without it. Ray takes
+# it where it finds it, and then the trace of a run lacks hosts.
 $(TESTS_INSTALLED): $(INSTALLED)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[jax]'
+	$(BIN)/pip uninstall --quiet --yes uvloop
 	@touch $@
 
 # While you work: all packages, without the tests that are marked slow.
