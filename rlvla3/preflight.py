@@ -9,6 +9,7 @@ import psutil
 from safetensors import SafetensorError, safe_open
 
 from rlvla3.config import Recipe, check_options
+from rlvla3.demonstrations.room import bytes_needed, check_room, demonstration_layout
 from rlvla3.demonstrations.selection import select_demonstrations
 from rlvla3.errors import RecipeError
 from rlvla3.links.weights.between_hosts.carriers import check_carrier
@@ -51,7 +52,9 @@ def preflight(recipe: Recipe, *, clones: bool = False, trains: bool = False) -> 
         raise RecipeError(f"engine.trace needs Linux, which tells work from waiting in {SCHEDSTAT}: leave it out")
     check_data_plane(recipe, training_capacity(recipe) if trains else collecting_capacity(recipe))
     if clones and recipe.clone is not None and recipe.clone.files:
-        select_demonstrations(recipe)
+        check_room(
+            bytes_needed(demonstration_layout(spaces, options.horizon_of(recipe.policy.chunk)), sum(one.decisions for one in select_demonstrations(recipe)))
+        )
     return spaces
 
 

@@ -48,9 +48,13 @@ class CloneConfig(Section):
     batch: Positive = 128
     """Decisions in one optimizer step."""
 
+    micro_batch: Positive | None = None
+    """Decisions whose loss is computed at once. Gradients are added up until `batch` is complete, so a smaller number needs less memory. With `null` it is the
+    whole batch."""
+
     learning_rate: PositiveFloat | None = None
-    """The highest learning rate. It rises to this value and falls again over the steps. With `null` it is what suits the policy: 1e-3 for one that starts with
-    random weights, and 2.5e-5 for a pretrained one, as lerobot has it."""
+    """The highest learning rate. It rises to this value and falls again over the steps. With `null` it is the policy's usual one: 0.001 for policies that learn
+    from scratch, 0.000025 for pi0 and pi0.5, 0.0001 for SmolVLA and GR00T, 0.00002 for OpenVLA-OFT."""
 
     weight_decay: NonNegativeFloat = 1e-4
     """Weight decay of AdamW."""

@@ -5,6 +5,7 @@ Nothing here imports torch or starts a simulator, so that the files can be check
     selection.py           which episodes a recipe clones from
     file_demonstration.py  one recorded episode as observations and action chunks of the simulator
     demonstration_file.py  the interface of a file format: episodes, and arrays by name
+    room.py                where frames are kept while a policy learns: in memory, or in a temporary folder
     formats.py             recognises the format of a file
     libero.py              LIBERO's HDF5 files
     maniskill.py           ManiSkill's HDF5 files

@@ -108,7 +108,7 @@ class FlowHead(ActionHead):
         shape = (len(actions), self.options.samples)
         noise = torch.randn(*shape, *actions.shape[1:], generator=generator, device=generator.device).to(actions)
         # Times near the noise are drawn more often: there the velocity decides which action results.
-        time = torch.rand(shape, generator=generator, device=generator.device).to(actions) ** self.options.clone_exponent * 0.999 + 0.001
+        time = torch.rand(shape, generator=generator, device=generator.device).to(actions) ** self.options.time_exponent * 0.999 + 0.001
         share = time[..., None, None]
         velocity, _ = model(share * noise + (1 - share) * actions[:, None], time)
         target = noise - actions[:, None]

@@ -18,11 +18,11 @@ from rlvla3.types import INSTRUCTION_BYTES, Field, Layout, Spaces
 class PolicyOptions(Section):
     """Settings of a policy. A subclass also says what the policy records of each decision."""
 
+    CloneLearningRate: ClassVar[float] = 1e-3
+    """The learning rate of cloning where the recipe says none."""
+
     Pretrained: ClassVar[bool] = False
     """Whether the policy may start from a checkpoint of other software."""
-
-    CloneLearningRate: ClassVar[float] = 1e-3
-    """The learning rate of cloning, where a recipe has none."""
 
     @classmethod
     def starting(cls, config: PolicyConfig, spaces: Spaces) -> Mapping[str, Any]:
@@ -94,9 +94,8 @@ class FlowOptions(Section):
     samples: Positive = 4
     """How many noise levels each demonstration is cloned at."""
 
-    clone_exponent: PositiveFloat = 0.7
-    """The noise levels of cloning are u ** clone_exponent, u being uniform. Below 1, levels near the noise come more often. 2/3 is the distribution
-    Beta(1.5, 1) of pi0."""
+    time_exponent: PositiveFloat = 0.7
+    """How the noise levels of cloning are drawn: uniform numbers to this power. With less than 1, levels near the noise are drawn more often."""
 
     @model_validator(mode="before")
     @classmethod

@@ -7,35 +7,29 @@ Invariant: the first successes of each task are used, in the order of tickets or
 
 from __future__ import annotations
 
-import math
-import shutil
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import numpy as np
-import psutil
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from rlvla3.config import CloneConfig
 from rlvla3.demonstrations.demonstration_file import DemonstrationError
+from rlvla3.demonstrations.room import bytes_needed, demonstration_layout, room, zeros
 from rlvla3.links.rollouts import Rollouts
-from rlvla3.observability.formatting import size
 from rlvla3.policies.base import Observations, Policy
 from rlvla3.policies.conversion import observations_from
-from rlvla3.types import Field, Finished, Spaces, observation_layout
+from rlvla3.types import Finished, Spaces
 
 GRADIENT_CLIP = 1.0
 WARMUP_SHARE = 0.1
 """The share of the steps over which the learning rate rises. Over the other steps it falls to almost 0."""
-
-MEMORY_SHARE = 0.5
-"""The share of the free memory that demonstrations may take. More of them lie in a file."""
 
 MIN_CYCLE_STEPS = 20
 """Steps of the shortest learning-rate cycle. In a shorter cycle the learning rate would have less than one step to rise in."""
@@ -93,10 +87,9 @@ class DemonstrationSelection:
 
     def __init__(self, spaces: Spaces, horizon: int, tasks: Sequence[str], wanted: int) -> None:
         self.tasks, self.wanted = tuple(tasks), wanted
-        self._layout = observation_layout(spaces) | {"actions": Field((horizon, spaces.action.size), np.float32)}
+        self._layout = demonstration_layout(spaces, horizon)
         self._ended: set[int] = set()
         self._successes: dict[int, Demonstration] = {}
-        self._folder: TemporaryDirectory[str] | None = None
 
     def add(self, number: int, demonstration: Demonstration | None) -> None:
         """Add the episode with this number. None means that it failed."""
@@ -125,33 +118,28 @@ class DemonstrationSelection:
                 )
         return sorted(number for task in self.tasks for number in self._successes_of(task)[: self.wanted])
 
-    def tensors(self) -> tuple[Observations, Tensor]:
-        """The selected demonstrations: N observations and the actions that follow each, [N, H, A]. Each is read directly into its place."""
+    @property
+    def bytes(self) -> int:
+        """The bytes of the selected demonstrations."""
+        return bytes_needed(self._layout, sum(self._successes[number].decisions for number in self.selected()))
+
+    def room(self) -> AbstractContextManager[Path | None]:
+        """A temporary folder for frames that are too large for memory, or None where memory holds them. Raises DemonstrationError."""
+        return room(self.bytes)
+
+    def tensors(self, folder: Path | None = None) -> tuple[Observations, Tensor]:
+        """The selected demonstrations: N observations and the actions that follow each, [N, H, A]. Each is read directly into its place.
+
+        folder: where frames are kept. None means memory.
+        """
         selected = [self._successes[number] for number in self.selected()]
         ends = list(accumulate(demonstration.decisions for demonstration in selected))
-        arrays = self._room(ends[-1])
+        arrays = {name: zeros(folder if name.startswith("image.") else None, name, (ends[-1], *field.shape), field) for name, field in self._layout.items()}
         for demonstration, end in zip(selected, ends, strict=True):
             demonstration.fill({name: array[end - demonstration.decisions : end] for name, array in arrays.items()})
         instructions = [demonstration.instruction for demonstration in selected for _ in range(demonstration.decisions)]
         actions = torch.from_numpy(arrays.pop("actions"))
         return observations_from(arrays, instructions), actions
-
-    def _room(self, decisions: int) -> dict[str, NDArray[Any]]:
-        """Zeros for so many decisions. Where they would take too much of the memory, they lie in a file, which is removed with the selection.
-
-        Raises DemonstrationError where the disk has no room for it.
-        """
-        shapes = {name: ((decisions, *field.shape), np.dtype(field.dtype)) for name, field in self._layout.items()}
-        needed = sum(math.prod(shape) * dtype.itemsize for shape, dtype in shapes.values())
-        if needed <= MEMORY_SHARE * psutil.virtual_memory().available:
-            return {name: np.zeros(shape, dtype) for name, (shape, dtype) in shapes.items()}
-        self._folder = TemporaryDirectory(prefix="rlvla3-demonstrations-")
-        if needed > (free := shutil.disk_usage(self._folder.name).free):
-            raise DemonstrationError(
-                f"the demonstrations take {size(needed)}, more than {MEMORY_SHARE:.0%} of the free memory, and {self._folder.name} has room for {size(free)}: "
-                f"set TMPDIR to a folder on a larger disk, or fewer clone.demonstrations"
-            )
-        return {name: np.memmap(Path(self._folder.name) / name, dtype, "w+", shape=shape) for name, (shape, dtype) in shapes.items()}
 
     def _successes_of(self, task: str, before: float = float("inf")) -> list[int]:
         return sorted(number for number, demonstration in self._successes.items() if demonstration.task == task and number < before)
@@ -163,24 +151,33 @@ def clone(policy: Policy, demonstrations: DemonstrationSelection, config: CloneC
     The normalisation is fitted first. Then AdamW trains with a one-cycle learning rate (Smith and Topin, "Super-convergence", arXiv 1708.07120). The
     critic's own parameters do not change. The same demonstrations and seed give the same weights. Raises DemonstrationError.
     """
-    observations, actions = demonstrations.tensors()
+    with demonstrations.room() as folder:
+        yield from _train(policy, demonstrations.tensors(folder), config, seed)
+
+
+def _train(policy: Policy, learned_from: tuple[Observations, Tensor], config: CloneConfig, seed: int) -> Generator[tuple[int, float], None, None]:
+    observations, actions = learned_from
     policy.fit_normalisation(observations.state, actions)
     parameters = policy.actor_parameters()
     device = parameters[0].device
-    rate = config.learning_rate or policy.options.CloneLearningRate
-    optimizer = torch.optim.AdamW(parameters, rate, weight_decay=config.weight_decay)
+    learning_rate = config.learning_rate or policy.options.CloneLearningRate
+    optimizer = torch.optim.AdamW(parameters, learning_rate, weight_decay=config.weight_decay)
     cycle = max(config.steps, MIN_CYCLE_STEPS)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=cycle, pct_start=WARMUP_SHARE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=cycle, pct_start=WARMUP_SHARE)
     generator = torch.Generator().manual_seed(seed)  # on the CPU, so that the draws are the same on every device
     for step in range(config.steps):
         picked = torch.randint(len(actions), (min(config.batch, len(actions)),), generator=generator)
-        loss = policy.clone_loss(_pick(observations, picked).to(device), actions[picked].to(device), generator)
         optimizer.zero_grad()
-        loss.backward()
+        total = 0.0
+        for rows in picked.split(config.micro_batch or len(picked)):
+            share = len(rows) / len(picked)
+            loss = policy.clone_loss(_pick(observations, rows).to(device), actions[rows].to(device), generator) * share
+            loss.backward()
+            total += loss.item()
         torch.nn.utils.clip_grad_norm_(parameters, GRADIENT_CLIP)
         optimizer.step()
         schedule.step()
-        yield step + 1, loss.item()
+        yield step + 1, total
 
 
 def _following(chunks: NDArray[np.float32], count: int) -> NDArray[np.float32]:

@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import save_file
 
 from rlvla3.config import Recipe, make_recipe
-from rlvla3.demonstrations.demonstration_file import DemonstrationError
 from rlvla3.demonstrations.selection import select_demonstrations
 from rlvla3.policies.registry import make_policy
 from rlvla3.preflight import preflight
@@ -122,21 +121,6 @@ def test_a_pretrained_policy_is_tuned_gently_unless_the_recipe_says_otherwise(tm
         list(clone(policy, demonstrations, config, 0))
         moved[name] = policy.network.action_out_proj.weight.detach().clone()
     assert torch.equal(moved["usual"], moved["said"]) and not torch.equal(moved["usual"], moved["other"])
-
-
-def test_demonstrations_that_do_not_fit_into_memory_lie_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = recipe(tmp_path, "pi0", "libero")
-    here = policy_and_demonstrations(given)[1].tensors()
-    monkeypatch.setattr(cloning, "MEMORY_SHARE", 0.0)
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr("tempfile.tempdir", None)
-    selection = policy_and_demonstrations(given)[1]
-    there = selection.tensors()
-    assert selection._folder is not None and any(Path(selection._folder.name).iterdir())
-    assert torch.equal(here[1], there[1]) and all(torch.equal(image, there[0].images[camera]) for camera, image in here[0].images.items())
-    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10}))
-    with pytest.raises(DemonstrationError, match="set TMPDIR to a folder on a larger disk"):
-        policy_and_demonstrations(given)[1].tensors()
 
 
 @pytest.mark.parametrize("family", ["pi0", "smolvla"])

@@ -16,6 +16,7 @@ class GR00TOptions(FlowVLAOptions):
     """Settings of GR00T N1.5 (policies/groot/network.py)."""
 
     Family = "groot"
+    CloneLearningRate = 1e-4
     Statistics = "bounds"
 
     model: GrootModel = GrootModel()

@@ -21,6 +21,7 @@ class OpenVLAOFTOptions(VLAOptions):
     """Settings of OpenVLA-OFT (policies/openvla_oft/network.py)."""
 
     Family = "openvla_oft"
+    CloneLearningRate = 2e-5
     Statistics = "quantiles"
 
     model: OpenVLAOFTModel = OpenVLAOFTModel()

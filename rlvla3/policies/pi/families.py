@@ -92,6 +92,7 @@ class SmolVLAOptions(FlowVLAOptions):
     """Settings of SmolVLA (policies/pi/smolvla.py)."""
 
     Family = "smolvla"
+    CloneLearningRate = 1e-4
 
     model: SmolVLAModel = SmolVLAModel()
     """The sizes of the network."""

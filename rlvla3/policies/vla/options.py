@@ -51,13 +51,15 @@ class VLAFlowOptions(FlowOptions):
     method: Literal["last_step", "flow_noise", "flow_sde"] = "flow_sde"
     correlation: Annotated[float, Bounded(ge=0, lt=1)] = 0.0
     samples: Positive = 1
-    clone_exponent: PositiveFloat = 2 / 3
+    time_exponent: PositiveFloat = 1 / 1.5
+    """How the noise levels of cloning are drawn: uniform numbers to this power. 1 / 1.5 gives the authors' Beta(1.5, 1)."""
 
 
 class VLAOptions(PolicyOptions):
     """Settings of a pretrained policy."""
 
     Pretrained = True
+
     CloneLearningRate = 2.5e-5
 
     Family: ClassVar[str]

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from rlvla3.config import Recipe
+from rlvla3.demonstrations.room import in_words
 from rlvla3.demonstrations.selection import check_actions, notices, select_demonstrations
 from rlvla3.errors import RecipeError
 from rlvla3.links.rendezvous import Rendezvous
@@ -230,6 +231,8 @@ class Trainer:
         with self.meter("clone"):
             if self.recipe.clone.files:
                 self._read_files(self.demonstrations)
+            if where := in_words(self.demonstrations.bytes):
+                self._say(Notice(where))
             for step, loss in clone(self.policy, self.demonstrations, self.recipe.clone, self.recipe.seed):
                 self._say(CloneStep(step, self.recipe.clone.steps, loss))
         self._publish()
