@@ -14,7 +14,8 @@ from rlvla3.config import Recipe, make_recipe
 from rlvla3.demonstrations.selection import select_demonstrations
 from rlvla3.policies.registry import make_policy
 from rlvla3.preflight import preflight
-from rlvla3.processing.statistics import COMPUTED
+from rlvla3.processing.specification import Normalisation
+from rlvla3.processing.statistics import COMPUTED, computed
 from rlvla3.training import cloning
 from rlvla3.training.cloning import DemonstrationSelection, clone
 from tests.support.demonstration_files import Arm, write_lerobot, write_libero, write_maniskill
@@ -146,3 +147,13 @@ def test_cloning_computes_what_a_base_checkpoint_lacks(tmp_path: Path, family: s
     processing = policy.options.processing
     assert processing.state.normalisation.source == processing.actions.normalisation.source == COMPUTED
     assert processing.actions.normalisation.std != [1.0] * 7
+
+
+def test_a_gripper_that_rarely_moves_keeps_small_targets() -> None:
+    """Both percentiles are -1 there: the few +1 would become targets in the thousands."""
+    numbers = torch.rand(1000, 2, dtype=torch.float64)
+    numbers[:, 1] = -1.0
+    numbers[:5, 1] = 1.0
+    found = computed(numbers, Normalisation(method="bounds", low=[0.0] * 2, high=[1.0] * 2), quantiles=True)
+    assert (found.low[1], found.high[1]) == (-1.0, 1.0)
+    assert found.high[0] == pytest.approx(np.quantile(numbers[:, 0].numpy(), 0.99))
