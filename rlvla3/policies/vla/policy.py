@@ -15,6 +15,7 @@ Invariants:
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -62,7 +63,6 @@ class VLAPolicy(Policy):
         width = self.network.prefix_width if options.value.features == "prefix" else self.network.feature_width
         self.critic = ValueHead(width, options.value.hidden)
         self.origin: Origin | None = None
-        self.casts: list[str] = []
         self._precision = _precision(options)
         self._choose_trained()
 
@@ -123,14 +123,18 @@ class VLAPolicy(Policy):
                     parameter.zero_()
 
     def restore(self, folder: Path) -> None:
-        """Load the weights of a policy that rlvla3 saved, or those of a pretrained checkpoint, which has no value function and no adapters."""
+        """Load the weights of a policy that rlvla3 saved, or those of a pretrained checkpoint, which has no value function and no adapters.
+
+        Casts, and tensors without a use, are logged.
+        """
         if is_saved_policy(folder):
             super().restore(folder)
             self._take_statistics(check_options(Processing, read_checkpoint_config(folder).options["processing"], str(folder)))
             self.origin = Origin.kept_in(folder / ORIGINAL)
         else:
             checkpoint = read_checkpoint(find_checkpoint(str(folder)), statistics=self.options.statistics)
-            self.casts = load_weights(base_tensors(self.network), checkpoint)
+            for sentence in load_weights(base_tensors(self.network), checkpoint):
+                logging.getLogger(__name__).warning("rlvla3: %s", sentence)  # in a run, it goes to the log of the worker
             self.origin = Origin(checkpoint)
 
     def save(self, folder: Path, name: str, weights: Mapping[str, Tensor] | None = None) -> None:

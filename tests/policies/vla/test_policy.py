@@ -8,6 +8,7 @@ from rlvla3.errors import RecipeError
 from rlvla3.policies.registry import build_policy, make_policy, policy_options, read_checkpoint_config
 from rlvla3.policies.vla.adapters import merged_tensors
 from rlvla3.types import ActionSpace, Spaces
+from tests.support.lerobot_checkpoints import whole_folder
 from tests.support.vla import FAMILIES, FLOW_FAMILIES, ROBOT, config_of, make, noise_of, observe, rows_of
 
 torch.set_num_threads(1)
@@ -192,3 +193,10 @@ def test_a_policy_of_which_nothing_is_trained_is_not_reinforced(family):
 def test_an_unknown_preset_is_refused_with_the_known_ones():
     with pytest.raises(RecipeError, match=r"preset=liberoo is not known: set it to one of libero, metaworld"):
         policy_options(config_of("pi0", preset="liberoo"), ROBOT)
+
+
+def test_casts_are_stated_where_weights_are_loaded(tmp_path, caplog):
+    folder = whole_folder(tmp_path / "pi0", "pi0")
+    spaces = Spaces({"agentview": (64, 64, 3), "robot0_eye_in_hand": (64, 64, 3)}, 8, ActionSpace("continuous", 7), 100, ("reach",))
+    make_policy(PolicyConfig(name="pi0", chunk=4, checkpoint=folder, options={"precision": "bf16"}), spaces)
+    assert "are cast from float32 to bfloat16" in caplog.text
