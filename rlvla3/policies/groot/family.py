@@ -22,14 +22,6 @@ class GR00TOptions(FlowVLAOptions):
     model: GrootModel = GrootModel()
     """The sizes of the network."""
 
-    @property
-    def horizon(self) -> int:
-        return self.model.horizon
-
-    @property
-    def image_side(self) -> int:
-        return self.model.vision.image
-
     @classmethod
     def usual(cls, size: Literal["published", "tiny"]) -> dict[str, Any]:
         model = GrootModel.published() if size == "published" else GrootModel.tiny()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import model_validator
 
 from rlvla3.config import NonNegative, Positive, PositiveFloat, Section
+from rlvla3.policies.vla.sizes import ModelSizes
 
 
 class GrootVision(Section):
@@ -82,7 +83,7 @@ class GrootTransformer(Section):
         return self.heads * self.head_size
 
 
-class GrootModel(Section):
+class GrootModel(ModelSizes):
     """Sizes of GR00T N1.5. The defaults are those of GR00T-N1.5-3B."""
 
     vision: GrootVision = GrootVision()
@@ -126,6 +127,10 @@ class GrootModel(Section):
 
     embodiment: NonNegative = 31
     """The kind of robot that acts."""
+
+    @property
+    def image_side(self) -> int:
+        return self.vision.image
 
     @classmethod
     def published(cls) -> GrootModel:

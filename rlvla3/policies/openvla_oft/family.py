@@ -33,14 +33,6 @@ class OpenVLAOFTOptions(VLAOptions):
     train: list[Part] = ["vision", "language", "expert"]
     value: ValueOptions = ValueOptions(features="suffix")
 
-    @property
-    def horizon(self) -> int:
-        return self.model.horizon
-
-    @property
-    def image_side(self) -> int:
-        return self.model.dino.image
-
     def trace(self, spaces: Spaces, chunk: int) -> Layout:
         return self.tokens.trace(self.horizon, self.model.action_size) if self.model.head == "tokens" else {}
 
@@ -48,7 +40,6 @@ class OpenVLAOFTOptions(VLAOptions):
         return (self.horizon, self.model.action_size)
 
     def check(self, spaces: Spaces, chunk: int) -> None:
-        self.model.check()
         if self.value.features == "prefix":
             raise RecipeError(
                 "policy.options.value.features=prefix is not for openvla_oft, whose language model reads observation and actions at once: set suffix"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from rlvla3.config import NonNegative, Positive, PositiveFloat, Section
+from rlvla3.config import NonNegative, Positive, PositiveFloat
 from rlvla3.errors import RecipeError
-from rlvla3.policies.vla.sizes import DecoderSizes, VisionSizes, check_decoder, check_vision
+from rlvla3.policies.vla.sizes import DecoderSizes, ModelSizes, VisionSizes, check_decoder, check_vision
 
 ACTION_TOKENS = 256
 """Tokens of the vocabulary that stand for an action: the last ones before the vocabulary's filling."""
@@ -14,7 +14,7 @@ ACTION_TOKENS = 256
 Head = Literal["tokens", "l1"]
 
 
-class OpenVLAOFTModel(Section):
+class OpenVLAOFTModel(ModelSizes):
     """The network of OpenVLA-OFT (arXiv 2502.19645)."""
 
     head: Head = "tokens"
@@ -54,6 +54,10 @@ class OpenVLAOFTModel(Section):
     stop_token: bool = True
     """Whether a stop token follows the action tokens, as in the code of OpenVLA-OFT and SimpleVLA-RL. RLinf's code leaves it out. Attention goes in both
     directions, so this changes the actions a little: keep what the checkpoint was trained with."""
+
+    @property
+    def image_side(self) -> int:
+        return self.dino.image
 
     @classmethod
     def published(cls, head: Head = "tokens") -> OpenVLAOFTModel:

@@ -7,7 +7,6 @@ from typing import Any, ClassVar, Literal
 from rlvla3.policies.pi.options import PiModel, Variant
 from rlvla3.policies.pi.smolvla_options import SmolVLAModel
 from rlvla3.policies.vla.options import FlowVLAOptions, ValueOptions
-from rlvla3.types import Spaces
 
 OPENPI_CAMERAS = [{"key": "base_0_rgb"}, {"key": "left_wrist_0_rgb"}, {"key": "right_wrist_0_rgb"}]
 
@@ -23,18 +22,6 @@ class PiOptions(FlowVLAOptions):
 
     model: PiModel = PiModel()
     """The sizes of the network."""
-
-    @property
-    def horizon(self) -> int:
-        return self.model.horizon
-
-    @property
-    def image_side(self) -> int:
-        return self.model.vision.image
-
-    def check(self, spaces: Spaces, chunk: int) -> None:
-        self.model.check()
-        super().check(spaces, chunk)
 
     @classmethod
     def usual(cls, size: Literal["published", "tiny"]) -> dict[str, Any]:
@@ -96,18 +83,6 @@ class SmolVLAOptions(FlowVLAOptions):
 
     model: SmolVLAModel = SmolVLAModel()
     """The sizes of the network."""
-
-    @property
-    def horizon(self) -> int:
-        return self.model.horizon
-
-    @property
-    def image_side(self) -> int:
-        return self.model.vision.image
-
-    def check(self, spaces: Spaces, chunk: int) -> None:
-        self.model.check()
-        super().check(spaces, chunk)
 
     @classmethod
     def usual(cls, size: Literal["published", "tiny"]) -> dict[str, Any]:

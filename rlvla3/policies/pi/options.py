@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from rlvla3.config import Positive, PositiveFloat, Section
+from rlvla3.config import Positive, PositiveFloat
 from rlvla3.errors import RecipeError
-from rlvla3.policies.vla.sizes import DecoderSizes, VisionSizes, check_decoder, check_vision
+from rlvla3.policies.vla.sizes import DecoderSizes, ModelSizes, VisionSizes, check_decoder, check_vision
 
 Variant = Literal["pi0", "pi05"]
 
 
-class PiModel(Section):
+class PiModel(ModelSizes):
     """The network of pi0 (arXiv 2410.24164) or pi0.5 (arXiv 2504.16054)."""
 
     variant: Variant = "pi0"
@@ -44,6 +44,10 @@ class PiModel(Section):
 
     max_period: PositiveFloat = 4.0
     """Longest of these periods."""
+
+    @property
+    def image_side(self) -> int:
+        return self.vision.image
 
     @classmethod
     def published(cls, variant: Variant) -> PiModel:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from rlvla3.config import NonNegative, Positive, PositiveFloat, Section
+from rlvla3.config import NonNegative, Positive, PositiveFloat
 from rlvla3.errors import RecipeError
-from rlvla3.policies.vla.sizes import DecoderSizes, VisionSizes, check_decoder, check_vision
+from rlvla3.policies.vla.sizes import DecoderSizes, ModelSizes, VisionSizes, check_decoder, check_vision
 
 
-class SmolVLAModel(Section):
+class SmolVLAModel(ModelSizes):
     """The network of SmolVLA (arXiv 2506.01844)."""
 
     vision: VisionSizes = VisionSizes(image=512, patch=16, width=768, layers=12, mlp_width=3072, heads=12)
@@ -48,6 +48,10 @@ class SmolVLAModel(Section):
 
     max_period: PositiveFloat = 4.0
     """Longest of these periods."""
+
+    @property
+    def image_side(self) -> int:
+        return self.vision.image
 
     @classmethod
     def published(cls) -> SmolVLAModel:

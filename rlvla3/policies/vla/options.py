@@ -10,6 +10,7 @@ from pydantic import Field as Bounded
 from rlvla3.config import PolicyConfig, Positive, PositiveFloat, Section
 from rlvla3.errors import RecipeError
 from rlvla3.policies.options import FlowOptions, PolicyOptions
+from rlvla3.policies.vla.sizes import ModelSizes
 from rlvla3.policies.vla.start import starting_options
 from rlvla3.processing.fitting import check_fits
 from rlvla3.processing.prompt_text import PromptText
@@ -68,6 +69,9 @@ class VLAOptions(PolicyOptions):
     Statistics: ClassVar[Literal["mean_std", "bounds", "quantiles"]] = "mean_std"
     """How cloning scales states and actions where no checkpoint says it. `bounds`: by minima and maxima. `quantiles`: by the 1st and the 99th percentile."""
 
+    model: ModelSizes
+    """The sizes of the network. They come from the checkpoint."""
+
     preset: Literal["libero", "metaworld", "maniskill", "droid"] | None = None
     """Processing that no checkpoint says: which camera is shown where, how frames are turned, which numbers form the state."""
 
@@ -104,12 +108,7 @@ class VLAOptions(PolicyOptions):
     @property
     def horizon(self) -> int:
         """The actions that the model computes. A chunk is the first of them."""
-        raise NotImplementedError
-
-    @property
-    def image_side(self) -> int:
-        """Height and width of an image that the vision tower sees, in pixels."""
-        raise NotImplementedError
+        return self.model.horizon
 
     def horizon_of(self, chunk: int) -> int:
         return self.horizon
@@ -131,14 +130,16 @@ class VLAOptions(PolicyOptions):
         return {f"policy.options.{name}": value for name, value in self.model_dump(mode="json", include={"model", "lora", "value"}).items()}
 
     def check(self, spaces: Spaces, chunk: int) -> None:
+        self.model.check()
+        side = self.model.image_side
         if chunk > self.horizon:
             raise RecipeError(
                 f"policy.chunk={chunk} is more than the {self.horizon} actions that {self.Family} computes at once: set it to {self.horizon} or less"
             )
-        if self.processing.images.size != (self.image_side, self.image_side):
+        if self.processing.images.size != (side, side):
             raise RecipeError(
                 f"policy.options.processing.images.size={list(self.processing.images.size)}, and the vision tower of {self.Family} sees images of "
-                f"{self.image_side} x {self.image_side}: set it to [{self.image_side}, {self.image_side}], or policy.options.model to the checkpoint's sizes"
+                f"{side} x {side}: set it to [{side}, {side}], or policy.options.model to the checkpoint's sizes"
             )
         if spaces.action.kind != "continuous":
             raise RecipeError(f"policy {self.Family} gives continuous actions, and this simulator takes discrete ones: use policy.name=actor_critic")

@@ -1,9 +1,24 @@
-"""The sizes of what several families are made of: vision towers and decoder layers. Nothing here imports torch."""
+"""What the sizes of all networks have in common, and those of vision towers and decoder layers. Nothing here imports torch."""
 
 from __future__ import annotations
 
 from rlvla3.config import Positive, Section
 from rlvla3.errors import RecipeError
+
+
+class ModelSizes(Section):
+    """The sizes of a family's network."""
+
+    horizon: Positive
+    """Number of actions that the network computes at once. A chunk is the first of them."""
+
+    @property
+    def image_side(self) -> int:
+        """Height and width of an image that the vision tower sees, in pixels."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Raise RecipeError where the sizes do not fit together."""
 
 
 class VisionSizes(Section):
