@@ -77,12 +77,12 @@ def groot_sizes(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str
         "heads": shape(f"{first}self_attn.q_proj.weight")[0] // size,
         "key_value_heads": shape(f"{first}self_attn.k_proj.weight")[0] // size,
         "head_size": size,
-        "mlp": shape(f"{first}mlp.gate_proj.weight")[0],
+        "mlp_width": shape(f"{first}mlp.gate_proj.weight")[0],
     }
     embodiments, state, inner = shape(f"{HEAD}state_encoder.layer1.W")
     projection = shapes.get("backbone.eagle_linear.weight")
     return {
-        "vision": {**vision, "mlp": shape(f"{VISION}encoder.layers.0.mlp.fc1.weight")[0]},
+        "vision": {**vision, "mlp_width": shape(f"{VISION}encoder.layers.0.mlp.fc1.weight")[0]},
         "language": language,
         "projection": projection[0] if projection else None,
         "hidden": inner,

@@ -19,8 +19,9 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer, Qwen3RMS
 from transformers.models.siglip import SiglipVisionConfig
 from transformers.models.siglip.modeling_siglip import SiglipEncoderLayer
 
-from rlvla3.policies.groot.options import GrootLanguage, GrootModel, GrootVision
+from rlvla3.policies.groot.options import GrootLanguage, GrootModel
 from rlvla3.policies.vla.network import Inputs
+from rlvla3.policies.vla.sizes import VisionSizes
 
 
 class Backbone(nn.Module):
@@ -58,9 +59,9 @@ class Eagle(nn.Module):
 class Vision(nn.Module):
     """SigLIP: images [images, 3, height, width] -> image tokens [images, T, width]."""
 
-    def __init__(self, sizes: GrootVision) -> None:
+    def __init__(self, sizes: VisionSizes) -> None:
         super().__init__()
-        config = SiglipVisionConfig(hidden_size=sizes.width, intermediate_size=sizes.mlp, num_attention_heads=sizes.heads)
+        config = SiglipVisionConfig(hidden_size=sizes.width, intermediate_size=sizes.mlp_width, num_attention_heads=sizes.heads)
         config._attn_implementation = "sdpa"
         self.embeddings = nn.ModuleDict(
             {
@@ -99,7 +100,7 @@ class Language(nn.Module):
         self.sizes = sizes
         config = Qwen3Config(
             hidden_size=sizes.width,
-            intermediate_size=sizes.mlp,
+            intermediate_size=sizes.mlp_width,
             num_hidden_layers=sizes.layers,
             num_attention_heads=sizes.heads,
             num_key_value_heads=sizes.key_value_heads,

@@ -5,37 +5,10 @@ from __future__ import annotations
 from pydantic import model_validator
 
 from rlvla3.config import NonNegative, Positive, PositiveFloat, Section
-from rlvla3.policies.vla.sizes import ModelSizes
+from rlvla3.policies.vla.sizes import DecoderSizes, ModelSizes, VisionSizes
 
 
-class GrootVision(Section):
-    """Sizes of the SigLIP vision tower. The defaults are those of GR00T-N1.5-3B."""
-
-    width: Positive = 1152
-    """Width of its layers."""
-
-    layers: Positive = 27
-    """Number of its layers."""
-
-    heads: Positive = 16
-    """Attention heads of a layer."""
-
-    mlp: Positive = 4304
-    """Hidden width of a layer's MLP."""
-
-    image: Positive = 224
-    """Height and width of an image in pixels."""
-
-    patch: Positive = 14
-    """Height and width of a patch in pixels. Each patch becomes one image token."""
-
-    @property
-    def tokens(self) -> int:
-        """Image tokens of one image."""
-        return (self.image // self.patch) ** 2
-
-
-class GrootLanguage(Section):
+class GrootLanguage(DecoderSizes):
     """Sizes of the language model: the first layers of Qwen3-1.7B. The defaults are those of GR00T-N1.5-3B."""
 
     vocabulary: Positive = 151680
@@ -45,22 +18,13 @@ class GrootLanguage(Section):
     """The id of `<IMG_CONTEXT>`. It stands in the prompt once for each image token."""
 
     width: Positive = 2048
-    """Width of its layers."""
-
     layers: Positive = 12
     """How many layers are used. Qwen3-1.7B has 28."""
 
+    mlp_width: Positive = 6144
     heads: Positive = 16
-    """Query heads of a layer."""
-
     key_value_heads: Positive = 8
-    """Key and value heads of a layer. Query heads share them in groups."""
-
     head_size: Positive = 128
-    """Size of a head."""
-
-    mlp: Positive = 6144
-    """Hidden width of a layer's MLP."""
 
     rope_base: PositiveFloat = 1e6
     """Base of the frequencies of the rotary position embedding."""
@@ -86,7 +50,7 @@ class GrootTransformer(Section):
 class GrootModel(ModelSizes):
     """Sizes of GR00T N1.5. The defaults are those of GR00T-N1.5-3B."""
 
-    vision: GrootVision = GrootVision()
+    vision: VisionSizes = VisionSizes()
     """The vision tower."""
 
     language: GrootLanguage = GrootLanguage()
@@ -141,8 +105,8 @@ class GrootModel(ModelSizes):
     def tiny(cls) -> GrootModel:
         """About a million parameters, for tests. Half of them are the weights of the 32 embodiments."""
         return cls(
-            vision=GrootVision(width=48, layers=2, heads=16, mlp=96, image=56),
-            language=GrootLanguage(vocabulary=384, image_token=260, width=64, layers=2, heads=4, key_value_heads=2, head_size=16, mlp=128),
+            vision=VisionSizes(width=48, layers=2, heads=16, mlp_width=96, image=56),
+            language=GrootLanguage(vocabulary=384, image_token=260, width=64, layers=2, heads=4, key_value_heads=2, head_size=16, mlp_width=128),
             prefix_attention=GrootTransformer(layers=1, heads=4, head_size=16),
             denoiser=GrootTransformer(layers=4, heads=4, head_size=12),
             hidden=40,

@@ -42,6 +42,11 @@ class VisionSizes(Section):
     heads: Positive = 16
     """Attention heads of a layer."""
 
+    @property
+    def tokens(self) -> int:
+        """Image tokens of one image."""
+        return (self.image // self.patch) ** 2
+
 
 class DecoderSizes(Section):
     """A stack of decoder layers: the language model, or the action expert."""

@@ -192,7 +192,7 @@ def test_the_published_network_has_the_published_number_of_parameters():
     sizes = GrootModel.published()
     with torch.device("meta"):
         network = GR00T(sizes)
-    width, mlp = sizes.vision.width, sizes.vision.mlp
+    width, mlp = sizes.vision.width, sizes.vision.mlp_width
     pooling = width + 4 * width * (width + 1) + 2 * width + mlp * (width + 1) + width * (mlp + 1)
     output = sizes.language.vocabulary * sizes.language.width
     assert sum(parameter.numel() for parameter in network.parameters()) == 2_724_163_520 - pooling - output == 2_398_284_528
