@@ -71,18 +71,26 @@ class Rollouts:
         """Begin to write the episode of `ticket` into its block."""
         return Episode(self, ticket, observation)
 
-    def gather(self, tickets: NDArray[np.int64], rows: NDArray[np.int64], names: Iterable[str]) -> dict[str, NDArray[Any]]:
-        """The named arrays at (ticket, row) pairs, copied out: {name: [n, ...]}."""
-        blocks = tickets % self.spec.capacity
-        return {name: self._arrays[name][blocks, rows] for name in names}
+    def gather(
+        self, tickets: NDArray[np.int64], rows: NDArray[np.int64], names: Iterable[str], out: Mapping[str, NDArray[Any]] | None = None
+    ) -> dict[str, NDArray[Any]]:
+        """The named arrays at n (ticket, row) pairs, copied out: {name: [n, ...]}.
+
+        out: arrays to copy into, of n rows or more, such as page-locked ones that are used again. What is returned are views of their first n rows. None means
+        new arrays. Raises IndexError if a row is none of the spec's.
+        """
+        places, n = self._places(tickets, rows), len(rows)
+        into = {name: None if out is None else out[name][:n] for name in names}
+        # "clip" copies directly: "raise" would copy twice. The places have been checked already.
+        return {name: np.take(self._flat(name), places, axis=0, out=array, mode="clip") for name, array in into.items()}
 
     def scatter(
         self, tickets: NDArray[np.int64], rows: NDArray[np.int64], values: dict[str, NDArray[Any]], kept: NDArray[np.int64] | EllipsisType = ...
     ) -> None:
         """Write {name: [n, ...], or one value for all} at (ticket, row) pairs. kept: the positions, out of n, to be written (...: all)."""
-        blocks, rows = tickets[kept] % self.spec.capacity, rows[kept]
+        places = self._places(tickets[kept], rows[kept])
         for name, value in values.items():
-            self._arrays[name][blocks, rows] = value[kept] if np.ndim(value) else value
+            self._flat(name)[places] = value[kept] if np.ndim(value) else value
 
     def episode(self, ticket: int, name: str) -> NDArray[Any]:
         """One array of one episode, over its decisions: [decisions, ...]. It is a view, and changes when the next ticket of the block begins."""
@@ -119,7 +127,27 @@ class Rollouts:
         return int(self.about(ticket, "decisions"))
 
     def instruction(self, ticket: int) -> str:
-        return bytes(self.about(ticket, "instruction")).rstrip(b"\0").decode()
+        return self.instructions(np.array([ticket]))[0]
+
+    def instructions(self, tickets: NDArray[np.int64]) -> list[str]:
+        """The instruction of each ticket. Raises LookupError if the block of one of them holds another ticket by now."""
+        blocks = tickets % self.spec.capacity
+        lost = np.flatnonzero(self._arrays["episode.ticket"][blocks] != tickets)
+        if len(lost):
+            self.about(int(tickets[lost[0]]), "instruction")  # raises
+        texts = self._arrays["episode.instruction"].view(f"S{INSTRUCTION_BYTES}")[blocks, 0]  # as S, numpy leaves out the zeros at the end
+        return [text.decode() for text in texts.tolist()]
+
+    def _places(self, tickets: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where (ticket, row) pairs lie among all rows of all blocks."""
+        if len(rows) and not 0 <= rows.min() <= rows.max() < self.spec.rows:
+            raise IndexError(f"rows {rows.min()} to {rows.max()} are asked for, and an episode has rows 0 to {self.spec.rows - 1}")
+        return tickets % self.spec.capacity * self.spec.rows + rows
+
+    def _flat(self, name: str) -> NDArray[Any]:
+        """An array of decisions with the rows of all blocks one after another: [capacity * rows, ...]. It is a view."""
+        array = self._arrays[name]
+        return array.reshape(self.spec.capacity * self.spec.rows, *array.shape[2:])
 
 
 class Episode:

@@ -114,6 +114,30 @@ def test_many_decisions_are_gathered_and_scattered_at_once_in_the_order_asked_fo
         assert_holds(rollouts, index, rows[index])
 
 
+def test_arrays_to_gather_into_are_written_and_what_lies_behind_the_rows_stays():
+    rollouts = Rollouts(SPEC)
+    for index in (3, 4, 5):
+        play(rollouts, index, decisions=4)
+    tickets, numbers, names = np.array([5, 3, 5]), np.array([0, 2, 3]), (*rollouts.observation_names, "value")
+    wide = {name: np.full_like(array, 7) for name, array in rollouts.gather(np.array([3, 3, 3, 3, 3]), np.arange(5), names).items()}
+
+    gathered = rollouts.gather(tickets, numbers, names, wide)
+
+    for name, expected in rollouts.gather(tickets, numbers, names).items():
+        np.testing.assert_array_equal(gathered[name], expected)
+        assert np.shares_memory(gathered[name], wide[name])
+        assert (wide[name][3:] == 7).all()
+
+
+@pytest.mark.parametrize("row", [-1, SPEC.rows])
+def test_a_row_of_another_episode_is_never_touched(row: int):
+    rollouts = Rollouts(SPEC)
+    here = np.array([0, 1]), np.array([0, row])
+    for touch in (lambda: rollouts.gather(*here, ["value"]), lambda: rollouts.scatter(*here, {"version": np.array(3)})):
+        with pytest.raises(IndexError, match="an episode has rows 0 to 4"):
+            touch()
+
+
 def test_a_block_holds_its_newest_ticket_alone_and_says_so():
     rollouts = Rollouts(SPEC)
     for index in range(3):
@@ -125,7 +149,9 @@ def test_a_block_holds_its_newest_ticket_alone_and_says_so():
     assert rollouts.decisions(3) == 1
     assert_holds(rollouts, 3, rows)
     assert_holds(rollouts, 1, beside)
-    for ask in (lambda: rollouts.decisions(0), lambda: rollouts.episode(0, "actions"), lambda: rollouts.instruction(0)):
+    assert rollouts.instructions(np.array([3, 1, 3])) == ["task 3: grüß", "task 1: grüß", "task 3: grüß"]
+    asks = (lambda: rollouts.decisions(0), lambda: rollouts.episode(0, "actions"), lambda: rollouts.instruction(0))
+    for ask in (*asks, lambda: rollouts.instructions(np.array([1, 0]))):
         with pytest.raises(LookupError, match="ticket 0 is no longer in the data plane: its block holds ticket 3"):
             ask()
 
