@@ -283,16 +283,3 @@ def test_settings_are_checked_without_torch():
         "policy_options(PolicyConfig(), Spaces({'front': (64, 64, 3)}, 4, ActionSpace('continuous', 4), 100)); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
-
-
-def test_noise_belongs_to_the_decision():
-    keys = [(0, ticket, decision) for ticket in range(50) for decision in range(20)]
-    noise = decision_noise(7, keys, (5, 4))
-    shuffled = np.random.default_rng(0).permutation(len(keys))
-    assert (decision_noise(7, [keys[row] for row in shuffled], (5, 4)) == noise[shuffled]).all()
-    assert len(np.unique(noise)) > 0.99 * noise.size
-    assert not np.isin(decision_noise(8, keys, (5, 4)), noise).mean() > 0.01
-    assert not np.isin(decision_noise(7, [(1, *key[1:]) for key in keys], (5, 4)), noise).mean() > 0.01
-    assert abs(noise.mean()) < 0.03 and abs(noise.std() - 1) < 0.02
-    neighbours = noise.reshape(50, 20, -1)
-    assert abs((neighbours[:, 1:] * neighbours[:, :-1]).mean()) < 0.03 and abs((neighbours[1:] * neighbours[:-1]).mean()) < 0.03
