@@ -35,7 +35,7 @@ def test_noise_is_that_of_a_generator_made_for_each_decision_alone(seed: int, ma
 
 
 def test_an_array_with_too_few_rows_is_refused():
-    with pytest.raises(ValueError, match="shorter"):
+    with pytest.raises(ValueError, match="longer"):
         decision_noise(7, [(0, 0, 0), (0, 1, 0)], (2,), np.empty((1, 2), np.float32))
 
 
