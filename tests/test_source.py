@@ -81,3 +81,14 @@ def test_a_rule_that_is_broken_is_found():
     source = 'from tests.links import test_rollouts\nimport tests.test_cli\nfrom tests.support import tiny\nbody = "tests.runtimes.test_local' + ':say"\n'
     assert list(filter(is_of_a_test_module, imported(source))) == ["tests.links.test_rollouts", "tests.test_cli"]
     assert list(filter(is_of_a_test_module, named(source))) == ["tests.runtimes.test_local"]
+
+
+def replaced_paths(source: str) -> list[int]:
+    """The lines on which a program gets a PYTHONPATH that is not the caller's with the repository in front."""
+    pairs = [pair for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Dict) for pair in zip(node.keys, node.values, strict=True)]
+    return [value.lineno for key, value in pairs if isinstance(key, ast.Constant) and key.value == "PYTHONPATH" and ast.unparse(value) != "python_path()"]
+
+
+def test_programs_that_tests_start_keep_the_callers_path():
+    assert replaced_paths('run(env={"PYTHONPATH": str(ROOT)})\nrun(env={"PYTHONPATH": python_path()})') == [1]
+    assert not [f"{name_of(path)}:{line}" for path in SOURCE for line in replaced_paths(path.read_text())]

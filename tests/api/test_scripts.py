@@ -21,6 +21,15 @@ TINY = """
 """
 
 
+def test_a_program_that_a_test_starts_finds_what_the_caller_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On some machines, packages lie on PYTHONPATH alone."""
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "wheels" / "only_on_the_path.py").write_text("")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "wheels"))
+    ran = script(tmp_path, "import only_on_the_path, rlvla3, tests.support")
+    assert ran.returncode == 0, ran.stderr
+
+
 @pytest.mark.slow
 def test_the_example_of_the_page_runs(tmp_path: Path, nothing_left: None) -> None:
     page = (ROOT / "docs" / "python.md").read_text()

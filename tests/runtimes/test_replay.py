@@ -25,7 +25,7 @@ from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.observability.run_record import RecordWriter, RunRecord
 from rlvla3.runtimes.session import Session
 from rlvla3.scheduling.recorded_run import DECISION, EMITTED
-from tests.support.repository import ROOT
+from tests.support.repository import python_path
 from tests.support.runs import LIMIT_S, MARK, Run, countdown
 
 pytestmark = pytest.mark.usefixtures("no_run_outlives_its_test")
@@ -46,7 +46,7 @@ def replayed(start: Path, *options: str) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
         timeout=LIMIT_S,
-        env=os.environ | {"PYTHONPATH": str(ROOT), MARK: str(os.getpid())},
+        env=os.environ | {"PYTHONPATH": python_path(), MARK: str(os.getpid())},
     )
 
 

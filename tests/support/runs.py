@@ -16,7 +16,7 @@ import psutil
 import yaml
 from safetensors.numpy import load_file
 
-from tests.support.repository import ROOT
+from tests.support.repository import python_path
 
 LIMIT_S = 120
 
@@ -53,7 +53,7 @@ class Run:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-            env=os.environ | {"PYTHONPATH": str(ROOT), MARK: str(os.getpid())},
+            env=os.environ | {"PYTHONPATH": python_path(), MARK: str(os.getpid())},
         )
 
     def wait(self) -> str:

@@ -8,14 +8,14 @@ import sys
 from pathlib import Path
 from textwrap import dedent
 
-from tests.support.repository import ROOT
+from tests.support.repository import python_path
 from tests.support.runs import LIMIT_S, MARK
 
 
 def environment() -> dict[str, str]:
     """Of a program that finds rlvla3 and the tests' simulators, and whose processes are known for this test session's."""
     plain = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
-    return plain | {"PYTHONPATH": str(ROOT), MARK: str(os.getpid())}
+    return plain | {"PYTHONPATH": python_path(), MARK: str(os.getpid())}
 
 
 def script(folder: Path, *parts: str) -> subprocess.CompletedProcess[str]:

@@ -22,7 +22,7 @@ from safetensors.numpy import load_file
 
 from rlvla3.runtimes.processes.control import Control
 from rlvla3.runtimes.processes.messages import Failed, Ready
-from tests.support.repository import ROOT
+from tests.support.repository import python_path
 from tests.support.runs import MARK, Run, countdown
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'rlvla3[ray]'")
@@ -52,7 +52,7 @@ class TwoNodes:
     """A Ray cluster of two nodes on this machine, in a process of its own."""
 
     def __init__(self) -> None:
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
+        environment = os.environ | {"PYTHONPATH": python_path(), "RAY_AUTH_MODE": "disabled"}
         self.process = subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(TWO_NODES)],
             stdin=subprocess.PIPE,
