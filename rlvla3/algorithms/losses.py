@@ -42,8 +42,8 @@ def soft_surrogate(ratio: Tensor, advantage: Tensor, temperatures: tuple[float, 
 
     "Soft adaptive policy optimization", arXiv 2511.20347.
     """
-    positive, other = (ratio.new_tensor(temperature) for temperature in temperatures)
-    tau = torch.where(advantage > 0, positive, other)
+    positive, other = temperatures
+    tau = torch.full_like(advantage, other).masked_fill(advantage > 0, positive)
     return 4 / tau * torch.sigmoid(tau * (ratio - 1)) * advantage
 
 

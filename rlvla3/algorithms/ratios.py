@@ -45,8 +45,12 @@ class Ratios:
 
     @property
     def executed(self) -> Tensor:
-        """The log-ratios [N] of the executed terms, float64, without gradient."""
+        """The log-ratios [N] of the executed terms, float64, without gradient. It waits for the device, because N is known only there."""
         return self.log.detach()[self.weight > 0].double()
+
+    def detached(self) -> Ratios:
+        """The same ratios without gradient."""
+        return Ratios(self.log.detach(), self.weight)
 
 
 def ratios(logprob: Tensor, anchor: Tensor, executed: Tensor, level: Level) -> Ratios:

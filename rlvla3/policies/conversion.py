@@ -7,19 +7,25 @@ from typing import Any
 
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from rlvla3.policies.base import Decisions, Observations
 
 
 def observations_from(arrays: Mapping[str, NDArray[Any]], instructions: Sequence[str]) -> Observations:
     """A batch of observations from arrays [B, ...] with the names of `types.observation_layout`. The tensors share memory with the arrays."""
-    images = {name.removeprefix("image."): torch.from_numpy(array) for name, array in arrays.items() if name.startswith("image.")}
-    return Observations(images, torch.from_numpy(arrays["state"]), torch.from_numpy(arrays["elapsed"]), instructions)
+    return observations_of({name: torch.from_numpy(array) for name, array in arrays.items()}, instructions)
 
 
-def trace_from(arrays: Mapping[str, NDArray[Any]]) -> dict[str, torch.Tensor]:
-    """The arrays of the sampling trace as tensors, under the policy's own names."""
-    return {name.removeprefix("trace."): torch.from_numpy(array) for name, array in arrays.items() if name.startswith("trace.")}
+def observations_of(tensors: Mapping[str, Tensor], instructions: Sequence[str]) -> Observations:
+    """A batch of observations from tensors [B, ...] with the names of `types.observation_layout`."""
+    images = {name.removeprefix("image."): tensor for name, tensor in tensors.items() if name.startswith("image.")}
+    return Observations(images, tensors["state"], tensors["elapsed"], instructions)
+
+
+def trace_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of the sampling trace, under the policy's own names."""
+    return {name.removeprefix("trace."): tensor for name, tensor in tensors.items() if name.startswith("trace.")}
 
 
 def arrays_from(decisions: Decisions, version: int) -> dict[str, Any]:

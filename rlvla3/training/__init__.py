@@ -4,6 +4,7 @@ Nothing here starts a process, waits for trajectories or sends weights. The work
 
     learner.py          from micro-batches to optimizer steps: one learner on each rank
     credit.py           advantages and value targets of the decisions of an update
+    recorded.py         what was recorded of decisions, brought to the device ahead of time
     objective.py        the policy's part of the loss
     earlier_policy.py   the proximal and the reference policy: their weights and log-probs
     critic.py           extra training of the critic on kept features

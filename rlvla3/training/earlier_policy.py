@@ -4,6 +4,7 @@ Training uses two of them: the proximal policy, which is the policy at the start
 
 Invariants:
 - an earlier policy evaluates a decision at most once in an update, whatever the number of epochs, because its log-probs are kept;
+- log-probs stay on the device. Which of them are known stands on the host, so nobody waits for the device to ask that;
 - either all ranks make a forward pass or none does, because a pass may gather weights from all ranks;
 - the policy's own weights are back in place whenever `logprob` returns or raises.
 """
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rlvla3.training.data_parallel import DataParallel
+from rlvla3.training.recorded import on_device
 
 Evaluate = Callable[[NDArray[np.int64], NDArray[np.int64]], Tensor]
 """From (ticket, row) pairs to the log-probs [n, C, A] of the recorded actions, under the policy's present weights."""
@@ -44,6 +46,7 @@ class EarlierPolicy:
     def begin(self, tickets: range) -> None:
         """Forget the log-probs of the last update."""
         self._tickets, self._logprobs = tickets, None
+        self._known = np.zeros(len(tickets) * self._rows, bool)
 
     def keep_weights(self, weights: Sequence[Tensor] | None = None) -> None:
         """Keep a copy of `weights`, one tensor for each of the actor's parameters. None means the present weights."""
@@ -55,17 +58,22 @@ class EarlierPolicy:
         """Forget the weights. The present policy is the earlier policy again."""
         self.weights = None
 
-    def record(self, tickets: NDArray[np.int64], rows: NDArray[np.int64], logprob: Tensor) -> None:
-        """Record log-probs [n, C, A] that are known without an evaluation."""
+    def record(self, tickets: NDArray[np.int64], rows: NDArray[np.int64], logprob: Tensor, which: NDArray[np.bool_] | None = None) -> None:
+        """Record log-probs [n, C, A] that are known without an evaluation. which: bool [n], those that are recorded. None means all."""
         if self._logprobs is None:
             like = self._parameters[0]
-            shape = (len(self._tickets), self._rows, *logprob.shape[1:])
+            shape = (len(self._known), *logprob.shape[1:])
             self._logprobs = torch.full(shape, float("nan"), dtype=torch.promote_types(torch.float32, like.dtype), device=like.device)
-        self._logprobs[self._at(tickets, rows)] = logprob.detach().to(self._logprobs)
+        places = self._places(tickets, rows)
+        if which is not None and not which.all():
+            places, logprob = places[which], logprob.index_select(0, on_device(np.flatnonzero(which), logprob.device))
+        self._logprobs.index_copy_(0, on_device(places, self._logprobs.device), logprob.detach().to(self._logprobs))
+        self._known[places] = True
 
     def logprob(self, tickets: NDArray[np.int64], rows: NDArray[np.int64]) -> Tensor:
         """The log-probs [n, C, A] under the earlier weights, without gradient. Log-probs that are not known are evaluated and kept. n must not be 0."""
-        missing = self._missing(tickets, rows)
+        places = self._places(tickets, rows)
+        missing = ~self._known[places]
         if self._parallel.ranks.any(bool(missing.any())):
             evaluated = missing if missing.any() else np.arange(len(tickets)) == 0  # all ranks make the pass: evaluate a known one again
             with torch.no_grad(), self._earlier_weights():
@@ -73,16 +81,11 @@ class EarlierPolicy:
             if missing.any():
                 self.record(tickets[missing], rows[missing], logprob)
         assert self._logprobs is not None
-        return self._logprobs[self._at(tickets, rows)]
+        return self._logprobs.index_select(0, on_device(places, self._logprobs.device))
 
-    def _missing(self, tickets: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        if self._logprobs is None:
-            return np.ones(len(tickets), bool)
-        missing: NDArray[np.bool_] = self._logprobs[self._at(tickets, rows)].isnan().flatten(1).any(1).cpu().numpy()
-        return missing
-
-    def _at(self, tickets: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        return torch.from_numpy(tickets - self._tickets.start), torch.from_numpy(rows)
+    def _places(self, tickets: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where the log-probs of (ticket, row) pairs are kept: [n]."""
+        return (tickets - self._tickets.start) * self._rows + rows
 
     @contextmanager
     def _earlier_weights(self) -> Iterator[None]:

@@ -1,4 +1,7 @@
-"""What the learner measures during one epoch. The result does not depend on how the epoch was cut into micro-batches."""
+"""What the learner measures during one epoch. The result does not depend on how the epoch was cut into micro-batches.
+
+Invariant: `add` never waits for the device. What is measured stays there until the metrics are asked for.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,13 @@ class EpochMetrics:
     """The sums of one epoch, over all terms so far.
 
     decisions: the number of decisions that were learned from. losses: sums over them, by name.
-    ratios: log-ratios [N] of the policy to the anchor. staleness: log-ratios [N] of the proximal to the behaviour policy.
+    ratios: those of the policy to the anchor, of each micro-batch. staleness: those of the proximal to the behaviour policy.
     """
 
     decisions: int = 0
     losses: dict[str, Tensor] = field(default_factory=dict)
-    ratios: list[Tensor] = field(default_factory=list)
-    staleness: list[Tensor] = field(default_factory=list)
+    ratios: list[Ratios] = field(default_factory=list)
+    staleness: list[Ratios] = field(default_factory=list)
 
     def add(self, decisions: int, losses: Mapping[str, Tensor], ratios: Ratios | None = None, staleness: Ratios | None = None) -> None:
         """Add one micro-batch."""
@@ -31,13 +34,17 @@ class EpochMetrics:
         for name, loss in losses.items():
             self.losses[name] = self.losses.get(name, torch.zeros((), dtype=torch.float64, device=loss.device)) + loss.detach().double()
         if ratios is not None:
-            self.ratios.append(ratios.executed)
+            self.ratios.append(ratios.detached())
         if staleness is not None:
-            self.staleness.append(staleness.executed)
+            self.staleness.append(staleness.detached())
 
     def over_ranks(self, ranks: Ranks) -> EpochMetrics:
         """The metrics of all ranks together."""
-        return EpochMetrics.joined(EpochMetrics(*measured) for measured in ranks.gather((self.decisions, self.losses, self.ratios, self.staleness)))
+        gathered = ranks.gather((self.decisions, self.losses, _as_pairs(self.ratios), _as_pairs(self.staleness)))
+        return EpochMetrics.joined(
+            EpochMetrics(decisions, losses, [Ratios(*pair) for pair in ratios], [Ratios(*pair) for pair in staleness])
+            for decisions, losses, ratios, staleness in gathered
+        )
 
     def approx_kl(self) -> float:
         """KL(anchor || policy) over the epoch. nan where the epoch has no ratios."""
@@ -56,9 +63,16 @@ class EpochMetrics:
 
     def metrics(self, clip_low: float, clip_high: float) -> dict[str, float]:
         """Means over decisions (losses) and over terms (ratios)."""
-        metrics = {name: (loss / max(self.decisions, 1)).item() for name, loss in self.losses.items()}
+        sums = torch.stack(list(self.losses.values())).tolist() if self.losses else []
+        metrics = {name: loss / max(self.decisions, 1) for name, loss in zip(self.losses, sums, strict=True)}
         return metrics | ratio_metrics(_joined(self.ratios), clip_low, clip_high) | staleness_metrics(_joined(self.staleness))
 
 
-def _joined(parts: list[Tensor]) -> Tensor:
-    return torch.cat(parts) if parts else torch.empty(0, dtype=torch.float64)
+def _as_pairs(measured: list[Ratios]) -> list[tuple[Tensor, Tensor]]:
+    """Ratios as tuples, whose tensors ranks can exchange."""
+    return [(ratios.log, ratios.weight) for ratios in measured]
+
+
+def _joined(parts: list[Ratios]) -> Tensor:
+    """The log-ratios [N] of all executed terms, on the CPU."""
+    return torch.cat([part.executed for part in parts]).cpu() if parts else torch.empty(0, dtype=torch.float64)

@@ -27,13 +27,14 @@ from rlvla3.algorithms.losses import value_loss
 from rlvla3.config import Recipe, TrainingConfig
 from rlvla3.links.rollouts import Rollouts
 from rlvla3.policies.base import Evaluation, Policy
-from rlvla3.policies.conversion import observations_from, trace_from
+from rlvla3.policies.conversion import observations_of, trace_of
 from rlvla3.training.credit import Credit
 from rlvla3.training.critic import CriticFeatures
 from rlvla3.training.epoch_metrics import EpochMetrics
-from rlvla3.training.objective import LearnerError, PolicyLoss, PolicyObjective, Recorded
+from rlvla3.training.objective import LearnerError, PolicyLoss, PolicyObjective
 from rlvla3.training.parallel import distribute_policy
 from rlvla3.training.ranks import SINGLE_RANK, Ranks
+from rlvla3.training.recorded import Loader, Recorded, on_device
 from rlvla3.types import MicroBatch
 
 STEP, REFERENCE = "step", "reference"
@@ -90,7 +91,8 @@ class Learner:
             betas=self.training.betas,
             weight_decay=self.training.weight_decay,
         )
-        self.objective = PolicyObjective(self.parallel, recipe.algorithm, rollouts, self._logprob)
+        self._loader = Loader(rollouts, self.device)
+        self.objective = PolicyObjective(self.parallel, recipe.algorithm, rollouts, self._loader, self._logprob)
         self.credit = Credit(recipe.algorithm, rollouts, self.objective.importance if self.objective.correction.uses_vtrace else None, ranks)
         self.critic_features = CriticFeatures(policy, self.optimizer, self.critic, recipe.seed, ranks)
         self._named = {name: parameter for name, parameter in policy.named_parameters() if parameter.requires_grad}
@@ -107,6 +109,7 @@ class Learner:
         self._epochs: list[EpochMetrics] = []
         self._norms: list[float] = []
         self.critic_features.begin()
+        self._loader.forget()
         self._begin_step()
 
     @property
@@ -115,8 +118,14 @@ class Learner:
         stop = self.algorithm.kl_stop
         return self.warming_up or (stop is not None and self._epochs[-1].over_ranks(self.ranks).approx_kl() > stop)
 
+    def prepare(self, batch: MicroBatch) -> None:
+        """Begin to load `batch`, which `accumulate` will be given next. On a CPU this does nothing."""
+        kept = self._learnable(batch)
+        if len(kept):
+            self._loader.prepare(kept.tickets, kept.rows, self._fields)
+
     def accumulate(self, batch: MicroBatch) -> None:
-        """Add the gradient of the loss, summed over the decisions of `batch`."""
+        """Add the gradient of the loss, summed over the decisions of `batch`. The host does not wait for the device."""
         if batch.epoch == len(self._epochs):
             self._epochs.append(EpochMetrics())
         if len(batch):
@@ -125,20 +134,20 @@ class Learner:
         if not (self.ranks.any(len(kept) > 0) or (batch.closes_step and self.parallel.gradients_pending)):
             return
         batch = kept if len(kept) else replace(batch, tickets=self._seen[0], rows=self._seen[1])
-        recorded = self.rollouts.gather(batch.tickets, batch.rows, self._fields)
+        recorded = self._loader.load(batch.tickets, batch.rows, self._fields)
         advantages, targets = self.credit.compute(batch.tickets, batch.rows)
         learns = not self.warming_up or self._value_weight > 0
         with torch.set_grad_enabled(learns):
-            evaluation = self._evaluate(batch.tickets, recorded)
-            advantage, target = (torch.from_numpy(array).to(evaluation.logprob) for array in (advantages, targets))
-            policy = self.objective.loss(batch, recorded, evaluation, advantage)
-            value = value_loss(evaluation.value, target, self._tensor(recorded["value"]).to(target), self.critic.clip)
+            evaluation = self._evaluate(recorded)
+            advantage, target = (on_device(array, self.device).to(evaluation.logprob) for array in (advantages, targets))
+            policy = self.objective.loss(batch.epoch, recorded, evaluation, advantage)
+            value = value_loss(evaluation.value, target, recorded["value"].to(target), self.critic.clip)
             loss = self._loss(policy, value)
         if learns:
             self.parallel.backward(loss if len(kept) else 0 * loss, last=batch.closes_step)
         if not len(kept):
             return
-        decisions = int((recorded["executed"] > 0).sum())
+        decisions = int((recorded.arrays["executed"] > 0).sum())
         self._epochs[batch.epoch].add(decisions, {**policy.parts, "value_loss": value}, policy.ratios, policy.staleness)
         self._step_loss += loss.detach()
         self._step_decisions += decisions
@@ -153,9 +162,11 @@ class Learner:
         actor, critic = self.optimizer.param_groups
         if self.warming_up:
             _drop_gradients(actor["params"])
-        loss, decisions = self.ranks.sum(self._step_loss.item(), self._step_decisions)
-        norms = [self._sum_and_clip(group["params"], decisions) for group in (actor, critic)]
-        self._check_finite(loss, *norms)
+        (decisions,) = self.ranks.sum(self._step_decisions)
+        norms = [self._sum_and_clip(group["params"], decisions).double() for group in (actor, critic)]
+        own_loss, actor_norm, critic_norm = torch.stack([self._step_loss, *norms]).tolist()  # the only time that a step waits for the device
+        (loss,) = self.ranks.sum(own_loss)
+        self._check_finite(loss, actor_norm, critic_norm)
         actor["lr"] = learning_rate(self.training, self.optimizer_steps, self.update)
         if not self.warming_up:
             self.objective.before_step()
@@ -163,7 +174,7 @@ class Learner:
         self._begin_step()
         if not self.warming_up:
             self.optimizer_steps += 1
-            self._norms.append(norms[0])
+            self._norms.append(actor_norm)
 
     def finish_update(self) -> dict[str, float]:
         """End the update: the critic's extra passes, then the statistics. Returns the metrics that have a value in this update."""
@@ -225,16 +236,13 @@ class Learner:
         kept = self.credit.learns_from(batch.tickets)
         return batch if kept.all() else replace(batch, tickets=batch.tickets[kept], rows=batch.rows[kept])
 
-    def _evaluate(self, tickets: NDArray[np.int64], recorded: Recorded) -> Evaluation:
-        instruction = {ticket: self.rollouts.instruction(ticket) for ticket in np.unique(tickets).tolist()}
-        shown = {name: recorded[name] for name in self.rollouts.observation_names}
-        observations = observations_from(shown, [instruction[ticket] for ticket in tickets.tolist()]).to(self.device)
-        trace = {name: tensor.to(self.device) for name, tensor in trace_from(recorded).items()}
-        return self.policy.evaluate(observations, self._tensor(recorded["actions"]), trace)
+    def _evaluate(self, recorded: Recorded) -> Evaluation:
+        observations = observations_of(recorded.tensors, self.rollouts.instructions(recorded.tickets))
+        return self.policy.evaluate(observations, recorded["actions"], trace_of(recorded.tensors))
 
     def _logprob(self, tickets: NDArray[np.int64], rows: NDArray[np.int64]) -> Tensor:
         """The log-probs [n, C, A] of the recorded actions, under the present weights."""
-        return self._evaluate(tickets, self.rollouts.gather(tickets, rows, self._fields)).logprob
+        return self._evaluate(self._loader.load(tickets, rows, self._fields)).logprob
 
     def _loss(self, policy: PolicyLoss, value: Tensor) -> Tensor:
         """The loss to minimise in this update, summed over decisions."""
@@ -246,13 +254,12 @@ class Learner:
         self._step_loss = torch.zeros((), dtype=torch.float64, device=self.device)
         self.optimizer.zero_grad()
 
-    def _sum_and_clip(self, parameters: list[nn.Parameter], decisions: float) -> float:
-        """Sum the gradients over ranks, divide them by the `decisions` of the step, and clip them. Returns their norm before clipping."""
+    def _sum_and_clip(self, parameters: list[nn.Parameter], decisions: float) -> Tensor:
+        """Sum the gradients over ranks, divide them by the `decisions` of the step, and clip them. Returns their norm before clipping: a scalar."""
         self.parallel.sum_gradients(parameters)
-        for parameter in parameters:
-            if parameter.grad is not None:
-                parameter.grad.div_(max(int(decisions), 1))
-        return self.parallel.whole(nn.utils.clip_grad_norm_(parameters, self.training.gradient_clip)).item()
+        if gradients := [parameter.grad for parameter in parameters if parameter.grad is not None]:
+            torch._foreach_div_(gradients, max(int(decisions), 1))
+        return self.parallel.whole(nn.utils.clip_grad_norm_(parameters, self.training.gradient_clip)).to(self.device)
 
     def _check_finite(self, loss: float, actor_norm: float, critic_norm: float) -> None:
         if not all(map(math.isfinite, (loss, actor_norm, critic_norm))):
@@ -274,9 +281,6 @@ class Learner:
             "epochs": float(len(self._epochs)),
             "optimizer_steps": float(len(self._norms)),
         }
-
-    def _tensor(self, array: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(array).to(self.device)
 
 
 def _drop_gradients(parameters: list[nn.Parameter]) -> None:

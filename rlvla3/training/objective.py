@@ -9,11 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from rlvla3.algorithms.advantages import Floats
@@ -26,10 +23,7 @@ from rlvla3.links.rollouts import Rollouts
 from rlvla3.policies.base import Evaluation
 from rlvla3.training.data_parallel import DataParallel
 from rlvla3.training.earlier_policy import EarlierPolicy, Evaluate
-from rlvla3.types import MicroBatch
-
-Recorded = Mapping[str, NDArray[Any]]
-"""Arrays of the data plane at the (ticket, row) pairs of a micro-batch: {name: [B, ...]}."""
+from rlvla3.training.recorded import Loader, Recorded
 
 
 class LearnerError(ExplainedError, RuntimeError):
@@ -54,13 +48,13 @@ class PolicyObjective:
     """The policy's objective, for one update after another.
 
     objective.begin(update, tickets)
-    loss = objective.loss(micro_batch, recorded, evaluation, advantage)
+    loss = objective.loss(micro_batch.epoch, recorded, evaluation, advantage)
     objective.before_step()                                             # call it before the weights change
     objective.finish()
     """
 
-    def __init__(self, parallel: DataParallel, config: AlgorithmConfig, rollouts: Rollouts, evaluate: Evaluate) -> None:
-        self.config, self.rollouts = config, rollouts
+    def __init__(self, parallel: DataParallel, config: AlgorithmConfig, rollouts: Rollouts, loader: Loader, evaluate: Evaluate) -> None:
+        self.config, self.rollouts, self._loader = config, rollouts, loader
         self.correction = make_correction(config)
         self._proximal = EarlierPolicy(parallel, rollouts.spec.rows, evaluate)
         self._reference = EarlierPolicy(parallel, rollouts.spec.rows, evaluate) if config.reference.weight else None
@@ -89,28 +83,28 @@ class PolicyObjective:
         """pi_proximal / pi_behaviour of each decision of an episode that has ended: float64 [decisions]. The ratios are those of whole chunks."""
         rows = np.arange(self.rollouts.decisions(ticket))
         tickets = np.full(len(rows), ticket)
-        recorded = self.rollouts.gather(tickets, rows, ("logprob", "version", "executed", "dimensions"))
-        proximal = self._proximal_logprob(tickets, rows, recorded)
-        behaviour = torch.from_numpy(recorded["logprob"]).to(proximal)
+        recorded = self._loader.load(tickets, rows, ("logprob", "version", "executed", "dimensions"))
+        proximal = self._proximal_logprob(recorded)
+        behaviour = recorded["logprob"].to(proximal)
         found: Floats = ratios(proximal, behaviour, self._executed(recorded, behaviour), "chunk").value[:, 0].double().cpu().numpy()
         return found
 
-    def loss(self, batch: MicroBatch, recorded: Recorded, evaluation: Evaluation, advantage: Tensor) -> PolicyLoss:
-        """The loss of one micro-batch. advantage: [B]. Raises LearnerError where the recipe needs an entropy and the policy's head gives none."""
+    def loss(self, epoch: int, recorded: Recorded, evaluation: Evaluation, advantage: Tensor) -> PolicyLoss:
+        """The loss of one micro-batch. epoch: its epoch. advantage: [B]. Raises LearnerError where the recipe needs an entropy and the policy has none."""
         config, present = self.config, evaluation.logprob
         executed = self._executed(recorded, present)
-        ratio, weight, staleness = self._ratios_to_anchor(batch, recorded, present, executed)
+        ratio, weight, staleness = self._ratios_to_anchor(recorded, present, executed)
         parts = {"policy_loss": -(ratio.weight * weight * self.correction.surrogate(ratio.value, advantage[:, None])).sum()}
         total = parts["policy_loss"]
         if self._reference is not None:
-            reference = ratios(present, self._reference.logprob(batch.tickets, batch.rows).to(present), executed, config.ratio)
+            reference = ratios(present, self._reference.logprob(recorded.tickets, recorded.rows).to(present), executed, config.ratio)
             parts["reference_kl"] = reference_loss(reference, config.reference.estimator)
             total = total + config.reference.weight * parts["reference_kl"]
         if evaluation.entropy is not None:
             parts["entropy"] = entropy_sum(evaluation.entropy, executed)
         if config.entropy:
             total = total - config.entropy * self._required_entropy(parts)
-        return PolicyLoss(total, parts, ratio, staleness if batch.epoch == 0 else None)
+        return PolicyLoss(total, parts, ratio, staleness if epoch == 0 else None)
 
     @property
     def reference(self) -> list[Tensor] | None:
@@ -122,29 +116,28 @@ class PolicyObjective:
         if self._reference is not None:
             self._reference.keep_weights(weights)
 
-    def _ratios_to_anchor(self, batch: MicroBatch, recorded: Recorded, present: Tensor, executed: Tensor) -> tuple[Ratios, Tensor | float, Ratios | None]:
+    def _ratios_to_anchor(self, recorded: Recorded, present: Tensor, executed: Tensor) -> tuple[Ratios, Tensor | float, Ratios | None]:
         """pi / pi_anchor, the weight of each term, and pi_proximal / pi_behaviour.
 
         The last is None where only an extra pass would give it and the correction does not need it.
         """
-        behaviour = torch.from_numpy(recorded["logprob"]).to(present)
+        behaviour = recorded["logprob"].to(present)
         if self.correction.anchor == "behaviour":
             staleness = None if self._weights_changed else ratios(present.detach(), behaviour, executed, self.config.ratio)
             return ratios(present, behaviour, executed, self.config.ratio), 1.0, staleness
         if not self._weights_changed:
-            self._proximal.record(batch.tickets, batch.rows, present)
-        proximal = self._proximal_logprob(batch.tickets, batch.rows, recorded).to(present)
+            self._proximal.record(recorded.tickets, recorded.rows, present)
+        proximal = self._proximal_logprob(recorded).to(present)
         staleness = ratios(proximal, behaviour, executed, self.config.ratio)
         return ratios(present, proximal, executed, self.config.ratio), self.correction.weight(staleness.value), staleness
 
-    def _proximal_logprob(self, tickets: NDArray[np.int64], rows: NDArray[np.int64], recorded: Recorded) -> Tensor:
-        fresh = recorded["version"] == self._update
-        self._proximal.record(tickets[fresh], rows[fresh], torch.from_numpy(recorded["logprob"][fresh]))
+    def _proximal_logprob(self, recorded: Recorded) -> Tensor:
+        tickets, rows = recorded.tickets, recorded.rows
+        self._proximal.record(tickets, rows, recorded["logprob"], recorded.arrays["version"] == self._update)
         return self._proximal.logprob(tickets, rows)
 
     def _executed(self, recorded: Recorded, like: Tensor) -> Tensor:
-        executed, dimensions = (torch.from_numpy(recorded[name]).to(like.device) for name in ("executed", "dimensions"))
-        return executed_actions(executed, dimensions, like.shape[1:])
+        return executed_actions(recorded["executed"], recorded["dimensions"], like.shape[1:])
 
     def _required_entropy(self, parts: Mapping[str, Tensor]) -> Tensor:
         if "entropy" not in parts:
