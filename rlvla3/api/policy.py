@@ -78,7 +78,7 @@ class LoadedPolicy:
         arrays["state"] = np.stack([np.asarray(seen.state, np.float32) for seen in observations])
         arrays["elapsed"] = np.array([seen.elapsed for seen in observations], np.float32)
         device = next(self._policy.parameters()).device
-        seen = observations_from(arrays, [one.instruction for one in observations]).to(device)
+        seen = self._policy.tokenise(observations_from(arrays, [one.instruction for one in observations])).to(device)
         exploring = torch.full((len(observations),), explore, device=device)
         with torch.inference_mode():
             decisions = self._policy.act(seen, torch.from_numpy(noise).to(device), exploring)

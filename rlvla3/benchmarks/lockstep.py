@@ -101,7 +101,7 @@ class LockstepTrainer:
         tickets, rows = (np.array(column, np.int64) for column in zip(*((episode.ticket.index, episode.row) for episode in waiting), strict=True))
         with self._meter("infer", len(waiting)):
             arrays = self.rollouts.gather(tickets, rows, self.rollouts.observation_names)
-            observations = observations_from(arrays, self.rollouts.instructions(tickets)).to(self._device)
+            observations = self.policy.tokenise(observations_from(arrays, self.rollouts.instructions(tickets))).to(self._device)
             names = [(EXPLORING, ticket, row) for ticket, row in zip(tickets.tolist(), rows.tolist(), strict=True)]
             noise = torch.from_numpy(decision_noise(self._recipe.seed, names, self._noise_shape)).to(self._device)
             with torch.inference_mode():

@@ -48,7 +48,7 @@ class ActorCritic(Policy):
             sample = sample_choices(outputs, noise[..., 0], explore)[..., None]
             actions = sample.to(outputs)
         else:
-            sample = outputs + torch.where(explore[:, None, None], self.log_std.exp() * noise.to(outputs), 0.0)
+            sample = outputs + torch.where(explore[:, None, None], self.log_std.exp() * noise.to(outputs), torch.zeros_like(outputs))
             actions = self.scale.to_simulator(sample)
         logprob, _ = self._log_prob(outputs, sample)
         return Decisions(actions, logprob, self.value_of({"seen": features}), {"sample": sample.to(outputs)})

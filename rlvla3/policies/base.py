@@ -1,7 +1,10 @@
 """The interface of a policy.
 
-Invariant: `act` samples decisions without gradient, and `evaluate` computes the log-probs of recorded decisions with gradient. With unchanged weights both give
-the same log-probs. So a probability ratio of 1 means that the weights have not changed.
+Invariants:
+- `act` samples decisions without gradient, and `evaluate` computes the log-probs of recorded decisions with gradient. With unchanged weights both give the same
+  log-probs. So a probability ratio of 1 means that the weights have not changed;
+- words become tensors in `tokenise`, on the host. After it, `act` and `evaluate` compute with tensors of the device alone, and never wait for the device. So
+  `act` can be captured in a CUDA graph.
 
 Shapes: B decisions, C actions in a chunk, A action dimensions, S the size of the state. Log-probs are per action and dimension, [B, C, A]. The loss sums them
 as the recipe's algorithm.ratio asks.
@@ -30,19 +33,22 @@ class Observations:
     """A batch of observations.
 
     images: {camera: uint8 [B, H, W, channels]}. state: float32 [B, S]. elapsed: float32 [B]. instructions: one for each observation.
+    words: what the policy made of the instructions (`Policy.tokenise`), {name: [at most B, ...]}. It is empty before that, and for policies that do not read.
+    It belongs to exactly these rows: whoever takes some rows of them leaves it out.
     """
 
     images: Mapping[str, Tensor]
     state: Tensor
     elapsed: Tensor
     instructions: Sequence[str]
+    words: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.state)
 
     def to(self, device: torch.device | str) -> Observations:
-        images = {camera: image.to(device, non_blocking=True) for camera, image in self.images.items()}
-        return replace(self, images=images, state=self.state.to(device, non_blocking=True), elapsed=self.elapsed.to(device, non_blocking=True))
+        images, words = ({name: tensor.to(device, non_blocking=True) for name, tensor in given.items()} for given in (self.images, self.words))
+        return replace(self, images=images, words=words, state=self.state.to(device, non_blocking=True), elapsed=self.elapsed.to(device, non_blocking=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,17 @@ class Policy(nn.Module, ABC):
     def __init__(self, spaces: Spaces, chunk: int, options: PolicyOptions) -> None:
         super().__init__()
         self.spaces, self.chunk, self.options = spaces, chunk, options
+
+    def tokenise(self, observations: Observations) -> Observations:
+        """The observations, which are on the host, with their `words`: tensors on the host, made of the instructions.
+
+        Make them here, and `act` can run from a CUDA graph. By default there are none, and `act` finds the instructions in the observations.
+        """
+        return observations
+
+    def tokenised(self, observations: Observations) -> Observations:
+        """The observations with their `words`, on the observations' own device. Words that are there already stay."""
+        return observations if observations.words else self.tokenise(observations).to(observations.state.device)
 
     @abstractmethod
     def act(self, observations: Observations, noise: Tensor, explore: Tensor) -> Decisions:

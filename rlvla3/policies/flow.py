@@ -60,7 +60,7 @@ class FlowHead(ActionHead):
         x = noise[:, :1].to(self.factor)
         points, logprob, seen = [x], torch.zeros_like(x), []
         for k in range(self.K):
-            step = self._steps(x, k)
+            step = self._steps(x, k, 1)
             if drawn is not None:  # in `evaluate` each decision has a step of its own: the shapes must be the same
                 step = step.repeat(len(x), 1)
             velocity, features = model(x, self._time(step))
@@ -84,7 +84,7 @@ class FlowHead(ActionHead):
     def evaluate(self, model: Model, trace: Mapping[str, Tensor]) -> Likelihood:
         chain = trace["chain"].to(self.factor)
         start, end = chain[:, :-1], chain[:, 1:]
-        steps = trace["step"][:, None].to(start) if "step" in trace else self._steps(start, *range(start.shape[1]))
+        steps = trace["step"][:, None].to(start) if "step" in trace else self._steps(start, 0, start.shape[1])
         size = start.shape[1] if self.together else 1
         logprob, entropy, seen = torch.zeros_like(end[:, 0]), torch.zeros_like(end[:, 0]), []
         for part in zip(start.split(size, 1), end.split(size, 1), steps.split(size, 1), strict=True):
@@ -147,9 +147,9 @@ class FlowHead(ActionHead):
         """The time t of a step, rounded once. Step 0 is at t = 1. (Models turn time into angles of up to 1571, where a last digit is seen.)"""
         return (1 - step.double() / self.K).to(step)
 
-    def _steps(self, x: Tensor, *steps: int) -> Tensor:
-        """Step numbers [1, M], the same for every decision, with the dtype and on the device of x."""
-        return torch.tensor([steps], dtype=x.dtype, device=x.device)
+    def _steps(self, x: Tensor, first: int, count: int) -> Tensor:
+        """`count` step numbers from `first` on, [1, count], the same for every decision, with the dtype and on the device of x."""
+        return torch.arange(first, first + count, dtype=x.dtype, device=x.device)[None]
 
     def _drawn_step(self, noise: Tensor) -> Tensor:
         """The one noisy step of each decision, int32 [B]. It is uniform, and computed from the first number of the last draw of `noise`."""

@@ -61,7 +61,7 @@ class ActionHead(nn.Module, ABC):
 
     @abstractmethod
     def clone_loss(self, model: Model, actions: Tensor, generator: torch.Generator, counted: Tensor | None = None) -> Tensor:
-        """The behaviour-cloning loss of expert chunks [B, C, A]: a scalar. counted: bool [A], the dimensions that count. None means all."""
+        """The behaviour-cloning loss of expert chunks [B, C, A]: a scalar. counted: int64, the dimensions that count. None means all."""
 
 
 @dataclass(frozen=True, slots=True)

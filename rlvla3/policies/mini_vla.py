@@ -9,7 +9,8 @@ runs once for each denoising step. The critic uses the final prefix tokens, deta
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -71,6 +72,12 @@ class MiniVLA(Policy):
         self.critic = Critic(width, spaces.state)
         self.scale = ActionScale(spaces.action)
 
+    def tokenise(self, observations: Observations) -> Observations:
+        """words: tokens, int64 [K, bytes], of the K distinct instructions. instruction: int64 [B], which of them each observation has."""
+        distinct = {instruction: row for row, instruction in enumerate(dict.fromkeys(observations.instructions))}
+        rows = torch.tensor([distinct[instruction] for instruction in observations.instructions])
+        return replace(observations, words={"tokens": self.tokenizer.encode(list(distinct)), "instruction": rows})
+
     @torch.no_grad()
     def act(self, observations: Observations, noise: Tensor, explore: Tensor) -> Decisions:
         prefix = self._encode(observations)
@@ -102,7 +109,7 @@ class MiniVLA(Policy):
     def _encode(self, observations: Observations) -> Prefix:
         state = (observations.state.to(self.state_mean) - self.state_mean) / self.state_std
         images = [stem(observations.images[camera]) for stem, camera in zip(self.stems, self.spaces.cameras, strict=True)]
-        tokens = [*images, self._words(observations.instructions)]
+        tokens = [*images, self._words(**self.tokenised(observations).words)]
         if self.proprioception is not None:
             tokens.append(self.proprioception(state)[:, None])
         x, keys_values = torch.cat(tokens, 1), []
@@ -111,14 +118,10 @@ class MiniVLA(Policy):
             keys_values.append(seen)
         return Prefix(keys_values, x, state)
 
-    def _words(self, instructions: Sequence[str]) -> Tensor:
-        """The tokens of each instruction, [B, words, D]. An instruction that occurs several times is encoded once."""
-        distinct = {instruction: row for row, instruction in enumerate(dict.fromkeys(instructions))}
-        ids = self.tokenizer.encode(list(distinct)).to(self.word_position.device)
-        words: Tensor = self.words(self.bytes(ids).unflatten(1, (-1, BYTES_PER_TOKEN)).flatten(2)) + self.word_position
-        if len(distinct) == 1:
-            return words.expand(len(instructions), -1, -1)
-        return words[torch.tensor([distinct[instruction] for instruction in instructions], device=words.device)]
+    def _words(self, tokens: Tensor, instruction: Tensor) -> Tensor:
+        """The prefix tokens of each observation's instruction, [B, words, D]. An instruction that occurs several times is encoded once."""
+        words: Tensor = self.words(self.bytes(tokens).unflatten(1, (-1, BYTES_PER_TOKEN)).flatten(2)) + self.word_position
+        return words.expand(len(instruction), -1, -1) if len(tokens) == 1 else words[instruction]
 
     def _model(self, prefix: Prefix, points: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
         features = self.expert(points, times, prefix.keys_values)

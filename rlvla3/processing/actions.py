@@ -30,7 +30,7 @@ class Actions(nn.Module):
     def to_simulator(self, chunks: Tensor, state: Tensor) -> Tensor:
         """chunks [B, H, A] and the fed state [B, S], not normalised -> what the simulator executes, float32 [B, H, A'], within its bounds."""
         own = self.scale.scale_back(chunks.float())
-        own = (own + self._reference(state, own))[..., self._place]
+        own = (own + self._reference(state, own))[..., places(self._place, own.device)]
         gripper = self._how.gripper
         if gripper != "as_is":
             last = own[..., -1:]
@@ -43,7 +43,8 @@ class Actions(nn.Module):
         placed = self.before_scaling(actions, state)
         scaled = self.scale.scale(placed).float()
         result = torch.zeros_like(placed)
-        result[..., self._place] = scaled[..., self._place]
+        place = places(self._place, placed.device)
+        result[..., place] = scaled[..., place]
         return result
 
     def before_scaling(self, actions: Tensor, state: Tensor) -> Tensor:
@@ -54,7 +55,7 @@ class Actions(nn.Module):
         elif self._how.gripper == "threshold":
             own = torch.cat([own[..., :-1], (own[..., -1:] + 1) / 2], -1)
         placed = torch.zeros(*own.shape[:-1], self._how.size, device=own.device)
-        placed[..., self._place] = own
+        placed[..., places(self._place, own.device)] = own
         return placed - self._reference(state, placed)
 
     def _reference(self, state: Tensor, like: Tensor) -> Tensor:
@@ -66,8 +67,13 @@ class Actions(nn.Module):
         return (wide * constant(relative, wide.dtype, wide.device))[:, None]
 
 
-def in_place(dimensions: Sequence[int]) -> slice | list[int]:
-    """How a tensor is indexed for these dimensions: by a slice where they follow each other, which a GPU need not be waited for."""
+def in_place(dimensions: Sequence[int]) -> slice | tuple[int, ...]:
+    """How a tensor is indexed for these dimensions: by a slice where they follow each other."""
     if dimensions and list(dimensions) == list(range(dimensions[0], dimensions[-1] + 1)):
         return slice(dimensions[0], dimensions[-1] + 1)
-    return list(dimensions)
+    return tuple(dimensions)
+
+
+def places(dimensions: slice | tuple[int, ...], device: torch.device) -> slice | Tensor:
+    """The same as an index on a device. A list of Python numbers would be copied there at each call, and the host would wait for it."""
+    return dimensions if isinstance(dimensions, slice) else constant(dimensions, torch.int64, device)

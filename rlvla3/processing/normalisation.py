@@ -22,6 +22,7 @@ class Scale(nn.Module):
     def __init__(self, normalisation: Normalisation) -> None:
         super().__init__()
         self.how, self.dimensions = normalisation, normalisation.dimensions
+        self._elsewhere: dict[torch.device, tuple[tuple[int, ...], tuple[Tensor, ...]]] = {}
         if self.dimensions:
             dtype = torch.float64 if normalisation.double else torch.float32
             first, second = numbers_of(normalisation)
@@ -60,7 +61,7 @@ class Scale(nn.Module):
 
     def _on(self, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """mask, offset, divisor and the factor of the inverse, for as many dimensions as `numbers` has."""
-        first, second, mask = (buffer[: numbers.shape[-1]] for buffer in (self.first, self.second, self.mask))
+        first, second, mask = (buffer[: numbers.shape[-1]] for buffer in self._beside(numbers))
         width, epsilon = second if self.how.method == "mean_std" else second - first, self.how.epsilon
         if self.how.epsilon_use == "zero_range":
             divisor = torch.where(width == 0, torch.full_like(width, epsilon), width)
@@ -69,6 +70,19 @@ class Scale(nn.Module):
             return mask, first, torch.where(width == 0, torch.full_like(width, torch.inf), width), width
         divisor = width + epsilon
         return mask, first, divisor, divisor if self.how.epsilon_use == "always" else width
+
+    def _beside(self, numbers: Tensor) -> tuple[Tensor, ...]:
+        """first, second and mask on the device of `numbers`. Prompts are made on the host, also where the policy is on a GPU.
+
+        Copies are made anew after the numbers have changed, which each new version of the weights does.
+        """
+        own = (self.first, self.second, self.mask)
+        if self.first.device == numbers.device:
+            return own
+        state = tuple(number for buffer in own for number in (id(buffer), buffer._version))
+        if numbers.device not in self._elsewhere or self._elsewhere[numbers.device][0] != state:
+            self._elsewhere[numbers.device] = state, tuple(buffer.to(numbers.device) for buffer in own)
+        return self._elsewhere[numbers.device][1]
 
 
 def numbers_of(normalisation: Normalisation) -> tuple[list[float], list[float]]:

@@ -5,10 +5,12 @@ Invariants: it does what its `Processing` says and nothing else. What an observa
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from rlvla3.processing.actions import Actions, in_place
+from rlvla3.processing.actions import Actions, in_place, places
 from rlvla3.processing.fitting import check_fits
 from rlvla3.processing.images import Images
 from rlvla3.processing.inputs import Inputs, Observed
@@ -42,11 +44,20 @@ class Processor(nn.Module):
         """The model's action dimensions that the simulator executes, in the simulator's order."""
         return self.actions.dimensions
 
-    def inputs(self, observations: Observed) -> Inputs:
-        """What the network is fed, on the observations' device. Raises RecipeError for a prompt that is too long."""
+    def words(self, observations: Observed) -> dict[str, Tensor]:
+        """The prompts, on the host: tokens int64 [B, L] and token_mask bool [B, L]. Raises RecipeError for a prompt that is too long."""
+        state = self.state_scale.scale(self.fed(observations.state.cpu())) if self.prompts.has_state else None
+        tokens, mask = self.prompts(observations.instructions, state)
+        return {"tokens": tokens, "token_mask": mask}
+
+    def inputs(self, observations: Observed, words: Mapping[str, Tensor] | None = None) -> Inputs:
+        """What the network is fed, on the observations' device. words: of these observations. They are made here where they are not given.
+
+        Raises RecipeError for a prompt that is too long.
+        """
         state = self.state_scale.scale(self.fed(observations.state))
         images, image_mask = self._images(observations.images, len(state), state.device)
-        tokens, token_mask = self.prompts(observations.instructions, state)
+        tokens, token_mask = ((words or self.words(observations))[name].to(state.device, non_blocking=True) for name in ("tokens", "token_mask"))
         size = self.processing.state.size or 0
         padded = pad(state.float(), (0, size - state.shape[-1])) if size else state.float()[:, :0]
         return Inputs(images, image_mask, tokens, token_mask, padded)
@@ -61,4 +72,4 @@ class Processor(nn.Module):
 
     def fed(self, state: Tensor) -> Tensor:
         """The numbers of the simulator's state that the model is fed."""
-        return state[..., self._dimensions] if self._dimensions else state
+        return state[..., places(self._dimensions, state.device)] if self._dimensions else state

@@ -26,17 +26,22 @@ class Prompts:
         self.tokenizer = self._text.tokenizer
         self._known: dict[str, Tensor] = {}
 
-    def __call__(self, instructions: Sequence[str], state: Tensor) -> tuple[Tensor, Tensor]:
-        """instructions of B observations and their normalised state [B, S], not padded -> tokens and their mask [B, L], on the device of the state.
+    @property
+    def has_state(self) -> bool:
+        """Whether the state is part of the text."""
+        return self._how.form == "task_state"
+
+    def __call__(self, instructions: Sequence[str], state: Tensor | None) -> tuple[Tensor, Tensor]:
+        """instructions of B observations and their normalised state [B, S], not padded, on the host -> tokens and their mask [B, L], on the host.
 
         Raises RecipeError for a prompt that is too long.
         """
         rows = self._rows(self.texts(instructions, state))
-        return rows[..., 0].to(state.device, non_blocking=True), rows[..., 1].bool().to(state.device, non_blocking=True)
+        return rows[..., 0], rows[..., 1].bool()
 
-    def texts(self, instructions: Sequence[str], state: Tensor) -> list[str]:
-        """The prompts as text."""
-        return self._text.write(instructions, state.double().cpu().numpy() if self._how.form == "task_state" else ())
+    def texts(self, instructions: Sequence[str], state: Tensor | None) -> list[str]:
+        """The prompts as text. state: may be None where it is no part of them."""
+        return self._text.write(instructions, () if state is None or not self.has_state else state.double().numpy())
 
     def check(self, instructions: Sequence[str], state_size: int) -> None:
         """Raise RecipeError where a prompt of one of these instructions could be too long, whatever the state is."""

@@ -102,7 +102,7 @@ class OpenVLAOFT(Network[OFTPrefix]):
         patches = images.shape[1]
         words = self.language_model.model.embed_tokens(inputs.tokens)
         tokens = [words[:, :1], images.view(batch, cameras * patches, -1).to(words.dtype), words[:, 1:]]
-        mask = [inputs.token_mask[:, :1], inputs.image_mask.repeat_interleave(patches, 1), inputs.token_mask[:, 1:]]
+        mask = [inputs.token_mask[:, :1], inputs.image_mask[..., None].expand(-1, -1, patches).flatten(1), inputs.token_mask[:, 1:]]
         if self.model.state_size is not None:
             tokens.insert(2, self.proprio_projector(inputs.state)[:, None].to(words.dtype))
             mask.insert(2, mask[0].new_ones(batch, 1))

@@ -86,9 +86,9 @@ class Pi(Network[PiPrefix]):
             x, condition = actions, silu(unrounded(self.time_mlp_out, silu(unrounded(self.time_mlp_in, time))))
         else:
             x, condition = self._with_state(prefix.state, actions, time), None
-        allowed = torch.ones(x.shape[2], x.shape[2], dtype=torch.bool, device=x.device)
-        # A token in front of the actions is the state.
-        allowed[: -self.horizon, -self.horizon :] = False
+        # A token in front of the actions is the state, which does not see them.
+        is_action = torch.arange(x.shape[2], device=x.device) >= x.shape[2] - self.horizon
+        allowed = is_action[:, None] | ~is_action
         features = self.paligemma_with_expert.gemma_expert.model(x, prefix.keys_values, prefix.mask, allowed, condition)[:, :, -self.horizon :].float()
         return unrounded(self.action_out_proj, features), features
 

@@ -46,6 +46,6 @@ class PaliGemma(nn.Module):
         words = words * words.shape[-1] ** 0.5
         patches = images.shape[1]
         x = torch.cat([images.unflatten(0, inputs.images.shape[:2]).flatten(1, 2).to(words.dtype), words], 1)
-        mask = torch.cat([inputs.image_mask.repeat_interleave(patches, 1), inputs.token_mask], 1)
+        mask = torch.cat([inputs.image_mask[..., None].expand(-1, -1, patches).flatten(1), inputs.token_mask], 1)
         tokens, keys_values = self.language_model(x, mask)
         return tokens, mask, keys_values

@@ -19,6 +19,7 @@ from rlvla3.policies.pi.siglip import VisionTower
 from rlvla3.policies.pi.smolvla_options import SmolVLAModel
 from rlvla3.policies.vla.decoder import LLAMA, KeysValues, LanguageModel
 from rlvla3.policies.vla.network import Inputs
+from rlvla3.processing.constants import constant
 
 
 class Connector(nn.Module):
@@ -54,8 +55,8 @@ class SmolVLM(nn.Module):
         images, seen = self._images(inputs)
         x = torch.cat([images.to(words), words, state.to(words)], 1)
         mask = torch.cat([seen, inputs.token_mask, seen.new_ones(len(inputs), 1)], 1)
-        allowed = mask.new_ones(x.shape[1], x.shape[1])
-        allowed[:-1, -1] = False
+        is_state = torch.arange(x.shape[1], device=x.device) == x.shape[1] - 1
+        allowed = is_state[:, None] | ~is_state
         tokens, keys_values = self.text_model(x, mask, allowed)
         return tokens, mask, keys_values
 
@@ -73,5 +74,5 @@ class SmolVLM(nn.Module):
 
     def _special(self, ids: list[int], tokens: Tensor) -> Tensor:
         """The embedded tokens `ids` for every camera: [B, N, ids, D]."""
-        embedded: Tensor = self.text_model.embed_tokens(torch.tensor(ids, dtype=torch.int64, device=tokens.device))
+        embedded: Tensor = self.text_model.embed_tokens(constant(tuple(ids), torch.int64, tokens.device))
         return embedded.to(tokens).expand(*tokens.shape[:2], -1, -1)

@@ -19,6 +19,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ from rlvla3.policies.vla.options import PARTS, Part, VLAOptions
 from rlvla3.policies.vla.origin import ORIGINAL, Origin
 from rlvla3.policies.vla.start import NOT_FITTED, TOKENIZER
 from rlvla3.policies.vla.value import ValueHead
+from rlvla3.processing.constants import constant
 from rlvla3.processing.processor import Processor
 from rlvla3.processing.specification import Processing
 from rlvla3.processing.statistics import computed
@@ -74,6 +76,9 @@ class VLAPolicy(Policy):
     def make_head(self) -> ActionHead:
         """The head that turns the network's outputs into actions."""
 
+    def tokenise(self, observations: Observations) -> Observations:
+        return replace(observations, words=self.processor.words(observations))
+
     @torch.no_grad()
     def act(self, observations: Observations, noise: Tensor, explore: Tensor) -> Decisions:
         prefix = self._encode(observations)
@@ -97,8 +102,7 @@ class VLAPolicy(Policy):
 
     def clone_loss(self, observations: Observations, actions: Tensor, generator: torch.Generator) -> Tensor:
         """actions: [B, H, A], the horizon that the experts made from these observations on. Dimensions that the simulator does not execute do not count."""
-        counted = torch.zeros(self.options.processing.actions.size, dtype=torch.bool, device=actions.device)
-        counted[self.processor.action_dimensions] = True
+        counted = constant(tuple(sorted(self.processor.action_dimensions)), torch.int64, actions.device)
         targets = self.processor.to_model(actions, observations.state)
         return self.head.clone_loss(self._model(self._encode(observations)), targets, generator, counted)
 
@@ -151,7 +155,7 @@ class VLAPolicy(Policy):
         self.options = self.options.model_copy(update={"processing": processing})
 
     def _encode(self, observations: Observations) -> Prefix:
-        inputs = self.processor.inputs(observations)
+        inputs = self.processor.inputs(observations, observations.words)
         with self._low_precision():
             prefix: Prefix = self.network.encode(inputs)
         return prefix
@@ -166,7 +170,7 @@ class VLAPolicy(Policy):
 
     def _executed(self, computed: Tensor) -> Tensor:
         """What belongs to executed actions, [B, C, the simulator's A], of what belongs to the model's actions [B, H, A]."""
-        return computed[:, : self.chunk, self.processor.action_dimensions]
+        return computed[:, : self.chunk, constant(tuple(self.processor.action_dimensions), torch.int64, computed.device)]
 
     def _value_features(self, prefix: Prefix, features: Tensor, elapsed: Tensor) -> dict[str, Tensor]:
         """The inputs of the value function, detached. features: [B, H, E]."""

@@ -117,7 +117,7 @@ class DataPlanePolicyEngine:
         device = self._residence.device
         with self._meter("infer", len(batch)):
             arrays = self._rollouts.gather(batch.tickets, batch.rows, self._rollouts.observation_names)
-            observations = observations_from(arrays, self._rollouts.instructions(batch.tickets)).to(device)
+            observations = self._policy.tokenise(observations_from(arrays, self._rollouts.instructions(batch.tickets))).to(device)
             noise = decision_noise(self._seed, batch.keys(), self._noise_shape)
             with torch.inference_mode():
                 decisions = self._policy.act(observations, torch.from_numpy(noise).to(device), torch.from_numpy(batch.explore).to(device))
