@@ -19,7 +19,7 @@ import rlvla3
 from rlvla3.errors import ExplainedError, WorkerError, explains_itself
 from rlvla3.runtimes.processes.control import Control, Stop, Stopped
 from rlvla3.runtimes.processes.messages import Failed
-from rlvla3.runtimes.processes.process import WorkerProcess
+from rlvla3.runtimes.processes.process import start_worker
 from rlvla3.runtimes.supervision.host_supervisor import _error
 from tests.support.command_line import rlvla3_process
 from tests.support.failing import message_of
@@ -80,7 +80,7 @@ def test_every_error_of_the_package_explains_itself() -> None:
 @pytest.mark.parametrize("error", [EXPLAINED[0], OURS, *(pytest.param(error, marks=pytest.mark.slow) for error in EXPLAINED[1:])])
 def test_a_worker_process_says_whether_its_error_explains_itself(error: str, tmp_path: Path) -> None:
     async def hear() -> Failed:
-        worker = WorkerProcess("failing", "tests.support.failing:fail", error, log=tmp_path / "log")
+        worker = start_worker("failing", "tests.support.failing:fail", error, log=tmp_path / "log")
         try:
             message = await asyncio.wait_for(worker.control.receive(), PATIENCE_S)
             assert isinstance(message, Failed)

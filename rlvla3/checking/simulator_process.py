@@ -23,7 +23,7 @@ from rlvla3.checking.checked_simulator import BuiltSimulator, CallFailed, CallHa
 from rlvla3.config import SimulatorConfig
 from rlvla3.runtimes.processes.control import Control, Stopped
 from rlvla3.runtimes.processes.messages import Ready
-from rlvla3.runtimes.processes.process import WorkerProcess
+from rlvla3.runtimes.processes.process import start_worker
 from rlvla3.types import Observation, Outcome, Ticket
 
 START_S = 120.0
@@ -56,7 +56,7 @@ class SimulatorProcess:
         self._timeout_s = timeout_s
         self._has_started = self._has_ended = False
         self._failure: Failure | None = None
-        self._worker = WorkerProcess(name, "rlvla3.checking.simulator_process:answer_calls", config, chunk, timeout_s, log=folder / f"{name}.log")
+        self._worker = start_worker(name, "rlvla3.checking.simulator_process:answer_calls", config, chunk, timeout_s, log=folder / f"{name}.log")
 
     async def describe(self) -> Description:
         answer: Description = await self._call("describe")

@@ -10,6 +10,7 @@ from pydantic import model_validator
 from rlvla3.config.section import NonNegative, NonNegativeFloat, Positive, PositiveFloat, Section
 from rlvla3.scheduling.sharding import Serving
 
+Share = Literal["auto", "lanes", "processes"]
 Mode = Literal["sync", "train_async", "rollout_async", "full_async"]
 
 
@@ -66,6 +67,12 @@ class EngineConfig(Section):
     threads: Positive = 1
     """torch threads of each generator on the CPU."""
 
+    share: Share = "auto"
+    """How the first generator and the first rank of the trainer share a device. With `processes` each is a process of its own: the GPU gives them time in turn,
+    or runs both at once where an MPS control daemon is running (NVIDIA's Multi-Process Service). With `lanes` both are threads of one process, and the GPU
+    lets the kernels of inference go before those of training. `auto` measures both ways at the start, where the two share a GPU and work at the same time, and
+    takes the better one; elsewhere it means `processes`. `lanes` needs `runtime: local` and the same number of threads for both."""
+
     offload: bool = False
     """Lets rollout and training use their devices in turn. While one side works, the tensors of the other are in host memory. It needs `max_staleness` 0 and
     no `streaming`, because only then the two sides alternate. Simulators keep their device memory. Use it if model and optimizer do not fit on one GPU
@@ -95,9 +102,23 @@ class EngineConfig(Section):
             )
         return self
 
+    @property
+    def overlaps(self) -> bool:
+        """Whether rollout and training work at the same time. Otherwise they alternate."""
+        return self.max_staleness > 0 or self.streaming
+
+    @model_validator(mode="after")
+    def _check_share(self) -> EngineConfig:
+        if self.share == "lanes" and self.offload:
+            raise ValueError(
+                "engine.share=lanes lets rollout and training use a device at the same time, and with engine.offload=true they use it in turn: "
+                "set engine.share=processes, or engine.offload=false"
+            )
+        return self
+
     @model_validator(mode="after")
     def _check_offload(self) -> EngineConfig:
-        if self.offload and (self.max_staleness or self.streaming):
+        if self.offload and self.overlaps:
             raise ValueError(
                 f"engine.offload=true gives devices to rollout and training in turn, and with engine.mode={self.mode} (max_staleness={self.max_staleness}, "
                 f"streaming={str(self.streaming).lower()}) they work at the same time: set engine.max_staleness=0 and "

@@ -114,6 +114,8 @@ class Recipe(Section):
             self._check_cuda_ipc()
         if self.engine.offload and self.weights.on_host == "cuda_ipc":
             raise ValueError("weights.on_host=cuda_ipc keeps versions on the trainer's GPU, which engine.offload=true frees: set weights.on_host=shared_memory")
+        if self.engine.share == "lanes":
+            self._check_lanes()
         self._check_simulators()
         self.memory.check(self._stages_together(), in_turn=self.engine.offload)
         return self
@@ -131,6 +133,15 @@ class Recipe(Section):
                 "simulator": [device for simulator in self.mixed.values() for device in simulator.devices or ["auto"]],
             }
         )
+
+    def _check_lanes(self) -> None:
+        if self.runtime != "local":
+            raise ValueError(f"engine.share=lanes is for one host, and runtime={self.runtime} has many: set engine.share=processes")
+        if self.engine.threads != self.training.threads:
+            raise ValueError(
+                f"engine.share=lanes puts generator and trainer into one process, and torch has one number of threads for a process: "
+                f"engine.threads={self.engine.threads} and training.threads={self.training.threads} must be the same, or set engine.share=processes"
+            )
 
     def _check_cuda_ipc(self) -> None:
         if self.runtime != "local":

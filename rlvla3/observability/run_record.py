@@ -30,7 +30,7 @@ from rlvla3.types import Version
 
 WITHOUT_EFFECT_ON_WEIGHTS = (
     *("evaluation.", "memory.", "training.checkpoint_every", "training.keep_checkpoints"),
-    *("simulator.timeout_s", "engine.max_restarts", "engine.trace", "engine.offload"),
+    *("simulator.timeout_s", "engine.max_restarts", "engine.trace", "engine.offload", "engine.share"),
 )
 """Settings that may change when a run continues, because no weight depends on them. (training.updates is one only where the schedule does not use it.)"""
 

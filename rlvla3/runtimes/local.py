@@ -19,6 +19,7 @@ from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.observability.run_record import RunRecord
 from rlvla3.observability.tracing import make_board
 from rlvla3.runtimes.processes.control import Stopped
+from rlvla3.runtimes.processes.lanes import Lane
 from rlvla3.runtimes.processes.messages import ProceedTo, Published, ReplayStuck
 from rlvla3.runtimes.processes.process import WorkerProcess
 from rlvla3.runtimes.runtime import EveryRank, Runtime
@@ -27,6 +28,8 @@ from rlvla3.runtimes.worker_names import trainer_name
 from rlvla3.scheduling.ledger import Ledger
 from rlvla3.scheduling.recorded_run import RecordedRun, ReplayError
 from rlvla3.types import Finished
+
+TRAINER, TRAINER_LANE = "rlvla3.runtimes.workers.trainer_worker:run_trainer", "rlvla3.runtimes.workers.lanes:run_trainer_lane"
 
 
 class LocalRuntime(Runtime):
@@ -106,13 +109,16 @@ class LocalRuntime(Runtime):
         host = self._host
         names = self._trainer_names
         meetings = meet_on_this_host(len(names)) if names and self._recipe.training.joins_ranks else [None for _ in names]
-        for name, meeting in zip(names, meetings, strict=True):
-            body = "rlvla3.runtimes.workers.trainer_worker:run_trainer"
-            arguments = (self._recipe, host.plane.rollouts, host.board, host.memory, self._run, self._resume, self._record, meeting)
-            self._trainers.append(host.start_worker(name, body, *arguments))
+        arguments = (self._recipe, host.plane.rollouts, host.board, host.memory, self._run, self._resume, self._record)
+        in_lane = self._recipe.engine.share == "lanes"
+        bodies = [TRAINER_LANE if in_lane and name == names[0] else TRAINER for name in names]
+        ranks = [Lane(name, body, (*arguments, meeting)) for name, body, meeting in zip(names, bodies, meetings, strict=True)]
+        beside, alone = (ranks[:1], ranks[1:]) if in_lane else ([], ranks)
+        others = [worker for rank in alone for worker in host.start_lanes([rank])]
+        self._trainers = [*host.start(beside), *others]
+        for meeting in meetings:
             if meeting and meeting.listener:
                 meeting.listener.close()  # rank 0 has it
-        host.start()
 
     async def ready(self) -> None:
         await self._host.ready()

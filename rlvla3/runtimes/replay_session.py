@@ -46,7 +46,7 @@ def replay_recipe(recipe: Recipe) -> Recipe:
         update={
             "simulator": apart(recipe.simulator),
             "simulators": {name: apart(simulator) for name, simulator in recipe.simulators.items()},
-            "engine": engine.model_copy(update={"generators": 1, "record": False}),
+            "engine": engine.model_copy(update={"generators": 1, "record": False, "share": "processes"}),
             "evaluation": evaluation.model_copy(update={"before": False, "after": False}),
         }
     )

@@ -31,7 +31,7 @@ from rlvla3.planning.profiling.cost_fitting import core_throughputs, powers_of_t
 from rlvla3.policies.registry import make_policy
 from rlvla3.runtimes.processes.control import Control, Stopped
 from rlvla3.runtimes.processes.messages import Failed, Ready
-from rlvla3.runtimes.processes.process import WorkerProcess
+from rlvla3.runtimes.processes.process import WorkerProcess, start_worker
 from rlvla3.runtimes.supervision.shard_supervisor import START_TIMEOUT_S
 from rlvla3.runtimes.workers.device import choose_device
 from rlvla3.runtimes.workers.generator_worker import DataPlanePolicyEngine
@@ -79,7 +79,7 @@ async def _busy(count: int, recipe: Recipe, folder: Path, seconds: float, simula
     """The mean CPU seconds of a round when `count` processes work at once."""
     folder.mkdir(exist_ok=True)
     body = "rlvla3.planning.profiling.contention:run_workload"
-    workers = [WorkerProcess(f"load {number}", body, recipe, simulates, log=folder / f"load-{number}.log") for number in range(count)]
+    workers = [start_worker(f"load {number}", body, recipe, simulates, log=folder / f"load-{number}.log") for number in range(count)]
     try:
         for worker in workers:
             await _answer(worker, START_TIMEOUT_S)  # Ready

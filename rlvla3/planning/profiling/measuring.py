@@ -90,7 +90,7 @@ def settled(recipe: Recipe, **changes: Mapping[str, Any]) -> Recipe:
     endless = {
         "training": {"updates": ENDLESS, "learning_rate": TINY_LEARNING_RATE, "checkpoint_every": ENDLESS, "critic": training["critic"] | {"warmup": 0}},
         "algorithm": {"kl_stop": None, "filter_groups": False},
-        "engine": {"record": False},
+        "engine": {"record": False, "share": "processes"},  # a sample counts the CPU time of a process, so each worker needs its own
     }
     for sections in (endless, changes):
         for section, settings in sections.items():
@@ -100,7 +100,7 @@ def settled(recipe: Recipe, **changes: Mapping[str, Any]) -> Recipe:
 
 def in_mode(recipe: Recipe, mode: str) -> Recipe:
     """`recipe` with the preset of `mode` and no engine settings that differ from it."""
-    engine = recipe.engine.model_dump(mode="json", include={"generators", "device", "threads", "max_restarts", "record"})
+    engine = recipe.engine.model_dump(mode="json", include={"generators", "device", "threads", "max_restarts", "record", "share"})
     return make_recipe(recipe.model_dump(mode="json") | {"engine": engine | {"mode": mode}})
 
 

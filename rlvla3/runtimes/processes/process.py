@@ -1,4 +1,4 @@
-"""WorkerProcess processes of one host: how they start, what they inherit, and how they end.
+"""Worker processes of one host: how they start, what they inherit, and how they end. Several workers may be lanes of one process (lanes.py).
 
 Invariants:
 - processes are spawned and never forked: a renderer that has run in the parent hangs in a forked child;
@@ -12,51 +12,61 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import importlib
 import multiprocessing
 import os
 import signal
 import sys
-import traceback
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
-from rlvla3.errors import explains_itself
 from rlvla3.runtimes.processes.control import Control, Stop, Stopped
+from rlvla3.runtimes.processes.lanes import Lane, name_process, run_lanes
 from rlvla3.runtimes.processes.main_module import main_module_hidden
-from rlvla3.runtimes.processes.messages import Failed
 
 INTERRUPTS = {signal.SIGINT, signal.SIGTERM}
 """Terminals and job schedulers send these signals to every process of a run."""
 
-_PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
+_PR_SET_PDEATHSIG = 1
+
+
+def start_worker(name: str, body: str, *args: Any, log: Path) -> WorkerProcess:
+    """Start a process that runs `await body(control, *args)`. body: "module:function". log: the file that the process prints to."""
+    (worker,) = start_lanes([Lane(name, body, args)], log)
+    return worker
+
+
+def start_lanes(lanes: Sequence[Lane], log: Path) -> list[WorkerProcess]:
+    """Start one process that runs all `lanes`. Returns its workers, in the same order."""
+    spawn = multiprocessing.get_context("spawn")
+    pipes = [spawn.Pipe() for _ in lanes]
+    process = spawn.Process(target=_run, args=(lanes, [theirs for _, theirs in pipes], log), daemon=True)
+    with interrupts_blocked(), main_module_hidden():
+        process.start()
+    for _, theirs in pipes:
+        theirs.close()
+    return [WorkerProcess(lane.name, process, Control(ours), log) for lane, (ours, _) in zip(lanes, pipes, strict=True)]
 
 
 class WorkerProcess:
-    """A process that runs `await body(control, *args)`, as its supervisor sees it.
+    """A worker, as its supervisor sees it: its control channel, and the process that it is alone in or shares with other workers.
 
-    body: "module:function". It is given by name, so that the supervisor does not import what only the worker uses. log: the file that the process prints to.
+    log: the file that the process prints to.
     """
 
-    def __init__(self, name: str, body: str, *args: Any, log: Path) -> None:
-        self.name, self.log = name, log
-        spawn = multiprocessing.get_context("spawn")
-        ours, theirs = spawn.Pipe()
-        self.process = spawn.Process(target=_run, args=(name, theirs, log, body, args), daemon=True)
-        with interrupts_blocked(), main_module_hidden():
-            self.process.start()
-        theirs.close()
-        self.control = Control(ours)
+    def __init__(self, name: str, process: SpawnProcess, control: Control, log: Path) -> None:
+        self.name, self.process, self.control, self.log = name, process, control, log
         self.control.listen()
+        self._sentinel = os.dup(process.sentinel)  # an event loop watches a descriptor for one worker only, and several may share the process
         self._released = False
 
     def on_exit(self, callback: Callable[[], None]) -> None:
         """Call `callback` once when the process has ended. It replaces an earlier callback."""
-        loop, sentinel = asyncio.get_running_loop(), self.process.sentinel
+        loop, sentinel = asyncio.get_running_loop(), self._sentinel
 
         def ended() -> None:
             loop.remove_reader(sentinel)
@@ -81,7 +91,8 @@ class WorkerProcess:
 
     def release(self) -> None:
         """Release what the supervisor holds of a process that has ended or was killed."""
-        asyncio.get_running_loop().remove_reader(self.process.sentinel)
+        asyncio.get_running_loop().remove_reader(self._sentinel)
+        os.close(self._sentinel)
         self.process.join()
         self.control.close()
         self._released = True
@@ -91,47 +102,15 @@ class WorkerProcess:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
 
 
-def _run(name: str, connection: Connection, log: Path, body: str, args: tuple[Any, ...]) -> None:
+def _run(lanes: Sequence[Lane], connections: Sequence[Connection], log: Path) -> None:
     for number in INTERRUPTS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
-    name_process(name)
+    name_process(" and ".join(lane.name for lane in lanes))
     _end_with_parent()
     _print_to(log)
-    control = Control(connection)
-    try:
-        module, _, function = body.partition(":")
-        asyncio.run(run_body(control, getattr(importlib.import_module(module), function), *args))
-    except Exception as error:
-        traceback.print_exc()
-        control.send(Failed(type(error).__name__, str(error), traceback.format_exc(), explains_itself(error)))
+    if not run_lanes(lanes, connections):
         sys.exit(1)
-
-
-async def run_body(control: Control, body: Callable[..., Awaitable[None]], *args: Any) -> None:
-    """Run `await body(control, *args)` until it ends, or until the other side asks it to end.
-
-    Raises the error of the body. An error in a message's handler, or in any other callback of the event loop, ends the body and is raised too.
-    """
-    task, stray = asyncio.ensure_future(body(control, *args)), list[BaseException]()
-
-    def fail(_: Any, context: Mapping[str, Any]) -> None:
-        stray.append(context.get("exception") or RuntimeError(context["message"]))
-        task.cancel()
-
-    asyncio.get_running_loop().set_exception_handler(fail)
-    control.listen(on_stop=task.cancel)
-    try:
-        await task
-    except (asyncio.CancelledError, Stopped):
-        if stray and not isinstance(stray[0], Stopped):
-            raise stray[0] from None
-
-
-def name_process(name: str) -> None:
-    """Show this process (or thread) as `name` in ps and top."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode())
 
 
 def _end_with_parent() -> None:

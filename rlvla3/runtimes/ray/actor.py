@@ -29,8 +29,8 @@ from rlvla3.errors import explains_itself
 from rlvla3.links.rollouts import Rollouts
 from rlvla3.observability.meter import MeterBoard
 from rlvla3.runtimes.processes.control import Control, Stop, Stopped
+from rlvla3.runtimes.processes.lanes import name_process, run_body
 from rlvla3.runtimes.processes.messages import Failed
-from rlvla3.runtimes.processes.process import name_process, run_body
 from rlvla3.runtimes.ray.messages import Status
 
 Arrays = Mapping[str, NDArray[Any]]

@@ -6,8 +6,9 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -19,12 +20,15 @@ from rlvla3.observability.meter import MeterBoard
 from rlvla3.observability.run_record import RunRecord
 from rlvla3.parts import rollout_spec
 from rlvla3.runtimes.assignment import Assignment
+from rlvla3.runtimes.processes.lanes import Lane
 from rlvla3.runtimes.processes.messages import Failed, Ready
-from rlvla3.runtimes.processes.process import WorkerProcess
+from rlvla3.runtimes.processes.process import WorkerProcess, start_lanes, start_worker
 from rlvla3.runtimes.supervision.shard_supervisor import ShardSupervisor
 from rlvla3.runtimes.worker_names import generator_name, shard_name
 from rlvla3.scheduling.recorded_run import RecordedRun
 from rlvla3.scheduling.sharding import lay_out
+
+GENERATOR, GENERATOR_LANE = "rlvla3.runtimes.workers.generator_worker:run_generator", "rlvla3.runtimes.workers.lanes:run_generator_lane"
 
 PATIENCE_S = 5.0
 """How long a worker may take to end when it is asked to."""
@@ -34,7 +38,7 @@ class HostSupervisor:
     """Starts, watches and ends all workers of a run on one host.
 
     capacity: episodes that the data plane holds. logs: the folder that workers print to. notify: called with a sentence for the user. fail: ends the run with
-    an error. others: names of workers that `start_worker` adds. record: where inferences are recorded, or the recorded run that is repeated. board: makes the
+    an error. others: names of workers that `start_lanes` adds. record: where inferences are recorded, or the recorded run that is repeated. board: makes the
     board of the workers' times from their names.
 
         host = HostSupervisor(recipe, capacity=128, logs=folder, notify=print, fail=stop)
@@ -80,22 +84,25 @@ class HostSupervisor:
             fail=fail,
         )
 
-    def start(self) -> None:
-        """Start every generator."""
-        body = "rlvla3.runtimes.workers.generator_worker:run_generator"
-        self.generators = [
-            self.start_worker(name, body, number, self.recipe, self.plane, self.board, self.memory, self._record)
+    def start(self, beside: Sequence[Lane] = ()) -> list[WorkerProcess]:
+        """Start every generator. beside: workers that are lanes of the first generator's process. Returns them, started."""
+        first, *others = [
+            Lane(name, GENERATOR_LANE if beside and not number else GENERATOR, (number, self.recipe, self.plane, self.board, self.memory, self._record))
             for number, name in enumerate(self._generator_names)
         ]
+        *started, generator = self.start_lanes([*beside, first])
+        self.generators = [generator, *chain.from_iterable(self.start_lanes([lane]) for lane in others)]
+        return started
 
-    def start_worker(self, name: str, body: str, *args: Any) -> WorkerProcess:
-        """Start a worker. If it ends before the host does, the run fails."""
-        worker = WorkerProcess(name, body, *args, log=self._log(name))
-        self._workers.append(worker)
-        self._unbuilt.append(worker)
-        worker.control.handle(Failed, lambda message: self._on_failed(worker, message))
-        worker.on_exit(lambda: self._on_exit(worker))
-        return worker
+    def start_lanes(self, lanes: Sequence[Lane]) -> list[WorkerProcess]:
+        """Start workers in one process. If it ends before the host does, the run fails."""
+        workers = start_lanes(lanes, self._log("-and-".join(lane.name for lane in lanes)))
+        for worker in workers:
+            worker.control.handle(Failed, partial(self._on_failed, worker))
+            worker.on_exit(partial(self._on_exit, workers))
+        self._workers += workers
+        self._unbuilt += workers
+        return workers
 
     async def ready(self) -> None:
         """Start every simulator that is not started yet, and wait until every worker is built."""
@@ -127,12 +134,12 @@ class HostSupervisor:
 
     def memory_bytes(self) -> int:
         """Bytes of memory of this process and all workers (proportional set size: pages that they share count once)."""
-        processes = [psutil.Process(pid) for pid in (os.getpid(), *self.shards.processes, *(worker.process.pid for worker in self._workers))]
+        processes = [psutil.Process(pid) for pid in {os.getpid(), *self.shards.processes, *(worker.process.pid for worker in self._workers)}]
         return sum(process.memory_full_info().pss for process in processes)
 
     def _start_shard(self, shard: int) -> WorkerProcess:
         name = shard_name(shard)
-        return WorkerProcess(name, "rlvla3.runtimes.workers.shard_worker:run_shard", shard, self.recipe, self.plane, self.board, log=self._log(name))
+        return start_worker(name, "rlvla3.runtimes.workers.shard_worker:run_shard", shard, self.recipe, self.plane, self.board, log=self._log(name))
 
     def _on_failed(self, worker: WorkerProcess, failed: Failed) -> None:
         self._failed.add(worker.name)
@@ -142,12 +149,16 @@ class HostSupervisor:
         else:
             self._fail(error)
 
-    def _on_exit(self, worker: WorkerProcess) -> None:
-        worker.control.poll()
-        if self._ending or worker.name in self._failed:  # its own error was reported
+    def _on_exit(self, workers: Sequence[WorkerProcess]) -> None:
+        """The process of `workers` has ended."""
+        for worker in workers:
+            worker.control.poll()
+        if self._ending or any(worker.name in self._failed for worker in workers):  # the error of one was reported
             return
-        worker.process.join()
-        self._fail(WorkerError(f"the {worker.name} ended by itself, exit code {worker.process.exitcode}. The last it printed:\n{worker.last_words()}"))
+        process, who = workers[0].process, " and ".join(worker.name for worker in workers)
+        process.join()
+        who = f"process of {who}" if len(workers) > 1 else who
+        self._fail(WorkerError(f"the {who} ended by itself, exit code {process.exitcode}. The last it printed:\n{workers[0].last_words()}"))
 
     def _log(self, name: str) -> Path:
         return self._logs / f"{name.replace(' ', '-')}.log"

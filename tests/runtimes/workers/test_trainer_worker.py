@@ -21,8 +21,8 @@ from rlvla3.links.weights.versions import WeightMemory
 from rlvla3.observability.meter import MeterBoard
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.runtimes.processes.control import Control
+from rlvla3.runtimes.processes.lanes import run_body
 from rlvla3.runtimes.processes.messages import Arrived, Published, Ready, Save, Saved, Train, Trained
-from rlvla3.runtimes.processes.process import run_body
 from rlvla3.runtimes.workers import trainer_worker
 from rlvla3.runtimes.workers.device import check_on_host
 from rlvla3.types import Ticket
