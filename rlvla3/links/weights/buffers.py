@@ -2,6 +2,9 @@
 
 On the GPU (CUDA IPC), publishing and loading are copies within a device or between two devices. Nothing crosses to the host and back. This takes two more
 copies of the published weights on the trainer's device. It serves only this host: other hosts fetch from host memory.
+
+Invariant: the writer's process lives as long as somebody reads. Host memory lives as long as a process has mapped it, but the memory of a device is freed when
+the process that took it ends, and may then be another's. A run ends its trainer and its generators together, and fails as soon as its trainer is lost.
 """
 
 from __future__ import annotations
