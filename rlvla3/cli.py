@@ -158,6 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     interaction.add_argument("--env", metavar="MODULE:CLASS", help="any Gymnasium environment class (default: frames at irregular intervals)")
     interaction.add_argument("--num-envs", type=int, default=16, metavar="N", help="environments (default: 16)")
     interaction.add_argument("--seconds", type=float, default=30.0, metavar="S", help="how long to measure (default: 30)")
+    _add_batch(benchmarks.add_parser("batch", help="what a generator does for one batch beside the network, part by part"))
     benchmarks.add_parser("ladder", help="the four modes, from synchronous to fully asynchronous, on the same work")
     weights = benchmarks.add_parser("weights", help="how fast new weights reach generators on this and other hosts, and what that costs training")
     weights.add_argument("--megabytes", type=_positive, default=64, metavar="N", help="size of a version (default: 64)")
@@ -216,6 +217,13 @@ def _add_profile(profile: argparse.ArgumentParser) -> None:
     _add_start(profile, "RECIPE", "a YAML file; its episodes are those of policy.checkpoint=FOLDER, or else of an untrained policy")
     profile.add_argument("--out", type=Path, metavar="FILE", help="where the profile goes (default: NAME.profile.yaml)")
     profile.add_argument("--seconds", type=_seconds, default=PROFILE_S, metavar="S", help=f"seconds to measure, without the start (default: {PROFILE_S:g})")
+
+
+def _add_batch(batch: argparse.ArgumentParser) -> None:
+    batch.add_argument("--cameras", type=_positive, default=2, metavar="N", help="cameras of each environment (default: 2)")
+    batch.add_argument("--size", type=_positive, default=224, metavar="PX", help="height and width of an image in pixels (default: 224)")
+    batch.add_argument("--batch", type=_positive, default=32, metavar="B", help="decisions of a batch (default: 32)")
+    batch.add_argument("--batches", type=_positive, default=240, metavar="N", help="how many batches are measured (default: 240)")
 
 
 def _add_reality(reality: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ interaction.py          what share of the ideal rate of environment steps a trai
 ladder.py               the four modes on the same tickets (`bench ladder`)
 reality.py              rehearsals against measurements (`bench reality`)
 ray.py                  the Ray runtime against the local one (`bench ray`)
+batch.py                what a generator does for one batch beside the network (`bench batch`)
 overhead.py             what a simulator adds to its environment (`bench overhead`)
 vector.py               the engine against a synchronous vector environment (`bench vector`)
 lockstep.py             the training loop of the vector environment

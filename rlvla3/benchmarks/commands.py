@@ -12,6 +12,10 @@ def bench(arguments: argparse.Namespace) -> None:
             from rlvla3.benchmarks import interaction
 
             interaction.main(arguments.json, arguments.env, arguments.num_envs, arguments.seconds)
+        case "batch":
+            from rlvla3.benchmarks import batch
+
+            batch.main(arguments.json, arguments.cameras, arguments.size, arguments.batch, arguments.batches)
         case "ladder":
             from rlvla3.benchmarks import ladder
 

@@ -77,8 +77,11 @@ class DataPlane:
 
     def answer(self, slots: Iterable[int]) -> None:
         """Wake the shards of these slots: their decisions are in the data plane."""
+        answered: dict[int, list[int]] = {}
         for slot in slots:
-            self.answers[self._shard_of[slot]].ring(slot)
+            answered.setdefault(self._shard_of[slot], []).append(slot)
+        for shard, its_slots in answered.items():
+            self.answers[shard].ring(*its_slots)
 
     def set_running(self, counts: Iterable[int]) -> None:
         """Set how many running shards each generator serves, and wake the generators whose number has fallen."""
@@ -144,7 +147,7 @@ class GeneratorPort:
                 slots = self._due()
         asked = self._plane.asked
         order = np.array(slots)[np.argsort(asked["ticket"][slots])]  # in ticket order: the same batch is the same computation, whatever the order of requests
-        return Batch(asked["ticket"][order], asked["row"][order], asked["explore"][order], tuple(int(slot) for slot in order))
+        return Batch(asked["ticket"][order], asked["row"][order], asked["explore"][order], tuple(order.tolist()))
 
     def answer(self, batch: Batch) -> None:
         self._plane.answer(batch.slots)
@@ -160,6 +163,6 @@ class GeneratorPort:
         return self._batcher.take(time.monotonic(), running=int(self._plane.counts["running"][self._generator]))
 
     def _collect(self) -> None:
-        for slot in self._bell.collect():
-            if slot != RECOUNT:
-                self._batcher.add(slot, self._plane.shard_of(slot), float(self._plane.asked["at"][slot]))
+        slots = [slot for slot in self._bell.collect() if slot != RECOUNT]
+        for slot, at in zip(slots, self._plane.asked["at"][slots].tolist(), strict=True):
+            self._batcher.add(slot, self._plane.shard_of(slot), at)

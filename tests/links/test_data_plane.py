@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rlvla3.links.data_plane import Batch, GeneratorPort, ShardPort
+from rlvla3.links.doorbell import Doorbell
 from rlvla3.observability.meter import MeterBoard
 from rlvla3.types import Observation, Outcome, Purpose
 from tests.support.event_loop_plane import PATIENCE_S, Host, settle
@@ -24,6 +25,13 @@ def test_each_episode_gets_its_own_chunk_and_the_batch_is_in_ticket_order():
         assert host.tickets == [[2, 3, 4, 5]]
 
     asyncio.run(run())
+
+
+def test_a_shard_is_woken_once_for_all_its_answers_of_a_batch(monkeypatch: pytest.MonkeyPatch):
+    rung: list[tuple[int, ...]] = []
+    monkeypatch.setattr(Doorbell, "ring", lambda bell, *numbers: rung.append(numbers))
+    Host(shards=2, slots=3).plane.answer([4, 0, 3, 2, 1])
+    assert sorted(rung) == [(0, 2, 1), (4, 3)]
 
 
 def test_training_explores_evaluation_does_not_and_a_demonstration_asks_nobody():
