@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from rlvla3.config.cloning import CloneConfig
-from rlvla3.config.engine import EngineConfig
+from rlvla3.config.engine import EngineConfig, Share
 from rlvla3.config.evaluation import EvaluationConfig
 from rlvla3.config.learning import AlgorithmConfig, TrainingConfig
 from rlvla3.config.memory import TOGETHER, MemoryConfig, Stage, stages_on
@@ -80,6 +80,10 @@ class Recipe(Section):
     def starting_from(self, checkpoint: Path) -> Recipe:
         """The same recipe, whose policy is that of `checkpoint`, a checkpoint of a run."""
         return self.model_copy(update={"policy": self.policy.model_copy(update={"checkpoint": checkpoint / "policy"})})
+
+    def sharing(self, share: Share) -> Recipe:
+        """The same recipe, in which generator and trainer share a device in this way."""
+        return self.model_copy(update={"engine": self.engine.model_copy(update={"share": share})})
 
     def resumed_from(self, checkpoint: Path) -> Recipe:
         """The recipe of a run that goes on from its `checkpoint`. Where the folder that the run started from has been moved, the checkpoint takes its place."""

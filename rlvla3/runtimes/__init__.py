@@ -8,6 +8,7 @@ The loops (rlvla3/loops.py) and the decisions (rlvla3/scheduling) are the same i
     replay_session.py            `rlvla3 replay`: a recorded run again
     processes/                   worker processes and the control channel to them
     workers/                     what runs inside worker processes: shard, generator, trainer
+    sharing/                     how generator and trainer share a GPU: measured at the start of a run
     supervision/                 who starts, watches and replaces workers: of the shards, and of a whole host
     assignment.py                which generator serves which shard
 """

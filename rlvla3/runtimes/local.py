@@ -23,6 +23,7 @@ from rlvla3.runtimes.processes.lanes import Lane
 from rlvla3.runtimes.processes.messages import ProceedTo, Published, ReplayStuck
 from rlvla3.runtimes.processes.process import WorkerProcess
 from rlvla3.runtimes.runtime import EveryRank, Runtime
+from rlvla3.runtimes.sharing.measuring import choose_share
 from rlvla3.runtimes.supervision.host_supervisor import HostSupervisor, one_thread_each
 from rlvla3.runtimes.worker_names import trainer_name
 from rlvla3.scheduling.ledger import Ledger
@@ -60,6 +61,7 @@ class LocalRuntime(Runtime):
         )
         self.board, self.server = self._host.board, self._host.shards
         self._trainers: list[WorkerProcess] = []
+        self._notify, self._started = notify, False
 
     @property
     def rollouts(self) -> Rollouts:
@@ -83,11 +85,6 @@ class LocalRuntime(Runtime):
         # Handlers of messages and of ended processes have no caller, so their errors end the run here.
         asyncio.get_running_loop().set_exception_handler(lambda _, context: self._on_stray_error(context))
         self._failure = asyncio.get_running_loop().create_future()
-        try:
-            self._start_workers()
-        except BaseException:
-            await self._stop()
-            raise
         return self
 
     def _on_stray_error(self, context: Mapping[str, Any]) -> None:
@@ -105,6 +102,16 @@ class LocalRuntime(Runtime):
         for variable in self._variables:
             os.environ.pop(variable, None)
 
+    async def _start(self) -> None:
+        """Start every worker but the simulators, unless they have been started. How generator and trainer share a device is chosen before."""
+        if self._started:
+            return
+        self._started = True
+        if self._trainer_names:
+            share = await choose_share(self._recipe, self._logs, self._notify)
+            self._recipe = self._host.recipe = self._recipe.sharing(share)
+        self._start_workers()
+
     def _start_workers(self) -> None:
         host = self._host
         names = self._trainer_names
@@ -121,9 +128,11 @@ class LocalRuntime(Runtime):
                 meeting.listener.close()  # rank 0 has it
 
     async def ready(self) -> None:
+        await self._start()
         await self._host.ready()
 
     async def trainer_ready(self) -> None:
+        await self._start()
         await self._host.workers_ready()
 
     async def repeat(self, ledger: Ledger, end: int) -> AsyncIterator[tuple[Published, list[Finished]]]:

@@ -90,6 +90,19 @@ def test_a_second_interrupt_ends_lanes_at_once(tmp_path: Path, nothing_left: Non
     assert run.process.returncode == 130
 
 
+@pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.parametrize("share", ["auto", "lanes", "processes"])
+def test_a_gpu_is_shared_in_every_way(tmp_path: Path, share: str, nothing_left: None):
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device on this machine")
+    summary = Run(tmp_path, countdown(engine={"device": "cuda", "share": share}, training={"device": "cuda"})).finished().summary
+    assert summary["tickets"]["trained"] == 32
+    if share != "lanes":
+        assert any("cuda:0" in notice and ("at once" in notice or "in turn" in notice) for notice in summary["notices"])
+
+
 REFUSED = [
     ({"engine": {"offload": True, "mode": "sync"}}, "engine.offload=true they use it in turn: set engine.share=processes"),
     ({"runtime": "ray"}, "engine.share=lanes is for one host, and runtime=ray has many"),

@@ -1,0 +1,152 @@
+"""Both ways of sharing a GPU, measured at the start of a run with work that stands in for that of the run. Nothing here imports torch.
+
+The workers are started as those of the run are: two lanes of one process, and two processes. All are built first. Then one way works while the other one waits,
+and both sides of the way always have work. So the figures say how a way divides the GPU, and not how much of it the run will need.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlvla3.config import Recipe
+from rlvla3.config.engine import Share
+from rlvla3.errors import WorkerError
+from rlvla3.runtimes.processes.control import Stopped
+from rlvla3.runtimes.processes.lanes import Lane
+from rlvla3.runtimes.processes.messages import Failed, Ready
+from rlvla3.runtimes.processes.process import WorkerProcess, start_lanes
+from rlvla3.runtimes.sharing.choice import Speeds, better, is_open, shared_gpu
+from rlvla3.runtimes.sharing.mps import mps_in_words
+
+MEASURE_S = 0.8
+"""Seconds of measurement, for each way."""
+
+START_TIMEOUT_S, STOP_TIMEOUT_S = 120.0, 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class StandIn:
+    """The sizes of the work. frames: bytes that each side copies on the host in a round.
+
+    An inference: `kernels` products of [rows, width] and [width, width]. A training pass: `products` products of [size, size] and [size, size].
+    """
+
+    rows: int = 32
+    width: int = 1024
+    kernels: int = 64
+    size: int = 4096
+    products: int = 32
+    frames: int = 32 * 2 * 224 * 224 * 3
+
+
+@dataclass(frozen=True, slots=True)
+class OnDevice:
+    """Stand-in to coordinator, after Ready: where it computes."""
+
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkUntil:
+    """Coordinator to stand-in: work until this time of the monotonic clock, and at least one round. Answered by RoundSeconds."""
+
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class RoundSeconds:
+    """Stand-in to coordinator: the mean seconds of a round."""
+
+    seconds: float
+
+
+def share_in_words(recipe: Recipe) -> str | None:
+    """What is known before a run of how generator and trainer share a GPU. None if they do not."""
+    device, share = shared_gpu(recipe), recipe.engine.share
+    if device is None:
+        return None
+    way = "lanes or processes, which is measured at the start" if is_open(recipe) else "lanes" if share == "lanes" else "processes"
+    return f"generator and trainer share {device} as {way}. It serves several processes {mps_in_words()}"
+
+
+async def choose_share(recipe: Recipe, logs: Path, notify: Callable[[str], None]) -> Share:
+    """How the first generator and the first rank of a run share a device. It measures where `is_open` and they share a GPU, and says what it took and why.
+
+    Raises WorkerError for what the run would be refused for too.
+    """
+    device, share = shared_gpu(recipe), recipe.engine.share
+    if device is None:
+        return "lanes" if share == "lanes" else "processes"
+    if not is_open(recipe):
+        if share != "lanes":
+            notify(f"generator and trainer share {device}, which serves their processes {mps_in_words()}")
+        return "lanes" if share == "lanes" else "processes"
+    try:
+        measured = await measure(recipe, logs)
+    except CannotMeasure as why:
+        notify(f"engine.share=auto takes processes for generator and trainer on {device}, because lanes could not be measured: {why}")
+        return "processes"
+    if measured is None:
+        return "processes"
+    taken = better(*measured)
+    notify(
+        f"engine.share=auto takes {taken} for generator and trainer on {device}. Stand-in work took {measured[0]} with lanes; "
+        f"{measured[1]} with processes, which the GPU serves {mps_in_words()}"
+    )
+    return taken
+
+
+class CannotMeasure(WorkerError):
+    """The stand-ins have failed, and the run need not: why."""
+
+
+async def measure(
+    recipe: Recipe, logs: Path, work: StandIn | None = None, seconds: float = MEASURE_S, only_on: Sequence[str] = ("cuda",)
+) -> tuple[Speeds, Speeds] | None:
+    """Measure lanes and processes. None where the workers' device is of another kind than `only_on`. Raises CannotMeasure."""
+    inference, training = (
+        Lane(f"share {side}", f"rlvla3.runtimes.sharing.stand_in:run_{side}", (recipe, work or StandIn())) for side in ("inference", "training")
+    )
+    in_lanes = [Lane(lane.name, f"{lane.body}_lane", lane.args) for lane in (inference, training)]
+    lanes = start_lanes(in_lanes, logs / "share-lanes.log")
+    processes = [worker for lane in (inference, training) for worker in start_lanes([lane], logs / f"{lane.name.replace(' ', '-')}.log")]
+    workers = [*lanes, *processes]
+    try:
+        for worker in workers:
+            await _answer(worker, Ready, START_TIMEOUT_S)
+        devices = [(await _answer(worker, OnDevice, START_TIMEOUT_S)).device for worker in workers]
+        if any(device.partition(":")[0] not in only_on for device in devices):
+            return None
+        return await _speeds(lanes, seconds), await _speeds(processes, seconds)
+    finally:
+        await asyncio.gather(*(worker.stop(STOP_TIMEOUT_S) for worker in workers))
+
+
+async def _speeds(workers: Sequence[WorkerProcess], seconds: float) -> Speeds:
+    """Let both workers of a way, inference and training, work side by side."""
+    until = time.monotonic() + seconds
+    for worker in workers:
+        worker.control.send(WorkUntil(until))
+    inference, training = [(await _answer(worker, RoundSeconds, START_TIMEOUT_S + seconds)).seconds for worker in workers]
+    return Speeds(inference, 1 / training)
+
+
+async def _answer(worker: WorkerProcess, kind: type, limit_s: float) -> Any:
+    """The next message of a stand-in. Raises CannotMeasure if it fails or does not answer in time, and WorkerError for an error that explains itself."""
+    try:
+        message = await asyncio.wait_for(worker.control.receive(), limit_s)
+    except Stopped:
+        raise CannotMeasure(f"a stand-in ended by itself, and its output is in {worker.log}") from None
+    except TimeoutError:
+        raise CannotMeasure(f"a stand-in has not answered within {limit_s:.0f} s, and its output is in {worker.log}") from None
+    if isinstance(message, Failed):
+        if message.explained:
+            raise WorkerError(message.message)
+        raise CannotMeasure(f"a stand-in failed with {message.kind}: {message.message}")
+    assert isinstance(message, kind)
+    return message
