@@ -116,3 +116,19 @@ def staleness_metrics(log: Tensor) -> dict[str, float]:
         "staleness_ratio_p05": float(low),
         "staleness_ratio_p95": float(high),
     }
+
+
+def mismatch_metrics(log: Tensor) -> dict[str, float]:
+    """How far the sampler is from the trainer, for the same decisions and the same weights. log: log(pi_trainer / pi_sampler), [N]. Empty where N = 0.
+
+    sampler_mismatch_mean and sampler_mismatch_p99: the mean and the 99 % quantile of |ratio - 1|. (The mean of the ratio itself says little: over decisions of
+    the sampler it is 1 whatever the mismatch.) sampler_mismatch_kl: KL(sampler || trainer) by k3.
+    """
+    if not len(log):
+        return {}
+    distance = torch.expm1(log.clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)).abs()
+    return {
+        "sampler_mismatch_mean": distance.mean().item(),
+        "sampler_mismatch_p99": float(np.quantile(distance.cpu().numpy(), 0.99)),
+        "sampler_mismatch_kl": k3(log).mean().item(),
+    }

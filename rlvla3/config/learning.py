@@ -112,6 +112,15 @@ class AlgorithmConfig(Section):
     """The level at which probability ratios are formed and clipped: a whole `chunk`, each `action` of it, or each `dimension` of each action."""
 
     correction: CorrectionConfig = CorrectionConfig.model_validate({})
+
+    sampler_correction: Literal["none", "truncated"] = "none"
+    """Whether training accounts for the rounding of the generators. They decide with other batch sizes and number formats than the trainer, so their log-probs
+    differ a little from the trainer's for the same weights (the metric `sampler_mismatch_p99`). `truncated`: a decision of the present version is weighted by
+    the trainer's probability over the recorded one, at most `sampler_cap`, and the clip is around the trainer's own policy."""
+
+    sampler_cap: PositiveFloat = 2.0
+    """The largest weight of `sampler_correction: truncated`."""
+
     reference: ReferenceConfig = ReferenceConfig()
     entropy: NonNegativeFloat = 0.0
     """Weight of the entropy bonus. It has an effect only with action heads that have an entropy."""

@@ -92,7 +92,7 @@ class Learner:
             weight_decay=self.training.weight_decay,
         )
         self._loader = Loader(rollouts, self.device)
-        self.objective = PolicyObjective(self.parallel, recipe.algorithm, rollouts, self._loader, self._logprob)
+        self.objective = PolicyObjective(self.parallel, recipe.algorithm, rollouts, self._loader, self._logprob, recipe.engine.max_staleness)
         self.credit = Credit(recipe.algorithm, rollouts, self.objective.importance if self.objective.correction.uses_vtrace else None, ranks)
         self.critic_features = CriticFeatures(policy, self.optimizer, self.critic, recipe.seed, ranks)
         self._named = {name: parameter for name, parameter in policy.named_parameters() if parameter.requires_grad}
@@ -149,6 +149,7 @@ class Learner:
             return
         decisions = int((recorded.arrays["executed"] > 0).sum())
         self._epochs[batch.epoch].add(decisions, {**policy.parts, "value_loss": value}, policy.ratios, policy.staleness)
+        self.objective.mismatch.add(recorded, policy.sampler)
         self._step_loss += loss.detach()
         self._step_decisions += decisions
         if batch.epoch == 0 and self.has_critic and self.critic.epochs:
@@ -180,7 +181,7 @@ class Learner:
         """End the update: the critic's extra passes, then the statistics. Returns the metrics that have a value in this update."""
         metrics = self._metrics()
         metrics |= self.credit.finish()
-        self.objective.finish()
+        metrics |= self.objective.finish()
         metrics["critic_replay_loss"] = self.critic_features.train(self.update, self.critic.epochs * (WARMUP_EPOCHS if self.warming_up else 1))
         return {name: value for name, value in metrics.items() if not math.isnan(value)}
 

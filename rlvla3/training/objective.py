@@ -1,8 +1,9 @@
-"""The policy's part of the loss: the surrogate with its correction for staleness, the entropy bonus, and the KL penalty to a reference policy.
+"""The policy's part of the loss: the surrogate with its corrections for staleness and for the sampler, the entropy bonus, and the KL penalty to a reference.
 
-The correction needs log-probs under the proximal policy. Most of them cost nothing. For a decision of the update's own version, they are the recorded ones,
-because the behaviour policy is the proximal policy. Before the first optimizer step, they are those of the present policy, which is evaluated anyway. Only
-stale decisions in later steps need a forward pass of their own, once. So there is at most one extra pass over the data, and none without staleness.
+A correction needs log-probs under the proximal policy. Most of them cost nothing. For a decision of the update's own version, they are the recorded ones,
+because the behaviour policy is the proximal policy, but for rounding. Before the first optimizer step, they are those of the present policy, which is evaluated
+anyway. Only stale decisions in later steps need a forward pass of their own, once. With algorithm.sampler_correction the rounding counts, so fresh decisions in
+later steps need that pass too. So there is at most one extra pass over the data, and none without staleness and without that correction.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rlvla3.algorithms.advantages import Floats
@@ -23,7 +26,8 @@ from rlvla3.links.rollouts import Rollouts
 from rlvla3.policies.base import Evaluation
 from rlvla3.training.data_parallel import DataParallel
 from rlvla3.training.earlier_policy import EarlierPolicy, Evaluate
-from rlvla3.training.recorded import Loader, Recorded
+from rlvla3.training.recorded import Loader, Recorded, on_device
+from rlvla3.training.sampler_mismatch import SamplerMismatch
 
 
 class LearnerError(ExplainedError, RuntimeError):
@@ -36,12 +40,14 @@ class PolicyLoss:
 
     total: what is minimised. parts: the terms of the loss, by name. ratios: pi / pi_anchor.
     staleness: pi_proximal / pi_behaviour. None after the first epoch, and where it is not known.
+    sampler: pi_trainer / pi_sampler of fresh decisions, for the same weights. Other decisions weigh 0. None after the first optimizer step.
     """
 
     total: Tensor
     parts: Mapping[str, Tensor]
     ratios: Ratios
     staleness: Ratios | None
+    sampler: Ratios | None
 
 
 class PolicyObjective:
@@ -50,12 +56,16 @@ class PolicyObjective:
     objective.begin(update, tickets)
     loss = objective.loss(micro_batch.epoch, recorded, evaluation, advantage)
     objective.before_step()                                             # call it before the weights change
-    objective.finish()
+    metrics = objective.finish()
+
+    max_staleness: how many updates older than its update the policy of a decision may be.
     """
 
-    def __init__(self, parallel: DataParallel, config: AlgorithmConfig, rollouts: Rollouts, loader: Loader, evaluate: Evaluate) -> None:
+    def __init__(self, parallel: DataParallel, config: AlgorithmConfig, rollouts: Rollouts, loader: Loader, evaluate: Evaluate, max_staleness: int = 0) -> None:
         self.config, self.rollouts, self._loader = config, rollouts, loader
         self.correction = make_correction(config)
+        self.corrects_sampler = config.sampler_correction == "truncated"
+        self.mismatch = SamplerMismatch(parallel, rollouts.spec.rows, loader, evaluate, config.ratio, max_staleness)
         self._proximal = EarlierPolicy(parallel, rollouts.spec.rows, evaluate)
         self._reference = EarlierPolicy(parallel, rollouts.spec.rows, evaluate) if config.reference.weight else None
         self._policy_name = type(parallel.policy).__name__
@@ -64,6 +74,7 @@ class PolicyObjective:
         """Start an update. The reference policy is the policy at the start of the run's first update."""
         self._update, self._weights_changed = update, False
         self._proximal.begin(tickets)
+        self.mismatch.begin(update, tickets)
         if self._reference is not None:
             self._reference.begin(tickets)
             if self._reference.weights is None:
@@ -71,13 +82,17 @@ class PolicyObjective:
 
     def before_step(self) -> None:
         """Keep the weights of the proximal policy. Call it before each optimizer step; only the first call in an update does something."""
-        if not self._weights_changed and self.correction.anchor == "proximal":
-            self._proximal.keep_weights()
+        if not self._weights_changed:
+            self.mismatch.before_first_step()
+            if self.correction.anchor == "proximal" or self.corrects_sampler or self.mismatch.keeps_weights:
+                self._proximal.keep_weights()
         self._weights_changed = True
 
-    def finish(self) -> None:
-        """End the update and free the weights of the proximal policy."""
+    def finish(self) -> dict[str, float]:
+        """End the update. Returns the metrics of the sampler's mismatch. The weights of the proximal policy are freed, if these do not need them."""
+        metrics = self.mismatch.finish(self._proximal.weights)
         self._proximal.drop_weights()
+        return metrics
 
     def importance(self, ticket: int) -> Floats:
         """pi_proximal / pi_behaviour of each decision of an episode that has ended: float64 [decisions]. The ratios are those of whole chunks."""
@@ -86,14 +101,17 @@ class PolicyObjective:
         recorded = self._loader.load(tickets, rows, ("logprob", "version", "executed", "dimensions"))
         proximal = self._proximal_logprob(recorded)
         behaviour = recorded["logprob"].to(proximal)
-        found: Floats = ratios(proximal, behaviour, self._executed(recorded, behaviour), "chunk").value[:, 0].double().cpu().numpy()
+        importance = self._importance(ratios(proximal, behaviour, self._executed(recorded, behaviour), "chunk"), recorded)
+        found: Floats = importance[:, 0].double().cpu().numpy()
         return found
 
     def loss(self, epoch: int, recorded: Recorded, evaluation: Evaluation, advantage: Tensor) -> PolicyLoss:
         """The loss of one micro-batch. epoch: its epoch. advantage: [B]. Raises LearnerError where the recipe needs an entropy and the policy has none."""
         config, present = self.config, evaluation.logprob
         executed = self._executed(recorded, present)
-        ratio, weight, staleness = self._ratios_to_anchor(recorded, present, executed)
+        unmoved = None if self._weights_changed else ratios(present.detach(), recorded["logprob"].to(present), executed, config.ratio)
+        self.mismatch.see(recorded)
+        ratio, weight, staleness = self._ratios_to_anchor(recorded, present, executed, unmoved)
         parts = {"policy_loss": -(ratio.weight * weight * self.correction.surrogate(ratio.value, advantage[:, None])).sum()}
         total = parts["policy_loss"]
         if self._reference is not None:
@@ -104,7 +122,7 @@ class PolicyObjective:
             parts["entropy"] = entropy_sum(evaluation.entropy, executed)
         if config.entropy:
             total = total - config.entropy * self._required_entropy(parts)
-        return PolicyLoss(total, parts, ratio, staleness if epoch == 0 else None)
+        return PolicyLoss(total, parts, ratio, staleness if epoch == 0 else None, self._sampler(recorded, unmoved))
 
     @property
     def reference(self) -> list[Tensor] | None:
@@ -116,25 +134,52 @@ class PolicyObjective:
         if self._reference is not None:
             self._reference.keep_weights(weights)
 
-    def _ratios_to_anchor(self, recorded: Recorded, present: Tensor, executed: Tensor) -> tuple[Ratios, Tensor | float, Ratios | None]:
+    def _ratios_to_anchor(self, recorded: Recorded, present: Tensor, executed: Tensor, unmoved: Ratios | None) -> tuple[Ratios, Tensor | float, Ratios | None]:
         """pi / pi_anchor, the weight of each term, and pi_proximal / pi_behaviour.
 
-        The last is None where only an extra pass would give it and the correction does not need it.
+        unmoved: pi / pi_behaviour before the first step, else None. It is the last result where the clip is around the behaviour policy: later only an extra
+        pass would give it.
         """
-        behaviour = recorded["logprob"].to(present)
-        if self.correction.anchor == "behaviour":
-            staleness = None if self._weights_changed else ratios(present.detach(), behaviour, executed, self.config.ratio)
-            return ratios(present, behaviour, executed, self.config.ratio), 1.0, staleness
+        behaviour, level, around_behaviour = recorded["logprob"].to(present), self.config.ratio, self.correction.anchor == "behaviour"
+        if around_behaviour and not self.corrects_sampler:
+            return ratios(present, behaviour, executed, level), 1.0, unmoved
         if not self._weights_changed:
             self._proximal.record(recorded.tickets, recorded.rows, present)
-        proximal = self._proximal_logprob(recorded).to(present)
-        staleness = ratios(proximal, behaviour, executed, self.config.ratio)
-        return ratios(present, proximal, executed, self.config.ratio), self.correction.weight(staleness.value), staleness
+        anchor = self._proximal_logprob(recorded).to(present)
+        distance = ratios(anchor, behaviour, executed, level)
+        importance = self._importance(distance, recorded)
+        if around_behaviour:
+            return ratios(present, anchor, executed, level), importance, unmoved
+        return ratios(present, anchor, executed, level), self.correction.weight(importance), distance
 
     def _proximal_logprob(self, recorded: Recorded) -> Tensor:
-        tickets, rows = recorded.tickets, recorded.rows
-        self._proximal.record(tickets, rows, recorded["logprob"], recorded.arrays["version"] == self._update)
-        return self._proximal.logprob(tickets, rows)
+        """The log-probs that the clip is around. Those of the record are taken for fresh decisions, if the sampler is not corrected.
+
+        If it is, and the clip is around the behaviour policy, they are taken for stale decisions: their behaviour policy is known by the record alone.
+        """
+        fresh = self._fresh(recorded)
+        taken = ~fresh & (self.correction.anchor == "behaviour") if self.corrects_sampler else fresh
+        self._proximal.record(recorded.tickets, recorded.rows, recorded["logprob"], taken)
+        return self._proximal.logprob(recorded.tickets, recorded.rows)
+
+    def _importance(self, distance: Ratios, recorded: Recorded) -> Tensor:
+        """pi_proximal / pi_behaviour, [B, L]. For a fresh decision it is the trainer's probability over the sampler's, and limited by algorithm.sampler_cap."""
+        if not self.corrects_sampler:
+            return distance.value
+        fresh = on_device(self._fresh(recorded), distance.log.device)[:, None]
+        return torch.where(fresh, distance.value.clamp(max=self.config.sampler_cap), distance.value)
+
+    def _sampler(self, recorded: Recorded, unmoved: Ratios | None) -> Ratios | None:
+        """pi_trainer / pi_sampler of fresh decisions. unmoved: that of all decisions."""
+        if unmoved is None:
+            return None
+        fresh = on_device(self.mismatch.fresh(recorded.arrays["version"]), unmoved.log.device)
+        return Ratios(unmoved.log, unmoved.weight * fresh[:, None])
+
+    def _fresh(self, recorded: Recorded) -> NDArray[np.bool_]:
+        """Which decisions are of the update's own version: bool [B]."""
+        fresh: NDArray[np.bool_] = recorded.arrays["version"] == self._update
+        return fresh
 
     def _executed(self, recorded: Recorded, like: Tensor) -> Tensor:
         return executed_actions(recorded["executed"], recorded["dimensions"], like.shape[1:])

@@ -46,7 +46,8 @@ class Work:
 
     kind: `tiny`, `mini_vla`, `adapters`, a mini VLA of which little is trained, or a pretrained family. exact: in float64.
     options: of a pretrained family. algorithm, training: settings. successes: which of an
-    update's tickets. first, updates: which updates. begin_from: a checkpoint. keep_in: a run to keep one in.
+    update's tickets. all_stale: whether all decisions are one update old. first, updates: which updates. begin_from: a checkpoint.
+    keep_in: a run to keep one in.
     """
 
     kind: str = "tiny"
@@ -55,6 +56,7 @@ class Work:
     algorithm: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     successes: Sequence[int] = (0, 3, 5, 6)
+    all_stale: bool = False
     first: int = 0
     updates: int = 3
     begin_from: Path | None = None
@@ -103,7 +105,7 @@ def run_update(learner: Learner, recipe: Recipe, update: int, work: Work) -> dic
     learner.begin_update(update, tickets)
     for ticket in tickets:
         success = ticket - tickets.start in work.successes
-        _write(learner.rollouts, work, ticket, decisions=1 + ticket * 7 % 3, version=update - ticket % 2, success=success)
+        _write(learner.rollouts, work, ticket, decisions=1 + ticket * 7 % 3, version=update - (1 if work.all_stale else ticket % 2), success=success)
     for ticket in np.random.default_rng(update).permutation(tickets).tolist():
         streamer.arrived(ticket, learner.rollouts.decisions(ticket))
     for micro_batch in streamer.update(update):

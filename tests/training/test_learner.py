@@ -56,6 +56,7 @@ losses = st.fixed_dictionaries(
         "ratio": st.sampled_from(["chunk", "action", "dimension"]),
         "dual_clip": st.sampled_from([None, 1.2]),
         "entropy": st.sampled_from([0.0, 0.1]),
+        "sampler_correction": st.sampled_from(["none", "truncated"]),
         "reference": st.fixed_dictionaries({"weight": st.sampled_from([0.0, 0.3]), "estimator": st.sampled_from(["k1", "k2", "k3"])}),
     }
 )
