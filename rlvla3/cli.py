@@ -170,6 +170,9 @@ def _parser() -> argparse.ArgumentParser:
     ray.add_argument("--seconds", type=_seconds, default=20.0, metavar="S", help="seconds of each measurement (default: 20)")
     _add_reality(benchmarks.add_parser("reality", help="rehearsed and measured throughput in the four modes, from one profile"))
     _add_vector(benchmarks.add_parser("vector", help="the engine against a synchronous vector environment with the same simulators"))
+    gpu = benchmarks.add_parser("gpu", help="one GPU: its limits, inference and training against them, and the four modes in real runs")
+    gpu.add_argument("--minutes", type=_seconds, default=8.0, metavar="M", help="how long all of it may take (default: 8)")
+    gpu.add_argument("--only", nargs="+", default=[], metavar="SECTION", help="such as inference training (default: all sections)")
     for name, benchmark in benchmarks.choices.items():
         path = Path("runs/bench") / f"{name}.json"
         benchmark.add_argument("--json", type=Path, default=path, metavar="FILE", help=f"where the figures go (default: {path})")

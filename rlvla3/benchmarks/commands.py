@@ -40,6 +40,10 @@ def bench(arguments: argparse.Namespace) -> None:
             from rlvla3.benchmarks import overhead
 
             overhead.main(arguments.simulators, arguments.json, arguments.episodes)
+        case "gpu":
+            from rlvla3.benchmarks.gpu import gpu_report
+
+            gpu_report.main(arguments.json, arguments.minutes, arguments.only)
         case "parity":
             from rlvla3.benchmarks.parity.parity_report import main
             from rlvla3.benchmarks.parity.trials import ParityMeasurement

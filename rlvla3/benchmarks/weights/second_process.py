@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from rlvla3.choices import CarrierName
+from rlvla3.choices import CarrierName, OnHost
 from rlvla3.links.own_thread import OwnThread
 from rlvla3.links.weights.between_hosts.relay import WeightRelay
 from rlvla3.links.weights.between_hosts.sender import WeightSender
@@ -74,8 +74,8 @@ class SecondProcess:
 
 
 @contextmanager
-def second_process(make_tensors: MakeTensors, carriers: Sequence[CarrierName] = ("tcp",)) -> Iterator[SecondProcess]:
-    """Start the second process, and a sender for each of `carriers` in a thread of this process."""
+def second_process(make_tensors: MakeTensors, carriers: Sequence[CarrierName] = ("tcp",), on_host: OnHost = "shared_memory") -> Iterator[SecondProcess]:
+    """Start the second process, and a sender for each of `carriers` in a thread of this process. on_host: where versions lie (weights.on_host)."""
     spawn = multiprocessing.get_context("spawn")
     memory = WeightMemory()
     senders = {carrier: WeightSender(memory, carrier=carrier) for carrier in carriers}
@@ -86,7 +86,7 @@ def second_process(make_tensors: MakeTensors, carriers: Sequence[CarrierName] = 
         for carrier, sender in senders.items():
             threads.enter_context(OwnThread(sender.run(), f"weight sender, {carrier}"))
         store = str(Path(folder) / "store")
-        process = spawn.Process(target=_run, args=(theirs, arriving, memory, make_tensors, addresses, store), daemon=True)
+        process = spawn.Process(target=_run, args=(theirs, arriving, memory, make_tensors, addresses, store, on_host), daemon=True)
         with main_module_hidden():
             process.start()
         try:
@@ -102,10 +102,16 @@ def second_process(make_tensors: MakeTensors, carriers: Sequence[CarrierName] = 
 
 
 def _run(
-    commands: Connection, arrivals: Connection, memory: WeightMemory, make_tensors: MakeTensors, addresses: Mapping[CarrierName, SenderAddress], store: str
+    commands: Connection,
+    arrivals: Connection,
+    memory: WeightMemory,
+    make_tensors: MakeTensors,
+    addresses: Mapping[CarrierName, SenderAddress],
+    store: str,
+    on_host: OnHost,
 ) -> None:
     torch.set_num_threads(1)
-    plane = WeightPlane(memory, make_tensors())
+    plane = WeightPlane(memory, make_tensors(), on_host=on_host)
     flat = torch.empty(plane.size, dtype=torch.uint8)
     _join_gloo(store, 1)
     with ExitStack() as threads:
