@@ -60,10 +60,15 @@ class RolloutSpec:
 class Rollouts:
     """The episodes of the data plane, addressed by ticket index."""
 
-    def __init__(self, spec: RolloutSpec) -> None:
-        self.spec = spec
-        self._arrays = SharedArrays(spec.arrays())
-        self._arrays["episode.ticket"][:] = -1  # no block holds an episode yet
+    def __init__(self, spec: RolloutSpec, arrays: SharedArrays | None = None) -> None:
+        """arrays: those of another process. None makes new ones."""
+        self.spec, self._row_count = spec, spec.rows
+        self._arrays = SharedArrays(spec.arrays()) if arrays is None else arrays
+        if arrays is None:
+            self._arrays["episode.ticket"][:] = -1  # no block holds an episode yet
+        # The arrays of decisions, with the rows of all blocks one after another: [capacity * rows, ...].
+        of_rows = {name: array for name, array in self._arrays.items() if not name.startswith("episode.")}
+        self._flat = {name: array.reshape(spec.capacity * spec.rows, *array.shape[2:]) for name, array in of_rows.items()}
         self.observation_names = tuple(observation_layout(spec.spaces))
         self.trace_names = tuple(f"trace.{name}" for name in spec.trace)
 
@@ -82,7 +87,7 @@ class Rollouts:
         places, n = self._places(tickets, rows), len(rows)
         into = {name: None if out is None else out[name][:n] for name in names}
         # "clip" copies directly: "raise" would copy twice. The places have been checked already.
-        return {name: np.take(self._flat(name), places, axis=0, out=array, mode="clip") for name, array in into.items()}
+        return {name: np.take(self._flat[name], places, axis=0, out=array, mode="clip") for name, array in into.items()}
 
     def scatter(
         self, tickets: NDArray[np.int64], rows: NDArray[np.int64], values: dict[str, NDArray[Any]], kept: NDArray[np.int64] | EllipsisType = ...
@@ -90,7 +95,7 @@ class Rollouts:
         """Write {name: [n, ...], or one value for all} at (ticket, row) pairs. kept: the positions, out of n, to be written (...: all)."""
         places = self._places(tickets[kept], rows[kept])
         for name, value in values.items():
-            self._flat(name)[places] = value[kept] if np.ndim(value) else value
+            self._flat[name][places] = value[kept] if np.ndim(value) else value
 
     def episode(self, ticket: int, name: str) -> NDArray[Any]:
         """One array of one episode, over its decisions: [decisions, ...]. It is a view, and changes when the next ticket of the block begins."""
@@ -140,14 +145,12 @@ class Rollouts:
 
     def _places(self, tickets: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Where (ticket, row) pairs lie among all rows of all blocks."""
-        if len(rows) and not 0 <= rows.min() <= rows.max() < self.spec.rows:
-            raise IndexError(f"rows {rows.min()} to {rows.max()} are asked for, and an episode has rows 0 to {self.spec.rows - 1}")
-        return tickets % self.spec.capacity * self.spec.rows + rows
+        if len(rows) and not 0 <= rows.min() <= rows.max() < self._row_count:
+            raise IndexError(f"rows {rows.min()} to {rows.max()} are asked for, and an episode has rows 0 to {self._row_count - 1}")
+        return tickets % self.spec.capacity * self._row_count + rows
 
-    def _flat(self, name: str) -> NDArray[Any]:
-        """An array of decisions with the rows of all blocks one after another: [capacity * rows, ...]. It is a view."""
-        array = self._arrays[name]
-        return array.reshape(self.spec.capacity * self.spec.rows, *array.shape[2:])
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Rollouts, (self.spec, self._arrays)
 
 
 class Episode:
