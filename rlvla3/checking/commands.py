@@ -15,6 +15,7 @@ from rlvla3.checking.simulator_process import SimulatorProcess
 from rlvla3.checking.specification import run_checks
 from rlvla3.config import SimulatorConfig, make_recipe
 from rlvla3.errors import RecipeError
+from rlvla3.simulators.drawing import place_simulator
 
 
 def simulator_config(name: str, settings: Sequence[str], chunk: int) -> SimulatorConfig:
@@ -37,7 +38,10 @@ def check_simulators(
     findings: dict[str, Any] = {}
     for name, config in simulators.items():
         print(f"{before}{_name_and_settings(name, config)}", flush=True)
-        evidence = examine(config, chunk, timeout_s or config.timeout_s)
+        placed, drawing = place_simulator(config)
+        if drawing:
+            print(f"{before}{drawing}", flush=True)
+        evidence = examine(placed, chunk, timeout_s or config.timeout_s)
         results = run_checks(evidence)
         for line in "\n".join([*lines(results), total(results)]).splitlines():
             print(f"{before}{line}")

@@ -42,7 +42,8 @@ class SimulatorConfig(Section):
     """CPU cores that each shard is bound to. The cores of the host are assigned to the shards in turn. With `null` a shard may use all cores."""
 
     devices: list[str] = []
-    """GPUs that the shards use in turn, such as `[cuda:0, cuda:1]`. With an empty list the simulator uses its default device."""
+    """What the shards use in turn, such as `[cuda:0, cuda:1]`. Simulators that draw with MuJoCo draw there: on GPUs, by CUDA's numbers or by EGL's (`egl:0`), or
+    on the CPU (`cpu`). With an empty list they use all GPUs that can draw, and the CPU if there is none. ManiSkill computes there, by default on the CPU."""
 
     max_steps: Positive | None = None
     """The longest episode, in environment steps. With `null` the limit is the simulator's own."""

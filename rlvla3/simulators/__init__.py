@@ -18,6 +18,9 @@ robosuite/            robosuite and RoboCasa
 Shared by these packages:
 
 graphics.py           how a process is prepared to draw with MuJoCo, and checks of frames
+drawing.py            where this host can draw: on which GPUs, or on the CPU
+egl.py                which of EGL's devices is which device of CUDA
+drawing_trial.py      the program that tries to draw one frame
 mujoco_renderer.py    frames of MuJoCo models
 scene_cache.py        scenes that stay built between episodes
 assets.py             where meshes and textures are looked for

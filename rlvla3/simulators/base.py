@@ -51,6 +51,11 @@ class Simulator(ABC):
     """
 
     Options: ClassVar[type[Section]] = NoOptions
+
+    draws_with_mujoco: ClassVar[bool] = False
+    """Whether frames are drawn by MuJoCo. Then a run finds out where this host can draw (drawing.py) before it starts simulators, and `config.devices` names
+    the place of each: `egl:2`, `cpu`, or none where the user's environment decides. Hand it to graphics.prepare_process before mujoco is imported."""
+
     slots: int = 1
     spaces: Spaces
 

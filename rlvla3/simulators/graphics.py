@@ -1,4 +1,4 @@
-"""How a process is prepared to draw with MuJoCo, and checks that its frames are real.
+"""How a process is prepared to draw with MuJoCo, and checks that its frames are real. drawing.py says where it draws.
 
 MuJoCo and its graphics libraries read environment variables when they are imported, so `prepare_process` must come before that import.
 """
@@ -12,27 +12,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlvla3.simulators.base import SimulatorError
+from rlvla3.simulators.drawing import PACKAGES_HELP, place_here, variables_of
 
-GRAPHICS_HELP = (
-    "frames are drawn by a graphics library of the system: on Debian or Ubuntu run `apt-get install libosmesa6 libegl1 libgl1`, "
-    "and leave MUJOCO_GL unset, or set it to osmesa (no GPU needed) or egl"
-)
+GRAPHICS_HELP = f"frames are drawn by a graphics library of the system: {PACKAGES_HELP}, and leave MUJOCO_GL unset, or set it to osmesa (no GPU needed) or egl"
 MIN_FRAME_STD = 10
 """If the standard deviation of a frame's values is not above this, the renderer has failed. 30 to 60 is usual."""
 
 
 def prepare_process(simulator: str, device: str = "") -> None:
-    """Prepare this process to draw with MuJoCo. device: the GPU to draw on, such as cuda:1; "" for none.
+    """Prepare this process to draw with MuJoCo. device: where it draws, such as cuda:1, egl:2 or cpu; "" for the best of what is here.
 
     Many simulator processes share the machine's cores. So this process starts no thread per core, neither for drawing (LP_NUM_THREADS) nor for linear algebra.
-    Raises SimulatorError if mujoco was already imported while MUJOCO_GL was not set.
+    Raises SimulatorError if nothing can draw here, or if mujoco was already imported while MUJOCO_GL was not set; RecipeError if `device` cannot draw.
     """
     if "mujoco" in sys.modules and "MUJOCO_GL" not in os.environ:
-        raise SimulatorError(f"mujoco was imported in this process before {simulator} could set MUJOCO_GL=osmesa: set it before that import")
-    if device.startswith("cuda"):
-        os.environ.setdefault("MUJOCO_GL", "egl")
-        os.environ["MUJOCO_EGL_DEVICE_ID"] = device.partition(":")[2] or "0"
-    os.environ.setdefault("MUJOCO_GL", "osmesa")
+        raise SimulatorError(f"mujoco was imported in this process before {simulator} could set MUJOCO_GL: set it before that import")
+    if place := place_here(device):
+        os.environ.update(variables_of(place))
+    elif "MUJOCO_GL" not in os.environ:
+        os.environ["MUJOCO_GL"] = os.environ["PYOPENGL_PLATFORM"]
     os.environ["LP_NUM_THREADS"] = "0"
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 

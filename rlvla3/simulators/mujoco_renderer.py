@@ -11,6 +11,7 @@ Importing this file imports mujoco. mujoco reads environment variables when it i
 
 from __future__ import annotations
 
+import atexit
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -66,4 +67,5 @@ def _graphics_context() -> mujoco.GLContext:
     """The one graphics context of this process."""
     context = mujoco.GLContext(1, 1)  # the size does not matter: each model is drawn into a buffer of its own size
     context.make_current()
+    atexit.register(context.free)  # before mujoco's own exit handler ends EGL: the context would complain afterwards
     return context

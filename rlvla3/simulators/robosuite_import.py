@@ -23,6 +23,11 @@ def import_robosuite() -> None:
     """
     if "robosuite" in sys.modules:
         return
+    with _variable("MUJOCO_EGL_DEVICE_ID", None):  # robosuite takes it for a number of CUDA, and refuses one that is not in CUDA_VISIBLE_DEVICES
+        _import_quietly()
+
+
+def _import_quietly() -> None:
     package = importlib.util.find_spec("robosuite")
     if package is None or package.origin is None:
         raise ModuleNotFoundError("robosuite is not installed")
@@ -45,13 +50,20 @@ def empty_libero_config() -> Iterator[None]:
 
     Without a configuration, LIBERO asks on standard input where to keep data sets when it is imported. After the import it needs none.
     """
-    before = os.environ.get("LIBERO_CONFIG_PATH")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _variable("LIBERO_CONFIG_PATH", folder):
         Path(folder, "config.yaml").write_text("{}\n")
-        os.environ["LIBERO_CONFIG_PATH"] = folder
-        try:
-            yield
-        finally:
-            del os.environ["LIBERO_CONFIG_PATH"]
-            if before is not None:
-                os.environ["LIBERO_CONFIG_PATH"] = before
+        yield
+
+
+@contextmanager
+def _variable(name: str, value: str | None) -> Iterator[None]:
+    """Within this context the environment variable has this value. None: it is not set."""
+    before = os.environ.pop(name, None)
+    if value is not None:
+        os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
+        if before is not None:
+            os.environ[name] = before

@@ -22,6 +22,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from rlvla3.config import Recipe, SimulatorConfig
 from rlvla3.errors import RecipeError
 from rlvla3.scheduling.placement import Cluster, Placement, place
+from rlvla3.simulators.registry import simulator_class
 
 RESERVE_TIMEOUT_S, RESERVE_TRY_S = 60.0, 10.0
 
@@ -46,7 +47,7 @@ class NodeRole:
     """What one node does in the run, and with which of its devices.
 
     recipe: with this host's own shards and generators (None: it runs none). trainers: the ranks on it. devices: the GPUs that generators and simulators see,
-    those of generators first. trainer_devices: the GPU of each rank.
+    those of generators first. trainer_devices: the GPU of each rank. draw_on: the GPUs of simulators, as the host numbers those that it sees.
     """
 
     node: int
@@ -54,6 +55,7 @@ class NodeRole:
     trainers: tuple[int, ...]
     devices: tuple[int, ...]
     trainer_devices: tuple[int, ...]
+    draw_on: tuple[str, ...] = ()
 
 
 def connect(address: str) -> bool:
@@ -116,8 +118,9 @@ def roles(recipe: Recipe, found: Sequence[Node], ranks: int) -> list[NodeRole]:
         generators, simulators = (_on(host, placement.cluster, stage) for stage in (placement.generators, placement.simulators))
         mine = tuple(rank for rank, seat in enumerate(seats) if placement.cluster.host(seat) == host)
         visible = (*generators, *(device for device in simulators if device not in generators))
-        part = _share(recipe, hosting.index(host), len(hosting), generators, [visible.index(device) for device in simulators]) if host in hosting else None
-        dealt.append(NodeRole(host, part, mine, visible, tuple(seats[rank] % devices for rank in mine)))
+        draw_on = tuple(f"cuda:{visible.index(device)}" for device in simulators)
+        part = _share(recipe, hosting.index(host), len(hosting), generators, draw_on) if host in hosting else None
+        dealt.append(NodeRole(host, part, mine, visible, tuple(seats[rank] % devices for rank in mine), draw_on))
     _refuse_rigid(recipe, dealt)
     return [role for role in dealt if role.recipe or role.trainers]
 
@@ -150,7 +153,7 @@ def _refuse_rigid(recipe: Recipe, dealt: Sequence[NodeRole]) -> None:
         )
 
 
-def _share(recipe: Recipe, number: int, hosts: int, generators: Sequence[int], simulators: Sequence[int]) -> Recipe:
+def _share(recipe: Recipe, number: int, hosts: int, generators: Sequence[int], simulators: Sequence[str]) -> Recipe:
     """The recipe with one host's part of every simulator's shards, and of the generators: at least one on each device, and at least one that is always active.
 
     generators, simulators: the host's devices of these stages.
@@ -161,7 +164,8 @@ def _share(recipe: Recipe, number: int, hosts: int, generators: Sequence[int], s
         return (whole + hosts - 1 - number) // hosts
 
     def of(simulator: SimulatorConfig) -> SimulatorConfig:
-        devices = simulator.devices or ([f"cuda:{device}" for device in simulators] if len(simulators) > 1 else [])
+        takes_turns = len(simulators) > 1 and not simulator_class(simulator.name).draws_with_mujoco  # the host finds out where it can draw
+        devices = simulator.devices or (list(simulators) if takes_turns else [])
         return simulator.model_copy(update={"shards": part(simulator.shards), "devices": devices})
 
     most = max(part(engine.generators), len(generators))

@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,8 +46,10 @@ FRESH_S = 60.0
 """A folder that is younger may belong to a host that has not locked it yet."""
 
 
-async def run_host(control: Control, state: ActorState, recipe: Recipe, capacity: int) -> None:
+async def run_host(control: Control, state: ActorState, recipe: Recipe, capacity: int, draw_on: Sequence[str]) -> None:
     """Start this host's simulators and generators, report Ready, and run tickets until cancelled. recipe: with this host's shards and generators.
+
+    draw_on: the GPUs that simulators may draw on where the recipe does not say.
 
     Raises WorkerError if one of them fails and cannot be replaced.
     """
@@ -62,7 +64,7 @@ async def run_host(control: Control, state: ActorState, recipe: Recipe, capacity
 
     loop.set_exception_handler(lambda _, context: fail(context.get("exception") or RuntimeError(context["message"])))
     with _own_folder() as folder:
-        host = RayHost(control, recipe, capacity, folder, fail)
+        host = RayHost(control, recipe, capacity, folder, fail, draw_on)
         host.show(state)
         try:
             await _unless(failure, host.start())
@@ -72,13 +74,16 @@ async def run_host(control: Control, state: ActorState, recipe: Recipe, capacity
 
 
 class RayHost:
-    """The workers of one host, and what they and the coordinator hear of one another. folder: for what workers print. fail: ends the host with an error."""
+    """The workers of one host, and what they and the coordinator hear of one another.
 
-    def __init__(self, control: Control, recipe: Recipe, capacity: int, folder: Path, fail: Callable[[Exception], None]) -> None:
+    folder: for what workers print. fail: ends the host with an error. draw_on: see HostSupervisor.
+    """
+
+    def __init__(self, control: Control, recipe: Recipe, capacity: int, folder: Path, fail: Callable[[Exception], None], draw_on: Sequence[str] = ()) -> None:
         self._control, self._carrier, self._folder, self._fail = control, recipe.weights.carrier, folder, fail
         self._samples = folder / "stays"
         board = make_board(recipe, self._samples)
-        self._host = HostSupervisor(recipe, capacity=capacity, logs=folder, notify=self._notify, fail=fail, others=[WEIGHTS], board=board)
+        self._host = HostSupervisor(recipe, capacity=capacity, logs=folder, notify=self._notify, fail=fail, others=[WEIGHTS], board=board, draw_on=draw_on)
         self._weights_meter = OverlappingMeter(self._host.board.meter(WEIGHTS), "version")
         self._ledger = GrantedTickets(control, newest=lambda: self._host.memory.newest)
         self._relays: list[asyncio.Future[None]] = []

@@ -127,7 +127,8 @@ class RayRuntime(Runtime):
 
     def _host_actor(self, bundle: int, role: NodeRole) -> Any:
         restarts = self._recipe.engine.max_restarts
-        return self._actor(bundle, role.devices, restarts, f"host {bundle}", "rlvla3.runtimes.ray.host_actor:run_host", role.recipe, self._capacity)
+        body = "rlvla3.runtimes.ray.host_actor:run_host"
+        return self._actor(bundle, role.devices, restarts, f"host {bundle}", body, role.recipe, self._capacity, role.draw_on)
 
     def _actor(self, bundle: int, devices: tuple[int, ...], restarts: int, name: str, body: str, *args: Any) -> Any:
         assert self._reservation is not None

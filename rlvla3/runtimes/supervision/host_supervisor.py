@@ -27,6 +27,7 @@ from rlvla3.runtimes.supervision.shard_supervisor import ShardSupervisor
 from rlvla3.runtimes.worker_names import generator_name, shard_name
 from rlvla3.scheduling.recorded_run import RecordedRun
 from rlvla3.scheduling.sharding import lay_out
+from rlvla3.simulators.drawing import place_simulator
 
 GENERATOR, GENERATOR_LANE = "rlvla3.runtimes.workers.generator_worker:run_generator", "rlvla3.runtimes.workers.lanes:run_generator_lane"
 
@@ -39,7 +40,9 @@ class HostSupervisor:
 
     capacity: episodes that the data plane holds. logs: the folder that workers print to. notify: called with a sentence for the user. fail: ends the run with
     an error. others: names of workers that `start_lanes` adds. record: where inferences are recorded, or the recorded run that is repeated. board: makes the
-    board of the workers' times from their names.
+    board of the workers' times from their names. draw_on: the GPUs that simulators may draw on where the recipe does not say, such as cuda:0 (empty: all).
+
+    Raises SimulatorError or RecipeError if a simulator is to draw and cannot here, before anything is started.
 
         host = HostSupervisor(recipe, capacity=128, logs=folder, notify=print, fail=stop)
         host.start()                                    # in a running event loop
@@ -59,8 +62,12 @@ class HostSupervisor:
         others: Sequence[str] = (),
         record: RunRecord | RecordedRun | None = None,
         board: Callable[[Sequence[str]], MeterBoard] = MeterBoard,
+        draw_on: Sequence[str] = (),
     ) -> None:
-        engine, simulators = recipe.engine, recipe.mixed.values()
+        engine, placed = recipe.engine, [place_simulator(simulator, draw_on) for simulator in recipe.mixed.values()]
+        for sentence in dict.fromkeys(sentence for _, sentence in placed if sentence):
+            notify(sentence)
+        simulators = [simulator for simulator, _ in placed]
         layout = lay_out([simulator.sharding for simulator in simulators], engine.generators, engine.serving, sorted(os.sched_getaffinity(0)))
         self.recipe, self.plane, self.memory = recipe, DataPlane(rollout_spec(recipe, capacity), layout, engine.generators), WeightMemory()
         self._generator_names = [generator_name(number) for number in range(engine.generators)]

@@ -65,7 +65,7 @@ class LiberoOptions(Section):
 class Libero(SingleEnvironment):
     """One LIBERO environment. Its task may change from ticket to ticket. Only the thread that built it can use it, because of its graphics context."""
 
-    Options = LiberoOptions
+    Options, draws_with_mujoco = LiberoOptions, True
 
     @classmethod
     def describe(cls, config: SimulatorConfig) -> Spaces:

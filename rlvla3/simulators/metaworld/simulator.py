@@ -70,7 +70,7 @@ class MetaWorldOptions(Section):
 class MetaWorld(SingleEnvironment):
     """One Meta-World environment. Its task may change from ticket to ticket. Only the thread that built it can use it, because of its graphics context."""
 
-    Options = MetaWorldOptions
+    Options, draws_with_mujoco = MetaWorldOptions, True
 
     @classmethod
     def describe(cls, config: SimulatorConfig) -> Spaces:

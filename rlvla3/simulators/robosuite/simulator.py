@@ -106,6 +106,7 @@ class Robosuite(SingleEnvironment):
     """One robosuite environment. Its task may change from ticket to ticket. Only the thread that built it can use it, because of its graphics context."""
 
     Options: ClassVar[type[RobosuiteOptions]] = RobosuiteOptions
+    draws_with_mujoco = True
     package: ClassVar[str] = "robosuite"
     default_steps: ClassVar[int] = 500
     """The length of an episode in robosuite's own benchmark."""

@@ -44,6 +44,18 @@ def test_stages_are_dealt_to_nodes_as_the_placement_says(kind, ratio, gpus, host
     assert all(s.recipe.engine.generators >= 1 and not s.recipe.engine.record for s in dealt if s.recipe)
 
 
+def test_simulators_draw_on_the_gpus_that_the_placement_gives_them():
+    """Numbered as the host sees them: those of generators come first. Where EGL cannot draw there, the host may use the CPU, so `devices` stays empty."""
+
+    def host(name):
+        simulator = {"name": name, "tasks": [], "shards": 8}
+        return roles(ray_recipe(simulator=simulator, placement={"kind": "separate", "ratio": "2:1:1"}), [Node(4, 8)], ranks=1)[0]
+
+    assert (host("metaworld").devices, host("metaworld").draw_on) == ((2, 0, 1), ("cuda:1", "cuda:2"))
+    assert host("metaworld").recipe.simulator.devices == []
+    assert host("gymnasium:CartPole-v1").recipe.simulator.devices == ["cuda:1", "cuda:2"]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
