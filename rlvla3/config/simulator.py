@@ -42,8 +42,9 @@ class SimulatorConfig(Section):
     """CPU cores that each shard is bound to. The cores of the host are assigned to the shards in turn. With `null` a shard may use all cores."""
 
     devices: list[str] = []
-    """What the shards use in turn, such as `[cuda:0, cuda:1]`. Simulators that draw with MuJoCo draw there: on GPUs, by CUDA's numbers or by EGL's (`egl:0`), or
-    on the CPU (`cpu`). With an empty list they use all GPUs that can draw, and the CPU if there is none. ManiSkill computes there, by default on the CPU."""
+    """What the shards use in turn, such as `[cuda:0, cuda:1]`. Simulators that draw with MuJoCo draw there: on GPUs, named by CUDA's number or by EGL's
+    (`egl:0`), or on the CPU (`cpu`). With an empty list they use all GPUs that can draw, and the CPU if there is none. ManiSkill computes and draws there, and
+    with an empty list on the CPU."""
 
     max_steps: Positive | None = None
     """The longest episode, in environment steps. With `null` the limit is the simulator's own."""
