@@ -30,6 +30,8 @@ class MemoryConfig(Section):
 
     The processes of one stage on one device have equal parts of its share. A trainer or generator process that wants more than its part ends the run with a
     message that says so; it takes nothing from the others. On CPUs there is no limit.
+
+    Without a limit, a trainer that shares its GPU with generators leaves 5 % of the GPU free for them.
     """
 
     trainer: Part | None = None

@@ -30,6 +30,13 @@ async def stay(control: Control, name: str, path: Path) -> None:
         _note(path, f"{name} ends")
 
 
+async def look_at(control: Control, name: str, path: Path, given: object) -> None:
+    """Says which object it was given."""
+    control.send(Ready())
+    control.send(id(given))
+    await control.receive()
+
+
 async def fail_when_told(control: Control, name: str, path: Path) -> None:
     control.send(Ready())
     await control.receive()

@@ -46,11 +46,14 @@ class HostBuffers:
 
 
 class DeviceBuffers:
-    """Buffers on the writer's device. The writer makes them and puts their handles into host memory; readers map them from there."""
+    """Buffers on the writer's device. The writer makes them and puts their handles into host memory; readers map them from there.
+
+    A process cannot map its own memory. So a reader in another thread of the writer's process gets the writer's tensors.
+    """
 
     def __init__(self, memory: WeightMemory, size: int, layout: int, device: torch.device) -> None:
         memory.lay_out(size, layout)
-        self._handles, self._size, self._device = memory.handles, size, device
+        self._memory, self._handles, self._size, self._device = memory, memory.handles, size, device
         self._buffers: Sequence[Tensor] | None = None
 
     def to_write(self) -> Sequence[Tensor]:
@@ -60,10 +63,13 @@ class DeviceBuffers:
             if len(handles) > LONGEST_HANDLES:
                 raise ValueError(f"the handles of {BUFFERS} buffers take {len(handles)} bytes, and there is room for {LONGEST_HANDLES}")
             self._handles.map(LONGEST_HANDLES)[: len(handles)] = handles
+            self._memory.made_here = self._buffers
         return self._buffers
 
     def to_read(self) -> Sequence[Tensor]:
-        if self._buffers is None:
+        if self._buffers is None and self._memory.made_here is not None:
+            self._buffers = self._memory.made_here
+        elif self._buffers is None:
             mapped: Sequence[Tensor] = pickle.loads(
                 self._handles.map(LONGEST_HANDLES)
             )  # written by the trainer of this run, in memory that only its workers have

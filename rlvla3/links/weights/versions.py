@@ -11,6 +11,8 @@ Invariants:
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,8 +32,10 @@ class WeightMemory:
     """Room for BUFFERS versions. The first process that knows the weights sets its size.
 
     header: the newest version (-1: none) and the buffer that holds it; the stamp of each buffer; the size of a version in bytes and the fingerprint of its
-    layout (0: not laid out). handles: room for the handles of buffers that lie on a GPU.
+    layout (0: not laid out). handles: room for the handles of buffers that lie on a GPU. made_here: these buffers, if a thread of this process has made them.
     """
+
+    made_here: Any = None
 
     def __init__(self) -> None:
         one = Field((1,), np.int64)

@@ -5,7 +5,8 @@ Generator and trainer that share a GPU may be two lanes of one process (engine.s
 Invariants:
 - lanes are built one after another: a lane begins when the one before is ready. So only one at a time sets and uses torch's seed, which a process has once;
 - when a lane ends, for whatever reason, the other lanes are asked to end, and the process ends with the last one;
-- an error in a lane goes to the coordinator on the lane's own channel.
+- an error in a lane goes to the coordinator on the lane's own channel;
+- an object that several lanes are given is one object in their process.
 """
 
 from __future__ import annotations

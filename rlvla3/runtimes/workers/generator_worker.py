@@ -25,7 +25,7 @@ from rlvla3.policies.registry import make_policy
 from rlvla3.runtimes.processes.control import Control
 from rlvla3.runtimes.processes.messages import ForgetShard, LeaveDevice, LeftDevice, ProceedTo, Ready, ReplayStuck, ShardForgotten, VersionDone
 from rlvla3.runtimes.worker_names import generator_name
-from rlvla3.runtimes.workers.device import MemoryShare, check_on_host, choose_device
+from rlvla3.runtimes.workers.device import check_on_host, choose_device, generator_memory
 from rlvla3.scheduling.recorded_run import RecordedRun
 from rlvla3.training.offload import Residence, make_residence
 
@@ -46,7 +46,7 @@ async def run_generator(
     torch.manual_seed(recipe.seed)
     device = choose_device(recipe.engine.device, "engine.device", generator)
     check_on_host(recipe.weights.on_host, device, "engine.device")
-    with _memory_share(recipe, generator, device).kept():
+    with generator_memory(recipe, generator, device).kept():
         policy = make_policy(recipe.policy, plane.rollouts.spec.spaces).eval()
         residence = make_residence(recipe.engine.offload, device, lambda: chain(policy.parameters(), policy.buffers()), partial(meter, "offload"))
         residence.place(policy)
@@ -70,13 +70,6 @@ async def run_generator(
         control.send(Ready())
         meter.enter("overhead")
         await generate(requests, weights, DataPlanePolicyEngine(policy, weights, plane.rollouts, recipe.seed, residence, meter, recorder))
-
-
-def _memory_share(recipe: Recipe, generator: int, device: torch.device) -> MemoryShare:
-    """The generators on one device have equal parts of their stage's share."""
-    engine = recipe.engine
-    here = sum(choose_device(engine.device, "engine.device", other) == device for other in range(engine.generators))
-    return MemoryShare(generator_name(generator), device, "memory.generator", recipe.memory.generator, "engine.max_batch", here)
 
 
 def _batched(recipe: Recipe, plane: DataPlane, generator: int, meter: Meter, control: Control) -> GeneratorPort:

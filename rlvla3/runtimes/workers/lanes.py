@@ -39,16 +39,12 @@ def shared_device(recipe: Recipe) -> torch.device:
     """The device of the first generator and the first rank. Raises RecipeError if they have a device each."""
     inference = choose_device(recipe.engine.device, "engine.device")
     training = choose_device(recipe.training.device, "training.device")
-    if _numbered(inference) != _numbered(training):
+    if inference != training:
         raise RecipeError(
             f"engine.share=lanes is for a device that generator and trainer share, and engine.device is {inference} and training.device is {training}: "
             f"set engine.share=processes, or give both the same device"
         )
     return inference
-
-
-def _numbered(device: torch.device) -> tuple[str, int]:
-    return device.type, device.index or 0
 
 
 @contextmanager

@@ -32,7 +32,7 @@ from rlvla3.policies.registry import make_policy
 from rlvla3.runtimes.processes.control import Control
 from rlvla3.runtimes.processes.messages import Clone, Copied, Demonstrated, LastUpdate, Published, Ready, Save, Saved, StopAfterUpdate, Train, Trained
 from rlvla3.runtimes.worker_names import trainer_name
-from rlvla3.runtimes.workers.device import MemoryShare, check_on_host, choose_device
+from rlvla3.runtimes.workers.device import check_on_host, choose_device, trainer_memory
 from rlvla3.runtimes.workers.trainer_loop import ArrivingTrajectories, MeteredLearner
 from rlvla3.scheduling.recorded_run import RecordedRun
 from rlvla3.training.checkpoint import CheckpointWriter, load_checkpoint
@@ -66,14 +66,16 @@ async def run_trainer(
     device = _device(recipe.training.device, meeting)
     check_on_host(recipe.weights.on_host, device, "training.device")
     ranks = DistributedRanks(meeting, device, waiting=partial(meter, "ranks")) if meeting else SINGLE_RANK
+    share = trainer_memory(recipe, meeting.rank if meeting else 0, device)
     try:
-        with MemoryShare(name, device, "memory.trainer", recipe.memory.trainer, "training.micro_batch").kept():
+        with share.kept():
             trainer = Trainer(control, recipe, rollouts, meter, memory, run, resume, record, device, ranks)
             control.send(Ready())
             while True:
                 meter.enter("command")
                 message = await control.receive()
                 meter.enter("overhead")
+                share.leave_room()
                 await trainer.obey(message)
     finally:
         ranks.close()

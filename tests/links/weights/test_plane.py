@@ -106,6 +106,20 @@ def test_who_maps_a_gpus_memory_must_have_the_same_weights():
         WeightPlane(memory, weights() | {"more": torch.zeros(1)}, on_host="cuda_ipc")
 
 
+DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")])]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_lanes_of_one_process_share_the_writers_buffers_as_a_process_cannot_map_its_own(device: str):
+    memory = WeightMemory()
+    source, target = ({name: tensor.to(device) for name, tensor in weights(value).items()} for value in (5.0, 0.0))
+    writer, reader = (WeightPlane(memory, tensors, on_host="cuda_ipc") for tensors in (source, target))
+    writer.publish(3)
+    assert reader.load() == 3 and values(target) == {5.0}
+    theirs, ours = writer._buffers.to_write(), reader._buffers.to_read()
+    assert [buffer.data_ptr() for buffer in ours] == [buffer.data_ptr() for buffer in theirs]
+
+
 class Interrupted(UserDict[str, Tensor]):
     """Tensors that are gone through one by one, with something done after the first. Once."""
 

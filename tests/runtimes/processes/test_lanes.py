@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rlvla3.links.weights.versions import WeightMemory
 from rlvla3.runtimes.processes.control import Stopped
 from rlvla3.runtimes.processes.lanes import Lane
 from rlvla3.runtimes.processes.messages import Failed, Ready
@@ -16,13 +17,13 @@ from rlvla3.runtimes.processes.process import WorkerProcess, start_lanes
 PATIENCE_S = 60.0
 
 
-def run(tmp_path: Path, bodies: dict[str, str], work: Callable[[list[WorkerProcess]], Awaitable[None]]) -> list[str]:
-    """Do `work` with lanes of some bodies, by name. Returns what the lanes have noted."""
+def run(tmp_path: Path, bodies: dict[str, str], work: Callable[[list[WorkerProcess]], Awaitable[None]], *given: object) -> list[str]:
+    """Do `work` with lanes of some bodies, by name, which all are given some objects. Returns what the lanes have noted."""
     notes = tmp_path / "notes"
     notes.touch()
 
     async def within() -> None:
-        workers = start_lanes([Lane(name, f"tests.support.lanes:{body}", (name, notes)) for name, body in bodies.items()], tmp_path / "log")
+        workers = start_lanes([Lane(name, f"tests.support.lanes:{body}", (name, notes, *given)) for name, body in bodies.items()], tmp_path / "log")
         try:
             await asyncio.wait_for(work(workers), PATIENCE_S)
         finally:
@@ -54,6 +55,17 @@ def test_lanes_are_built_in_turn_and_each_hears_its_own_channel(tmp_path: Path):
     notes = run(tmp_path, {"first": "stay", "second": "stay"}, work)
     assert notes[:4] == ["first begins", "first is built", "second begins", "second is built"]
     assert sorted(notes[4:]) == ["first ends", "second ends"]
+
+
+def test_what_lanes_are_given_is_one_object_of_their_process(tmp_path: Path):
+    async def work(workers: list[WorkerProcess]) -> None:
+        seen = []
+        for worker in workers:
+            await worker.control.receive()
+            seen.append(await worker.control.receive())
+        assert seen[0] == seen[1]
+
+    run(tmp_path, {"first": "look_at", "second": "look_at"}, work, WeightMemory())
 
 
 @pytest.mark.parametrize("failing", [0, 1])

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from rlvla3.config import make_recipe
 from rlvla3.errors import RecipeError
 from rlvla3.policies.actor_critic import ActorCritic
-from rlvla3.runtimes.workers.device import MemoryShare
+from rlvla3.runtimes.workers.device import DeviceUse, MemoryShare, generator_memory, room, trainer_memory
 from tests.support.runs import Run, countdown
 
 
@@ -55,6 +57,77 @@ def test_who_runs_out_of_memory_is_named_with_its_share_and_the_way_out(policy: 
     assert run.process.returncode == 2, printed
     assert complaint.replace("generator 0", "generator") in printed.replace("generator 0", "generator").replace("generator 1", "generator")
     assert "Traceback" not in printed and '"ended": "failed: ' in (run.folder / "summary.json").read_text()
+
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("total", "free", "own", "expected"),
+    [
+        (80, 70, 4, 70 / 80),  # 4 of its own and 70 that are free, less 5 % of 80
+        (80, 80, 0, 76 / 80),
+        (80, 2, 50, 50 / 80),  # nothing more than it has
+        (80, 0, 0, 1 / (80 * GIB)),  # torch refuses a part of 0
+    ],
+)
+def test_a_trainer_without_a_limit_leaves_room_for_the_others(total: float, free: float, own: float, expected: float):
+    assert room(DeviceUse(int(total * GIB), int(free * GIB), int(own * GIB))) == pytest.approx(expected)
+
+
+def test_what_both_sides_hold_is_said():
+    use = DeviceUse(80 * GIB, GIB, 60 * GIB)
+    assert use.in_words("trainer") == "Of 80.0 GiB there, the trainer holds 60.0 GiB, other processes 19.0 GiB, and 1.0 GiB is free"
+    lane = DeviceUse(80 * GIB, GIB, 60 * GIB, 15 * GIB)
+    assert "the trainer holds 60.0 GiB, the other lane of its process 15.0 GiB, other processes 4.0 GiB" in lane.in_words("trainer")
+
+
+def on_gpus(monkeypatch: pytest.MonkeyPatch, count: int = 2) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+
+GPU = torch.device("cuda", 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "leaves_room"),
+    [
+        ({}, True),
+        ({"engine": {"device": "cuda:1"}}, False),
+        ({"engine": {"device": "cpu"}}, False),
+        ({"engine": {"mode": "sync", "offload": True}}, False),
+        ({"runtime": "ray", "placement": {"kind": "disaggregated", "ratio": "3:1"}}, False),
+        ({"runtime": "ray"}, True),
+    ],
+)
+def test_only_a_trainer_that_shares_its_gpu_leaves_room(monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], leaves_room: bool):
+    on_gpus(monkeypatch)
+    assert trainer_memory(make_recipe(countdown(**changes)), 0, GPU).leaves_room is leaves_room
+
+
+def test_lanes_have_one_limit_the_sum_of_both_parts(monkeypatch: pytest.MonkeyPatch):
+    on_gpus(monkeypatch, 1)
+    recipe = make_recipe(countdown(engine={"share": "lanes", "generators": 2}, memory={"trainer": 0.6, "generator": 0.2}))
+    lanes = trainer_memory(recipe, 0, GPU), generator_memory(recipe, 0, GPU)
+    assert [share.share for share in lanes] == [pytest.approx(0.7)] * 2 and all(share.processes == 1 for share in lanes)
+    other = generator_memory(recipe, 1, GPU)
+    assert (other.share, other.processes) == (0.2, 2)
+    half = make_recipe(countdown(engine={"share": "lanes"}, memory={"trainer": 0.6}))
+    assert trainer_memory(half, 0, GPU).share is None  # the generator's part is not limited, so the sum is not
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="lanes of a GPU's process share its memory: no CUDA device here")
+def test_a_lane_knows_its_own_memory_from_that_of_the_other_one():
+    held = []
+    for priority, gib in ((0, 2), (-1, 1)):
+        with torch.cuda.stream(torch.cuda.Stream(GPU, priority)):
+            held.append(torch.empty(gib * GIB, dtype=torch.uint8, device=GPU))
+            use = DeviceUse.of(GPU, in_lane=True)
+            assert use.own >= gib * GIB
+    assert use.own < 2 * GIB <= use.beside
+    assert DeviceUse.of(GPU, in_lane=False).own == use.own + use.beside
 
 
 @pytest.mark.gpu
