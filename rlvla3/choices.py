@@ -11,5 +11,8 @@ are few bytes and travel as float32."""
 OnHost = Literal["shared_memory", "cuda_ipc"]
 """Where the versions of a host lie: in host memory, or in the memory of the trainer's GPU, which generators map (links/weights/buffers.py)."""
 
+Inference = Literal["auto", "eager", "graphs", "compile"]
+"""How a policy acts on its device (inference/choice.py)."""
+
 CarrierName = Literal["tcp", "gloo", "nccl"]
 """What carries a version from one host to the next (links/weights/between_hosts/carriers.py)."""

@@ -75,6 +75,8 @@ def _free(slots: int, taken: Iterable[int]) -> list[int]:
 class Requests(Protocol):
     async def batch(self) -> Any: ...
 
+    def due(self) -> Any | None: ...
+
     def answer(self, batch: Any) -> None: ...
 
 
@@ -86,21 +88,41 @@ class Weights(Protocol):
 class PolicyEngine(Protocol):
     version: Version
 
+    @property
+    def beside_host(self) -> bool: ...
+
     async def load_weights(self) -> None: ...
 
-    async def infer(self, batch: Any) -> None: ...
+    async def begin(self, batch: Any) -> None: ...
+
+    async def end(self, batch: Any) -> None: ...
+
+    def write(self, batch: Any) -> None: ...
 
 
 async def generate(requests: Requests, weights: Weights, engine: PolicyEngine) -> None:
     """Make the decisions that shards ask for, in batches, always with the newest weights.
 
-    Waits for: a batch that is due by B_max, by T_max, or because every running episode waits (unblocked by simulators and by time).
+    Where a device computes beside the host, a batch that is due when another one ends is begun first. The other one's decisions are written and answered then.
+
+    Waits for: a batch that is due by B_max, by T_max, or because every running episode waits (unblocked by simulators and by time); the device.
     """
+    begun = None
     while True:
-        batch = await requests.batch()
-        if weights.newest > engine.version:
-            await engine.load_weights()
-        await engine.infer(batch)
+        if begun is None:
+            begun = await requests.batch()
+            if weights.newest > engine.version:
+                await engine.load_weights()
+            await engine.begin(begun)
+
+        batch, begun = begun, None
+        await engine.end(batch)
+        if engine.beside_host and weights.newest <= engine.version:
+            begun = requests.due()
+            if begun is not None:
+                await engine.begin(begun)
+
+        engine.write(batch)
         requests.answer(batch)
 
 

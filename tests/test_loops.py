@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -146,11 +146,14 @@ def test_the_last_value_is_asked_for_only_where_a_time_limit_cut_a_training_epis
 
 
 class Generator:
-    """Requests, weights and engine: batches "a", "b", ...; before each, `newest` says which version is the newest by then."""
+    """Requests, weights and engine: batches "a", "b", ...; before each, `newest` says which version is the newest by then.
 
-    def __init__(self, newest: Sequence[Version]) -> None:
+    due: the batches that are due when the batch before them has ended.
+    """
+
+    def __init__(self, newest: Sequence[Version], beside_host: bool = False, due: str = "") -> None:
         self._newest, self.newest, self.version, self.log = iter(newest), -1, -1, ""
-        self._names = iter("abcdefgh")
+        self._names, self._due, self.beside_host = iter("abcdefgh"), set(due), beside_host
 
     async def batch(self) -> str:
         try:
@@ -159,12 +162,28 @@ class Generator:
             raise Over from None
         return next(self._names)
 
+    def due(self) -> str | None:
+        assert self.beside_host
+        follows = next(self._names)
+        if follows in self._due:
+            return follows
+        self._names = chain([follows], self._names)
+        return None
+
     async def load_weights(self) -> None:
         self.version = self.newest
         self.log += f"load {self.version}, "
 
-    async def infer(self, batch: str) -> None:
-        self.log += f"infer {batch} with {self.version}, "
+    async def begin(self, batch: str) -> None:
+        self.log += f"begin {batch} with {self.version}, "
+
+    async def end(self, batch: str) -> None:
+        self.log += f"end {batch}, "
+        if self.beside_host and batch == "c":
+            self.newest = 9
+
+    def write(self, batch: str) -> None:
+        self.log += f"write {batch}, "
 
     def answer(self, batch: str) -> None:
         self.log += f"answer {batch}; "
@@ -173,8 +192,18 @@ class Generator:
 def test_the_newest_weights_are_taken_between_a_batch_and_its_inference_and_only_where_they_are_new():
     generator = Generator(newest=[-1, 0, 0, 3])
     until_over(generate(generator, generator, generator))
-    assert generator.log == (
-        "infer a with -1, answer a; load 0, infer b with 0, answer b; infer c with 0, answer c; load 3, infer d with 3, answer d; "  # whoever waits gets newest
+    assert generator.log == (  # whoever waits gets the newest
+        "begin a with -1, end a, write a, answer a; load 0, begin b with 0, end b, write b, answer b; begin c with 0, end c, write c, answer c; "
+        "load 3, begin d with 3, end d, write d, answer d; "
+    )
+
+
+def test_beside_the_host_a_batch_that_is_due_begins_before_the_last_one_is_answered_unless_weights_are_new():
+    generator = Generator(newest=[0, 9], beside_host=True, due="bcd")
+    until_over(generate(generator, generator, generator))
+    assert generator.log == (  # version 9 came while c was computed: c is answered before the weights are loaded
+        "load 0, begin a with 0, end a, begin b with 0, write a, answer a; end b, begin c with 0, write b, answer b; end c, write c, answer c; "
+        "load 9, begin d with 9, end d, write d, answer d; "
     )
 
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+from rlvla3.choices import Inference
 from rlvla3.config.section import Positive, Section
 
 
@@ -25,6 +26,11 @@ class PolicyConfig(Section):
     size: Literal["published", "tiny"] = "published"
     """The size of a pretrained policy. `tiny` has about a million random weights, and a pretrained `checkpoint` is not read: it is for trying a recipe on
     a laptop."""
+
+    inference: Inference = "auto"
+    """How generators act. `graphs` fills each batch up to one of a few sizes, and launches a CUDA graph of that size, which is recorded at the start. That
+    takes the time of Python and of launches out of an inference. `eager` acts as the policy is written. `compile` compiles with torch.compile first, and takes
+    minutes at the start. `auto` means `graphs` on a GPU, if the policy can be recorded and `engine.offload` is false, and `eager` elsewhere."""
 
     options: dict[str, Any] = {}
     """The policy's own settings. Each policy has others."""

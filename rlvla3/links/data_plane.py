@@ -145,6 +145,25 @@ class GeneratorPort:
                 deadline = self._batcher.deadline()
                 await self._bell.wait(deadline if deadline < float("inf") else None)
                 slots = self._due()
+        return self._batch(slots)
+
+    def due(self) -> Batch | None:
+        """The batch that is due now, or None."""
+        self._take_in()
+        slots = self._due()
+        return self._batch(slots) if slots else None
+
+    async def rung(self) -> None:
+        """Wait until something was rung that `waiting` has not seen."""
+        await self._bell.wait()
+
+    def waiting(self) -> dict[int, tuple[int, int]]:
+        """The decisions that are asked for and that no batch has taken, (ticket, row) by slot, oldest first."""
+        self._collect()
+        asked = self._plane.asked
+        return {slot: (int(asked["ticket"][slot]), int(asked["row"][slot])) for slot in self._batcher}
+
+    def _batch(self, slots: list[int]) -> Batch:
         asked = self._plane.asked
         order = np.array(slots)[np.argsort(asked["ticket"][slots])]  # in ticket order: the same batch is the same computation, whatever the order of requests
         return Batch(asked["ticket"][order], asked["row"][order], asked["explore"][order], tuple(order.tolist()))

@@ -56,8 +56,14 @@ class ReplayPort:
         """The next batch, as soon as it is due."""
         with self._meter("requests"):
             self._take_in()
-            while not self._is_due():
+            while (batch := self.due()) is None:
                 await self._bell.wait()
+        return batch
+
+    def due(self) -> Batch | None:
+        """The batch that is due now, or None."""
+        if not self._is_due():
+            return None
         assert self._next is not None
         batch, decisions = self._next, self._decisions
         self._step_on()
@@ -68,6 +74,15 @@ class ReplayPort:
 
     def answer(self, batch: Batch) -> None:
         self._plane.answer(batch.slots)
+
+    async def rung(self) -> None:
+        """Wait until something was rung that `waiting` has not seen."""
+        await self._bell.wait()
+
+    def waiting(self) -> dict[int, Decision]:
+        """The decisions that are asked for, by slot."""
+        self._collect()
+        return {slot: decision for decision, slot in self._asked.items()}
 
     def proceed(self, version: Version) -> None:
         """`version` is on the weight plane."""

@@ -71,6 +71,11 @@ class RecordedRun:
         """How many there are."""
         return len(self.starts)
 
+    @property
+    def largest(self) -> int:
+        """The decisions of the largest one, stand-ins among them."""
+        return int(np.diff([*self.starts, len(self.decisions)]).max(initial=1))
+
     def batch(self, number: int) -> RecordedBatch:
         end = self.starts[number + 1] if number + 1 < self.batches else len(self.decisions)
         part = slice(self.starts[number], end)

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from rlvla3.config import PolicyConfig
+from rlvla3.inference.watch import Watch
 from rlvla3.policies.base import Observations
 from rlvla3.policies.noise import decision_noise
 from rlvla3.policies.registry import make_policy
 from rlvla3.types import ActionSpace, Spaces
 from tests.support import vla
-from tests.support.capturable import Watch
 
 torch.set_num_threads(1)
 ROBOT = Spaces({"front": (64, 64, 3)}, 4, ActionSpace("continuous", 4), 100, ("press the button", "open the drawer"))

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from rlvla3.config import Recipe
 from rlvla3.errors import WorkerError
+from rlvla3.inference.actor import Actor
 from rlvla3.links.data_plane import Batch
 from rlvla3.links.rollouts import Rollouts
 from rlvla3.links.weights.plane import WeightPlane
@@ -34,7 +35,7 @@ from rlvla3.runtimes.processes.messages import Failed, Ready
 from rlvla3.runtimes.processes.process import WorkerProcess, start_worker
 from rlvla3.runtimes.supervision.shard_supervisor import START_TIMEOUT_S
 from rlvla3.runtimes.workers.device import choose_device
-from rlvla3.runtimes.workers.generator_worker import DataPlanePolicyEngine
+from rlvla3.runtimes.workers.policy_engine import DataPlanePolicyEngine
 from rlvla3.simulators.registry import describe_simulator, make_simulator
 from rlvla3.training.learner import Learner
 from rlvla3.training.offload import Residence
@@ -137,12 +138,14 @@ class Workload:
         self.simulator = make_simulator(recipe.simulator, recipe.policy.chunk)
         self.learner = Learner(make_policy(recipe.policy, spaces), recipe, self.rollouts, choose_device(recipe.training.device, "training.device"))
         device = choose_device(recipe.engine.device, "engine.device")
+        self.inference_batch = min(INFERENCE_BATCH, recipe.simulator.shards * recipe.simulator.slots)
         policy = make_policy(recipe.policy, spaces).to(device).eval()
         weights, meter = WeightPlane(WeightMemory(), policy.published()), MeterBoard(["load"]).meter("load")
-        self.engine = DataPlanePolicyEngine(policy, weights, self.rollouts, recipe.seed, Residence(device), meter, None)
+        self.engine = DataPlanePolicyEngine(
+            Actor(policy, device, "eager", self.inference_batch), weights, self.rollouts, recipe.seed, Residence(device), meter, None
+        )
         self.book = ticket_book(recipe)
         self.training, self.simulates = recipe.training, simulates
-        self.inference_batch = min(INFERENCE_BATCH, recipe.simulator.shards * recipe.simulator.slots)
         self.update, self.reset_seconds = 0, 0.0
 
     async def begin(self) -> None:

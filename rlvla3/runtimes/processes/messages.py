@@ -25,6 +25,13 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerNotice:
+    """Worker to coordinator: something that the user should know."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class HandIn:
     """Shard to dispatcher: these episodes have ended and their slots are free. Always answered by a Grant."""
 

@@ -21,7 +21,7 @@ from rlvla3.observability.run_record import RunRecord
 from rlvla3.parts import rollout_spec
 from rlvla3.runtimes.assignment import Assignment
 from rlvla3.runtimes.processes.lanes import Lane
-from rlvla3.runtimes.processes.messages import Failed, Ready
+from rlvla3.runtimes.processes.messages import Failed, Ready, WorkerNotice
 from rlvla3.runtimes.processes.process import WorkerProcess, start_lanes, start_worker
 from rlvla3.runtimes.supervision.shard_supervisor import ShardSupervisor
 from rlvla3.runtimes.worker_names import generator_name, shard_name
@@ -73,7 +73,7 @@ class HostSupervisor:
         self._generator_names = [generator_name(number) for number in range(engine.generators)]
         self.board = board([*map(shard_name, range(len(layout))), *self._generator_names, *others])
         self.generators: list[WorkerProcess] = []
-        self._logs, self._fail, self._record = logs, fail, record
+        self._logs, self._fail, self._notify, self._record = logs, fail, notify, record
         self._workers: list[WorkerProcess] = []
         self._unbuilt: list[WorkerProcess] = []
         self._failed: set[str] = set()
@@ -106,6 +106,7 @@ class HostSupervisor:
         workers = start_lanes(lanes, self._log("-and-".join(lane.name for lane in lanes)))
         for worker in workers:
             worker.control.handle(Failed, partial(self._on_failed, worker))
+            worker.control.handle(WorkerNotice, partial(self._on_notice, worker))
             worker.on_exit(partial(self._on_exit, workers))
         self._workers += workers
         self._unbuilt += workers
@@ -147,6 +148,9 @@ class HostSupervisor:
     def _start_shard(self, shard: int) -> WorkerProcess:
         name = shard_name(shard)
         return start_worker(name, "rlvla3.runtimes.workers.shard_worker:run_shard", shard, self.recipe, self.plane, self.board, log=self._log(name))
+
+    def _on_notice(self, worker: WorkerProcess, notice: WorkerNotice) -> None:
+        self._notify(f"{worker.name}: {notice.text}")
 
     def _on_failed(self, worker: WorkerProcess, failed: Failed) -> None:
         self._failed.add(worker.name)

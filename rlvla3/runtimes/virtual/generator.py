@@ -85,6 +85,11 @@ class VirtualGenerator:
             self._batcher.add(request, request.shard.number, request.at)
         self._under_way = []
 
+    beside_host = False
+
+    def due(self) -> None:
+        """Not asked: its device does not compute beside the host."""
+
     async def batch(self) -> list[Request]:
         with self._meter("requests"):
             while not (due := self._batcher.take(self._clock.now, self._running())):
@@ -110,12 +115,18 @@ class VirtualGenerator:
             await self._seat.begin(self._profile.load, 1)
             self.version = version
 
-    async def infer(self, batch: list[Request]) -> None:
+    async def begin(self, batch: list[Request]) -> None:
+        """Nothing: a batch is computed in `end`."""
+
+    async def end(self, batch: list[Request]) -> None:
         await self._enter()
         with self._meter("infer"):
             await self._seat.begin(self._profile.dispatch, len(batch))
             await self._seat.begin(self._profile.infer, len(batch))
         self.inferences += 1
+
+    def write(self, batch: list[Request]) -> None:
+        """Nothing: `answer` notes the decisions."""
 
     def answer(self, batch: list[Request]) -> None:
         for request in self._under_way:  # of `batch`, those whose shard still lives

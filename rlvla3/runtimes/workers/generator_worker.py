@@ -9,25 +9,34 @@ from itertools import chain
 import torch
 
 from rlvla3.config import Recipe
-from rlvla3.links.data_plane import Batch, DataPlane, GeneratorPort
+from rlvla3.inference.actor import Actor, make_actor
+from rlvla3.links.data_plane import DataPlane, GeneratorPort
 from rlvla3.links.replay_port import ReplayPort
-from rlvla3.links.rollouts import Rollouts
 from rlvla3.links.weights.plane import WeightPlane
 from rlvla3.links.weights.versions import WeightMemory
 from rlvla3.loops import generate
 from rlvla3.observability.meter import Meter, MeterBoard
-from rlvla3.observability.run_record import RecordWriter, RunRecord
+from rlvla3.observability.run_record import RunRecord
 from rlvla3.parts import max_wait_s
 from rlvla3.policies.base import Policy
-from rlvla3.policies.conversion import arrays_from, observations_from
-from rlvla3.policies.noise import decision_noise
 from rlvla3.policies.registry import make_policy
 from rlvla3.runtimes.processes.control import Control
-from rlvla3.runtimes.processes.messages import ForgetShard, LeaveDevice, LeftDevice, ProceedTo, Ready, ReplayStuck, ShardForgotten, VersionDone
+from rlvla3.runtimes.processes.messages import (
+    ForgetShard,
+    LeaveDevice,
+    LeftDevice,
+    ProceedTo,
+    Ready,
+    ReplayStuck,
+    ShardForgotten,
+    VersionDone,
+    WorkerNotice,
+)
 from rlvla3.runtimes.worker_names import generator_name
 from rlvla3.runtimes.workers.device import check_on_host, choose_device, generator_memory
+from rlvla3.runtimes.workers.policy_engine import DataPlanePolicyEngine
 from rlvla3.scheduling.recorded_run import RecordedRun
-from rlvla3.training.offload import Residence, make_residence
+from rlvla3.training.offload import make_residence
 
 
 async def run_generator(
@@ -56,10 +65,13 @@ async def run_generator(
             requests: GeneratorPort | ReplayPort = _replayed(record, plane, meter, control)
         else:
             requests = _batched(recipe, plane, generator, meter, control)
+        actor = _prepared(recipe, plane, policy, device, record, control)
+        engine = DataPlanePolicyEngine(actor, weights, plane.rollouts, recipe.seed, residence, meter, recorder, requests)
 
         def forget(message: ForgetShard) -> None:
             requests.forget(message.shard)
-            control.send(ShardForgotten(message.shard))
+            engine.forget()
+            engine.when_written(lambda: control.send(ShardForgotten(message.shard)))
 
         def leave(_: LeaveDevice) -> None:
             residence.leave()
@@ -69,7 +81,21 @@ async def run_generator(
         control.handle(LeaveDevice, leave)
         control.send(Ready())
         meter.enter("overhead")
-        await generate(requests, weights, DataPlanePolicyEngine(policy, weights, plane.rollouts, recipe.seed, residence, meter, recorder))
+        await generate(requests, weights, engine)
+
+
+def _prepared(recipe: Recipe, plane: DataPlane, policy: Policy, device: torch.device, record: RunRecord | RecordedRun | None, control: Control) -> Actor:
+    """The policy, ready to act on its device. What is recorded or compiled is told to the user, and each size to the worker's log."""
+    slots = sum(len(shard.slots) for shard in plane.shards)
+    largest = record.largest if isinstance(record, RecordedRun) else min(recipe.engine.max_batch or slots, slots)
+    began = time.monotonic()
+    actor = make_actor(policy, device, recipe.policy.inference, largest, recipe.engine.offload, tell=lambda text: print(text, flush=True))
+    for text in actor.notices:
+        control.send(WorkerNotice(text))
+    if actor.measured:
+        shown = ", ".join(f"{size}: {1000 * seconds:.1f} ms" for size, seconds in actor.measured.items())
+        control.send(WorkerNotice(f"policy.inference={actor.way} is ready after {time.monotonic() - began:.0f} s. Decisions at once: {shown}"))
+    return actor
 
 
 def _batched(recipe: Recipe, plane: DataPlane, generator: int, meter: Meter, control: Control) -> GeneratorPort:
@@ -87,33 +113,3 @@ def _replayed(replay: RecordedRun, plane: DataPlane, meter: Meter, control: Cont
     )
     control.handle(ProceedTo, lambda message: port.proceed(message.version))
     return port
-
-
-class DataPlanePolicyEngine:
-    """A policy that reads observations from the data plane and writes its decisions beside them. It enters its device when it has work to do there."""
-
-    def __init__(
-        self, policy: Policy, weights: WeightPlane, rollouts: Rollouts, seed: int, residence: Residence, meter: Meter, recorder: RecordWriter | None
-    ) -> None:
-        self.version = -1  # the weights that it was built with: nothing from the weight plane yet
-        self._recorder = recorder
-        self._policy, self._weights, self._rollouts, self._seed, self._residence, self._meter = policy, weights, rollouts, seed, residence, meter
-        self._noise_shape = policy.options.noise_shape(policy.spaces, policy.chunk)
-
-    async def load_weights(self) -> None:
-        self._residence.enter()
-        with self._meter("load_weights"):
-            self.version = self._weights.load()
-
-    async def infer(self, batch: Batch) -> None:
-        self._residence.enter()
-        device = self._residence.device
-        with self._meter("infer", len(batch)):
-            arrays = self._rollouts.gather(batch.tickets, batch.rows, self._rollouts.observation_names)
-            observations = self._policy.tokenise(observations_from(arrays, self._rollouts.instructions(batch.tickets))).to(device)
-            noise = decision_noise(self._seed, batch.keys(), self._noise_shape)
-            with torch.inference_mode():
-                decisions = self._policy.act(observations, torch.from_numpy(noise).to(device), torch.from_numpy(batch.explore).to(device))
-            self._rollouts.scatter(batch.tickets, batch.rows, arrays_from(decisions, self.version), batch.kept)
-            if self._recorder and batch.explore.all():
-                self._recorder.append(batch.tickets, row=batch.rows, version=self.version, at=time.monotonic_ns())
