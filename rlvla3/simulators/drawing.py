@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from rlvla3.config import SimulatorConfig
@@ -113,7 +113,7 @@ def named_by_user(variables: Mapping[str, str], asked: Sequence[str] = ()) -> st
 def places_of(asked: Sequence[str], within: Sequence[str] = ()) -> tuple[list[str], str]:
     """Where the shards of a simulator draw in turn, and the sentence that tells the user.
 
-    asked: `simulator.devices`. within: where the recipe does not say, the GPUs that may be used, such as cuda:0 (empty: all).
+    asked: `simulator.devices`. within: where the recipe does not say, the GPUs that may be used, such as cuda:0 (empty, or none of them can draw: all).
     Raises RecipeError if a device of the recipe cannot draw, and SimulatorError if nothing can.
     """
     if given := named_by_user(os.environ, asked):
@@ -147,7 +147,7 @@ def place_here(device: str) -> str:
 
 @functools.cache
 def find_drawing() -> Drawing:
-    """Where this host can draw. Takes a tenth of a second without a GPU, and a second or two with one. Raises SimulatorError if nothing can draw."""
+    """Where this host can draw. Takes a tenth of a second where no GPU is found, and longer where frames are tried. Raises SimulatorError."""
     return choose(_look(), os.environ, _try_all)
 
 
@@ -157,26 +157,28 @@ def choose(found: Devices, variables: Mapping[str, str], try_all: Callable[[Sequ
     GPUs come first, then OSMesa, and last a device of EGL that draws in software. Raises SimulatorError if none of them can draw.
     """
     same = egl.match(found.egl, found.cuda)
-    gpus = list(same.values()) or _without_cuda(found.egl, hidden="CUDA_VISIBLE_DEVICES" in variables)
-    trials = dict(zip((gpu.number for gpu in gpus), try_all([gpu.number for gpu in gpus]), strict=True))
-    errors = {number: trial.error or f"{trial.drawn_by} draws there, which is software" for number, trial in trials.items() if _failed(trial)}
-    cuda = {number: f"egl:{device.number}" for number, device in same.items() if device.number not in errors}
-    names = {f"egl:{number}": trial.drawn_by for number, trial in trials.items()}
-    names |= {cuda[device.number]: device.name for device in found.cuda if device.number in cuda and device.name}
+    gpus = [device.number for device in [*same.values()] or _without_cuda(found.egl, hidden="CUDA_VISIBLE_DEVICES" in variables)]
+    trials = dict(zip(gpus, try_all(gpus), strict=True))
+    errors = {gpu: trial.error or f"{trial.drawn_by} draws there, which is software" for gpu, trial in trials.items() if _failed(trial)}
+    drawing = [gpu for gpu in gpus if gpu not in errors]
+    cuda = {number: f"egl:{device.number}" for number, device in same.items() if device.number in drawing}
     why_not = "none of EGL's devices is known to be the same" if same else _why_no_gpu(found, variables)
-    left = [device.number for device in found.cuda if device.number not in cuda]
-    refused = {number: errors[same[number].number] if number in same else why_not for number in left}
-    places = tuple(dict.fromkeys(f"egl:{gpu.number}" for gpu in gpus if gpu.number not in errors))
-    if places:
-        return Drawing(places, cuda, names, found.osmesa, refused=refused)
-    because = f"EGL cannot draw on its device {next(iter(errors))}: {next(iter(errors.values()))}" if errors else why_not
+    host = Drawing(
+        places=tuple(f"egl:{gpu}" for gpu in drawing),
+        cuda=cuda,
+        names={f"egl:{gpu}": trials[gpu].drawn_by for gpu in drawing} | {cuda[device.number]: device.name for device in found.cuda if device.number in cuda},
+        osmesa=found.osmesa,
+        refused={device.number: errors[same[device.number].number] if device.number in same else why_not for device in found.cuda if device.number not in cuda},
+    )
+    if drawing:
+        return host
+    because = f"EGL cannot draw on its device {gpus[0]}: {errors[gpus[0]]}" if gpus else why_not
     if found.osmesa:
-        return Drawing((ON_CPU,), because=because, refused=refused)
+        return replace(host, places=(ON_CPU,), because=because)
     software = [device.number for device in found.egl if device.software]
     for number, trial in zip(software, try_all(software), strict=True):
         if not trial.error:
-            names = {f"egl:{number}": trial.drawn_by}
-            return Drawing((f"egl:{number}",), names=names, osmesa=False, because=f"{because}, and OSMesa is missing", refused=refused)
+            return replace(host, places=(f"egl:{number}",), names={f"egl:{number}": trial.drawn_by}, because=f"{because}, and OSMesa is missing")
     raise SimulatorError(f"frames cannot be drawn on this host. EGL: {because}. OSMesa: the library libOSMesa is missing. Way out: {PACKAGES_HELP}")
 
 
@@ -220,7 +222,7 @@ def _look() -> Devices:
 def _try_all(numbers: Sequence[int]) -> list[Trial]:
     """Try a frame on each of these devices of EGL, all at once."""
     environments = [{"PYTHONPATH": os.pathsep.join(sys.path), "LP_NUM_THREADS": "0", **variables_of(f"egl:{number}")} for number in numbers]
-    processes = [_start(["-m", "rlvla3.simulators.drawing_trial"], environment) for environment in environments]
+    processes = [_start(["-P", "-m", "rlvla3.simulators.drawing_trial"], environment) for environment in environments]
     end = time.monotonic() + PATIENCE_S
     trials = []
     for process in processes:

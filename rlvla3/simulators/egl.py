@@ -113,7 +113,7 @@ def _cuda_devices() -> list[CudaDevice]:
         has_uuid = not driver.cuDeviceGetUuid(uuid, handle)
         has_address = not driver.cuDeviceGetPCIBusId(address, len(address), handle)
         pci = pci_address(address.value.decode()) if has_address else ""
-        found.append(CudaDevice(number, name.value.decode(errors="replace"), bytes(uuid).hex() if has_uuid else "", pci))
+        found.append(CudaDevice(number, name.value.decode(errors="replace"), bytes(uuid).hex() if has_uuid and any(uuid) else "", pci))
     return found
 
 
@@ -150,7 +150,7 @@ class _Egl:
             number,
             software="EGL_MESA_device_software" in extensions,
             nvidia=nvidia,
-            uuid=bytes(uuid).hex() if has_uuid else "",
+            uuid=bytes(uuid).hex() if has_uuid and any(uuid) else "",
             pci=self._pci(handle, extensions),
             cuda=value.value if has_cuda else None,
         )

@@ -234,7 +234,8 @@ def test_success_ends_the_episode_for_a_reward_of_one_and_frames_that_cannot_be_
 
 
 def refusal(assets: str, library: str) -> str:
-    os.environ["MUJOCO_GL"] = library
+    if library:
+        os.environ["MUJOCO_GL"] = library
     with pytest.raises(SimulatorError) as refused:
         Libero(config(BOWL, assets=assets), CHUNK)
     return str(refused.value)
@@ -245,7 +246,7 @@ def test_a_mesh_or_a_graphics_library_that_is_missing_is_named(tmp_path):
     marker = tmp_path / assets.CONTAINS
     marker.parent.mkdir()
     marker.write_bytes((Path(ASSETS) / assets.CONTAINS).read_bytes())
-    message = in_fresh_process(refusal, str(tmp_path), "osmesa")
+    message = in_fresh_process(refusal, str(tmp_path), "")
     assert str(tmp_path) in message and "cannot build libero_goal/put_the_bowl_on_the_plate" in message
     message = in_fresh_process(refusal, ASSETS, "none-such")
     assert "none-such" in message and "apt-get install libosmesa6" in message

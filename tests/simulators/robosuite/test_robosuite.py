@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import io
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 
 from rlvla3.config import SimulatorConfig
 from rlvla3.errors import RecipeError
+from rlvla3.simulators import drawing
 from rlvla3.simulators.base import SimulatorError
 from rlvla3.simulators.registry import describe_simulator, make_simulator
 from rlvla3.simulators.robosuite.assets import VARIABLE
@@ -159,6 +161,21 @@ def test_black_frames_and_cameras_that_are_not_there_are_refused():
     at_a_decision, at_the_start, no_camera = in_fresh_process(frames_that_cannot_be_trusted)
     assert "a single colour" in at_a_decision and "flat frames" in at_the_start
     assert "robot0_agentview_left" in no_camera and "robot0_eye_in_hand" in no_camera
+
+
+def frames_by_egl_where_cuda_shows_another_number(number: int) -> float:
+    os.environ["CUDA_VISIBLE_DEVICES"] = str(number + 1)
+    simulator = Robosuite(SimulatorConfig(name="robosuite", tasks=["Lift"], devices=[f"egl:{number}"]), CHUNK)
+    assert (os.environ["MUJOCO_GL"], os.environ["MUJOCO_EGL_DEVICE_ID"]) == ("egl", str(number))
+    return float(simulator.reset(0, ticket("Lift", 0)).images["agentview"].std())
+
+
+@pytest.mark.slow
+def test_a_number_of_egl_is_not_taken_for_one_of_cuda():
+    """robosuite refuses to be imported if MUJOCO_EGL_DEVICE_ID is not in CUDA_VISIBLE_DEVICES. They are numbers of different things."""
+    if not (software := [device.number for device in drawing._look().egl if device.software]):
+        pytest.skip("EGL has no device here that draws in software (Debian's package libegl-mesa0)")
+    assert in_fresh_process(frames_by_egl_where_cuda_shows_another_number, software[0]) > 30
 
 
 def names_in_the_package() -> set[str]:
