@@ -151,6 +151,7 @@ class DataPlanePolicyEngine:
             await asyncio.wait({ended, rung}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             rung.cancel()
+            await asyncio.wait({rung})  # a doorbell has one listener: this one must be gone before the next one comes
 
     def _gather(self, decisions: list[Decision]) -> None:
         if not decisions:
