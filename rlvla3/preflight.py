@@ -45,6 +45,7 @@ def preflight(recipe: Recipe, *, clones: bool = False, trains: bool = False) -> 
     options.check_fed(spaces, [name for name, simulator in recipe.mixed.items() if simulator.options.get("mirrored")])
     if trains:
         options.check_training()
+        options.precision_of(recipe.training.precision, on_gpu=False)  # raises where the policy cannot
     saved = recipe.policy.starts_from
     if saved is not None and not (options.Pretrained and recipe.policy.is_pretrained):  # `starting` has read such a checkpoint
         _check_checkpoint(saved, recipe, spaces, options)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
+from rlvla3.choices import Precision
 from rlvla3.config.section import NonNegative, NonNegativeFloat, Positive, PositiveFloat, Section, Share
 
 CORRECTION_NAMES = ("none", "decoupled", "truncated", "vtrace", "soft")
@@ -235,11 +236,19 @@ class TrainingConfig(Section):
 
     sharding: Literal["none", "full"] = "none"
     """`none`: each rank has a whole copy of the policy. `full`: each rank has a part of every parameter, gradient and optimizer moment (FSDP2), but the whole
-    critic."""
+    critic. One rank needs no parts."""
 
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Number format in which the blocks of a sharded policy compute and are gathered. Weights and gradients are always stored and added in fp32. `bf16` needs
-    `sharding: full`, also for one rank."""
+    precision: Precision = "auto"
+    """Number format of the policy's passes, in training and in generators alike. `auto`: `bf16` on a GPU, and `fp32` on a CPU and for `actor_critic`, whose
+    networks are too small to gain. Weights, gradients, moments, log-probs, advantages and losses are always fp32. `fp32` is never TF32. For a pretrained policy
+    `policy.options.precision` decides: leave this at `auto`."""
+
+    gradient_checkpointing: bool = False
+    """Whether the policy's blocks compute their activations again in the backward pass. It saves memory and costs about a third more time."""
+
+    compile: bool = False
+    """Whether the training pass is compiled by torch.compile. The first passes take a minute or more. It is not for `sharding: full`, and on a CPU it needs a
+    C++ compiler."""
 
     checkpoint_every: Positive = 10
     """Updates between two checkpoints."""
@@ -249,16 +258,11 @@ class TrainingConfig(Section):
 
     @property
     def shards_policy(self) -> bool:
-        """Whether the policy lies in shards: one rank needs none, unless for its precision."""
-        return self.sharding == "full" and self.joins_ranks
-
-    @property
-    def joins_ranks(self) -> bool:
-        """Whether there are several processes, or one that has to look like several."""
-        return self.ranks > 1 or self.precision == "bf16"
+        """Whether the policy lies in shards. One rank needs none."""
+        return self.sharding == "full" and self.ranks > 1
 
     @model_validator(mode="after")
-    def _check_precision(self) -> TrainingConfig:
-        if self.precision == "bf16" and self.sharding == "none":
-            raise ValueError("training.precision=bf16 is FSDP's mixed precision, and training.sharding is none: set training.sharding=full, also for one rank")
+    def _check_compile(self) -> TrainingConfig:
+        if self.compile and self.shards_policy:
+            raise ValueError("training.compile compiles a whole policy, and training.sharding=full leaves each rank a part of it: leave one of the two out")
         return self

@@ -16,12 +16,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from rlvla3.choices import Precision
 from rlvla3.errors import ExplainedError
 from rlvla3.policies.options import PolicyOptions
 from rlvla3.policies.saved_policy import SavedPolicy, write_checkpoint_config
@@ -86,6 +87,9 @@ class Policy(nn.Module, ABC):
 
     Options: ClassVar[type[PolicyOptions]]
 
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """The number format of the network's passes. Weights, log-probs and values are float32 in either case."""
+
     def __init__(self, spaces: Spaces, chunk: int, options: PolicyOptions) -> None:
         super().__init__()
         self.spaces, self.chunk, self.options = spaces, chunk, options
@@ -132,6 +136,27 @@ class Policy(nn.Module, ABC):
 
     def fit_normalisation(self, states: Tensor, actions: Tensor) -> None:
         """Set input and output scales from demonstrations: states [N, S], actions [N, H, A]. By default it does nothing."""
+
+    def compute_in(self, setting: Precision, device: torch.device) -> None:
+        """Choose the number format of the passes. setting: training.precision. device: where the policy computes. Generators and trainer both call it, because
+        a probability ratio compares their log-probs. Raises RecipeError where the policy cannot compute in that format.
+
+        fp32 is never TF32: torch has it off for products by default, and for convolutions it is switched off here.
+        """
+        self._choose_precision(setting, on_gpu=device.type == "cuda")
+        if device.type == "cuda" and self.precision == "fp32":
+            torch.backends.cudnn.allow_tf32 = False
+
+    def passes(self) -> torch.autocast:
+        """The context of the network's passes: with bf16, products, convolutions and attention compute in it, and weights stay float32.
+
+        A policy with `Options.LowPrecision` enters it around its network, and leaves it before it computes log-probs and values. Within one outer
+        torch.autocast, several of these contexts cast each weight once.
+        """
+        return torch.autocast(next(self.parameters()).device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def _choose_precision(self, setting: Precision, on_gpu: bool) -> None:
+        self.precision = self.options.precision_of(setting, on_gpu)
 
     def actor_parameters(self) -> list[nn.Parameter]:
         """All trainable parameters except the critic's own."""

@@ -107,6 +107,10 @@ class MiniVLA(Policy):
         self.state_std.copy_(states.std(0) + 1e-3)
 
     def _encode(self, observations: Observations) -> Prefix:
+        with self.passes():
+            return self._prefix(observations)
+
+    def _prefix(self, observations: Observations) -> Prefix:
         state = (observations.state.to(self.state_mean) - self.state_mean) / self.state_std
         images = [stem(observations.images[camera]) for stem, camera in zip(self.stems, self.spaces.cameras, strict=True)]
         tokens = [*images, self._words(**self.tokenised(observations).words)]
@@ -124,5 +128,7 @@ class MiniVLA(Policy):
         return words.expand(len(instruction), -1, -1) if len(tokens) == 1 else words[instruction]
 
     def _model(self, prefix: Prefix, points: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.expert(points, times, prefix.keys_values)
-        return self.readout(features), features
+        with self.passes():
+            features = self.expert(points, times, prefix.keys_values)
+            outputs = self.readout(features)
+        return outputs.to(points.dtype), features.to(points.dtype)

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field as Bounded
 from pydantic import model_validator
 
+from rlvla3.choices import Precision
 from rlvla3.config import PolicyConfig, Positive, PositiveFloat, Section
 from rlvla3.errors import RecipeError
 from rlvla3.types import INSTRUCTION_BYTES, Field, Layout, Spaces
@@ -23,6 +24,9 @@ class PolicyOptions(Section):
 
     Pretrained: ClassVar[bool] = False
     """Whether the policy may start from a checkpoint of other software."""
+
+    LowPrecision: ClassVar[bool] = False
+    """Whether the policy can compute its passes in bf16 (`Policy.passes`)."""
 
     @classmethod
     def starting(cls, config: PolicyConfig, spaces: Spaces) -> Mapping[str, Any]:
@@ -64,6 +68,14 @@ class PolicyOptions(Section):
 
     def check_training(self) -> None:
         """Raise RecipeError where a policy of these settings cannot be improved by reinforcement learning."""
+
+    def precision_of(self, setting: Precision, on_gpu: bool) -> Literal["fp32", "bf16"]:
+        """The number format of the passes where `setting` is training.precision. Raises RecipeError where the policy cannot compute in that format."""
+        if setting == "bf16" and not self.LowPrecision:
+            raise RecipeError("training.precision=bf16 is for policies that can compute in bf16, and this one cannot: leave it at auto")
+        if setting != "auto":
+            return setting
+        return "bf16" if on_gpu and self.LowPrecision else "fp32"
 
 
 class FlowOptions(Section):
@@ -145,6 +157,8 @@ class TokenOptions(Section):
 
 class MiniVLAOptions(PolicyOptions):
     """A small vision-language-action policy for learning from scratch (policies/mini_vla.py)."""
+
+    LowPrecision = True
 
     head: Literal["flow", "tokens"] = "flow"
     """What produces actions: flow matching, or tokens."""

@@ -11,6 +11,9 @@ from rlvla3.config import PolicyConfig
 from rlvla3.errors import RecipeError
 from rlvla3.types import ActionSpace, Spaces
 
+MOVED = ("gradient_checkpointing",)
+"""Options of earlier releases that are settings of training now. Policies that were saved then still name them."""
+
 
 class SavedPolicy(NamedTuple):
     """The content of a policy's config.json. It is enough to build the policy again."""
@@ -35,7 +38,8 @@ def read_checkpoint_config(folder: Path) -> SavedPolicy:
     """The content of the config.json in `folder`. Raises RecipeError where the file is missing or cannot be read."""
     try:
         described = json.loads((folder / "config.json").read_text())
-        return SavedPolicy(described["policy"], described["chunk"], _spaces(described["spaces"]), described["options"])
+        options = {name: value for name, value in described["options"].items() if name not in MOVED}
+        return SavedPolicy(described["policy"], described["chunk"], _spaces(described["spaces"]), options)
     except OSError as error:
         raise RecipeError(
             f"no policy at {folder}: {error}. Give a folder with config.json and model.safetensors, for example runs/demo/checkpoints/000044/policy"

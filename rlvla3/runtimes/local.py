@@ -115,7 +115,7 @@ class LocalRuntime(Runtime):
     def _start_workers(self) -> None:
         host = self._host
         names = self._trainer_names
-        meetings = meet_on_this_host(len(names)) if names and self._recipe.training.joins_ranks else [None for _ in names]
+        meetings = meet_on_this_host(len(names)) if len(names) > 1 else [None for _ in names]
         arguments = (self._recipe, host.plane.rollouts, host.board, host.memory, self._run, self._resume, self._record)
         in_lane = self._recipe.engine.share == "lanes"
         bodies = [TRAINER_LANE if in_lane and name == names[0] else TRAINER for name in names]

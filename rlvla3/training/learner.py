@@ -28,18 +28,18 @@ from rlvla3.config import Recipe, TrainingConfig
 from rlvla3.links.rollouts import Rollouts
 from rlvla3.policies.base import Evaluation, Policy
 from rlvla3.policies.conversion import observations_of, trace_of
+from rlvla3.training.adamw import MOMENTS, STEP, make_adamw, where_it_belongs
 from rlvla3.training.credit import Credit
 from rlvla3.training.critic import CriticFeatures
 from rlvla3.training.epoch_metrics import EpochMetrics
 from rlvla3.training.objective import LearnerError, PolicyLoss, PolicyObjective
 from rlvla3.training.parallel import distribute_policy
+from rlvla3.training.passes import checkpoint_blocks, compile_evaluation
 from rlvla3.training.ranks import SINGLE_RANK, Ranks
 from rlvla3.training.recorded import Loader, Recorded, on_device
 from rlvla3.types import MicroBatch
 
-STEP, REFERENCE = "step", "reference"
-MOMENTS = (STEP, "exp_avg", "exp_avg_sq")
-"""What AdamW keeps for each parameter."""
+REFERENCE = "reference"
 
 WARMUP_EPOCHS = 3
 """In a warm-up update the critic makes so many times more passes over its kept features."""
@@ -78,16 +78,20 @@ class Learner:
     def __init__(self, policy: Policy, recipe: Recipe, rollouts: Rollouts, device: torch.device | str, ranks: Ranks = SINGLE_RANK) -> None:
         # Evaluation mode also in training. With dropout, `evaluate` would disagree with `act`, and a ratio of 1 would no longer mean unchanged weights.
         self.policy = policy.to(device).eval()
+        policy.compute_in(recipe.training.precision, torch.device(device))
+        if recipe.training.gradient_checkpointing:
+            checkpoint_blocks(policy)
         self.ranks, self.parallel = ranks, distribute_policy(policy, recipe.training, ranks)
         self.algorithm, self.training, self.rollouts, self.device = recipe.algorithm, recipe.training, rollouts, torch.device(device)
         self.critic = recipe.training.critic
         self.has_critic = recipe.algorithm.has_critic
         self.optimizer_steps = 0
-        self.optimizer = torch.optim.AdamW(
+        self.optimizer = make_adamw(
             [
                 {"name": "actor", "params": policy.actor_parameters(), "lr": learning_rate(self.training, 0, 0)},
                 {"name": "critic", "params": policy.critic_parameters(), "lr": self.critic.learning_rate, "betas": CRITIC_BETAS},
             ],
+            self.device,
             betas=self.training.betas,
             weight_decay=self.training.weight_decay,
         )
@@ -98,6 +102,8 @@ class Learner:
         self._named = {name: parameter for name, parameter in policy.named_parameters() if parameter.requires_grad}
         actor = {id(parameter) for parameter in policy.actor_parameters()}
         self._actor_names = [name for name, parameter in self._named.items() if id(parameter) in actor]
+        if recipe.training.compile:
+            compile_evaluation(policy)
         self._fields = (*rollouts.observation_names, *rollouts.trace_names, "actions", "logprob", "value", "version", "executed", "dimensions")
 
     def begin_update(self, update: int, tickets: range) -> None:
@@ -224,7 +230,8 @@ class Learner:
             if kind == REFERENCE:
                 reference[name] = tensor
             else:
-                self.optimizer.state[self._named[name]][kind] = tensor
+                parameter = self._named[name]
+                self.optimizer.state[parameter][kind] = where_it_belongs(kind, tensor, self.optimizer, parameter)
         if reference:
             self.objective.load_reference([reference[name] for name in self._actor_names])
 
@@ -239,7 +246,8 @@ class Learner:
 
     def _evaluate(self, recorded: Recorded) -> Evaluation:
         observations = observations_of(recorded.tensors, self.rollouts.instructions(recorded.tickets))
-        return self.policy.evaluate(observations, recorded["actions"], trace_of(recorded.tensors))
+        with torch.autocast(self.device.type, enabled=False):  # the passes within cast each weight once
+            return self.policy.evaluate(observations, recorded["actions"], trace_of(recorded.tensors))
 
     def _logprob(self, tickets: NDArray[np.int64], rows: NDArray[np.int64]) -> Tensor:
         """The log-probs [n, C, A] of the recorded actions, under the present weights."""

@@ -14,4 +14,4 @@ def distribute_policy(policy: Policy, config: TrainingConfig, ranks: Ranks) -> D
         return DataParallel(policy, ranks)
     from rlvla3.training.fsdp import FullySharded  # takes a second to import, so only a sharded run imports it
 
-    return FullySharded(policy, ranks, config.precision)
+    return FullySharded(policy, ranks)

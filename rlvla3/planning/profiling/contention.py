@@ -140,6 +140,7 @@ class Workload:
         device = choose_device(recipe.engine.device, "engine.device")
         self.inference_batch = min(INFERENCE_BATCH, recipe.simulator.shards * recipe.simulator.slots)
         policy = make_policy(recipe.policy, spaces).to(device).eval()
+        policy.compute_in(recipe.training.precision, device)
         weights, meter = WeightPlane(WeightMemory(), policy.published()), MeterBoard(["load"]).meter("load")
         self.engine = DataPlanePolicyEngine(
             Actor(policy, device, "eager", self.inference_batch), weights, self.rollouts, recipe.seed, Residence(device), meter, None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field as Bounded
+from pydantic import model_validator
 
+from rlvla3.choices import Precision
 from rlvla3.config import PolicyConfig, Positive, PositiveFloat, Section
 from rlvla3.errors import RecipeError
 from rlvla3.policies.options import FlowOptions, PolicyOptions
@@ -61,6 +63,8 @@ class VLAOptions(PolicyOptions):
 
     Pretrained = True
 
+    LowPrecision = True
+
     CloneLearningRate = 2.5e-5
 
     Family: ClassVar[str]
@@ -87,14 +91,18 @@ class VLAOptions(PolicyOptions):
     lora: LoRAOptions | None = None
     """Low-rank adapters. With `null` the parts are trained whole."""
 
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Number format of the passes. Trained weights, moments and log-probs are always fp32; frozen weights are kept in this format. `auto` is bf16 on a GPU and
-    fp32 on a CPU."""
-
-    gradient_checkpointing: bool = False
-    """Whether the layers' activations are computed again in the backward pass. It saves memory and costs a third more time."""
+    precision: Precision = "auto"
+    """Number format of the passes, in generators and in training alike. Trained weights, moments and log-probs are always fp32; frozen weights are kept in this
+    format. `auto` is bf16 where torch has a GPU, and fp32 elsewhere. It decides for a pretrained policy: another `training.precision` is refused."""
 
     value: ValueOptions = ValueOptions()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_what_has_moved(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and "gradient_checkpointing" in given:
+            raise ValueError("gradient_checkpointing is a setting of training now: leave it out here, and set training.gradient_checkpointing")
+        return given
 
     @classmethod
     def starting(cls, config: PolicyConfig, spaces: Spaces) -> dict[str, Any]:
@@ -143,6 +151,14 @@ class VLAOptions(PolicyOptions):
             )
         if spaces.action.kind != "continuous":
             raise RecipeError(f"policy {self.Family} gives continuous actions, and this simulator takes discrete ones: use policy.name=actor_critic")
+
+    def precision_of(self, setting: Precision, on_gpu: bool) -> Literal["fp32", "bf16"]:
+        if setting not in ("auto", self.precision):
+            raise RecipeError(
+                f"training.precision={setting}, and policy.options.precision={self.precision} decides for a pretrained policy, in generators and in training: "
+                f"set policy.options.precision={setting}, and leave training.precision out"
+            )
+        return super().precision_of(self.precision, on_gpu)
 
     def check_training(self) -> None:
         if not self.train and self.lora is None:

@@ -17,20 +17,18 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils.checkpoint import checkpoint
 
 from rlvla3.checkpoints.checkpoint import find_checkpoint, read_checkpoint
 from rlvla3.checkpoints.weights import load_weights
+from rlvla3.choices import Precision
 from rlvla3.config import check_options
 from rlvla3.config.policy import is_saved_policy
 from rlvla3.policies.base import Decisions, Evaluation, Observations, Policy
@@ -65,7 +63,7 @@ class VLAPolicy(Policy):
         width = self.network.prefix_width if options.value.features == "prefix" else self.network.feature_width
         self.critic = ValueHead(width, options.value.hidden)
         self.origin: Origin | None = None
-        self._precision = _precision(options)
+        self.precision = options.precision_of("auto", on_gpu=torch.cuda.is_available())
         self._choose_trained()
 
     @abstractmethod
@@ -149,6 +147,10 @@ class VLAPolicy(Policy):
         if self.origin is not None:
             self.origin.keep(folder / ORIGINAL)
 
+    def _choose_precision(self, setting: Precision, on_gpu: bool) -> None:
+        """The policy's own option has decided when it was built, because frozen weights are kept in that format. Raises RecipeError for another setting."""
+        self.options.precision_of(setting, on_gpu)
+
     def _take_statistics(self, processing: Processing) -> None:
         self.processor.state_scale.fit(processing.state.normalisation)
         self.processor.actions.scale.fit(processing.actions.normalisation)
@@ -156,13 +158,13 @@ class VLAPolicy(Policy):
 
     def _encode(self, observations: Observations) -> Prefix:
         inputs = self.processor.inputs(observations, observations.words)
-        with self._low_precision():
+        with self.passes():
             prefix: Prefix = self.network.encode(inputs)
         return prefix
 
     def _model(self, prefix: Prefix) -> Model:
         def decode(points: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
-            with self._low_precision():
+            with self.passes():
                 outputs, features = self.network.decode(prefix, points, times)
             return outputs.to(points.dtype), features.to(points.dtype)
 
@@ -178,12 +180,6 @@ class VLAPolicy(Policy):
         like = next(self.critic.parameters())
         return {"seen": seen.detach().to(like.dtype), "elapsed": elapsed.to(like)}
 
-    @contextmanager
-    def _low_precision(self) -> Iterator[None]:
-        device = next(self.critic.parameters()).device.type
-        with torch.autocast(device, torch.bfloat16, enabled=self._precision == "bf16"):
-            yield
-
     def _choose_trained(self) -> None:
         """Freeze what is not trained, and add the adapters."""
         lora = self.options.lora
@@ -195,10 +191,7 @@ class VLAPolicy(Policy):
             add_adapters(self.network, [module for name in adapted for module in self.network.part(name)], lora)
         for parameter in self.network.unreached():
             parameter.requires_grad_(False)
-        if self.options.gradient_checkpointing:
-            for block in self.sharded_blocks():
-                block.forward = partial(checkpoint, block.forward, use_reentrant=False)
-        if self._precision == "bf16":
+        if self.precision == "bf16":
             encoder = (module for name in PARTS[:2] for module in self.network.part(name))
             for parameter in (parameter for module in encoder for parameter in module.parameters()):
                 if not parameter.requires_grad and parameter.dim() >= 2:
@@ -213,9 +206,3 @@ class WithoutInitialisation(TorchFunctionMode):
         if getattr(function, "__module__", None) == "torch.nn.init":
             return named["tensor"] if "tensor" in named else arguments[0]
         return function(*arguments, **named)
-
-
-def _precision(options: VLAOptions) -> str:
-    if options.precision != "auto":
-        return options.precision
-    return "bf16" if torch.cuda.is_available() else "fp32"

@@ -67,7 +67,7 @@ async def run_ray_trainer(
 def _meeting(rank: int, recipe: Recipe, here: str, at: MeetingPoint | None) -> Iterator[Rendezvous | None]:
     """How a rank reaches the other ranks. Every rank sees only its own GPU."""
     size = recipe.training.ranks
-    if not recipe.training.joins_ranks:
+    if size == 1:
         yield None
     elif rank:
         assert at is not None

@@ -57,6 +57,7 @@ async def run_generator(
     check_on_host(recipe.weights.on_host, device, "engine.device")
     with generator_memory(recipe, generator, device).kept():
         policy = make_policy(recipe.policy, plane.rollouts.spec.spaces).eval()
+        policy.compute_in(recipe.training.precision, device)
         residence = make_residence(recipe.engine.offload, device, lambda: chain(policy.parameters(), policy.buffers()), partial(meter, "offload"))
         residence.place(policy)
         weights = WeightPlane(memory, policy.published(), recipe.weights.dtype, recipe.weights.on_host)
