@@ -91,6 +91,9 @@ class Meter:
     size: the number of items in the work (environments, decisions), 0 where there is nothing to count. Only a sampling meter uses it (sampling.py).
     """
 
+    samples = False
+    """Whether each time in a stage is looked at by itself. Then a worker waits for its device before it leaves a stage."""
+
     def __init__(self, seconds: NDArray[np.float64], stage: NDArray[np.int64], since: NDArray[np.float64], now: Callable[[], float]) -> None:
         self._seconds, self._stage, self._since, self._now = seconds, stage, since, now
 

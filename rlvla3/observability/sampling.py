@@ -46,6 +46,8 @@ class SamplingBoard(MeterBoard):
 class SamplingMeter(Meter):
     """One worker's meter, for the thread that creates it. A sample is in the file as soon as the stage ends, even if the worker is killed then."""
 
+    samples = True
+
     def __init__(self, meter: Meter, path: Path, max_bytes: float = math.inf) -> None:
         super().__init__(meter._seconds, meter._stage, meter._since, meter._now)
         self._file, self._schedstat = path.open("ab", buffering=0), SCHEDSTAT.open("rb", buffering=0)

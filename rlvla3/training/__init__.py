@@ -7,6 +7,8 @@ Nothing here starts a process, waits for trajectories or sends weights. The work
     recorded.py         what was recorded of decisions, brought to the device ahead of time
     objective.py        the policy's part of the loss
     earlier_policy.py   the proximal and the reference policy: their weights and log-probs
+    passes.py           gradient checkpointing and compilation
+    adamw.py            the optimizer: fused on a GPU
     critic.py           extra training of the critic on kept features
     epoch_metrics.py    the losses and ratios of one epoch
     ranks.py            communication between the trainer's ranks

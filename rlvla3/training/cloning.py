@@ -25,6 +25,7 @@ from rlvla3.demonstrations.room import bytes_needed, demonstration_layout, room,
 from rlvla3.links.rollouts import Rollouts
 from rlvla3.policies.base import Observations, Policy
 from rlvla3.policies.conversion import observations_from
+from rlvla3.training.adamw import make_adamw
 from rlvla3.types import Finished, Spaces
 
 GRADIENT_CLIP = 1.0
@@ -161,23 +162,24 @@ def _train(policy: Policy, learned_from: tuple[Observations, Tensor], config: Cl
     parameters = policy.actor_parameters()
     device = parameters[0].device
     learning_rate = config.learning_rate or policy.options.CloneLearningRate
-    optimizer = torch.optim.AdamW(parameters, learning_rate, weight_decay=config.weight_decay)
+    optimizer = make_adamw(parameters, device, lr=learning_rate, weight_decay=config.weight_decay)
     cycle = max(config.steps, MIN_CYCLE_STEPS)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=cycle, pct_start=WARMUP_SHARE)
     generator = torch.Generator().manual_seed(seed)  # on the CPU, so that the draws are the same on every device
     for step in range(config.steps):
         picked = torch.randint(len(actions), (min(config.batch, len(actions)),), generator=generator)
         optimizer.zero_grad()
-        total = 0.0
+        total = torch.zeros((), dtype=torch.float64, device=device)
         for rows in picked.split(config.micro_batch or len(picked)):
             share = len(rows) / len(picked)
-            loss = policy.clone_loss(_pick(observations, rows).to(device), actions[rows].to(device), generator) * share
+            shown = policy.tokenise(_pick(observations, rows)).to(device)
+            loss = policy.clone_loss(shown, actions[rows].to(device), generator) * share
             loss.backward()
-            total += loss.item()
+            total += loss.detach()
         torch.nn.utils.clip_grad_norm_(parameters, GRADIENT_CLIP)
         optimizer.step()
         schedule.step()
-        yield step + 1, total
+        yield step + 1, total.item()
 
 
 def _following(chunks: NDArray[np.float32], count: int) -> NDArray[np.float32]:

@@ -27,7 +27,6 @@ from rlvla3.algorithms.losses import value_loss
 from rlvla3.config import Recipe, TrainingConfig
 from rlvla3.links.rollouts import Rollouts
 from rlvla3.policies.base import Evaluation, Policy
-from rlvla3.policies.conversion import observations_of, trace_of
 from rlvla3.training.adamw import MOMENTS, STEP, make_adamw, where_it_belongs
 from rlvla3.training.credit import Credit
 from rlvla3.training.critic import CriticFeatures
@@ -95,7 +94,7 @@ class Learner:
             betas=self.training.betas,
             weight_decay=self.training.weight_decay,
         )
-        self._loader = Loader(rollouts, self.device)
+        self._loader = Loader(rollouts, self.device, policy.tokenise)
         self.objective = PolicyObjective(self.parallel, recipe.algorithm, rollouts, self._loader, self._logprob, recipe.engine.max_staleness)
         self.credit = Credit(recipe.algorithm, rollouts, self.objective.importance if self.objective.correction.uses_vtrace else None, ranks)
         self.critic_features = CriticFeatures(policy, self.optimizer, self.critic, recipe.seed, ranks)
@@ -160,6 +159,11 @@ class Learner:
         self._step_decisions += decisions
         if batch.epoch == 0 and self.has_critic and self.critic.epochs:
             self.critic_features.add(batch.tickets, batch.rows, evaluation.features, target)
+
+    def finish_passes(self) -> None:
+        """Wait until the device has computed what it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.current_stream(self.device).synchronize()
 
     def step(self) -> None:
         """Take an optimizer step: divide the gradient, clip it, change the weights.
@@ -245,9 +249,9 @@ class Learner:
         return batch if kept.all() else replace(batch, tickets=batch.tickets[kept], rows=batch.rows[kept])
 
     def _evaluate(self, recorded: Recorded) -> Evaluation:
-        observations = observations_of(recorded.tensors, self.rollouts.instructions(recorded.tickets))
-        with torch.autocast(self.device.type, enabled=False):  # the passes within cast each weight once
-            return self.policy.evaluate(observations, recorded["actions"], trace_of(recorded.tensors))
+        assert recorded.observations is not None
+        with torch.autocast(self.device.type, enabled=False):  # the passes within it cast each weight once
+            return self.policy.evaluate(recorded.observations, recorded["actions"], recorded.trace)
 
     def _logprob(self, tickets: NDArray[np.int64], rows: NDArray[np.int64]) -> Tensor:
         """The log-probs [n, C, A] of the recorded actions, under the present weights."""

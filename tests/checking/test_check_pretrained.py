@@ -19,7 +19,7 @@ SETTINGS: dict[str, tuple[str, list[str]]] = {
     "pi05": ("pi05", []),
     "pi05_flow_noise_one": ("pi05", ["options.flow.method=flow_noise", "options.flow.steps=one", "options.value.features=suffix"]),
     "smolvla": ("smolvla", []),
-    "smolvla_last_step": ("smolvla", ["options.flow.method=last_step", "options.gradient_checkpointing=true"]),
+    "smolvla_last_step": ("smolvla", ["options.flow.method=last_step"]),
     "openvla_oft": ("openvla_oft", []),
     "groot": ("groot", []),
 }

@@ -21,10 +21,8 @@ from hypothesis import strategies as st
 from rlvla3.config import make_recipe
 from rlvla3.errors import RecipeError
 from rlvla3.observability.run_directory import RunDirectory
-from rlvla3.policies.base import PolicyError
 from rlvla3.scheduling.streamer import Streamer
 from rlvla3.training.checkpoint import CheckpointError, CheckpointWriter
-from rlvla3.training.fsdp import FullySharded
 from rlvla3.training.learner import Learner
 from rlvla3.training.ranks import SINGLE_RANK, RankLost, Ranks
 from rlvla3.types import MicroBatch
@@ -315,16 +313,11 @@ def test_a_rank_that_is_gone_in_the_midst_of_a_checkpoint_is_missed_and_nothing_
     assert kept(tmp_path / "rank 1 is gone") == []
 
 
-def test_bf16_is_refused_for_a_policy_without_blocks() -> None:
-    with pytest.raises(PolicyError, match="TinyPolicy has none"):
-        FullySharded(TinyPolicy(), SINGLE_RANK, "bf16")
-
-
 @pytest.mark.parametrize(
     ("training", "message"),
     [
         ({"batch": 8, "steps": 4, "ranks": 3}, "training.ranks=3 is more than the 2 groups of an optimizer step"),
-        ({"precision": "bf16"}, "set training.sharding=full, also for one rank"),
+        ({"compile": True, "sharding": "full", "ranks": 2}, "leave one of the two out"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(training: dict[str, Any], message: str) -> None:

@@ -13,7 +13,7 @@ ALL = ["vision", "language", "expert"]
 TRAINING = {"sharding": "full", "epochs": 1, "steps": 1, "micro_batch": 5, "learning_rate": 1e-5, "critic": {"epochs": 1, "learning_rate": 1e-5}}
 WORKS = {family: Work(family, exact=False, options={"train": ALL}, training=TRAINING, updates=2) for family in FAMILIES}
 WORKS |= {
-    f"{family} adapters": Work(family, exact=False, options={"train": ["expert"], "lora": {"rank": 2}, "gradient_checkpointing": True}, training=TRAINING)
+    f"{family} adapters": Work(family, exact=False, options={"train": ["expert"], "lora": {"rank": 2}}, training=TRAINING | {"gradient_checkpointing": True})
     for family in FAMILIES
 }
 

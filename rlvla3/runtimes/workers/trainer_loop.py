@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 from rlvla3.observability.meter import Meter
 from rlvla3.runtimes.processes.control import Control
@@ -14,22 +14,42 @@ from rlvla3.types import MicroBatch
 
 
 class ArrivingTrajectories:
-    """The micro-batches of an update, as the trajectories of its tickets are handed in."""
+    """The micro-batches of an update, as the trajectories of its tickets are handed in.
 
-    def __init__(self, streamer: Streamer, control: Control, meter: Meter) -> None:
-        self.streamer, self._control, self._meter = streamer, control, meter
+    finish_passes: called before it waits. A device that still computes is not waiting.
+    """
+
+    def __init__(self, streamer: Streamer, control: Control, meter: Meter, finish_passes: Callable[[], None] = lambda: None) -> None:
+        self.streamer, self._control, self._meter, self._finish_passes = streamer, control, meter, finish_passes
+        self.following: MicroBatch | None = None
+        """The micro-batch after the present one, where it is known already."""
         self._news = asyncio.Event()
         control.handle(Arrived, self._arrived)
 
     async def of(self, update: int) -> AsyncIterator[MicroBatch]:
-        for micro_batch in self.streamer.update(update):
+        for micro_batch in self._looking_ahead(self.streamer.update(update)):
             if micro_batch is not None:
                 yield micro_batch
                 self._control.poll()
             else:
                 self._news.clear()
+                if not self._meter.samples:  # else each pass has been waited for
+                    with self._meter("train"):
+                        self._finish_passes()
                 with self._meter("trajectories"):
                     await self._news.wait()
+
+    def _looking_ahead(self, stream: Iterator[MicroBatch | None]) -> Iterator[MicroBatch | None]:
+        """The same, with the micro-batch after each one in `following`."""
+        self.following = None
+        for coming in stream:
+            micro_batch = coming
+            while micro_batch is not None:
+                self.following = next(stream, None)
+                yield micro_batch
+                micro_batch = self.following
+            if coming is None:
+                yield None
 
     def _arrived(self, message: Arrived) -> None:
         self.streamer.arrived(message.ticket, message.decisions)
@@ -39,11 +59,19 @@ class ArrivingTrajectories:
 class MeteredLearner:
     """The learner as the train loop asks for it, with its time on the meter.
 
+    following: returns the micro-batch after the present one, or None. While the device computes, it is prepared.
     enter: called before the first pass of an update. Until then, the device may belong to generators.
     """
 
-    def __init__(self, learner: Learner, streamer: Streamer, meter: Meter, enter: Callable[[], None] = lambda: None) -> None:
-        self._learner, self._streamer, self._meter, self._enter = learner, streamer, meter, enter
+    def __init__(
+        self,
+        learner: Learner,
+        streamer: Streamer,
+        meter: Meter,
+        following: Callable[[], MicroBatch | None] = lambda: None,
+        enter: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._learner, self._streamer, self._meter, self._following, self._enter = learner, streamer, meter, following, enter
         self._coming: int | None = None
 
     @property
@@ -60,6 +88,10 @@ class MeteredLearner:
             self._coming = None
         with self._meter("train", len(micro_batch)):
             self._learner.accumulate(micro_batch)
+            if (following := self._following()) is not None:
+                self._learner.prepare(following)
+            if self._meter.samples:
+                self._learner.finish_passes()
 
     async def step(self) -> None:
         with self._meter("train"):

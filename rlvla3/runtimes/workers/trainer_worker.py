@@ -127,8 +127,9 @@ class Trainer:
             run, recipe.training.keep_checkpoints, self.learner, recipe.policy.name, notify=lambda text: self._say(Notice(text))
         )
         self.weights = self._plane(memory) if ranks.first else None
-        self.trajectories = ArrivingTrajectories(make_streamer(recipe, order=_order(record), rank=ranks.rank, ranks=ranks.size), control, meter)
-        self.metered_learner = MeteredLearner(self.learner, self.trajectories.streamer, meter, self.residence.enter)
+        streamer = make_streamer(recipe, order=_order(record), rank=ranks.rank, ranks=ranks.size)
+        self.trajectories = ArrivingTrajectories(streamer, control, meter, self.learner.finish_passes)
+        self.metered_learner = MeteredLearner(self.learner, streamer, meter, lambda: self.trajectories.following, self.residence.enter)
         self.rollouts = rollouts
         horizon = self.policy.options.horizon_of(recipe.policy.chunk)
         self.demonstrations = DemonstrationSelection(spaces, horizon, recipe.tasks, recipe.clone.demonstrations) if recipe.clone else None

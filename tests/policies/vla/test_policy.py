@@ -124,20 +124,6 @@ def test_a_saved_policy_is_the_same_when_it_is_loaded(family, lora, tmp_path):
 
 
 @every_family
-def test_gradient_checkpointing_changes_memory_and_nothing_else(family):
-    gradients = []
-    for checkpointing in (False, True):
-        policy = make(family, train=["vision", "language", "expert"], gradient_checkpointing=checkpointing)
-        observations, decisions = act(policy)
-        evaluate(policy, observations, decisions).logprob.sum().backward()
-        gradients.append([parameter.grad for parameter in policy.network.parameters()])
-    for one, other in zip(*gradients, strict=True):
-        assert (one is None) == (other is None)
-        if one is not None:
-            torch.testing.assert_close(one, other)
-
-
-@every_family
 def test_passes_in_bf16_give_log_probs_in_fp32_on_which_act_and_evaluate_agree(family):
     policy = make(family, precision="bf16")
     observations, decisions = act(policy)
