@@ -135,7 +135,7 @@ def test_it_costs_at_most_one_forward_pass(correction, versions, further):
         sizes.append(0 if torch.is_grad_enabled() else len(actions))
         return evaluate(observations, actions, trace)
 
-    learner.policy.evaluate = count
+    learner.policy.evaluate = count  # type: ignore[method-assign]
     run_update(learner, 1, epochs=3)
     assert sum(sizes) == further
 
@@ -171,13 +171,14 @@ def test_the_gradient_comes_nearer_to_that_of_the_policy_itself(correction):
     for _ in range(20):
         logits, advantage = torch.from_numpy(random.standard_normal(count)), torch.from_numpy(random.standard_normal(count))
         sampler = (logits + 0.4 * torch.from_numpy(random.standard_normal(count))).log_softmax(0)
-        recorded = {
+        arrays = {
             "logprob": sampler.numpy().reshape(-1, 1, 1),
             "version": np.full(count, FRESH, np.int32),
             "executed": np.ones(count, np.int32),
             "dimensions": np.ones(count, np.int32),
         }
-        recorded = Recorded(*np.array(decisions).T, recorded, {name: torch.from_numpy(array) for name, array in recorded.items()})
+        tickets, rows = np.array(decisions).T
+        recorded = Recorded(tickets, rows, arrays, {name: torch.from_numpy(array) for name, array in arrays.items()}, None)
 
         def gradient(loss_of, logits=logits):
             theta = logits.clone().requires_grad_()

@@ -7,7 +7,7 @@ from one of these steps, as pi_RL does (arXiv 2510.25889).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ import torch
 from rlvla3.config import PolicyConfig
 from rlvla3.policies.base import Policy
 from rlvla3.policies.pi.policy import Pi0
-from rlvla3.policies.registry import make_policy, policy_options
+from rlvla3.policies.registry import make_policy
 from rlvla3.types import ActionSpace, Spaces
 
 CHUNK = 5
@@ -53,21 +53,13 @@ class MeasuredPolicy:
         camera = {"corner3": (self.image, self.image, 3)}
         return Spaces(camera, 4, ActionSpace("continuous", 4), EPISODE_STEPS, (INSTRUCTION,))
 
-    @property
-    def can_checkpoint(self) -> bool:
-        """Whether the policy can compute activations again in the backward pass."""
-        return hasattr(policy_options(self.config, self.spaces), "gradient_checkpointing")
-
-    def checkpointed(self) -> MeasuredPolicy:
-        """The same with gradient checkpointing."""
-        config = self.config.model_copy(update={"options": {**self.config.options, "gradient_checkpointing": True}})
-        return replace(self, config=config)
-
     def build(self, device: str) -> Policy:
         """The policy on the device. Its weights are made there, and not on the host."""
         torch.manual_seed(0)
         with torch.device(device):
-            return make_policy(self.config, self.spaces).eval()
+            policy = make_policy(self.config, self.spaces).eval()
+        policy.compute_in("auto", torch.device(device))
+        return policy
 
 
 def _mini(image: int, **options: Any) -> MeasuredPolicy:

@@ -58,17 +58,17 @@ def measure_policy(sheet: Sheet, name: str) -> None:
         missing = [size for size in sheet.sizes.micro_batches if str(size) not in sheet.figures.get(name, {}).get("micro_batches", {})]
         if missing and sheet.time_for(name, SECONDS_A_SIZE):
             _measure_sizes(sheet, name, missing, checkpointing)
-        if not (sheet.sizes.on_gpu and POLICIES[name].can_checkpoint):
+        if not sheet.sizes.on_gpu:
             return
 
 
 def _measure_sizes(sheet: Sheet, name: str, sizes: list[int], checkpointing: bool) -> None:
     device, measured = sheet.sizes.device, POLICIES[name]
     try:
-        policy = (measured.checkpointed() if checkpointing else measured).build(device)
+        policy = measured.build(device)
         with torch.inference_mode():
             rollouts = episodes_of(policy, max(1, max(sizes) // DECISIONS), device)
-        learner = Learner(policy, _recipe(measured), rollouts, device)
+        learner = Learner(policy, _recipe(measured, checkpointing), rollouts, device)
         for size in sizes:
             if sheet.time_for(f"{name}, {size} decisions", SECONDS_A_SIZE):
                 _measure_size(sheet, name, learner, size, checkpointing)
@@ -133,12 +133,12 @@ def _micro_batches(rollouts: Rollouts, size: int) -> Iterator[MicroBatch]:
         yield MicroBatch(places // DECISIONS, places % DECISIONS, epoch=0, step=0, closes_step=last, closes_epoch=last)
 
 
-def _recipe(measured: MeasuredPolicy) -> Recipe:
+def _recipe(measured: MeasuredPolicy, checkpointing: bool) -> Recipe:
     """The settings of learning. Nothing is learned from an earlier policy, so a pass is one forward and one backward pass."""
     return make_recipe(
         {
             "policy": measured.config.model_dump(mode="json"),
             "algorithm": {"normalise": "none", "correction": "none"},
-            "training": {"steps": 1, "epochs": 1, "learning_rate": 1e-12},
+            "training": {"steps": 1, "epochs": 1, "learning_rate": 1e-12, "gradient_checkpointing": checkpointing},
         }
     )
