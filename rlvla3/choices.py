@@ -13,6 +13,7 @@ OnHost = Literal["shared_memory", "cuda_ipc"]
 
 Inference = Literal["auto", "eager", "graphs", "compile"]
 """How a policy acts on its device (inference/choice.py)."""
+
 Precision = Literal["auto", "fp32", "bf16"]
 """The number format of a policy's passes. auto: bf16 on a GPU, and fp32 on a CPU."""
 
