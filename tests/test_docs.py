@@ -26,7 +26,7 @@ from rlvla3.simulators.libero.assets import VARIABLE
 from rlvla3.simulators.registry import make_simulator
 from rlvla3.types import Ticket
 from tests.support.examples import examples, write_examples
-from tests.support.repository import ROOT
+from tests.support.repository import ROOT, python_path
 
 
 @pytest.fixture
@@ -55,7 +55,8 @@ def test_the_example_simulators_run(example_modules: Path, name: str) -> None:
 
 
 def test_the_example_policy_agrees_with_itself(example_modules: Path) -> None:
-    ran = subprocess.run([sys.executable, "agree.py"], cwd=example_modules, capture_output=True, text=True, check=True, timeout=60)
+    words, env = [sys.executable, "agree.py"], os.environ | {"PYTHONPATH": python_path()}
+    ran = subprocess.run(words, cwd=example_modules, env=env, capture_output=True, text=True, check=True, timeout=60)
     assert float(ran.stdout.removeprefix("log-probs differ by ")) < 1e-6
     assert "$ python agree.py\nlog-probs differ by 0.0\n" in (ROOT / "docs" / "extending.md").read_text()
 

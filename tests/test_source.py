@@ -83,12 +83,23 @@ def test_a_rule_that_is_broken_is_found():
     assert list(filter(is_of_a_test_module, named(source))) == ["tests.runtimes.test_local"]
 
 
-def replaced_paths(source: str) -> list[int]:
-    """The lines on which a program gets a PYTHONPATH that is not the caller's with the repository in front."""
-    pairs = [pair for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Dict) for pair in zip(node.keys, node.values, strict=True)]
-    return [value.lineno for key, value in pairs if isinstance(key, ast.Constant) and key.value == "PYTHONPATH" and ast.unparse(value) != "python_path()"]
+def lost_paths(source: str) -> list[int]:
+    """The lines on which a program may not find what its caller finds: another PYTHONPATH, or another folder, without `python_path()`."""
+    nodes = list(ast.walk(ast.parse(source)))
+    pairs = [pair for node in nodes if isinstance(node, ast.Dict) for pair in zip(node.keys, node.values, strict=True)]
+    replaced = [value for key, value in pairs if isinstance(key, ast.Constant) and key.value == "PYTHONPATH" and ast.unparse(value) != "python_path()"]
+    calls = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) in ("subprocess.run", "subprocess.Popen")]
+    settings = [(call, {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}) for call in calls]
+    elsewhere = [call for call, given in settings if given.get("cwd", "ROOT") != "ROOT" and "env" not in given]
+    return [node.lineno for node in (*replaced, *elsewhere)]
 
 
 def test_programs_that_tests_start_keep_the_callers_path():
-    assert replaced_paths('run(env={"PYTHONPATH": str(ROOT)})\nrun(env={"PYTHONPATH": python_path()})') == [1]
-    assert not [f"{name_of(path)}:{line}" for path in SOURCE for line in replaced_paths(path.read_text())]
+    lines = (
+        'run(env={"PYTHONPATH": str(ROOT)})',
+        'run(env={"PYTHONPATH": python_path()})',
+        "subprocess.run(words, cwd=folder)",
+        "subprocess.run(words, cwd=folder, env=found)",
+    )
+    assert lost_paths("\n".join(lines)) == [1, 3]
+    assert not [f"{name_of(path)}:{line}" for path in SOURCE if TESTS in path.parents for line in lost_paths(path.read_text())]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import pickle
 import re
 import struct
@@ -30,7 +31,7 @@ from rlvla3.types import Ticket
 from tests.support import mistakes
 from tests.support.correct import Correct
 from tests.support.examples import write_examples
-from tests.support.repository import ROOT
+from tests.support.repository import ROOT, python_path
 
 CHUNK = 5
 TIMEOUT_S = 4.0
@@ -288,7 +289,8 @@ def example(tmp_path: Path) -> Path:
 
 def rlvla3_in(folder: Path, *words: str) -> str:
     """What the command prints, run there as a user would."""
-    ran = subprocess.run([sys.executable, "-m", "rlvla3.cli", *words], cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+    command, env = [sys.executable, "-m", "rlvla3.cli", *words], os.environ | {"PYTHONPATH": python_path()}
+    ran = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=120)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return ran.stdout
 
