@@ -19,7 +19,6 @@ rehearsal.py      profile, rehearsal, and how close it is to what was measured
 
 Shared by sections:
 policies.py       the policies that are measured, with random weights
-experience.py     made-up observations and episodes
 operations.py     floating-point operations and bytes of a policy, counted
 timing.py         the time of a call on a device
 camera_env.py     an environment with a camera whose steps sleep, for machines without Meta-World

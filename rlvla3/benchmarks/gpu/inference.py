@@ -13,11 +13,11 @@ from functools import partial
 
 import torch
 
-from rlvla3.benchmarks.gpu.experience import noise_for, observations_for
 from rlvla3.benchmarks.gpu.operations import PolicyOperations, counting
 from rlvla3.benchmarks.gpu.policies import POLICIES
 from rlvla3.benchmarks.gpu.sheet import Sheet
 from rlvla3.benchmarks.gpu.timing import begin_peak, free_memory, peak_gib, seconds_of
+from rlvla3.planning.profiling.experience import noise_for, observations_for
 from rlvla3.policies.base import Policy
 
 SECONDS_A_BATCH = 3.0

@@ -23,8 +23,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from rlvla3.benchmarks.gpu.experience import noise_for, observations_for
 from rlvla3.benchmarks.gpu.policies import POLICIES
+from rlvla3.planning.profiling.experience import noise_for, observations_for
 from rlvla3.policies.base import Decisions, Policy
 from rlvla3.runtimes.processes.main_module import main_module_hidden
 

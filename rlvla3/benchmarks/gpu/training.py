@@ -17,13 +17,13 @@ from statistics import median
 import numpy as np
 import torch
 
-from rlvla3.benchmarks.gpu.experience import DECISIONS, episodes_of
 from rlvla3.benchmarks.gpu.operations import PolicyOperations, counting
 from rlvla3.benchmarks.gpu.policies import POLICIES, MeasuredPolicy
 from rlvla3.benchmarks.gpu.sheet import Sheet
 from rlvla3.benchmarks.gpu.timing import begin_peak, free_memory, peak_gib, synchronise
 from rlvla3.config import Recipe, make_recipe
 from rlvla3.links.rollouts import Rollouts
+from rlvla3.planning.profiling.experience import DECISIONS, episodes_of
 from rlvla3.training.learner import Learner
 from rlvla3.types import MicroBatch
 

@@ -1,7 +1,8 @@
 """How much work a host's cores do per second when several are busy at once. Hardware threads of one core, shared caches and memory slow each other.
 
 For each number of busy cores, so many processes run. Each does all the work of a run alone: it simulates, infers and trains in the recipe's proportions, and
-waits for no other process. The CPU time of a round, compared with that of one process alone, shows how much the processes slow each other.
+waits for no other process. The CPU time of a round, compared with that of one process alone, shows how much the processes slow each other. Where a GPU infers
+and trains, the cores only simulate, and so do these processes: a GPU has no room for a policy in each.
 """
 
 from __future__ import annotations
@@ -65,10 +66,12 @@ def core_speeds(recipe: Recipe, folder: Path, seconds: float, simulates: bool, n
 
     simulates: whether the simulator uses the CPU and does not only sleep. If so, a round includes simulation.
     """
+    counts = list(powers_of_two_up_to(len(os.sched_getaffinity(0))))
+    if on_gpu(recipe) and not simulates:  # nothing keeps the cores busy
+        return [float(count) for count in range(1, counts[-1] + 1)]
     # Like every worker, each process uses one thread. Spawned processes read these variables when they import torch.
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
-    counts = list(powers_of_two_up_to(len(os.sched_getaffinity(0))))
     measured = []
     for count in counts:
         notify(f"{count} of {counts[-1]} cores busy")
@@ -106,12 +109,12 @@ async def _answer(worker: WorkerProcess, limit_s: float) -> Any:
 
 async def run_workload(control: Control, recipe: Recipe, simulates: bool) -> None:
     """The body of a workload's process: build it, report that it is ready, and work when told to."""
-    load = Workload(recipe, simulates)
+    load = SimulatorLoad(recipe) if on_gpu(recipe) else Workload(recipe, simulates)
     try:
         await load.begin()
         control.send(Ready())
         work: WorkUntil = await control.receive()
-        rounds, began = 0, time.process_time()
+        rounds, began = 0, time.process_time() - load.reset_seconds
         while not rounds or time.monotonic() < work.until:
             await load.round()
             rounds, spent = rounds + 1, time.process_time() - began - load.reset_seconds
@@ -119,6 +122,39 @@ async def run_workload(control: Control, recipe: Recipe, simulates: bool) -> Non
         await control.receive()  # Stop
     finally:
         load.simulator.close()
+
+
+def on_gpu(recipe: Recipe) -> bool:
+    """Whether both inference and training are on a GPU of this machine."""
+    devices = (choose_device(recipe.engine.device, "engine.device"), choose_device(recipe.training.device, "training.device"))
+    return all(device.type == "cuda" for device in devices)
+
+
+class SimulatorLoad:
+    """The work of a run's cores in one process where a GPU does the rest. A round simulates as many chunks as a `Workload`'s, with random actions.
+
+    reset_seconds: CPU seconds of resets. They are not counted, because rounds have unequal numbers of resets.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.simulator = make_simulator(recipe.simulator, recipe.policy.chunk)
+        self.book, self.reset_seconds, self.chunks, self.done = ticket_book(recipe), 0.0, max(recipe.training.micro_batch // recipe.training.epochs, 1), True
+        space, random = describe_simulator(recipe.simulator).action, np.random.default_rng(recipe.seed)
+        shape = (self.chunks, recipe.policy.chunk, space.size)
+        drawn = random.integers(0, space.choices, shape) if space.kind == "discrete" else random.uniform(space.low, space.high, shape)
+        self.actions: NDArray[np.float32] = drawn.astype(np.float32)
+
+    async def begin(self) -> None:
+        """Simulate a first round: it loads what later ones find loaded."""
+        await self.round()
+
+    async def round(self) -> None:
+        for actions in self.actions:
+            if self.done:
+                began = time.process_time()
+                self.simulator.reset(0, self.book.ticket(0))
+                self.reset_seconds += time.process_time() - began
+            self.done = self.simulator.step({0: actions})[0].done
 
 
 class Workload:

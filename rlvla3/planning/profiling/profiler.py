@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import fmean
 
 import numpy as np
+import torch
 
 from rlvla3.config import Recipe
 from rlvla3.errors import RecipeError
@@ -27,6 +28,7 @@ from rlvla3.observability.sampling import SCHEDSTAT, seconds_asleep
 from rlvla3.planning.profiles import check_single_simulator
 from rlvla3.planning.profiling.contention import core_speeds
 from rlvla3.planning.profiling.cost_fitting import MIN_SIZE_RATIO, WAIT_DECIMALS, cost_of, fit_cost, per_call, relative_durations, rounded, spread_of
+from rlvla3.planning.profiling.device_memory import device_memory
 from rlvla3.planning.profiling.measuring import PARTS, MeasuredRuns, in_mode, measure, settled
 from rlvla3.policies.registry import make_policy, policy_options
 from rlvla3.runtimes.virtual.costs import Cost, HostProfile, On, Profile
@@ -56,7 +58,7 @@ def profile_of(recipe: Recipe, name: str, seconds: float, notify: Callable[[str]
         simulate = cost_of(single.of("shard", "simulate"), "cores")
         simulates = simulate.work(1) > simulate.waits
         cores = core_speeds(in_mode(settled(recipe), "sync"), Path(scratch) / "loads", seconds / PARTS, simulates, notify)
-    return assemble(recipe, name, measured, cores)
+    return assemble(recipe, name, measured, cores).model_copy(update={"memory": device_memory(settled(recipe))})
 
 
 def assemble(recipe: Recipe, name: str, measured: MeasuredRuns, cores: list[float]) -> Profile:
@@ -177,9 +179,15 @@ def _source(recipe: Recipe, samples: Mapping[str, int]) -> str:
     start = f"weights of {policy.checkpoint}" if policy.checkpoint else "untrained weights"
     return (
         f"measured by rlvla3 profile: {simulator.name}{tasks}, {simulator.shards} x {simulator.slots} environments, {policy.name} with {start}; "
-        f"{_processor()}, {len(os.sched_getaffinity(0))} cores, torch {version('torch')}; "
+        f"{_processor()}, {len(os.sched_getaffinity(0))} cores, {_gpu(recipe)}torch {version('torch')}; "
         f"samples: {', '.join(f'{stage} {count}' for stage, count in samples.items())}"
     )
+
+
+def _gpu(recipe: Recipe) -> str:
+    """The name of the GPU that infers, with a comma. Empty where there is none."""
+    device = choose_device(recipe.engine.device, "engine.device")
+    return f"{torch.cuda.get_device_name(device)}, " if device.type == "cuda" else ""
 
 
 def _processor() -> str:

@@ -15,7 +15,6 @@ import torch
 from rlvla3.benchmarks.gpu import checks, inference, limits, machine, publication, training
 from rlvla3.benchmarks.gpu.checks import outcomes
 from rlvla3.benchmarks.gpu.device_watch import summary, watched
-from rlvla3.benchmarks.gpu.experience import DECISIONS, episodes_of
 from rlvla3.benchmarks.gpu.machine import mps_listens
 from rlvla3.benchmarks.gpu.operations import Operations, PolicyOperations
 from rlvla3.benchmarks.gpu.policies import POLICIES
@@ -23,6 +22,7 @@ from rlvla3.benchmarks.gpu.sheet import Sheet
 from rlvla3.benchmarks.gpu.sizes import TINY
 from rlvla3.benchmarks.gpu.tables import TABLES
 from rlvla3.benchmarks.gpu.timing import seconds_of
+from rlvla3.planning.profiling.experience import DECISIONS, episodes_of
 
 CPU = replace(TINY, batches=(1, 2), inferring=("mini VLA, tiny", "pi0, tiny"), training=("mini VLA, tiny",))
 KNOWN = PolicyOperations(acting=Operations(once=0, each=10**9), learning=Operations(once=0, each=3 * 10**9), read=10**6)
