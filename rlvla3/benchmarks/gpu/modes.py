@@ -58,7 +58,8 @@ def recipe_for(measured: MeasuredPolicy, sizes: Sizes, mode: Mode) -> Recipe:
             "micro_batch": measured.micro_batch,
         },
     }
-    return in_mode(settled(make_recipe(tree)), mode)
+    recipe = make_recipe(tree)
+    return in_mode(settled(recipe, engine={"share": recipe.engine.share}), mode)
 
 
 def _order(sizes: Sizes) -> Iterator[tuple[str, Mode]]:

@@ -209,7 +209,7 @@ def test_the_four_modes_are_measured_and_rehearsed(measured: Path, capsys: pytes
 def test_both_sides_have_the_recipe_and_nothing_but_the_preset_of_the_mode():
     recipe = make_recipe(COUNTDOWN | {"clone": {"steps": 3}, "engine": {"mode": "full_async", "max_staleness": 7, "threads": 2}})
     run = in_mode(settled(recipe), "rollout_async")
-    assert run.engine == make_recipe({"engine": {"mode": "rollout_async", "threads": 2, "record": False}}).engine
+    assert run.engine == make_recipe({"engine": {"mode": "rollout_async", "threads": 2, "record": False, "share": "processes"}}).engine
     assert run.clone is None and run.simulator == recipe.simulator and run.policy == recipe.policy
     assert run.training.batch == 8 and run.training.critic.epochs == 1
 
