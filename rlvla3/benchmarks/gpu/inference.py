@@ -1,7 +1,8 @@
 """Inference by batch size, against the limits of the device.
 
 eager: `Policy.act`, as it is written, on observations that are on the device already.
-shipped: the same batch as a generator infers it, with `policy.inference` as it is by default: from observations on the host to decisions on the host.
+shipped: the same batch as a generator infers it, with `policy.inference` as it is by default: from rows of observations on the host to decisions on the host
+(inference/actor.py). Only the copies from and to the data plane are not in it.
 
 The limit of a batch is the longer of two times: its operations at the rate of the large product, and the weights once at the rate of the large copy.
 share: limit / measured. It is 1 where the device does nothing in vain.
@@ -9,19 +10,23 @@ share: limit / measured. It is 1 where the device does nothing in vain.
 
 from __future__ import annotations
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+import numpy as np
 import torch
 
 from rlvla3.benchmarks.gpu.operations import PolicyOperations, counting
 from rlvla3.benchmarks.gpu.policies import POLICIES
 from rlvla3.benchmarks.gpu.sheet import Sheet
 from rlvla3.benchmarks.gpu.timing import begin_peak, free_memory, peak_gib, seconds_of
-from rlvla3.planning.profiling.experience import noise_for, observations_for
+from rlvla3.inference.actor import Actor, make_actor
+from rlvla3.planning.profiling.experience import episodes_of, noise_for, observations_for
 from rlvla3.policies.base import Policy
 
-SECONDS_A_BATCH = 3.0
-"""About how long a batch size takes to measure."""
+SECONDS_A_BATCH, SECONDS_TO_PREPARE = 3.0, 20.0
+"""About how long a batch size takes to measure, and an actor to be prepared."""
 
 
 def measure(sheet: Sheet) -> None:
@@ -40,17 +45,57 @@ def measure_policy(sheet: Sheet, name: str) -> None:
     if not sheet.time_for(name, SECONDS_A_BATCH):
         return
     policy = POLICIES[name].build(device)
+    sheet.write(name, parameters=sum(parameter.numel() for parameter in policy.parameters()))
     begin_peak(device)
+    _measure_shipped(sheet, name, policy)
     for rows in sheet.sizes.batches:
-        if not sheet.time_for(f"{name}, {rows} decisions", SECONDS_A_BATCH):
+        if not sheet.time_for(f"{name}, {rows} decisions, eager", SECONDS_A_BATCH):
             continue
         try:
             sheet.write(name, "batches", rows, eager_ms=1000 * eager_seconds(policy, rows, device))
         except torch.OutOfMemoryError:
-            sheet.skip(f"{name}, {rows} decisions", "out of memory")
-    sheet.write(name, parameters=sum(parameter.numel() for parameter in policy.parameters()), peak_gib=peak_gib(device))
+            sheet.skip(f"{name}, {rows} decisions, eager", "out of memory")
+    sheet.write(name, peak_gib=peak_gib(device))
     del policy
     free_memory(device)
+
+
+def _measure_shipped(sheet: Sheet, name: str, policy: Policy) -> None:
+    """As a generator does it: the actor is prepared for the largest batch, and then answers each batch size."""
+    what, sizes = f"{name}, as shipped", sheet.sizes
+    if not sheet.time_for(what, SECONDS_TO_PREPARE if sizes.on_gpu else 0):
+        return
+    began = sheet.left
+    try:
+        actor = make_actor(policy, torch.device(sizes.device), "auto", max(sizes.batches))
+    except torch.OutOfMemoryError:
+        sheet.skip(what, "out of memory")
+        return
+    sheet.write(name, way=actor.way, prepared_s=began - sheet.left, notices=actor.notices, largest=actor.largest)
+    for rows in sizes.batches:
+        if rows > actor.largest:
+            sheet.skip(f"{what}, {rows} decisions", "out of memory")
+        elif sheet.time_for(f"{what}, {rows} decisions", SECONDS_A_BATCH):
+            sheet.write(name, "batches", rows, shipped_ms=1000 * shipped_seconds(actor, rows))
+
+
+def shipped_seconds(actor: Actor, rows: int) -> float:
+    """Seconds from `rows` observations in host memory to their decisions in host memory."""
+    shown = episodes_of(actor.policy, 1, str(actor.device))
+    names = shown.observation_names
+    arrays = {name: np.repeat(shown.rows(0, name)[:1], rows, axis=0) for name in names}
+    instructions = list(actor.policy.spaces.instructions[:1]) * rows
+    noise = noise_for(actor.policy, rows, "cpu").numpy()
+    explore = np.ones(rows, np.bool_)
+    with ThreadPoolExecutor(1) as waiter, asyncio.Runner() as loop:
+
+        def answer() -> None:
+            for name, room in actor.waiting.rows(rows).items():
+                room[:] = arrays[name]
+            actor.waiting.add(rows)
+            loop.run(actor.begin(range(rows), instructions, noise, explore).ended(waiter))
+
+        return seconds_of(answer, str(actor.device))
 
 
 def eager_seconds(policy: Policy, rows: int, device: str) -> float:

@@ -19,7 +19,7 @@ from rlvla3.runtimes.virtual.costs import Profile, load_profile
 from rlvla3.scheduling.placement import Cluster, place
 
 LEAST_S, MOST_S, START_S = 16.0, 60.0, 60.0
-"""A profile is measured for LEAST_S to MOST_S seconds. START_S: about how long its processes take to start, with the measurement of memory and the rehearsals."""
+"""A profile is measured for LEAST_S to MOST_S seconds. START_S: about how long the rest takes: the start of processes, memory, and the rehearsals."""
 
 TINY_S = 6.0
 

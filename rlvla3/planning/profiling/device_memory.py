@@ -42,6 +42,7 @@ def memory_of(recipe: Recipe, device: torch.device, peak: Peak) -> MemoryProfile
     spaces, torch_device = describe_simulator(recipe.simulator), str(device)
     largest = max(recipe.environments, 2)
     policy = make_policy(recipe.policy, spaces).to(device).eval()
+    policy.compute_in(recipe.training.precision, device)
 
     def infer(rows: int) -> None:
         with torch.inference_mode():

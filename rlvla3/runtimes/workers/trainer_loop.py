@@ -90,13 +90,18 @@ class MeteredLearner:
             self._learner.accumulate(micro_batch)
             if (following := self._following()) is not None:
                 self._learner.prepare(following)
-            if self._meter.samples:
-                self._learner.finish_passes()
+            self._finish_where_sampled()
 
     async def step(self) -> None:
         with self._meter("train"):
             self._learner.step()
+            self._finish_where_sampled()
 
     async def finish_update(self) -> Mapping[str, float]:
         with self._meter("fit_critic"):
             return self._learner.finish_update()
+
+    def _finish_where_sampled(self) -> None:
+        """Let the stage last until the device is done, where a profile or a trace needs the time of each stage."""
+        if self._meter.samples:
+            self._learner.finish_passes()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import pytest
 import torch
 
 from rlvla3.config import make_recipe
-from rlvla3.observability.sampling import Samples, SamplingBoard
 from rlvla3.planning.profiling import contention
 from rlvla3.planning.profiling.contention import SimulatorLoad, core_speeds, on_gpu
 from rlvla3.planning.profiling.device_memory import device_memory, memory_of
@@ -24,7 +22,6 @@ from rlvla3.planning.profiling.profiler import profile_of
 from rlvla3.planning.rehearsal import rehearse
 from rlvla3.policies.registry import make_policy
 from rlvla3.runtimes.virtual.costs import MemoryProfile, load_profile
-from rlvla3.runtimes.workers.device import wait_for
 from rlvla3.scheduling.placement import Cluster
 from rlvla3.simulators.registry import describe_simulator
 
@@ -35,35 +32,7 @@ COUNTDOWN: dict[str, Any] = {
 }
 
 
-def samples(folder: Path, whole: bool) -> Samples:
-    """A device works 50 ms after the call that gave it the work. The next call waits for it."""
-    ready = time.monotonic()
-
-    def wait() -> None:
-        time.sleep(max(ready - time.monotonic(), 0))
-
-    meter = SamplingBoard(["trainer"], folder=folder, whole=whole).meter("trainer")
-    meter.wait_with(wait)
-    with meter("train", 8):
-        ready = time.monotonic() + 0.05
-    with meter("publish"):
-        wait()
-    return Samples.read(folder)
-
-
-def test_in_a_profile_a_stage_lasts_until_the_device_has_done_its_work(tmp_path: Path):
-    (tmp_path / "whole").mkdir()
-    (tmp_path / "not").mkdir()
-    whole, not_whole = samples(tmp_path / "whole", True), samples(tmp_path / "not", False)
-    assert whole.of("trainer", "train")["wall"] >= 0.045 > 4 * whole.of("trainer", "publish")["wall"]
-    assert not_whole.of("trainer", "publish")["wall"] >= 0.045 > 4 * not_whole.of("trainer", "train")["wall"]
-
-
-def test_there_is_nothing_to_wait_for_on_a_cpu():
-    wait_for(torch.device("cpu"))
-
-
-def test_cores_only_simulate_where_a_gpu_does_the_rest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_cores_only_simulate_where_a_gpu_does_the_rest(monkeypatch: pytest.MonkeyPatch):
     recipe = make_recipe(COUNTDOWN)
     load = SimulatorLoad(recipe)
     steps = 0

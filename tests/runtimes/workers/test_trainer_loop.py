@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from rlvla3.loops import train
 from rlvla3.observability.meter import MeterBoard
+from rlvla3.observability.sampling import SamplingBoard
 from rlvla3.runtimes.processes.messages import Arrived
 from rlvla3.runtimes.workers.trainer_loop import ArrivingTrajectories, MeteredLearner
 from rlvla3.scheduling.streamer import Streamer
@@ -99,6 +101,17 @@ def test_every_micro_batch_comes_once_in_order_and_the_known_ones_are_prepared(b
     later = [batch is not None and batch.epoch == 1 for batch in following]
     assert all(prepared is after for prepared, after, known in zip(learner.prepared, following, later, strict=True) if known)
     assert learner.waits > 0
+
+
+@pytest.mark.parametrize("sampled", [True, False])
+def test_only_a_profile_waits_for_the_device_after_each_pass_and_each_step(tmp_path: Path, sampled: bool) -> None:
+    board = SamplingBoard(["trainer"], folder=tmp_path) if sampled else MeterBoard(["trainer"])
+    learner = Noting()
+    metered = MeteredLearner(learner, streamer(), board.meter("trainer"))  # type: ignore[arg-type]
+    asyncio.run(metered.accumulate(MicroBatch(np.zeros(1, np.int64), np.zeros(1, np.int64), epoch=0, step=0, closes_step=True)))
+    assert learner.waits == sampled
+    asyncio.run(metered.step())
+    assert learner.waits == 2 * sampled
 
 
 def named(batch: MicroBatch) -> tuple[Any, ...]:
