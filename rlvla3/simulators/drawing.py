@@ -221,8 +221,7 @@ def _look() -> Devices:
 
 def _try_all(numbers: Sequence[int]) -> list[Trial]:
     """Try a frame on each of these devices of EGL, all at once."""
-    environments = [{"PYTHONPATH": os.pathsep.join(sys.path), "LP_NUM_THREADS": "0", **variables_of(f"egl:{number}")} for number in numbers]
-    processes = [_start(["-P", "-m", "rlvla3.simulators.drawing_trial"], environment) for environment in environments]
+    processes = [_start(["-P", "-m", "rlvla3.simulators.drawing_trial"], variables_of(f"egl:{number}")) for number in numbers]
     end = time.monotonic() + PATIENCE_S
     trials = []
     for process in processes:
@@ -239,10 +238,11 @@ def variables_of(place: str) -> dict[str, str]:
 
 
 def _start(arguments: Sequence[str], variables: Mapping[str, str]) -> subprocess.Popen[str]:
+    """Start Python. It finds packages where this process does, and draws on one thread."""
+    environment = {**os.environ, **variables, "LP_NUM_THREADS": "0"}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     command = [sys.executable, *arguments]
-    return subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", env={**os.environ, **variables}
-    )
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", env=environment)
 
 
 def _finish(process: subprocess.Popen[str], end: float) -> tuple[str, str]:
