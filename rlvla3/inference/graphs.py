@@ -53,7 +53,7 @@ class Recorder:
 
     def __init__(self, device: torch.device) -> None:
         self._device, self._pool = device, torch.cuda.graph_pool_handle()
-        self._stream = torch.cuda.Stream(device)
+        self._stream = torch.cuda.Stream(device, torch.cuda.current_stream(device).priority)  # a graph keeps the priority with which it was recorded
 
     def record(self, act: Callable[[], Decisions]) -> Callable[[], Decisions]:
         """A function that launches what `act` launched. It returns the same tensors each time, with new numbers."""

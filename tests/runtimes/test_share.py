@@ -103,6 +103,20 @@ def test_a_gpu_is_shared_in_every_way(tmp_path: Path, share: str, nothing_left: 
         assert any("cuda:0" in notice and ("at once" in notice or "in turn" in notice) for notice in summary["notices"])
 
 
+@pytest.mark.gpu
+def test_the_graphs_of_a_lane_have_its_priority():
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device on this machine")
+    from rlvla3.inference.graphs import Recorder
+    from rlvla3.runtimes.workers.lanes import INFERENCE_PRIORITY, TRAINING_PRIORITY, lane_stream
+
+    device = torch.device("cuda", 0)
+    for priority in (INFERENCE_PRIORITY, TRAINING_PRIORITY):
+        with lane_stream(device, priority):
+            assert Recorder(device)._stream.priority == torch.cuda.current_stream(device).priority == priority
+
+
 REFUSED = [
     ({"engine": {"offload": True, "mode": "sync"}}, "engine.offload=true they use it in turn: set engine.share=processes"),
     ({"runtime": "ray"}, "engine.share=lanes is for one host, and runtime=ray has many"),
