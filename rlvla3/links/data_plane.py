@@ -160,8 +160,8 @@ class GeneratorPort:
     def waiting(self) -> dict[int, tuple[int, int]]:
         """The decisions that are asked for and that no batch has taken, (ticket, row) by slot, oldest first."""
         self._collect()
-        asked = self._plane.asked
-        return {slot: (int(asked["ticket"][slot]), int(asked["row"][slot])) for slot in self._batcher}
+        asked, slots = self._plane.asked, list(self._batcher)
+        return dict(zip(slots, zip(asked["ticket"][slots].tolist(), asked["row"][slots].tolist(), strict=True), strict=True))
 
     def _batch(self, slots: list[int]) -> Batch:
         asked = self._plane.asked
