@@ -165,14 +165,13 @@ def _parser() -> argparse.ArgumentParser:
     overhead = benchmarks.add_parser("overhead", help="what each simulator costs beyond its bare environment")
     overhead.add_argument("simulators", nargs="*", metavar="SIMULATOR", help="such as metaworld (default: all that can be built here)")
     overhead.add_argument("--episodes", type=_positive, default=20, metavar="N", help="episodes of each simulator and of its bare environment (default: 20)")
-    ray = benchmarks.add_parser("ray", help="the Ray runtime against the local one, on one host")
-    ray.add_argument("--pairs", type=_positive, default=3, metavar="N", help="how often both are measured, alternately (default: 3)")
-    ray.add_argument("--seconds", type=_seconds, default=20.0, metavar="S", help="seconds of each measurement (default: 20)")
+    _add_ray(benchmarks.add_parser("ray", help="the Ray runtime against the local one, on one host"))
     _add_reality(benchmarks.add_parser("reality", help="rehearsed and measured throughput in the four modes, from one profile"))
     _add_vector(benchmarks.add_parser("vector", help="the engine against a synchronous vector environment with the same simulators"))
     gpu = benchmarks.add_parser("gpu", help="one GPU: its limits, inference and training against them, and the four modes in real runs")
     gpu.add_argument("--minutes", type=_seconds, default=8.0, metavar="M", help="how long all of it may take (default: 8)")
     gpu.add_argument("--only", nargs="+", default=[], metavar="SECTION", help="such as inference training (default: all sections)")
+    _add_mismatch(benchmarks.add_parser("mismatch", help="how far rounding takes a generator's probabilities from the trainer's, by number format"))
     for name, benchmark in benchmarks.choices.items():
         path = Path("runs/bench") / f"{name}.json"
         benchmark.add_argument("--json", type=Path, default=path, metavar="FILE", help=f"where the figures go (default: {path})")
@@ -250,6 +249,21 @@ def _add_vector(vector: argparse.ArgumentParser) -> None:
     vector.add_argument("--pairs", type=_positive, default=4, metavar="N", help="how often both sides are measured, alternately (default: 4)")
     vector.add_argument("--seconds", type=_seconds, default=30.0, metavar="S", help="seconds of each measurement, at least (default: 30)")
     vector.add_argument("--threads", type=_positive, metavar="N", help="torch threads of the vector environment's main process (default: training.threads)")
+
+
+def _add_ray(ray: argparse.ArgumentParser) -> None:
+    ray.add_argument("--pairs", type=_positive, default=3, metavar="N", help="how often both are measured, alternately (default: 3)")
+    ray.add_argument("--seconds", type=_seconds, default=20.0, metavar="S", help="seconds of each measurement (default: 20)")
+
+
+def _add_mismatch(mismatch: argparse.ArgumentParser) -> None:
+    mismatch.add_argument(
+        "policy", nargs="?", metavar="NAME|FOLDER", help="a policy, a run, a checkpoint (default: every policy, pretrained ones at tiny size)"
+    )
+    mismatch.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="settings of the policy, for example size=tiny or options.head=tokens")
+    mismatch.add_argument("--decisions", type=_positive, default=200, metavar="N", help="decisions that are compared (default: 200)")
+    mismatch.add_argument("--ratio", choices=("chunk", "action", "dimension"), default="action", help="what a ratio is of (default: action)")
+    mismatch.add_argument("--chunk", type=_positive, default=CHUNK, metavar="N", help=f"actions a decision (default: {CHUNK})")
 
 
 def _add_rehearse(rehearse: argparse.ArgumentParser) -> None:

@@ -44,6 +44,10 @@ def bench(arguments: argparse.Namespace) -> None:
             from rlvla3.benchmarks.gpu import gpu_report
 
             gpu_report.main(arguments.json, arguments.minutes, arguments.only)
+        case "mismatch":
+            from rlvla3.benchmarks import mismatch
+
+            mismatch.main(arguments.policy, arguments.overrides, arguments.json, arguments.decisions, arguments.ratio, arguments.chunk)
         case "parity":
             from rlvla3.benchmarks.parity.parity_report import main
             from rlvla3.benchmarks.parity.trials import ParityMeasurement

@@ -38,6 +38,7 @@ class Summary:
         self._staleness: Counter[str] = Counter()
         self._episodes = self._successes = 0
         self._times: defaultdict[str, _WorkerTotal] = defaultdict(_WorkerTotal)
+        self._mismatch: JsonObject = {"mean": None, "p99": None}
         self._notices: list[str] = []
         earlier = run.metric_lines()
         for record in earlier:
@@ -55,7 +56,10 @@ class Summary:
         self._run.write_summary(self.content())
 
     def content(self) -> dict[str, Any]:
-        """The content of summary.json. Rates are shares in [0, 1], times are seconds, throughput is environment steps per second of training."""
+        """The content of summary.json. Rates are shares in [0, 1], times are seconds, throughput is environment steps per second of training.
+
+        sampler_mismatch: the largest of any update, of the metrics of this name.
+        """
         latest = self._latest
         return {
             "success_before": self._evaluations.get("before"),
@@ -66,6 +70,7 @@ class Summary:
             "throughput": latest.get("throughput", 0.0),
             "updates": latest.get("update", 0),
             "tickets": latest.get("tickets", {"issued": 0, "trained": 0, "rerun": 0}),
+            "sampler_mismatch": self._mismatch,
             "staleness": {lag: self._staleness[lag] for lag in sorted(self._staleness, key=int)},
             "workers": [{"name": name, **total.shares()} for name, total in self._times.items()],
             "mode": self._recipe.engine.mode,
@@ -93,6 +98,9 @@ class Summary:
         self._episodes += record["rollouts"]["episodes"]
         self._successes += record["rollouts"]["successes"]
         self._staleness.update(record["staleness"])
+        for part, largest in self._mismatch.items():
+            if (found := record["learner"].get(f"sampler_mismatch_{part}")) is not None:
+                self._mismatch[part] = max(found, largest or 0.0)
         for worker in record["workers"]:
             self._times[worker["name"]].add(worker, seconds)
 

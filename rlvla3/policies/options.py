@@ -28,6 +28,10 @@ class PolicyOptions(Section):
     LowPrecision: ClassVar[bool] = False
     """Whether the policy can compute its passes in bf16 (`Policy.passes`)."""
 
+    MismatchBounds: ClassVar[Mapping[str, float]] = {"fp32": 0.001, "bf16": 0.2}
+    """The largest `sampler_mismatch_p99` of single actions that rounding explains: where everything computes and travels in fp32, and where something is bf16.
+    docs/algorithms.md has the measurement."""
+
     @classmethod
     def starting(cls, config: PolicyConfig, spaces: Spaces) -> Mapping[str, Any]:
         """The settings of the policy that `config` names, as plain data: the recipe's own. Raises RecipeError."""
@@ -38,6 +42,10 @@ class PolicyOptions(Section):
     def trace(self, spaces: Spaces, chunk: int) -> Layout:
         """The arrays, per decision, from which `evaluate` finds the log-prob again, beside the actions themselves."""
         return {}
+
+    def mismatch_bound(self, number_format: Literal["fp32", "bf16"], level: Literal["chunk", "action", "dimension"], chunk: int) -> float:
+        """The largest `sampler_mismatch_p99` that rounding explains, for ratios of one level. The log-ratio of a chunk is the sum of `chunk` actions'."""
+        return self.MismatchBounds[number_format] * (chunk if level == "chunk" else 1)
 
     def noise_shape(self, spaces: Spaces, chunk: int) -> tuple[int, ...]:
         """The shape, per decision, of the standard normal noise that `act` is given: all of a policy's randomness comes from it."""
@@ -210,6 +218,8 @@ class MiniVLAOptions(PolicyOptions):
 
 class ActorCriticOptions(PolicyOptions):
     """A small actor-critic for Gymnasium environments (policies/actor_critic.py)."""
+
+    MismatchBounds = {"fp32": 0.001, "bf16": 0.02}  # it never computes in bf16: only its weights may travel so
 
     hidden: Positive = 64
     """Width of the two layers of the actor, and of the critic."""

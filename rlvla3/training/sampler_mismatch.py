@@ -14,12 +14,17 @@ Invariants:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Literal
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from rlvla3.algorithms.ratios import Level, Ratios, executed_actions, mismatch_metrics, ratios
+from rlvla3.config import Recipe
+from rlvla3.policies.base import Policy
 from rlvla3.training.data_parallel import DataParallel
 from rlvla3.training.earlier_policy import EarlierPolicy, Evaluate
 from rlvla3.training.recorded import Loader, Recorded
@@ -125,3 +130,24 @@ class SamplerMismatch:
     def _drop_weights(self) -> None:
         self._kept.drop_weights()
         self._kept_versions = range(0)
+
+
+class MismatchWarning:
+    """Says once that the sampler is further from the trainer than rounding explains. The bound is that of the policy's family (docs/algorithms.md)."""
+
+    def __init__(self, recipe: Recipe, policy: Policy) -> None:
+        self._policy_name, self._said = recipe.policy.name, False
+        self._format: Literal["fp32", "bf16"] = "bf16" if "bf16" in (policy.precision, recipe.weights.dtype) else "fp32"
+        self.bound = policy.options.mismatch_bound(self._format, recipe.algorithm.ratio, recipe.policy.chunk)
+
+    def after(self, update: int, metrics: Mapping[str, float]) -> str | None:
+        """What to say after an update with these metrics. None where all is well, and where it was said before."""
+        found = metrics.get("sampler_mismatch_p99", 0.0)
+        if self._said or found <= self.bound:
+            return None
+        self._said = True
+        return (
+            f"generators and trainer do not compute the same probabilities: sampler_mismatch_p99 is {found:.2g} in update {update}, and rounding "
+            f"explains at most {self.bound:.2g} for {self._policy_name} in {self._format}. Measure the policy alone with `rlvla3 bench mismatch`, check it "
+            f"with `rlvla3 check --policy`, or set algorithm.sampler_correction=truncated"
+        )

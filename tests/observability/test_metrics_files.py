@@ -106,3 +106,11 @@ def test_observing_needs_no_torch():
     script += "from rlvla3.observability.tensorboard import TensorBoardWatcher\nfrom rlvla3.observability.run_directory import RunDirectory\n"
     script += "TensorBoardWatcher(RunDirectory(pathlib.Path(tempfile.mkdtemp()))).close()\nassert 'torch' not in sys.modules\nimport torch; torch.zeros(1)"
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_a_summary_has_the_largest_mismatch_of_any_update(run: RunDirectory):
+    summary = Summary(run, RECIPE)
+    assert summary.content()["sampler_mismatch"] == {"mean": None, "p99": None}
+    for number, mean in enumerate((0.01, 0.03, None, 0.02), start=1):
+        summary.on(update(number, learner=None if mean is None else {"sampler_mismatch_mean": mean, "sampler_mismatch_p99": 4 * mean}))
+    assert summary.content()["sampler_mismatch"] == {"mean": 0.03, "p99": 0.12}

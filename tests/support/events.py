@@ -23,14 +23,22 @@ def episodes(successes: int, count: int, task: str = "reach-v3") -> list[Finishe
     return [episode(index, index < successes, task) for index in range(count)]
 
 
-def update(number: int, successes: int = 40, *, workers: int = 1, lags: dict[int, int] | None = None, returns: float | None = None) -> UpdateFinished:
+def update(
+    number: int,
+    successes: int = 40,
+    *,
+    workers: int = 1,
+    lags: dict[int, int] | None = None,
+    returns: float | None = None,
+    learner: dict[str, float] | None = None,
+) -> UpdateFinished:
     """Update `number` of 20, ten seconds after the one before it; workers simulate in 3/4 of their time in odd updates and in 1/4 of it in even ones."""
     share = 0.75 if number % 2 else 0.25
     return UpdateFinished(
         update=number,
         updates=20,
         episodes=[episode(index, index < successes, return_=returns) for index in range(64)],
-        learner={"kl": 0.01, "entropy": float("nan")},
+        learner={"kl": 0.01, "entropy": float("nan"), **(learner or {})},
         environment_steps=4500 * number,
         throughput=450.0,
         staleness=lags or {0: 60, 1: 4},

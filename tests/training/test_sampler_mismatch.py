@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from rlvla3.training.sampler_mismatch import MismatchWarning
 from tests.support.learners import make_learner, run_update, snapshot, unchanged
 from tests.support.tiny import CHUNK, TinyPolicy, pairs, tiny_recipe, tiny_rollouts, write_episode
 
@@ -145,3 +146,22 @@ def test_without_rounding_it_is_zero():
     write_update(rollouts, TinyPolicy(), 0, [0] * 4, drift=0.0)
     metrics = run_update(make_learner(rollouts=rollouts))
     assert 0 <= metrics["sampler_mismatch_p99"] < 1e-6  # records are float32
+
+
+@pytest.mark.parametrize(("level", "times"), [("action", 1), ("dimension", 1), ("chunk", CHUNK)])
+def test_it_warns_once_and_says_what_to_do(level, times):
+    policy = TinyPolicy()
+    warning = MismatchWarning(tiny_recipe(algorithm={"ratio": level}), policy)
+    assert warning.bound == policy.options.MismatchBounds["fp32"] * times
+    assert warning.after(0, {}) is None and warning.after(1, {"sampler_mismatch_p99": warning.bound}) is None
+    text = warning.after(2, {"sampler_mismatch_p99": 0.5})
+    assert all(word in text for word in ("0.5 in update 2", f"at most {warning.bound:.2g}", "sampler_correction=truncated"))
+    assert warning.after(3, {"sampler_mismatch_p99": 0.6}) is None
+
+
+def test_low_precision_may_round_more():
+    policy, travels = TinyPolicy(), tiny_recipe(weights={"dtype": "bf16"})
+    expected = policy.options.MismatchBounds["bf16"]
+    assert MismatchWarning(travels, policy).bound == expected > MismatchWarning(tiny_recipe(), policy).bound
+    policy.precision = "bf16"
+    assert MismatchWarning(tiny_recipe(), policy).bound == expected

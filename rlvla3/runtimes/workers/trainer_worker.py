@@ -40,6 +40,7 @@ from rlvla3.training.cloning import DemonstrationSelection, ExpertEpisode, clone
 from rlvla3.training.learner import Learner
 from rlvla3.training.offload import learner_tensors, make_residence
 from rlvla3.training.ranks import SINGLE_RANK, DistributedRanks, Ranks
+from rlvla3.training.sampler_mismatch import MismatchWarning
 from rlvla3.types import Version
 
 
@@ -121,6 +122,7 @@ class Trainer:
         spaces = rollouts.spec.spaces
         self.policy = make_policy(recipe.policy, spaces)
         self.learner = Learner(self.policy, recipe, rollouts, device, ranks)
+        self.mismatch_warning = MismatchWarning(recipe, self.policy)
         self.residence = make_residence(recipe.engine.offload, device, partial(learner_tensors, self.learner), partial(meter, "offload"))
         self.version: Version = load_checkpoint(resume, self.policy, self.learner) if resume else 0
         self.checkpoints = CheckpointWriter(
@@ -166,6 +168,8 @@ class Trainer:
         With engine.offload, generators enter the device as soon as they hear of the version, so it is announced last.
         """
         self.version = version
+        if warning := self.mismatch_warning.after(version - 1, metrics):
+            self._say(Notice(warning))
         if self.recorder:
             emitted = self.trajectories.streamer.emitted
             self.recorder.append(list(emitted), update=version - 1, decisions=list(emitted.values()))
