@@ -114,7 +114,6 @@ class Learner:
         self._epochs: list[EpochMetrics] = []
         self._norms: list[float] = []
         self.critic_features.begin()
-        self._loader.forget()
         self._begin_step()
 
     @property
@@ -189,6 +188,7 @@ class Learner:
 
     def finish_update(self) -> dict[str, float]:
         """End the update: the critic's extra passes, then the statistics. Returns the metrics that have a value in this update."""
+        self._loader.forget()
         metrics = self._metrics()
         metrics |= self.credit.finish()
         metrics |= self.objective.finish()

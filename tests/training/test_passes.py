@@ -166,6 +166,17 @@ def test_a_compiled_pass_is_one_graph_and_gives_the_same_update(traced: Any, fur
     assert distance(compiled, plain) < (1e-6 if not further else 1e-2)
 
 
+@pytest.mark.slow
+def test_a_compiler_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("no C++ compiler")
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=broken))
+    with pytest.raises(RecipeError, match=r"no C\+\+ compiler.*Set training\.compile=false"):
+        done(compile=True)
+
+
 # No wait
 
 
