@@ -107,9 +107,8 @@ class LocalRuntime(Runtime):
         if self._started:
             return
         self._started = True
-        if self._trainer_names:
-            share = await choose_share(self._recipe, self._logs, self._notify)
-            self._recipe = self._host.recipe = self._recipe.sharing(share)
+        share = await choose_share(self._recipe, self._logs, self._notify) if self._trainer_names else "processes"
+        self._recipe = self._host.recipe = self._recipe.sharing(share)
         self._start_workers()
 
     def _start_workers(self) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rlvla3.config import make_recipe
+from rlvla3.config import Recipe, make_recipe
 from rlvla3.errors import RecipeError
+from rlvla3.observability.run_directory import RunDirectory
+from rlvla3.runtimes.local import LocalRuntime
 from tests.support.failing import message_of
 from tests.support.runs import Run, countdown
 
@@ -88,6 +92,24 @@ def test_a_second_interrupt_ends_lanes_at_once(tmp_path: Path, nothing_left: Non
         run.until(lambda: any("interrupted" in record["text"] for record in run.records("notice")))
     run.wait()
     assert run.process.returncode == 130
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trains", [True, False])
+def test_what_was_measured_decides_who_lives_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trains: bool, nothing_left: None):
+    async def lanes_are_better(recipe: Recipe, logs: Path, notify: Callable[[str], None]) -> str:
+        return "lanes"
+
+    async def processes() -> list[int]:
+        run = RunDirectory.create(tmp_path / "run", recipe)
+        async with LocalRuntime(recipe, run, capacity=8, notify=print, trainer=trains) as runtime:
+            await runtime.guard(runtime.ready())
+            return [worker.process.pid for worker in runtime._host._workers if worker.process.pid is not None]
+
+    recipe = make_recipe(countdown(simulator={"shards": 1}))
+    monkeypatch.setattr("rlvla3.runtimes.local.choose_share", lanes_are_better)
+    pids = asyncio.run(processes())
+    assert (len(pids), len(set(pids))) == ((2, 1) if trains else (1, 1))
 
 
 @pytest.mark.gpu

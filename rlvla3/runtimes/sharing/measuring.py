@@ -80,10 +80,8 @@ async def choose_share(recipe: Recipe, logs: Path, notify: Callable[[str], None]
     Raises WorkerError for what the run would be refused for too.
     """
     device, share = shared_gpu(recipe), recipe.engine.share
-    if device is None:
-        return "lanes" if share == "lanes" else "processes"
-    if not is_open(recipe):
-        if share != "lanes":
+    if device is None or not is_open(recipe):
+        if device is not None and share == "processes":
             notify(f"generator and trainer share {device}, which serves their processes {mps_in_words()}")
         return "lanes" if share == "lanes" else "processes"
     try:

@@ -103,6 +103,7 @@ def test_nothing_is_said_without_a_shared_gpu(monkeypatch: pytest.MonkeyPatch, t
     never = AssertionError("it must not measure")
     assert choose(monkeypatch, tmp_path, never, gpu=None) == ("processes", [])
     assert choose(monkeypatch, tmp_path, never, gpu=None, share="lanes") == ("lanes", [])
+    assert choose(monkeypatch, tmp_path, never, mode="sync") == ("processes", [])  # rollout and training alternate
     assert choose(monkeypatch, tmp_path, None) == ("processes", [])  # torch cannot use the GPU
 
 
