@@ -53,7 +53,7 @@ class Actor:
         self.policy, self.device, self.way, self.largest = policy, device, way, largest
         self._layout = observation_layout(policy.spaces)
         self._on_gpu = device.type == "cuda"
-        copying = torch.cuda.Stream(device) if self._on_gpu else None
+        copying = torch.cuda.Stream(device, priority=torch.cuda.current_stream(device).priority) if self._on_gpu else None
         self._waiting = [Waiting(self._layout, device, largest if self._on_gpu else 1, copying) for _ in range(2 if self._on_gpu else 1)]
         self._returning = Returning(device)
         self._noise_shape = policy.options.noise_shape(policy.spaces, policy.chunk)
@@ -99,11 +99,11 @@ class Actor:
     def begin(self, order: Sequence[int], instructions: Sequence[str], noise: NDArray[Any], explore: NDArray[Any]) -> Answer:
         """Decide for the rows `order` of `waiting`. instructions, noise [B, ...] and explore [B] are in that order. The rows count as taken."""
         waiting, rows = self._waiting[0], len(order)
-        with torch.inference_mode():
+        with torch.no_grad():
             if self._sizes:
                 decisions = self._functions[self._bring(waiting, order, instructions, noise, explore)]()
             else:
-                decisions = self.policy.act(*self._as_they_are(waiting, order, instructions, noise, explore))
+                decisions = self._within_one_cast(self.policy.act, *self._as_they_are(waiting, order, instructions, noise, explore))
             answer = self._returning.bring(decisions, rows)
         waiting.clear()
         self._waiting.reverse()
@@ -145,7 +145,7 @@ class Actor:
         """Make the function of one size, and time it."""
         assert self._fixed is not None
         act = partial(self._act, self._compiled(size), self._fixed.rows(size))
-        with torch.inference_mode():
+        with torch.no_grad():
             act()  # constants are made now
             if self.way == "graphs":
                 check_capturable(act)
@@ -155,7 +155,15 @@ class Actor:
     def _act(self, function: Callable[..., Decisions], rows: Mapping[str, Tensor]) -> Decisions:
         shown = {name: rows[name] for name in self._layout}
         words = {name.removeprefix("words."): tensor for name, tensor in rows.items() if name.startswith("words.")}
-        return function(_observations(shown, Unread(), words), rows["noise"], rows["explore"])
+        return self._within_one_cast(function, _observations(shown, Unread(), words), rows["noise"], rows["explore"])
+
+    def _within_one_cast(self, act: Callable[..., Decisions], *given: Any) -> Decisions:
+        """A policy enters autocast for each of its passes. Within one outer context it casts each weight once a batch, and not once a pass.
+
+        In inference mode autocast would keep no cast, so everything here is in no_grad mode.
+        """
+        with torch.autocast(self.device.type, enabled=False):
+            return act(*given)
 
     def _compiled(self, size: int) -> Callable[..., Decisions]:
         if self.way != "compile":

@@ -36,6 +36,10 @@ class Watch(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, arguments: Sequence[Any] = (), named: Mapping[str, Any] | None = None) -> Any:
         named = named or {}
+        with self:  # in inference mode, operations come before they are taken apart
+            parts = function.decompose(*arguments, **named)
+        if parts is not NotImplemented:
+            return parts
         self.count += 1
         self.found += _faults(function.name().removeprefix("aten::"), [*arguments, *named.values()], named)
         return function(*arguments, **named)
@@ -47,7 +51,7 @@ def _faults(name: str, given: Sequence[Any], named: Mapping[str, Any]) -> Iterat
         yield f"{name} (its result is needed on the host, as by item(), by a condition, or by a size)"
     elif operation == "lift_fresh":
         yield f"{name} (a tensor was made of Python numbers: torch.tensor, or a list as an index)"
-    elif operation == "_to_copy" and named.get("device") is not None:
+    elif operation == "_to_copy" and (named.get("device") or given[0].device) != given[0].device:
         yield f"{name} (a tensor moves to {named['device']})"
     elif operation in ("index", "index_put", "index_put_") and any(index.dtype in (torch.bool, torch.uint8) for index in _tensors(given[1])):
         yield f"{name} (a mask as an index)"

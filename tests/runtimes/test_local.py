@@ -243,6 +243,7 @@ def test_generator_and_trainer_share_or_split_devices(tmp_path: Path, devices: t
     generator, trainer = devices
     summary = Run(tmp_path, countdown(engine={"device": generator}, training={"device": trainer})).finished().summary
     assert summary["tickets"]["trained"] == 32
+    assert any("policy.inference=graphs is ready" in notice for notice in summary["notices"]) == (generator == "cuda")
 
 
 @pytest.mark.slow
