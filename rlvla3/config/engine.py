@@ -36,7 +36,7 @@ class EngineConfig(Section):
     mode: Mode = "full_async"
     """The preset. In `sync` the parts of the engine wait for each other most, in `full_async` least."""
 
-    max_batch: Positive | None
+    max_batch: Positive | Literal["auto"] | None
     """B_max, the largest number of decisions in one inference. `null` means no limit."""
 
     max_wait_ms: NonNegativeFloat | None

@@ -58,6 +58,13 @@ class MeterBoard:
         seconds[np.arange(len(self.workers)), stage] += self._now() - self._began - seconds.sum(axis=1)
         return seconds
 
+    def busy_seconds(self, worker: str) -> float:
+        row = self.workers.index(worker)
+        seconds = self._arrays["seconds"][row]
+        stage = int(self._arrays["stage"][row])
+        busy = float(seconds[: len(BUSY)].sum())
+        return busy + (self._now() - float(self._arrays["since"][row]) if stage < len(BUSY) else 0.0)
+
     def stages(self) -> NDArray[np.int64]:
         """The number of each worker's present stage: [workers]."""
         return self._arrays["stage"].copy()

@@ -15,7 +15,9 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Iterator
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
+
+from rlvla3.scheduling.learned_limits import LearnedLimits
 
 RequestT = TypeVar("RequestT")
 
@@ -29,7 +31,10 @@ class DynamicBatcher(Generic[RequestT]):
         batch = batcher.take(now, running=8)         # nothing is due: []
     """
 
-    def __init__(self, max_batch: int | None, max_wait: float) -> None:
+    def __init__(self, max_batch: int | None | Literal["auto"], max_wait: float, neighbour=None) -> None:
+        self.learned = LearnedLimits(max_wait, neighbour) if max_batch == "auto" else None
+        if max_batch == "auto":
+            max_batch, max_wait = None, 0.0
         if max_batch is not None and max_batch < 1:
             raise ValueError(f"max_batch={max_batch} would make empty batches for ever: give 1 or more, or None for no limit")
         self.max_batch = math.inf if max_batch is None else max_batch
@@ -40,8 +45,10 @@ class DynamicBatcher(Generic[RequestT]):
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, request: RequestT, shard: int, asked_at: float) -> None:
+    def add(self, request: RequestT, shard: int, asked_at: float, first: bool = False) -> None:
         """A request for one decision, asked by a shard at `asked_at` seconds."""
+        if self.learned and not first:
+            self.learned.asked(shard, asked_at)
         unordered = bool(self._waiting) and asked_at < self._waiting[-1][0]
         self._waiting.append((asked_at, shard, request))
         self._shards[shard] += 1
@@ -53,10 +60,19 @@ class DynamicBatcher(Generic[RequestT]):
 
         A shard asks for all its slots at once and then waits. If `running` shards wait, no other request can come before one of these is answered.
         """
+        if self.learned:
+            self.learned.running(running)
+            self.max_batch, self.max_wait = self.learned.limits
         everyone_waits = len(self._shards) >= running
         if not self._waiting or not (everyone_waits or len(self._waiting) >= self.max_batch or now >= self.deadline()):
             return []
+        self._taken_at = now
+        self._taken = [self._waiting[i][1] for i in range(int(min(self.max_batch, len(self._waiting))))]
         return [self._take_oldest() for _ in range(int(min(self.max_batch, len(self._waiting))))]
+
+    def answered(self, now: float) -> None:
+        if self.learned:
+            self.learned.answered(set(self._taken), len(self._taken), now - self._taken_at, now)
 
     def __iter__(self) -> Iterator[RequestT]:
         return (request for _, _, request in self._waiting)

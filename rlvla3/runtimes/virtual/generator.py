@@ -52,19 +52,20 @@ class VirtualGenerator:
         max_wait: float,
         running: Callable[[], int],
         offload: float,
+        neighbour=None,
     ) -> None:
         self.device, self.version, self.newest, self.inferences = seat.device, -1, -1, 0
         self._running, self._offload = running, offload
         self._away, self._asked_to_leave = offload > 0, clock.promise()
         self._asked_to_leave.resolve()
         self._clock, self._profile, self._seat, self._meter = clock, profile, seat, meter
-        self._batcher: DynamicBatcher[Request] = DynamicBatcher(max_batch, max_wait)
+        self._batcher: DynamicBatcher[Request] = DynamicBatcher(max_batch, max_wait, neighbour)
         self._bell = Signal(clock)
         self._under_way: list[Request] = []
         self.largest = 0
 
     def ask(self, request: Request) -> None:
-        self._batcher.add(request, request.shard.number, request.at)
+        self._batcher.add(request, request.shard.number, request.at, first=request.episode.decisions == 0)
         self._bell.give()
 
     def recount(self) -> None:
@@ -129,6 +130,7 @@ class VirtualGenerator:
         """Nothing: `answer` notes the decisions."""
 
     def answer(self, batch: list[Request]) -> None:
+        self._batcher.answered(self._clock.now)
         for request in self._under_way:  # of `batch`, those whose shard still lives
             request.episode.decided(self.version)
             request.shard.answer()

@@ -22,6 +22,7 @@ class Machine:
     def __init__(self, clock: VirtualClock, cluster: Cluster, profile: Profile, seed: int) -> None:
         self.clock, self.cluster, self.profile = clock, cluster, profile
         self.random = random.Random(seed)
+        self._seed, self._seats = seed, 0
         self.cores = [Resource(clock, profile.host.cores) for _ in range(cluster.hosts)]
         self.links = [Resource(clock) for _ in range(cluster.hosts)]
         self.compute = [Resource(clock) for _ in range(len(cluster))]
@@ -30,7 +31,8 @@ class Machine:
 
     def seat(self, device: int, low: bool = False) -> Seat:
         """Where a worker works. low: its work on the cores has low priority."""
-        return Seat(self, device, low)
+        self._seats += 1
+        return Seat(self, device, low, random.Random(f"{self._seed} seat {self._seats}"))
 
     def busy(self) -> dict[str, float]:
         """Seconds that each kind of resource was in use until now, on average."""
@@ -62,8 +64,8 @@ class Machine:
 class Seat:
     """Where a worker works: its device, and the host of that device."""
 
-    def __init__(self, machine: Machine, device: int, low: bool) -> None:
-        self.device, self._machine, self._low = device, machine, low
+    def __init__(self, machine: Machine, device: int, low: bool, random: random.Random) -> None:
+        self.device, self._machine, self._low, self._random = device, machine, low, random
         self._on: dict[str, Resource] = {
             "cores": machine.cores[machine.cluster.host(device)],
             "compute": machine.compute[device],
@@ -74,7 +76,7 @@ class Seat:
     def begin(self, cost: Cost, size: float, slower: float = 1.0) -> Promise:
         """Begin one call of a stage, for `size` items. To be awaited. slower: how many times longer than usual it takes."""
         machine = self._machine
-        factor = cost.factor(machine.random) * slower
+        factor = cost.factor(self._random) * slower
         work, waits = cost.work(size) * factor, cost.waits * factor
         resource = self._on.get(cost.on)
         if resource is None:

@@ -165,8 +165,9 @@ class VirtualRuntime:
         def running() -> int:
             return self._dispatcher.busy(self._served[number])
 
+        neighbour = (lambda: self.board.busy_seconds(TRAINER)) if self.profile.infer.on == "compute" and seat.device in self.placement.trainers else None
         meter, offload = self.board.meter(generator_name(number)), self.offload(self.profile.memory.generator)
-        return VirtualGenerator(self.clock, self.profile, seat, meter, engine.max_batch, max_wait_s(engine), running, offload)
+        return VirtualGenerator(self.clock, self.profile, seat, meter, engine.max_batch, max_wait_s(engine), running, offload, neighbour)
 
     def _make_shard(self, number: int) -> VirtualShard:
         seat = self.machine.seat(self.placement.simulator_of(number), low=True)
