@@ -12,6 +12,7 @@ from rlvla3.config import EngineConfig, Recipe
 from rlvla3.links.rollouts import RolloutSpec
 from rlvla3.policies.registry import policy_options
 from rlvla3.scheduling.ledger import Ledger, TicketBook, capacity
+from rlvla3.scheduling.limits import FixedLimits, LearnedLimits
 from rlvla3.scheduling.streamer import Streamer
 from rlvla3.simulators.common_spaces import common_spaces
 from rlvla3.types import Purpose, Version
@@ -75,9 +76,10 @@ def make_streamer(recipe: Recipe, *, order: Callable[[int], Sequence[int]] | Non
     )
 
 
-def max_wait_s(engine: EngineConfig) -> float:
-    """T_max in seconds, infinite where there is no limit."""
-    return math.inf if engine.max_wait_ms is None else engine.max_wait_ms / 1000
+def make_limits(engine: EngineConfig, training_seconds: Callable[[], float] | None = None) -> FixedLimits:
+    """B_max and T_max of a generator. training_seconds: returns how long training has used the generator's device until now. None if it never does."""
+    max_wait = math.inf if engine.max_wait_ms is None else engine.max_wait_ms / 1000
+    return LearnedLimits(max_wait, training_seconds) if engine.max_batch == "auto" else FixedLimits(engine.max_batch, max_wait)
 
 
 def bootstraps(recipe: Recipe) -> bool:

@@ -16,7 +16,6 @@ from rlvla3.parts import (
     endless_ledger,
     evaluation_book,
     make_streamer,
-    max_wait_s,
     profiling_book,
     rollout_spec,
     ticket_book,
@@ -162,7 +161,7 @@ def test_a_streamer_streams_shuffles_and_orders_as_the_recipe_says(tree: dict[st
 @given(trees())
 def test_t_max_is_in_seconds_and_infinite_where_there_is_no_limit(tree: dict[str, Any]):
     milliseconds = tree["engine"]["max_wait_ms"]
-    assert max_wait_s(make_recipe(tree).engine) == (math.inf if milliseconds is None else milliseconds * 1e-3)
+    assert make_limits(make_recipe(tree).engine).present.max_wait == (math.inf if milliseconds is None else milliseconds * 1e-3)
 
 
 @given(trees())

@@ -34,6 +34,7 @@ from rlvla3.policies.conversion import arrays_from, observations_from
 from rlvla3.policies.noise import decision_noise
 from rlvla3.policies.options import MiniVLAOptions
 from rlvla3.runtimes.workers.policy_engine import DataPlanePolicyEngine
+from rlvla3.scheduling.limits import FixedLimits
 from rlvla3.scheduling.sharding import Sharding, lay_out
 from rlvla3.training.offload import Residence
 from rlvla3.types import ActionSpace, Observation, Outcome, Spaces, Ticket, observation_layout
@@ -99,7 +100,7 @@ class Host:
         self.plane = DataPlane(RolloutSpec(self.spaces, CHUNK, trace, capacity=batch), shards, generators=1)
         board = MeterBoard(["generator", *(f"shard {shard.number}" for shard in shards)])
         meter = board.meter("generator")
-        self.generator = GeneratorPort(self.plane, 0, None, float("inf"), meter)
+        self.generator = GeneratorPort(self.plane, 0, FixedLimits(None, float("inf")), meter)
         self.shards = [ShardPort(self.plane, shard.number, board.meter(f"shard {shard.number}")) for shard in shards]
         self.plane.set_running([batch])
         chunk = torch.zeros(batch, CHUNK, ACTIONS)

@@ -69,7 +69,7 @@ def check_model(recipe: Recipe, spaces: Spaces) -> Iterator[str]:
         f"{training.micro_batch} decisions{_limit('trainer', devices['trainer'], needed, share.trainer)}"
     )
     generators = recipe.engine.generators
-    decisions = "all waiting" if recipe.engine.max_batch is None else f"at most {recipe.engine.max_batch}"
+    decisions = "all waiting" if recipe.engine.batch_limit is None else f"at most {recipe.engine.batch_limit}"
     each = "" if generators == 1 else f" for each of {generators}"
     sharing = _generators_on_one_device(recipe)
     yield (

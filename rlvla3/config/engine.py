@@ -37,11 +37,13 @@ class EngineConfig(Section):
     """The preset. In `sync` the parts of the engine wait for each other most, in `full_async` least."""
 
     max_batch: Positive | Literal["auto"] | None
-    """B_max, the largest number of decisions in one inference. `null` means no limit."""
+    """B_max, the largest number of decisions in one inference. `auto` means that each generator measures what an inference costs and how soon simulators ask
+    again, and chooses B_max and T_max by that, again and again (docs/engine.md). `null` means no limit."""
 
     max_wait_ms: NonNegativeFloat | None
     """T_max, the longest time in milliseconds that a request waits for others to join its batch. It counts from the oldest waiting request. `null` means no
-    limit: a batch then starts when it is full or when nobody else can ask."""
+    limit: a batch then starts when it is full or when nobody else can ask. With `max_batch: auto` it limits what is chosen. If you give `max_batch` a number
+    and leave this out, the asynchronous modes do not wait: 0."""
 
     max_staleness: NonNegative
     """How many updates a ticket may be ahead of the current version when it is handed out. With 0, all episodes of an update are made
@@ -91,7 +93,16 @@ class EngineConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _fill_from_preset(cls, given: Any) -> Any:
-        return {**PRESETS.get(given.get("mode", "full_async"), PRESETS["full_async"]), **given} if isinstance(given, Mapping) else given
+        if not isinstance(given, Mapping):
+            return given
+        preset = PRESETS.get(given.get("mode", "full_async"), PRESETS["full_async"])
+        learned = preset["max_batch"] == "auto"
+        return {**preset, **({"max_wait_ms": 0.0} if learned and given.get("max_batch", "auto") != "auto" else {}), **given}
+
+    @property
+    def batch_limit(self) -> int | None:
+        """B_max where it is a number. None where there is no limit, or where it is learned."""
+        return None if self.max_batch == "auto" else self.max_batch
 
     @model_validator(mode="after")
     def _check_elastic(self) -> EngineConfig:
@@ -130,8 +141,8 @@ class EngineConfig(Section):
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "sync": {"max_batch": None, "max_wait_ms": None, "max_staleness": 0, "streaming": False},
     "train_async": {"max_batch": None, "max_wait_ms": None, "max_staleness": 1, "streaming": False},
-    "rollout_async": {"max_batch": 8, "max_wait_ms": 0.0, "max_staleness": 1, "streaming": False},
-    "full_async": {"max_batch": 8, "max_wait_ms": 0.0, "max_staleness": 1, "streaming": True},
+    "rollout_async": {"max_batch": "auto", "max_wait_ms": None, "max_staleness": 1, "streaming": False},
+    "full_async": {"max_batch": "auto", "max_wait_ms": None, "max_staleness": 1, "streaming": True},
 }
 """The synchronous baseline and the papers' steps away from it: one engine, four settings (docs/engine.md)."""
 

@@ -23,8 +23,10 @@ from numpy.typing import NDArray
 
 from rlvla3.links.doorbell import Doorbell
 from rlvla3.links.rollouts import Episode, Rollouts, RolloutSpec
+from rlvla3.observability.batching import BatchingChoices
 from rlvla3.observability.meter import Meter
 from rlvla3.scheduling.batcher import DynamicBatcher
+from rlvla3.scheduling.limits import FixedLimits
 from rlvla3.scheduling.sharding import ShardSpec
 from rlvla3.shared_memory import SharedArrays
 from rlvla3.types import Field, Observation, Purpose, Ticket
@@ -69,6 +71,7 @@ class DataPlane:
             {"running": Field((generators,), np.int64), "serves": Field((len(shards),), np.int64), "steps": Field((len(shards),), np.int64)},
         )
         self.counts["serves"][:] = [shard.generator for shard in shards]
+        self.choices = BatchingChoices(generators)
         self.requests = [Doorbell() for _ in range(generators)]
         self.answers = [Doorbell() for _ in shards]
 
@@ -128,12 +131,10 @@ class GeneratorPort:
     take_in: called if a batch is due at once. It reads control messages, which a generator that never waits would otherwise not see.
     """
 
-    def __init__(
-        self, plane: DataPlane, generator: int, max_batch: int | None, max_wait: float, meter: Meter, take_in: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, plane: DataPlane, generator: int, limits: FixedLimits, meter: Meter, take_in: Callable[[], None] = lambda: None) -> None:
         self._plane, self._generator, self._meter, self._take_in = plane, generator, meter, take_in
         self._bell = plane.requests[generator]
-        self._batcher: DynamicBatcher[int] = DynamicBatcher(max_batch, max_wait)
+        self._batcher: DynamicBatcher[int] = DynamicBatcher(limits)
 
     async def batch(self) -> Batch:
         """The next batch, as soon as it is due."""
@@ -169,7 +170,18 @@ class GeneratorPort:
         return Batch(asked["ticket"][order], asked["row"][order], asked["explore"][order], tuple(order.tolist()))
 
     def answer(self, batch: Batch) -> None:
+        """Wake the shards of the oldest batch that is not answered yet: its decisions are in the data plane."""
         self._plane.answer(batch.slots)
+        self._batcher.answered(time.monotonic())
+        self._plane.choices.write(self._generator, self._batcher.limits.choice)
+
+    def measured(self, size: int, seconds: float) -> None:
+        """An inference of `size` decisions was tried, and took `seconds`."""
+        self._batcher.limits.measured(size, seconds)
+
+    def limit(self, largest: int) -> None:
+        """A batch may have at most `largest` decisions, whatever B_max is: the device can do no more."""
+        self._batcher.largest = largest
 
     def forget(self, shard: int) -> None:
         """Drop the requests of a lost shard."""
@@ -183,5 +195,6 @@ class GeneratorPort:
 
     def _collect(self) -> None:
         slots = [slot for slot in self._bell.collect() if slot != RECOUNT]
-        for slot, at in zip(slots, self._plane.asked["at"][slots].tolist(), strict=True):
-            self._batcher.add(slot, self._plane.shard_of(slot), at)
+        asked = self._plane.asked
+        for slot, at, row in zip(slots, asked["at"][slots].tolist(), asked["row"][slots].tolist(), strict=True):
+            self._batcher.add(slot, self._plane.shard_of(slot), at, first=row == 0)

@@ -57,6 +57,7 @@ def _update(event: UpdateFinished) -> JsonObject:
         "staleness": {str(lag): episodes for lag, episodes in sorted(event.staleness.items())},
         "tickets": asdict(event.tickets),
         "workers": [{"name": worker.name, "busy": _numbers(worker.busy), "idle": _numbers(worker.idle)} for worker in event.workers],
+        "batching": [_numbers(figures) for figures in event.batching],
         "wall_seconds": event.wall_seconds,
     }
 

@@ -60,7 +60,8 @@ class UpdateFinished:
 
     episodes: the episodes that it was made from. learner: the learner's metrics. workers: the time of each worker since the last update.
     throughput: environment steps per second since training began (N_rollout_epochs x N_env x N_env_steps / T, RL-VLA3 equation 2).
-    staleness: {staleness: number of episodes}, for the episodes of this update. wall_seconds: since training began.
+    staleness: {staleness: number of episodes}, for the episodes of this update. wall_seconds: since training began. batching: what each generator has chosen
+    with engine.max_batch=auto (batching.py).
     """
 
     update: int
@@ -73,6 +74,7 @@ class UpdateFinished:
     tickets: TicketCounts
     workers: Sequence[WorkerTime]
     wall_seconds: float
+    batching: Sequence[Mapping[str, float]] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,11 +59,10 @@ class MeterBoard:
         return seconds
 
     def busy_seconds(self, worker: str) -> float:
+        """Seconds until now in which a worker was busy."""
         row = self.workers.index(worker)
-        seconds = self._arrays["seconds"][row]
-        stage = int(self._arrays["stage"][row])
-        busy = float(seconds[: len(BUSY)].sum())
-        return busy + (self._now() - float(self._arrays["since"][row]) if stage < len(BUSY) else 0.0)
+        busy = float(self._arrays["seconds"][row, : len(BUSY)].sum())
+        return busy + (self._now() - float(self._arrays["since"][row]) if self._arrays["stage"][row] < len(BUSY) else 0.0)
 
     def stages(self) -> NDArray[np.int64]:
         """The number of each worker's present stage: [workers]."""

@@ -6,8 +6,11 @@ import importlib
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from math import isfinite
+from statistics import fmean
 from typing import Any
 
+from rlvla3.observability.batching import by_name
 from rlvla3.observability.events import CloneStep, EvaluationFinished, Event, UpdateFinished
 from rlvla3.observability.intervals import success_rate
 from rlvla3.observability.run_directory import RunDirectory
@@ -54,7 +57,9 @@ def _curves(event: UpdateFinished) -> dict[str, float]:
         "engine/staleness": sum(lag * count for lag, count in event.staleness.items()) / max(sum(event.staleness.values()), 1),
     }
     busy = {f"busy/{kind}": sum(mean_of(kind, workers).busy.values()) for kind, workers in by_kind(event.workers).items()}
-    return curves | busy | {f"learner/{name}": value for name, value in event.learner.items()}
+    means = {name: fmean(values) for name, values in by_name(event.batching).items()}
+    batching = {f"batching/{name}": mean for name, mean in means.items() if isfinite(mean)}
+    return curves | busy | batching | {f"learner/{name}": value for name, value in event.learner.items()}
 
 
 @contextmanager

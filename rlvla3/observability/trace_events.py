@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,12 @@ def episodes(staleness: Mapping[int, int], at: float) -> TraceEvent:
     """The episodes of an update that finished at a time in seconds, by staleness."""
     counts = {f"staleness {lag}": count for lag, count in sorted(staleness.items())}
     return {"ph": "C", "name": "episodes", "pid": _process(0), "ts": _microseconds(at), "args": counts}
+
+
+def batching(number: int, figures: Mapping[str, float], at: float) -> TraceEvent:
+    """What the generator of this number had chosen at a time in seconds. A limit that is infinite is left out."""
+    finite = {name: value for name, value in figures.items() if isfinite(value)}
+    return {"ph": "C", "name": f"batching of generator {number}", "pid": _process(0), "ts": _microseconds(at), "args": finite}
 
 
 def _process(number: int) -> int:

@@ -104,6 +104,7 @@ class TraceFile:
                 yield trace_events.version(update.update - 1, 0.0)
             yield trace_events.version(update.update, at - begin)
             yield trace_events.episodes(update.staleness, at - begin)
+            yield from (trace_events.batching(number, figures, at - begin) for number, figures in enumerate(update.batching) if figures)
 
 
 def read_lanes(folder: Path) -> list[TraceLane]:

@@ -190,16 +190,16 @@ class _BoundComputation:
         yield "t", self.overlapping * (steps + receiving)
 
     def batches(self) -> list[float]:
-        """The batch sizes that inference may have: the largest one, and with a finite T_max also smaller ones."""
+        """The batch sizes that inference may have: the largest one, and with a finite or a learned T_max also smaller ones."""
         largest = self.largest_batch()
-        if self.recipe.engine.max_wait_ms is None:
+        if self.recipe.engine.max_wait_ms is None and self.recipe.engine.max_batch != "auto":
             return [largest]
         return [*(float(2**power) for power in range(max(math.ceil(math.log2(largest)), 0))), largest]
 
     def largest_batch(self) -> float:
         """The largest possible batch of an inference: B_max, or all requests that one generator serves."""
         served = self.running * self.recipe.simulator.shards / self.generators
-        limit = self.recipe.engine.max_batch
+        limit = self.recipe.engine.batch_limit
         return max(served if limit is None else min(served, limit), 1.0)
 
     def longest_episode(self) -> float:

@@ -44,7 +44,7 @@ def memory_need(recipe: Recipe, memory: MemoryProfile, placement: Placement, dev
     simulator, engine = recipe.simulator, recipe.engine
     shards = math.ceil(simulator.shards / len(placement.simulators))
     served = math.ceil(simulator.shards * simulator.slots / min(len(placement.generators), simulator.shards))
-    batch = served if engine.max_batch is None else min(engine.max_batch, served)
+    batch = served if engine.batch_limit is None else min(engine.batch_limit, served)
     rank = memory.of_rank(len(placement.trainers))
     devices = _bytes_by_place(
         {

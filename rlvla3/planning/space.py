@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import gcd
-from typing import Any
+from typing import Any, Literal
 
 from rlvla3.config import Recipe
 from rlvla3.planning.bound import seconds_of
@@ -31,7 +31,7 @@ class Candidate:
     placement: tuple[Kind, str]
     shards: int
     slots: int
-    max_batch: int | None
+    max_batch: int | Literal["auto"] | None
     max_wait_ms: float | None
     max_staleness: int
 
@@ -76,7 +76,7 @@ class Space:
     placements: tuple[tuple[Kind, str], ...]
     shards: tuple[int, ...]
     slots: tuple[int, ...]
-    max_batch: tuple[int | None, ...]
+    max_batch: tuple[int | Literal["auto"] | None, ...]
     max_wait_ms: tuple[float | None, ...]
     max_staleness: tuple[int, ...]
 
@@ -92,7 +92,7 @@ class Space:
             placements=tuple(placements(cluster)),
             shards=tuple(_powers(2 * largest)),
             slots=tuple(_powers(min(2 * largest, MAX_SLOTS))),
-            max_batch=(None, *batches),
+            max_batch=("auto", None, *batches),
             max_wait_ms=tuple(sorted(waits, key=lambda wait: float("inf") if wait is None else wait)),
             max_staleness=tuple(sorted({0, *_powers(max_staleness), max_staleness})) if max_staleness else (0,),
         )
@@ -107,8 +107,8 @@ class Space:
                     if shards * slots >= 2 * max((staleness + 1) * recipe.training.batch, len(placed.simulators)):
                         continue
                     served = shards * slots / generators
-                    for max_batch in (size for size in self.max_batch if size is None or size < served):
-                        for max_wait_ms in self.max_wait_ms:
+                    for max_batch in (size for size in self.max_batch if size is None or size == "auto" or size < served):
+                        for max_wait_ms in [None] if max_batch == "auto" else self.max_wait_ms:
                             yield Candidate(placement, shards, slots, max_batch, max_wait_ms, staleness)
 
     def with_other_values(self, knob: str, chosen: Candidate, cluster: Cluster) -> Iterator[Candidate]:

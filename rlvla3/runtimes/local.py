@@ -76,6 +76,9 @@ class LocalRuntime(Runtime):
     def steps_made(self) -> int:
         return self._host.steps_made()
 
+    def batching(self) -> Sequence[Mapping[str, float]]:
+        return self._host.plane.choices.read()
+
     def memory_bytes(self) -> int:
         return self._host.memory_bytes()
 

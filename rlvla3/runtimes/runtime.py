@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
@@ -118,6 +118,10 @@ class Runtime(ABC):
     @abstractmethod
     def steps_made(self) -> int:
         """Environment steps since the start, including those of running episodes."""
+
+    @abstractmethod
+    def batching(self) -> Sequence[Mapping[str, float]]:
+        """How each generator batches at present, with engine.max_batch=auto (observability/batching.py). Empty for a generator that has not chosen yet."""
 
     @abstractmethod
     def kill(self) -> None:

@@ -276,5 +276,6 @@ class TrainingProgress:
             # Tickets that were running when the run was stopped are handed out again, so only trained ones count for the past.
             tickets=TicketCounts(earlier.trained + ledger.issued, earlier.trained + ledger.trained, earlier.rerun + ledger.rerun),
             workers=workers,
+            batching=self._runtime.batching(),
             wall_seconds=seconds,
         )

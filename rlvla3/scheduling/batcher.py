@@ -7,7 +7,7 @@ synchronous lock-step.
 
 Laws kept here (law 4): T_max counts from the oldest waiting request; the oldest requests are served first; a batch never exceeds B_max decisions.
 
-Pure decisions: the caller brings the time.
+Pure decisions: the caller brings the time. limits.py says what B_max and T_max are.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Iterator
-from typing import Generic, Literal, TypeVar
+from typing import Generic, TypeVar
 
-from rlvla3.scheduling.learned_limits import LearnedLimits
+from rlvla3.scheduling.limits import FixedLimits
 
 RequestT = TypeVar("RequestT")
 
@@ -25,30 +25,32 @@ RequestT = TypeVar("RequestT")
 class DynamicBatcher(Generic[RequestT]):
     """Requests waiting for inference, oldest first.
 
-    max_batch: B_max in decisions, None for no limit. max_wait: T_max in seconds, math.inf for no limit. Raises ValueError for a B_max below 1.
+    limits: B_max and T_max, fixed or learned.
 
         batcher.add(request, shard=3, asked_at=now)
         batch = batcher.take(now, running=8)         # nothing is due: []
+        batcher.answered(now)                        # when the inference has ended
     """
 
-    def __init__(self, max_batch: int | None | Literal["auto"], max_wait: float, neighbour=None) -> None:
-        self.learned = LearnedLimits(max_wait, neighbour) if max_batch == "auto" else None
-        if max_batch == "auto":
-            max_batch, max_wait = None, 0.0
-        if max_batch is not None and max_batch < 1:
-            raise ValueError(f"max_batch={max_batch} would make empty batches for ever: give 1 or more, or None for no limit")
-        self.max_batch = math.inf if max_batch is None else max_batch
-        self.max_wait = max_wait
+    def __init__(self, limits: FixedLimits) -> None:
+        self.limits = limits
+        self.largest: float = math.inf
+        """The largest batch that the device can do."""
         self._waiting: deque[tuple[float, int, RequestT]] = deque()
         self._shards: Counter[int] = Counter()  # requests that wait, by shard
+        self._under_way: deque[tuple[float, list[int]]] = deque()  # batches that are inferred: since when, and who asked
+        self._running, self._ended = 0, -math.inf
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def add(self, request: RequestT, shard: int, asked_at: float, first: bool = False) -> None:
-        """A request for one decision, asked by a shard at `asked_at` seconds."""
-        if self.learned and not first:
-            self.learned.asked(shard, asked_at)
+        """A request for one decision, asked by a shard at `asked_at` seconds.
+
+        first: of its episode. The time before it may be one of waiting for a ticket, so it is no thinking time.
+        """
+        if not first:
+            self.limits.asked(shard, asked_at, self._running)
         unordered = bool(self._waiting) and asked_at < self._waiting[-1][0]
         self._waiting.append((asked_at, shard, request))
         self._shards[shard] += 1
@@ -60,35 +62,40 @@ class DynamicBatcher(Generic[RequestT]):
 
         A shard asks for all its slots at once and then waits. If `running` shards wait, no other request can come before one of these is answered.
         """
-        if self.learned:
-            self.learned.running(running)
-            self.max_batch, self.max_wait = self.learned.limits
-        everyone_waits = len(self._shards) >= running
-        if not self._waiting or not (everyone_waits or len(self._waiting) >= self.max_batch or now >= self.deadline()):
+        self._running = running
+        everyone_waits, largest = len(self._shards) >= running, min(self.limits.present.max_batch, self.largest)
+        if not self._waiting or not (everyone_waits or len(self._waiting) >= largest or now >= self.deadline()):
             return []
-        self._taken_at = now
-        self._taken = [self._waiting[i][1] for i in range(int(min(self.max_batch, len(self._waiting))))]
-        return [self._take_oldest() for _ in range(int(min(self.max_batch, len(self._waiting))))]
+        taken = [self._take_oldest() for _ in range(int(min(largest, len(self._waiting))))]
+        self._under_way.append((now, [shard for shard, _ in taken]))
+        return [request for _, request in taken]
 
     def answered(self, now: float) -> None:
-        if self.learned:
-            self.learned.answered(set(self._taken), len(self._taken), now - self._taken_at, now)
+        """The oldest batch that is under way has been answered."""
+        taken_at, shards = self._under_way.popleft()
+        began, self._ended = max(taken_at, self._ended), now  # a batch may be taken before the one before it is answered
+        self.limits.answered(shards, now - began, now)
 
     def __iter__(self) -> Iterator[RequestT]:
         return (request for _, _, request in self._waiting)
 
     def deadline(self) -> float:
         """When the oldest request will have waited T_max. Infinite if no request waits."""
-        return self._waiting[0][0] + self.max_wait if self._waiting else math.inf
+        return self._waiting[0][0] + self.limits.present.max_wait if self._waiting else math.inf
 
     def forget(self, shard: int) -> None:
         """Drop the requests of a lost shard."""
         self._waiting = deque(waiting for waiting in self._waiting if waiting[1] != shard)
         self._shards.pop(shard, None)
+        self.limits.forget(shard)
 
-    def _take_oldest(self) -> RequestT:
+    def abandon(self) -> None:
+        """The batches that are under way will not be answered."""
+        self._under_way.clear()
+
+    def _take_oldest(self) -> tuple[int, RequestT]:
         _, shard, request = self._waiting.popleft()
         self._shards[shard] -= 1
         if not self._shards[shard]:
             del self._shards[shard]
-        return request
+        return shard, request

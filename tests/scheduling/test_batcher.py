@@ -11,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rlvla3.scheduling.batcher import DynamicBatcher
+from rlvla3.scheduling.limits import FixedLimits
 
 limits = st.tuples(st.none() | st.integers(1, 5), st.sampled_from([0.0, 1.0, 3.0, 8.0, math.inf]))
 """(B_max, T_max). Times are whole numbers, so that they add up exactly."""
@@ -48,7 +49,7 @@ losses = st.tuples(st.just("forget"), st.integers(0, 3), st.integers(0, SHARDS -
 
 @given(limits, st.lists(st.one_of(asks, asks, takes, losses), max_size=40))
 def test_batches_are_those_of_the_rule_written_by_hand(limits: tuple[int | None, float], events: list[tuple[str, int, int]]):
-    batcher: DynamicBatcher[int] = DynamicBatcher(*limits)
+    batcher: DynamicBatcher[int] = DynamicBatcher(FixedLimits(*limits))
     by_hand = ByHand(*limits, waiting=[])
     now = 100.0
     for name, (event, gap, number) in enumerate(events):
@@ -68,7 +69,7 @@ def test_batches_are_those_of_the_rule_written_by_hand(limits: tuple[int | None,
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=20), st.floats(0, 1e3))
 @example([0.1], 0.2)
 def test_a_timer_set_for_the_deadline_never_wakes_too_early(times: list[float], max_wait: float):
-    batcher: DynamicBatcher[float] = DynamicBatcher(100, max_wait)
+    batcher: DynamicBatcher[float] = DynamicBatcher(FixedLimits(100, max_wait))
     for time in times:
         batcher.add(time, 0, asked_at=time)
     assert batcher.deadline() == min(times) + max_wait
@@ -88,7 +89,7 @@ class Served:
 
 def episodes_ask(max_batch: int | None, max_wait: float, inference: float, thinking: Sequence[Sequence[float]]) -> list[Served]:
     """A generator that sleeps until something can be due, and episodes that each ask, wait for the answer and think, so often and so long."""
-    batcher: DynamicBatcher[int] = DynamicBatcher(max_batch, max_wait)
+    batcher: DynamicBatcher[int] = DynamicBatcher(FixedLimits(max_batch, max_wait))
     to_think = [list(times) for times in thinking]
     asks_at = {episode: times.pop(0) for episode, times in enumerate(to_think) if times}
     asked: dict[int, tuple[float, int]] = {}
@@ -142,7 +143,7 @@ def test_all_and_for_ever_is_the_synchronous_lock_step(inference: float, thinkin
 
 
 def test_t_max_counts_from_the_oldest_request_and_anew_after_an_idle_spell():
-    batcher: DynamicBatcher[str] = DynamicBatcher(max_batch=8, max_wait=5)
+    batcher: DynamicBatcher[str] = DynamicBatcher(FixedLimits(max_batch=8, max_wait=5))
     batcher.add("a", 0, asked_at=0)
     batcher.add("b", 1, asked_at=4)
     assert batcher.take(now=4.9, running=99) == []
@@ -157,7 +158,7 @@ def test_t_max_counts_from_the_oldest_request_and_anew_after_an_idle_spell():
 
 
 def test_a_request_that_was_heard_late_waits_since_it_was_asked():
-    batcher: DynamicBatcher[str] = DynamicBatcher(max_batch=2, max_wait=5)
+    batcher: DynamicBatcher[str] = DynamicBatcher(FixedLimits(max_batch=2, max_wait=5))
     for name, asked_at in (("b", 10), ("c", 12), ("a", 3)):
         batcher.add(name, 0, asked_at)
     assert batcher.deadline() == 8
@@ -165,7 +166,7 @@ def test_a_request_that_was_heard_late_waits_since_it_was_asked():
 
 
 def test_what_is_left_after_a_full_batch_waits_on_by_its_own_age():
-    batcher: DynamicBatcher[int] = DynamicBatcher(max_batch=2, max_wait=5)
+    batcher: DynamicBatcher[int] = DynamicBatcher(FixedLimits(max_batch=2, max_wait=5))
     for time in range(3):
         batcher.add(time, 0, asked_at=time)
     assert batcher.take(now=2, running=99) == [0, 1]
@@ -174,7 +175,7 @@ def test_what_is_left_after_a_full_batch_waits_on_by_its_own_age():
 
 
 def test_when_everyone_waits_nobody_does_and_b_max_holds():
-    batcher: DynamicBatcher[int] = DynamicBatcher(max_batch=2, max_wait=math.inf)
+    batcher: DynamicBatcher[int] = DynamicBatcher(FixedLimits(max_batch=2, max_wait=math.inf))
     assert batcher.take(now=0, running=0) == []
     for slot in range(3):
         batcher.add(slot, slot, asked_at=0)
@@ -184,7 +185,7 @@ def test_when_everyone_waits_nobody_does_and_b_max_holds():
 
 
 def test_a_lost_simulator_no_longer_counts_as_the_oldest():
-    batcher: DynamicBatcher[int] = DynamicBatcher(max_batch=None, max_wait=5)
+    batcher: DynamicBatcher[int] = DynamicBatcher(FixedLimits(max_batch=None, max_wait=5))
     batcher.add(0, 0, asked_at=0)
     batcher.add(1, 1, asked_at=3)
     batcher.forget(0)
@@ -194,4 +195,4 @@ def test_a_lost_simulator_no_longer_counts_as_the_oldest():
 
 def test_a_batch_of_nothing_is_refused():
     with pytest.raises(ValueError, match="max_batch=0 would make empty batches"):
-        DynamicBatcher(max_batch=0, max_wait=5)
+        DynamicBatcher(FixedLimits(max_batch=0, max_wait=5))

@@ -12,6 +12,7 @@ import numpy as np
 from rlvla3.links.data_plane import Batch, DataPlane, GeneratorPort, ShardPort
 from rlvla3.links.rollouts import Episode, RolloutSpec
 from rlvla3.observability.meter import MeterBoard
+from rlvla3.scheduling.limits import FixedLimits
 from rlvla3.scheduling.sharding import Sharding, lay_out
 from rlvla3.types import ActionSpace, Observation, Purpose, Spaces, Ticket
 
@@ -32,7 +33,9 @@ class Host:
         self.plane = DataPlane(RolloutSpec(SPACES, chunk=2, trace={}, capacity=8), lay_out([Sharding(shards, slots)], generators), generators)
         board = MeterBoard([*(f"shard {number}" for number in range(shards)), *(f"generator {number}" for number in range(generators))])
         self.shards = [ShardPort(self.plane, number, board.meter(f"shard {number}")) for number in range(shards)]
-        self.generators = [GeneratorPort(self.plane, number, max_batch, max_wait, board.meter(f"generator {number}")) for number in range(generators)]
+        self.generators = [
+            GeneratorPort(self.plane, number, FixedLimits(max_batch, max_wait), board.meter(f"generator {number}")) for number in range(generators)
+        ]
         self.batches: list[Batch] = []
 
     def begin(self, shard: int, *indices: int, purpose: Purpose = Purpose.TRAIN) -> dict[int, Episode]:

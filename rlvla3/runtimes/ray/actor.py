@@ -18,7 +18,7 @@ import secrets
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -46,11 +46,13 @@ STATUS_S = 0.2
 
 
 class ActorState:
-    """What a body lets other actors see: episodes to fetch or to bring, the board of its workers' times, and environment steps so far."""
+    """What a body lets other actors see: episodes to fetch or to bring, the board of its workers' times, environment steps so far, and how its
+    generators batch."""
 
     rollouts: Rollouts
     board: MeterBoard
     steps: Callable[[], int] = staticmethod(lambda: 0)
+    batching: Callable[[], Sequence[Mapping[str, float]]] = staticmethod(lambda: ())
 
 
 class WorkerActor:
@@ -103,7 +105,7 @@ class WorkerActor:
         if now - self._said_status < STATUS_S or not hasattr(state, "board"):
             return []
         self._said_status = now
-        return [Status(state.board.read(), state.board.stages(), state.steps())]
+        return [Status(state.board.read(), state.board.stages(), state.steps(), state.batching())]
 
     def _listen(self) -> None:
         if not self._listening:

@@ -91,6 +91,7 @@ class RayHost:
     def show(self, state: ActorState) -> None:
         """Let the actor see the episodes, the times of workers and the steps of this host."""
         state.rollouts, state.board, state.steps = self._host.plane.rollouts, self._host.board, self._host.steps_made
+        state.batching = self._host.plane.choices.read
 
     async def start(self) -> None:
         self._host.start()

@@ -37,13 +37,14 @@ class ActorReport:
     """What an actor has reported.
 
     rows: of its workers on the board. earlier: their seconds before its present life (None: nothing was reported in this life). steps: all its environment
-    steps. steps_earlier: those before its present life.
+    steps. steps_earlier: those before its present life. batching: of its generators (observability/batching.py).
     """
 
     rows: range
     earlier: NDArray[np.float64] | None = None
     steps: int = 0
     steps_earlier: int = 0
+    batching: Sequence[Mapping[str, float]] = ()
 
 
 class Reports:
@@ -67,13 +68,17 @@ class Reports:
         """Environment steps of all actors."""
         return sum(told.steps for told in self._told.values())
 
+    def batching(self) -> list[Mapping[str, float]]:
+        """How the generators of all actors batch."""
+        return [figures for told in self._told.values() for figures in told.batching]
+
     def take(self, actor: str, status: Status) -> None:
         told = self._told[actor]
         if told.earlier is None:
             told.earlier = self._seconds(told)
             told.earlier[:, START] -= status.seconds.sum(axis=1)
         self.board.set_rows(told.rows.start, told.earlier + status.seconds, status.stages)
-        told.steps = told.steps_earlier + status.steps
+        told.steps, told.batching = told.steps_earlier + status.steps, status.batching
 
     def lost(self, actor: str) -> None:
         """The actor is lost. Until it reports again, its workers count as being started."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -60,6 +60,9 @@ class RayRuntime(Runtime):
 
     def steps_made(self) -> int:
         return self._reports.steps()
+
+    def batching(self) -> Sequence[Mapping[str, float]]:
+        return self._reports.batching()
 
     async def __aenter__(self) -> RayRuntime:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: self.fail(context.get("exception") or WorkerError(context["message"])))

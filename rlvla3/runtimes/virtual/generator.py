@@ -11,6 +11,7 @@ from rlvla3.runtimes.virtual.clock import Promise, Signal, VirtualClock
 from rlvla3.runtimes.virtual.costs import Profile
 from rlvla3.runtimes.virtual.machine import Seat
 from rlvla3.scheduling.batcher import DynamicBatcher
+from rlvla3.scheduling.limits import FixedLimits
 from rlvla3.types import Version
 
 
@@ -22,6 +23,8 @@ class AskingShard(Protocol):
 
 
 class DecidedEpisode(Protocol):
+    decisions: int
+
     def decided(self, version: Version) -> None:
         """A decision was made by `version`."""
 
@@ -48,18 +51,16 @@ class VirtualGenerator:
         profile: Profile,
         seat: Seat,
         meter: Meter,
-        max_batch: int | None,
-        max_wait: float,
+        limits: FixedLimits,
         running: Callable[[], int],
         offload: float,
-        neighbour=None,
     ) -> None:
         self.device, self.version, self.newest, self.inferences = seat.device, -1, -1, 0
         self._running, self._offload = running, offload
         self._away, self._asked_to_leave = offload > 0, clock.promise()
         self._asked_to_leave.resolve()
         self._clock, self._profile, self._seat, self._meter = clock, profile, seat, meter
-        self._batcher: DynamicBatcher[Request] = DynamicBatcher(max_batch, max_wait, neighbour)
+        self._batcher: DynamicBatcher[Request] = DynamicBatcher(limits)
         self._bell = Signal(clock)
         self._under_way: list[Request] = []
         self.largest = 0
@@ -82,8 +83,9 @@ class VirtualGenerator:
         """It was lost: the requests of its present batch wait again, and it has no weights."""
         self.version = -1
         self._has_left()
+        self._batcher.abandon()
         for request in self._under_way:
-            self._batcher.add(request, request.shard.number, request.at)
+            self._batcher.add(request, request.shard.number, request.at, first=True)
         self._under_way = []
 
     beside_host = False
@@ -130,11 +132,11 @@ class VirtualGenerator:
         """Nothing: `answer` notes the decisions."""
 
     def answer(self, batch: list[Request]) -> None:
-        self._batcher.answered(self._clock.now)
         for request in self._under_way:  # of `batch`, those whose shard still lives
             request.episode.decided(self.version)
             request.shard.answer()
         self._under_way = []
+        self._batcher.answered(self._clock.now)
 
     async def _enter(self) -> None:
         if self._away:

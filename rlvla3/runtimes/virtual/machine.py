@@ -21,7 +21,6 @@ class Machine:
 
     def __init__(self, clock: VirtualClock, cluster: Cluster, profile: Profile, seed: int) -> None:
         self.clock, self.cluster, self.profile = clock, cluster, profile
-        self.random = random.Random(seed)
         self._seed, self._seats = seed, 0
         self.cores = [Resource(clock, profile.host.cores) for _ in range(cluster.hosts)]
         self.links = [Resource(clock) for _ in range(cluster.hosts)]
@@ -30,9 +29,12 @@ class Machine:
         self.coordinator = Resource(clock)
 
     def seat(self, device: int, low: bool = False) -> Seat:
-        """Where a worker works. low: its work on the cores has low priority."""
+        """Where a worker works. low: its work on the cores has low priority.
+
+        Each seat draws from random numbers of its own. So the k-th chunk of a simulator takes the same time in every configuration: they can be compared.
+        """
         self._seats += 1
-        return Seat(self, device, low, random.Random(f"{self._seed} seat {self._seats}"))
+        return Seat(self, device, low, random.Random(f"seat {self._seats} of run {self._seed}"))
 
     def busy(self) -> dict[str, float]:
         """Seconds that each kind of resource was in use until now, on average."""
@@ -62,10 +64,10 @@ class Machine:
 
 
 class Seat:
-    """Where a worker works: its device, and the host of that device."""
+    """Where a worker works: its device, and the host of that device. random: its random numbers."""
 
     def __init__(self, machine: Machine, device: int, low: bool, random: random.Random) -> None:
-        self.device, self._machine, self._low, self._random = device, machine, low, random
+        self.device, self._machine, self._low, self.random = device, machine, low, random
         self._on: dict[str, Resource] = {
             "cores": machine.cores[machine.cluster.host(device)],
             "compute": machine.compute[device],
@@ -76,7 +78,7 @@ class Seat:
     def begin(self, cost: Cost, size: float, slower: float = 1.0) -> Promise:
         """Begin one call of a stage, for `size` items. To be awaited. slower: how many times longer than usual it takes."""
         machine = self._machine
-        factor = cost.factor(self._random) * slower
+        factor = cost.factor(self.random) * slower
         work, waits = cost.work(size) * factor, cost.waits * factor
         resource = self._on.get(cost.on)
         if resource is None:

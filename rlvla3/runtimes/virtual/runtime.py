@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from rlvla3.errors import ExplainedError, RecipeError
 from rlvla3.loops import generate, simulate, train
 from rlvla3.observability.events import WorkerTime
 from rlvla3.observability.meter import MeterBoard
-from rlvla3.parts import bootstraps, make_streamer, max_wait_s, training_ledger
+from rlvla3.parts import bootstraps, make_limits, make_streamer, training_ledger
 from rlvla3.runtimes.assignment import Assignment
 from rlvla3.runtimes.virtual.clock import Promise, VirtualClock, VirtualTask
 from rlvla3.runtimes.virtual.costs import NOTHING, Profile
@@ -165,9 +166,10 @@ class VirtualRuntime:
         def running() -> int:
             return self._dispatcher.busy(self._served[number])
 
-        neighbour = (lambda: self.board.busy_seconds(TRAINER)) if self.profile.infer.on == "compute" and seat.device in self.placement.trainers else None
+        shares = self.profile.infer.on == self.profile.train.on == "compute" and seat.device in self.placement.trainers
+        limits = make_limits(engine, partial(self.board.busy_seconds, TRAINER) if shares else None)
         meter, offload = self.board.meter(generator_name(number)), self.offload(self.profile.memory.generator)
-        return VirtualGenerator(self.clock, self.profile, seat, meter, engine.max_batch, max_wait_s(engine), running, offload, neighbour)
+        return VirtualGenerator(self.clock, self.profile, seat, meter, limits, running, offload)
 
     def _make_shard(self, number: int) -> VirtualShard:
         seat = self.machine.seat(self.placement.simulator_of(number), low=True)

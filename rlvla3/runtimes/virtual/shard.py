@@ -113,7 +113,7 @@ class VirtualShard:
 
     async def reset(self, slot: int, ticket: Ticket) -> Any:
         self._left[slot], self._cut[slot] = self._profile.steps(ticket.index), self._profile.cut(ticket.index)
-        self._straggle = 1 + self._profile.host.straggle * self._world.machine.random.random()
+        self._straggle = 1 + self._profile.host.straggle * self._seat.random.random()
         with self._meter("reset"):
             await self._seat.begin(self._profile.reset, 1, self.slower)
 

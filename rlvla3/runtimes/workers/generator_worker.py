@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 from itertools import chain
 
@@ -17,7 +18,7 @@ from rlvla3.links.weights.versions import WeightMemory
 from rlvla3.loops import generate
 from rlvla3.observability.meter import Meter, MeterBoard
 from rlvla3.observability.run_record import RunRecord
-from rlvla3.parts import max_wait_s
+from rlvla3.parts import make_limits
 from rlvla3.policies.base import Policy
 from rlvla3.policies.registry import make_policy
 from rlvla3.runtimes.processes.control import Control
@@ -32,7 +33,7 @@ from rlvla3.runtimes.processes.messages import (
     VersionDone,
     WorkerNotice,
 )
-from rlvla3.runtimes.worker_names import generator_name
+from rlvla3.runtimes.worker_names import generator_name, trainer_name
 from rlvla3.runtimes.workers.device import check_on_host, choose_device, generator_memory
 from rlvla3.runtimes.workers.policy_engine import DataPlanePolicyEngine
 from rlvla3.scheduling.recorded_run import RecordedRun
@@ -62,11 +63,13 @@ async def run_generator(
         residence.place(policy)
         weights = WeightPlane(memory, policy.published(), recipe.weights.dtype, recipe.weights.on_host)
         recorder = record.generator_writer(generator) if isinstance(record, RunRecord) else None
-        if isinstance(record, RecordedRun):
-            requests: GeneratorPort | ReplayPort = _replayed(record, plane, meter, control)
-        else:
-            requests = _batched(recipe, plane, generator, meter, control)
         actor = _prepared(recipe, plane, policy, device, record, control)
+        requests: GeneratorPort | ReplayPort
+        if isinstance(record, RecordedRun):
+            requests = _replayed(record, plane, meter, control)
+        else:
+            limits = make_limits(recipe.engine, _training_seconds(recipe, device, board))
+            requests = _batched(GeneratorPort(plane, generator, limits, meter, take_in=control.poll), actor)
         engine = DataPlanePolicyEngine(actor, weights, plane.rollouts, recipe.seed, residence, meter, recorder, requests)
 
         def forget(message: ForgetShard) -> None:
@@ -88,7 +91,7 @@ async def run_generator(
 def _prepared(recipe: Recipe, plane: DataPlane, policy: Policy, device: torch.device, record: RunRecord | RecordedRun | None, control: Control) -> Actor:
     """The policy, ready to act on its device. What is recorded or compiled is told to the user, and each size to the worker's log."""
     slots = sum(len(shard.slots) for shard in plane.shards)
-    largest = record.largest if isinstance(record, RecordedRun) else min(recipe.engine.max_batch or slots, slots)
+    largest = record.largest if isinstance(record, RecordedRun) else min(recipe.engine.batch_limit or slots, slots)
     began = time.monotonic()
     actor = make_actor(policy, device, recipe.policy.inference, largest, recipe.engine.offload, tell=lambda text: print(text, flush=True))
     for text in actor.notices:
@@ -99,8 +102,20 @@ def _prepared(recipe: Recipe, plane: DataPlane, policy: Policy, device: torch.de
     return actor
 
 
-def _batched(recipe: Recipe, plane: DataPlane, generator: int, meter: Meter, control: Control) -> GeneratorPort:
-    return GeneratorPort(plane, generator, recipe.engine.max_batch, max_wait_s(recipe.engine), meter, take_in=control.poll)
+def _batched(port: GeneratorPort, actor: Actor) -> GeneratorPort:
+    """The port, with what the actor has found about its device."""
+    port.limit(actor.largest)
+    for size, seconds in actor.measured.items():
+        port.measured(size, seconds)
+    return port
+
+
+def _training_seconds(recipe: Recipe, device: torch.device, board: MeterBoard) -> Callable[[], float] | None:
+    """Returns how long training has used the generator's GPU until now. None if no rank of this host has the same GPU."""
+    trainer = trainer_name(0)
+    if device.type != "cuda" or trainer not in board.workers or choose_device(recipe.training.device, "training.device") != device:
+        return None
+    return partial(board.busy_seconds, trainer)
 
 
 def _replayed(replay: RecordedRun, plane: DataPlane, meter: Meter, control: Control) -> ReplayPort:

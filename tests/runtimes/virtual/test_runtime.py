@@ -63,7 +63,7 @@ def test_the_laws_hold_whatever_goes_wrong(seeds: range):
             engine={
                 "mode": drawn.choice(["sync", "full_async"]),
                 "max_staleness": staleness,
-                "max_batch": drawn.choice([None, 1, 2, 8]),
+                "max_batch": drawn.choice([None, "auto", 1, 2, 8]),
                 "max_wait_ms": drawn.choice([None, 0.0, 300.0]),
                 "streaming": drawn.random() < 0.5,
             },
@@ -84,7 +84,7 @@ def test_the_laws_hold_whatever_goes_wrong(seeds: range):
         for worker in runtime.workers():
             assert sum(worker.busy.values()) + sum(worker.idle.values()) == pytest.approx(1, abs=1e-6), (seed, worker)
         for generator in runtime.generators:
-            assert generator.largest <= (recipe.engine.max_batch or 10**9), seed
+            assert generator.largest <= (recipe.engine.batch_limit or 10**9), seed
     assert min(happened.values()) > len(seeds) // 10
 
 

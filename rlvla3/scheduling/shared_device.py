@@ -1,0 +1,52 @@
+"""How inference and training share a device, and what a decision costs there.
+
+Where nothing else uses the device, only the queue of requests counts: the more decisions per second, the better. Where training uses the same device and is the
+bottleneck, each second of inference is one that training does not have. Then fewer, larger batches are better, even if simulators wait longer for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rlvla3.scheduling.inference_cost import InferenceCost
+from rlvla3.scheduling.queue_model import Prediction
+
+MEMORY = 0.9
+"""The weight of a measurement is so many times smaller after each later one."""
+
+SHARPNESS = 4
+"""How much the slower of queue and device counts more than the other one: the exponent of their mean. With infinity, only the slower one would count."""
+
+
+class SharedDevice:
+    """Measures one device. training_seconds: returns how long training has used it until now. None if it never does."""
+
+    def __init__(self, training_seconds: Callable[[], float] | None) -> None:
+        self._training_seconds = training_seconds
+        self._seconds = self._training = self._inferring = self._decisions = 0.0
+        self._last = (0.0, 0.0)
+        self.training_share = self.training_each = 0.0
+        """The share of the time in which training uses the device, and the seconds of training for each decision, if it had the device for itself."""
+
+    def add(self, now: float, inferring: float, decisions: int) -> None:
+        """Since the last call, `decisions` were made in `inferring` seconds of inference."""
+        if self._training_seconds is None:
+            return
+        training, (earlier, trained) = self._training_seconds(), self._last
+        self._last = now, training
+        self._seconds = self._seconds * MEMORY + now - earlier
+        self._training = self._training * MEMORY + training - trained
+        self._inferring = self._inferring * MEMORY + inferring
+        self._decisions = self._decisions * MEMORY + decisions
+        self.training_share = min(self._training / self._seconds, 1.0)
+        alone = 1 - min(self._inferring / self._seconds, 1.0) / 2  # while both compute, each has half of the device
+        self.training_each = alone * self._training / self._decisions
+
+    def seconds_each(self, predicted: Prediction, cost: InferenceCost) -> float:
+        """Seconds for each decision of the run: those of the queue and those of the device, the slower of the two counting more.
+
+        The device counts only as far as training is busy: a trainer that waits for trajectories is not the bottleneck.
+        """
+        share = self.training_share
+        device = share * (self.training_each + cost.of(predicted.batch) / predicted.batch / (1 + share))
+        return float(((1 / predicted.rate) ** SHARPNESS + device**SHARPNESS) ** (1 / SHARPNESS))
