@@ -15,6 +15,7 @@ from rlvla3.parts import (
     demonstration_book,
     endless_ledger,
     evaluation_book,
+    make_limits,
     make_streamer,
     profiling_book,
     rollout_spec,

@@ -36,6 +36,7 @@ class CostCurve:
         self._seconds = self._seconds * MEMORY + seconds
         self._size_size = self._size_size * MEMORY + size * size
         self._size_seconds = self._size_seconds * MEMORY + size * seconds
+        self._look_at_growth()
 
     def line(self) -> InferenceCost:
         """The cost. Call it after the first `add`.
@@ -44,12 +45,14 @@ class CostCurve:
         many: the guess that is soon put right, because it makes batches large.
         """
         size, seconds = self._size / self._weight, self._seconds / self._weight
+        fixed = seconds / (1 + self._grows * size)
+        return InferenceCost(fixed, self._grows * fixed)
+
+    def _look_at_growth(self) -> None:
+        """Fit the slope, if the sizes of the last inferences say something about it."""
+        size, seconds = self._size / self._weight, self._seconds / self._weight
         variance = self._size_size / self._weight - size * size
-        if variance <= (SPREAD * size) ** 2:
-            fixed = seconds / (1 + self._grows * size)
-            return InferenceCost(fixed, self._grows * fixed)
-        slope = (self._size_seconds / self._weight - size * seconds) / variance
-        each = min(max(slope, 0.0), 0.999 * seconds / size)  # neither part is below 0, and something is fixed
-        cost = InferenceCost(seconds - each * size, each)
-        self._grows = cost.each / max(cost.fixed, 1e-9)
-        return cost
+        if variance > (SPREAD * size) ** 2:
+            slope = (self._size_seconds / self._weight - size * seconds) / variance
+            each = min(max(slope, 0.0), 0.999 * seconds / size)  # neither part is below 0, and something is fixed
+            self._grows = each / (seconds - each * size) if seconds else 0.0

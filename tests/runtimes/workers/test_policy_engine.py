@@ -27,6 +27,7 @@ from rlvla3.policies.base import Decisions, Observations
 from rlvla3.policies.noise import decision_noise
 from rlvla3.policies.registry import make_policy
 from rlvla3.runtimes.workers.policy_engine import DataPlanePolicyEngine
+from rlvla3.scheduling.limits import FixedLimits
 from rlvla3.scheduling.sharding import Sharding, lay_out
 from rlvla3.training.offload import Residence
 from rlvla3.types import ActionSpace, Observation, Outcome, Purpose, Spaces, Ticket
@@ -97,7 +98,7 @@ class World:
         trace = self.policy.options.trace(SPACES, CHUNK)
         self.plane = DataPlane(RolloutSpec(SPACES, CHUNK, trace, capacity=64), lay_out([Sharding(shards, 1)], 1), 1)
         board = MeterBoard([*(f"shard {number}" for number in range(shards)), "generator"])
-        self.port = GeneratorPort(self.plane, 0, max_batch, 0.0, board.meter("generator"))
+        self.port = GeneratorPort(self.plane, 0, FixedLimits(max_batch, 0.0), board.meter("generator"))
         self.weights = Weights(self.policy)
         self.actor = kind(self.policy, CPU, "eager", shards)
         self.measured: list[tuple[int, float]] = []
