@@ -23,9 +23,10 @@ def play(limits: FixedLimits, cost: InferenceCost, thinking: list[float], shards
     batcher: DynamicBatcher[int] = DynamicBatcher(limits)
     asks = [(random.random() * (cost.of(shards) + random.choice(thinking)), shard) for shard in range(shards)]
     heapq.heapify(asks)
-    now, answered, half = 0.0, 0, (0.0, 0)
+    now, answered, half, batch = 0.0, 0, (0.0, 0), [0]
     while answered < rounds * shards:
-        now = max(now, min(batcher.deadline(), asks[0][0] if asks else math.inf))
+        if not batch:
+            now = max(now, min(batcher.deadline(), asks[0][0]))
         while asks and asks[0][0] <= now:
             at, shard = heapq.heappop(asks)
             batcher.add(shard, shard, at)
