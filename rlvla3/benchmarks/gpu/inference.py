@@ -20,7 +20,7 @@ import torch
 from rlvla3.benchmarks.gpu.operations import PolicyOperations, counting
 from rlvla3.benchmarks.gpu.policies import POLICIES
 from rlvla3.benchmarks.gpu.sheet import Sheet
-from rlvla3.benchmarks.gpu.timing import begin_peak, free_memory, peak_gib, seconds_of
+from rlvla3.benchmarks.gpu.timing import begin_peak, free_memory, peak_gib, seconds_of, seconds_to_answer
 from rlvla3.inference.actor import Actor, make_actor
 from rlvla3.planning.profiling.experience import episodes_of, noise_for, observations_for
 from rlvla3.policies.base import Policy
@@ -87,15 +87,15 @@ def shipped_seconds(actor: Actor, rows: int) -> float:
     instructions = list(actor.policy.spaces.instructions[:1]) * rows
     noise = noise_for(actor.policy, rows, "cpu").numpy()
     explore = np.ones(rows, np.bool_)
-    with ThreadPoolExecutor(1) as waiter, asyncio.Runner() as loop:
+    with ThreadPoolExecutor(1) as waiter:
 
-        def answer() -> None:
+        async def answer() -> None:
             for name, room in actor.waiting.rows(rows).items():
                 room[:] = arrays[name]
             actor.waiting.add(rows)
-            loop.run(actor.begin(range(rows), instructions, noise, explore).ended(waiter))
+            await actor.begin(range(rows), instructions, noise, explore).ended(waiter)
 
-        return seconds_of(answer, str(actor.device))
+        return asyncio.run(seconds_to_answer(answer))
 
 
 def eager_seconds(policy: Policy, rows: int, device: str) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes.util
 import os
 import platform
 import stat
@@ -17,6 +16,8 @@ import psutil
 import torch
 
 from rlvla3.benchmarks.gpu.sheet import Sheet
+from rlvla3.simulators.base import SimulatorError
+from rlvla3.simulators.drawing import find_drawing
 
 PACKAGES = ("torch", "numpy", "transformers", "mujoco", "metaworld")
 MPS_FOLDER = "/tmp/nvidia-mps"
@@ -30,8 +31,7 @@ def measure(sheet: Sheet) -> None:
         software=_versions() | {"python": platform.python_version(), "cuda": torch.version.cuda},
         host={"processor": _processor(), "cores": len(os.sched_getaffinity(0)), "memory_gib": psutil.virtual_memory().total / 2**30},
         mps=mps_listens(os.environ),
-        egl=ctypes.util.find_library("EGL"),
-        osmesa=ctypes.util.find_library("OSMesa"),
+        drawing=_drawing(),
         metaworld=find_spec("metaworld") is not None,
     )
 
@@ -55,6 +55,17 @@ def _gpu() -> dict[str, Any]:
         "capability": f"{properties.major}.{properties.minor}",
         "driver": _driver(),
     }
+
+
+def _drawing() -> str:
+    """Where simulators with MuJoCo draw on this machine, and why."""
+    if find_spec("mujoco") is None:
+        return "mujoco is not installed"
+    try:
+        drawing = find_drawing()
+    except SimulatorError as error:
+        return str(error)
+    return drawing.sentence(drawing.places, asked=False)
 
 
 def _driver() -> str | None:

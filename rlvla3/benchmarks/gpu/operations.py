@@ -12,6 +12,7 @@ limit says how much of the device's time was useful.
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -67,6 +68,7 @@ def counting(names: Iterable[str]) -> Iterator[Callable[[str], PolicyOperations]
 def count_operations(name: str) -> PolicyOperations:
     """Count the operations of a policy, by its name in policies.py."""
     torch.set_num_threads(1)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # a policy on fake tensors takes the number format of a CPU; operations do not depend on it
     # Of the ways to compute attention, torch's counter knows the plain one on every device.
     with FakeTensorMode(allow_non_fake_inputs=True), sdpa_kernel(SDPBackend.MATH):
         policy = POLICIES[name].build("cpu")

@@ -40,7 +40,7 @@ def _profile(sheet: Sheet, name: str) -> Profile:
     """Measure the profile and write it beside the JSON file. It is read back from there, as `rlvla3 rehearse` does."""
     seconds = min(max(sheet.left - START_S, LEAST_S), MOST_S) if sheet.sizes.on_gpu else TINY_S
     recipe = recipe_for(POLICIES[name], sheet.sizes, "full_async")
-    path = sheet.folder / "gpu.profile.yaml"
+    path = sheet.path.with_suffix(".profile.yaml")
     write_profile(profile_of(recipe, f"gpu {name}", seconds, lambda _: None), path)
     profile = load_profile(path)
     sheet.write(policy=name, profile=str(path), memory=profile.memory.model_dump(exclude_none=True, exclude_defaults=True), infer=_points(profile))

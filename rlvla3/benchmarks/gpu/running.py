@@ -77,7 +77,7 @@ class Measurement:
         began = time.monotonic()
         earlier = {name: result["figures"] for name, result in self.results["sections"].items()}
         result: dict[str, Any] = {"state": "running", "seconds": 0.0, "figures": {}, "not_run": {}}
-        process = spawn.Process(target=work, args=(section, sizes, earlier, self._path.parent, began + seconds, theirs), name=section.name)
+        process = spawn.Process(target=work, args=(section, sizes, earlier, self._path, began + seconds, theirs), name=section.name)
         with main_module_hidden():
             process.start()
         theirs.close()
@@ -104,10 +104,10 @@ class Measurement:
             beside.write_text(json.dumps(self.results, indent=2) + "\n")
 
 
-def work(section: Section, sizes: Sizes, earlier: Mapping[str, Any], folder: Path, until: float, figures: Connection) -> None:
+def work(section: Section, sizes: Sizes, earlier: Mapping[str, Any], path: Path, until: float, figures: Connection) -> None:
     """The body of a section's process: measure, send each figure, then send the final state."""
     os.environ["OMP_NUM_THREADS"] = "1"  # as in every worker; torch reads it when it is imported
-    sheet = Sheet(sizes, earlier, folder, until, figures.send)
+    sheet = Sheet(sizes, earlier, path, until, figures.send)
     module, _, function = (section.body or f"rlvla3.benchmarks.gpu.{section.name}:measure").partition(":")
     try:
         getattr(import_module(module), function)(sheet)

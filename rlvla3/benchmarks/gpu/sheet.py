@@ -15,12 +15,12 @@ NO_TIME = "time"
 class Sheet:
     """What a section is given, and where it writes.
 
-    sizes: how much to measure. earlier: the figures of the sections before, by their names. folder: for files beside the JSON file. until: when the section's
+    sizes: how much to measure. earlier: the figures of the sections before, by their names. path: of the JSON file. until: when the section's
     time ends, on the monotonic clock. send: takes a copy of the sheet after each change.
     """
 
-    def __init__(self, sizes: Sizes, earlier: Mapping[str, Any], folder: Path, until: float, send: Callable[[dict[str, Any]], None]) -> None:
-        self.sizes, self.earlier, self.folder, self._until, self._send = sizes, earlier, folder, until, send
+    def __init__(self, sizes: Sizes, earlier: Mapping[str, Any], path: Path, until: float, send: Callable[[dict[str, Any]], None]) -> None:
+        self.sizes, self.earlier, self.path, self._until, self._send = sizes, earlier, path, until, send
         self.figures: dict[str, Any] = {}
         self.not_run: dict[str, str] = {}
 

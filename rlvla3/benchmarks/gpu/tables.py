@@ -27,7 +27,7 @@ def _machine(figures: Figures) -> Iterator[Row]:
     yield "host", f"{host['processor']}, {host['cores']} cores, {host['memory_gib']:.0f} GiB"
     yield "software", ", ".join(f"{package} {version}" for package, version in software.items() if version)
     yield "MPS", "its daemon runs" if figures["mps"] else "not running"
-    yield "drawing", ", ".join(library for library in (figures["egl"], figures["osmesa"]) if library) or "neither EGL nor OSMesa"
+    yield "drawing", figures["drawing"].removeprefix("drawing: ")
 
 
 def _limits(figures: Figures) -> Iterator[Row]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from statistics import median
 
 import torch
@@ -27,12 +27,28 @@ def seconds_of(call: Callable[[], object], device: str, warmup: int = WARMUP) ->
         call()
     synchronise(device)
     spent: list[float] = []
-    while len(spent) < FEWEST or (len(spent) < MOST and sum(spent) < ENOUGH_S):
+    while not _enough(spent):
         began = time.perf_counter()
         call()
         synchronise(device)
         spent.append(time.perf_counter() - began)
     return median(spent)
+
+
+async def seconds_to_answer(call: Callable[[], Awaitable[object]]) -> float:
+    """The median seconds of a call that itself waits for the device."""
+    for _ in range(WARMUP):
+        await call()
+    spent: list[float] = []
+    while not _enough(spent):
+        began = time.perf_counter()
+        await call()
+        spent.append(time.perf_counter() - began)
+    return median(spent)
+
+
+def _enough(spent: list[float]) -> bool:
+    return len(spent) >= FEWEST and (len(spent) >= MOST or sum(spent) >= ENOUGH_S)
 
 
 def seconds_in_a_row(call: Callable[[], object], device: str, calls: int) -> float:

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("no_run_outlives_its_test")
 
 
 def sheet(folder: Path, earlier: Mapping[str, Any] | None = None, seconds: float = 100) -> Sheet:
-    return Sheet(replace(TINY, shortest_s=0.2), earlier or {}, folder, time.monotonic() + seconds, lambda _: None)
+    return Sheet(replace(TINY, shortest_s=0.2), earlier or {}, folder / "gpu.json", time.monotonic() + seconds, lambda _: None)
 
 
 @pytest.mark.parametrize("sizes", [FULL, TINY], ids=["full", "tiny"])

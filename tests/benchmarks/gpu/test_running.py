@@ -121,7 +121,7 @@ def test_the_printer_says_what_was_left_out(capsys: pytest.CaptureFixture[str]):
     printer, (machine, limits, *_) = Printer(), SECTIONS
     gpu = {"name": "A GPU", "memory_gib": 80.0, "multiprocessors": 132, "driver": "1.2"}
     figures = {"gpu": gpu, "host": {"processor": "a CPU", "cores": 16, "memory_gib": 128.0}, "software": {"torch": "2.13", "metaworld": None}}
-    printer.ended(machine, {"state": "done", "not_run": {}, "figures": figures | {"mps": False, "egl": "libEGL.so.1", "osmesa": None}}, FULL)
+    printer.ended(machine, {"state": "done", "not_run": {}, "figures": figures | {"mps": False, "drawing": "drawing: EGL on cuda:0"}}, FULL)
     printer.ended(limits, {"state": "stopped: time", "not_run": {"launch": "time"}, "figures": {"product_tflops": 700.0}}, FULL)
     out = capsys.readouterr().out
     assert out.startswith("rlvla3 bench gpu on A GPU\n")
