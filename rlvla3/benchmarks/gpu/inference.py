@@ -22,8 +22,9 @@ from rlvla3.benchmarks.gpu.policies import POLICIES
 from rlvla3.benchmarks.gpu.sheet import Sheet
 from rlvla3.benchmarks.gpu.timing import begin_peak, free_memory, peak_gib, seconds_of, seconds_to_answer
 from rlvla3.inference.actor import Actor, make_actor
-from rlvla3.planning.profiling.experience import episodes_of, noise_for, observations_for
+from rlvla3.planning.profiling.experience import noise_for, observations_for
 from rlvla3.policies.base import Policy
+from rlvla3.types import observation_layout
 
 SECONDS_A_BATCH, SECONDS_TO_PREPARE = 3.0, 20.0
 """About how long a batch size takes to measure, and an actor to be prepared."""
@@ -81,9 +82,8 @@ def _measure_shipped(sheet: Sheet, name: str, policy: Policy) -> None:
 
 def shipped_seconds(actor: Actor, rows: int) -> float:
     """Seconds from `rows` observations in host memory to their decisions in host memory."""
-    shown = episodes_of(actor.policy, 1, str(actor.device))
-    names = shown.observation_names
-    arrays = {name: np.repeat(shown.rows(0, name)[:1], rows, axis=0) for name in names}
+    random, layout = np.random.default_rng(0), observation_layout(actor.policy.spaces)
+    arrays = {name: random.integers(0, 2, (rows, *field.shape)).astype(field.dtype) for name, field in layout.items()}
     instructions = list(actor.policy.spaces.instructions[:1]) * rows
     noise = noise_for(actor.policy, rows, "cpu").numpy()
     explore = np.ones(rows, np.bool_)

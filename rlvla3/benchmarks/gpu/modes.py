@@ -76,7 +76,7 @@ def _simulator(image: int, sizes: Sizes) -> dict[str, Any]:
 def _seconds_a_mode(sheet: Sheet, name: str) -> float:
     """How long a mode will take: as long as the last one of this policy, else a guess."""
     taken = [figures["seconds_in_all"] for figures in sheet.figures.get(name, {}).values()]
-    guess = (75.0 if "pi0" in name else 35.0) if sheet.sizes.on_gpu else 1.0
+    guess = (110.0 if "pi0" in name else 40.0) if sheet.sizes.on_gpu else 1.0
     return taken[-1] if taken else guess
 
 

@@ -21,7 +21,7 @@ from rlvla3.links.weights.plane import WeightPlane
 
 ROUNDS, WARMUP = 5, 1
 
-SECONDS_A_VERSION = 12.0
+SECONDS_A_VERSION = 8.0
 """About how long a size takes to measure, most of it the start of the other process."""
 
 

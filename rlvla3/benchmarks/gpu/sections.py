@@ -37,7 +37,7 @@ SECTIONS: Sequence[Section] = (
     Section("limits", "Limits of the device", importance=1, weight=4, least_s=10),
     Section("inference", "Inference by batch size", importance=3, weight=15, least_s=30),
     Section("training", "Training by micro-batch", importance=4, weight=14, least_s=30),
-    Section("publication", "Publication of weights", importance=6, weight=4, least_s=12),
+    Section("publication", "Publication of weights", importance=6, weight=7, least_s=16),
     Section("modes", "The four modes", importance=2, weight=36, least_s=80),
     Section("checks", "Tests that need a GPU", importance=5, weight=12, least_s=40),
     Section("rehearsal", "Rehearsed and measured", importance=7, weight=16, least_s=80),
