@@ -249,4 +249,4 @@ def lose_the_other(ranks: Ranks) -> str:
 
 
 def alone(work: Work) -> Done:
-    return do(SINGLE_RANK, replace(work, training=work.training | {"sharding": "none", "precision": "fp32"}))
+    return do(SINGLE_RANK, replace(work, training=work.training | {"sharding": "none", "precision": "auto"}))  # fp32, on a CPU
