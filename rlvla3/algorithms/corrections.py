@@ -8,6 +8,11 @@ policy in training. A correction chooses the anchor, which pi must stay close to
 The proximal policy made every fresh decision. There w = 1 and both anchors agree. So without staleness, all corrections but `soft` are plain PPO. Corrections
 work with GAE and with group-relative advantages. Only V-trace needs a critic.
 
+A fresh decision was made with the same weights, but with other roundings: by pi_sampler, not by pi_proximal. With algorithm.sampler_correction, training takes
+pi_proximal from its own evaluation, and w = min(pi_proximal / pi_sampler, algorithm.sampler_cap) for a fresh decision. Around the behaviour policy, the anchor
+of fresh decisions is pi_proximal then, and their weight is w. Truncated importance sampling for samplers that round differently: Yao et al., "Your efficient RL
+framework secretly brings you off-policy RL training" (2025).
+
 A user can write a correction: a class like the ones below, named in the recipe as `module:Class`.
 """
 

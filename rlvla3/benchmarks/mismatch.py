@@ -94,6 +94,7 @@ def build(name: str, settings: Sequence[str], chunk: int, device: torch.device) 
         for parameter in policy.parameters():
             if not parameter.any():
                 parameter.normal_(std=0.1)
+    policy.compute_in("fp32", device)
     return policy.to(device)
 
 

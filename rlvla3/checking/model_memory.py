@@ -57,7 +57,9 @@ def check_model(recipe: Recipe, spaces: Spaces) -> Iterator[str]:
     """The memory that each stage needs, one line each. Raises RecipeError if a stage needs more than its share of its device."""
     model, training, share = model_memory(recipe, spaces), recipe.training, recipe.memory
     devices = _devices(recipe)
-    copies = int(recipe.algorithm.reference.weight > 0) + int(make_correction(recipe.algorithm).anchor == "proximal")
+    algorithm, staleness = recipe.algorithm, recipe.engine.max_staleness
+    proximal = make_correction(algorithm).anchor == "proximal" or algorithm.sampler_correction != "none" or staleness > 0
+    copies = int(algorithm.reference.weight > 0) + int(proximal) + int(staleness > 1)  # training/sampler_mismatch.py keeps the last one
     parts = training.ranks if training.shards_policy else 1
     held = {"weights": model.weights, "gradients": model.trained, "AdamW's moments": 2 * model.trained, "earlier policies": copies * model.actor}
     rank = {name: number // parts for name, number in held.items() if number}

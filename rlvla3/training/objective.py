@@ -81,7 +81,7 @@ class PolicyObjective:
                 self._reference.keep_weights()
 
     def before_step(self) -> None:
-        """Keep the weights of the proximal policy. Call it before each optimizer step; only the first call in an update does something."""
+        """Keep the weights that the update began with, where they are needed. Call it before each optimizer step: the first call in an update counts."""
         if not self._weights_changed:
             self.mismatch.before_first_step()
             if self.correction.anchor == "proximal" or self.corrects_sampler or self.mismatch.keeps_weights:

@@ -9,7 +9,8 @@ evaluated once more.
 
 Invariants:
 - the metric does not depend on how the first step was cut into micro-batches, nor on the number of ranks (law 3);
-- with one update of staleness, no more copies of the weights exist at once than there are without the metric, if the correction needs the proximal policy.
+- beside the present weights, at most one copy exists during the first step of an update, and after it at most one beside that of the proximal policy. With one
+  update of staleness, there is none beside it.
 """
 
 from __future__ import annotations
@@ -66,8 +67,6 @@ class SamplerMismatch:
         self._fresh = False
         self._older: list[NDArray[np.int64]] = [np.empty((0, 2), np.int64)]
         self._kept.begin(tickets)
-        if self._kept_versions and self._kept_versions[-1] + self._max_staleness < update:
-            self._drop_weights()
 
     def fresh(self, versions: NDArray[np.integer]) -> NDArray[np.bool_]:
         """Which decisions were made with the weights that the update began with: bool [B]. versions: those that made them, [B]."""
@@ -97,8 +96,10 @@ class SamplerMismatch:
         if not self._kept_versions:
             return
         measured = self._ranks.any(self._fresh) or self._measure_older()
-        if measured:
-            self._drop_weights()
+        too_old_from_now_on = self._kept_versions[-1] + self._max_staleness <= self._update
+        if measured or too_old_from_now_on:
+            self._kept.drop_weights()
+            self._kept_versions = range(0)
 
     def finish(self, weights: list[Tensor] | None) -> dict[str, float]:
         """End the update. Returns its metrics, over all ranks. Empty where nothing could be measured.
@@ -126,10 +127,6 @@ class SamplerMismatch:
             executed = executed_actions(recorded["executed"], recorded["dimensions"], trainer.shape[1:])
             self._measured.append(ratios(trainer, recorded["logprob"].to(trainer), executed, self._level))
         return True
-
-    def _drop_weights(self) -> None:
-        self._kept.drop_weights()
-        self._kept_versions = range(0)
 
 
 class MismatchWarning:

@@ -27,6 +27,17 @@ def test_every_family_keeps_its_bounds(name, settings):
     assert all(torch.equal(tensor, before[key]) for key, tensor in policy.state_dict().items()) and policy.precision == "fp32"
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@every_policy
+def test_every_family_keeps_its_bounds_on_a_gpu(name, settings):
+    policy = build(name, settings, CHUNK, torch.device("cuda"))
+    for case in CASES:
+        if case.sampler == "fp32" or policy.options.LowPrecision:
+            p99 = measure(policy, case, 64, "action")["sampler_mismatch_p99"]
+            assert p99 <= policy.options.mismatch_bound("bf16" if "bf16" in str(case) else "fp32", "action", CHUNK)
+
+
 def test_padding_rows_change_nothing(monkeypatch):
     policy = build("mini_vla", [], CHUNK, torch.device("cpu"))
     found = []

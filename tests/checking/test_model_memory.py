@@ -86,10 +86,28 @@ def test_check_says_what_each_stage_needs():
 def test_a_model_larger_than_its_share_is_refused_with_numbers(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(checks, "device_bytes", lambda setting, key: 16 * GIB)
     monkeypatch.setattr(checks, "model_memory", lambda recipe, spaces: checks.ModelMemory(3 * GIB, 2 * GIB, 2 * GIB, GIB))
-    assert "trainer 9.0 GiB (weights 3.0 GiB, gradients 2.0 GiB, AdamW's moments 4.0 GiB)" in lines(recipe(algorithm={"correction": "none"}))
+    fresh = {"algorithm": {"correction": "none"}}  # no earlier policy is needed
+    assert "trainer 9.0 GiB (weights 3.0 GiB, gradients 2.0 GiB, AdamW's moments 4.0 GiB)" in lines(recipe(**fresh, engine={"max_staleness": 0}))
     with pytest.raises(
         RecipeError, match=r"the trainer needs 9\.0 GiB without activations, but may use 8\.0 GiB of a device of 16\.0 GiB \(memory\.trainer=0\.5\)"
     ):
-        lines(recipe(algorithm={"correction": "none"}, memory={"trainer": 0.5}))
+        lines(recipe(**fresh, engine={"max_staleness": 0}, memory={"trainer": 0.5}))
     with pytest.raises(RecipeError, match=r"the generator needs 6\.0 GiB"):
-        lines(recipe(algorithm={"correction": "none"}, memory={"generator": 0.3}, engine={"generators": 2}))
+        lines(recipe(**fresh, memory={"generator": 0.3}, engine={"generators": 2}))
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "staleness", "copies"),
+    [
+        ({"correction": "none"}, 0, 0),
+        ({"correction": "none", "sampler_correction": "truncated"}, 0, 1),
+        ({"correction": "none"}, 1, 1),
+        ({"correction": "decoupled"}, 1, 1),
+        ({"correction": "decoupled", "reference": {"weight": 0.1}}, 2, 3),
+    ],
+)
+def test_earlier_policies_are_counted(monkeypatch: pytest.MonkeyPatch, algorithm: dict[str, Any], staleness: int, copies: int):
+    monkeypatch.setattr(checks, "device_bytes", lambda setting, key: 32 * GIB)
+    monkeypatch.setattr(checks, "model_memory", lambda recipe, spaces: checks.ModelMemory(3 * GIB, 2 * GIB, 2 * GIB, GIB))
+    said = lines(recipe(algorithm=algorithm, engine={"max_staleness": staleness}))
+    assert (f"earlier policies {2 * copies}.0 GiB" in said) if copies else ("earlier policies" not in said)

@@ -119,8 +119,15 @@ def test_memory_that_is_used_again_does_not_change_what_was_loaded() -> None:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize(
     "algorithm",
-    [{}, {"correction": "soft"}, {"correction": "truncated", "reference": {"weight": 0.1}}, {"advantage": "grpo", "group_size": 2}],
-    ids=["gae", "soft", "truncated with a reference", "grpo"],
+    [
+        {},
+        {"correction": "soft"},
+        {"correction": "truncated", "reference": {"weight": 0.1}},
+        {"advantage": "grpo", "group_size": 2},
+        {"sampler_correction": "truncated"},
+        {"sampler_correction": "truncated", "correction": "none"},
+    ],
+    ids=["gae", "soft", "truncated with a reference", "grpo", "the sampler is corrected", "the sampler is corrected, around the behaviour policy"],
 )
 def test_a_gpu_is_never_waited_for_within_a_micro_batch(algorithm: dict[str, Any], precision: str) -> None:
     work = Work("mini_vla", exact=False, algorithm=algorithm, training={"micro_batch": 5, "precision": precision})
