@@ -40,7 +40,7 @@ SECTIONS: Sequence[Section] = (
     Section("publication", "Publication of weights", importance=6, weight=7, least_s=16),
     Section("modes", "The four modes", importance=2, weight=36, least_s=80),
     Section("checks", "Tests that need a GPU", importance=5, weight=12, least_s=40),
-    Section("rehearsal", "Rehearsed and measured", importance=7, weight=16, least_s=80),
+    Section("rehearsal", "Rehearsed and measured", importance=7, weight=20, least_s=75),
 )
 
 

@@ -110,6 +110,16 @@ def test_measured_modes_are_rehearsed_with_the_profile_that_was_written(tmp_path
     assert [len(row) for row in TABLES["rehearsal"].rows(written.figures)] == [len(TABLES["rehearsal"].columns)] * 2
 
 
+def test_sync_is_not_measured_where_full_async_would_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    async def run(*_):
+        raise AssertionError("nothing is run")
+
+    monkeypatch.setattr(modes, "measure_run", run)
+    written = sheet(tmp_path, seconds=1.5)  # a mode takes 1 s at tiny size
+    modes.measure(written)
+    assert len(written.not_run) == len(MODES) and not written.figures
+
+
 def test_modes_for_which_no_time_is_left_are_listed(tmp_path: Path):
     written = sheet(tmp_path, seconds=0)
     modes.measure(written)
