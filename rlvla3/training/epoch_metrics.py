@@ -75,4 +75,6 @@ def _as_pairs(measured: list[Ratios]) -> list[tuple[Tensor, Tensor]]:
 
 def _joined(parts: list[Ratios]) -> Tensor:
     """The log-ratios [N] of all executed terms, on the CPU."""
-    return torch.cat([part.executed for part in parts]).cpu() if parts else torch.empty(0, dtype=torch.float64)
+    if not parts:
+        return torch.empty(0, dtype=torch.float64)
+    return Ratios(torch.cat([part.log for part in parts]), torch.cat([part.weight for part in parts])).executed.cpu()
