@@ -55,7 +55,7 @@ class Actor:
         self._on_gpu = device.type == "cuda"
         copying = torch.cuda.Stream(device, priority=torch.cuda.current_stream(device).priority) if self._on_gpu else None
         self._waiting = [Waiting(self._layout, device, largest if self._on_gpu else 1, copying) for _ in range(2 if self._on_gpu else 1)]
-        self._returning = Returning(device)
+        self._returning = Returning(device, largest)
         self._noise_shape = policy.options.noise_shape(policy.spaces, policy.chunk)
         self._sizes = sizes_up_to(largest) if (way != "eager" if padded is None else padded) else ()
         self._fixed: Fixed | None = None

@@ -33,10 +33,10 @@ class Answer:
 
 
 class Returning:
-    """Copies decisions from the device into page-locked memory. On a CPU it hands them on as they are."""
+    """Copies decisions from the device into page-locked memory. On a CPU it hands them on as they are. largest: decisions in one batch."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    def __init__(self, device: torch.device, largest: int) -> None:
+        self._device, self._largest = device, largest
         self._rooms: list[dict[str, Tensor]] = [{}, {}]
 
     def bring(self, decisions: Decisions, rows: int) -> Answer:
@@ -54,8 +54,8 @@ class Returning:
     def _copied(self, name: str, tensor: Tensor) -> Tensor:
         tensor = tensor.float() if tensor.is_floating_point() else tensor
         room = self._rooms[0].get(name)
-        if room is None or len(room) < len(tensor) or room.shape[1:] != tensor.shape[1:] or room.dtype != tensor.dtype:
-            room = self._rooms[0][name] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        if room is None:
+            room = self._rooms[0][name] = torch.empty(self._largest, *tensor.shape[1:], dtype=tensor.dtype, pin_memory=True)
         return room[: len(tensor)].copy_(tensor, non_blocking=True)
 
 
