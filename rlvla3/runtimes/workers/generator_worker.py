@@ -10,6 +10,7 @@ from itertools import chain
 import torch
 
 from rlvla3.config import Recipe
+from rlvla3.errors import RecipeError
 from rlvla3.inference.actor import Actor, make_actor
 from rlvla3.links.data_plane import DataPlane, GeneratorPort
 from rlvla3.links.replay_port import ReplayPort
@@ -94,6 +95,10 @@ def _prepared(recipe: Recipe, plane: DataPlane, policy: Policy, device: torch.de
     largest = record.largest if isinstance(record, RecordedRun) else min(recipe.engine.batch_limit or slots, slots)
     began = time.monotonic()
     actor = make_actor(policy, device, recipe.policy.inference, largest, recipe.engine.offload, tell=lambda text: print(text, flush=True))
+    if isinstance(record, RecordedRun) and actor.largest < largest:
+        raise RecipeError(
+            f"the recorded run has a batch of {largest} decisions, and {device} has memory for {actor.largest} at once: repeat it on the device that it ran on"
+        )
     for text in actor.notices:
         control.send(WorkerNotice(text))
     if actor.measured:

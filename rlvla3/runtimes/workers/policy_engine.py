@@ -46,17 +46,16 @@ class Arrivals(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class UnderWay:
-    """A batch that the device computes, or that has ended and is not written yet. began: seconds on the monotonic clock."""
+    """A batch that the device computes, or that has ended and is not written yet."""
 
     answer: Answer
     version: Version
-    began: float
 
 
 class DataPlanePolicyEngine:
     """A policy that reads observations from the data plane and writes its decisions beside them. It enters its device when it has work to do there.
 
-    arrivals: where requests come from, so that they are gathered beside the device. measured: called with the size of each batch and the seconds that it took.
+    arrivals: where requests come from, so that they are gathered beside the device.
     """
 
     def __init__(
@@ -69,11 +68,10 @@ class DataPlanePolicyEngine:
         meter: Meter,
         recorder: RecordWriter | None,
         arrivals: Arrivals | None = None,
-        measured: Callable[[int, float], None] = lambda size, seconds: None,
     ) -> None:
         self.version = -1  # the weights that it was built with: nothing from the weight plane yet
         self._actor, self._weights, self._rollouts, self._seed, self._residence, self._meter = actor, weights, rollouts, seed, residence, meter
-        self._recorder, self._arrivals, self._measured = recorder, arrivals, measured
+        self._recorder, self._arrivals = recorder, arrivals
         self._noise_shape = actor.policy.options.noise_shape(actor.policy.spaces, actor.policy.chunk)
         self._gathered: dict[Decision, int] = {}
         self._under_way: dict[int, UnderWay] = {}
@@ -110,15 +108,13 @@ class DataPlanePolicyEngine:
                 self._launch(batch)
                 self._write(batch)
             return
-        under_way = self._under_way[id(batch)]
-        ended = asyncio.ensure_future(under_way.answer.ended(self._waiter))
+        ended = asyncio.ensure_future(self._under_way[id(batch)].answer.ended(self._waiter))
         try:
             while not ended.done():
                 await self._gather_until(ended)
             ended.result()
         finally:
             ended.cancel()
-        self._measured(len(batch), time.monotonic() - under_way.began)
         self._meter.enter("overhead")
 
     def write(self, batch: Batch) -> None:
@@ -163,7 +159,6 @@ class DataPlanePolicyEngine:
         waiting.add(len(decisions))
 
     def _launch(self, batch: Batch) -> None:
-        began = time.monotonic()
         decisions = list(zip(batch.tickets.tolist(), batch.rows.tolist(), strict=True))
         missing = [decision for decision in decisions if decision not in self._gathered]
         if len(missing) + self._actor.waiting.count > max(self._actor.largest, len(decisions)):
@@ -174,7 +169,7 @@ class DataPlanePolicyEngine:
         noise = decision_noise(self._seed, batch.keys(), self._noise_shape)
         answer = self._actor.begin(order, self._rollouts.instructions(batch.tickets), noise, batch.explore)
         self._gathered.clear()  # those that are not in this batch are gathered again
-        self._under_way[id(batch)] = UnderWay(answer, self.version, began)
+        self._under_way[id(batch)] = UnderWay(answer, self.version)
 
     def _write(self, batch: Batch) -> None:
         under_way = self._under_way.pop(id(batch))

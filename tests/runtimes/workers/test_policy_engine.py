@@ -101,7 +101,6 @@ class World:
         self.port = GeneratorPort(self.plane, 0, FixedLimits(max_batch, 0.0), board.meter("generator"))
         self.weights = Weights(self.policy)
         self.actor = kind(self.policy, CPU, "eager", shards)
-        self.measured: list[tuple[int, float]] = []
         self.engine = DataPlanePolicyEngine(
             self.actor,
             self.weights,  # type: ignore[arg-type]
@@ -111,7 +110,6 @@ class World:
             board.meter("generator"),
             None,
             self.port,
-            lambda size, seconds: self.measured.append((size, seconds)),
         )
         self.board = board
         self.shards = [ShardPort(self.plane, number, board.meter(f"shard {number}")) for number in range(shards)]
@@ -184,7 +182,6 @@ def test_each_decision_is_the_one_for_its_own_observation_noise_and_version(kind
     assert len(versions) > 3
     if kind is LateActor:
         assert sum(gathered_beside) > world.answered / 4, "hardly anything was gathered beside the device"
-        assert sum(size for size, _ in world.measured) == world.answered
     else:
         assert not sum(gathered_beside)
 
