@@ -188,7 +188,7 @@ def test_what_the_setting_means():
 
 @pytest.mark.slow
 def test_compiled_code_answers_as_the_policy_does():
-    policy = make("flow")
+    policy = make("torque")
     actor = make_actor(policy, CPU, "compile", largest=2)
     assert actor.way == "compile" and actor.sizes == (1, 2)
     for rows in (1, 2):
