@@ -75,6 +75,13 @@ def test_an_asynchronous_run_is_repeated_bit_for_bit(recorded_run: Path, nothing
     assert '"ended": "finished"' in summary.read_text()
 
 
+@pytest.mark.slow
+def test_an_asynchronous_run_of_lanes_is_repeated_by_processes(tmp_path: Path, nothing_left: None) -> None:
+    recipe = cartpoles()
+    recipe["engine"]["share"] = "lanes"
+    assert_same(Run(tmp_path, recipe).finished().folder, 4)
+
+
 def rewrite(path: Path, kind: np.dtype[Any], change: Callable[[NDArray[Any]], NDArray[Any]]) -> None:
     change(np.fromfile(path, kind)).tofile(path)
 
