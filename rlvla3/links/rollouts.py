@@ -82,10 +82,13 @@ class Rollouts:
         """The named arrays at n (ticket, row) pairs, copied out: {name: [n, ...]}.
 
         out: arrays to copy into, of n rows or more, such as page-locked ones that are used again. What is returned are views of their first n rows. None means
-        new arrays. Raises IndexError if a row is none of the spec's.
+        new arrays. Raises IndexError if a row is none of the spec's, and TypeError if an array of `out` has another type.
         """
         places, n = self._places(tickets, rows), len(rows)
         into = {name: None if out is None else out[name][:n] for name in names}
+        for name, array in into.items():
+            if array is not None and array.dtype != self._flat[name].dtype:
+                raise TypeError(f"{name} is {self._flat[name].dtype}, and it is to be gathered into {array.dtype}: give an array of the same type")
         # "clip" copies directly: "raise" would copy twice. The places have been checked already.
         return {name: np.take(self._flat[name], places, axis=0, out=array, mode="clip") for name, array in into.items()}
 

@@ -129,6 +129,11 @@ def test_arrays_to_gather_into_are_written_and_what_lies_behind_the_rows_stays()
         assert (wide[name][3:] == 7).all()
 
 
+def test_nothing_is_cast_on_the_way():
+    with pytest.raises(TypeError, match=r"image\.front is uint8, and it is to be gathered into bool"):
+        Rollouts(SPEC).gather(np.array([0]), np.array([0]), ["image.front"], {"image.front": np.zeros((1, 4, 5, 3), bool)})
+
+
 @pytest.mark.parametrize("row", [-1, SPEC.rows])
 def test_a_row_of_another_episode_is_never_touched(row: int):
     rollouts = Rollouts(SPEC)
