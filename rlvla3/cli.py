@@ -159,6 +159,7 @@ def _parser() -> argparse.ArgumentParser:
     interaction.add_argument("--num-envs", type=int, default=16, metavar="N", help="environments (default: 16)")
     interaction.add_argument("--seconds", type=float, default=30.0, metavar="S", help="how long to measure (default: 30)")
     _add_batch(benchmarks.add_parser("batch", help="what a generator does for one batch beside the network, part by part"))
+    _add_batching(benchmarks.add_parser("batching", help="whether learned limits of batching are the best ones, and full_async never slower than sync"))
     benchmarks.add_parser("ladder", help="the four modes, from synchronous to fully asynchronous, on the same work")
     weights = benchmarks.add_parser("weights", help="how fast new weights reach generators on this and other hosts, and what that costs training")
     weights.add_argument("--megabytes", type=_positive, default=64, metavar="N", help="size of a version (default: 64)")
@@ -226,6 +227,13 @@ def _add_batch(batch: argparse.ArgumentParser) -> None:
     batch.add_argument("--size", type=_positive, default=224, metavar="PX", help="height and width of an image in pixels (default: 224)")
     batch.add_argument("--batch", type=_positive, default=32, metavar="B", help="decisions of a batch (default: 32)")
     batch.add_argument("--batches", type=_positive, default=240, metavar="N", help="how many batches are measured (default: 240)")
+
+
+def _add_batching(batching: argparse.ArgumentParser) -> None:
+    batching.add_argument("--profiles", type=_positive, default=300, metavar="N", help="how many profiles of costs are rehearsed (default: 300)")
+    batching.add_argument("--grid", type=int, default=60, metavar="N", help="how many of them with the grid of fixed limits (default: 60)")
+    batching.add_argument("--jobs", type=_positive, default=1, metavar="N", help="processes that rehearse (default: 1)")
+    batching.add_argument("--real", type=_seconds, default=0.0, metavar="S", help="instead, train S seconds with each setting, in real processes that sleep")
 
 
 def _add_reality(reality: argparse.ArgumentParser) -> None:

@@ -4,6 +4,7 @@ A benchmark runs the engine as it is: it has no code path of its own inside the 
 
 commands.py             what `rlvla3 bench` does
 interaction.py          what share of the ideal rate of environment steps a training run reaches (`bench interaction`)
+batching/               whether learned limits of batching are the best ones (`bench batching`)
 ladder.py               the four modes on the same tickets (`bench ladder`)
 reality.py              rehearsals against measurements (`bench reality`)
 ray.py                  the Ray runtime against the local one (`bench ray`)

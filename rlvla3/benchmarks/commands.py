@@ -16,6 +16,10 @@ def bench(arguments: argparse.Namespace) -> None:
             from rlvla3.benchmarks import batch
 
             batch.main(arguments.json, arguments.cameras, arguments.size, arguments.batch, arguments.batches)
+        case "batching":
+            from rlvla3.benchmarks.batching import batching_report
+
+            batching_report.main(arguments.json, arguments.profiles, arguments.grid, arguments.jobs, arguments.real)
         case "ladder":
             from rlvla3.benchmarks import ladder
 

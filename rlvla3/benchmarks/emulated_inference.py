@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from rlvla3.config import PolicyConfig, PositiveFloat, Recipe
+from rlvla3.config import NonNegativeFloat, PolicyConfig, PositiveFloat, Recipe
 from rlvla3.policies.base import Decisions, Evaluation, Observations, Policy
 from rlvla3.policies.options import PolicyOptions
 from rlvla3.policies.registry import make_policy, policy_options
@@ -21,6 +21,9 @@ class EmulatedInferenceOptions(PolicyOptions):
 
     inference_ms: PositiveFloat
     """Milliseconds that each inference waits, whatever the number of decisions."""
+
+    each_ms: NonNegativeFloat = 0.0
+    """Milliseconds that it waits in addition for each decision."""
 
     policy: PolicyConfig
     """The policy that decides. Its chunk is the recipe's."""
@@ -46,7 +49,7 @@ class EmulatedInference(Policy):
         self.policy = make_policy(options.policy, spaces)
 
     def act(self, observations: Observations, noise: Tensor, explore: Tensor) -> Decisions:
-        time.sleep(self.options.inference_ms / 1000)
+        time.sleep((self.options.inference_ms + self.options.each_ms * len(observations)) / 1000)
         return self.policy.act(observations, noise, explore)
 
     def evaluate(self, observations: Observations, actions: Tensor, trace: Mapping[str, Tensor]) -> Evaluation:
@@ -65,8 +68,8 @@ class EmulatedInference(Policy):
         self.policy.fit_normalisation(states, actions)
 
 
-def with_inference(recipe: Recipe, inference_ms: float) -> Recipe:
-    """`recipe` with a policy that waits `inference_ms` milliseconds in each inference."""
-    options: dict[str, Any] = {"inference_ms": inference_ms, "policy": recipe.policy.model_dump(mode="json")}
+def with_inference(recipe: Recipe, inference_ms: float, each_ms: float = 0.0) -> Recipe:
+    """`recipe` with a policy that waits `inference_ms` milliseconds in each inference, and `each_ms` more for each decision."""
+    options: dict[str, Any] = {"inference_ms": inference_ms, "each_ms": each_ms, "policy": recipe.policy.model_dump(mode="json")}
     policy = PolicyConfig(name=f"{__name__}:{EmulatedInference.__name__}", chunk=recipe.policy.chunk, options=options)
     return recipe.model_copy(update={"policy": policy})
