@@ -72,7 +72,7 @@ class CostProfile:
         return Cluster(1, 1 if self.shared else 3)
 
 
-H200 = CostProfile("one H200, mini VLA of 30 M, 32 Meta-World shards", 0.034, 0.0, 0.045, 0.3, 32, 0.1, shared=True)
+H200 = CostProfile("one H200, mini VLA of 30 M, 32 Meta-World shards", 0.0345, 0.0, 0.015, 0.3, 32, 0.1, shared=True)
 """The costs that fit the rates measured there with B_max = 8 and with no limit (docs/results.md): an inference of 1 costs as much as one of 32."""
 
 
