@@ -32,9 +32,10 @@ class Section:
         return self.least_s * (1.0 if sizes.on_gpu else TINY_SHARE)
 
 
+# What a section leaves of its time goes to those after it. The first one may need long to import torch from a cold disk, and leaves the rest.
 SECTIONS: Sequence[Section] = (
-    Section("machine", "The machine", importance=1, weight=3, least_s=5),
-    Section("limits", "Limits of the device", importance=1, weight=4, least_s=10),
+    Section("machine", "The machine", importance=1, weight=20, least_s=5),
+    Section("limits", "Limits of the device", importance=1, weight=7, least_s=10),
     Section("inference", "Inference by batch size", importance=3, weight=15, least_s=30),
     Section("training", "Training by micro-batch", importance=4, weight=14, least_s=30),
     Section("publication", "Publication of weights", importance=6, weight=7, least_s=16),
