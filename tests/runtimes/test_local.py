@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import psutil
 import pytest
 
 from rlvla3.config import Mode
+from rlvla3.policies.options import MiniVLAOptions
+from tests.support.mismatched_policy import RATIO_LOG
 from tests.support.runs import Run, countdown
 
 pytestmark = pytest.mark.usefixtures("no_run_outlives_its_test")
@@ -37,6 +40,23 @@ def test_every_mode_trains_in_metaworld(tmp_path: Path, mode: Mode, nothing_left
     for worker in summary["workers"]:
         assert sum(worker["busy"].values()) + sum(worker["idle"].values()) == pytest.approx(1)
     assert len(list((run.folder / "videos").glob("*.mp4"))) == 2
+    assert all("sampler_mismatch_p99" in update["learner"] for update in run.records("update"))
+    assert summary["sampler_mismatch"]["p99"] < MiniVLAOptions.MismatchBounds["fp32"]
+    assert not disagreements(summary)
+
+
+@pytest.mark.slow
+def test_a_run_says_once_that_generators_and_trainer_disagree(tmp_path: Path, nothing_left: None) -> None:
+    policy = {"name": "tests.support.mismatched_policy:MismatchedActorCritic", "options": {}}
+    run = Run(tmp_path, countdown(policy=policy, algorithm={"sampler_correction": "truncated"})).finished()
+    for update in run.records("update"):
+        assert update["learner"]["sampler_mismatch_mean"] == pytest.approx(math.expm1(RATIO_LOG), rel=1e-4)
+    (said,) = disagreements(run.summary)
+    assert "sampler_mismatch_p99 is 0.11 in update 0" in said
+
+
+def disagreements(summary: dict[str, Any]) -> list[str]:
+    return [notice for notice in summary["notices"] if "do not compute the same probabilities" in notice]
 
 
 @pytest.fixture(scope="module")
