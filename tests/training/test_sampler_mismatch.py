@@ -155,7 +155,7 @@ def test_it_warns_once_and_says_what_to_do(level, times):
     assert warning.bound == policy.options.MismatchBounds["fp32"] * times
     assert warning.after(0, {}) is None and warning.after(1, {"sampler_mismatch_p99": warning.bound}) is None
     text = warning.after(2, {"sampler_mismatch_p99": 0.5})
-    assert all(word in text for word in ("0.5 in update 2", f"at most {warning.bound:.2g}", "sampler_correction=truncated"))
+    assert text is not None and all(word in text for word in ("0.5 in update 2", f"at most {warning.bound:.2g}", "sampler_correction=truncated"))
     assert warning.after(3, {"sampler_mismatch_p99": 0.6}) is None
 
 

@@ -82,7 +82,7 @@ async def coordinated(folder: Path) -> AsyncIterator[Coordinator]:
     """A trainer in a thread of its own, ready, with the episodes of two updates in its data plane."""
     recipe, rollouts = tiny_recipe(training={"batch": BATCH}), tiny_rollouts(2 * BATCH)
     for index in range(2 * BATCH):
-        write_episode(rollouts, TinyPolicy(), index)
+        write_episode(rollouts, TinyPolicy(), index, drift=0.0)  # else the trainer would warn of the sampler's mismatch
     ours, theirs = multiprocessing.Pipe()
     control, board = Control(ours), MeterBoard(["trainer"])
     arguments = Control(theirs), trainer_worker.run_trainer, recipe, rollouts, board, WeightMemory(), RunDirectory(folder), None, None
