@@ -88,7 +88,8 @@ class EngineConfig(Section):
     """Whether the run keeps what `rlvla3 replay` needs to repeat it bit for bit: 24 bytes for each decision and 16 for each episode."""
 
     trace: bool = False
-    """Whether the run writes trace.json into its directory. Perfetto shows it: what every worker did, and when."""
+    """Whether the run writes trace.json into its directory. Perfetto shows it: what every worker did, and when. On a GPU it makes training slower: each pass is
+    waited for, so that its time is known."""
 
     @model_validator(mode="before")
     @classmethod

@@ -49,6 +49,7 @@ def measure_policy(sheet: Sheet, name: str) -> None:
     sheet.write(name, parameters=sum(parameter.numel() for parameter in policy.parameters()))
     begin_peak(device)
     _measure_shipped(sheet, name, policy)
+    free_memory(device)
     for rows in sheet.sizes.batches:
         if not sheet.time_for(f"{name}, {rows} decisions, eager", SECONDS_A_BATCH):
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Awaitable, Callable
 from statistics import median
@@ -75,6 +76,10 @@ def peak_gib(device: str) -> float | None:
 
 
 def free_memory(device: str) -> None:
-    """Give memory that no tensor holds back to the device."""
+    """Give memory that no tensor holds back to the device. Call it when no variable holds a learner, a policy or an actor any more.
+
+    They hold themselves in cycles, which Python collects some time later. A full device does not make it collect them.
+    """
+    gc.collect()
     if device != "cpu":
         torch.cuda.empty_cache()

@@ -58,6 +58,7 @@ def measure_policy(sheet: Sheet, name: str) -> None:
         missing = [size for size in sheet.sizes.micro_batches if str(size) not in sheet.figures.get(name, {}).get("micro_batches", {})]
         if missing and sheet.time_for(name, SECONDS_A_SIZE):
             _measure_sizes(sheet, name, missing, checkpointing)
+            free_memory(sheet.sizes.device)  # the next learner may need all of it
         if not sheet.sizes.on_gpu:
             return
 
@@ -74,7 +75,6 @@ def _measure_sizes(sheet: Sheet, name: str, sizes: list[int], checkpointing: boo
                 _measure_size(sheet, name, learner, size, checkpointing)
     except torch.OutOfMemoryError:
         sheet.skip(f"{name}, learner", "out of memory")
-    free_memory(device)
 
 
 def _measure_size(sheet: Sheet, name: str, learner: Learner, size: int, checkpointing: bool) -> None:
@@ -86,6 +86,7 @@ def _measure_size(sheet: Sheet, name: str, learner: Learner, size: int, checkpoi
         spent = None
     if spent is None:  # only here are the activations free: the error kept them
         learner.optimizer.zero_grad()
+        learner.optimizer.state.clear()  # a step that was broken off has made only a part of it
         free_memory(device)
         sheet.skip(what, "out of memory, with gradient checkpointing too" if checkpointing else "out of memory")
         return
@@ -96,13 +97,15 @@ def _measure_size(sheet: Sheet, name: str, learner: Learner, size: int, checkpoi
 
 def step_seconds(learner: Learner, size: int, device: str) -> StepSeconds:
     """The median seconds over STEPS optimizer steps of IN_A_ROW micro-batches each. Each step is an update of its own."""
-    passes, steps = [], []
+    passes, steps, batches = [], [], list(_micro_batches(learner.rollouts, size))
     for update in range(1 + STEPS):
         learner.begin_update(update, range(learner.rollouts.spec.capacity))
         synchronise(device)
         began = time.perf_counter()
-        for batch in _micro_batches(learner.rollouts, size):
+        for batch, following in zip(batches, [*batches[1:], None], strict=True):
             learner.accumulate(batch)
+            if following is not None:
+                learner.prepare(following)
         synchronise(device)
         accumulated = time.perf_counter()
         learner.step()
@@ -134,9 +137,10 @@ def _micro_batches(rollouts: Rollouts, size: int) -> Iterator[MicroBatch]:
 
 
 def _recipe(measured: MeasuredPolicy, checkpointing: bool) -> Recipe:
-    """The settings of learning. Nothing is learned from an earlier policy, so a pass is one forward and one backward pass."""
+    """The settings of learning. Nothing is learned from an earlier policy, so a pass is one forward and one backward pass, and no weights are kept beside."""
     return make_recipe(
         {
+            "engine": {"mode": "sync"},
             "policy": measured.config.model_dump(mode="json"),
             "algorithm": {"normalise": "none", "correction": "none"},
             "training": {"steps": 1, "epochs": 1, "learning_rate": 1e-12, "gradient_checkpointing": checkpointing},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -129,6 +130,7 @@ def _run(
 
 
 def _join_gloo(store: str, rank: int) -> None:
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # both are on this host, whose name may have no route
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2, timeout=timedelta(seconds=ANSWER_TIMEOUT_S))
 
 

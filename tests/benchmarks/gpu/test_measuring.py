@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
+import weakref
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +23,9 @@ from rlvla3.benchmarks.gpu.policies import POLICIES
 from rlvla3.benchmarks.gpu.sheet import Sheet
 from rlvla3.benchmarks.gpu.sizes import TINY
 from rlvla3.benchmarks.gpu.tables import TABLES
-from rlvla3.benchmarks.gpu.timing import seconds_of
+from rlvla3.benchmarks.gpu.timing import free_memory, seconds_of
 from rlvla3.planning.profiling.experience import DECISIONS, episodes_of
+from rlvla3.training.learner import Learner
 
 CPU = replace(TINY, batches=(1, 2), inferring=("mini VLA, tiny", "pi0, tiny"), training=("mini VLA, tiny",))
 KNOWN = PolicyOperations(acting=Operations(once=0, each=10**9), learning=Operations(once=0, each=3 * 10**9), read=10**6)
@@ -214,3 +217,42 @@ def test_every_measurement_runs_on_a_gpu():
     assert written.figures["transfers"].keys() == {"pinned", "pageable"}
     assert written.figures["1 MB"].keys() == {"shared_memory", "cuda_ipc"}
     assert written.figures["mini VLA, tiny"]["peak_gib"] > 0
+
+
+# Memory between two measurements
+
+
+def test_what_holds_itself_is_freed_too():
+    gc.disable()  # else it might be collected by chance
+    try:
+        policy = POLICIES["mini VLA, tiny"].build("cpu")
+        learner = Learner(policy, training._recipe(POLICIES["mini VLA, tiny"], False), episodes_of(policy, 1, "cpu"), "cpu")
+        seen = weakref.ref(learner)
+        del policy, learner
+        assert seen() is not None  # the control: it holds itself
+        free_memory("cpu")
+        assert seen() is None
+    finally:
+        gc.enable()
+
+
+def test_an_optimizer_step_that_runs_out_of_memory_spoils_no_later_size(monkeypatch: pytest.MonkeyPatch):
+    measured = training.step_seconds
+
+    def too_large(learner: Learner, size: int, device: str) -> training.StepSeconds:
+        if size > 4:
+            for group in learner.optimizer.param_groups:  # as AdamW leaves its state where memory ends before the moments are there
+                learner.optimizer.state[group["params"][0]] = {"step": torch.zeros(())}
+            raise torch.OutOfMemoryError
+        return measured(learner, size, device)
+
+    monkeypatch.setattr(training, "step_seconds", too_large)
+    written = sheet(sizes=replace(CPU, micro_batches=(8, 4)))
+    training.measure_policy(written, "mini VLA, tiny")
+    assert list(written.figures["mini VLA, tiny"]["micro_batches"]) == ["4"]
+    assert written.not_run == {"mini VLA, tiny, 8 decisions": "out of memory"}
+
+
+def test_training_is_measured_without_an_earlier_policy():
+    recipe = training._recipe(POLICIES["pi0, tiny"], False)
+    assert recipe.engine.max_staleness == 0  # else weights would be kept for the sampler's mismatch, and evaluated
