@@ -18,15 +18,17 @@ SLOWEST, MEAN, NEAR, SHARE = 0.98, 1.3, 0.95, 0.95
 
 def main(figures: Path, profiles: int, gridded: int, jobs: int, real_seconds: float) -> None:
     """Rehearse `profiles` profiles, `gridded` of them with the grid, or, if real_seconds is not 0, train so long with each setting of four profiles."""
-    if real_seconds:
-        trials = [try_for_real(costs, real_seconds) for costs in PROFILES]
-        for trial in trials:
-            print(f"{trial.costs.name}: sync {trial.sync:.0f}, shipped {trial.shipped:.0f}, grid {max(trial.grid.values()):.0f} steps/s", flush=True)
-    else:
-        trials = run_trials(draw_profiles(profiles), gridded, jobs)
+    trials = list(_for_real(real_seconds)) if real_seconds else run_trials(draw_profiles(profiles), gridded, jobs)
     lines = list(claims(trials))
     write_figures({"claims": lines, "trials": [asdict(trial) for trial in trials]}, figures)
     print("\n".join(lines))
+
+
+def _for_real(seconds: float) -> Iterator[Trial]:
+    for costs in PROFILES:
+        trial = try_for_real(costs, seconds)
+        print(f"{costs.name}: sync {trial.sync:.0f}, shipped {trial.shipped:.0f}, best of the grid {max(trial.grid.values()):.0f} steps/s", flush=True)
+        yield trial
 
 
 def claims(trials: Sequence[Trial]) -> Iterator[str]:
