@@ -119,9 +119,11 @@ def check(words: Sequence[str], simulator: str | None, chunk: int, timeout_s: fl
     spaces = preflight(recipe, clones=recipe.begins_by_cloning, trains=True)
     yaml.safe_dump(recipe.model_dump(mode="json"), sys.stdout, sort_keys=False)
     from rlvla3.checking.model_memory import check_model
+    from rlvla3.inference.choice import way_in_words
     from rlvla3.parts import training_capacity
     from rlvla3.runtimes.sharing.measuring import share_in_words
 
+    print(f"# inference: {way_in_words(recipe)}")
     if shared := share_in_words(recipe):
         print(f"# devices: {shared}")
     for needed in (check_data_plane(recipe, training_capacity(recipe)), *check_model(recipe, spaces)):

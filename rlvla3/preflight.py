@@ -12,6 +12,7 @@ from rlvla3.config import Recipe, check_options
 from rlvla3.demonstrations.room import bytes_needed, check_room, demonstration_layout
 from rlvla3.demonstrations.selection import select_demonstrations
 from rlvla3.errors import RecipeError
+from rlvla3.inference.choice import expected_way
 from rlvla3.links.weights.between_hosts.carriers import check_carrier
 from rlvla3.observability.formatting import size
 from rlvla3.observability.sampling import SCHEDSTAT
@@ -40,6 +41,7 @@ def preflight(recipe: Recipe, *, clones: bool = False, trains: bool = False) -> 
             f"placement.kind={recipe.placement.kind} deals out several devices, and a run on one host does not: leave placement out and set engine.device and "
             f"training.device, set runtime=ray, or see what it would do with `rlvla3 rehearse`"
         )
+    expected_way(recipe)  # raises where generators cannot act as policy.inference says
     spaces = common_spaces(recipe)
     options = policy_options(recipe.policy, spaces)
     options.check_fed(spaces, [name for name, simulator in recipe.mixed.items() if simulator.options.get("mirrored")])

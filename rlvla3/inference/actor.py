@@ -208,7 +208,7 @@ def make_actor(policy: Policy, device: torch.device, setting: Inference, largest
 
     With `auto`, a policy that cannot be recorded acts eagerly, and a notice says why. With another setting, that is a RecipeError.
     """
-    actor = Actor(policy, device, choose_way(setting, device, moves), largest)
+    actor = Actor(policy, device, choose_way(setting, device.type, moves), largest)
     try:
         actor.prepare(tell)
         return actor

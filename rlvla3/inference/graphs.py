@@ -11,6 +11,7 @@ Source: torch's notes on CUDA semantics, section CUDA Graphs.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 import torch
@@ -58,7 +59,8 @@ class Recorder:
     def record(self, act: Callable[[], Decisions]) -> Callable[[], Decisions]:
         """A function that launches what `act` launched. It returns the same tensors each time, with new numbers."""
         with torch.cuda.device(self._device):
-            self._stream.wait_stream(torch.cuda.current_stream())
+            present = torch.cuda.current_stream()
+            self._stream.wait_stream(present)
             with torch.cuda.stream(self._stream):
                 for _ in range(WARM_UP):
                     act()
@@ -68,16 +70,24 @@ class Recorder:
                 with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
                     decisions = act()
             except RuntimeError as error:  # torch.OutOfMemoryError is one, too, and the end of the recording may hide it
+                self._leave(present)
                 if (full := _out_of_memory(error)) is not None:
                     raise full from None
                 raise NotCapturable(f"its act cannot be recorded: {_first_line(error)}") from error
-            torch.cuda.current_stream().wait_stream(self._stream)
+            present.wait_stream(self._stream)
 
         def replay() -> Decisions:
             graph.replay()
             return decisions
 
         return replay
+
+    def _leave(self, present: torch.cuda.Stream) -> None:
+        """End a recording that torch could not end. It leaves its stream and its pool in use then, and eager work of this process, or of its other lane, would
+        give back no memory as long as the pool seems to be in use."""
+        torch.cuda.set_stream(present)
+        with suppress(RuntimeError):  # torch could end it: the pool is not in use
+            torch._C._cuda_endAllocateToPool(self._device.index, self._pool)
 
 
 def _out_of_memory(error: BaseException | None) -> torch.OutOfMemoryError | None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from rlvla3.inference.actor import Actor, make_actor
+from rlvla3.inference.graphs import NotCapturable, Recorder
 from tests.support.acting import CASES, acted, apart, asked, begun, make
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")]
@@ -117,3 +118,19 @@ def test_a_policy_that_waits_for_the_device_acts_eagerly_and_a_notice_says_why()
     actor = make_actor(policy, GPU, "auto", 2)
     assert actor.way == "eager" and "needed on the host" in actor.notices[0]
     assert acted(actor, asked(policy, 2)).actions.shape == (2, 4, 2)
+
+
+def test_a_recording_that_cannot_be_ended_leaves_stream_and_memory_as_they_were():
+    present = torch.cuda.current_stream(GPU)
+
+    def act():
+        torch.cuda.current_stream(GPU).synchronize()  # nothing that torch dispatches, so it is found only by the recording
+
+    with pytest.raises(NotCapturable, match="cannot be recorded"):
+        Recorder(GPU).record(act)
+    assert torch.cuda.current_stream(GPU) == present
+    much = torch.empty(2**28, dtype=torch.uint8, device=GPU)
+    reserved = torch.cuda.memory_reserved(GPU)
+    del much
+    torch.cuda.empty_cache()
+    assert torch.cuda.memory_reserved(GPU) <= reserved - 2**28, "torch still believes that a recording is under way"

@@ -49,15 +49,20 @@ class Outbound:
         if self._stream is None:
             into.copy_(self._flat)
             return
+        with torch.cuda.device(self._flat.device):  # a thread begins with cuda:0, and would take memory there
+            self._cross(self._stream, into)
+
+    def _cross(self, stream: torch.cuda.Stream, into: Tensor) -> None:
+        """`pour`, bucket by bucket on `stream`."""
         assert self._taken is not None
-        self._stream.wait_event(self._taken)
+        stream.wait_event(self._taken)
         on_its_way: tuple[torch.cuda.Event, Tensor, Tensor] | None = None
         for number, bucket in enumerate(self._layout.buckets):
             pinned = self._pinned[number % 2][: bucket.end - bucket.start]
-            with torch.cuda.stream(self._stream):
+            with torch.cuda.stream(stream):
                 pinned.copy_(self._flat[bucket.start : bucket.end], non_blocking=True)
                 crossed = torch.cuda.Event()
-                crossed.record(self._stream)
+                crossed.record(stream)
             _arrive(on_its_way)
             on_its_way = crossed, into[bucket.start : bucket.end], pinned
         _arrive(on_its_way)

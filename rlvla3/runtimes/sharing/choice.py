@@ -7,12 +7,10 @@ from pathlib import Path
 
 from rlvla3.config import Recipe
 from rlvla3.config.engine import Share
+from rlvla3.inference.choice import has_gpu
 
 MARGIN = 1.05
 """Lanes must be so many times better. Two processes do not share Python's lock, their memory is limited separately, and one measurement is not exact."""
-
-GPU_FILES = ("nvidia[0-9]*", "dxg", "kfd")
-"""What a GPU that torch can use looks like in /dev: NVIDIA's driver, that of Windows' Linux, AMD's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +40,7 @@ def shared_gpu(recipe: Recipe, devices: Path = Path("/dev")) -> str | None:
     It asks no driver: where torch cannot use the GPU, both use the CPU after all. devices: the folder of the machine's devices.
     """
     inference, training = (_first_gpu(setting) for setting in (recipe.engine.device, recipe.training.device))
-    if recipe.runtime != "local" or inference != training or not any(next(devices.glob(name), None) for name in GPU_FILES):
+    if recipe.runtime != "local" or inference != training or not has_gpu(devices):
         return None
     return inference
 

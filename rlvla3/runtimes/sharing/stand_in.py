@@ -18,6 +18,7 @@ from rlvla3.config import Recipe
 from rlvla3.runtimes.processes.control import Control
 from rlvla3.runtimes.processes.messages import Ready
 from rlvla3.runtimes.sharing.measuring import OnDevice, RoundSeconds, StandIn, WorkUntil
+from rlvla3.runtimes.workers.device import work_on
 from rlvla3.runtimes.workers.lanes import INFERENCE_PRIORITY, TRAINING_PRIORITY, lane_stream, shared_device
 
 WARM_UP = 3
@@ -45,6 +46,7 @@ async def run_training_lane(control: Control, recipe: Recipe, work: StandIn) -> 
 async def _obey(control: Control, device: torch.device, work: StandIn, make: Callable[[torch.device, StandIn], Callable[[], Tensor]]) -> None:
     """Build the work, and do rounds of it whenever that is asked for, until cancelled."""
     torch.set_num_threads(1)
+    work_on(device)
     with torch.inference_mode():
         compute = make(device, work)
         frames, order = np.zeros((2, work.rows, work.frames // work.rows), np.uint8), np.arange(work.rows)

@@ -35,7 +35,7 @@ from rlvla3.runtimes.processes.messages import (
     WorkerNotice,
 )
 from rlvla3.runtimes.worker_names import generator_name, trainer_name
-from rlvla3.runtimes.workers.device import check_on_host, choose_device, generator_memory
+from rlvla3.runtimes.workers.device import check_on_host, choose_device, generator_memory, work_on
 from rlvla3.runtimes.workers.policy_engine import DataPlanePolicyEngine
 from rlvla3.scheduling.recorded_run import RecordedRun
 from rlvla3.training.offload import make_residence
@@ -56,6 +56,7 @@ async def run_generator(
     torch.set_num_threads(recipe.engine.threads)
     torch.manual_seed(recipe.seed)
     device = choose_device(recipe.engine.device, "engine.device", generator)
+    work_on(device)
     check_on_host(recipe.weights.on_host, device, "engine.device")
     with generator_memory(recipe, generator, device).kept():
         policy = make_policy(recipe.policy, plane.rollouts.spec.spaces).eval()

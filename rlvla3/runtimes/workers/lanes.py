@@ -15,7 +15,7 @@ import torch
 from rlvla3.config import Recipe
 from rlvla3.errors import RecipeError
 from rlvla3.runtimes.processes.control import Control
-from rlvla3.runtimes.workers.device import choose_device
+from rlvla3.runtimes.workers.device import choose_device, work_on
 from rlvla3.runtimes.workers.generator_worker import run_generator
 from rlvla3.runtimes.workers.trainer_worker import run_trainer
 
@@ -53,5 +53,6 @@ def lane_stream(device: torch.device, priority: int) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
+    work_on(device)
     with torch.cuda.stream(torch.cuda.Stream(device, priority)):
         yield

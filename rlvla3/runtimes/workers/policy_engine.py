@@ -29,6 +29,7 @@ from rlvla3.observability.meter import Meter
 from rlvla3.observability.run_record import RecordWriter
 from rlvla3.policies.conversion import arrays_from
 from rlvla3.policies.noise import decision_noise
+from rlvla3.runtimes.workers.device import work_on
 from rlvla3.training.offload import Residence
 from rlvla3.types import Version
 
@@ -76,7 +77,7 @@ class DataPlanePolicyEngine:
         self._gathered: dict[Decision, int] = {}
         self._under_way: dict[int, UnderWay] = {}
         self._when_written: list[Callable[[], None]] = []
-        self._waiter = ThreadPoolExecutor(1, "device")
+        self._waiter = ThreadPoolExecutor(1, "device", initializer=work_on, initargs=(actor.device,))
 
     @property
     def beside_host(self) -> bool:

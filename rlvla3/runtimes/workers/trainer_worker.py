@@ -32,7 +32,7 @@ from rlvla3.policies.registry import make_policy
 from rlvla3.runtimes.processes.control import Control
 from rlvla3.runtimes.processes.messages import Clone, Copied, Demonstrated, LastUpdate, Published, Ready, Save, Saved, StopAfterUpdate, Train, Trained
 from rlvla3.runtimes.worker_names import trainer_name
-from rlvla3.runtimes.workers.device import check_on_host, choose_device, trainer_memory
+from rlvla3.runtimes.workers.device import check_on_host, choose_device, trainer_memory, work_on
 from rlvla3.runtimes.workers.trainer_loop import ArrivingTrajectories, MeteredLearner
 from rlvla3.scheduling.recorded_run import RecordedRun
 from rlvla3.training.checkpoint import CheckpointWriter, load_checkpoint
@@ -65,6 +65,7 @@ async def run_trainer(
     torch.set_num_threads(recipe.training.threads)
     torch.manual_seed(recipe.seed)
     device = _device(recipe.training.device, meeting)
+    work_on(device)
     check_on_host(recipe.weights.on_host, device, "training.device")
     ranks = DistributedRanks(meeting, device, waiting=partial(meter, "ranks")) if meeting else SINGLE_RANK
     share = trainer_memory(recipe, meeting.rank if meeting else 0, device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from rlvla3.config import make_recipe
 from rlvla3.errors import RecipeError
 from rlvla3.policies.actor_critic import ActorCritic
-from rlvla3.runtimes.workers.device import DeviceUse, MemoryShare, generator_memory, room, trainer_memory
+from rlvla3.runtimes.workers.device import DeviceUse, MemoryShare, generator_memory, room, trainer_memory, work_on
 from tests.support.runs import Run, countdown
 
 
@@ -115,6 +116,15 @@ def test_lanes_have_one_limit_the_sum_of_both_parts(monkeypatch: pytest.MonkeyPa
     assert (other.share, other.processes) == (0.2, 2)
     half = make_recipe(countdown(engine={"share": "lanes"}, memory={"trainer": 0.6}))
     assert trainer_memory(half, 0, GPU).share is None  # the generator's part is not limited, so the sum is not
+
+
+def test_a_thread_works_on_its_own_gpu_and_takes_none_of_the_first_one(monkeypatch: pytest.MonkeyPatch):
+    present: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", present.append)
+    work_on(torch.device("cpu"))
+    assert not present
+    with ThreadPoolExecutor(1, initializer=work_on, initargs=(torch.device("cuda", 1),)) as thread:
+        assert thread.submit(lambda: list(present)).result() == [torch.device("cuda", 1)]
 
 
 @pytest.mark.gpu
