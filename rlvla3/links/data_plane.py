@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import EllipsisType
 
@@ -154,9 +155,9 @@ class GeneratorPort:
         slots = self._due()
         return self._batch(slots) if slots else None
 
-    async def rung(self) -> None:
-        """Wait until something was rung that `waiting` has not seen."""
-        await self._bell.wait()
+    def heard_by(self, call: Callable[[], None]) -> AbstractContextManager[None]:
+        """Within the block, `call` is called at once, and then whenever something was rung that `waiting` may not have seen."""
+        return self._bell.heard_by(call)
 
     def waiting(self) -> dict[int, tuple[int, int]]:
         """The decisions that are asked for and that no batch has taken, (ticket, row) by slot, oldest first."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import os
 import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.reduction import DupFd
 from typing import Any
 
@@ -24,6 +26,7 @@ class Doorbell:
         os.set_blocking(self._read, False)
         self._heard: list[int] = []
         self._waiter: asyncio.Future[None] | None = None
+        self._heard_by: Callable[[], None] | None = None
         self._listening: asyncio.AbstractEventLoop | None = None
 
     def ring(self, *numbers: int) -> None:
@@ -41,10 +44,7 @@ class Doorbell:
         self._drain()
         if self._heard:
             return
-        loop = asyncio.get_running_loop()
-        if self._listening is not loop:
-            loop.add_reader(self._read, self._on_readable)
-            self._listening = loop
+        loop = self._listen()
         self._waiter = loop.create_future()
         timer = None if deadline is None else loop.call_at(deadline, self._wake)
         try:
@@ -54,9 +54,29 @@ class Doorbell:
             if timer is not None:
                 timer.cancel()
 
+    @contextmanager
+    def heard_by(self, call: Callable[[], None]) -> Iterator[None]:
+        """Within the block, `call` is called at once, and then whenever there are new rings. It costs no task, which a coroutine that waits would."""
+        self._listen()
+        self._heard_by = call
+        try:
+            call()
+            yield
+        finally:
+            self._heard_by = None
+
+    def _listen(self) -> asyncio.AbstractEventLoop:
+        loop = asyncio.get_running_loop()
+        if self._listening is not loop:
+            loop.add_reader(self._read, self._on_readable)
+            self._listening = loop
+        return loop
+
     def _on_readable(self) -> None:
         self._drain()
         self._wake()
+        if self._heard_by is not None:
+            self._heard_by()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -11,6 +11,7 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import numpy as np
 
@@ -75,9 +76,9 @@ class ReplayPort:
     def answer(self, batch: Batch) -> None:
         self._plane.answer(batch.slots)
 
-    async def rung(self) -> None:
-        """Wait until something was rung that `waiting` has not seen."""
-        await self._bell.wait()
+    def heard_by(self, call: Callable[[], None]) -> AbstractContextManager[None]:
+        """Within the block, `call` is called at once, and then whenever something was rung that `waiting` may not have seen."""
+        return self._bell.heard_by(call)
 
     def waiting(self) -> dict[int, Decision]:
         """The decisions that are asked for, by slot."""

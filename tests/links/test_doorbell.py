@@ -71,3 +71,20 @@ def test_a_wait_ends_at_its_deadline_with_nothing_heard():
 
 def test_a_deadline_that_has_passed_does_not_wait():
     assert waited(Doorbell(), deadline=-1.0) < PATIENCE_S / 2
+
+
+def test_who_listens_is_called_at_once_and_at_each_ring_until_the_block_ends():
+    bell, heard = Doorbell(), list[list[int]]()
+
+    async def run() -> None:
+        bell.ring(1)
+        with bell.heard_by(lambda: heard.append(bell.collect())):
+            assert heard == [[1]]
+            bell.ring(2, 3)
+            await asyncio.sleep(0.01)
+            assert heard == [[1], [2, 3]]
+        bell.ring(4)
+        await bell.wait()
+        assert len(heard) == 2 and bell.collect() == [4]
+
+    asyncio.run(run())

@@ -15,6 +15,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -40,7 +41,7 @@ Decision = tuple[int, int]
 class Arrivals(Protocol):
     """The requests that no batch has taken yet."""
 
-    async def rung(self) -> None: ...
+    def heard_by(self, call: Callable[[], None]) -> AbstractContextManager[None]: ...
 
     def waiting(self) -> Mapping[int, Decision]: ...
 
@@ -109,13 +110,8 @@ class DataPlanePolicyEngine:
                 self._launch(batch)
                 self._write(batch)
             return
-        ended = asyncio.ensure_future(self._under_way[id(batch)].answer.ended(self._waiter))
-        try:
-            while not ended.done():
-                await self._gather_until(ended)
-            ended.result()
-        finally:
-            ended.cancel()
+        with self._arrivals.heard_by(self._gather_asked) if self._arrivals else nullcontext():
+            await self._under_way[id(batch)].answer.ended(self._waiter)
         self._meter.enter("overhead")
 
     def write(self, batch: Batch) -> None:
@@ -135,20 +131,12 @@ class DataPlanePolicyEngine:
         else:
             then()
 
-    async def _gather_until(self, ended: asyncio.Future[None]) -> None:
-        """Gather what has been asked for, then wait for the next request or for the end."""
-        if self._arrivals is None:
-            await asyncio.wait({ended})
-            return
+    def _gather_asked(self) -> None:
+        """Gather what has been asked for and is not gathered yet."""
+        assert self._arrivals is not None
         room = self._actor.largest - self._actor.waiting.count
         new = [decision for decision in self._arrivals.waiting().values() if decision not in self._gathered][:room]
         self._gather(new)
-        rung = asyncio.ensure_future(self._arrivals.rung())
-        try:
-            await asyncio.wait({ended, rung}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            rung.cancel()
-            await asyncio.wait({rung})  # a doorbell has one listener: this one must be gone before the next one comes
 
     def _gather(self, decisions: list[Decision]) -> None:
         if not decisions:
