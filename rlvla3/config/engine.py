@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from pydantic import model_validator
+from pydantic import ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
 
 from rlvla3.config.section import NonNegative, NonNegativeFloat, Positive, PositiveFloat, Section
 from rlvla3.scheduling.sharding import Serving
@@ -104,6 +104,14 @@ class EngineConfig(Section):
     def batch_limit(self) -> int | None:
         """B_max where it is a number. None where there is no limit, or where it is learned."""
         return None if self.max_batch == "auto" else self.max_batch
+
+    @field_validator("max_batch", mode="wrap")
+    @classmethod
+    def _check_max_batch(cls, value: object, read: ValidatorFunctionWrapHandler) -> object:
+        try:
+            return read(value)
+        except ValidationError:  # it has one error for each type that is possible, in pydantic's own words
+            raise ValueError("Input should be auto, null, or an integer of 1 or more") from None
 
     @model_validator(mode="after")
     def _check_elastic(self) -> EngineConfig:

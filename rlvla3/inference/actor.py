@@ -215,7 +215,7 @@ def make_actor(policy: Policy, device: torch.device, setting: Inference, largest
     except NotCapturable as error:
         name = type(policy).__name__
         if setting != "auto":
-            raise RecipeError(f"policy.inference={setting} cannot be had for {name}: {error}. Or set policy.inference=eager") from error
+            raise RecipeError(f"policy.inference={setting} is not possible for {name}: {error}. Change the policy, or set policy.inference=eager") from error
         eager = Actor(policy, device, "eager", largest)
         eager.notices.append(f"{name} acts eagerly, because a CUDA graph cannot hold it: {error}")
         return eager

@@ -34,7 +34,7 @@ def choose_way(setting: Inference, device: str, moves: bool) -> Way:
     if setting == "auto":
         return "graphs" if device == "cuda" and not moves else "eager"
     if setting == "graphs" and device != "cuda":
-        raise RecipeError(f"policy.inference=graphs records CUDA graphs, and the device of engine.device is {device}: set policy.inference=auto")
+        raise RecipeError(f"policy.inference=graphs needs a CUDA GPU, and generators run on {device} here: set policy.inference=auto")
     if setting != "eager" and moves:
         raise RecipeError(
             f"policy.inference={setting} needs weights that stay at their addresses, and engine.offload=true moves them: set policy.inference=auto, or "

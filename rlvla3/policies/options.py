@@ -80,7 +80,7 @@ class PolicyOptions(Section):
     def precision_of(self, setting: Precision, on_gpu: bool) -> Literal["fp32", "bf16"]:
         """The number format of the passes where `setting` is training.precision. Raises RecipeError where the policy cannot compute in that format."""
         if setting == "bf16" and not self.LowPrecision:
-            raise RecipeError("training.precision=bf16 is for policies that can compute in bf16, and this one cannot: leave it at auto")
+            raise RecipeError("training.precision=bf16, and this policy computes in fp32 only: leave training.precision at auto")
         if setting != "auto":
             return setting
         return "bf16" if on_gpu and self.LowPrecision else "fp32"

@@ -69,7 +69,9 @@ class Drawing:
             return device
         kind, _, written = device.partition(":")
         if kind != "cuda" or not (written.isdecimal() or device == "cuda"):
-            raise RecipeError(f"simulator.devices names {device}, but MuJoCo draws only on devices such as cuda:0, egl:0 or cpu")
+            raise RecipeError(
+                f"simulator.devices names {device}, but MuJoCo draws only on devices such as cuda:0, egl:0 or cpu: name these, or leave simulator.devices out"
+            )
         number = int(written or 0)
         if number not in self.cuda:
             why = self.refused.get(number, f"CUDA has {len({*self.cuda, *self.refused})} devices here")
@@ -201,7 +203,7 @@ def _why_no_gpu(found: Devices, variables: Mapping[str, str]) -> str:
         shown = variables.get("CUDA_VISIBLE_DEVICES")
         if not shown:
             return "CUDA_VISIBLE_DEVICES hides the GPUs"
-        return f"none of EGL's devices can be told to be one that CUDA_VISIBLE_DEVICES={shown} shows (simulator.devices may name them by EGL's number: egl:0)"
+        return f"no device of EGL could be recognised as a GPU that CUDA_VISIBLE_DEVICES={shown} shows (write egl:0 in simulator.devices to use EGL's number)"
     if not found.cuda:
         return "EGL has no GPU here"
     granted = variables.get("NVIDIA_DRIVER_CAPABILITIES", "")

@@ -116,7 +116,7 @@ def test_a_policy_that_cannot_be_recorded_acts_eagerly_and_a_notice_says_why(kin
     assert not actor.sizes and len(actor.notices) == 1 and why in actor.notices[0] and kind.__name__ in actor.notices[0]
     given = asked(policy, 2)
     assert same(acted(actor, given), policy.act(*given))
-    with pytest.raises(RecipeError, match=f"policy.inference=graphs cannot be had for {kind.__name__}.*{why}.*policy.inference=eager"):
+    with pytest.raises(RecipeError, match=f"policy.inference=graphs is not possible for {kind.__name__}.*{why}.*policy.inference=eager"):
         make_actor(policy, CPU, "graphs", largest=2)
 
 

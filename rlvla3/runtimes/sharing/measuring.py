@@ -71,7 +71,7 @@ def share_in_words(recipe: Recipe) -> str | None:
     if device is None:
         return None
     way = "lanes or processes, which is measured at the start" if is_open(recipe) else "lanes" if share == "lanes" else "processes"
-    return f"generator and trainer share {device} as {way}. It serves several processes {mps_in_words()}"
+    return f"generator and trainer share {device} as {way}. The GPU serves several processes {mps_in_words()}"
 
 
 async def choose_share(recipe: Recipe, logs: Path, notify: Callable[[str], None]) -> Share:
@@ -93,7 +93,7 @@ async def choose_share(recipe: Recipe, logs: Path, notify: Callable[[str], None]
         return "processes"
     taken = better(*measured)
     notify(
-        f"engine.share=auto takes {taken} for generator and trainer on {device}. Stand-in work took {measured[0]} with lanes; "
+        f"engine.share=auto takes {taken} for generator and trainer on {device}. Measured with stand-in work: {measured[0]} with lanes; "
         f"{measured[1]} with processes, which the GPU serves {mps_in_words()}"
     )
     return taken

@@ -122,7 +122,7 @@ class MemoryShare:
         first = found.partition("\n")[0].partition(" See documentation")[0].rstrip(". ")
         used = f"{use.in_words(self.worker)}. " if use else ""
         if self.share is None:
-            limit = f"No {self.settings} limits it, so it had what others leave of the device{f', less {RESERVE:.0%}' if self.leaves_room else ''}"
+            limit = f"{self.settings} is not set, so it may use what others leave free{f', less {RESERVE:.0%} of the device' if self.leaves_room else ''}"
             way_out = f"set less for the other stages under memory:, lower {self.smaller}, or use another device"
         else:
             part = f", of which each of {self.processes} processes has an equal part" if self.processes > 1 else ""

@@ -119,7 +119,7 @@ def test_who_asks_for_processes_hears_how_the_gpu_serves_them(monkeypatch: pytes
 def test_check_says_what_is_known_before(monkeypatch: pytest.MonkeyPatch, engine: dict[str, Any], way: str):
     monkeypatch.setattr(measuring, "shared_gpu", lambda _: "cuda:0")
     said = share_in_words(make_recipe(countdown(engine=engine)))
-    assert said == f"generator and trainer share cuda:0 as {way} It serves several processes in turn (no MPS daemon is running)"
+    assert said == f"generator and trainer share cuda:0 as {way} The GPU serves several processes in turn (no MPS daemon is running)"
 
 
 def test_a_measurement_that_fails_is_said_and_the_run_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

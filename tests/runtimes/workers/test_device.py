@@ -46,7 +46,7 @@ class GreedyLearner(Greedy):
         ),
         (
             "GreedyLearner",
-            "the trainer ran out of memory on cpu: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1.00 GiB free. No memory.trainer limits it",
+            "the trainer ran out of memory on cpu: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1.00 GiB free. memory.trainer is not set",
         ),
     ],
 )
