@@ -47,7 +47,7 @@ def test_a_cluster_decides_for_itself(gpu: Path):
 
 def test_graphs_without_a_gpu_are_refused_before_anything_starts(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(choice, "GPU_FILES", ("no such file",))
-    with pytest.raises(RecipeError, match=r"policy\.inference=graphs records CUDA graphs, .* is cpu: set policy\.inference=auto"):
+    with pytest.raises(RecipeError, match=r"policy\.inference=graphs needs a CUDA GPU, .* on cpu here: set policy\.inference=auto"):
         preflight(make_recipe(countdown(policy={"inference": "graphs"})))
     with pytest.raises(RecipeError, match=r"policy\.inference=compile needs weights that stay .* engine\.offload=true"):
         preflight(make_recipe(countdown(policy={"inference": "compile"}, engine={"mode": "sync", "offload": True})))
