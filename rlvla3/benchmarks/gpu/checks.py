@@ -15,6 +15,9 @@ from rlvla3.benchmarks.gpu.sheet import Sheet
 RESULT = re.compile(r"^(\S+::.+?) (PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)\b")
 """A line of `pytest -v`: the test and how it ended."""
 
+COLLECTING = re.compile(r"^_+ ERROR collecting (\S+) _+$")
+"""The head of pytest's report on a file that cannot be imported, for instance because a package is missing. The tests of other files run all the same."""
+
 REASON = re.compile(r"^SKIPPED \[\d+\] \S+ (.*)$")
 """A line of pytest's summary: why tests were skipped."""
 
@@ -28,7 +31,7 @@ def measure(sheet: Sheet) -> None:
     if find_spec("pytest") is None:
         sheet.skip("all tests", "pytest is not installed")
         return
-    words = [sys.executable, "-m", "pytest", "-m", "gpu", "-v", "-rs", "--color=no", "-p", "no:cacheprovider", str(folder)]
+    words = [sys.executable, "-m", "pytest", "-m", "gpu", "-v", "-rs", "--continue-on-collection-errors", "--color=no", "-p", "no:cacheprovider", str(folder)]
     with subprocess.Popen(words, cwd=folder.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as tests:
         assert tests.stdout is not None
         for outcome in outcomes(tests.stdout):
@@ -38,7 +41,10 @@ def measure(sheet: Sheet) -> None:
 
 
 def outcomes(lines: Iterable[str]) -> Iterator[dict[str, object]]:
-    """From the lines of `pytest -v`: after each test the number of tests by outcome, and which have failed. At the end why tests were skipped."""
+    """From the lines of `pytest -v`: after each test the number of tests by outcome, and which have failed. At the end why tests were skipped.
+
+    A file that cannot be imported counts as one error.
+    """
     counts: Counter[str] = Counter()
     failed: list[str] = []
     reasons: list[str] = []
@@ -48,6 +54,10 @@ def outcomes(lines: Iterable[str]) -> Iterator[dict[str, object]]:
             counts[outcome.lower()] += 1
             if outcome in ("FAILED", "ERROR"):
                 failed.append(test)
+            yield {"tests": dict(counts), "failed": list(failed)}
+        elif found := COLLECTING.match(line):
+            counts["error"] += 1
+            failed.append(found[1])
             yield {"tests": dict(counts), "failed": list(failed)}
         elif (reason := REASON.match(line)) and reason[1] not in reasons:
             reasons.append(reason[1])

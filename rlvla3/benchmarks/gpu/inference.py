@@ -1,6 +1,6 @@
 """Inference by batch size, against the limits of the device.
 
-eager: `Policy.act`, as it is written, on observations that are on the device already.
+eager: `Policy.act`, as it is written and as a generator with policy.inference=eager calls it, on observations that are on the device already.
 shipped: the same batch as a generator infers it, with `policy.inference` as it is by default: from rows of observations on the host to decisions on the host
 (inference/actor.py). Only the copies from and to the data plane are not in it.
 
@@ -103,8 +103,13 @@ def eager_seconds(policy: Policy, rows: int, device: str) -> float:
     """Seconds of `Policy.act` for `rows` decisions."""
     observations, noise = observations_for(policy, rows, device), noise_for(policy, rows, device)
     explore = torch.ones(rows, dtype=torch.bool, device=device)
-    with torch.inference_mode():
-        return seconds_of(partial(policy.act, observations, noise, explore), device)
+    act = partial(policy.act, observations, noise, explore)
+
+    def within_one_cast() -> None:  # as inference/actor.py does: else each denoising step would cast the weights again
+        with torch.no_grad(), torch.autocast(torch.device(device).type, enabled=False):
+            act()
+
+    return seconds_of(within_one_cast, device)
 
 
 def write_limits(sheet: Sheet, name: str, operations: PolicyOperations) -> None:

@@ -164,6 +164,18 @@ def test_outcomes_of_tests_are_read_as_they_come():
     assert seen[-1]["failed"] == ["tests/links/test_a.py::test_torn"] and seen[-1]["reasons"] == ["needs two CUDA devices"]
 
 
+def test_a_file_that_cannot_be_imported_hides_no_test_of_other_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    tests = tmp_path / "tests"
+    tests.mkdir()
+    (tests / "conftest.py").write_text("def pytest_configure(config):\n    config.addinivalue_line('markers', 'gpu: ')\n")
+    (tests / "test_a.py").write_text("import a_package_that_is_not_installed\n")
+    (tests / "test_b.py").write_text("import pytest\n\n@pytest.mark.gpu\ndef test_copy(): pass\n")
+    monkeypatch.setattr(checks, "__file__", str(tmp_path / "a" / "b" / "c" / "checks.py"))
+    written = sheet()
+    checks.measure(written)
+    assert written.figures["tests"] == {"passed": 1, "error": 1} and "test_a.py" in written.figures["failed"][0]
+
+
 def test_tests_that_are_not_there_are_said_to_be_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr(checks, "__file__", str(tmp_path / "a" / "b" / "c" / "checks.py"))
     written = sheet()
