@@ -168,7 +168,8 @@ def test_a_file_that_cannot_be_imported_hides_no_test_of_other_files(monkeypatch
     tests = tmp_path / "tests"
     tests.mkdir()
     (tests / "conftest.py").write_text("def pytest_configure(config):\n    config.addinivalue_line('markers', 'gpu: ')\n")
-    (tests / "test_a.py").write_text("import a_package_that_is_not_installed\n")
+    (tests / "test_a.py").write_text("import a_package_that_is_not_installed  # and then pytest.mark.gpu\n")
+    (tests / "test_c.py").write_text("import a_package_that_is_not_installed  # for no test that needs a GPU\n")
     (tests / "test_b.py").write_text("import pytest\n\n@pytest.mark.gpu\ndef test_copy(): pass\n")
     monkeypatch.setattr(checks, "__file__", str(tmp_path / "a" / "b" / "c" / "checks.py"))
     written = sheet()
