@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import cache
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from rlvla3.processing.constants import constant
+from rlvla3.processing.constants import constant, made_once
 from rlvla3.processing.specification import ImageProcessing, Turn
 
 FIXED_POINT = 2**22
@@ -140,7 +139,7 @@ def crop_and_resize(pixels: Tensor, share: float) -> Tensor:
     return (rows @ pixels.double() @ columns.T).mul(255.5).floor().clamp(0, 255).float() / 255
 
 
-@cache
+@made_once
 def _weights(old: int, new: int, kernel: str, device: torch.device) -> Tensor:
     """The share of each old pixel in each new pixel: float64 [new, old]. The kernel is as wide as a new pixel where the image becomes smaller."""
     ratio = old / new
@@ -160,7 +159,7 @@ def _weights(old: int, new: int, kernel: str, device: torch.device) -> Tensor:
     return (weights / weights.sum(1, keepdim=True)).to(device)
 
 
-@cache
+@made_once
 def _fixed_point(old: int, new: int, kernel: str) -> int:
     """Weights are whole numbers over this. Pillow's is always the same; torch's is the largest power of 2 at which the largest weight has 15 bits."""
     largest = float(_weights(old, new, kernel, torch.device("cpu")).max())
@@ -174,7 +173,7 @@ def _cubic(distance: Tensor) -> Tensor:
     return torch.where(distance < 1, near, torch.where(distance < 2, far, torch.zeros_like(far)))
 
 
-@cache
+@made_once
 def _crop_weights(size: int, share: float, device: torch.device) -> Tensor:
     """Bilinear weights [size, size] of the middle `share` of a side. The first and the last new pixel lie on the ends of the crop."""
     place = ((1 - share) / 2 + torch.linspace(0, share, size, dtype=torch.float64)) * (size - 1)
