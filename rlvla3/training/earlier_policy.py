@@ -60,6 +60,8 @@ class EarlierPolicy:
 
     def record(self, tickets: NDArray[np.int64], rows: NDArray[np.int64], logprob: Tensor, which: NDArray[np.bool_] | None = None) -> None:
         """Record log-probs [n, C, A] that are known without an evaluation. which: bool [n], those that are recorded. None means all."""
+        if which is not None and not which.any():
+            return
         if self._logprobs is None:
             like = self._parameters[0]
             shape = (len(self._known), *logprob.shape[1:])
