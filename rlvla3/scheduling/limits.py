@@ -129,7 +129,7 @@ class LearnedLimits(FixedLimits):
         """Choose other limits if the measurements have changed. slots: decisions for which a shard asks at once, on average."""
         cost, thinking, known = self._cost.line(), sorted(self._thinking), len(self._thinking)
         quantiles = [thinking[known * tenth // 10] for tenth in (1, 5, 9)]
-        found = (cost.fixed, cost.each * shards * slots, shards * slots, sum(thinking) / known, *quantiles, self._device.training_each)
+        found = (cost.of(1), cost.of(shards * slots), shards * slots, sum(thinking) / known, *quantiles, self._device.training_each)
         if self._learned_from and all(abs(new - old) <= CHANGE * old for new, old in zip(found, self._learned_from, strict=True)):
             return
         self._learned_from = found

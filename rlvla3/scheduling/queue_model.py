@@ -33,7 +33,8 @@ class Limits(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """rate: decisions per second. batch: decisions in an inference, on average. longest_wait: of a request until its batch begins, in seconds."""
+    """rate: decisions per second. batch: decisions in an inference, on average. longest_wait: of a request until its batch begins, in seconds, from the start
+    on: so long shards wait that come from anywhere in their round and fall into step."""
 
     rate: float
     batch: float
@@ -60,9 +61,9 @@ def predict(limits: Limits, cost: InferenceCost, thinking: Sequence[float], shar
         free = begin + cost.of(size * slots)
         for _ in range(size):
             heappush(asks, free + thinking[int(draw() * known)])
-        asked += size
+        asked, longest_wait = asked + size, max(longest_wait, begin - oldest)
         if settled:
-            inferences, longest_wait = inferences + 1, max(longest_wait, begin - oldest)
+            inferences += 1
         elif asked >= SETTLING * last:
             settled, settled_asks = free, asked
     counted = (asked - settled_asks) * slots

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -113,6 +114,24 @@ def test_a_wait_is_never_longer_than_t_max():
 def test_a_wait_ends_though_a_simulator_hangs():
     limits = learned(InferenceCost(0.2, 0.0), [0.005], shards=16)
     assert limits.present.max_wait < math.inf
+
+
+def test_a_wait_lets_shards_fall_into_step_that_think_equally_long():
+    """In step they wait for nobody, but they come from anywhere in their round."""
+    assert predict(Limits(math.inf, math.inf), InferenceCost(0.01, 0.0), [0.3], shards=16).longest_wait > 0.1
+
+
+def test_limits_are_chosen_once_where_an_inference_of_any_size_costs_the_same(monkeypatch: pytest.MonkeyPatch):
+    """The slope is then 0 but for rounding, and a rounding that changes is no other cost."""
+    tried: list[Limits] = []
+
+    def count(limits: Limits, *measured: Any) -> Prediction:
+        tried.append(limits)
+        return predict(limits, *measured)
+
+    monkeypatch.setattr("rlvla3.scheduling.limits.predict", count)
+    learned(InferenceCost(0.03, 0.0), [Random(number).uniform(0.03, 0.07) for number in range(50)], shards=32)
+    assert 1 <= tried.count(AT_ONCE) <= 2
 
 
 def test_the_same_requests_at_the_same_times_give_the_same_limits():
