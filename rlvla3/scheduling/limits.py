@@ -37,14 +37,14 @@ CHANGE = 0.1
 GAIN = 0.02
 """Other limits than AT_ONCE must promise so much more decisions per second."""
 
+GROWN = 1.5
+"""Limits that were chosen in the tail of an update, when few shards ran, are forgotten when so many times more run."""
+
 PARTS = (2, 3, 4, 6, 8, 12, 16, 32)
 """B_max is tried at these parts of all decisions that can be asked for."""
 
-WAITS = (0.5, 1.0, 2.0)
-"""T_max is tried at these multiples of the time of an inference of one."""
-
-SLACK = 1.5
-"""A wait that has no limit in the model gets one: so many times the longest wait of the model. So a simulator that hangs does not hold up the others."""
+HALF = 0.5
+"""T_max is also tried at this part of the time of an inference of one."""
 
 
 class FixedLimits:
@@ -101,10 +101,13 @@ class LearnedLimits(FixedLimits):
         self._thinking: deque[float] = deque(maxlen=KNOWN_TIMES)
         self._since: dict[int, float] = {}  # when a shard was answered that thinks now
         self._learned_from: tuple[float, ...] = ()
+        self._learned_with = math.inf  # shards that ran then
         self._counts = Counts()
 
     def asked(self, shard: int, at: float, running: int) -> None:
         self._counts.running = max(self._counts.running, running)
+        if running > GROWN * self._learned_with:
+            self.present, self._learned_from, self._learned_with = AT_ONCE, (), math.inf
         if shard in self._since:
             self._thinking.append(max(at - self._since.pop(shard), 0.0))
 
@@ -132,21 +135,23 @@ class LearnedLimits(FixedLimits):
         found = (cost.of(1), cost.of(shards * slots), shards * slots, sum(thinking) / known, *quantiles, self._device.training_each)
         if self._learned_from and all(abs(new - old) <= CHANGE * old for new, old in zip(found, self._learned_from, strict=True)):
             return
-        self._learned_from = found
+        self._learned_from, self._learned_with = found, shards
         predictions = {limits: predict(limits, cost, thinking, shards, slots) for limits in _candidates(shards * slots, cost)}
         seconds = {limits: self._device.seconds_each(predicted, cost) for limits, predicted in predictions.items()}
         best = min(seconds, key=lambda limits: seconds[limits])
         if seconds[best] * (1 + GAIN) > seconds[AT_ONCE]:
             best = AT_ONCE
         predicted = predictions[best]
-        wait = best.max_wait if best.max_wait < math.inf else SLACK * predicted.longest_wait
+        # A wait without a limit gets one, so that a simulator that hangs does not hold up the others for ever. Shards that take turns fall into step only if
+        # one group waits for the inference of the other and for its thinking.
+        wait = best.max_wait if best.max_wait < math.inf else cost.of(shards * slots) + thinking[-1]
         self.present = Limits(best.max_batch, min(wait, self._max_wait))
         self.choice = Choice(self.present, cost, predicted)
 
 
 def _candidates(decisions: float, cost: InferenceCost) -> Iterator[Limits]:
     """The limits to try, where so many decisions can be asked for."""
-    for wait in (0.0, *(multiple * cost.of(1) for multiple in WAITS), math.inf):
+    for wait in (0.0, HALF * cost.of(1), math.inf):
         yield Limits(math.inf, wait)
     for part in PARTS:
         if decisions >= part:

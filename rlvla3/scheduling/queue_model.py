@@ -18,7 +18,7 @@ from rlvla3.scheduling.inference_cost import InferenceCost
 ROUNDS = 12
 """So often each shard asks in a prediction, on average."""
 
-FEWEST, MOST = 200, 4000
+FEWEST, MOST = 200, 2000
 """Asks in a prediction, at least and at most."""
 
 SETTLING = 0.25
@@ -33,12 +33,10 @@ class Limits(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """rate: decisions per second. batch: decisions in an inference, on average. longest_wait: of a request until its batch begins, in seconds, from the start
-    on: so long shards wait that come from anywhere in their round and fall into step."""
+    """rate: decisions per second. batch: decisions in an inference, on average."""
 
     rate: float
     batch: float
-    longest_wait: float
 
 
 def predict(limits: Limits, cost: InferenceCost, thinking: Sequence[float], shards: int, slots: float = 1.0) -> Prediction:
@@ -49,7 +47,7 @@ def predict(limits: Limits, cost: InferenceCost, thinking: Sequence[float], shar
     heapify(asks)
     largest = max(int(min(limits.max_batch / slots, shards)), 1)
     asked, last = 0, min(max(ROUNDS * shards, FEWEST), MOST)
-    settled = settled_asks = free = longest_wait = 0.0
+    settled = settled_asks = free = 0.0
     inferences = 0
     while asked < last:
         oldest = newest = heappop(asks)
@@ -61,10 +59,10 @@ def predict(limits: Limits, cost: InferenceCost, thinking: Sequence[float], shar
         free = begin + cost.of(size * slots)
         for _ in range(size):
             heappush(asks, free + thinking[int(draw() * known)])
-        asked, longest_wait = asked + size, max(longest_wait, begin - oldest)
+        asked += size
         if settled:
             inferences += 1
         elif asked >= SETTLING * last:
             settled, settled_asks = free, asked
     counted = (asked - settled_asks) * slots
-    return Prediction(counted / (free - settled), counted / inferences, longest_wait)
+    return Prediction(counted / (free - settled), counted / inferences)

@@ -12,7 +12,7 @@ from rlvla3.scheduling.inference_cost import InferenceCost
 from rlvla3.scheduling.limits import Choice
 from rlvla3.scheduling.queue_model import Limits, Prediction
 
-CHOICE = Choice(Limits(math.inf, 0.02), InferenceCost(0.1, 0.001), Prediction(rate=200.0, batch=12.5, longest_wait=0.013))
+CHOICE = Choice(Limits(math.inf, 0.02), InferenceCost(0.1, 0.001), Prediction(rate=200.0, batch=12.5))
 
 
 def test_the_present_choice_of_each_generator_can_be_read():

@@ -72,13 +72,21 @@ def test_the_cost_of_inference_is_found_exactly_where_it_is_a_line(sizes: list[t
     assert found.fixed >= 0 and found.each >= 0
 
 
-def test_the_cost_follows_a_change_within_a_few_inferences():
+def test_the_cost_follows_another_policy():
     curve = CostCurve()
     for cost in (InferenceCost(0.01, 0.001), InferenceCost(0.1, 0.002)):
-        for number in range(100):
+        for number in range(1000):
             size = 1 + number % 16
             curve.add(size, cost.of(size))
         assert curve.line() == pytest.approx(cost, rel=0.05)
+
+
+def test_the_cost_follows_a_neighbour_on_the_device_within_moments():
+    curve, cost = CostCurve(), InferenceCost(0.01, 0.001)
+    for slower in (1, 3):
+        for number in range(60):
+            curve.add(1 + number % 16, slower * cost.of(1 + number % 16))
+    assert curve.line() == pytest.approx((0.03, 0.003), rel=0.25)
 
 
 def test_inferences_of_one_size_keep_the_shape_that_was_seen():
@@ -116,9 +124,32 @@ def test_a_wait_ends_though_a_simulator_hangs():
     assert limits.present.max_wait < math.inf
 
 
-def test_a_wait_lets_shards_fall_into_step_that_think_equally_long():
-    """In step they wait for nobody, but they come from anywhere in their round."""
-    assert predict(Limits(math.inf, math.inf), InferenceCost(0.01, 0.0), [0.3], shards=16).longest_wait > 0.1
+def test_shards_that_take_turns_fall_into_step():
+    """A group that waits less than the inference of the other and its thinking would never meet it."""
+    cost, thinking = InferenceCost(0.2, 0.0), [0.005]
+    limits = learned(cost, thinking, shards=8)
+    assert limits.present.max_wait > 0.205
+    _, rate = play(FixedLimits(None, limits.present.max_wait), cost, thinking, shards=8, rounds=40)
+    assert rate == pytest.approx(8 / 0.205, rel=0.02)
+
+
+def test_limits_of_a_few_shards_are_forgotten_when_many_run():
+    cost = InferenceCost(0.05, 0.005)
+    limits = learned(cost, [0.05], shards=8)
+    limits.present = Limits(4, 0.0)
+    limits.asked(0, 100.0, running=9)
+    assert limits.present == Limits(4, 0.0)
+    limits.asked(0, 100.0, running=20)
+    assert limits.present == AT_ONCE
+
+
+def test_a_neighbour_on_the_device_is_no_growth():
+    """All inferences are of 8, but for a few of 16 while the neighbour was away. That says little of the growth, and soon nothing."""
+    curve, cost = CostCurve(), InferenceCost(0.25, 0.07)
+    for number in range(400):
+        slower, size = (1.0, 16) if number % 50 == 0 else (1 + number // 20 % 2, 8)
+        curve.add(size, slower * cost.of(size))
+    assert curve.line().of(16) > 1.05 * curve.line().of(8)
 
 
 def test_limits_are_chosen_once_where_an_inference_of_any_size_costs_the_same(monkeypatch: pytest.MonkeyPatch):
@@ -152,7 +183,7 @@ def test_a_first_request_is_no_thinking_time():
 
 
 def test_training_on_the_same_device_makes_batches_larger_only_where_it_is_the_bottleneck():
-    cost, small, large = InferenceCost(0.01, 0.0), Prediction(1000, 10, 0), Prediction(900, 100, 0)
+    cost, small, large = InferenceCost(0.01, 0.0), Prediction(1000, 10), Prediction(900, 100)
 
     def prefers_large(busy: float) -> bool:
         used = [0.0]
@@ -169,4 +200,4 @@ def test_training_on_the_same_device_makes_batches_larger_only_where_it_is_the_b
 def test_without_training_on_the_device_only_the_queue_counts():
     device = SharedDevice(None)
     device.add(1.0, 0.5, 100)
-    assert device.seconds_each(Prediction(100, 4, 0), InferenceCost(1.0, 0.0)) == pytest.approx(0.01)
+    assert device.seconds_each(Prediction(100, 4), InferenceCost(1.0, 0.0)) == pytest.approx(0.01)
