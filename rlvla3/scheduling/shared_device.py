@@ -14,8 +14,9 @@ from rlvla3.scheduling.queue_model import Prediction
 MEMORY = 0.9
 """The weight of a measurement is so many times smaller after each later one."""
 
-SHARPNESS = 4
-"""How much the slower of queue and device counts more than the other one: the exponent of their mean. With infinity, only the slower one would count."""
+SATURATION = 4
+"""The power of training's share of the time that says how far training is the bottleneck: a trainer that is busy half of the time is none (1/16), one that is
+busy for 98 % is one (0.92)."""
 
 
 class SharedDevice:
@@ -43,10 +44,7 @@ class SharedDevice:
         self.training_each = alone * self._training / self._decisions
 
     def seconds_each(self, predicted: Prediction, cost: InferenceCost) -> float:
-        """Seconds for each decision of the run: those of the queue and those of the device, the slower of the two counting more.
-
-        The device counts only as far as training is busy: a trainer that waits for trajectories is not the bottleneck.
-        """
-        share = self.training_share
-        device = share * (self.training_each + cost.of(predicted.batch) / predicted.batch / (1 + share))
-        return float(((1 / predicted.rate) ** SHARPNESS + device**SHARPNESS) ** (1 / SHARPNESS))
+        """What a decision costs: the seconds of the queue, so far as training waits for it, and those of the device, so far as training is the bottleneck."""
+        bottleneck = self.training_share**SATURATION
+        device = self.training_each + cost.of(predicted.batch) / predicted.batch / (1 + self.training_share)
+        return (1 - bottleneck) / predicted.rate + bottleneck * device

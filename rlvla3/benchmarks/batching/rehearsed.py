@@ -18,6 +18,10 @@ OLD_PRESET: Mapping[str, Any] = {"max_batch": 8, "max_wait_ms": 0.0}
 """What full_async was before limits were learned: the control."""
 
 
+EPISODES, UPDATES = 1000, 8
+"""A trial measures at least so many episodes, and at least so many updates. With fewer, chance makes differences of 10 % where there are none."""
+
+
 def batches(environments: int) -> list[int | None]:
     """B_max of the grid: six values."""
     return [1, 4, 16, 64, max(environments // 2, 1), None]
@@ -60,4 +64,5 @@ def try_costs(costs: CostProfile, with_grid: bool) -> Trial:
 
 
 def _rate(costs: CostProfile, **engine: Any) -> float:
-    return rehearse(costs.recipe(**engine), costs.profile(), costs.cluster(), updates=4, warmup=1).throughput
+    updates = max(EPISODES // costs.environments, UPDATES)
+    return rehearse(costs.recipe(**engine), costs.profile(), costs.cluster(), updates=updates, warmup=1).throughput
