@@ -151,7 +151,7 @@ def test_zero_is_read_as_null_before_another_mode_replaces_its_preset():
     """A run directory made when the preset of `sync` said 0 has that 0 in its resolved recipe."""
     old = make_recipe({"engine": {"mode": "sync"}}).model_dump(mode="json")
     old["engine"]["max_batch"] = 0
-    assert make_recipe(old, ["engine.mode=full_async"]).engine.max_batch == 8
+    assert make_recipe(old, ["engine.mode=full_async"]).engine.max_batch == "auto"
     with pytest.raises(RecipeError, match=r"engine\.max_batch.*given False"):
         make_recipe({"engine": {"max_batch": False}})
 

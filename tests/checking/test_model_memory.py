@@ -71,7 +71,9 @@ def lines(wanted: Recipe) -> str:
 
 
 def test_check_says_what_each_stage_needs():
-    wanted = recipe(algorithm={"reference": {"weight": 0.1}}, memory={"trainer": 0.5}, training={"ranks": 2, "device": "cpu"}, engine={"device": "cpu"})
+    wanted = recipe(
+        algorithm={"reference": {"weight": 0.1}}, memory={"trainer": 0.5}, training={"ranks": 2, "device": "cpu"}, engine={"device": "cpu", "max_batch": 8}
+    )
     said = lines(wanted)
     for part in (
         "for each of 2 ranks",

@@ -34,7 +34,8 @@ def test_a_run_goes_on_from_its_checkpoint_bit_for_bit(learner, folder):
     resumed = make_learner(RECIPE, learner.rollouts, normalised=False, policy=TinyPolicy(seed=9))
     assert load_checkpoint(folder, resumed.policy, resumed) == 3
     assert unchanged(resumed.policy.parameters(), snapshot(learner.policy.parameters()))
-    assert run_update(resumed, 3) == run_update(learner, 3)
+    measured = run_update(learner, 3)  # the mismatch of this update is measured with the weights before it, and those are in no checkpoint
+    assert run_update(resumed, 3) == {name: value for name, value in measured.items() if not name.startswith("sampler_mismatch")}
     assert unchanged(resumed.policy.parameters(), snapshot(learner.policy.parameters()))
 
 

@@ -86,7 +86,7 @@ def test_auto_is_bf16_on_a_gpu_for_those_who_can(on_gpu: bool, mini_vla: str) ->
 
 
 def test_bf16_is_refused_for_those_who_cannot() -> None:
-    with pytest.raises(RecipeError, match=r"training\.precision=bf16 is for policies that can compute in bf16"):
+    with pytest.raises(RecipeError, match=r"training\.precision=bf16, and this policy computes in fp32 only"):
         TinyPolicy().compute_in("bf16", torch.device("cpu"))
 
 
