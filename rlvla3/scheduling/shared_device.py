@@ -25,16 +25,19 @@ class SharedDevice:
     def __init__(self, training_seconds: Callable[[], float] | None) -> None:
         self._training_seconds = training_seconds
         self._seconds = self._training = self._inferring = self._decisions = 0.0
-        self._last = (0.0, 0.0)
+        self._last: tuple[float, float] | None = None
         self.training_share = self.training_each = 0.0
         """The share of the time in which training uses the device, and the seconds of training for each decision, if it had the device for itself."""
 
     def add(self, now: float, inferring: float, decisions: int) -> None:
-        """Since the last call, `decisions` were made in `inferring` seconds of inference."""
+        """Since the last call, `decisions` were made in `inferring` seconds of inference. The first call only says when the measurement begins."""
         if self._training_seconds is None:
             return
-        training, (earlier, trained) = self._training_seconds(), self._last
+        training, last = self._training_seconds(), self._last
         self._last = now, training
+        if last is None:
+            return
+        earlier, trained = last
         self._seconds = self._seconds * MEMORY + now - earlier
         self._training = self._training * MEMORY + training - trained
         self._inferring = self._inferring * MEMORY + inferring

@@ -197,6 +197,16 @@ def test_training_on_the_same_device_makes_batches_larger_only_where_it_is_the_b
     assert prefers_large(1.0)
 
 
+def test_what_was_before_the_first_look_is_no_idle_time_of_training():
+    """The clock of a real run does not begin at 0, but when the machine was started."""
+    used = [0.0]
+    device = SharedDevice(lambda: used[0])
+    for second in range(3):
+        used[0] = float(second)
+        device.add(1e6 + second, inferring=0.1, decisions=10)
+    assert device.training_share == pytest.approx(1)
+
+
 def test_without_training_on_the_device_only_the_queue_counts():
     device = SharedDevice(None)
     device.add(1.0, 0.5, 100)
