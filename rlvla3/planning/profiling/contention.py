@@ -11,17 +11,14 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from rlvla3.config import Recipe
-from rlvla3.errors import WorkerError
 from rlvla3.inference.actor import Actor
 from rlvla3.links.data_plane import Batch
 from rlvla3.links.rollouts import Rollouts
@@ -31,9 +28,10 @@ from rlvla3.observability.meter import MeterBoard
 from rlvla3.parts import rollout_spec, ticket_book
 from rlvla3.planning.profiling.cost_fitting import core_throughputs, powers_of_two_up_to
 from rlvla3.policies.registry import make_policy
-from rlvla3.runtimes.processes.control import Control, Stopped
-from rlvla3.runtimes.processes.messages import Failed, Ready
-from rlvla3.runtimes.processes.process import WorkerProcess, start_worker
+from rlvla3.runtimes.processes.control import Control
+from rlvla3.runtimes.processes.messages import Ready
+from rlvla3.runtimes.processes.process import start_worker
+from rlvla3.runtimes.processes.rounds import RoundSeconds, WorkUntil, answer_of
 from rlvla3.runtimes.supervision.shard_supervisor import START_TIMEOUT_S
 from rlvla3.runtimes.workers.device import choose_device
 from rlvla3.runtimes.workers.policy_engine import DataPlanePolicyEngine
@@ -45,20 +43,6 @@ from rlvla3.types import MicroBatch
 STOP_TIMEOUT_S = 5.0
 INFERENCE_BATCH = 8
 """Decisions per inference, if the recipe has so many slots."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkUntil:
-    """Message to a workload: do rounds until this time of the monotonic clock, and at least one."""
-
-    until: float
-
-
-@dataclass(frozen=True, slots=True)
-class RoundSeconds:
-    """Message from a workload: the mean CPU seconds of a round."""
-
-    seconds: float
 
 
 def core_speeds(recipe: Recipe, folder: Path, seconds: float, simulates: bool, notify: Callable[[str], None]) -> list[float]:
@@ -86,25 +70,12 @@ async def _busy(count: int, recipe: Recipe, folder: Path, seconds: float, simula
     workers = [start_worker(f"load {number}", body, recipe, simulates, log=folder / f"load-{number}.log") for number in range(count)]
     try:
         for worker in workers:
-            await _answer(worker, START_TIMEOUT_S)  # Ready
+            await answer_of(worker, START_TIMEOUT_S)  # Ready
         for worker in workers:
             worker.control.send(WorkUntil(until=time.monotonic() + seconds))
-        return fmean([(await _answer(worker, START_TIMEOUT_S + seconds)).seconds for worker in workers])
+        return fmean([(await answer_of(worker, START_TIMEOUT_S + seconds)).seconds for worker in workers])
     finally:
         await asyncio.gather(*(worker.stop(STOP_TIMEOUT_S) for worker in workers))
-
-
-async def _answer(worker: WorkerProcess, limit_s: float) -> Any:
-    """The next message of a workload. Raises WorkerError if the workload fails, ends or does not answer within `limit_s`."""
-    try:
-        message = await asyncio.wait_for(worker.control.receive(), limit_s)
-    except Stopped:
-        raise WorkerError(f"{worker.name} ended unexpectedly. The last lines that it printed:\n{worker.last_words()}") from None
-    except TimeoutError:
-        raise WorkerError(f"{worker.name} has not answered within {limit_s:.0f} s. The last lines that it printed:\n{worker.last_words()}") from None
-    if isinstance(message, Failed):
-        raise WorkerError(message.message if message.explained else f"{worker.name} failed with {message.kind}: {message.message}\n{message.traceback}")
-    return message
 
 
 async def run_workload(control: Control, recipe: Recipe, simulates: bool) -> None:
@@ -118,7 +89,7 @@ async def run_workload(control: Control, recipe: Recipe, simulates: bool) -> Non
         while not rounds or time.monotonic() < work.until:
             await load.round()
             rounds, spent = rounds + 1, time.process_time() - began - load.reset_seconds
-        control.send(RoundSeconds(spent / rounds))
+        control.send(RoundSeconds(spent / rounds))  # of CPU
         await control.receive()  # Stop
     finally:
         load.simulator.close()

@@ -11,15 +11,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rlvla3.config import Recipe
 from rlvla3.config.engine import Share
-from rlvla3.errors import WorkerError
-from rlvla3.runtimes.processes.control import Stopped
 from rlvla3.runtimes.processes.lanes import Lane
-from rlvla3.runtimes.processes.messages import Failed, Ready
 from rlvla3.runtimes.processes.process import WorkerProcess, start_lanes
+from rlvla3.runtimes.processes.rounds import NoAnswer, WorkUntil, answer_of
 from rlvla3.runtimes.sharing.choice import Speeds, better, is_open, shared_gpu
 from rlvla3.runtimes.sharing.mps import mps_in_words
 
@@ -51,20 +48,6 @@ class OnDevice:
     device: str
 
 
-@dataclass(frozen=True, slots=True)
-class WorkUntil:
-    """Coordinator to stand-in: work until this time of the monotonic clock, and at least one round. Answered by RoundSeconds."""
-
-    until: float
-
-
-@dataclass(frozen=True, slots=True)
-class RoundSeconds:
-    """Stand-in to coordinator: the mean seconds of a round."""
-
-    seconds: float
-
-
 def share_in_words(recipe: Recipe) -> str | None:
     """What is known before a run of how generator and trainer share a GPU. None if they do not."""
     device, share = shared_gpu(recipe), recipe.engine.share
@@ -86,7 +69,8 @@ async def choose_share(recipe: Recipe, logs: Path, notify: Callable[[str], None]
         return "lanes" if share == "lanes" else "processes"
     try:
         measured = await measure(recipe, logs)
-    except CannotMeasure as why:
+    except NoAnswer as error:  # the stand-ins have failed, and the run need not
+        why = str(error).partition("\n")[0]
         notify(f"engine.share=auto takes processes for generator and trainer on {device}, because lanes could not be measured: {why}")
         return "processes"
     if measured is None:
@@ -99,14 +83,10 @@ async def choose_share(recipe: Recipe, logs: Path, notify: Callable[[str], None]
     return taken
 
 
-class CannotMeasure(WorkerError):
-    """The stand-ins have failed, and the run need not: why."""
-
-
 async def measure(
     recipe: Recipe, logs: Path, work: StandIn | None = None, seconds: float = MEASURE_S, only_on: Sequence[str] = ("cuda",)
 ) -> tuple[Speeds, Speeds] | None:
-    """Measure lanes and processes. None where the workers' device is of another kind than `only_on`. Raises CannotMeasure."""
+    """Measure lanes and processes. None where the workers' device is of another kind than `only_on`. Raises NoAnswer."""
     inference, training = (
         Lane(f"share {side}", f"rlvla3.runtimes.sharing.stand_in:run_{side}", (recipe, work or StandIn())) for side in ("inference", "training")
     )
@@ -116,8 +96,8 @@ async def measure(
     workers = [*lanes, *processes]
     try:
         for worker in workers:
-            await _answer(worker, Ready, START_TIMEOUT_S)
-        devices = [(await _answer(worker, OnDevice, START_TIMEOUT_S)).device for worker in workers]
+            await answer_of(worker, START_TIMEOUT_S)  # Ready
+        devices = [(await answer_of(worker, START_TIMEOUT_S)).device for worker in workers]
         if any(device.partition(":")[0] not in only_on for device in devices):
             return None
         return await _speeds(lanes, seconds), await _speeds(processes, seconds)
@@ -130,21 +110,5 @@ async def _speeds(workers: Sequence[WorkerProcess], seconds: float) -> Speeds:
     until = time.monotonic() + seconds
     for worker in workers:
         worker.control.send(WorkUntil(until))
-    inference, training = [(await _answer(worker, RoundSeconds, START_TIMEOUT_S + seconds)).seconds for worker in workers]
+    inference, training = [(await answer_of(worker, START_TIMEOUT_S + seconds)).seconds for worker in workers]
     return Speeds(inference, 1 / training)
-
-
-async def _answer(worker: WorkerProcess, kind: type, limit_s: float) -> Any:
-    """The next message of a stand-in. Raises CannotMeasure if it fails or does not answer in time, and WorkerError for an error that explains itself."""
-    try:
-        message = await asyncio.wait_for(worker.control.receive(), limit_s)
-    except Stopped:
-        raise CannotMeasure(f"a stand-in ended by itself, and its output is in {worker.log}") from None
-    except TimeoutError:
-        raise CannotMeasure(f"a stand-in has not answered within {limit_s:.0f} s, and its output is in {worker.log}") from None
-    if isinstance(message, Failed):
-        if message.explained:
-            raise WorkerError(message.message)
-        raise CannotMeasure(f"a stand-in failed with {message.kind}: {message.message}")
-    assert isinstance(message, kind)
-    return message

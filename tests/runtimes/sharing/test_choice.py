@@ -10,9 +10,10 @@ import pytest
 
 from rlvla3.config import Recipe, make_recipe
 from rlvla3.errors import WorkerError
+from rlvla3.runtimes.processes.rounds import NoAnswer
 from rlvla3.runtimes.sharing import measuring
 from rlvla3.runtimes.sharing.choice import Speeds, better, is_open, shared_gpu
-from rlvla3.runtimes.sharing.measuring import CannotMeasure, choose_share, share_in_words
+from rlvla3.runtimes.sharing.measuring import choose_share, share_in_words
 from tests.support.runs import countdown
 
 ALIKE = Speeds(0.002, 50.0)
@@ -123,7 +124,7 @@ def test_check_says_what_is_known_before(monkeypatch: pytest.MonkeyPatch, engine
 
 
 def test_a_measurement_that_fails_is_said_and_the_run_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    taken, (said,) = choose(monkeypatch, tmp_path, CannotMeasure("a stand-in failed with OutOfMemoryError: 2 GiB"))
+    taken, (said,) = choose(monkeypatch, tmp_path, NoAnswer("a stand-in failed with OutOfMemoryError: 2 GiB\nthe last line that it printed"))
     assert taken == "processes" and "lanes could not be measured: a stand-in failed with OutOfMemoryError: 2 GiB" in said
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from rlvla3.config import make_recipe
-from rlvla3.runtimes.sharing.measuring import CannotMeasure, StandIn, measure
+from rlvla3.runtimes.processes.rounds import NoAnswer
+from rlvla3.runtimes.sharing.measuring import StandIn, measure
 from tests.support.runs import countdown
 
 TINY = StandIn(rows=2, width=8, kernels=3, size=16, products=2, frames=64)
@@ -33,7 +34,7 @@ def test_nothing_is_measured_where_torch_finds_no_gpu(tmp_path: Path, nothing_le
 @pytest.mark.slow
 def test_a_stand_in_that_fails_says_why(tmp_path: Path, nothing_left: None):
     recipe = make_recipe(countdown(engine={"device": "cpu"}, training={"device": "cpu"}))
-    with pytest.raises(CannotMeasure, match="a stand-in failed with RuntimeError: "):
+    with pytest.raises(NoAnswer, match="share training failed with RuntimeError: "):
         asyncio.run(measure(recipe, tmp_path, BROKEN))
 
 
