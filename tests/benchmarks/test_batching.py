@@ -24,7 +24,7 @@ SMALL = 32
 @pytest.fixture(scope="module")
 def trials() -> list[Trial]:
     drawn = [costs for costs in draw_profiles(60) if costs.environments <= SMALL]
-    return run_trials(drawn[:12], gridded=3, jobs=1)
+    return run_trials(drawn[:8], gridded=2, jobs=1)
 
 
 @pytest.mark.slow
@@ -32,7 +32,7 @@ def test_full_async_as_shipped_is_never_slower_than_sync_and_near_the_best_fixed
     assert trials[0].costs == H200
     assert all(trial.ratio_to_sync >= 0.98 for trial in trials)
     assert geometric_mean([trial.ratio_to_sync for trial in trials]) >= 1.3
-    assert sorted(trial.ratio_to_best for trial in trials if trial.grid)[1] >= 0.95  # of three, one may be farther from the best
+    assert all(trial.ratio_to_best >= 0.95 for trial in trials if trial.grid)
 
 
 @pytest.mark.slow

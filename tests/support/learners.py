@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-import torch
+import copy
+from typing import NamedTuple
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rlvla3.policies.base import Policy
 from rlvla3.training.learner import Learner
 from tests.support.tiny import TinyPolicy, micro_batch, pairs, tiny_recipe, tiny_rollouts, write_episode
 
@@ -55,3 +61,27 @@ def snapshot(parameters) -> list[torch.Tensor]:
 
 def unchanged(parameters, before) -> bool:
     return all(torch.equal(parameter, old) for parameter, old in zip(parameters, before, strict=True))
+
+
+class SecondStep(NamedTuple):
+    """What an independent formula needs of the second optimizer step of an update. gradient: what the learner found, flat. proximal, present: the policies at
+    the start of the update and before this step."""
+
+    gradient: torch.Tensor
+    proximal: Policy
+    present: Policy
+    decisions: list[tuple[int, int]]
+    advantages: NDArray[np.float64]
+
+
+def second_step(learner: Learner) -> SecondStep:
+    """Make two steps of update 1, from tickets 0 and 1 of UPDATE and from 2 and 3."""
+    proximal, gradients = copy.deepcopy(learner.policy), recorded_gradients(learner)
+    learner.begin_update(1, UPDATE)
+    learner.accumulate(micro_batch(pairs(learner.rollouts, range(2))))
+    learner.step()
+    present, decisions = copy.deepcopy(learner.policy), pairs(learner.rollouts, range(2, 4))
+    learner.accumulate(micro_batch(decisions))
+    advantages, _ = learner.credit.compute(*np.array(decisions).T)
+    learner.step()
+    return SecondStep(gradients[1], proximal, present, decisions, advantages)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rlvla3.policies.base import Policy
-from tests.support.learners import UPDATE, make_learner, recorded_gradients, run_update, snapshot, unchanged
+from tests.support.learners import UPDATE, make_learner, recorded_gradients, run_update, second_step, snapshot, unchanged
 from tests.support.tiny import CHUNK, TinyPolicy, micro_batch, pairs, tiny_recipe, tiny_rollouts, write_episode
 
 STALE, FRESH = 0, 1
@@ -75,16 +75,7 @@ def test_decoupled_ppo_after_the_weights_have_moved(level):
         tiny_recipe(algorithm={"ratio": level, "normalise": "none"}, training={"learning_rate": 0.05, "critic": {"weight": 0}}),
         rollouts_of([STALE, STALE, STALE, FRESH]),
     )
-    proximal = copy.deepcopy(learner.policy)
-    gradients = recorded_gradients(learner)
-    learner.begin_update(1, UPDATE)
-    learner.accumulate(micro_batch(pairs(learner.rollouts, range(2))))
-    learner.step()
-    present = copy.deepcopy(learner.policy)
-    decisions = pairs(learner.rollouts, range(2, 4))
-    learner.accumulate(micro_batch(decisions))
-    advantages, _ = learner.credit.compute(*np.array(decisions).T)
-    learner.step()
+    gradient, proximal, present, decisions, advantages = second_step(learner)
 
     total = torch.zeros((), dtype=torch.float64)
     for (ticket, row), advantage in zip(decisions, advantages, strict=True):
@@ -103,7 +94,7 @@ def test_decoupled_ppo_after_the_weights_have_moved(level):
 
     expected = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in present.actor_parameters()])
     # Log-probs of the record are float32, and the moved ratios are near 1: nothing here is on a clip's edge.
-    torch.testing.assert_close(gradients[1][: len(expected)], expected, rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(gradient[: len(expected)], expected, rtol=1e-8, atol=1e-10)
 
 
 def test_without_staleness_every_anchored_correction_is_plain_ppo_bit_for_bit():

@@ -10,8 +10,8 @@ import torch
 
 from rlvla3.policies.base import Evaluation
 from rlvla3.training.recorded import Recorded
-from tests.support.learners import UPDATE, make_learner, recorded_gradients, run_update, snapshot
-from tests.support.tiny import CHUNK, TinyPolicy, micro_batch, pairs, tiny_recipe, tiny_rollouts, write_episode
+from tests.support.learners import UPDATE, make_learner, run_update, second_step, snapshot
+from tests.support.tiny import CHUNK, TinyPolicy, pairs, tiny_recipe, tiny_rollouts, write_episode
 
 STALE, FRESH = 0, 1
 """Versions of behaviour policies, in update 1."""
@@ -45,16 +45,7 @@ def test_the_objective_after_the_weights_have_moved(level, correction):
         ),
         rollouts_of([STALE, FRESH, STALE, FRESH]),
     )
-    proximal = copy.deepcopy(learner.policy)
-    gradients = recorded_gradients(learner)
-    learner.begin_update(1, UPDATE)
-    learner.accumulate(micro_batch(pairs(learner.rollouts, range(2))))
-    learner.step()
-    present = copy.deepcopy(learner.policy)
-    decisions = pairs(learner.rollouts, range(2, 4))
-    learner.accumulate(micro_batch(decisions))
-    advantages, _ = learner.credit.compute(*np.array(decisions).T)
-    learner.step()
+    gradient, proximal, present, decisions, advantages = second_step(learner)
 
     total, truncated = torch.zeros((), dtype=torch.float64), 0
     for (ticket, row), advantage in zip(decisions, advantages, strict=True):
@@ -79,7 +70,7 @@ def test_the_objective_after_the_weights_have_moved(level, correction):
 
     assert truncated > 0  # the cap was at work
     expected = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in present.actor_parameters()])
-    torch.testing.assert_close(gradients[1][: len(expected)], expected, rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(gradient[: len(expected)], expected, rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize("correction", ["none", "decoupled", "truncated", "vtrace", "soft"])
