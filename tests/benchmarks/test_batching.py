@@ -86,6 +86,7 @@ def test_the_same_profile_gives_the_same_figures_twice():
     assert try_costs(costs, with_grid=False) == try_costs(costs, with_grid=False)
 
 
+@pytest.mark.slow
 def test_figures_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     batching_report.main(tmp_path / "figures.json", profiles=2, gridded=0, jobs=1, real_seconds=0)
     written = json.loads((tmp_path / "figures.json").read_text())
