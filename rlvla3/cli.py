@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> bool:
-    """Returns whether all is well. Only `check` can return False."""
+    """Returns whether all is well. Only `check` and `bench fuzz` can return False."""
     from rlvla3 import commands
 
     match arguments.command:
@@ -81,7 +81,7 @@ def _run(arguments: argparse.Namespace) -> bool:
         case "bench":
             from rlvla3.benchmarks.commands import bench
 
-            bench(arguments)
+            return bench(arguments)
     return True
 
 
@@ -153,7 +153,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_rehearse(commands.add_parser("rehearse", help="what a recipe would do on a cluster: throughput, idle time and staleness, on a virtual clock"))
     _add_plan(commands.add_parser("plan", help="find the fastest placement and settings of a recipe on a cluster, by rehearsals"))
 
-    benchmarks = commands.add_parser("bench", help="measure the engine itself").add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
+    _add_benchmarks(commands.add_parser("bench", help="measure the engine itself"))
+    return parser
+
+
+def _add_benchmarks(bench: argparse.ArgumentParser) -> None:
+    benchmarks = bench.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
     interaction = benchmarks.add_parser("interaction", help="the share of the ideal step rate that a training run reaches")
     interaction.add_argument("--env", metavar="MODULE:CLASS", help="any Gymnasium environment class (default: frames at irregular intervals)")
     interaction.add_argument("--num-envs", type=int, default=16, metavar="N", help="environments (default: 16)")
@@ -172,12 +177,12 @@ def _parser() -> argparse.ArgumentParser:
     gpu = benchmarks.add_parser("gpu", help="one GPU: its limits, inference and training against them, and the four modes in real runs")
     gpu.add_argument("--minutes", type=_seconds, default=8.0, metavar="M", help="how long all of it may take (default: 8)")
     gpu.add_argument("--only", nargs="+", default=[], metavar="SECTION", help="such as inference training (default: all sections)")
+    _add_fuzz(benchmarks.add_parser("fuzz", help="whether broken recipes and files are all refused in words: thousands of them, made from a seed"))
     _add_mismatch(benchmarks.add_parser("mismatch", help="how far rounding takes a generator's probabilities from the trainer's, by number format"))
     for name, benchmark in benchmarks.choices.items():
         path = Path("runs/bench") / f"{name}.json"
         benchmark.add_argument("--json", type=Path, default=path, metavar="FILE", help=f"where the figures go (default: {path})")
     _add_parity(benchmarks.add_parser("parity", help="whether full_async learns what sync learns: same tickets, several seeds, a table and a picture"))
-    return parser
 
 
 def _add_start(command: argparse.ArgumentParser, metavar: str, described: str) -> None:
@@ -272,6 +277,16 @@ def _add_mismatch(mismatch: argparse.ArgumentParser) -> None:
     mismatch.add_argument("--decisions", type=_positive, default=200, metavar="N", help="decisions that are compared (default: 200)")
     mismatch.add_argument("--ratio", choices=("chunk", "action", "dimension"), default="action", help="what a ratio is of (default: action)")
     mismatch.add_argument("--chunk", type=_positive, default=CHUNK, metavar="N", help=f"actions a decision (default: {CHUNK})")
+
+
+def _add_fuzz(fuzz: argparse.ArgumentParser) -> None:
+    from rlvla3.benchmarks.fuzz.subject import SUBJECTS
+
+    fuzz.add_argument("subject", choices=SUBJECTS, help="what is broken")
+    fuzz.add_argument("--cases", type=_positive, default=1000, metavar="N", help="how many are tried (default: 1000)")
+    fuzz.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same cases (default: 0)")
+    fuzz.add_argument("--first", type=int, default=0, metavar="N", help="the number of the first case (default: 0)")
+    fuzz.add_argument("--keep", type=Path, metavar="FOLDER", help="where the files of cases go that are not refused in words")
 
 
 def _add_rehearse(rehearse: argparse.ArgumentParser) -> None:

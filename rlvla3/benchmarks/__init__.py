@@ -15,6 +15,7 @@ lockstep.py             the training loop of the vector environment
 chunk_env.py            a recipe's simulator as an environment of the vector environment
 emulated_inference.py   a policy whose inference takes a given time, as on a GPU
 timed.py                an environment that measures its own steps
+fuzz/                   whether broken input is refused in words (`bench fuzz`)
 gpu/                    what the engine reaches on one GPU (`bench gpu`)
 parity/                 whether full_async learns what sync learns (`bench parity`)
 weights/                the weight plane (`bench weights`)

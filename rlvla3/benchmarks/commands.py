@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 
 
-def bench(arguments: argparse.Namespace) -> None:
-    """Run the benchmark `arguments.benchmark`. Its figures go into the JSON file `arguments.json`, or, for `parity`, into the folder `arguments.out`."""
+def bench(arguments: argparse.Namespace) -> bool:
+    """Run the benchmark `arguments.benchmark`. Its figures go into the JSON file `arguments.json`, or, for `parity`, into the folder `arguments.out`.
+
+    Returns whether all is well. Only `fuzz` can return False."""
     match arguments.benchmark:
         case "interaction":
             from rlvla3.benchmarks import interaction
@@ -52,9 +54,14 @@ def bench(arguments: argparse.Namespace) -> None:
             from rlvla3.benchmarks import mismatch
 
             mismatch.main(arguments.policy, arguments.overrides, arguments.json, arguments.decisions, arguments.ratio, arguments.chunk)
+        case "fuzz":
+            from rlvla3.benchmarks.fuzz import fuzz_report
+
+            return fuzz_report.main(arguments.subject, arguments.cases, arguments.seed, arguments.first, arguments.keep, arguments.json)
         case "parity":
             from rlvla3.benchmarks.parity.parity_report import main
             from rlvla3.benchmarks.parity.trials import ParityMeasurement
 
             runs = (arguments.seeds, arguments.staleness, arguments.corrections)
             main(ParityMeasurement.make(arguments.start, arguments.overrides, arguments.out, *runs), arguments.measure, arguments.jobs)
+    return True
