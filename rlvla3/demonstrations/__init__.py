@@ -11,6 +11,7 @@ Nothing here imports torch or starts a simulator, so that the files can be check
     maniskill.py           ManiSkill's HDF5 files
     hdf5.py                the common part of both
     lerobot.py             LeRobot's datasets
+    lerobot_metadata.py    the schemas of their meta folder
     frames.py              decodes, turns and resizes frames
     video_frames.py        reads frames from an encoded video
 """

@@ -2,13 +2,17 @@
 
 A format says only how its files are laid out. selection.py decides which episodes are used. file_demonstration.py turns them into observations.
 
-Invariant: `episodes` and `shape` read only headers and small arrays. Only `frames` reads frames, one after another.
+Invariants:
+- `episodes` and `header` read only headers and small arrays. Only `frames` reads frames, one after another;
+- the recipe's names for arrays (`clone.layout`) replace the format's. An array that is replaced is not needed;
+- what a file says about itself is checked before it is used. A file that is damaged, or of another kind, raises DemonstrationError and nothing else.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -17,10 +21,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlvla3.config import Orientation
+from rlvla3.config import DemonstrationLayout, Orientation
 from rlvla3.errors import RecipeError
 
 Frame = NDArray[np.uint8]
+
+MOST_STEPS = 1_000_000
+"""Steps of an episode. At 20 steps a second it is 14 hours. A file that says more is damaged."""
+
+WAY_OUT = "Get it again, or leave it out of clone.files"
 
 
 class DemonstrationError(RecipeError):
@@ -32,7 +41,7 @@ class RecordedEpisode:
     """The header of one recorded episode.
 
     key: its name or number in its file. tasks: the names of its task in the file, the most exact name first.
-    steps: the number of observations that are followed by an action. first_action: the index of the action that follows the first observation.
+    steps: the number of observations that are followed by an action. It may be 0. first_action: the index of the action that follows the first observation.
     """
 
     key: str | int
@@ -43,26 +52,40 @@ class RecordedEpisode:
     first_action: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class ArrayHeader:
+    """What is known of an array before it is read.
+
+    entries: how many. shape: of one entry, (n,) for a vector, (H, W, channels) for a frame. dtype: of its numbers, None where it holds no numbers.
+    """
+
+    entries: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any] | None
+
+
 class DemonstrationFile(ABC):
     """One file, or one folder, of demonstrations.
 
-    format: the name of the format in messages. actions: the name of the array of actions. control_mode: the robot's control mode, where the file names one.
+    format: the name of the format in messages. layout: the recipe's names for arrays.
+    control_mode: the robot's control mode, where the file names one.
     """
 
     format: str
-    actions: str
     control_mode: str | None = None
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, layout: DemonstrationLayout) -> None:
+        self.path, self.layout = path, layout
+        self.left_out: dict[str | int, str] = {}
+        """The episodes that the selection left out, and why each."""
 
     @abstractmethod
     def episodes(self) -> Iterator[RecordedEpisode]:
         """All episodes, in the order of the file. Each is looked at only when the iterator reaches it."""
 
     @abstractmethod
-    def shape(self, episode: RecordedEpisode, name: str) -> tuple[int, ...] | None:
-        """The shape of one entry of an array: (n,) for a vector, (H, W, channels) for a frame. None where there is no such array."""
+    def header(self, episode: RecordedEpisode, name: str) -> ArrayHeader | None:
+        """What is known of an array. None where there is no such array."""
 
     @abstractmethod
     def names(self, episode: RecordedEpisode) -> list[str]:
@@ -77,12 +100,28 @@ class DemonstrationFile(ABC):
         """The frames of an array, one after another: [H, W, channels] each."""
 
     @abstractmethod
-    def camera(self, episode: RecordedEpisode, camera: str) -> str:
-        """The name of the array with the frames of the simulator's `camera`."""
+    def usual_actions(self) -> str:
+        """The format's name for the array of actions."""
 
     @abstractmethod
+    def usual_camera(self, episode: RecordedEpisode, camera: str) -> str:
+        """The format's name for the array with the frames of the simulator's `camera`."""
+
+    @abstractmethod
+    def usual_state(self, episode: RecordedEpisode, cameras: Sequence[str]) -> list[str]:
+        """The format's names for the arrays that make up the state of a simulator with these cameras, in order."""
+
+    def actions(self) -> str:
+        """The name of the array of actions."""
+        return self.layout.actions or self.usual_actions()
+
+    def camera(self, episode: RecordedEpisode, camera: str) -> str:
+        """The name of the array with the frames of the simulator's `camera`."""
+        return self.layout.cameras.get(camera) or self.usual_camera(episode, camera)
+
     def state(self, episode: RecordedEpisode, cameras: Sequence[str]) -> list[str]:
         """The names of the arrays that make up the state of a simulator with these cameras, in order."""
+        return self.layout.state or self.usual_state(episode, cameras)
 
     def full_name(self, task: str) -> str:
         """The format's full name for a task of the recipe, where the recipe may use a short one."""
@@ -93,7 +132,7 @@ class DemonstrationFile(ABC):
         return None
 
     def orientation(self) -> Orientation:
-        """How the frames are stored."""
+        """How the frames are stored, where the recipe does not say it."""
         return "upright"
 
     def notice(self) -> str | None:
@@ -111,3 +150,15 @@ def import_optional(package: str) -> Any:
         return import_module(package)
     except ImportError as error:
         raise DemonstrationError(f"clone.files cannot be read without the package {package}: pip install 'rlvla3[files]' ({error})") from error
+
+
+@contextmanager
+def readable(place: str) -> Iterator[None]:
+    """Raises DemonstrationError where a library cannot read what is at `place`. Only calls of the library belong into the block."""
+    try:
+        yield
+    except DemonstrationError:
+        raise
+    except Exception as error:  # h5py, pyarrow and Pillow raise almost any type for a damaged file
+        said = " ".join(str(error).split())[:200]
+        raise DemonstrationError(f"{place} cannot be read ({type(error).__name__}: {said}). {WAY_OUT}") from error

@@ -1,12 +1,14 @@
 """A recorded episode as the simulator would have shown it: an observation at every step, with the actions that follow as its label.
 
 Invariants:
-- a demonstration is checked against its simulator before it is used: cameras, state size and action size from headers, actions when they are read;
+- a demonstration is checked against its simulator before it is used: cameras, state and actions, by their headers;
+- numbers are used only if all of them are finite, and as many as the headers say (`unusable`);
 - frames are copied one by one from the file to their final place. So only a few frames are in memory twice.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,9 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlvla3.config import DemonstrationLayout
-from rlvla3.demonstrations.demonstration_file import DemonstrationError, DemonstrationFile, RecordedEpisode
-from rlvla3.demonstrations.frames import resized, upright
+from rlvla3.demonstrations.demonstration_file import WAY_OUT, ArrayHeader, DemonstrationError, DemonstrationFile, RecordedEpisode
+from rlvla3.demonstrations.frames import MOST_PIXELS, resized, upright
 from rlvla3.types import Spaces
 
 BOUND_TOLERANCE = 1e-4
@@ -30,7 +31,6 @@ class FileDemonstration:
 
     spaces: those of this task's simulator only. mirrored: whether that simulator shows left and right exchanged.
     chunk: actions in a chunk. An episode must be as long.
-    layout: the recipe's names for arrays, where they differ from the format's.
     """
 
     file: DemonstrationFile
@@ -40,7 +40,6 @@ class FileDemonstration:
     spaces: Spaces
     mirrored: bool
     chunk: int
-    layout: DemonstrationLayout
 
     @property
     def decisions(self) -> int:
@@ -50,22 +49,30 @@ class FileDemonstration:
     @cached_property
     def cameras(self) -> dict[str, str]:
         """The simulator's cameras, each with the name of the array that holds its frames."""
-        return {camera: self.layout.cameras.get(camera) or self.file.camera(self.episode, camera) for camera in self.spaces.cameras}
+        return {camera: self.file.camera(self.episode, camera) for camera in self.spaces.cameras}
 
     @property
     def frame_sizes(self) -> dict[str, tuple[int, ...]]:
         """The height and width of each camera's frames in the file."""
-        return {camera: self._shape(name, "cameras")[:2] for camera, name in self.cameras.items()}
+        return {camera: self._header(name, "cameras").shape[:2] for camera, name in self.cameras.items()}
 
     def check(self) -> None:
-        """Check the headers against the simulator. Raises DemonstrationError where cameras, state, actions or length do not fit."""
+        """Check the headers against the simulator. Raises DemonstrationError where cameras, state or actions do not fit."""
         for camera, name in self.cameras.items():
-            shape, channels = self._shape(name, "cameras"), self.spaces.cameras[camera][2]
-            if len(shape) != 3 or shape[2] != channels:
+            header, channels = self._header(name, "cameras"), self.spaces.cameras[camera][2]
+            if len(header.shape) != 3 or header.shape[2] != channels or 0 in header.shape:
                 raise DemonstrationError(
-                    f"{self._location}: {name} has entries of shape {list(shape)}, and camera {camera} shows frames of {channels} channels: "
+                    f"{self._location}: {name} has entries of shape {list(header.shape)}, and camera {camera} shows frames of {channels} channels: "
                     f"name another array under clone.layout.cameras"
                 )
+            if header.dtype != np.uint8:
+                raise DemonstrationError(
+                    f"{self._location}: {name} holds {header.dtype or 'no numbers'}, and frames must be uint8, from 0 to 255: convert them, or name another "
+                    f"array under clone.layout.cameras"
+                )
+            if math.prod(header.shape[:2]) > MOST_PIXELS:
+                raise DemonstrationError(f"{self._location}: {name} has frames of shape {list(header.shape)}, more than {MOST_PIXELS} pixels. {WAY_OUT}")
+            self._check_entries(name, header.entries, self.decisions)
         sizes = {name: self._width(name, "state") for name in self._state}
         if sum(sizes.values()) != self.spaces.state:
             parts = " + ".join(f"{name} {size}" for name, size in sizes.items()) or "nothing"
@@ -73,26 +80,32 @@ class FileDemonstration:
                 f"{self._location}: the state is {parts} = {sum(sizes.values())} numbers, and the simulator's state has {self.spaces.state}: "
                 f"name the arrays of the state under clone.layout.state; the episode has {', '.join(self.file.names(self.episode))}"
             )
+        for name in self._state:
+            self._check_entries(name, self._header(name, "state").entries, self.decisions)
         if (size := self._width(self._actions, "actions")) != self.spaces.action.size:
             raise DemonstrationError(
                 f"{self._location}: {self._actions} has {size} numbers in an action, and the simulator takes {self.spaces.action.size}: "
                 f"give demonstrations of the same robot and controller"
             )
-        if self.chunk > self.episode.steps:
-            raise DemonstrationError(
-                f"{self._location} has {self.episode.steps} steps, fewer than one chunk of policy.chunk={self.chunk}: "
-                f"set policy.chunk={max(self.episode.steps, 1)} or less, or leave the file out of clone.files"
-            )
+
+    @cached_property
+    def unusable(self) -> str | None:
+        """Why nothing can be learned from this episode, although its file is sound: it is too short, or has numbers that are not finite. None where it can.
+
+        Reads state and actions, and no frames. Raises DemonstrationError where they are not what the headers say.
+        """
+        if self.decisions < max(self.chunk, 1):
+            return f"has {self.decisions} steps, fewer than one chunk of policy.chunk={self.chunk}"
+        for name in (*self._state, self._actions):
+            values = self._vectors(name)
+            if wrong := int((~np.isfinite(values)).sum()):
+                return f"has {wrong} numbers in {name} that are not finite as float32"
+        return None
 
     @cached_property
     def recorded_actions(self) -> NDArray[np.float32]:
-        """The recorded action that follows each observation: [decisions, A]. Raises DemonstrationError where a number is not finite."""
-        actions = self.file.vectors(self.episode, self._actions)[self.episode.first_action :][: self.decisions]
-        if len(actions) != self.decisions:
-            raise DemonstrationError(f"{self._location} has {len(actions)} actions for {self.decisions} observations: get the file again, or leave it out")
-        if not np.isfinite(actions).all():
-            raise DemonstrationError(f"{self._location}: {self._actions} holds numbers that are not finite: leave the file out of clone.files")
-        return actions
+        """The recorded action that follows each observation: [decisions, A]. Raises DemonstrationError."""
+        return self._vectors(self._actions, self.episode.first_action)
 
     def count_outside_bounds(self) -> int:
         """How many recorded action numbers the simulator does not accept as they are."""
@@ -104,11 +117,9 @@ class FileDemonstration:
     def fill(self, rows: Mapping[str, NDArray[Any]]) -> None:
         """Write observations and chunks into `rows`, {name: [decisions, ...] of zeros}, which may be wider than this simulator's arrays.
 
-        Raises DemonstrationError where values are not finite, or where entries are missing.
+        Raises DemonstrationError where values are not what the headers say, or where frames are missing.
         """
         state = np.concatenate([self._vectors(name) for name in self._state] or [np.zeros((self.decisions, 0), np.float32)], axis=1)
-        if not np.isfinite(state).all():
-            raise DemonstrationError(f"{self._location}: the state holds numbers that are not finite: leave the file out of clone.files")
         rows["state"][:, : self.spaces.state] = state
         rows["elapsed"][:] = np.minimum(np.arange(self.decisions) / self.spaces.max_steps, 1)
         rows["actions"][..., : self.spaces.action.size] = self._following(rows["actions"].shape[1])
@@ -118,7 +129,7 @@ class FileDemonstration:
             height, width, _ = self.spaces.cameras[camera]
             shown = 0
             for row, frame in zip(rows[place], self.file.frames(self.episode, name), strict=False):
-                shown_upright = upright(frame, self.layout.orientation or self.file.orientation())
+                shown_upright = upright(frame, self.file.layout.orientation or self.file.orientation())
                 row[:] = resized(shown_upright[:, ::-1] if self.mirrored else shown_upright, height, width)
                 shown += 1
             if shown < self.decisions:
@@ -138,30 +149,35 @@ class FileDemonstration:
 
     @property
     def _state(self) -> list[str]:
-        if not self.spaces.state:
-            return []
-        return self.layout.state or self.file.state(self.episode, list(self.spaces.cameras))
+        return self.file.state(self.episode, list(self.spaces.cameras)) if self.spaces.state else []
 
     @property
     def _actions(self) -> str:
-        return self.layout.actions or self.file.actions
+        return self.file.actions()
 
-    def _vectors(self, name: str) -> NDArray[np.float32]:
-        values = self.file.vectors(self.episode, name)[: self.decisions]
-        if len(values) < self.decisions:
-            raise DemonstrationError(
-                f"{self._location}: {name} has {len(values)} entries for {self.decisions} observations: get the file again, or leave it out of clone.files"
-            )
+    def _vectors(self, name: str, first: int = 0) -> NDArray[np.float32]:
+        """The entries that belong to the decisions, from entry `first` on: [decisions, n]."""
+        header, values = self._header(name, "state"), self.file.vectors(self.episode, name)[first:][: self.decisions]
+        self._check_entries(name, len(values), self.decisions)
+        if values.shape[1] != (width := int(np.prod(header.shape))):
+            raise DemonstrationError(f"{self._location}: {name} has {values.shape[1]} numbers in an entry, and the file says that it has {width}. {WAY_OUT}")
         return values
 
-    def _width(self, name: str, key: str) -> int:
-        return int(np.prod(self._shape(name, key)))
+    def _check_entries(self, name: str, found: int, needed: int) -> None:
+        if found < needed:
+            raise DemonstrationError(f"{self._location}: {name} has {found} entries for {needed} observations. {WAY_OUT}")
 
-    def _shape(self, name: str, key: str) -> tuple[int, ...]:
-        shape = self.file.shape(self.episode, name)
-        if shape is None:
+    def _width(self, name: str, key: str) -> int:
+        header = self._header(name, key)
+        if header.dtype is None:
+            raise DemonstrationError(f"{self._location}: {name} holds no numbers: write the name of another array under clone.layout.{key}")
+        return int(np.prod(header.shape, dtype=float))
+
+    def _header(self, name: str, key: str) -> ArrayHeader:
+        header = self.file.header(self.episode, name)
+        if header is None:
             raise DemonstrationError(
                 f"{self._location} has no {name}: write its name in the file under clone.layout.{key}; "
                 f"the episode has {', '.join(self.file.names(self.episode))}"
             )
-        return shape
+        return header

@@ -8,12 +8,20 @@ from typing import IO
 import numpy as np
 
 from rlvla3.config import Orientation
-from rlvla3.demonstrations.demonstration_file import Frame, import_optional
+from rlvla3.demonstrations.demonstration_file import WAY_OUT, DemonstrationError, Frame, import_optional, readable
+
+MOST_PIXELS = 20_000_000
+"""Pixels of a frame. A damaged image may say that it has any number."""
 
 
-def decoded(source: Path | IO[bytes]) -> Frame:
-    """Decode a frame (PNG, JPEG) to [H, W, 3]. Raises OSError."""
-    return np.asarray(import_optional("PIL.Image").open(source).convert("RGB"))
+def decoded(source: Path | IO[bytes], place: str) -> Frame:
+    """Decode a frame (PNG, JPEG) to [H, W, 3]. place: where it is stored, for messages. Raises DemonstrationError."""
+    images = import_optional("PIL.Image")
+    with readable(place):
+        image = images.open(source)
+        if image.width * image.height > MOST_PIXELS:
+            raise DemonstrationError(f"{place} says that it has {image.width} x {image.height} pixels, and at most {MOST_PIXELS} are read. {WAY_OUT}")
+        return np.asarray(image.convert("RGB"))
 
 
 def upright(frame: Frame, stored: Orientation) -> Frame:

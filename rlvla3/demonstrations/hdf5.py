@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +11,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlvla3.demonstrations.demonstration_file import DemonstrationError, DemonstrationFile, Frame, RecordedEpisode, import_optional
+from rlvla3.config import DemonstrationLayout
+from rlvla3.demonstrations.demonstration_file import (
+    MOST_STEPS,
+    WAY_OUT,
+    ArrayHeader,
+    DemonstrationError,
+    DemonstrationFile,
+    Frame,
+    RecordedEpisode,
+    import_optional,
+    readable,
+)
 
 FRAMES_AT_ONCE = 64
 """So many frames are read together, because HDF5 decompresses an array in blocks."""
+
+MOST_NUMBERS = 100_000_000
+"""Numbers of an array that is read as a whole. A damaged file may say that there are any number."""
 
 
 class Hdf5File(DemonstrationFile):
@@ -22,10 +37,11 @@ class Hdf5File(DemonstrationFile):
     root: str
     prefix: str
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path, layout: DemonstrationLayout) -> None:
+        super().__init__(path, layout)
         self.file: Any = open_hdf5(path)
-        self._keys = numbered(self.file[self.root], self.prefix)
+        with readable(str(path)):
+            self._keys = numbered(self.file[self.root], self.prefix)
 
     @classmethod
     def recognises(cls, file: Any) -> bool:
@@ -36,44 +52,73 @@ class Hdf5File(DemonstrationFile):
         return self._keys
 
     def group(self, key: str | int) -> Any:
-        return self.file[self.root][key]
+        """The group of an episode. Raises DemonstrationError where there is no group of that name."""
+        with readable(f"{self.path}, {key}"):
+            found = self.file[self.root].get(key)
+            if hasattr(found, "visititems"):
+                return found
+        raise DemonstrationError(f"{self.path}, {key} is no group of arrays, so it is no {self.format} episode. {WAY_OUT}")
 
-    def array(self, episode: RecordedEpisode, name: str) -> Any:
+    def usual_actions(self) -> str:
+        return "actions"
+
+    def array(self, key: str | int, name: str) -> Any:
         """The array, without reading it. None where there is none."""
-        found = self.group(episode.key).get(name)
-        return found if hasattr(found, "shape") else None
+        group = self.group(key)
+        with readable(f"{self.path}, {key}: {name}"):
+            found = group.get(name)
+            return found if getattr(found, "shape", None) else None
 
-    def shape(self, episode: RecordedEpisode, name: str) -> tuple[int, ...] | None:
-        found = self.array(episode, name)
-        return None if found is None else tuple(found.shape[1:]) or (1,)
+    def header(self, episode: RecordedEpisode, name: str) -> ArrayHeader | None:
+        found = self.array(episode.key, name)
+        if found is None:
+            return None
+        with readable(f"{self.location(episode)}: {name}"):
+            shape, dtype = tuple(map(int, found.shape)), np.dtype(found.dtype)
+        return ArrayHeader(shape[0], shape[1:] or (1,), dtype if dtype.kind in "biuf" else None)
 
     def names(self, episode: RecordedEpisode) -> list[str]:
         found: list[str] = []
-        self.group(episode.key).visititems(lambda name, item: found.append(name) if hasattr(item, "shape") else None)
+        group = self.group(episode.key)
+        with readable(self.location(episode)):
+            group.visititems(lambda name, item: found.append(name) if hasattr(item, "shape") else None)
         return found
 
     def vectors(self, episode: RecordedEpisode, name: str) -> NDArray[np.float32]:
-        values: NDArray[np.float32] = self._read(episode, name, slice(None)).astype(np.float32)
-        return values.reshape(len(values), -1)
+        return self.numbers(episode.key, name)
 
     def frames(self, episode: RecordedEpisode, name: str) -> Iterator[Frame]:
-        for first in range(0, len(self.array(episode, name)), FRAMES_AT_ONCE):
-            yield from self._read(episode, name, slice(first, first + FRAMES_AT_ONCE))
+        array = self.array(episode.key, name)
+        for first in range(0, len(array), FRAMES_AT_ONCE):
+            with readable(f"{self.location(episode)}: {name}"):
+                frames = array[first : first + FRAMES_AT_ONCE]
+            yield from frames
 
     def length(self, key: str, name: str) -> int:
-        """The length of an array that every episode must have. Raises DemonstrationError where it is missing."""
-        found = self.group(key).get(name)
-        if not hasattr(found, "shape"):
+        """The length of an array that every episode must have. Raises DemonstrationError where it is missing, or longer than an episode may be."""
+        found = self.array(key, name)
+        if found is None:
+            with readable(f"{self.path}, {key}"):
+                there = ", ".join(self.group(key)) or "nothing"
             raise DemonstrationError(
-                f"{self.path}, {key} has no {name}, so it is not a whole {self.format} episode; it holds {', '.join(self.group(key)) or 'nothing'}"
+                f"{self.path}, {key} has no {name}, so it is not a whole {self.format} episode; it holds {there}. Where another array takes its place, name it "
+                f"under clone.layout"
             )
+        if len(found) > MOST_STEPS:
+            raise DemonstrationError(f"{self.path}, {key}: {name} has {len(found)} entries, and an episode has {MOST_STEPS} steps at most. {WAY_OUT}")
         return len(found)
 
-    def _read(self, episode: RecordedEpisode, name: str, which: slice) -> Any:
-        try:
-            return self.array(episode, name)[which]
-        except OSError as error:
-            raise DemonstrationError(f"{self.location(episode)}: {name} is damaged ({error}): get the file again, or leave it out of clone.files") from error
+    def numbers(self, key: str | int, name: str) -> NDArray[np.float32]:
+        """A whole array of numbers, which is there: [T, n]. Raises DemonstrationError."""
+        array, place = self.array(key, name), f"{self.path}, {key}: {name}"
+        with readable(place):
+            if np.dtype(array.dtype).kind not in "biuf":
+                raise DemonstrationError(f"{place} holds {array.dtype}, and must hold numbers. {WAY_OUT}")
+            if math.prod(array.shape) > MOST_NUMBERS:
+                raise DemonstrationError(f"{place} has shape {list(array.shape)}, and an array has {MOST_NUMBERS} numbers at most. {WAY_OUT}")
+            values = np.asarray(array[:])
+        with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is refused as such
+            return values.reshape(len(values), int(np.prod(values.shape[1:]))).astype(np.float32)
 
 
 def open_hdf5(path: Path) -> Any:
@@ -87,5 +132,5 @@ def open_hdf5(path: Path) -> Any:
 
 def numbered(group: Any, prefix: str) -> list[str]:
     """The names in `group` that are `prefix` and a number, sorted by the number: demo_2 comes before demo_10."""
-    found = {name: int(match[1]) for name in group if (match := re.fullmatch(rf"{prefix}(\d+)", name))}
+    found = {name: int(match[1]) for name in group if (match := re.fullmatch(rf"{prefix}(\d{{1,18}})", name))}
     return sorted(found, key=found.__getitem__)

@@ -13,7 +13,6 @@ Two facts about these files are surprising:
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -23,8 +22,9 @@ from typing import Any
 import numpy as np
 
 from rlvla3.config import Orientation
-from rlvla3.demonstrations.demonstration_file import RecordedEpisode
+from rlvla3.demonstrations.demonstration_file import WAY_OUT, DemonstrationError, RecordedEpisode, readable
 from rlvla3.demonstrations.hdf5 import Hdf5File
+from rlvla3.metadata import Metadata, checked, parse_json
 from rlvla3.simulators.libero.tasks import SUITES, find_task
 
 CAMERAS: Mapping[str, str] = {"agentview": "obs/agentview_rgb", "robot0_eye_in_hand": "obs/eye_in_hand_rgb"}
@@ -32,24 +32,30 @@ JOINTS = slice(1, 8)
 """The arm's seven joint angles in a flat MuJoCo state. Time comes first, then the positions, and those of the arm are the first positions."""
 
 
+class ProblemInfo(Metadata):
+    """The attribute problem_info. The BDDL parser leaves the instruction as a text, or as a list of its characters or words."""
+
+    language_instruction: str | list[str] = ""
+
+
 class LiberoFile(Hdf5File):
     """The demonstrations of one task."""
 
     format = "LIBERO"
     root, prefix = "data", "demo_"
-    actions = "actions"
 
     def episodes(self) -> Iterator[RecordedEpisode]:
         tasks, instruction = self._task()
         for key in self.keys():
-            actions, seen = self.length(key, "actions"), min(self.length(key, name) for name in ("obs/ee_pos", "obs/gripper_states"))
-            success = any(name in self.group(key) and bool(self.group(key)[name][-1]) for name in ("rewards", "dones"))
-            yield RecordedEpisode(key, tasks, instruction, min(seen, actions - self._lag), success, first_action=self._lag)
+            actions, seen = self.length(key, self.actions()), min(self.length(key, name) for name in self.layout.state or ("obs/ee_pos", "obs/gripper_states"))
+            ends = [self.numbers(key, name)[-1:] for name in ("rewards", "dones") if self.array(key, name) is not None]
+            success = any(bool(last.any()) for last in ends)
+            yield RecordedEpisode(key, tasks, instruction, max(0, min(seen, actions - self._lag)), success, first_action=self._lag)
 
-    def camera(self, episode: RecordedEpisode, camera: str) -> str:
+    def usual_camera(self, episode: RecordedEpisode, camera: str) -> str:
         return CAMERAS.get(camera, f"obs/{camera}_rgb")
 
-    def state(self, episode: RecordedEpisode, cameras: Sequence[str]) -> list[str]:
+    def usual_state(self, episode: RecordedEpisode, cameras: Sequence[str]) -> list[str]:
         return ["obs/ee_pos", "obs/ee_ori", "obs/gripper_states"]
 
     def full_name(self, task: str) -> str:
@@ -67,21 +73,29 @@ class LiberoFile(Hdf5File):
     def _task(self) -> tuple[tuple[str, ...], str]:
         """The task's names and its instruction. Where the file names neither, they come from the name of the file."""
         bddl = PurePosixPath(self._text("bddl_file_name") or f"{self.path.parent.name}/{self.path.stem.removesuffix('_demo')}.bddl")
-        problem = json.loads(self._text("problem_info") or "{}")
-        # A string, or a list of its characters or words, as the BDDL parser leaves it.
-        instruction = "".join(problem.get("language_instruction", "")) or re.sub(r"^[A-Z_]+SCENE\d+_", "", bddl.stem).replace("_", " ")
+        place = f"{self.path}: problem_info of data"
+        problem = checked(ProblemInfo, parse_json(self._text("problem_info") or "{}", place, WAY_OUT, DemonstrationError), place, WAY_OUT, DemonstrationError)
+        instruction = "".join(problem.language_instruction) or re.sub(r"^[A-Z_]+SCENE\d+_", "", bddl.stem).replace("_", " ")
         return (f"{bddl.parent.name}/{bddl.stem}", bddl.stem), instruction.strip()
 
     def _text(self, attribute: str) -> str:
-        value: Any = self.file[self.root].attrs.get(attribute, "")
-        return value.decode() if isinstance(value, bytes) else str(value)
+        with readable(f"{self.path}: {attribute} of data"):
+            value: Any = self.file[self.root].attrs.get(attribute, "")
+            return value.decode() if isinstance(value, bytes) else str(value)
 
     @cached_property
     def _lag(self) -> int:
-        """1 where observation t was recorded after action t, 0 where it was recorded before or the file cannot tell. The first episode decides."""
-        group = self.group(self.keys()[0])
-        states, joints = group.get("states"), group.get("obs/joint_states")
-        if states is None or joints is None or len(states) != len(joints) or len(joints) < 2:
-            return 0
-        before, seen = np.asarray(states[:, JOINTS]), np.asarray(joints[:])
+        """1 where observation t was recorded after action t, 0 where it was recorded before. The first episode that can tell decides; 0 where none can."""
+        return next((lag for key in self.keys() if (lag := self._lag_of(key)) is not None), 0)
+
+    def _lag_of(self, key: str) -> int | None:
+        states, joints = self.array(key, "states"), self.array(key, "obs/joint_states")
+        arm = JOINTS.stop - JOINTS.start
+        if states is None or joints is None or len(states.shape) != 2 or states.shape[1] < JOINTS.stop or joints.shape != (len(states), arm):
+            return None
+        if self.length(key, "states") < 2:
+            return None
+        before, seen = self.numbers(key, "states")[:, JOINTS], self.numbers(key, "obs/joint_states")
+        if not (np.isfinite(before).all() and np.isfinite(seen).all()):
+            return None
         return int(np.abs(before[1:] - seen[:-1]).mean() < np.abs(before - seen).mean())

@@ -9,18 +9,48 @@ No action follows the last observation.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+from rlvla3.config import DemonstrationLayout
 from rlvla3.demonstrations.demonstration_file import DemonstrationError, RecordedEpisode
 from rlvla3.demonstrations.hdf5 import Hdf5File
+from rlvla3.metadata import Count, Metadata, checked, read_json
 from rlvla3.simulators.maniskill.tasks import EXTRA_SHOWN_WITH_IMAGES, TASKS
 
 REPLAY = "replay the file with `python -m mani_skill.trajectory.replay_trajectory --traj-path FILE --save-traj -o state -c CONTROL_MODE`, or with -o rgb"
 SEEN_ARRAYS = ["obs/agent/qpos", "obs/agent/qvel", *(f"obs/extra/{name}" for name in EXTRA_SHOWN_WITH_IMAGES)]
 """The arrays of the state beside images, as the simulator uses them (simulators/maniskill/tasks.py). Some tasks lack some of them."""
+
+BESIDE = "It describes the trajectories in the file of the same name: put the two files together, or leave both out of clone.files"
+
+
+class EnvironmentSettings(Metadata):
+    """env_kwargs of NAME.json."""
+
+    control_mode: str | None = None
+
+
+class EnvironmentInfo(Metadata):
+    """env_info of NAME.json."""
+
+    env_id: str
+    env_kwargs: EnvironmentSettings = EnvironmentSettings()
+
+
+class EpisodeDescription(Metadata):
+    """One of the episodes of NAME.json."""
+
+    episode_id: Count
+    control_mode: str | None = None
+    success: bool | None = None
+
+
+class Description(Metadata):
+    """NAME.json."""
+
+    env_info: EnvironmentInfo
+    episodes: list[EpisodeDescription]
 
 
 class ManiSkillFile(Hdf5File):
@@ -28,36 +58,32 @@ class ManiSkillFile(Hdf5File):
 
     format = "ManiSkill"
     root, prefix = "/", "traj_"
-    actions = "actions"
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path, layout: DemonstrationLayout) -> None:
+        super().__init__(path, layout)
         json_file = path.with_suffix(".json")
-        try:
-            description = json.loads(json_file.read_text())
-            self._task: str = description["env_info"]["env_id"]
-            self._episode_descriptions: dict[str, Any] = {f"{self.prefix}{episode['episode_id']}": episode for episode in description["episodes"]}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DemonstrationError(
-                f"{path} is a ManiSkill trajectory file. The file {json_file.name} that describes it cannot be read from the same folder "
-                f"({type(error).__name__}: {error}): put the two files together"
-            ) from error
-        modes = [episode.get("control_mode") for episode in self._episode_descriptions.values()]
-        self.control_mode = next((mode for mode in modes if mode), description["env_info"].get("env_kwargs", {}).get("control_mode"))
+        description = checked(Description, read_json(json_file, BESIDE, DemonstrationError), str(json_file), BESIDE, DemonstrationError)
+        self._task = description.env_info.env_id
+        self._succeeded = {f"{self.prefix}{episode.episode_id}": episode.success is not False for episode in description.episodes}
+        modes = dict.fromkeys(episode.control_mode for episode in description.episodes if episode.control_mode)
+        if len(modes) > 1:
+            raise DemonstrationError(f"{json_file} names several control modes ({', '.join(modes)}), and a policy has one: give each its own file")
+        self.control_mode = next(iter(modes), description.env_info.env_kwargs.control_mode)
 
     def episodes(self) -> Iterator[RecordedEpisode]:
         for key in self.keys():
-            group, steps = self.group(key), self.length(key, "actions")
-            if "obs" not in group:
+            steps = self.length(key, self.actions())
+            if not self.layout.state and "obs" not in self.group(key):
                 raise DemonstrationError(f"{self.path}, {key} holds actions and no observations: {REPLAY}")
-            success = bool(group["success"][:].any()) if "success" in group else bool(self._episode_descriptions.get(key, {}).get("success", True))
+            ends = self.array(key, "success")
+            success = self._succeeded.get(key, True) if ends is None else bool(self.numbers(key, "success").any())
             yield RecordedEpisode(key, (self._task,), "", steps, success)
 
-    def camera(self, episode: RecordedEpisode, camera: str) -> str:
+    def usual_camera(self, episode: RecordedEpisode, camera: str) -> str:
         return f"obs/sensor_data/{camera}/rgb"
 
-    def state(self, episode: RecordedEpisode, cameras: Sequence[str]) -> list[str]:
-        return [name for name in SEEN_ARRAYS if self.array(episode, name) is not None] if cameras else ["obs"]
+    def usual_state(self, episode: RecordedEpisode, cameras: Sequence[str]) -> list[str]:
+        return [name for name in SEEN_ARRAYS if self.array(episode.key, name) is not None] if cameras else ["obs"]
 
     def default_control_mode(self) -> str | None:
         return next(iter(TASKS[self._task].actions)) if self._task in TASKS else None

@@ -50,24 +50,33 @@ class DemonstrationTask:
 
 
 def select_demonstrations(recipe: Recipe) -> list[FileDemonstration]:
-    """The demonstrations to clone from. Their headers are checked, but none is read. Raises RecipeError."""
+    """The demonstrations to clone from. Headers, states and actions are checked, and no frames are read. Raises RecipeError.
+
+    An episode that is too short for a chunk, or has numbers that are not finite, is left out, and `notices` says so.
+    """
     clone = recipe.clone
     assert clone is not None and clone.files
     tasks = [task for label, simulator in recipe.mixed.items() for task in _tasks(label, simulator, clone)]
     selected: dict[str, list[FileDemonstration]] = {task.name: [] for task in tasks}
-    failed, names_in_files = Counter[str](), dict[str, None]()
-    for file, episode in _episodes(clone.files):
+    failed, left_out, names_in_files = Counter[str](), dict[str, list[str]](), dict[str, None]()
+    for file, episode in _episodes(clone):
         names_in_files[episode.tasks[-1]] = None
         for task in tasks:
             if len(selected[task.name]) < clone.demonstrations and task.matches(file, episode):
                 failed[task.name] += not episode.success
-                if episode.success:
-                    selected[task.name].append(_demonstration(file, episode, task, recipe))
+                if not episode.success:
+                    continue
+                demonstration = _demonstration(file, episode, task, recipe)
+                if (why := demonstration.unusable) is None:
+                    selected[task.name].append(demonstration)
+                else:
+                    file.left_out[episode.key] = f"{file.location(episode)} {why}"
+                    left_out.setdefault(task.name, []).append(file.left_out[episode.key])
         if all(len(found) == clone.demonstrations for found in selected.values()):
             break
     for task in tasks:
         if len(selected[task.name]) < clone.demonstrations:
-            raise DemonstrationError(_too_few(task, len(selected[task.name]), failed[task.name], clone, list(names_in_files)))
+            raise DemonstrationError(_too_few(task, len(selected[task.name]), failed[task.name], left_out.get(task.name, []), clone, list(names_in_files)))
     return [demonstration for found in selected.values() for demonstration in found]
 
 
@@ -95,7 +104,11 @@ def check_actions(demonstrations: Sequence[FileDemonstration]) -> str | None:
 
 def notices(demonstrations: Sequence[FileDemonstration]) -> list[str]:
     """What the user should know about how the demonstrations are read: one sentence for each fact."""
-    found = {notice: None for file in {demonstration.file: None for demonstration in demonstrations} if (notice := file.notice())}
+    files = list({demonstration.file: None for demonstration in demonstrations})
+    found = {notice: None for file in files if (notice := file.notice())}
+    if left_out := [why for file in files for why in file.left_out.values()]:
+        others = f", and {len(left_out) - 1} more" if len(left_out) > 1 else ""
+        found[f"{len(left_out)} successful episodes were left out: {left_out[0]}{others}"] = None
     for demonstration in demonstrations:
         for camera, recorded in demonstration.frame_sizes.items():
             shown = demonstration.spaces.cameras[camera]
@@ -118,19 +131,18 @@ def find_files(patterns: Sequence[str]) -> list[Path]:
     return list(found)
 
 
-def _episodes(patterns: Sequence[str]) -> Iterator[tuple[DemonstrationFile, RecordedEpisode]]:
-    for path in find_files(patterns):
-        file = open_file(path)
+def _episodes(clone: CloneConfig) -> Iterator[tuple[DemonstrationFile, RecordedEpisode]]:
+    for path in find_files(clone.files):
+        file = open_file(path, clone.layout)
         for episode in file.episodes():
             yield file, episode
 
 
 def _demonstration(file: DemonstrationFile, episode: RecordedEpisode, task: DemonstrationTask, recipe: Recipe) -> FileDemonstration:
     """An episode as a demonstration of `task`. Raises DemonstrationError where its headers do not fit the simulator."""
-    assert recipe.clone is not None
     _check_control_mode(file, task)
     instruction = episode.instruction if task.instruction is None else task.instruction
-    found = FileDemonstration(file, episode, task.name, instruction, task.spaces, task.mirrored, recipe.policy.chunk, recipe.clone.layout)
+    found = FileDemonstration(file, episode, task.name, instruction, task.spaces, task.mirrored, recipe.policy.chunk)
     found.check()
     return found
 
@@ -160,10 +172,17 @@ def _check_control_mode(file: DemonstrationFile, task: DemonstrationTask) -> Non
         )
 
 
-def _too_few(task: DemonstrationTask, found: int, failed: int, clone: CloneConfig, there: Sequence[str]) -> str:
+def _too_few(task: DemonstrationTask, found: int, failed: int, left_out: Sequence[str], clone: CloneConfig, there: Sequence[str]) -> str:
+    """left_out: the successes that cannot be learned from, and why."""
     what = f"{found} of {clone.demonstrations} demonstrations of {task.name} are in clone.files"
+    others = [f"{failed} more failed"] if failed else []
+    if left_out:
+        others.append(f"{len(left_out)} more cannot be used: {left_out[0]}" + (", and so on" if len(left_out) > 1 else ""))
     if found:
-        return f"{what} ({failed} more failed): set clone.demonstrations={found}, or give more files"
+        return f"{what} ({'; '.join(others) or 'there are no others'}): set clone.demonstrations={found}, or give more files"
+    if left_out:
+        way_out = "Set a smaller policy.chunk, or give other files" if "policy.chunk" in left_out[0] else "Give other files"
+        return f"{what}: {'; '.join(others)}. {way_out}"
     if failed:
         return f"{what}: there are {failed} episodes of it, none of them a success"
     shown = ", ".join(repr(name) for name in there[:10]) + (f" and {len(there) - 10} more" if len(there) > 10 else "")
