@@ -1,4 +1,4 @@
-"""What `rlvla3 bench fuzz` does: it runs the cases, prints a table, and says how each failure can be repeated."""
+"""What `bench fuzz` does: it runs the cases, prints a table, and says how each failure can be repeated."""
 
 from __future__ import annotations
 
