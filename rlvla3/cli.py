@@ -9,10 +9,11 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Literal
 
-from rlvla3.errors import explains_itself
+from rlvla3.errors import RecipeError, explanation
 from rlvla3.version import __version__
 
 EXAMPLES = """\
@@ -37,9 +38,12 @@ CHUNK = 5
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit status: 0; 1 if a check failed; 2 if the command cannot be run as asked; 130 after Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a task may have letters that the terminal does not know
     arguments = _parse(argv)
-    sys.path.append(str(Path.cwd()))  # so that `module:Class` of the user is found; every worker gets the same path
     try:
+        sys.path.append(_working_folder())  # so that `module:Class` of the user is found; every worker gets the same path
         passed = _run(arguments)
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -47,11 +51,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        if not explains_itself(error):
+        if (said := explanation(error)) is None:
             raise
-        print(f"rlvla3: {error}", file=sys.stderr)
+        print(f"rlvla3: {said}", file=sys.stderr)
         return REFUSED
     return 0 if passed else FAILED
+
+
+def _working_folder() -> str:
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError as error:
+        raise RecipeError("the folder that this command runs in was removed: go to another one") from error
 
 
 def _run(arguments: argparse.Namespace) -> bool:
@@ -350,7 +361,3 @@ def _add_parity(parity: argparse.ArgumentParser) -> None:
 def _add_output(command: argparse.ArgumentParser, default: str) -> None:
     command.add_argument("--run-dir", type=Path, metavar="DIR", help=f"where the run is kept (default: {default})")
     command.add_argument("--json", action="store_true", help="JSON lines on stdout instead of a table or plain lines; the last is the summary")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,11 +1,25 @@
-"""Imports what a recipe names as `module:Class`: simulators, policies and corrections that are not part of this package."""
+"""Imports what a recipe names as `module:Class`: simulators, policies and corrections that are not part of this package.
+
+Invariant: a file or package in the working folder wins over an installed one of the same name, as it does for a script that runs there. No package of the
+working folder takes the place of a module that is loaded already, because rlvla3 or Python needs that one.
+"""
 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+import os
+import sys
+from collections.abc import Callable
+from importlib.abc import Loader
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import module_from_spec
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
-from rlvla3.errors import RecipeError
+from rlvla3.errors import ExplainedError, RecipeError, described, place_in_code_of_user
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def load_named(name: str, key: str) -> Any:
@@ -14,12 +28,56 @@ def load_named(name: str, key: str) -> Any:
     Raises RecipeError where the object cannot be imported.
     """
     module, _, attribute = name.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), attribute)):
+        raise RecipeError(f"{key}={name!r} is no name of a class: write module:Class, for example my_robot:MyClass for the class MyClass in my_robot.py")
     if module == "__main__":
         raise RecipeError(
             f"{key}={name} names what the script or notebook itself defines, and no other process can import that: put it into a file of its own beside the "
-            f"script, for example my_robot.py, and write {key}=my_robot:{attribute or 'MyClass'}"
+            f"script, for example my_robot.py, and write {key}=my_robot:{attribute}"
         )
+    loaded = call_of_user(_import, f"{key}={name} cannot be loaded", name, key)
+    if not hasattr(loaded, attribute):
+        file = getattr(loaded, "__file__", None) or module
+        raise RecipeError(f"{key}={name} cannot be loaded: {file} has no {attribute}. Write the name of a class or function that it has")
+    return getattr(loaded, attribute)
+
+
+def call_of_user(function: Callable[P, T], said: str, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call `function`, which is code of the user or leads to it. Raises RecipeError for any error in it: what is `said`, the error, and its place."""
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise RecipeError(f"{key}={name} cannot be loaded: {error}. Is {module} installed, or in the folder the command runs in?") from error
+        return function(*args, **kwargs)
+    except ExplainedError:
+        raise
+    except (Exception, SystemExit) as error:
+        place = place_in_code_of_user(error)
+        raise RecipeError(f"{said}: {described(error)}" + (f" ({place})" if place else "")) from error
+
+
+def _import(name: str, key: str) -> Any:
+    module = name.partition(":")[0]
+    top = module.partition(".")[0]
+    folder = str(Path.cwd())
+    here = PathFinder.find_spec(top, [folder]) if folder in sys.path else None
+    if here is not None and here.loader is not None and here.origin is not None:
+        if top not in sys.modules:
+            _execute(top, here, here.loader)
+        elif os.path.realpath(other := getattr(sys.modules[top], "__file__", None) or top) != os.path.realpath(here.origin):
+            raise RecipeError(f"{key}={name} means {here.origin}, but {other} has the same name, and is in use already: give your file another name")
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module == error.name or module.startswith(f"{error.name}.")):
+            raise RecipeError(
+                f"{key}={name} cannot be loaded: there is no module {error.name}. Is it installed, or in the folder the command runs in?"
+            ) from error
+        raise
+
+
+def _execute(name: str, found: ModuleSpec, loader: Loader) -> None:
+    """Import the module that was `found`, as Python's own import does."""
+    sys.modules[name] = module_from_spec(found)
+    try:
+        loader.exec_module(sys.modules[name])
+    except BaseException:
+        del sys.modules[name]
+        raise

@@ -20,7 +20,7 @@ BLOCK = re.compile(r"^```\n\$ (rlvla3 (?:rehearse|plan) [^\n]*)\n(.*?)^```$", re
 def output_of(command: str) -> str:
     """What the command prints, without spaces at the ends of lines. Raises CalledProcessError where it fails."""
     print(command, flush=True)
-    words = [sys.executable, "-m", "rlvla3.cli", *shlex.split(command)[1:]]
+    words = [sys.executable, "-m", "rlvla3", *shlex.split(command)[1:]]
     printed = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout
     return "".join(f"{line.rstrip()}\n" for line in printed.strip().splitlines())
 

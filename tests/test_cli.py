@@ -271,6 +271,6 @@ def test_an_instruction_too_long_for_the_policy_is_refused_before_anything_start
 
 
 def test_a_reader_that_has_read_enough_is_no_error():
-    command = f"set -o pipefail; {sys.executable} -m rlvla3.cli check {ROOT}/recipes/cartpole.yaml | true"
+    command = f"set -o pipefail; {sys.executable} -m rlvla3 check {ROOT}/recipes/cartpole.yaml | true"
     ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")

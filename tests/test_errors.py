@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 import rlvla3
-from rlvla3.errors import ExplainedError, WorkerError, explains_itself
+from rlvla3.errors import ExplainedError, WorkerError, explanation
 from rlvla3.runtimes.processes.control import Control, Stop, Stopped
 from rlvla3.runtimes.processes.messages import Failed
 from rlvla3.runtimes.processes.process import start_worker
@@ -71,10 +71,10 @@ def test_every_error_of_the_package_explains_itself() -> None:
     assert set(EXPLAINED) <= set(errors())
     for name, error in errors().items():
         if issubclass(error, ExplainedError):
-            assert explains_itself(error("a message")) and str(error("a message")) == "a message", name
+            assert explanation(error("a message")) == "a message", name
             assert type(error("a message")) is error
     for other in (ValueError("x"), RuntimeError("x"), AssertionError("x"), KeyError("x")):
-        assert not explains_itself(other)
+        assert explanation(other) is None
 
 
 @pytest.mark.parametrize("error", [EXPLAINED[0], OURS, *(pytest.param(error, marks=pytest.mark.slow) for error in EXPLAINED[1:])])

@@ -8,6 +8,7 @@ Actions: Discrete or Box. For a Box, a policy returns numbers within [-1, 1] in 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import gymnasium
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from rlvla3.config import Section, SimulatorConfig, check_options
 from rlvla3.errors import RecipeError
+from rlvla3.named import call_of_user
 from rlvla3.simulators.base import SingleEnvironment, Step
 from rlvla3.simulators.builtin import load_simulator_or_environment
 from rlvla3.types import ActionSpace, Observation, Spaces, Ticket
@@ -94,13 +96,12 @@ class GymnasiumSimulator(SingleEnvironment):
 
 def _make(config: SimulatorConfig, options: GymnasiumOptions) -> gymnasium.Env[Any, Any]:
     registry, _, identifier = config.name.partition(":")
-    try:
-        if registry == "gymnasium":
-            environment = gymnasium.make(identifier, max_episode_steps=config.max_steps, disable_env_checker=True, **options.kwargs)
-        else:
-            environment = load_simulator_or_environment(config.name)(**options.kwargs)
-    except (gymnasium.error.Error, TypeError) as error:  # an unknown ID or a missing package; arguments that do not fit
-        raise RecipeError(f"simulator.name={config.name} cannot be made with simulator.options.kwargs={options.kwargs}: {error}") from error
+    failed = f"simulator.name={config.name} cannot be made with simulator.options.kwargs={options.kwargs}"
+    if registry == "gymnasium":
+        made = partial(gymnasium.make, identifier, max_episode_steps=config.max_steps, disable_env_checker=True)
+    else:
+        made = load_simulator_or_environment(config.name)
+    environment = call_of_user(made, failed, **options.kwargs)
     if not isinstance(environment, gymnasium.Env):
         raise RecipeError(f"simulator.name={config.name} makes a {type(environment).__name__}, not a gymnasium.Env: name a class or function that makes one")
     return environment

@@ -289,7 +289,7 @@ def example(tmp_path: Path) -> Path:
 
 def rlvla3_in(folder: Path, *words: str) -> str:
     """What the command prints, run there as a user would."""
-    command, env = [sys.executable, "-m", "rlvla3.cli", *words], os.environ | {"PYTHONPATH": python_path()}
+    command, env = [sys.executable, "-m", "rlvla3", *words], os.environ | {"PYTHONPATH": python_path()}
     ran = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=120)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return ran.stdout

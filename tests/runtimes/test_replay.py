@@ -41,7 +41,7 @@ def cartpoles(**changes: Any) -> dict[str, Any]:
 def replayed(start: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """`rlvla3 replay`, as a user would start it."""
     return subprocess.run(
-        [sys.executable, "-m", "rlvla3.cli", "replay", str(start), *options],
+        [sys.executable, "-m", "rlvla3", "replay", str(start), *options],
         capture_output=True,
         text=True,
         check=False,

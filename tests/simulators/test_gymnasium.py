@@ -154,8 +154,8 @@ NOT_AN_ENVIRONMENT = 3
     ("config", "words"),
     [
         (SimulatorConfig(name="metawrold"), "libero, maniskill, metaworld, robocasa, robosuite, slow_image, gymnasium:ID"),
-        (SimulatorConfig(name="nowhere:Env"), "No module named 'nowhere'"),
-        (SimulatorConfig(name=f"{__name__}:Absent"), "no attribute 'Absent'"),
+        (SimulatorConfig(name="nowhere:Env"), "there is no module nowhere"),
+        (SimulatorConfig(name=f"{__name__}:Absent"), "has no Absent"),
         (SimulatorConfig(name=f"{__name__}:NOT_AN_ENVIRONMENT"), "is a int: name a Simulator"),
         (SimulatorConfig(name="builtins:dict", max_steps=5), "makes a dict, not a gymnasium.Env"),
         (SimulatorConfig(name="gymnasium:CartPoll-v1"), "CartPole"),

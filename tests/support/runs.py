@@ -48,7 +48,7 @@ class Run:
             (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
         given = [str(start)] if start else [str(folder / "recipe.yaml"), "--run-dir", str(self.folder)]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "rlvla3.cli", "train", *given, *overrides],
+            [sys.executable, "-m", "rlvla3", "train", *given, *overrides],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -24,7 +24,7 @@ import psutil
 from rlvla3.benchmarks.gpu.sections import SECTIONS, Section, seconds_for
 from rlvla3.benchmarks.gpu.sheet import NO_TIME, Sheet
 from rlvla3.benchmarks.gpu.sizes import FULL, Sizes, sizes_for
-from rlvla3.errors import WorkerError, explains_itself
+from rlvla3.errors import WorkerError, described, explanation
 from rlvla3.observability.run_directory import complete_file
 from rlvla3.runtimes.processes.main_module import main_module_hidden
 
@@ -112,9 +112,9 @@ def work(section: Section, sizes: Sizes, earlier: Mapping[str, Any], path: Path,
     try:
         getattr(import_module(module), function)(sheet)
     except Exception as error:
-        if not explains_itself(error):
+        if (said := explanation(error)) is None:
             traceback.print_exc()
-        figures.send({"state": f"failed: {type(error).__name__}: {error}"})
+        figures.send({"state": f"failed: {said or described(error)}"})
     else:
         figures.send({"state": "done"})
 

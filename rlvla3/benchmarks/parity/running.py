@@ -102,7 +102,7 @@ class Command:
     def start(self) -> subprocess.Popen[bytes]:
         """Start the command in a process group of its own. So an interrupt reaches it only once, from this process, even if it came from the terminal."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        words = [sys.executable, "-P", "-m", "rlvla3.cli", *self.words]
+        words = [sys.executable, "-P", "-m", "rlvla3", *self.words]
         with self.log.open("ab") as log:
             return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, process_group=0)
 

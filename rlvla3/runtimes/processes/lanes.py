@@ -23,7 +23,6 @@ from multiprocessing.connection import Connection
 from threading import Event, Thread
 from typing import Any
 
-from rlvla3.errors import explains_itself
 from rlvla3.runtimes.processes.control import Control, Stopped
 from rlvla3.runtimes.processes.messages import Failed, Ready
 
@@ -93,7 +92,7 @@ class RunningLane:
         except Exception as error:
             traceback.print_exc()
             with suppress(Stopped):  # nobody is there to be told
-                self._control.send(Failed(type(error).__name__, str(error), traceback.format_exc(), explains_itself(error)))
+                self._control.send(Failed.with_error(error))
         finally:
             self.built.set()
             self.on_end()

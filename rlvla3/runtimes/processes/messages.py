@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from rlvla3.errors import explanation
 from rlvla3.types import Finished, Ticket, Version
 
 
@@ -22,6 +24,11 @@ class Failed:
     message: str
     traceback: str
     explained: bool
+
+    @classmethod
+    def with_error(cls, error: Exception) -> Failed:
+        said = explanation(error)
+        return cls(type(error).__name__, str(error) if said is None else said, "".join(traceback.format_exception(error)), said is not None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,6 @@ import os
 import secrets
 import threading
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -25,7 +24,6 @@ import ray
 from numpy.typing import NDArray
 from ray.exceptions import ActorUnavailableError, RayActorError
 
-from rlvla3.errors import explains_itself
 from rlvla3.links.rollouts import Rollouts
 from rlvla3.observability.meter import MeterBoard
 from rlvla3.runtimes.processes.control import Control, Stop, Stopped
@@ -119,7 +117,7 @@ def _reside(name: str, control: Control, body: str, state: ActorState, args: tup
         module, _, function = body.partition(":")
         asyncio.run(run_body(control, getattr(importlib.import_module(module), function), state, *args))
     except Exception as error:
-        control.send(Failed(type(error).__name__, str(error), traceback.format_exc(), explains_itself(error)))
+        control.send(Failed.with_error(error))
     finally:
         control.close()
 
