@@ -7,6 +7,7 @@ Invariant: the first successes of each task are used, in the order of tickets or
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from rlvla3.links.rollouts import Rollouts
 from rlvla3.policies.base import Observations, Policy
 from rlvla3.policies.conversion import observations_from
 from rlvla3.training.adamw import make_adamw
+from rlvla3.training.objective import LearnerError
 from rlvla3.types import Finished, Spaces
 
 GRADIENT_CLIP = 1.0
@@ -34,6 +36,8 @@ WARMUP_SHARE = 0.1
 
 MIN_CYCLE_STEPS = 20
 """Steps of the shortest learning-rate cycle. In a shorter cycle the learning rate would have less than one step to rise in."""
+
+LOWER_CLONING_RATE = "Set a lower clone.learning_rate, and look for demonstrations whose states or actions are not finite or very large"
 
 
 class Demonstration(Protocol):
@@ -179,7 +183,10 @@ def _train(policy: Policy, learned_from: tuple[Observations, Tensor], config: Cl
         torch.nn.utils.clip_grad_norm_(parameters, GRADIENT_CLIP)
         optimizer.step()
         schedule.step()
-        yield step + 1, total.item()
+        found = total.item()
+        if not math.isfinite(found):
+            raise LearnerError(f"cloning has a loss of {found} in step {step + 1}. {LOWER_CLONING_RATE}")
+        yield step + 1, found
 
 
 def _following(chunks: NDArray[np.float32], count: int) -> NDArray[np.float32]:

@@ -31,6 +31,7 @@ from rlvla3.training.adamw import MOMENTS, STEP, make_adamw, where_it_belongs
 from rlvla3.training.credit import Credit
 from rlvla3.training.critic import CriticFeatures
 from rlvla3.training.epoch_metrics import EpochMetrics
+from rlvla3.training.finite_weights import in_words, not_finite
 from rlvla3.training.objective import LearnerError, PolicyLoss, PolicyObjective
 from rlvla3.training.parallel import distribute_policy
 from rlvla3.training.passes import checkpoint_blocks, compile_evaluation
@@ -195,6 +196,18 @@ class Learner:
         metrics["critic_replay_loss"] = self.critic_features.train(self.update, self.critic.epochs * (WARMUP_EPOCHS if self.warming_up else 1))
         return {name: value for name, value in metrics.items() if not math.isnan(value)}
 
+    def check_weights(self, made_by: str, way_out: str) -> None:
+        """Raise LearnerError where a weight, a statistic or a moment of AdamW is NaN or infinite. All ranks must call it together.
+
+        made_by: what made the weights. way_out: what the user can do.
+        """
+        moments = {name: tensor for name, tensor in self.parameter_state().items() if not name.startswith(f"{STEP}/")}
+        tensors = {**self.policy.published(), **moments}
+        wrong = not_finite(tensors)
+        if self.ranks.any(bool(wrong)):
+            found = in_words(wrong, len(tensors)) if wrong else "another rank has found NaN or infinity"
+            raise LearnerError(f"the weights are not finite after {made_by}: {found}. They are neither published nor kept. {way_out}")
+
     def state_dict(self) -> dict[str, Any]:
         """Plain data and tensors, the same on all ranks. Call it between updates.
 
@@ -277,11 +290,19 @@ class Learner:
     def _check_finite(self, loss: float, actor_norm: float, critic_norm: float) -> None:
         if not all(map(math.isfinite, (loss, actor_norm, critic_norm))):
             self._begin_step()
+            self.check_weights(f"a step of update {self.update}", self.way_out)
             raise LearnerError(
                 f"update {self.update} has a loss of {loss} and gradient norms of {actor_norm} (actor) and {critic_norm} (critic). "
-                f"The weights were not changed. Resume from the last checkpoint with a lower training.learning_rate (now {self.training.learning_rate}) "
-                f"or training.gradient_clip (now {self.training.gradient_clip})"
+                f"The weights were not changed. {self.way_out}"
             )
+
+    @property
+    def way_out(self) -> str:
+        """What a user can do where numbers are no longer finite."""
+        rates = f"training.learning_rate (now {self.training.learning_rate:g})" + (
+            f", training.critic.learning_rate (now {self.critic.learning_rate:g})" if self.has_critic else ""
+        )
+        return f"Resume from the last checkpoint with a lower {rates} or training.gradient_clip (now {self.training.gradient_clip:g})"
 
     def _metrics(self) -> dict[str, float]:
         if not self._epochs:

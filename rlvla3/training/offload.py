@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from rlvla3.training.data_parallel import own_part
+
 if TYPE_CHECKING:
     from rlvla3.training.learner import Learner
 
@@ -116,7 +118,7 @@ class OffloadedResidence(Residence):
         """The storages of the tensors on this device, each once."""
         found = {}
         for tensor in tensors:
-            storage = _own(tensor).untyped_storage()
+            storage = own_part(tensor).untyped_storage()
             if storage.device.type == self.device.type and storage.nbytes() and storage.resizable():
                 found[storage.data_ptr()] = storage
         return found.values()
@@ -146,13 +148,6 @@ def learner_tensors(learner: Learner) -> Iterator[Tensor]:
         yield from parallel.published().values()
     for features, targets in learner.critic_features.state_dict()["past"]:
         yield from (*features.values(), targets)
-
-
-def _own(tensor: Tensor) -> Tensor:
-    """This rank's shard of a DTensor. Any other tensor as it is. (No isinstance: the import of DTensor takes a second.)"""
-    tensor = tensor.detach()
-    own: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
-    return own
 
 
 def _bytes_of(storage: torch.UntypedStorage) -> Tensor:

@@ -36,7 +36,7 @@ from rlvla3.runtimes.workers.device import check_on_host, choose_device, trainer
 from rlvla3.runtimes.workers.trainer_loop import ArrivingTrajectories, MeteredLearner
 from rlvla3.scheduling.recorded_run import RecordedRun
 from rlvla3.training.checkpoint import CheckpointWriter, load_checkpoint
-from rlvla3.training.cloning import DemonstrationSelection, ExpertEpisode, clone
+from rlvla3.training.cloning import LOWER_CLONING_RATE, DemonstrationSelection, ExpertEpisode, clone
 from rlvla3.training.learner import Learner
 from rlvla3.training.offload import learner_tensors, make_residence
 from rlvla3.training.ranks import SINGLE_RANK, DistributedRanks, Ranks
@@ -139,6 +139,7 @@ class Trainer:
         self._update, self._is_last = -1, False
         control.handle(StopAfterUpdate, self._stop_after_update)
         if resume or not recipe.begins_by_cloning:
+            self.learner.check_weights("the policy was built", "Start from another policy.checkpoint, or mend what draws the policy's weights")
             self._publish()
         self.residence.leave()
 
@@ -168,6 +169,7 @@ class Trainer:
 
         With engine.offload, generators enter the device as soon as they hear of the version, so it is announced last.
         """
+        self.learner.check_weights(f"update {version}", self.learner.way_out)
         self.version = version
         if warning := self.mismatch_warning.after(version - 1, metrics):
             self._say(Notice(warning))
@@ -243,6 +245,7 @@ class Trainer:
                 self._say(Notice(where))
             for step, loss in clone(self.policy, self.demonstrations, self.recipe.clone, self.recipe.seed):
                 self._say(CloneStep(step, self.recipe.clone.steps, loss))
+        self.learner.check_weights("cloning", LOWER_CLONING_RATE)
         self._publish()
         self._leave()
         self._say(Published(self.version, {}))
