@@ -24,7 +24,8 @@ class DemonstrationLayout(Section):
     """The array with the actions. Empty means the name that the file format uses."""
 
     tasks: dict[str, str] = {}
-    """From each task of the recipe to its name or its instruction in the files."""
+    """From each task of the recipe to its name or its sentence in the files. Put the name of the folder before it, as in FOLDER/NAME, to mean the files of
+    that folder only."""
 
     orientation: Orientation | None = None
     """How frames are stored. `flipped` is upside down, `mirrored` has left and right exchanged, and `rotated` has both. With `null` it is what the file format

@@ -3,6 +3,7 @@
 Nothing here imports torch or starts a simulator, so that the files can be checked before a run begins. training/cloning.py trains on the demonstrations.
 
     selection.py           which episodes a recipe clones from
+    served_tasks.py        which task of the recipe an episode serves
     file_demonstration.py  one recorded episode as observations and action chunks of the simulator
     demonstration_file.py  the interface of a file format: episodes, and arrays by name
     room.py                where frames are kept while a policy learns: in memory, or in a temporary folder

@@ -40,7 +40,7 @@ class DemonstrationError(RecipeError):
 class RecordedEpisode:
     """The header of one recorded episode.
 
-    key: its name or number in its file. tasks: the names of its task in the file, the most exact name first.
+    key: its name or number in its file. tasks: the names that the file gives its task, the most exact name first. Empty where it has only a sentence.
     steps: the number of observations that are followed by an action. It may be 0. first_action: the index of the action that follows the first observation.
     """
 
@@ -50,6 +50,13 @@ class RecordedEpisode:
     steps: int
     success: bool
     first_action: int = 0
+    sentences: tuple[str, ...] = ()
+    """All its instructions, where it has several."""
+
+    @property
+    def task(self) -> str:
+        """Its task, as messages call it."""
+        return self.tasks[-1] if self.tasks else self.instruction
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +129,12 @@ class DemonstrationFile(ABC):
     def state(self, episode: RecordedEpisode, cameras: Sequence[str]) -> list[str]:
         """The names of the arrays that make up the state of a simulator with these cameras, in order."""
         return self.layout.state or self.usual_state(episode, cameras)
+
+    @property
+    def folder(self) -> str:
+        """The name of the dataset's folder, or of the folder that the file is in."""
+        path = self.path.absolute()
+        return path.name if path.is_dir() else path.parent.name
 
     def full_name(self, task: str) -> str:
         """The format's full name for a task of the recipe, where the recipe may use a short one."""

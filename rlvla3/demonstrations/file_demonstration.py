@@ -31,6 +31,7 @@ class FileDemonstration:
 
     spaces: those of this task's simulator only. mirrored: whether that simulator shows left and right exchanged.
     chunk: actions in a chunk. An episode must be as long.
+    sentence: that of the episode's sentences which is of this task. notice: what the user should know about how the task was chosen.
     """
 
     file: DemonstrationFile
@@ -40,6 +41,8 @@ class FileDemonstration:
     spaces: Spaces
     mirrored: bool
     chunk: int
+    sentence: str
+    notice: str | None = None
 
     @property
     def decisions(self) -> int:

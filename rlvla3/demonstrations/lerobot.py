@@ -59,7 +59,7 @@ class LeRobotDataset(DemonstrationFile):
                 if not file.is_file():
                     raise DemonstrationError(f"{self.path}, episode {entry.number} needs {file}, which does not exist: get the whole dataset again")
             success = SUCCESS not in self._features or bool(self._column(entry, SUCCESS).any())
-            yield RecordedEpisode(entry.number, (entry.instruction,), entry.instruction, entry.steps, success)
+            yield RecordedEpisode(entry.number, (), entry.sentences[0], entry.steps, success, sentences=entry.sentences)
 
     def header(self, episode: RecordedEpisode, name: str) -> ArrayHeader | None:
         feature = self._features.get(name)

@@ -88,7 +88,7 @@ class EpisodeEntry:
     """The dataset's own metadata of one episode. videos: for each camera, the file and the time in seconds at which the episode begins in it."""
 
     number: int
-    instruction: str
+    sentences: tuple[str, ...]
     steps: int
     data: Path
     videos: Mapping[str, tuple[Path, float]]
@@ -138,11 +138,11 @@ def _lines(folder: Path, info: Info) -> Iterator[tuple[str, Any]]:
 
 def _entry(folder: Path, info: Info, place: str, line: Any) -> EpisodeEntry:
     known = checked(EpisodeLine, line, place, WAY_OUT, DemonstrationError)
-    instruction = known.tasks if isinstance(known.tasks, str) else known.tasks[0]
+    sentences = (known.tasks,) if isinstance(known.tasks, str) else tuple(known.tasks)
     if info.codebase_version.startswith("v2."):
         where = {"episode_chunk": known.episode_index // info.chunks_size, "episode_index": known.episode_index}
         videos = {key: (_path(folder, str(info.video_path), key, where), 0.0) for key in info.videos}
-        return EpisodeEntry(known.episode_index, instruction, known.length, _path(folder, info.data_path, "", where), videos)
+        return EpisodeEntry(known.episode_index, sentences, known.length, _path(folder, info.data_path, "", where), videos)
     videos = {}
     for key in info.videos:
         video = checked(VideoPlace, _part(line, f"videos/{key}/"), f"{place}: videos/{key}", WAY_OUT, DemonstrationError)
@@ -150,7 +150,7 @@ def _entry(folder: Path, info: Info, place: str, line: Any) -> EpisodeEntry:
         videos[key] = _path(folder, str(info.video_path), key, where), video.from_timestamp
     data = checked(FilePlace, _part(line, "data/"), f"{place}: data", WAY_OUT, DemonstrationError)
     where = {"chunk_index": data.chunk_index, "file_index": data.file_index}
-    return EpisodeEntry(known.episode_index, instruction, known.length, _path(folder, info.data_path, "", where), videos)
+    return EpisodeEntry(known.episode_index, sentences, known.length, _path(folder, info.data_path, "", where), videos)
 
 
 def _part(line: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -28,6 +28,9 @@ from rlvla3.metadata import Metadata, checked, parse_json
 from rlvla3.simulators.libero.tasks import SUITES, find_task
 
 CAMERAS: Mapping[str, str] = {"agentview": "obs/agentview_rgb", "robot0_eye_in_hand": "obs/eye_in_hand_rgb"}
+SCENE = re.compile(r"^[A-Z_]+SCENE\d+_")
+"""How the name of a task of libero_10 and libero_90 begins."""
+
 JOINTS = slice(1, 8)
 """The arm's seven joint angles in a flat MuJoCo state. Time comes first, then the positions, and those of the arm are the first positions."""
 
@@ -71,12 +74,24 @@ class LiberoFile(Hdf5File):
         return None
 
     def _task(self) -> tuple[tuple[str, ...], str]:
-        """The task's names and its instruction. Where the file names neither, they come from the name of the file."""
-        bddl = PurePosixPath(self._text("bddl_file_name") or f"{self.path.parent.name}/{self.path.stem.removesuffix('_demo')}.bddl")
+        """The names that the file gives its task, and its instruction.
+
+        The authors renamed tasks after they had recorded them: inside a published file there may be the old name. The right one says the instruction. A file of
+        any name, such as demo.hdf5, does not name its task.
+        """
+        inside = PurePosixPath(self._text("bddl_file_name").removesuffix(".bddl"))
+        own = self.path.stem.removesuffix("_demo")
         place = f"{self.path}: problem_info of data"
         problem = checked(ProblemInfo, parse_json(self._text("problem_info") or "{}", place, WAY_OUT, DemonstrationError), place, WAY_OUT, DemonstrationError)
-        instruction = "".join(problem.language_instruction) or re.sub(r"^[A-Z_]+SCENE\d+_", "", bddl.stem).replace("_", " ")
-        return (f"{bddl.parent.name}/{bddl.stem}", bddl.stem), instruction.strip()
+        instruction = "".join(problem.language_instruction).strip() or _sentence(inside.name or own)
+        own_says_it, inside_says_it = (_sentence(name).casefold() == instruction.casefold().rstrip(".") for name in (own, inside.name))
+        if not inside.name:
+            return ((own,) if own_says_it else ()), instruction
+        names = f"{inside.parent.name}/{inside.name}", inside.name
+        if not own_says_it or (inside_says_it and None in (_scene(own), _scene(inside.name))):
+            return names, instruction
+        contradicts = inside_says_it and _scene(own) != _scene(inside.name)
+        return ((own, *names) if contradicts else (f"{inside.parent.name}/{own}", own)), instruction
 
     def _text(self, attribute: str) -> str:
         with readable(f"{self.path}: {attribute} of data"):
@@ -99,3 +114,13 @@ class LiberoFile(Hdf5File):
         if not (np.isfinite(before).all() and np.isfinite(seen).all()):
             return None
         return int(np.abs(before[1:] - seen[:-1]).mean() < np.abs(before - seen).mean())
+
+
+def _sentence(name: str) -> str:
+    """What the name of a task says, without the scene."""
+    return SCENE.sub("", name).replace("_", " ")
+
+
+def _scene(name: str) -> str | None:
+    found = SCENE.match(name)
+    return found[0].replace("_TABLETOP", "") if found else None

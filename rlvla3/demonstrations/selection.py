@@ -8,45 +8,17 @@ from __future__ import annotations
 import glob
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from rlvla3.config import CloneConfig, Recipe, SimulatorConfig
 from rlvla3.demonstrations.demonstration_file import DemonstrationError, DemonstrationFile, RecordedEpisode
 from rlvla3.demonstrations.file_demonstration import FileDemonstration
 from rlvla3.demonstrations.formats import open_file
+from rlvla3.demonstrations.served_tasks import DemonstrationTask, ServedTask, served_tasks
 from rlvla3.simulators.registry import describe_simulator, simulator_class
-from rlvla3.types import Spaces
 
 MAX_SHARE_OUTSIDE = 0.01
 """The largest share of action numbers outside of the simulator's bounds. Where there are more, they are the actions of another controller."""
-
-
-@dataclass(frozen=True, slots=True)
-class DemonstrationTask:
-    """A task of the recipe.
-
-    name_in_files: the name of the task in the files. instruction: the simulator's instruction, None where it is not known before the simulator runs.
-    control_mode, mirrored: the simulator's options with these names, if it has them.
-    """
-
-    name: str
-    name_in_files: str
-    instruction: str | None
-    spaces: Spaces
-    control_mode: str | None
-    mirrored: bool
-
-    def matches(self, file: DemonstrationFile, episode: RecordedEpisode) -> bool:
-        """Whether an episode is of this task. It must have the task's name, or the task's instruction in the same suite."""
-        named = {_plain(name) for name in episode.tasks}
-        if _plain(file.full_name(self.name_in_files)) in named:
-            return True
-        suites = [name.partition("/")[0] for name in episode.tasks if "/" in name]
-        suite, slash, _ = self.name_in_files.partition("/")
-        other_suite = slash and suites and not any(theirs.startswith(suite) for theirs in suites)
-        sentences = {_plain(sentence) for sentence in (self.name_in_files, self.instruction) if sentence}
-        return not other_suite and bool(episode.instruction) and _plain(episode.instruction) in sentences
 
 
 def select_demonstrations(recipe: Recipe) -> list[FileDemonstration]:
@@ -57,16 +29,18 @@ def select_demonstrations(recipe: Recipe) -> list[FileDemonstration]:
     clone = recipe.clone
     assert clone is not None and clone.files
     tasks = [task for label, simulator in recipe.mixed.items() for task in _tasks(label, simulator, clone)]
+    _check_names(clone, tasks)
     selected: dict[str, list[FileDemonstration]] = {task.name: [] for task in tasks}
     failed, left_out, names_in_files = Counter[str](), dict[str, list[str]](), dict[str, None]()
     for file, episode in _episodes(clone):
-        names_in_files[episode.tasks[-1]] = None
-        for task in tasks:
-            if len(selected[task.name]) < clone.demonstrations and task.matches(file, episode):
+        names_in_files[episode.task] = None
+        for served in served_tasks(file, episode, tasks):
+            task = served.task
+            if len(selected[task.name]) < clone.demonstrations:
                 failed[task.name] += not episode.success
                 if not episode.success:
                     continue
-                demonstration = _demonstration(file, episode, task, recipe)
+                demonstration = _demonstration(file, episode, served, recipe)
                 if (why := demonstration.unusable) is None:
                     selected[task.name].append(demonstration)
                 else:
@@ -106,6 +80,7 @@ def notices(demonstrations: Sequence[FileDemonstration]) -> list[str]:
     """What the user should know about how the demonstrations are read: one sentence for each fact."""
     files = list({demonstration.file: None for demonstration in demonstrations})
     found = {notice: None for file in files if (notice := file.notice())}
+    found |= {demonstration.notice: None for demonstration in demonstrations if demonstration.notice}
     if left_out := [why for file in files for why in file.left_out.values()]:
         others = f", and {len(left_out) - 1} more" if len(left_out) > 1 else ""
         found[f"{len(left_out)} successful episodes were left out: {left_out[0]}{others}"] = None
@@ -138,11 +113,12 @@ def _episodes(clone: CloneConfig) -> Iterator[tuple[DemonstrationFile, RecordedE
             yield file, episode
 
 
-def _demonstration(file: DemonstrationFile, episode: RecordedEpisode, task: DemonstrationTask, recipe: Recipe) -> FileDemonstration:
-    """An episode as a demonstration of `task`. Raises DemonstrationError where its headers do not fit the simulator."""
+def _demonstration(file: DemonstrationFile, episode: RecordedEpisode, served: ServedTask, recipe: Recipe) -> FileDemonstration:
+    """An episode as a demonstration of a task. Raises DemonstrationError where its headers do not fit the simulator."""
+    task = served.task
     _check_control_mode(file, task)
-    instruction = episode.instruction if task.instruction is None else task.instruction
-    found = FileDemonstration(file, episode, task.name, instruction, task.spaces, task.mirrored, recipe.policy.chunk)
+    instruction = served.sentence if task.instruction is None else task.instruction
+    found = FileDemonstration(file, episode, task.name, instruction, task.spaces, task.mirrored, recipe.policy.chunk, served.sentence, served.notice)
     found.check()
     return found
 
@@ -155,12 +131,18 @@ def _tasks(label: str, simulator: SimulatorConfig, clone: CloneConfig) -> Iterat
         described = describe_simulator(simulator.model_copy(update={"tasks": [name], "task_weights": []})) if len(simulator.tasks) > 1 else spaces
         yield DemonstrationTask(
             name,
-            name_in_files=clone.layout.tasks.get(name, name),
+            written=clone.layout.tasks.get(name, ""),
             instruction=described.instructions[0] if len(described.instructions) == 1 else None,
             spaces=spaces,
             control_mode=getattr(options, "control_mode", None),
             mirrored=getattr(options, "mirrored", False),
         )
+
+
+def _check_names(clone: CloneConfig, tasks: Sequence[DemonstrationTask]) -> None:
+    names = [task.name for task in tasks]
+    if unknown := [name for name in clone.layout.tasks if name not in names]:
+        raise DemonstrationError(f"clone.layout.tasks names {unknown[0]}, which is no task of the recipe: its tasks are {', '.join(names)}")
 
 
 def _check_control_mode(file: DemonstrationFile, task: DemonstrationTask) -> None:
@@ -187,7 +169,3 @@ def _too_few(task: DemonstrationTask, found: int, failed: int, left_out: Sequenc
         return f"{what}: there are {failed} episodes of it, none of them a success"
     shown = ", ".join(repr(name) for name in there[:10]) + (f" and {len(there) - 10} more" if len(there) > 10 else "")
     return f"{what}: they are of {shown or 'nothing'}. Where that is another name for it, write clone: {{layout: {{tasks: {{{task.name}: NAME}}}}}}"
-
-
-def _plain(name: str) -> str:
-    return " ".join(name.lower().replace("_", " ").rstrip(".").split())
