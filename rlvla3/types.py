@@ -85,6 +85,7 @@ class Observation:
 
     images: {camera: uint8 [H, W, channels]}.
     state: float32 [S].
+    instruction: what the policy is told for this decision. It may change within an episode.
     elapsed: the share of the episode's steps that are done, in [0, 1].
     """
 
@@ -129,13 +130,22 @@ Layout = Mapping[str, Field]
 """The arrays of a record. Simulator and policy agree on them before the run, so nothing is serialised during the run."""
 
 INSTRUCTION_BYTES = 256
-"""The longest instruction, in bytes of UTF-8. Each episode's record has room for so many."""
+"""The longest instruction, in bytes of UTF-8."""
 
 
 def observation_layout(spaces: Spaces) -> dict[str, Field]:
     """The arrays of one observation."""
     images = {f"image.{camera}": Field(shape, np.uint8) for camera, shape in spaces.cameras.items()}
     return images | {"state": Field((spaces.state,), np.float32), "elapsed": Field((), np.float32)}
+
+
+def instruction_layout() -> dict[str, Field]:
+    """The arrays of the instructions of an episode, which change seldom. They have a row for each decision, as the other arrays have.
+
+    instruction.text: row n is the n-th instruction that the episode was given. Rows that were not needed are never written, and so take no memory.
+    instruction.number: which of these texts a decision reads.
+    """
+    return {"instruction.number": Field((), np.int32), "instruction.text": Field((INSTRUCTION_BYTES,), np.uint8)}
 
 
 def decision_layout(action_size: int, chunk: int, trace: Layout) -> dict[str, Field]:
@@ -164,7 +174,6 @@ EPISODE_LAYOUT: Layout = {
     "steps": Field((), np.int32),
     "success": Field((), np.bool_),
     "terminated": Field((), np.bool_),
-    "instruction": Field((INSTRUCTION_BYTES,), np.uint8),
 }
 """The arrays of one episode. The arrays of its decisions are separate."""
 

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlvla3.errors import ExplainedError
+from rlvla3.instructions import instruction_fault
 from rlvla3.observability.run_directory import policy_folder
 from rlvla3.policies.saved_policy import SavedPolicy, read_checkpoint_config
-from rlvla3.types import INSTRUCTION_BYTES, Observation, Spaces
+from rlvla3.types import Observation, Spaces
 
 if TYPE_CHECKING:
     from rlvla3.policies.base import Policy
@@ -120,8 +121,8 @@ def _faults(observation: object, spaces: Spaces) -> Iterator[str]:
         yield f"state: given {_words(state)}, the policy sees float32 [{spaces.state}]"
     elif not np.isfinite(state).all():
         yield f"state: {np.count_nonzero(~np.isfinite(state))} of {spaces.state} numbers are nan or infinite"
-    if not isinstance(observation.instruction, str) or len(observation.instruction.encode()) > INSTRUCTION_BYTES:
-        yield f"instruction: given {observation.instruction!r:.80}, expected a str of at most {INSTRUCTION_BYTES} bytes"
+    if fault := instruction_fault(observation.instruction):
+        yield fault
     if not 0 <= observation.elapsed <= 1:
         yield f"elapsed: given {observation.elapsed}, expected the share of the episode's steps that are gone, from 0 to 1"
 

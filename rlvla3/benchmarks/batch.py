@@ -133,7 +133,7 @@ class Host:
         rollouts, generator = self.plane.rollouts, self.generator
         batch = parts.add("requests", lambda: _at_once(generator.batch()))
         arrays = parts.add("gather", lambda: rollouts.gather(batch.tickets, batch.rows, rollouts.observation_names, self.frames))
-        instructions = parts.add("instructions", lambda: rollouts.instructions(batch.tickets))
+        instructions = parts.add("instructions", lambda: rollouts.instructions(batch.tickets, batch.rows))
         parts.add("tensors", lambda: observations_from(arrays, instructions))
         parts.add("noise", lambda: torch.from_numpy(decision_noise(0, batch.keys(), self.noise_shape, self.noise)))
         decided = parts.add("arrays", lambda: arrays_from(self.decisions, 0))

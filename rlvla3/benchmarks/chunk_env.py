@@ -18,6 +18,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from numpy.typing import NDArray
 
 from rlvla3.config import Recipe
+from rlvla3.instructions import encode_instruction
 from rlvla3.observability.meter import MeterBoard
 from rlvla3.runtimes.processes.main_module import main_module_hidden
 from rlvla3.runtimes.supervision.shard_supervisor import START_TIMEOUT_S
@@ -58,7 +59,7 @@ class ChunkEnv(gymnasium.Env[Any, Any]):
         layout = observation_layout(spaces) | outcome_layout(recipe.policy.chunk) | EPISODE_FIELDS
         self.observation_space, self.action_space = _space(layout), _space(action_layout(spaces, recipe.policy.chunk))
         self._shown: Arrays = {name: np.zeros(field.shape, field.dtype) for name, field in layout.items()}
-        self._ticket = NO_TICKET
+        self._ticket, self._instruction = NO_TICKET, ""
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Arrays, dict[str, Any]]:
         self._meter = self._board.meter(shard_name(self._shard.number))
@@ -79,7 +80,6 @@ class ChunkEnv(gymnasium.Env[Any, Any]):
         self._ticket = ticket
         with self._meter("reset"):
             observation = self._simulator.reset(0, self._book.ticket(ticket))
-        self._shown["instruction"] = np.frombuffer(observation.instruction.encode().ljust(INSTRUCTION_BYTES, b"\0"), np.uint8)
         self._store(observation)
         return self._shown, 0.0, False, False, {}
 
@@ -103,6 +103,8 @@ class ChunkEnv(gymnasium.Env[Any, Any]):
         for camera, image in observation.images.items():
             self._shown[f"image.{camera}"] = image
         self._shown["state"], self._shown["elapsed"] = observation.state, np.asarray(observation.elapsed, np.float32)
+        if observation.instruction != self._instruction:
+            self._instruction, self._shown["instruction"] = observation.instruction, encode_instruction(observation.instruction)
 
 
 def _space(layout: Layout) -> Dict:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from rlvla3.benchmarks.chunk_env import NO_TICKET, action_layout
 from rlvla3.config import Recipe
+from rlvla3.instructions import decode_instructions
 from rlvla3.links.rollouts import Episode, Rollouts
 from rlvla3.loops import train
 from rlvla3.observability.meter import Meter
@@ -101,7 +102,7 @@ class LockstepTrainer:
         tickets, rows = (np.array(column, np.int64) for column in zip(*((episode.ticket.index, episode.row) for episode in waiting), strict=True))
         with self._meter("infer", len(waiting)):
             arrays = self.rollouts.gather(tickets, rows, self.rollouts.observation_names)
-            observations = self.policy.tokenise(observations_from(arrays, self.rollouts.instructions(tickets))).to(self._device)
+            observations = self.policy.tokenise(observations_from(arrays, self.rollouts.instructions(tickets, rows))).to(self._device)
             names = [(EXPLORING, ticket, row) for ticket, row in zip(tickets.tolist(), rows.tolist(), strict=True)]
             noise = torch.from_numpy(decision_noise(self._recipe.seed, names, self._noise_shape)).to(self._device)
             with torch.inference_mode():
@@ -167,5 +168,5 @@ class LockstepTrainer:
 
     def _observation(self, environment: int) -> Observation:
         images = {name.removeprefix("image."): array[environment] for name, array in self._shown.items() if name.startswith("image.")}
-        instruction = bytes(self._shown["instruction"][environment]).rstrip(b"\0").decode()
+        [instruction] = decode_instructions(self._shown["instruction"][[environment]])
         return Observation(images, self._shown["state"][environment], instruction, float(self._shown["elapsed"][environment]))

@@ -10,7 +10,8 @@ import numpy as np
 
 from rlvla3.checking.evidence import EpisodeRecord, Evidence, NotApplicable
 from rlvla3.checking.finding import Finding, warning
-from rlvla3.types import INSTRUCTION_BYTES, Observation, Spaces
+from rlvla3.instructions import instruction_fault
+from rlvla3.types import Observation, Spaces
 
 DESCRIBE_LIMIT_S = 1.0
 """describe() must be faster than this, and should be much faster."""
@@ -75,20 +76,35 @@ def _observation_faults(observation: Any, spaces: Spaces) -> Iterator[str]:
     yield from _array_faults("state", observation.state, (spaces.state,), np.dtype(np.float32))
     if not isinstance(observation.elapsed, (float, np.floating, int)) or not 0 <= observation.elapsed <= 1:
         yield f"elapsed is {observation.elapsed!r}: it must be the share of spaces.max_steps that has passed, from 0 to 1"
-    if not isinstance(observation.instruction, str):
-        yield f"instruction is a {type(observation.instruction).__name__}: make it a str"
-    elif len(observation.instruction.encode()) > INSTRUCTION_BYTES:
-        length = len(observation.instruction.encode())
-        yield f"instruction has {length} bytes, but at most {INSTRUCTION_BYTES} are kept: shorten {observation.instruction!r:.80}"
+    if fault := instruction_fault(observation.instruction):
+        yield fault
 
 
 def instructions(evidence: Evidence) -> Iterator[Finding]:
+    forgotten = next(_forgotten_instructions(evidence), None)
     known = evidence.spaces.instructions
-    if not known:
+    if forgotten:
+        yield warning(forgotten)
+    elif not known:
         raise NotApplicable("describe() names no instructions")
-    returned = {observation.instruction for _, _, observation in _observations(evidence)}
-    for instruction in sorted(map(str, returned - set(known))):
-        yield warning(f"instruction {instruction!r:.80} is not among spaces.instructions: add it, because a policy reserves room for the longest of these")
+    if known:
+        others = sorted({seen.instruction for _, _, seen in _observations(evidence) if isinstance(seen.instruction, str) and seen.instruction not in known})
+        if others:
+            more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
+            yield warning(
+                f"instruction {others[0]!r:.80}{more} is not among spaces.instructions: add it, because a policy reserves room for the longest of these"
+            )
+
+
+def _forgotten_instructions(evidence: Evidence) -> Iterator[str]:
+    """What is wrong with each episode whose first observation alone has an instruction."""
+    for name, episode in _episodes(evidence).items():
+        given = [observation.instruction for _, observation in episode.observations()]
+        if len(given) > 1 and given[0] and not any(given[1:]):
+            yield (
+                f"only the reset of {name!r} gives an instruction, {given[0]!r:.80}: a decision reads that of its own observation, "
+                f"so give every observation its instruction"
+            )
 
 
 def outcomes(evidence: Evidence) -> Iterator[Finding]:

@@ -29,6 +29,7 @@ BOUND_TOLERANCE = 1e-4
 class FileDemonstration:
     """One episode of a file, as a demonstration of the recipe's `task`.
 
+    instruction: what the policy is told where the file says `episode.instruction`. It is the simulator's own sentence, where that is known.
     spaces: those of this task's simulator only. mirrored: whether that simulator shows left and right exchanged.
     chunk: actions in a chunk. An episode must be as long.
     sentence: that of the episode's sentences which is of this task. notice: what the user should know about how the task was chosen.
@@ -48,6 +49,12 @@ class FileDemonstration:
     def decisions(self) -> int:
         """The number of decisions: one at every step."""
         return self.episode.steps
+
+    @property
+    def instructions(self) -> list[str]:
+        """The instruction of each decision. An episode with several sentences uses each for its own observations. Raises DemonstrationError."""
+        sentences = self.file.instructions(self.episode) or [self.episode.instruction] * self.decisions
+        return [self.instruction if sentence == self.episode.instruction else sentence for sentence in sentences[: self.decisions]]
 
     @cached_property
     def cameras(self) -> dict[str, str]:

@@ -6,7 +6,8 @@ Nothing is sent, copied into a queue or serialised.
 Invariants:
 - ticket i lives in block i mod capacity. Admission (scheduling/ledger.py) hands ticket i out only after ticket i - capacity was trained on. So a block is
   always free when its ticket comes, and no allocator is needed: the staleness bound is also the memory bound;
-- a row has one writer at a time. The simulator writes the observation and the outcome; between these two, the generator writes the decision.
+- a row has one writer at a time. The simulator writes the observation and the outcome; between these two, the generator writes the decision;
+- a decision reads the instruction of its own observation. A text is written once, when it changes, and the rows that read it name it.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rlvla3.instructions import InstructionError, decode_instructions, encode_instruction
 from rlvla3.shared_memory import SharedArrays
 from rlvla3.types import (
     EPISODE_LAYOUT,
-    INSTRUCTION_BYTES,
     Field,
     Finished,
     Layout,
@@ -32,6 +33,7 @@ from rlvla3.types import (
     Spaces,
     Ticket,
     decision_layout,
+    instruction_layout,
     observation_layout,
     outcome_layout,
 )
@@ -52,7 +54,8 @@ class RolloutSpec:
         return self.spaces.decisions(self.chunk) + 1
 
     def arrays(self) -> dict[str, Field]:
-        per_row = observation_layout(self.spaces) | decision_layout(self.spaces.action.size, self.chunk, self.trace) | outcome_layout(self.chunk)
+        decision = decision_layout(self.spaces.action.size, self.chunk, self.trace)
+        per_row = observation_layout(self.spaces) | instruction_layout() | decision | outcome_layout(self.chunk)
         rows = {name: Field((self.capacity, self.rows, *field.shape), field.dtype) for name, field in per_row.items()}
         return rows | {f"episode.{name}": Field((self.capacity, *field.shape), field.dtype) for name, field in EPISODE_LAYOUT.items()}
 
@@ -107,7 +110,9 @@ class Rollouts:
     def parcel(self, ticket: int) -> dict[str, NDArray[Any]]:
         """A copy of an episode that has ended, to be sent: its decisions, the observation after the last one, and the entries of EPISODE_LAYOUT."""
         block, rows = ticket % self.spec.capacity, self.decisions(ticket) + 1
-        return {name: array[block].copy() if name.startswith("episode.") else array[block, :rows].copy() for name, array in self._arrays.items()}
+        texts = int(self._arrays["instruction.number"][block, :rows].max()) + 1
+        lengths = {"instruction.text": texts}
+        return {name: (array[block] if name.startswith("episode.") else array[block, : lengths.get(name, rows)]).copy() for name, array in self._arrays.items()}
 
     def unpack(self, ticket: int, parcel: Mapping[str, NDArray[Any]]) -> None:
         """Write an episode that was sent into its block."""
@@ -134,17 +139,14 @@ class Rollouts:
     def decisions(self, ticket: int) -> int:
         return int(self.about(ticket, "decisions"))
 
-    def instruction(self, ticket: int) -> str:
-        return self.instructions(np.array([ticket]))[0]
-
-    def instructions(self, tickets: NDArray[np.int64]) -> list[str]:
-        """The instruction of each ticket. Raises LookupError if the block of one of them holds another ticket by now."""
+    def instructions(self, tickets: NDArray[np.int64], rows: NDArray[np.int64]) -> list[str]:
+        """The instruction of the decision at each (ticket, row) pair. Raises LookupError if the block of one of them holds another ticket by now."""
         blocks = tickets % self.spec.capacity
         lost = np.flatnonzero(self._arrays["episode.ticket"][blocks] != tickets)
         if len(lost):
-            self.about(int(tickets[lost[0]]), "instruction")  # raises
-        texts = self._arrays["episode.instruction"].view(f"S{INSTRUCTION_BYTES}")[blocks, 0]  # as S, numpy leaves out the zeros at the end
-        return [text.decode() for text in texts.tolist()]
+            self.about(int(tickets[lost[0]]), "ticket")  # raises
+        numbers = self._flat["instruction.number"][self._places(tickets, rows)]
+        return decode_instructions(self._arrays["instruction.text"][blocks, numbers])
 
     def _places(self, tickets: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Where (ticket, row) pairs lie among all rows of all blocks."""
@@ -168,7 +170,8 @@ class Episode:
         self._block = block
         self._about["ticket"][block] = ticket.index
         self._about["decisions"][block] = 0
-        self._about["instruction"][block] = np.frombuffer(_padded(observation.instruction), np.uint8)
+        self._instruction, self._texts = "", 0
+        self._instruct(observation.instruction)
         self._observe(observation)
 
     @property
@@ -207,10 +210,17 @@ class Episode:
             self._rows[f"image.{camera}"][self.row] = image
         self._rows["state"][self.row] = observation.state
         self._rows["elapsed"][self.row] = observation.elapsed
+        if observation.instruction is not self._instruction:
+            self._instruct(observation.instruction)
+        self._rows["instruction.number"][self.row] = self._texts - 1
 
-
-def _padded(instruction: str) -> bytes:
-    encoded = instruction.encode()
-    if len(encoded) > INSTRUCTION_BYTES:
-        raise ValueError(f"instruction of {len(encoded)} bytes, at most {INSTRUCTION_BYTES} are kept: shorten {instruction!r}")
-    return encoded.ljust(INSTRUCTION_BYTES, b"\0")
+    def _instruct(self, instruction: str) -> None:
+        """Write the instruction that the next decisions read, where it is not the same text as before. Raises InstructionError."""
+        try:
+            text = encode_instruction(instruction)
+        except InstructionError as error:
+            raise InstructionError(f"at decision {self.row} of {self.ticket}: {error}") from error
+        if instruction != self._instruction or not self._texts:
+            self._rows["instruction.text"][self._texts] = text
+            self._texts += 1
+        self._instruction = instruction

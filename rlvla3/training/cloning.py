@@ -47,10 +47,11 @@ class Demonstration(Protocol):
     def task(self) -> str: ...
 
     @property
-    def instruction(self) -> str: ...
+    def decisions(self) -> int: ...
 
     @property
-    def decisions(self) -> int: ...
+    def instructions(self) -> Sequence[str]:
+        """The instruction of each decision, [decisions]."""
 
     def fill(self, rows: Mapping[str, NDArray[Any]]) -> None:
         """Write the observations, and the actions that follow each, "actions" [decisions, H, A], into `rows`, which are zeros."""
@@ -61,7 +62,7 @@ class ExpertEpisode:
     """An episode of a scripted expert, copied out of the data plane."""
 
     task: str
-    instruction: str
+    instructions: Sequence[str]
     arrays: Mapping[str, NDArray[Any]]
 
     @classmethod
@@ -69,7 +70,8 @@ class ExpertEpisode:
         """Copy an episode that has just ended. Another episode will soon use its place in the data plane."""
         ticket = finished.ticket
         arrays = {name: rollouts.episode(ticket.index, name).copy() for name in (*rollouts.observation_names, "actions")}
-        return cls(ticket.task, rollouts.instruction(ticket.index), arrays)
+        rows = np.arange(finished.decisions)
+        return cls(ticket.task, rollouts.instructions(np.full_like(rows, ticket.index), rows), arrays)
 
     @property
     def decisions(self) -> int:
@@ -142,7 +144,7 @@ class DemonstrationSelection:
         arrays = {name: zeros(folder if name.startswith("image.") else None, name, (ends[-1], *field.shape), field) for name, field in self._layout.items()}
         for demonstration, end in zip(selected, ends, strict=True):
             demonstration.fill({name: array[end - demonstration.decisions : end] for name, array in arrays.items()})
-        instructions = [demonstration.instruction for demonstration in selected for _ in range(demonstration.decisions)]
+        instructions = [instruction for demonstration in selected for instruction in demonstration.instructions]
         actions = torch.from_numpy(arrays.pop("actions"))
         return observations_from(arrays, instructions), actions
 

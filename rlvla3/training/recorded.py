@@ -101,7 +101,7 @@ class Loader:
     def _gathered(self, tickets: NDArray[np.int64], rows: NDArray[np.int64], arrays: Mapping[str, NDArray[Any]], tensors: Mapping[str, Tensor]) -> Recorded:
         """What was gathered, on the host. tensors: those of the arrays."""
         shown = arrays.keys() >= set(self._rollouts.observation_names)
-        observations = self._tokenise(observations_of(tensors, self._rollouts.instructions(tickets))) if shown else None
+        observations = self._tokenise(observations_of(tensors, self._rollouts.instructions(tickets, rows))) if shown else None
         return Recorded(tickets, rows, arrays, tensors, observations)
 
 

@@ -32,6 +32,7 @@ from tests.support import mistakes
 from tests.support.correct import Correct
 from tests.support.examples import write_examples
 from tests.support.repository import ROOT, python_path
+from tests.support.told import InstructionOnlyAtReset
 
 CHUNK = 5
 TIMEOUT_S = 4.0
@@ -151,6 +152,7 @@ def test_a_mistake_is_found_by_the_check_that_is_for_it(simulator: type, check: 
 WARNED: list[tuple[type, str, str]] = [
     (mistakes.NearlyFlatFrames, "frames", "nearly flat"),
     (mistakes.UnknownInstruction, "instructions", "is not among spaces.instructions"),
+    (InstructionOnlyAtReset, "instructions", "give every observation its instruction"),
     (mistakes.DoesNotClip, "actions", "np.clip(action, low, high)"),
     (mistakes.IgnoresTheSeed, "seeds", "are initial states drawn from ticket.seed?"),
     (mistakes.IgnoresTheTask, "tasks", "does reset() read ticket.task?"),

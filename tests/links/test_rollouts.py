@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlvla3.instructions import InstructionError
 from rlvla3.links.rollouts import Rollouts, RolloutSpec
 from rlvla3.types import ActionSpace, Field, Finished, Observation, Outcome, Purpose, Spaces, Ticket
 from tests.support.processes import another_process
@@ -39,7 +42,7 @@ def play(rollouts: Rollouts, index: int, decisions: int, *, executed: int = 1, t
     executed: steps of its last chunk. truncated: one more observation is seen, and its value asked for.
     """
     rng, spec = np.random.default_rng(index), rollouts.spec
-    before = observation(rng, spec.spaces, f"task {index}: grüß")
+    before = observation(rng, spec.spaces, told(index, 0))
     episode = rollouts.begin(Ticket(index, "reach", seed=index, group=index), before)
     rows: list[dict[str, Any]] = []
     for row in range(decisions + truncated):
@@ -51,14 +54,24 @@ def play(rollouts: Rollouts, index: int, decisions: int, *, executed: int = 1, t
             break
         last = row == decisions - 1
         rewards = rng.standard_normal(executed if last else spec.chunk).astype(np.float32)
-        before = observation(rng, spec.spaces)
+        before = observation(rng, spec.spaces, told(index, row + 1))
         after = None if last and not truncated else before
         episode.record(Outcome(decision["actions"], rewards, after, success=last, terminated=last and not truncated, truncated=last and truncated))
         rows[row] |= {"rewards": np.pad(rewards, (0, spec.chunk - len(rewards))), "executed": len(rewards)}
     return episode.finish(), rows
 
 
+def told(index: int, row: int) -> str:
+    """The instruction of a decision: it changes at every second row, and returns."""
+    return f"task {index}: grüß {row // 2 % 2}"
+
+
+def instructions(rollouts: Rollouts, index: int, rows: int) -> list[str]:
+    return rollouts.instructions(np.full(rows, index), np.arange(rows))
+
+
 def assert_holds(rollouts: Rollouts, index: int, rows: list[dict[str, Any]]) -> None:
+    assert instructions(rollouts, index, len(rows)) == [told(index, row) for row in range(len(rows))]
     for row, expected in enumerate(rows):
         gathered = rollouts.gather(np.array([index]), np.array([row]), expected)
         for name, value in expected.items():
@@ -82,7 +95,6 @@ def test_an_episode_is_gathered_as_it_was_written(lengths: list[tuple[int, int, 
         assert rollouts.about(index, "terminated") == (not cut)
         assert finished.return_ == pytest.approx(sum(float(row["rewards"].sum()) for row in made))
         assert (finished.oldest, finished.newest) == (min(row["version"] for row in made), max(row["version"] for row in made))
-        assert rollouts.instruction(index) == f"task {index}: grüß"
         np.testing.assert_array_equal(rollouts.episode(index, "actions"), [row["actions"] for row in made])
 
 
@@ -154,9 +166,10 @@ def test_a_block_holds_its_newest_ticket_alone_and_says_so():
     assert rollouts.decisions(3) == 1
     assert_holds(rollouts, 3, rows)
     assert_holds(rollouts, 1, beside)
-    assert rollouts.instructions(np.array([3, 1, 3])) == ["task 3: grüß", "task 1: grüß", "task 3: grüß"]
-    asks = (lambda: rollouts.decisions(0), lambda: rollouts.episode(0, "actions"), lambda: rollouts.instruction(0))
-    for ask in (*asks, lambda: rollouts.instructions(np.array([1, 0]))):
+    asked_for = np.array([3, 1, 3]), np.array([0, 1, 0])
+    assert rollouts.instructions(*asked_for) == [told(3, 0), told(1, 1), told(3, 0)]
+    asks = (lambda: rollouts.decisions(0), lambda: rollouts.episode(0, "actions"), lambda: instructions(rollouts, 0, 1))
+    for ask in (*asks, lambda: rollouts.instructions(np.array([1, 0]), np.array([0, 0]))):
         with pytest.raises(LookupError, match="ticket 0 is no longer in the data plane: its block holds ticket 3"):
             ask()
 
@@ -176,16 +189,50 @@ def test_a_demonstration_was_decided_by_no_version():
     assert (finished.oldest, finished.newest) == (-1, -1)
 
 
-@pytest.mark.parametrize(("instruction", "fits"), [("é" * 128, True), ("é" * 128 + "!", False), ("", True)])
-def test_an_instruction_is_kept_whole_or_refused(instruction: str, fits: bool):
+def an_episode_told(rollouts: Rollouts, index: int, texts: Sequence[str]) -> None:
+    """An episode whose decisions read `texts`, and which a time limit ends: the last text is that of the last observation."""
+    rng, chunk = np.random.default_rng(0), np.zeros((2, 2), np.float32)
+    episode = rollouts.begin(Ticket(index, "reach", 0, 0), observation(rng, SPACES, texts[0]))
+    for row, text in enumerate(texts[1:]):
+        last = row == len(texts) - 2
+        episode.record(Outcome(chunk, np.ones(2, np.float32), observation(rng, SPACES, text), truncated=last))
+
+
+texts = st.lists(st.sampled_from(["", "push", "pull", "grüß", "x" * 256, "推す", "🙂", " push ", "push\n"]), min_size=2, max_size=SPEC.rows)
+
+
+@given(texts, texts)
+def test_every_decision_has_the_instruction_of_its_own_observation_here_and_where_the_episode_is_sent(earlier: list[str], later: list[str]):
+    here, there = Rollouts(SPEC), Rollouts(SPEC)
+    for index, sentences in ((0, earlier), (3, later)):  # one block, one after the other
+        an_episode_told(here, index, sentences)
+        there.unpack(index, here.parcel(index))
+        assert instructions(here, index, len(sentences)) == sentences
+        assert instructions(there, index, len(sentences)) == sentences
+
+
+def test_an_instruction_that_stays_is_written_and_sent_once():
     rollouts = Rollouts(SPEC)
-    seen_first = observation(np.random.default_rng(0), SPACES, instruction)
-    if fits:
-        rollouts.begin(Ticket(0, "reach", 0, 0), seen_first)
-        assert rollouts.instruction(0) == instruction
-    else:
-        with pytest.raises(ValueError, match="instruction of 257 bytes, at most 256 are kept: shorten"):
-            rollouts.begin(Ticket(0, "reach", 0, 0), seen_first)
+    an_episode_told(rollouts, 0, ["push"] * 2 + ["".join("push")] * 2)
+    assert rollouts.parcel(0)["instruction.text"].shape == (1, 256)
+
+
+REFUSED = {
+    "é" * 128 + "!": "instruction has 257 bytes, but at most 256 are kept: shorten",
+    "push\0": "has a character of code 0",
+    "\ud800": "is no valid Unicode at character 0",
+    b"push": "instruction is a bytes, b'push': make it a str",
+    None: "instruction is a NoneType",
+    7: "instruction is a int, 7",
+}
+
+
+@pytest.mark.parametrize("instruction", REFUSED)
+def test_an_instruction_is_kept_whole_or_refused(instruction: Any):
+    for row, texts in ((0, [instruction, "push"]), (1, ["push", instruction])):
+        with pytest.raises(InstructionError, match=re.escape(REFUSED[instruction])) as refusal:
+            an_episode_told(Rollouts(SPEC), 5, texts)
+        assert str(refusal.value).startswith(f"at decision {row} of Ticket(index=5")
 
 
 def test_a_simulator_may_show_neither_image_nor_state():

@@ -156,7 +156,7 @@ class DataPlanePolicyEngine:
         self._gather(missing)
         order = [self._gathered[decision] for decision in decisions]
         noise = decision_noise(self._seed, batch.keys(), self._noise_shape)
-        answer = self._actor.begin(order, self._rollouts.instructions(batch.tickets), noise, batch.explore)
+        answer = self._actor.begin(order, self._rollouts.instructions(batch.tickets, batch.rows), noise, batch.explore)
         self._gathered.clear()  # those that are not in this batch are gathered again
         self._under_way[id(batch)] = UnderWay(answer, self.version)
 
