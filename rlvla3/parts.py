@@ -8,50 +8,61 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from rlvla3.config import EngineConfig, Recipe
+from rlvla3.config import EngineConfig, Recipe, Split
 from rlvla3.links.rollouts import RolloutSpec
 from rlvla3.policies.registry import policy_options
 from rlvla3.scheduling.ledger import Ledger, TicketBook, capacity
 from rlvla3.scheduling.limits import FixedLimits, LearnedLimits
 from rlvla3.scheduling.streamer import Streamer
 from rlvla3.simulators.common_spaces import common_spaces
-from rlvla3.types import Purpose, Version
+from rlvla3.types import Purpose, Spaces, Version
 
 EPISODES_A_SLOT = 2
 """Episodes in the data plane for each slot, where nothing is trained: one runs while another one is read."""
 
 
-def ticket_book(recipe: Recipe) -> TicketBook:
-    """The tickets that are trained on. Groups share task and seed."""
-    return TicketBook(recipe.mix, recipe.seed, recipe.algorithm.group_size)
+def ticket_book(recipe: Recipe, spaces: Spaces | None) -> TicketBook:
+    """The tickets that are trained on. Groups share task, seed and initial state. spaces: the common spaces of the run's simulators (None: none is run)."""
+    return TicketBook(recipe.mix, recipe.seed, recipe.algorithm.group_size, states=_training_states(recipe, spaces))
 
 
-def profiling_book(recipe: Recipe) -> TicketBook:
+def profiling_book(recipe: Recipe, spaces: Spaces) -> TicketBook:
     """The tickets of training, run as evaluation: such an episode may be run at any version."""
-    return TicketBook(recipe.mix, recipe.seed, recipe.algorithm.group_size, Purpose.EVALUATE)
+    return TicketBook(recipe.mix, recipe.seed, recipe.algorithm.group_size, Purpose.EVALUATE, _training_states(recipe, spaces))
 
 
-def demonstration_book(recipe: Recipe) -> TicketBook:
-    """The tickets that experts demonstrate: every task as often as any other."""
-    return TicketBook(recipe.mix.even(), recipe.seed, purpose=Purpose.DEMONSTRATE)
+def demonstration_book(recipe: Recipe, spaces: Spaces) -> TicketBook:
+    """The tickets that experts demonstrate: every task as often as any other, from the initial states of training."""
+    return TicketBook(recipe.mix.even(), recipe.seed, purpose=Purpose.DEMONSTRATE, states=_training_states(recipe, spaces))
 
 
-def evaluation_book(recipe: Recipe) -> TicketBook:
+def evaluation_book(recipe: Recipe, spaces: Spaces) -> TicketBook:
     """The tickets that a policy is measured on: every task as often as any other, and the same initial states for every run."""
-    return TicketBook(recipe.mix.even(), recipe.evaluation.seed, purpose=Purpose.EVALUATE)
+    states = {task: split.evaluation for task, split in state_splits(recipe, spaces).items()}
+    return TicketBook(recipe.mix.even(), recipe.evaluation.seed, purpose=Purpose.EVALUATE, states=states)
 
 
-def training_ledger(recipe: Recipe, *, version: Version = 0, end: Version | None = None, order: Sequence[int] | None = None) -> Ledger:
-    """The ledger of the recipe's training. version: the version that the run starts from. end: the version that it ends with (None: training.updates).
-    order: of its tickets, where it is not their own (a replay)."""
+def state_splits(recipe: Recipe, spaces: Spaces) -> dict[str, Split]:
+    """{task: its initial states of training and of evaluation}, for tasks with a fixed set."""
+    configs = {task: config for name, config in recipe.mixed.items() for task in config.share(name).tasks}
+    return {task: configs[task].initial_states.split(states.count) for task, states in spaces.initial_states.items()}
+
+
+def _training_states(recipe: Recipe, spaces: Spaces | None) -> dict[str, Sequence[int]]:
+    return {task: split.training for task, split in state_splits(recipe, spaces).items()} if spaces else {}
+
+
+def training_ledger(recipe: Recipe, spaces: Spaces | None, *, version: Version = 0, end: Version | None = None, order: Sequence[int] | None = None) -> Ledger:
+    """The ledger of the recipe's training. spaces: as in `ticket_book`. version: the version that the run starts from. end: the version that it ends with
+    (None: training.updates). order: of its tickets, where it is not their own (a replay)."""
     batch = recipe.training.batch
     total = (recipe.training.updates if end is None else end) * batch
-    return Ledger(ticket_book(recipe), batch, recipe.engine.max_staleness, total=total, version=version, order=order)
+    return Ledger(ticket_book(recipe, spaces), batch, recipe.engine.max_staleness, total=total, version=version, order=order)
 
 
-def endless_ledger(recipe: Recipe) -> Ledger:
+def endless_ledger(recipe: Recipe, spaces: Spaces) -> Ledger:
     """The ledger of a training run whose tickets do not run out: a benchmark measures it for as long as it wants."""
-    return Ledger(ticket_book(recipe), recipe.training.batch, recipe.engine.max_staleness)
+    return Ledger(ticket_book(recipe, spaces), recipe.training.batch, recipe.engine.max_staleness)
 
 
 def make_streamer(recipe: Recipe, *, order: Callable[[int], Sequence[int]] | None = None, rank: int = 0, ranks: int = 1, width: int = 1) -> Streamer:

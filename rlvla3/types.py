@@ -32,8 +32,10 @@ class Purpose(Enum):
 class Ticket:
     """The right to run one episode.
 
-    The index alone decides a ticket's task, seed and group. They are the same in every mode, on every machine and after every rerun.
-    The tickets of a group share one task and one seed. So they share their initial state.
+    The index alone decides a ticket's task, seed, initial state and group. They are the same in every mode, on every machine and after every rerun.
+    The tickets of a group share one task, one seed and one initial state.
+
+    initial_state: the number of the initial state, where the task has a fixed set of them (Spaces.initial_states). None where the seed draws the initial state.
     """
 
     index: int
@@ -41,6 +43,7 @@ class Ticket:
     seed: int
     group: int
     purpose: Purpose = Purpose.TRAIN
+    initial_state: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,18 @@ class ActionSpace:
 
 
 @dataclass(frozen=True, slots=True)
+class InitialStates:
+    """The fixed set of initial states of a task. They are numbered from 0.
+
+    count: how many there are. name: of the set, the same in every recipe. A policy remembers under this name which of them it was trained on. Left empty, it
+    is the name of the simulator with the name of the task.
+    """
+
+    count: int
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Spaces:
     """What a simulator shows and accepts. A policy is built from it.
 
@@ -66,6 +81,7 @@ class Spaces:
     state: S. It is 0 where there is no state.
     max_steps: the length of the longest episode, in environment steps.
     instructions: the instructions that are known before the run.
+    initial_states: {task: its fixed set of initial states}. A simulator without tasks names itself. A task that is not named draws them from the seed.
     """
 
     cameras: Mapping[str, tuple[int, int, int]]
@@ -73,6 +89,7 @@ class Spaces:
     action: ActionSpace
     max_steps: int
     instructions: tuple[str, ...] = ()
+    initial_states: Mapping[str, InitialStates] = field(default_factory=dict)
 
     def decisions(self, chunk: int) -> int:
         """The largest number of decisions in an episode, where a decision has `chunk` actions."""

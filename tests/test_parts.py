@@ -24,10 +24,13 @@ from rlvla3.parts import (
     training_ledger,
 )
 from rlvla3.scheduling.ledger import Ledger
-from rlvla3.types import Finished, MicroBatch, Purpose
+from rlvla3.types import ActionSpace, Finished, MicroBatch, Purpose, Spaces
 
 DECISIONS = 3
 """Decisions of every episode here."""
+
+SPACES = Spaces({}, 3, ActionSpace("continuous", 1), 20)
+"""A simulator without a fixed set of initial states."""
 
 
 @st.composite
@@ -79,20 +82,20 @@ def emitted(recipe: Recipe, update: int, arrivals: list[int], **given_: Any) -> 
 def test_tickets_of_a_group_share_seed_and_task_and_purposes_have_seeds_of_their_own(tree: dict[str, Any]):
     recipe = make_recipe(tree)
     size, shown = tree["algorithm"]["group_size"], range(24)
-    for book, purpose in ((ticket_book(recipe), Purpose.TRAIN), (profiling_book(recipe), Purpose.EVALUATE)):
+    for book, purpose in ((ticket_book(recipe, SPACES), Purpose.TRAIN), (profiling_book(recipe, SPACES), Purpose.EVALUATE)):
         tickets = [book.ticket(index) for index in shown]
         assert [ticket.group for ticket in tickets] == [index // size for index in shown]
         assert all((a.seed == b.seed) == (a.group == b.group) for a in tickets for b in tickets)
         assert {ticket.purpose for ticket in tickets} == {purpose}
-    for book, purpose in ((evaluation_book(recipe), Purpose.EVALUATE), (demonstration_book(recipe), Purpose.DEMONSTRATE)):
+    for book, purpose in ((evaluation_book(recipe, SPACES), Purpose.EVALUATE), (demonstration_book(recipe, SPACES), Purpose.DEMONSTRATE)):
         assert [(ticket.group, ticket.purpose) for ticket in map(book.ticket, shown)] == [(index, purpose) for index in shown]
 
 
 @given(trees(), st.integers(0, 99), st.integers(0, 99))
 def test_what_is_measured_on_depends_on_the_seed_of_evaluation_alone(tree: dict[str, Any], seed: int, other: int):
-    book = evaluation_book(make_recipe(tree))
-    assert book == evaluation_book(make_recipe(tree | {"seed": seed}))
-    again = evaluation_book(make_recipe(tree | {"evaluation": {"seed": other}}))
+    book = evaluation_book(make_recipe(tree), SPACES)
+    assert book == evaluation_book(make_recipe(tree | {"seed": seed}), SPACES)
+    again = evaluation_book(make_recipe(tree | {"evaluation": {"seed": other}}), SPACES)
     assert (book.ticket(0).seed == again.ticket(0).seed) == (tree["evaluation"]["seed"] == other)
 
 
@@ -104,14 +107,14 @@ def test_a_ledger_has_the_tickets_of_the_updates_that_are_left_and_the_recipes_s
     version = data.draw(st.integers(0, updates - 1))
     end = data.draw(st.one_of(st.none(), st.integers(version + 1, updates + 3)))
     last = updates if end is None else end
-    assert run_until_nothing_is_admissible(training_ledger(recipe, version=version, end=end)) == list(range(version * batch, last * batch))
-    ahead = training_ledger(recipe, version=version, end=end)
+    assert run_until_nothing_is_admissible(training_ledger(recipe, SPACES, version=version, end=end)) == list(range(version * batch, last * batch))
+    ahead = training_ledger(recipe, SPACES, version=version, end=end)
     taken = list(iter(ahead.take, None))
     assert len(taken) == min((staleness + 1) * batch, (last - version) * batch)
     order = data.draw(st.permutations(range(updates * batch)))
-    in_order = Ledger.take(training_ledger(recipe, order=[index for index in order if index < batch]))
-    assert in_order == ticket_book(recipe).ticket(next(index for index in order if index < batch))
-    endless = endless_ledger(recipe)
+    in_order = Ledger.take(training_ledger(recipe, SPACES, order=[index for index in order if index < batch]))
+    assert in_order == ticket_book(recipe, SPACES).ticket(next(index for index in order if index < batch))
+    endless = endless_ledger(recipe, SPACES)
     assert len(list(iter(endless.take, None))) == (staleness + 1) * batch and endless.total is None
 
 

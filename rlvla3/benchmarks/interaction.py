@@ -75,7 +75,7 @@ async def measure(recipe: Recipe, scratch: Path, enough: Callable[[int, float], 
 
 async def _train(runtime: LocalRuntime, recipe: Recipe, enough: Callable[[int, float], bool], warmup: int) -> dict[str, Any]:
     await runtime.ready()
-    ledger = endless_ledger(recipe)
+    ledger = endless_ledger(recipe, runtime.rollouts.spec.spaces)
     async for published, _ in runtime.train(ledger, end=recipe.training.updates):
         if published.version == warmup:
             began, steps, spent = time.monotonic(), runtime.steps_made(), runtime.board.read()

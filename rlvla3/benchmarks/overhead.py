@@ -193,7 +193,7 @@ def measure(name: str, episodes: int) -> dict[str, Any]:
 def through(simulator: Simulator, task: str, seed: int, chunks: Sequence[NDArray[np.float32]], clock: Callable[[], float]) -> EpisodeCost:
     """The cost of one episode through the simulator."""
     start = clock()
-    simulator.reset(0, Ticket(index=seed, task=task, seed=seed, group=seed))
+    simulator.reset(0, Ticket(index=seed, task=task, seed=seed, group=seed, initial_state=seed))
     begun = clock()
     for chunk in chunks:
         simulator.step({0: chunk})

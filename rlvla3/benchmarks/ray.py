@@ -41,7 +41,7 @@ async def _rate(recipe: Recipe, scratch: Path, seconds: float) -> float:
     """Environment steps per second, over the updates after the first few, for at least `seconds`."""
     async with make_runtime(recipe, RunDirectory.create(scratch / "run", recipe), capacity=training_capacity(recipe), notify=print) as runtime:
         await runtime.guard(runtime.ready())
-        ledger = endless_ledger(recipe)
+        ledger = endless_ledger(recipe, runtime.rollouts.spec.spaces)
 
         async def train() -> float:
             steps, began = 0, time.monotonic()

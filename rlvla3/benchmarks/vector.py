@@ -139,10 +139,11 @@ async def seconds_per_chunk(recipe: Recipe) -> float:
 def vector_side(recipe: Recipe) -> Iterator[tuple[LockstepTrainer, Ledger, MeterBoard]]:
     """The side of the vector environment, with its environments built; its ledger; and the board with its workers' times."""
     one_thread_each()
-    ledger = endless_ledger(recipe)
+    spaces = common_spaces(recipe)
+    ledger = endless_ledger(recipe, spaces)
     shards = lay_out([recipe.simulator.sharding], generators=1, cores=sorted(os.sched_getaffinity(0)))
     board = MeterBoard([MAIN_PROCESS, *(shard_name(shard.number) for shard in shards)])
-    with vector_environment(recipe, common_spaces(recipe), ledger.book, shards, board) as vector:
+    with vector_environment(recipe, spaces, ledger.book, shards, board) as vector:
         yield LockstepTrainer(recipe, vector, ledger, shards, board.meter(MAIN_PROCESS)), ledger, board
 
 

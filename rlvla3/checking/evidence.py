@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -197,17 +197,18 @@ class Examination:
     def _draw(self) -> None:
         """Draw the tickets and actions of all episodes."""
         spaces, config, chunk = self.evidence.spaces, self.evidence.config, self.evidence.chunk
-        book = TicketBook(Mix((config.share(config.name),)), SEED, group_size=2)
-        self._ticket, self._groupmate = book.ticket(0), book.ticket(1)
-        self._other = replace(book.ticket(2), task=self._ticket.task)
-        self._tasks = [task for task in config.share(config.name).tasks if task != self._ticket.task][:OTHER_TASKS]
-        self._demonstrations = TicketBook(Mix((config.share(config.name),)), SEED, purpose=Purpose.DEMONSTRATE)
+        first, *others = config.share(config.name).tasks
+        states = {task: config.initial_states.split(states.count).training for task, states in spaces.initial_states.items()}
+        book = TicketBook(Mix.of(first), SEED, group_size=2, states=states)
+        self._ticket, self._groupmate, self._other = (book.ticket(number) for number in range(3))
+        self._tasks = {task: TicketBook(Mix.of(task), SEED, states=states).ticket(0) for task in others[:OTHER_TASKS]}
+        self._demonstrations = TicketBook(Mix((config.share(config.name),)), SEED, purpose=Purpose.DEMONSTRATE, states=states)
         self._random = np.random.default_rng(SEED)
         self._actions = [random_chunk(self._random, spaces.action, chunk) for _ in range(min(DECISIONS, spaces.decisions(chunk)))]
 
     async def _run_on_first(self, first: CheckedSimulator) -> None:
         tickets = {"alone": self._ticket, "again": self._ticket, "other": self._other}
-        tickets |= {f"task {task}": replace(self._ticket, task=task) for task in self._tasks}
+        tickets |= {f"task {task}": ticket for task, ticket in self._tasks.items()}
         tickets |= {"afterwards": self._ticket, "groupmate": self._groupmate}
         for name, ticket in tickets.items():
             await run_together(first, self._recorded(name, 0, ticket, self._actions))

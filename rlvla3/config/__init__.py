@@ -3,6 +3,7 @@
 from rlvla3.config.cloning import CloneConfig, DemonstrationLayout, Orientation
 from rlvla3.config.engine import PRESETS, ElasticConfig, EngineConfig, Mode
 from rlvla3.config.evaluation import EvaluationConfig
+from rlvla3.config.initial_states import InitialStatesConfig, Split
 from rlvla3.config.learning import CORRECTION_NAMES, AlgorithmConfig, CorrectionConfig, CriticConfig, ReferenceConfig, TrainingConfig
 from rlvla3.config.loading import check_options, load_recipe, make_recipe, write_recipe
 from rlvla3.config.memory import MemoryConfig
@@ -25,6 +26,7 @@ __all__ = [
     "ElasticConfig",
     "EngineConfig",
     "EvaluationConfig",
+    "InitialStatesConfig",
     "MemoryConfig",
     "Mode",
     "NonNegative",
@@ -42,6 +44,7 @@ __all__ = [
     "Section",
     "Share",
     "SimulatorConfig",
+    "Split",
     "TrainingConfig",
     "WeightsConfig",
     "check_options",

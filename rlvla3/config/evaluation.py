@@ -6,13 +6,15 @@ from rlvla3.config.section import NonNegative, Positive, Section
 
 
 class EvaluationConfig(Section):
-    """Measures success without exploration noise, on initial states that no run trains on."""
+    """Measures success without exploration noise. Where a simulator has a fixed set of initial states, evaluation has states of its own
+    (`simulator.initial_states`). Where it draws them from seeds, no run trains on the seeds of evaluation."""
 
     episodes: Positive = 96
-    """Episodes in total. The tasks take turns."""
+    """Episodes in total. The tasks take turns. Where a task has a fixed set of initial states, each state comes equally often, to within one episode."""
 
     seed: NonNegative = 0
-    """Selects the initial states. Runs with the same value are evaluated on the same states, whatever the seed of the run."""
+    """Selects the initial states. Runs with the same value are evaluated on the same states, whatever the seed of the run. Of a fixed set, it selects the
+    order."""
 
     videos: NonNegative = 2
     """How many episodes of each task are kept as videos."""

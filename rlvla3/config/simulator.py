@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from rlvla3.config.initial_states import InitialStatesConfig
 from rlvla3.config.section import Positive, PositiveFloat, Section
 from rlvla3.scheduling.mix import SimulatorShare
 from rlvla3.scheduling.sharding import Sharding
@@ -52,6 +53,7 @@ class SimulatorConfig(Section):
     timeout_s: PositiveFloat = 60.0
     """Seconds. A shard that needs longer for one reset or one chunk counts as hung. It is killed and replaced."""
 
+    initial_states: InitialStatesConfig = InitialStatesConfig()
     options: dict[str, Any] = {}
     """The simulator's own settings. Each simulator has others."""
 

@@ -68,7 +68,7 @@ class ReplaySession(Session):
         return self._interrupts > 0
 
     async def _repeat(self, runtime: LocalRuntime, recorded: RecordedRun) -> None:
-        ledger = training_ledger(self._recipe, end=recorded.end, order=recorded.order)
+        ledger = training_ledger(self._recipe, runtime.rollouts.spec.spaces, end=recorded.end, order=recorded.order)
         progress = TrainingProgress(self._recipe, runtime, ledger, self._run)
         self._emit(PhaseStarted("train", recorded.end))
         runtime.trainer.control.handle(Notice, self._emit)

@@ -179,7 +179,7 @@ class Session:
 
         wanted = self._recipe.clone.demonstrations * len(self._recipe.tasks)
         self._emit(PhaseStarted("demonstrate", wanted))
-        await runtime.collect(demonstration_book(self._recipe), PATIENCE_WITH_EXPERTS * wanted, copy)
+        await runtime.collect(demonstration_book(self._recipe, runtime.rollouts.spec.spaces), PATIENCE_WITH_EXPERTS * wanted, copy)
 
     async def _measure(self, runtime: Runtime, when: str) -> None:
         evaluation = self._recipe.evaluation
@@ -196,7 +196,7 @@ class Session:
             return False
 
         self._emit(PhaseStarted("evaluate", evaluation.episodes))
-        await runtime.collect(evaluation_book(self._recipe), evaluation.episodes, look_at)
+        await runtime.collect(evaluation_book(self._recipe, runtime.rollouts.spec.spaces), evaluation.episodes, look_at)
         self._emit(EvaluationFinished(when, self._version(finished), success_rate(finished)))
         for episode, frames in videos:
             name = f"{when}-{episode.ticket.task}-{episode.ticket.index}-{'success' if episode.success else 'failure'}.mp4"
@@ -214,7 +214,7 @@ class Session:
 
     async def _improve(self, runtime: Runtime) -> None:
         training = self._recipe.training
-        ledger = self._ledger = training_ledger(self._recipe, version=version_of(self._resume) if self._resume else 0)
+        ledger = self._ledger = training_ledger(self._recipe, runtime.rollouts.spec.spaces, version=version_of(self._resume) if self._resume else 0)
         progress = TrainingProgress(self._recipe, runtime, ledger, self._run)
         self._emit(PhaseStarted("train", training.updates))
         runtime.trainer.control.handle(Notice, self._emit)

@@ -20,44 +20,66 @@ from __future__ import annotations
 import heapq
 import sys
 from collections import Counter, defaultdict, deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rlvla3.scheduling.mix import Mix
 from rlvla3.types import Finished, Purpose, Ticket, Version
 
 SEED_BITS = 29
-"""Bits of a seed for one purpose. Two more bits say which purpose it is. So no evaluation or demonstration begins in an initial state that is trained on."""
+"""Bits of a seed for one purpose. Two more bits say which purpose it is. So no evaluation and no demonstration has a seed that is trained on."""
 
 
 @dataclass(frozen=True, slots=True)
 class TicketBook:
     """Ticket i, for any i. It is the same in every mode, on every machine and in every rerun.
 
-    `group_size` consecutive tickets form a group: they share task and seed. Tasks alternate from group to group.
+    `group_size` consecutive tickets form a group: they share task, seed and initial state. Tasks alternate from group to group.
+
+    states: {task: the numbers of the initial states that its tickets begin from}, for tasks with a fixed set. The groups of a task go through its states in
+    rounds: each state comes once in a round, in an order that is drawn anew. So all states of a task come equally often, to within one group.
     """
 
     mix: Mix
     seed: int
     group_size: int = 1
     purpose: Purpose = Purpose.TRAIN
+    states: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     def ticket(self, index: int) -> Ticket:
         group = index // self.group_size
+        task, turn = self.mix.turn(group)
         number = int(np.random.SeedSequence([self.seed, group]).generate_state(1)[0]) % (1 << SEED_BITS)
         return Ticket(
             index=index,
-            task=self.mix.task(group),
+            task=task,
             seed=list(Purpose).index(self.purpose) << SEED_BITS | number,
             group=group,
             purpose=self.purpose,
+            initial_state=self._initial_state(task, turn),
         )
 
     def simulator(self, index: int) -> int:
         """The number of the simulator that runs a ticket."""
         return self.mix.simulator(index // self.group_size)
+
+    def _initial_state(self, task: str, turn: int) -> int | None:
+        """The initial state of a task's group number `turn`. None where the task has no fixed set."""
+        if (states := self.states.get(task)) is None:
+            return None
+        number, place = divmod(turn, len(states))
+        order = _round(len(states), self.seed, list(Purpose).index(self.purpose), number)
+        return states[int(order[place])]
+
+
+@lru_cache(maxsize=256)
+def _round(states: int, *seeds: int) -> NDArray[np.int64]:
+    """The order in which a round goes through so many states."""
+    return np.random.default_rng(seeds).permutation(states)
 
 
 def capacity(batch: int, max_staleness: int) -> int:

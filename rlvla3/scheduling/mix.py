@@ -77,6 +77,11 @@ class Mix:
         return self.rotation.at(group)[0]
 
     def task(self, group: int) -> str:
+        return self.turn(group)[0]
+
+    def turn(self, group: int) -> tuple[str, int]:
+        """The task of a group, and how many groups before it have the same task."""
         simulator, turn = self.rotation.at(group)
         share = self.shares[simulator]
-        return share.tasks[share.rotation.at(turn)[0]]
+        task, before = share.rotation.at(turn)
+        return share.tasks[task], before

@@ -44,6 +44,15 @@ class RunningSimulator(Protocol):
     def close(self) -> None: ...
 
 
+def initial_state(ticket: Ticket, count: int) -> int:
+    """The number of the initial state of `ticket`, whose task has a fixed set of `count`. Raises SimulatorError where the ticket names none of them."""
+    if ticket.initial_state is None or not 0 <= ticket.initial_state < count:
+        raise SimulatorError(
+            f"{ticket} names initial state {ticket.initial_state}, and its task has {count}, numbered from 0: give Ticket(..., initial_state=NUMBER)"
+        )
+    return ticket.initial_state
+
+
 class Simulator(ABC):
     """One shard: `slots` environments that step together.
 

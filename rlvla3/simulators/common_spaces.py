@@ -8,11 +8,12 @@ those dimensions count in the loss.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rlvla3.config import Recipe
+from rlvla3.config import Recipe, SimulatorConfig
 from rlvla3.errors import RecipeError
 from rlvla3.simulators.base import RunningSimulator, Simulator
 from rlvla3.simulators.registry import describe_simulator, make_simulator
@@ -21,13 +22,19 @@ from rlvla3.types import ActionSpace, Observation, Outcome, Spaces, Ticket
 
 def common_spaces(recipe: Recipe) -> Spaces:
     """What the policy of `recipe` sees and does. Raises RecipeError for every mistake in a simulator, or in their mix, that can be found before a run."""
-    described = {name: describe_simulator(simulator) for name, simulator in recipe.mixed.items()}
+    described = {name: _named_states(name, simulator, describe_simulator(simulator)) for name, simulator in recipe.mixed.items()}
     for name, spaces in described.items():
         if recipe.policy.chunk > spaces.max_steps:
             raise RecipeError(
                 f"policy.chunk={recipe.policy.chunk} is longer than an episode of {name}, {spaces.max_steps} steps: set it to {spaces.max_steps} or less"
             )
     return combine_spaces(described)
+
+
+def _named_states(name: str, simulator: SimulatorConfig, spaces: Spaces) -> Spaces:
+    """`spaces`, whose fixed sets of initial states have a name, and the tasks of the run's tickets. name: of the simulator in the recipe."""
+    named = {task: replace(states, name=states.name or f"{simulator.name}/{task}") for task, states in spaces.initial_states.items()}
+    return replace(spaces, initial_states=named if simulator.tasks else dict(zip([name], named.values(), strict=False)))
 
 
 def make_run_simulator(recipe: Recipe, number: int, spaces: Spaces, device: str = "") -> RunningSimulator:
@@ -60,6 +67,7 @@ def combine_spaces(described: Mapping[str, Spaces]) -> Spaces:
         action=action,
         max_steps=max(spaces.max_steps for spaces in described.values()),
         instructions=tuple(instruction for spaces in described.values() for instruction in spaces.instructions),
+        initial_states={task: states for spaces in described.values() for task, states in spaces.initial_states.items()},
     )
 
 

@@ -7,7 +7,7 @@ Actions: Discrete or Box. For a Box, a policy returns numbers within [-1, 1] in 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -19,12 +19,16 @@ from numpy.typing import NDArray
 from rlvla3.config import Section, SimulatorConfig, check_options
 from rlvla3.errors import RecipeError
 from rlvla3.named import call_of_user
-from rlvla3.simulators.base import SingleEnvironment, Step
+from rlvla3.simulators.base import SingleEnvironment, Step, initial_state
 from rlvla3.simulators.builtin import load_simulator_or_environment
-from rlvla3.types import ActionSpace, Observation, Spaces, Ticket
+from rlvla3.types import ActionSpace, InitialStates, Observation, Spaces, Ticket
 
 ObservationPath = tuple[str | int, ...]
 """The keys that lead to one part of an observation. Empty if the observation has only one part."""
+
+
+DECLARED = "fixed_initial_states"
+"""The attribute with which an environment declares how many initial states it has."""
 
 
 class GymnasiumOptions(Section):
@@ -42,7 +46,11 @@ class GymnasiumOptions(Section):
 
 
 class GymnasiumSimulator(SingleEnvironment):
-    """One Gymnasium environment. It is reset with the ticket's seed. If the recipe has tasks, it is also reset with options {"task": the ticket's task}."""
+    """One Gymnasium environment. It is reset with the ticket's seed. If the recipe has tasks, it is also reset with options {"task": the ticket's task}.
+
+    Its attribute `fixed_initial_states` may say how many initial states it has: a number, or {task: number}. Then it is also reset with options
+    {"initial_state": the ticket's initial state}, numbered from 0.
+    """
 
     Options = GymnasiumOptions
 
@@ -60,9 +68,14 @@ class GymnasiumSimulator(SingleEnvironment):
         self.spaces, self.chunk = _describe(self.environment, config), chunk
         self._leaf_spaces = dict(_leaf_spaces(self.environment.observation_space))
         self._has_tasks = bool(config.tasks)
+        self._states = self.spaces.initial_states
+        self._only_states = None if config.tasks else next(iter(self._states.values()), None)
 
     def begin(self, ticket: Ticket) -> None:
-        self._last_observation, _ = self.environment.reset(seed=ticket.seed, options={"task": ticket.task} if self._has_tasks else None)
+        options: dict[str, Any] = {"task": ticket.task} if self._has_tasks else {}
+        if (states := self._states.get(ticket.task, self._only_states)) is not None:
+            options["initial_state"] = initial_state(ticket, states.count)
+        self._last_observation, _ = self.environment.reset(seed=ticket.seed, options=options or None)
         self._return, self._succeeded = 0.0, False
 
     def act(self, action: NDArray[np.float32]) -> Step:
@@ -125,7 +138,21 @@ def _describe(environment: gymnasium.Env[Any, Any], config: SimulatorConfig) -> 
     max_steps = config.max_steps or (environment.spec and environment.spec.max_episode_steps)
     if not max_steps:
         raise RecipeError(f"{config.name} has no time limit of its own: set simulator.max_steps, for example simulator.max_steps=500")
-    return Spaces(cameras=cameras, state=state, action=_action_space(environment.action_space, config), max_steps=max_steps)
+    action = _action_space(environment.action_space, config)
+    return Spaces(cameras=cameras, state=state, action=action, max_steps=max_steps, initial_states=_initial_states(environment, config))
+
+
+def _initial_states(environment: gymnasium.Env[Any, Any], config: SimulatorConfig) -> dict[str, InitialStates]:
+    """The fixed sets of initial states that the environment declares. Raises RecipeError where it declares something else."""
+    declared = environment.get_wrapper_attr(DECLARED) if environment.has_wrapper_attr(DECLARED) else None
+    if declared is None:
+        return {}
+    tasks = config.tasks or [config.name]
+    counts = {task: declared.get(task) for task in tasks} if isinstance(declared, Mapping) else dict.fromkeys(tasks, declared)
+    for count in counts.values():
+        if count is not None and (isinstance(count, bool) or not isinstance(count, (int, np.integer))):
+            raise RecipeError(f"{config.name} has {DECLARED}={declared!r:.80}: write how many initial states it has, such as 50, or {{task: how many}}")
+    return {task: InitialStates(int(count)) for task, count in counts.items() if count is not None}
 
 
 def _leaf_spaces(space: spaces.Space[Any], path: ObservationPath = ()) -> Iterator[tuple[ObservationPath, spaces.Space[Any]]]:

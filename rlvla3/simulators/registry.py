@@ -5,11 +5,11 @@ A simulator's class is imported only when it is used, so the packages of the oth
 
 from __future__ import annotations
 
-from rlvla3.config import SimulatorConfig
+from rlvla3.config import InitialStatesConfig, SimulatorConfig
 from rlvla3.errors import RecipeError
 from rlvla3.simulators.base import Simulator, SingleEnvironment
 from rlvla3.simulators.builtin import load_simulator_or_environment
-from rlvla3.types import Spaces
+from rlvla3.types import InitialStates, Spaces
 
 
 def simulator_class(name: str) -> type[Simulator]:
@@ -33,7 +33,34 @@ def describe_simulator(config: SimulatorConfig) -> Spaces:
         raise RecipeError(
             f"simulator.slots={config.slots}, but {config.name} runs one environment per process: set simulator.slots=1 and raise simulator.shards"
         )
-    return simulator.describe(config)
+    spaces = simulator.describe(config)
+    _check_initial_states(config, spaces)
+    return spaces
+
+
+MOST_STATES = 1_000_000
+"""The largest fixed set of initial states. A round goes through all of them, in an order that is kept in memory."""
+
+
+def _check_initial_states(config: SimulatorConfig, spaces: Spaces) -> None:
+    """Raise RecipeError where a simulator declares something else than fixed sets, or where the settings name states that it does not have."""
+    for task, states in spaces.initial_states.items():
+        if task not in (config.tasks or [config.name]):
+            raise RecipeError(f"{config.name} declares initial states of {task!r}, which is none of its tasks: {', '.join(config.tasks or [config.name])}")
+        if not isinstance(states, InitialStates) or type(states.count) is not int or not 1 <= states.count <= MOST_STATES:
+            raise RecipeError(
+                f"{config.name} declares {states!r:.80} as the fixed initial states of {task}: give their number, 1 to {MOST_STATES}, "
+                f"or none, and draw initial states from the seed"
+            )
+        try:
+            config.initial_states.split(states.count)
+        except ValueError as error:
+            raise RecipeError(f"simulator {config.name}, task {task}: simulator.{error}") from error
+    if config.initial_states != InitialStatesConfig() and not spaces.initial_states:
+        raise RecipeError(
+            f"simulator.initial_states is set, but {config.name} has no fixed set of initial states: it draws them from seeds, and no seed of evaluation is "
+            f"trained on. Leave simulator.initial_states out, and choose the seeds with evaluation.seed"
+        )
 
 
 def make_simulator(config: SimulatorConfig, chunk: int) -> Simulator:

@@ -35,5 +35,5 @@ def config(*tasks: str, max_steps: int | None = None, slots: int = 1, **options:
     return SimulatorConfig(name="libero", tasks=list(tasks), max_steps=max_steps, slots=slots, options={"assets": ASSETS, **options})
 
 
-def ticket(task: str, seed: int) -> Ticket:
-    return Ticket(index=0, task=task, seed=seed, group=0)
+def ticket(task: str, state: int, seed: int = 0) -> Ticket:
+    return Ticket(index=0, task=task, seed=seed, group=0, initial_state=state)

@@ -50,7 +50,7 @@ async def _train(recipe: Recipe, scratch: Path, samples: Path, recording: RunRec
 
 async def _updates(runtime: LocalRuntime, recipe: Recipe) -> None:
     await runtime.ready()
-    ledger = endless_ledger(recipe)
+    ledger = endless_ledger(recipe, runtime.rollouts.spec.spaces)
     async for _ in runtime.train(ledger, end=WARMUP + UPDATES):
         pass
 

@@ -35,7 +35,8 @@ from rlvla3.runtimes.processes.rounds import RoundSeconds, WorkUntil, answer_of
 from rlvla3.runtimes.supervision.shard_supervisor import START_TIMEOUT_S
 from rlvla3.runtimes.workers.device import choose_device
 from rlvla3.runtimes.workers.policy_engine import DataPlanePolicyEngine
-from rlvla3.simulators.registry import describe_simulator, make_simulator
+from rlvla3.simulators.common_spaces import common_spaces
+from rlvla3.simulators.registry import make_simulator
 from rlvla3.training.learner import Learner
 from rlvla3.training.offload import Residence
 from rlvla3.types import MicroBatch
@@ -109,8 +110,9 @@ class SimulatorLoad:
 
     def __init__(self, recipe: Recipe) -> None:
         self.simulator = make_simulator(recipe.simulator, recipe.policy.chunk)
-        self.book, self.reset_seconds, self.chunks, self.done = ticket_book(recipe), 0.0, max(recipe.training.micro_batch // recipe.training.epochs, 1), True
-        space, random = describe_simulator(recipe.simulator).action, np.random.default_rng(recipe.seed)
+        spaces, random = common_spaces(recipe), np.random.default_rng(recipe.seed)
+        self.book, self.reset_seconds, self.done = ticket_book(recipe, spaces), 0.0, True
+        space, self.chunks = spaces.action, max(recipe.training.micro_batch // recipe.training.epochs, 1)
         shape = (self.chunks, recipe.policy.chunk, space.size)
         drawn = random.integers(0, space.choices, shape) if space.kind == "discrete" else random.uniform(space.low, space.high, shape)
         self.actions: NDArray[np.float32] = drawn.astype(np.float32)
@@ -139,7 +141,7 @@ class Workload:
     def __init__(self, recipe: Recipe, simulates: bool) -> None:
         torch.set_num_threads(recipe.training.threads)
         torch.manual_seed(recipe.seed)
-        spaces = describe_simulator(recipe.simulator)
+        spaces = common_spaces(recipe)
         self.tickets = range(recipe.algorithm.group_size)  # a whole group, because advantages need one
         self.rollouts = Rollouts(rollout_spec(recipe, len(self.tickets) + 1))
         self.simulator = make_simulator(recipe.simulator, recipe.policy.chunk)
@@ -152,7 +154,7 @@ class Workload:
         self.engine = DataPlanePolicyEngine(
             Actor(policy, device, "eager", self.inference_batch), weights, self.rollouts, recipe.seed, Residence(device), meter, None
         )
-        self.book = ticket_book(recipe)
+        self.book = ticket_book(recipe, spaces)
         self.training, self.simulates = recipe.training, simulates
         self.update, self.reset_seconds = 0, 0.0
 

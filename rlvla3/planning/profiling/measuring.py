@@ -134,7 +134,7 @@ async def _run(recipe: Recipe, folder: Path, sizes: Sequence[int], collecting: f
 
 async def _collect(runtime: LocalRuntime, recipe: Recipe, run: MeasuredRun, size: int, seconds: float) -> None:
     """Run episodes, `size` at once. The first round of `size` episodes is not measured; at least one more round is run."""
-    book = profiling_book(recipe)
+    book = profiling_book(recipe, runtime.rollouts.spec.spaces)
     seen, began, spent = 0, 0.0, 0.0
 
     async def look_at(_: Finished) -> bool:
@@ -151,7 +151,7 @@ async def _collect(runtime: LocalRuntime, recipe: Recipe, run: MeasuredRun, size
 
 
 async def _update(runtime: LocalRuntime, recipe: Recipe, run: MeasuredRun, seconds: float) -> None:
-    ledger = endless_ledger(recipe)
+    ledger = endless_ledger(recipe, runtime.rollouts.spec.spaces)
     async for published, episodes in runtime.train(ledger, end=recipe.training.updates):
         run.episodes += [_episode(runtime, episode) for episode in episodes]
         run.decisions.append(sum(episode.decisions for episode in episodes))

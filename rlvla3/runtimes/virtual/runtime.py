@@ -86,7 +86,7 @@ class VirtualRuntime:
         self.steps = 0
         """Environment steps made, including those of running episodes."""
         self.assignment = self._make_assignment()
-        self._ledger, self._dispatcher = training_ledger(recipe), Dispatcher(simulators=1)
+        self._ledger, self._dispatcher = training_ledger(recipe, None), Dispatcher(simulators=1)
         self._served = [set(np.flatnonzero(self.assignment.serves == number).tolist()) for number in range(len(placement.generators))]
         self.generators = [self._make_generator(number) for number in range(len(placement.generators))]
         self.shards = [self._make_shard(number) for number in range(simulator.shards)]

@@ -1,6 +1,6 @@
 """LIBERO: a Panda arm at a table, in a kitchen, a living room or a study, and 130 tasks in five suites.
 
-The ticket's seed chooses one of the benchmark's initial states of the ticket's task. The arm stands still for some steps before the episode begins.
+An episode begins from one of the benchmark's initial states of its task, the one of its ticket. The arm stands still for some steps before the episode begins.
 The state is proprioceptive (hand and fingers), as published policies of LIBERO expect it. An action moves the hand, turns it, and opens or closes the gripper;
 each number is clipped to [-1, 1].
 
@@ -9,21 +9,22 @@ Nothing here imports robosuite or mujoco before a simulator is built, so a recip
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rlvla3.config import NonNegative, Positive, Section, SimulatorConfig, check_options
 from rlvla3.errors import RecipeError
-from rlvla3.simulators.base import SimulatorError, SingleEnvironment, Step
+from rlvla3.simulators.base import SimulatorError, SingleEnvironment, Step, initial_state
 from rlvla3.simulators.graphics import GRAPHICS_HELP, check_frame, check_moving, prepare_process
 from rlvla3.simulators.libero.assets import check_assets, get_assets
-from rlvla3.simulators.libero.tasks import INSTALL, SUITES, LiberoTask, find_task
+from rlvla3.simulators.libero.tasks import INSTALL, SUITES, find_task
 from rlvla3.simulators.scene_cache import SceneCache
-from rlvla3.types import ActionSpace, Observation, Spaces, Ticket
+from rlvla3.types import ActionSpace, InitialStates, Observation, Spaces, Ticket
 
 if TYPE_CHECKING:
     from rlvla3.simulators.libero.scene import LiberoScene
@@ -46,9 +47,6 @@ class LiberoOptions(Section):
     fast_rendering: bool = True
     """Whether images are drawn without shadows, reflections and antialiasing. It is faster."""
 
-    initial_states: Annotated[list[NonNegative], Field(min_length=1)] | None = None
-    """Numbers of the initial states that episodes start from. With `null` it is all that the benchmark has: 50 for each task."""
-
     warmup_steps: NonNegative = 10
     """Environment steps of standing still before an episode, while objects settle."""
 
@@ -60,6 +58,13 @@ class LiberoOptions(Section):
 
     assets: Path | None = None
     """The folder with meshes and textures. With `null` it is $RLVLA3_LIBERO_ASSETS, or else the folder of the package, or else the one from the hub."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_earlier_setting(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and given.get("initial_states") is not None:
+            raise ValueError("initial_states is no option of LIBERO any more: set simulator.initial_states.training and simulator.initial_states.evaluation")
+        return given
 
 
 class Libero(SingleEnvironment):
@@ -73,8 +78,6 @@ class Libero(SingleEnvironment):
         if not config.tasks:
             raise RecipeError("simulator.tasks is empty: choose among the 130 tasks of LIBERO, for example simulator.tasks=[libero_goal/0-9]")
         tasks = [find_task(name) for name in config.tasks]
-        if options.initial_states is not None:
-            _check_initial_states(tasks, max(options.initial_states))
         check_assets(options.assets)
         size = options.image_size
         return Spaces(
@@ -83,6 +86,7 @@ class Libero(SingleEnvironment):
             action=ActionSpace("continuous", 7),
             max_steps=config.max_steps or max(SUITES[task.suite] for task in tasks),
             instructions=tuple(task.instruction for task in tasks),
+            initial_states={name: InitialStates(task.initial_state_count, str(task)) for name, task in zip(config.tasks, tasks, strict=True)},
         )
 
     def __init__(self, config: SimulatorConfig, chunk: int) -> None:
@@ -97,8 +101,7 @@ class Libero(SingleEnvironment):
     def begin(self, ticket: Ticket) -> None:
         task = find_task(ticket.task)
         self._scene = self._scenes[str(task)]
-        numbers = self._options.initial_states or range(self._scene.initial_states)
-        self._scene.reset(numbers[ticket.seed % len(numbers)], self._options.warmup_steps)
+        self._scene.reset(initial_state(ticket, self._scene.initial_states), self._options.warmup_steps)
         self._instruction = task.instruction
         self._succeeded = False
 
@@ -134,16 +137,6 @@ class Libero(SingleEnvironment):
             ) from error
         _check_frames(scene, task_name, self.spaces)
         return scene
-
-
-def _check_initial_states(tasks: list[LiberoTask], greatest: int) -> None:
-    for task in tasks:
-        count = len(task.initial_states())
-        if greatest >= count:
-            raise RecipeError(
-                f"simulator.options.initial_states names {greatest}, but {task} has {count} initial states: name some of 0 to {count - 1}, "
-                f"or leave it out for all"
-            )
 
 
 def _check_frames(scene: LiberoScene, task_name: str, spaces: Spaces) -> None:

@@ -54,6 +54,11 @@ class LiberoTask:
         """The benchmark's initial states, [states, 1 + nq + nv]: time, positions, velocities."""
         return _read_array(package_folder() / "init_files" / self.suite / f"{self.name}.pruned_init")
 
+    @property
+    def initial_state_count(self) -> int:
+        """How many initial states the benchmark has for this task: 50."""
+        return _count_initial_states(self)
+
 
 def find_task(name: str) -> LiberoTask:
     """The task `name`, such as libero_goal/3 or libero_goal/open_the_top_drawer_and_put_the_bowl_inside. Raises RecipeError with similar names."""
@@ -81,6 +86,12 @@ def task_names(suite: str) -> tuple[str, ...]:
     (table,) = ast.parse((package_folder() / "benchmark" / "libero_suite_task_map.py").read_text()).body
     assert isinstance(table, ast.Assign)
     return tuple(ast.literal_eval(table.value)[suite])
+
+
+@functools.cache
+def _count_initial_states(task: LiberoTask) -> int:
+    """Counted once in a process, because the file has to be read for it."""
+    return len(task.initial_states())
 
 
 @functools.cache

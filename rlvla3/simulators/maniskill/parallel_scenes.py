@@ -1,7 +1,7 @@
 """A batch of environments of one ManiSkill task that step together, as tensors on one device. Each row of the batch is one environment.
 
 Invariants:
-- an initial state depends only on the ticket's seed, not on the row: each row is reset alone, and every random generator is seeded with that seed before;
+- an initial state depends only on the ticket, not on the row: each row is reset alone, and every random generator is seeded with the ticket's seed before;
 - the results of a chunk stay on the device until the chunk has ended; then one transfer brings all of them to the host;
 - inside a chunk, nothing is rendered and no observation is made.
 
@@ -85,10 +85,12 @@ class ParallelScenes:
         self._succeeded = torch.zeros(size, dtype=torch.bool, device=self._device)
         self._info: Mapping[str, Tensor] = {}
 
-    def reset(self, row: int, seed: int) -> None:
-        """Bring one row to the initial state of `seed`. The other rows stay as they are."""
+    def reset(self, row: int, seed: int, initial_state: int | None = None) -> None:
+        """Bring one row to an initial state. The other rows stay as they are. initial_state: its number in the task's fixed set. None: `seed` draws it."""
         # The same seed for every row: otherwise ManiSkill derives the seeds of rows 1, 2, ... from the seed of row 0.
         options = {"env_idx": torch.tensor([row], device=self._device)}
+        if initial_state is not None:
+            options["episode_id"] = torch.tensor([initial_state], device=self._device)
         _, self._info = self._environment.reset(seed=[seed % 2**32] * self.size, options=options)
         self._succeeded[row] = False
 

@@ -28,10 +28,10 @@ from pydantic import Field
 from rlvla3.config import Section, SimulatorConfig, check_options
 from rlvla3.errors import RecipeError
 from rlvla3.simulators.assets import find_assets
-from rlvla3.simulators.base import Simulator, SimulatorError
+from rlvla3.simulators.base import Simulator, SimulatorError, initial_state
 from rlvla3.simulators.graphics import MIN_FRAME_STD
 from rlvla3.simulators.maniskill.tasks import TASKS, ManiSkillTask
-from rlvla3.types import ActionSpace, Observation, Outcome, Spaces, Ticket
+from rlvla3.types import ActionSpace, InitialStates, Observation, Outcome, Spaces, Ticket
 
 if TYPE_CHECKING:
     from rlvla3.simulators.maniskill.parallel_scenes import BatchOutcomes, ParallelScenes
@@ -94,6 +94,7 @@ class ManiSkill(Simulator):
             action=ActionSpace("continuous", task.actions[_control_mode(name, task, options)]),
             max_steps=config.max_steps or task.max_steps,
             instructions=(task.instruction,),
+            initial_states={name: InitialStates(task.initial_states, name)} if task.initial_states else {},
         )
 
     def __init__(self, config: SimulatorConfig, chunk: int) -> None:
@@ -112,7 +113,8 @@ class ManiSkill(Simulator):
 
     def reset(self, slot: int, ticket: Ticket) -> Observation:
         number, row = self._rows[slot]
-        self._batches[number].reset(row, ticket.seed)
+        states = TASKS[self._name].initial_states
+        self._batches[number].reset(row, ticket.seed, initial_state(ticket, states) if states else None)
         self._episodes[slot] = SlotEpisode(ticket)
         return self._observe([slot])[slot]
 
@@ -192,7 +194,7 @@ class ManiSkill(Simulator):
 
     def _check_batch(self, batch: ParallelScenes) -> None:
         """Raise SimulatorError if an environment differs from its description, or if its frames are flat or stay the same while the arm moves."""
-        batch.reset(row=0, seed=0)
+        batch.reset(row=0, seed=0, initial_state=0 if TASKS[self._name].initial_states else None)
         before, states = batch.observe([0])
         shown = {camera: frames.shape[1:] for camera, frames in before.items()}
         if (shown, states.shape[1]) != (dict(self.spaces.cameras), self.spaces.state):

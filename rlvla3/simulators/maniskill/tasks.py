@@ -23,6 +23,7 @@ class ManiSkillTask:
     is repeated for a few steps.
     intrinsic: the matrix [3, 3] of a calibrated camera for images of `native` (width, height) pixels; empty if the camera is given by its field of view.
     resets_alone: whether one environment of a batch can be reset while the others go on. assets: files and folders that the folder of assets must contain.
+    initial_states: how many there are, where they are a fixed set (ManiSkill calls their numbers episode_id); 0 where a seed draws them.
     """
 
     instruction: str
@@ -37,6 +38,7 @@ class ManiSkillTask:
     intrinsic: tuple[tuple[float, ...], ...] = ()
     native: tuple[int, int] = (0, 0)
     resets_alone: bool = True
+    initial_states: int = 0
     assets: tuple[str, ...] = ()
 
 
@@ -47,8 +49,11 @@ They are the pose of the gripper, and the goal's position, which only PickCube a
 """
 
 
-def _bridge(instruction: str, max_steps: int = 60) -> ManiSkillTask:
-    """A put-on-plate task: a WidowX arm in front of photographs from the Bridge data. Its reset steps the whole batch until the objects rest."""
+def _bridge(instruction: str, initial_states: int, max_steps: int = 60) -> ManiSkillTask:
+    """A put-on-plate task: a WidowX arm in front of photographs from the Bridge data. Its reset steps the whole batch until the objects rest.
+
+    Its objects stand at one of some places and are turned in one of some ways. initial_states: the places times the ways.
+    """
     return ManiSkillTask(
         instruction,
         state=0,
@@ -62,6 +67,7 @@ def _bridge(instruction: str, max_steps: int = 60) -> ManiSkillTask:
         intrinsic=((623.588, 0, 319.501), (0, 623.588, 239.545), (0, 0, 1)),
         native=(640, 480),
         resets_alone=False,
+        initial_states=initial_states,
         assets=("data/tasks/bridge_v2_real2sim_dataset/custom", "data/robots/widowx/wx250s.urdf"),
     )
 
@@ -75,8 +81,8 @@ TASKS: Mapping[str, ManiSkillTask] = {
     "PlaceSphere-v1": ManiSkillTask("put the sphere into the bin", state=39),
     "PokeCube-v1": ManiSkillTask("poke the cube with the peg", state=54),
     "RollBall-v1": ManiSkillTask("roll the ball to the goal", state=44, max_steps=80),
-    "PutCarrotOnPlateInScene-v1": _bridge("put carrot on plate"),
-    "PutSpoonOnTableClothInScene-v1": _bridge("put the spoon on the towel"),
-    "StackGreenCubeOnYellowCubeBakedTexInScene-v1": _bridge("stack the green block on the yellow block"),
-    "PutEggplantInBasketScene-v1": _bridge("put eggplant into yellow basket", max_steps=120),
+    "PutCarrotOnPlateInScene-v1": _bridge("put carrot on plate", 12 * 2),
+    "PutSpoonOnTableClothInScene-v1": _bridge("put the spoon on the towel", 12 * 2),
+    "StackGreenCubeOnYellowCubeBakedTexInScene-v1": _bridge("stack the green block on the yellow block", 24 * 1),
+    "PutEggplantInBasketScene-v1": _bridge("put eggplant into yellow basket", 8 * 8, max_steps=120),
 }

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rlvla3.config import InitialStatesConfig, SimulatorConfig
 from rlvla3.errors import RecipeError
 from rlvla3.simulators.base import SimulatorError
 from rlvla3.simulators.libero import assets
 from rlvla3.simulators.libero.simulator import Libero
 from rlvla3.simulators.libero.tasks import SUITES, _read_array, find_task, task_names
 from rlvla3.simulators.registry import describe_simulator
-from rlvla3.types import INSTRUCTION_BYTES, ActionSpace, Observation, Spaces
+from rlvla3.types import INSTRUCTION_BYTES, ActionSpace, InitialStates, Observation, Spaces
 from tests.support.libero import ASSETS, config, installed, ticket, with_assets
 from tests.support.processes import in_fresh_process
 
@@ -33,10 +34,10 @@ def arrays(observation: Observation) -> list[np.ndarray[Any, Any]]:
     return [*observation.images.values(), observation.state]
 
 
-def episode(simulator: Libero, task: str, seed: int, chunks: int = 4) -> list[np.ndarray[Any, Any]]:
+def episode(simulator: Libero, task: str, state: int, chunks: int = 4, seed: int = 0) -> list[np.ndarray[Any, Any]]:
     """All that a policy would see of a few fixed chunks, which move and turn the hand and close the gripper."""
     actions = np.random.default_rng(0).uniform(-1.5, 1.5, (chunks, CHUNK, 7)).astype(np.float32)
-    seen = arrays(simulator.reset(0, ticket(task, seed)))
+    seen = arrays(simulator.reset(0, ticket(task, state, seed)))
     for chunk in actions:
         outcome = simulator.step({0: chunk})[0]
         assert outcome.observation is not None
@@ -60,7 +61,7 @@ def episodes_of_a_newcomer(home: Path) -> tuple[list[np.ndarray[Any, Any]], ...]
     os.environ.pop("LIBERO_CONFIG_PATH", None)
     sys.stdin.close()
     simulator = Libero(config(STOVE, BOWL), CHUNK)
-    seen = tuple(episode(simulator, STOVE, seed) for seed in (7, 8, 57))
+    seen = (episode(simulator, STOVE, 7), episode(simulator, STOVE, 8), episode(simulator, STOVE, 7, seed=57))
     assert not {"torch", "transformers", "huggingface_hub"} & sys.modules.keys()
     assert "LIBERO_CONFIG_PATH" not in os.environ
     return seen
@@ -69,22 +70,22 @@ def episodes_of_a_newcomer(home: Path) -> tuple[list[np.ndarray[Any, Any]], ...]
 def episode_after_others() -> list[np.ndarray[Any, Any]]:
     """Other episodes, other tasks, a closed gripper, a stove that is on, and a scene that is built again."""
     simulator = Libero(config(STOVE, BOWL, live_tasks=1), CHUNK)
-    episode(simulator, STOVE, seed=3, chunks=2)
-    episode(simulator, BOWL, seed=7, chunks=2)
-    simulator.reset(0, ticket("libero_goal/7", seed=7))
+    episode(simulator, STOVE, state=3, chunks=2)
+    episode(simulator, BOWL, state=7, chunks=2)
+    simulator.reset(0, ticket("libero_goal/7", state=7))
     turn_the_stove_on(simulator)
     simulator.step({0: np.ones((CHUNK, 7), np.float32)})
     np.random.seed(123)
-    return episode(simulator, STOVE, seed=7)
+    return episode(simulator, STOVE, state=7)
 
 
 @pytest.mark.slow
 @with_assets
 def test_the_same_ticket_is_the_same_episode_in_any_process_and_after_any_history(tmp_path):
-    alone, other, wrapped = in_fresh_process(episodes_of_a_newcomer, tmp_path)
+    alone, other, seeded = in_fresh_process(episodes_of_a_newcomer, tmp_path)
     assert same(alone, in_fresh_process(episode_after_others))
-    assert same(alone, wrapped), "there are 50 initial states, and seed 57 is the same one as seed 7"
-    assert not np.array_equal(alone[0], other[0]) and not np.array_equal(alone[2], other[2]), "another seed is another initial state"
+    assert same(alone, seeded), "the number of the initial state decides alone"
+    assert not np.array_equal(alone[0], other[0]) and not np.array_equal(alone[2], other[2]), "another number is another initial state"
     assert not np.array_equal(alone[0], alone[3]), "the arm moved"
     assert not any((tmp_path / name).exists() for name in (".libero", ".cache")), "nothing is left in a home folder"
 
@@ -103,8 +104,8 @@ def physics(scene: Any) -> np.ndarray[Any, Any]:
 def tasks_of_four_suites() -> None:
     tasks = [BOWL, SPATIAL, LONG, OBJECT]
     simulator = Libero(config(*tasks), CHUNK)
-    first = [simulator.reset(0, ticket(task, seed=1)) for task in tasks]
-    again = [simulator.reset(0, ticket(task, seed=1)) for task in tasks]
+    first = [simulator.reset(0, ticket(task, state=1)) for task in tasks]
+    again = [simulator.reset(0, ticket(task, state=1)) for task in tasks]
     assert all(same(arrays(a), arrays(b)) for a, b in zip(first, again, strict=True)), "each as if it were alone"
     assert [seen.instruction for seen in first] == list(simulator.spaces.instructions)
     frames = [image for seen in first for image in seen.images.values()]
@@ -115,7 +116,7 @@ def tasks_of_four_suites() -> None:
         assert seen.state.dtype == np.float32 and 0.2 < hand[2] < 1.5
         assert np.allclose(np.abs(turn), [np.pi, 0, 0], atol=0.15), "the hand points down: half a turn about x"
         assert fingers[0] > 0.03 and np.allclose(fingers[0], -fingers[1], atol=1e-3), "open, after ten steps of opening"
-    simulator.reset(0, ticket(SPATIAL, seed=1))
+    simulator.reset(0, ticket(SPATIAL, state=1))
     clean = physics(simulator._scene)
     simulator._scene._model.body("wooden_cabinet_1_main").pos[:] = [-0.3, 0, 1]
     assert np.array_equal(physics(simulator._scene), clean), "nothing is left of where a cabinet was"
@@ -186,9 +187,8 @@ def frames_and_actions() -> None:
             simulator.step({0: np.array([[0, 0, 0, 0, 0, 0, way]] * CHUNK, np.float32)})
         fingers[way] = simulator._scene.state()[6]
     assert fingers[1.0] < 0.005 and fingers[-1.0] > 0.035, "1 closes the gripper, -1 opens it"
-    unsettled = Libero(config(BOWL, warmup_steps=0, initial_states=[3, 5], max_steps=7), CHUNK)
-    assert not np.array_equal(unsettled.reset(0, ticket(BOWL, 0)).state, simulator.reset(0, ticket(BOWL, 3)).state), "not yet settled"
-    assert same(arrays(unsettled.reset(0, ticket(BOWL, 1))), arrays(unsettled.reset(0, ticket(BOWL, 3)))), "the second of two initial states"
+    unsettled = Libero(config(BOWL, warmup_steps=0, max_steps=7), CHUNK)
+    assert not np.array_equal(unsettled.reset(0, ticket(BOWL, 3)).state, simulator.reset(0, ticket(BOWL, 3)).state), "not yet settled"
     outcomes = [unsettled.step({0: np.zeros((CHUNK, 7), np.float32)})[0] for _ in range(2)]
     assert [len(outcome.rewards) for outcome in outcomes] == [5, 2] and outcomes[-1].truncated and not outcomes[-1].success
 
@@ -268,7 +268,9 @@ def test_what_libero_shows_and_accepts():
     spaces = describe_simulator(config(BOWL, "libero_10/KITCHEN_SCENE8_put_both_moka_pots_on_the_stove", image_size=128))
     cameras = {"agentview": (128, 128, 3), "robot0_eye_in_hand": (128, 128, 3)}
     sentences = ("put the bowl on the plate", "put both moka pots on the stove")
-    assert spaces == Spaces(cameras, state=8, action=ActionSpace("continuous", 7), max_steps=520, instructions=sentences)
+    names = {BOWL: "libero_goal/put_the_bowl_on_the_plate", "libero_10/KITCHEN_SCENE8_put_both_moka_pots_on_the_stove": ""}
+    states = {task: InitialStates(50, name or task) for task, name in names.items()}
+    assert spaces == Spaces(cameras, state=8, action=ActionSpace("continuous", 7), max_steps=520, instructions=sentences, initial_states=states)
     assert [describe_simulator(config(f"{suite}/0")).max_steps for suite in SUITES] == [220, 280, 300, 520, 400]
     assert describe_simulator(config(BOWL, max_steps=30)).max_steps == 30
 
@@ -299,6 +301,10 @@ def test_initial_states_are_read_as_torch_reads_them_and_nothing_else_is(tmp_pat
         _read_array(path)
 
 
+def states_of(**chosen: Any) -> SimulatorConfig:
+    return config(BOWL).model_copy(update={"initial_states": InitialStatesConfig(**chosen)})
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
@@ -310,8 +316,8 @@ def test_initial_states_are_read_as_torch_reads_them_and_nothing_else_is(tmp_pat
         (config("libero_goal/10"), "numbered 0 to 9"),
         (config("libero_goal/put_the_bowl_on_plate"), "did you mean libero_goal/put_the_bowl_on_the_plate"),
         (config("libero_goal/juggle"), "write libero_goal/0 to libero_goal/9"),
-        (config(BOWL, initial_states=[0, 50]), "name some of 0 to 49"),
-        (config(BOWL, initial_states=[]), "at least 1"),
+        (config(BOWL, initial_states=[0, 5]), "set simulator.initial_states.training"),
+        (states_of(evaluation=[0, 50]), f"task {BOWL}: simulator.initial_states.evaluation names state 50, and there are 50: name some of 0 to 49"),
         (config(BOWL, image_size=32), "image_size"),
         (config(BOWL, cameras=["agentveiw"]), "agentview"),
         (config(BOWL, warmup=3), "did you mean warmup_steps"),
