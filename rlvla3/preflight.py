@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -44,7 +45,8 @@ def preflight(recipe: Recipe, *, clones: bool = False, trains: bool = False) -> 
     expected_way(recipe)  # raises where generators cannot act as policy.inference says
     spaces = common_spaces(recipe)
     options = policy_options(recipe.policy, spaces)
-    options.check_fed(spaces, [name for name, simulator in recipe.mixed.items() if simulator.options.get("mirrored")])
+    mirrored = [name for name, simulator in recipe.mixed.items() if simulator.options.get("mirrored")]
+    options.check_fed(spaces, mirrored)
     if trains:
         options.check_training()
         options.precision_of(recipe.training.precision, on_gpu=False)  # raises where the policy cannot
@@ -55,9 +57,12 @@ def preflight(recipe: Recipe, *, clones: bool = False, trains: bool = False) -> 
         raise RecipeError(f"engine.trace needs Linux, which tells work from waiting in {SCHEDSTAT}: leave it out")
     check_data_plane(recipe, training_capacity(recipe) if trains else collecting_capacity(recipe))
     if clones and recipe.clone is not None and recipe.clone.files:
-        check_room(
-            bytes_needed(demonstration_layout(spaces, options.horizon_of(recipe.policy.chunk)), sum(one.decisions for one in select_demonstrations(recipe)))
-        )
+        demonstrations = select_demonstrations(recipe)
+        check_room(bytes_needed(demonstration_layout(spaces, options.horizon_of(recipe.policy.chunk)), sum(one.decisions for one in demonstrations)))
+        said = dict.fromkeys(instruction for one in demonstrations for instruction in one.instructions)
+        recorded = replace(spaces, instructions=(*spaces.instructions, *said))  # the policy learns to read these too
+        options.check(recorded, recipe.policy.chunk)
+        options.check_fed(recorded, mirrored)
     return spaces
 
 

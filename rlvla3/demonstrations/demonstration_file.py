@@ -41,7 +41,7 @@ class RecordedEpisode:
     """The header of one recorded episode.
 
     key: its name or number in its file. tasks: the names that the file gives its task, the most exact name first. Empty where it has only a sentence.
-    instruction: of the whole episode, or of its beginning where it changes (`DemonstrationFile.instructions`).
+    instruction: its sentence, or the first of them where it has several (`DemonstrationFile.instructions`).
     steps: the number of observations that are followed by an action. It may be 0. first_action: the index of the action that follows the first observation.
     """
 
@@ -138,7 +138,7 @@ class DemonstrationFile(ABC):
         return path.name if path.is_dir() else path.parent.name
 
     def instructions(self, episode: RecordedEpisode) -> Sequence[str] | None:
-        """The instruction of each observation, [steps]. None where it is the episode's for all of them."""
+        """The sentence of each observation, [steps]. None where all of them have the same one."""
         return None
 
     def full_name(self, task: str) -> str:

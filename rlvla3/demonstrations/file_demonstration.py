@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from rlvla3.demonstrations.demonstration_file import WAY_OUT, ArrayHeader, DemonstrationError, DemonstrationFile, RecordedEpisode
 from rlvla3.demonstrations.frames import MOST_PIXELS, resized, upright
+from rlvla3.demonstrations.served_tasks import plain
+from rlvla3.instructions import instruction_fault
 from rlvla3.types import Spaces
 
 BOUND_TOLERANCE = 1e-4
@@ -29,20 +31,21 @@ BOUND_TOLERANCE = 1e-4
 class FileDemonstration:
     """One episode of a file, as a demonstration of the recipe's `task`.
 
-    instruction: what the policy is told where the file says `episode.instruction`. It is the simulator's own sentence, where that is known.
+    sentence: that of the episode's sentences which is of this task.
+    told: for sentences of the recipe's tasks, as `plain` writes them, what the policy is told: the simulator's own instruction, where it is known.
     spaces: those of this task's simulator only. mirrored: whether that simulator shows left and right exchanged.
     chunk: actions in a chunk. An episode must be as long.
-    sentence: that of the episode's sentences which is of this task. notice: what the user should know about how the task was chosen.
+    notice: what the user should know about how the task was chosen.
     """
 
     file: DemonstrationFile
     episode: RecordedEpisode
     task: str
-    instruction: str
+    sentence: str
+    told: Mapping[str, str]
     spaces: Spaces
     mirrored: bool
     chunk: int
-    sentence: str
     notice: str | None = None
 
     @property
@@ -50,11 +53,15 @@ class FileDemonstration:
         """The number of decisions: one at every step."""
         return self.episode.steps
 
-    @property
+    @cached_property
     def instructions(self) -> list[str]:
         """The instruction of each decision. An episode with several sentences uses each for its own observations. Raises DemonstrationError."""
-        sentences = self.file.instructions(self.episode) or [self.episode.instruction] * self.decisions
-        return [self.instruction if sentence == self.episode.instruction else sentence for sentence in sentences[: self.decisions]]
+        sentences = self.file.instructions(self.episode) or [self.sentence] * self.decisions
+        if sentences and plain(self.sentence) not in map(plain, dict.fromkeys(sentences)):
+            there = " and ".join(repr(sentence) for sentence in dict.fromkeys(sentences))
+            raise DemonstrationError(f"{self._location} is said to be of {self.sentence!r}, and its observations are of {there}. {WAY_OUT}")
+        told = {sentence: self.told.get(plain(sentence), sentence) for sentence in dict.fromkeys(sentences)}
+        return [told[sentence] for sentence in sentences[: self.decisions]]
 
     @cached_property
     def cameras(self) -> dict[str, str]:
@@ -102,10 +109,13 @@ class FileDemonstration:
     def unusable(self) -> str | None:
         """Why nothing can be learned from this episode, although its file is sound: it is too short, or has numbers that are not finite. None where it can.
 
-        Reads state and actions, and no frames. Raises DemonstrationError where they are not what the headers say.
+        Reads sentences, state and actions, and no frames. Raises DemonstrationError where they are not what the headers say.
         """
         if self.decisions < max(self.chunk, 1):
             return f"has {self.decisions} steps, fewer than one chunk of policy.chunk={self.chunk}"
+        for instruction in dict.fromkeys(self.instructions):
+            if fault := instruction_fault(instruction):
+                return f"cannot be learned from: {fault}"
         for name in (*self._state, self._actions):
             values = self._vectors(name)
             if wrong := int((~np.isfinite(values)).sum()):

@@ -4,13 +4,15 @@
     3.0   meta/info.json, meta/episodes/chunk-000/file-000.parquet, data/chunk-000/file-000.parquet, videos/KEY/chunk-000/file-000.mp4
 
 meta/info.json holds the templates of these paths, the frame rate, and the dtype and shape of every array (lerobot_metadata.py). The frames of a camera are
-images in the data files, or a video. An episode's task is its instruction. Without the array next.success, every episode counts as a success.
+images in the data files, or a video. An episode's tasks are its sentences. Where it has several, the array task_index says which of them a frame has, as a
+number in the table meta/tasks. Without the array next.success, every episode counts as a success.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +31,14 @@ from rlvla3.demonstrations.demonstration_file import (
     readable,
 )
 from rlvla3.demonstrations.frames import decoded
-from rlvla3.demonstrations.lerobot_metadata import INFO, EpisodeEntry, read_episodes, read_info
+from rlvla3.demonstrations.lerobot_metadata import INFO, EpisodeEntry, read_episodes, read_info, read_sentences
 from rlvla3.demonstrations.video_frames import video_frames
 from rlvla3.metadata import check_within
 
 __all__ = ["INFO", "LeRobotDataset"]
 
 SUCCESS = "next.success"
+TASK_INDEX = "task_index"
 
 MOST_ROWS = 100_000_000
 """Rows of one data file. lerobot begins a new file at 100 MB."""
@@ -83,6 +86,16 @@ class LeRobotDataset(DemonstrationFile):
             return video_frames(path, first_s, entry.steps, self._info.fps)
         return self._images(entry, name)
 
+    def instructions(self, episode: RecordedEpisode) -> list[str] | None:
+        if TASK_INDEX not in self._features and len(episode.sentences) == 1:
+            return None
+        numbers = self._column(self._entries[int(episode.key)], TASK_INDEX)[:, 0].tolist()
+        if not self._sentences and len(set(numbers)) <= 1:
+            return None
+        if unknown := set(numbers) - self._sentences.keys():
+            raise DemonstrationError(f"{self.location(episode)}: frames have {TASK_INDEX} {min(unknown):g}, and meta/tasks has no such number. {WAY_OUT}")
+        return [self._sentences[number] for number in numbers]
+
     def usual_actions(self) -> str:
         return "action" if "action" in self._features else "actions"
 
@@ -95,6 +108,11 @@ class LeRobotDataset(DemonstrationFile):
 
     def location(self, episode: RecordedEpisode) -> str:
         return f"{self.path}, episode {episode.key}"
+
+    @cached_property
+    def _sentences(self) -> dict[int, str]:
+        """All sentences of the dataset, by their numbers. Empty where it has no table of them."""
+        return read_sentences(self.path)
 
     def _column(self, entry: EpisodeEntry, name: str) -> NDArray[np.float32]:
         """One array of one episode: [steps, n]."""

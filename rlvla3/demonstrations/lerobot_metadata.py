@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from rlvla3.demonstrations.demonstration_file import MOST_STEPS, WAY_OUT, DemonstrationError, import_optional, readable
 from rlvla3.metadata import Count, Metadata, check_within, checked, path_template, read_json, read_json_lines, shown
 
 INFO = Path("meta", "info.json")
+SENTENCES = Path("meta", "tasks.jsonl"), Path("meta", "tasks.parquet")
+"""The table of a dataset's sentences, in versions 2 and 3."""
 
 DatasetPath = Annotated[str, path_template("episode_chunk", "episode_index", "chunk_index", "file_index", "video_key")]
 Seconds = Annotated[float, Field(ge=0, le=1e9)]
@@ -68,6 +70,13 @@ class EpisodeLine(Metadata):
     episode_index: Count
     tasks: Annotated[list[str], Field(min_length=1)] | str
     length: Annotated[int, Field(ge=0, le=MOST_STEPS)]
+
+
+class SentenceLine(Metadata):
+    """One sentence of a dataset, and its number. In version 3 it is the index of a table of pandas, which need not have a name."""
+
+    task_index: Count
+    task: Annotated[str, Field(validation_alias=AliasChoices("task", "__index_level_0__"))]
 
 
 class FilePlace(Metadata):
@@ -125,15 +134,31 @@ def _lines(folder: Path, info: Info) -> Iterator[tuple[str, Any]]:
     if info.codebase_version.startswith("v2."):
         yield from read_json_lines(folder / "meta" / "episodes.jsonl", WAY_OUT, DemonstrationError)
         return
-    parquet, files = import_optional("pyarrow.parquet"), sorted((folder / "meta" / "episodes").glob("*/*.parquet"))
+    files = sorted((folder / "meta" / "episodes").glob("*/*.parquet"))
     if not files:
         raise DemonstrationError(f"{folder}/meta/episodes has no file CHUNK/FILE.parquet, which lists the episodes. {WAY_OUT}")
     for file in files:
-        with readable(str(file)):
-            wanted = [name for name in parquet.read_schema(file).names if not name.startswith("stats/")]
-            lines = parquet.read_table(file, columns=wanted).to_pylist()
-        for number, line in enumerate(lines):
-            yield f"{file}, row {number}", line
+        yield from _rows(file)
+
+
+def _rows(file: Path) -> Iterator[tuple[str, Any]]:
+    """The place and the content of each row of a table, without statistics."""
+    parquet = import_optional("pyarrow.parquet")
+    with readable(str(file)):
+        wanted = [name for name in parquet.read_schema(file).names if not name.startswith("stats/")]
+        rows = parquet.read_table(file, columns=wanted).to_pylist()
+    for number, row in enumerate(rows):
+        yield f"{file}, row {number}", row
+
+
+def read_sentences(folder: Path) -> dict[int, str]:
+    """The sentences of the dataset in `folder`, by their numbers. Empty without a table of them. Raises DemonstrationError, naming file and key."""
+    lines, table = (folder / name for name in SENTENCES)
+    if not table.exists() and not lines.exists():
+        return {}
+    rows = _rows(table) if table.exists() else read_json_lines(lines, WAY_OUT, DemonstrationError)
+    known = [checked(SentenceLine, row, place, WAY_OUT, DemonstrationError) for place, row in rows]
+    return {line.task_index: line.task for line in known}
 
 
 def _entry(folder: Path, info: Info, place: str, line: Any) -> EpisodeEntry:

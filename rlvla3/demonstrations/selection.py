@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import glob
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rlvla3.config import CloneConfig, Recipe, SimulatorConfig
 from rlvla3.demonstrations.demonstration_file import DemonstrationError, DemonstrationFile, RecordedEpisode
 from rlvla3.demonstrations.file_demonstration import FileDemonstration
 from rlvla3.demonstrations.formats import open_file
-from rlvla3.demonstrations.served_tasks import DemonstrationTask, ServedTask, served_tasks
+from rlvla3.demonstrations.served_tasks import DemonstrationTask, ServedTask, plain, served_tasks
 from rlvla3.simulators.registry import describe_simulator, simulator_class
 
 MAX_SHARE_OUTSIDE = 0.01
@@ -34,13 +34,15 @@ def select_demonstrations(recipe: Recipe) -> list[FileDemonstration]:
     failed, left_out, names_in_files = Counter[str](), dict[str, list[str]](), dict[str, None]()
     for file, episode in _episodes(clone):
         names_in_files[episode.task] = None
-        for served in served_tasks(file, episode, tasks):
+        all_served = served_tasks(file, episode, tasks)
+        told = {plain(served.sentence): served.task.instruction or served.sentence for served in all_served}
+        for served in all_served:
             task = served.task
             if len(selected[task.name]) < clone.demonstrations:
                 failed[task.name] += not episode.success
                 if not episode.success:
                     continue
-                demonstration = _demonstration(file, episode, served, recipe)
+                demonstration = _demonstration(file, episode, served, told, recipe)
                 if (why := demonstration.unusable) is None:
                     selected[task.name].append(demonstration)
                 else:
@@ -113,12 +115,11 @@ def _episodes(clone: CloneConfig) -> Iterator[tuple[DemonstrationFile, RecordedE
             yield file, episode
 
 
-def _demonstration(file: DemonstrationFile, episode: RecordedEpisode, served: ServedTask, recipe: Recipe) -> FileDemonstration:
+def _demonstration(file: DemonstrationFile, episode: RecordedEpisode, served: ServedTask, told: Mapping[str, str], recipe: Recipe) -> FileDemonstration:
     """An episode as a demonstration of a task. Raises DemonstrationError where its headers do not fit the simulator."""
     task = served.task
     _check_control_mode(file, task)
-    instruction = served.sentence if task.instruction is None else task.instruction
-    found = FileDemonstration(file, episode, task.name, instruction, task.spaces, task.mirrored, recipe.policy.chunk, served.sentence, served.notice)
+    found = FileDemonstration(file, episode, task.name, served.sentence, told, task.spaces, task.mirrored, recipe.policy.chunk, served.notice)
     found.check()
     return found
 
