@@ -8,6 +8,7 @@ registry.py           from a simulator's name in a recipe to the simulator
 builtin.py            the names of the simulators that ship with rlvla3
 common_spaces.py      how one policy sees and acts in several different simulators
 gymnasium.py          any Gymnasium environment
+gymnasium_instruction.py  where a Gymnasium environment says its instruction
 slow_image.py         the environment of the interaction benchmark
 
 metaworld/            Meta-World

@@ -1,7 +1,7 @@
 """Any Gymnasium environment: a registered ID, or a class or function of your own.
 
 Observations: uint8 images [H, W], [H, W, channels] or [channels, H, W] become cameras. Everything else that Gymnasium can flatten (vectors, Discrete as
-one-hot, ...) becomes the state. A Dict or Tuple may hold both.
+one-hot, ...) becomes the state. A Dict or Tuple may hold both. A text becomes the instruction (gymnasium_instruction.py).
 Actions: Discrete or Box. For a Box, a policy returns numbers within [-1, 1] in every dimension, and they are scaled to the Box.
 """
 
@@ -21,6 +21,7 @@ from rlvla3.errors import RecipeError
 from rlvla3.named import call_of_user
 from rlvla3.simulators.base import SingleEnvironment, Step, initial_state
 from rlvla3.simulators.builtin import load_simulator_or_environment
+from rlvla3.simulators.gymnasium_instruction import InstructionReader, is_text
 from rlvla3.types import ActionSpace, InitialStates, Observation, Spaces, Ticket
 
 ObservationPath = tuple[str | int, ...]
@@ -38,7 +39,12 @@ class GymnasiumOptions(Section):
     """Arguments for the environment's constructor."""
 
     instruction: str | None = None
-    """The instruction for the policy. With `null` it is the environment's own attribute `instruction`."""
+    """The instruction for the policy, the same for every decision. With `null` it is the environment's own, as `instruction_from` says."""
+
+    instruction_from: str | None = None
+    """Where the environment says the instruction: `observation.KEY` for a text of the observation, `info.KEY`, or `attribute.NAME`, which may be a method
+    without arguments. With `null` it is the text of the observation, if it has one. Otherwise it is what `info` says under `instruction`, or the attribute
+    `instruction`, whichever was said or changed last. Each decision reads the newest."""
 
     success_return: float | None = None
     """An episode with at least this return counts as a success. With `null`, success is what the environment's info says at any step under `success` or
@@ -67,6 +73,7 @@ class GymnasiumSimulator(SingleEnvironment):
         self.environment = _make(config, self._options)
         self.spaces, self.chunk = _describe(self.environment, config), chunk
         self._leaf_spaces = dict(_leaf_spaces(self.environment.observation_space))
+        self._instruction = InstructionReader(self.environment, config.name, self._options.instruction, self._options.instruction_from)
         self._has_tasks = bool(config.tasks)
         self._states = self.spaces.initial_states
         self._only_states = None if config.tasks else next(iter(self._states.values()), None)
@@ -75,11 +82,13 @@ class GymnasiumSimulator(SingleEnvironment):
         options: dict[str, Any] = {"task": ticket.task} if self._has_tasks else {}
         if (states := self._states.get(ticket.task, self._only_states)) is not None:
             options["initial_state"] = initial_state(ticket, states.count)
-        self._last_observation, _ = self.environment.reset(seed=ticket.seed, options=options or None)
+        self._last_observation, info = self.environment.reset(seed=ticket.seed, options=options or None)
+        self._instruction.begin(info)
         self._return, self._succeeded = 0.0, False
 
     def act(self, action: NDArray[np.float32]) -> Step:
         self._last_observation, reward, terminated, truncated, info = self.environment.step(_native_action(self.environment.action_space, action))
+        self._instruction.hear(info)
         self._return += float(reward)
         self._succeeded = self._succeeded or bool(info.get("success", info.get("is_success", False)))
         done = terminated or truncated or self._steps + 1 >= self.spaces.max_steps
@@ -97,14 +106,10 @@ class GymnasiumSimulator(SingleEnvironment):
                 images[_camera(path)] = _channels_last(np.asarray(value))
             else:
                 vectors.append(np.asarray(spaces.flatten(space, value), np.float32))
-        return Observation(images=images, state=np.concatenate(vectors), instruction=self._instruction())
+        return Observation(images=images, state=np.concatenate(vectors), instruction=self._instruction.read(self._last_observation))
 
     def close(self) -> None:
         self.environment.close()
-
-    def _instruction(self) -> str:
-        given = self._options.instruction
-        return getattr(self.environment.unwrapped, "instruction", "") if given is None else given
 
 
 def _make(config: SimulatorConfig, options: GymnasiumOptions) -> gymnasium.Env[Any, Any]:
@@ -121,6 +126,8 @@ def _make(config: SimulatorConfig, options: GymnasiumOptions) -> gymnasium.Env[A
 
 
 def _describe(environment: gymnasium.Env[Any, Any], config: SimulatorConfig) -> Spaces:
+    options = check_options(GymnasiumOptions, config.options, "simulator.options")
+    InstructionReader(environment, config.name, options.instruction, options.instruction_from)  # raises where there is none
     parts = dict(_leaf_spaces(environment.observation_space))
     cameras: dict[str, tuple[int, int, int]] = {}
     state = 0
@@ -133,13 +140,14 @@ def _describe(environment: gymnasium.Env[Any, Any], config: SimulatorConfig) -> 
         else:
             raise RecipeError(
                 f"{config.name} shows {space}, which is neither an image nor a vector. Supported are uint8 images [H, W], [H, W, channels] or "
-                f"[channels, H, W], vectors, Discrete, MultiDiscrete, MultiBinary, and a Dict or Tuple of these: change it with a Gymnasium observation wrapper"
+                f"[channels, H, W], vectors, Discrete, MultiDiscrete, MultiBinary, Text, and a Dict or Tuple of these: use an observation wrapper"
             )
     max_steps = config.max_steps or (environment.spec and environment.spec.max_episode_steps)
     if not max_steps:
         raise RecipeError(f"{config.name} has no time limit of its own: set simulator.max_steps, for example simulator.max_steps=500")
     action = _action_space(environment.action_space, config)
-    return Spaces(cameras=cameras, state=state, action=action, max_steps=max_steps, initial_states=_initial_states(environment, config))
+    instructions = () if options.instruction is None else (options.instruction,)
+    return Spaces(cameras, state, action, max_steps, instructions, initial_states=_initial_states(environment, config))
 
 
 def _initial_states(environment: gymnasium.Env[Any, Any], config: SimulatorConfig) -> dict[str, InitialStates]:
@@ -156,11 +164,11 @@ def _initial_states(environment: gymnasium.Env[Any, Any], config: SimulatorConfi
 
 
 def _leaf_spaces(space: spaces.Space[Any], path: ObservationPath = ()) -> Iterator[tuple[ObservationPath, spaces.Space[Any]]]:
-    """The parts of `space` that are neither Dict nor Tuple, each with its path."""
+    """The parts of `space` that are neither Dict nor Tuple nor a text, each with its path."""
     if isinstance(space, (spaces.Dict, spaces.Tuple)):
         for key, inner in space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces):
             yield from _leaf_spaces(inner, (*path, key))
-    else:
+    elif not is_text(space):
         yield path, space
 
 
