@@ -9,6 +9,7 @@ Invariants:
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -28,6 +29,9 @@ LONGEST_LINE = 10_000_000
 DEEPEST = 100
 """How many lists and mappings may stand within one another."""
 
+LONGEST_NAME, LONGEST_PATH = 255, 1000
+"""Bytes of the name of a file, and of its path within a folder. Systems refuse longer ones."""
+
 SHOWN = 80
 """Characters of a value that a message shows."""
 
@@ -46,10 +50,12 @@ class Metadata(BaseModel):
 def read_json(path: Path, way_out: str, error: type[ExplainedError] = RecipeError) -> Any:
     """The content of a JSON file. way_out: what to do where it cannot be read, a sentence without its full stop. Raises `error`."""
     try:
-        size = path.stat().st_size
-        if size > LARGEST_FILE:
-            raise error(f"{path} has {size} bytes, and at most {LARGEST_FILE} are read: it is no file of its kind. {way_out}")
-        text = path.read_bytes()
+        if path.exists() and not path.is_file():
+            raise error(f"{path} is no file. {way_out}")
+        with path.open("rb") as file:
+            text = file.read(LARGEST_FILE + 1)
+        if len(text) > LARGEST_FILE:
+            raise error(f"{path} has more than {LARGEST_FILE} bytes: it is no file of its kind. {way_out}")
     except OSError as problem:
         raise error(f"{path} cannot be read: {problem.strerror or problem}. {way_out}") from problem
     return parse_json(text, str(path), way_out, error)
@@ -58,6 +64,8 @@ def read_json(path: Path, way_out: str, error: type[ExplainedError] = RecipeErro
 def read_json_lines(path: Path, way_out: str, error: type[ExplainedError] = RecipeError) -> Iterator[tuple[str, Any]]:
     """The place, for messages, and the content of each line that is not empty. Raises `error`."""
     try:
+        if path.exists() and not path.is_file():
+            raise error(f"{path} is no file. {way_out}")
         with path.open("rb") as file:
             number = 0
             while line := file.readline(LONGEST_LINE + 1):
@@ -74,12 +82,15 @@ def read_json_lines(path: Path, way_out: str, error: type[ExplainedError] = Reci
 def parse_json(text: bytes | str, place: str, way_out: str, error: type[ExplainedError] = RecipeError) -> Any:
     """The content of `text`. place: where it stands, for messages. Raises `error` where it is not JSON, or is nested too deep."""
     try:
-        content = json.loads(text.decode("utf-8-sig") if isinstance(text, bytes) else text)
+        text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
+        content = json.loads(text)
         too_deep = _depth(content) > DEEPEST
+        if "\\ud" in text.lower() and not too_deep:
+            json.dumps(content, ensure_ascii=False).encode()  # raises where it holds half of a character, which nothing can write again
     except RecursionError:
         too_deep = True
     except ValueError as problem:  # not JSON, not UTF-8, or a number of thousands of digits
-        raise error(f"{place} is not JSON: {_short(str(problem))}. It may be half-written. {way_out}") from problem
+        raise error(f"{place} is not JSON: {shortened(str(problem))}. It may be half-written. {way_out}") from problem
     if too_deep:
         raise error(f"{place} has more than {DEEPEST} lists and mappings within one another: it is no file of its kind. {way_out}")
     return content
@@ -97,7 +108,10 @@ def checked(schema: type[MetadataT], content: Any, place: str, way_out: str, err
 
 def shown(value: Any) -> str:
     """A value for messages, cut to a few words."""
-    return _short(repr(value))
+    try:
+        return shortened(repr(value))
+    except ValueError:  # Python writes no number of thousands of digits
+        return "a number of thousands of digits"
 
 
 def explained(problem: ValidationError, most: int = 3) -> list[str]:
@@ -106,7 +120,7 @@ def explained(problem: ValidationError, most: int = 3) -> list[str]:
     for one in problem.errors(include_url=False):
         # pydantic puts the name of the kind behind the key.
         key = ".".join(str(part) for part in one["loc"] if not re.fullmatch(r"(str|int|float|bool|list\[.*\]|dict\[.*\]|function-.*)", str(part)))
-        said = f"{_short(key)} is missing" if one["type"] == "missing" else f"{_short(key)} is {shown(one['input'])}"
+        said = f"{shortened(key)} is missing" if one["type"] == "missing" else f"{shortened(key)} is {shown(one['input'])}"
         wanted.setdefault(said, []).extend(_wanted(one))
     clauses = [f"{said}{', and ' * bool(kinds)}{' or '.join(dict.fromkeys(kinds))}" for said, kinds in wanted.items()]
     return [*clauses[:most], *([f"{len(clauses) - most} more keys are wrong"] if len(clauses) > most else [])]
@@ -142,7 +156,8 @@ def _wanted(problem: Any) -> list[str]:
     return [f"must be {expected.format(**problem.get('ctx', {}))}" if expected else problem["msg"]]
 
 
-def _short(text: str) -> str:
+def shortened(text: str) -> str:
+    """A text for messages, in one line, cut to a few words."""
     flat = " ".join(text.split())
     return flat if len(flat) <= SHOWN else f"{flat[:SHOWN]}..."
 
@@ -166,7 +181,7 @@ def path_template(*names: str) -> AfterValidator:
             raise ValueError(f"it is no template of a path ({problem})") from problem
         for _, hole, how, conversion in parts:
             if hole is not None and (hole not in names or conversion or not re.fullmatch(r"(0?\d?d)?", how or "")):
-                raise ValueError(f"it has a hole that cannot be filled: {{{_short(hole)}}}. Holes are {', '.join(f'{{{name}}}' for name in names)}")
+                raise ValueError(f"it has a hole that cannot be filled: {{{shortened(hole)}}}. Holes are {', '.join(f'{{{name}}}' for name in names)}")
         check_within("".join(literal for literal, *_ in parts))
         return template
 
@@ -174,12 +189,24 @@ def path_template(*names: str) -> AfterValidator:
 
 
 def check_within(text: str) -> str:
-    """Raise ValueError where a path of a file leads out of its folder."""
+    """Raise ValueError where a path of a file leads out of its folder, or is none."""
     path = Path(text)
-    if not text or path.is_absolute() or ".." in path.parts or "\0" in text:
+    if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in text:
         raise ValueError("it must be a path within the folder")
+    if max(len(os.fsencode(part)) for part in path.parts) > LONGEST_NAME or len(os.fsencode(text)) > LONGEST_PATH:
+        raise ValueError(f"a path has at most {LONGEST_PATH} bytes, and each of its names {LONGEST_NAME}")
     return text
 
 
 PathWithin = Annotated[str, AfterValidator(check_within)]
 """The path of a file within its folder."""
+
+
+def path_of(text: str, setting: str) -> Path:
+    """The path that a user or a file names, with ~ for a home folder. setting: what named it, for messages. Raises RecipeError where it cannot be one."""
+    try:
+        path = Path(text).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as problem:  # a name that is too long, a home folder of nobody, a NUL character
+        raise RecipeError(f"{setting}={shown(text)} is no path ({shortened(str(problem))}): write another one") from problem
+    return path

@@ -7,11 +7,14 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from rlvla3.checkpoints.weight_files import StoredTensor, WeightFiles, read_json
 from rlvla3.checkpoints.weight_names import WeightNames
 from rlvla3.errors import RecipeError
+from rlvla3.metadata import Count, Metadata, PathWithin, checked
 
 Layout = Literal["lerobot", "openpi", "openvla", "groot"]
 """Whose code wrote it and reads it."""
@@ -20,6 +23,34 @@ Family = Literal["pi0", "pi05", "smolvla", "openvla_oft", "groot"]
 
 KEPT, KEPT_TENSORS = "checkpoint.json", "unused.safetensors"
 """Where `Checkpoint.keep` says what the folder holds, and where it copies weights."""
+
+
+class _KeptTensor(Metadata):
+    file: PathWithin
+    name: str
+    shape: list[Count]
+    dtype: str
+    kept: bool
+
+
+class _KeptNames(Metadata):
+    renames: list[Annotated[list[str], Field(min_length=2, max_length=2)]]
+    tied: dict[str, str]
+    unused: list[str]
+    optional: list[str]
+
+
+class _Kept(Metadata):
+    """checkpoint.json, as `Checkpoint.keep` writes it."""
+
+    layout: Layout
+    family: Family
+    options: dict[str, Any]
+    weights: dict[str, _KeptTensor]
+    names: _KeptNames
+    carried: list[PathWithin]
+    notes: list[str]
+    executed: Annotated[int, Field(ge=1)] | None
 
 
 @dataclass(frozen=True)
@@ -69,27 +100,18 @@ class Checkpoint:
 
 def kept_checkpoint(folder: Path) -> Checkpoint:
     """What `Checkpoint.keep` wrote into `folder`. Its weights have names, shapes and formats, and cannot be read. Raises RecipeError."""
-    described = read_json(folder / KEPT)
-    try:
-        weights = {
-            name: StoredTensor(
-                folder / "files" / entry["file"], entry["name"], tuple(entry["shape"]), entry["dtype"], (folder / KEPT_TENSORS, name) if entry["kept"] else None
-            )
-            for name, entry in described["weights"].items()
-        }
-        return Checkpoint(
-            folder / "files",
-            described["layout"],
-            described["family"],
-            described["options"],
-            WeightFiles(weights),
-            WeightNames.of(described["names"]),
-            tuple(described["carried"]),
-            tuple(described["notes"]),
-            described["executed"],
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise RecipeError(f"{folder / KEPT} does not describe a checkpoint: {error!r}. It is written by rlvla3 beside a policy: copy it again") from error
+    place = folder / KEPT
+    described = checked(_Kept, read_json(place), str(place), "It is written by rlvla3 beside a policy: copy it again")
+    files = folder / "files"
+    weights = {
+        name: StoredTensor(files / entry.file, entry.name, tuple(entry.shape), entry.dtype, (folder / KEPT_TENSORS, name) if entry.kept else None)
+        for name, entry in described.weights.items()
+    }
+    if lost := [name for name in described.carried if not (files / name).is_file()]:
+        raise RecipeError(f"{files / lost[0]} is missing, and {place} names it. It is written by rlvla3 beside a policy: copy it again")
+    names = WeightNames.of(described.names.model_dump())
+    carried, notes = tuple(described.carried), tuple(described.notes)
+    return Checkpoint(files, described.layout, described.family, described.options, WeightFiles(weights), names, carried, notes, described.executed)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from rlvla3.checkpoints.groot_names import EMBODIMENTS, OTHER_PROCESSING, groot_
 from rlvla3.checkpoints.groot_processing import bounds, carried, images, language_model, prompt
 from rlvla3.checkpoints.weight_files import check_finite, read_json, read_weight_files
 from rlvla3.errors import RecipeError
+from rlvla3.metadata import shown
 
 METADATA = "experiment_cfg/metadata.json"
 BY_MEAN, GRIPPER = "mean_std", "gripper"
@@ -40,6 +41,9 @@ ONLY: Mapping[str, tuple[Any, Any]] = {
 """Choices of which one is built here: key of config.json -> that one, and what NVIDIA's code takes where the key is missing."""
 
 Config = Mapping[str, Any]
+
+MOST = 100_000
+"""Of what config.json counts: actions, steps, layers, heads. More is damage."""
 
 
 def is_layout(folder: Path, config: Config) -> bool:
@@ -87,11 +91,11 @@ def _check_version(folder: Path, config: Config) -> None:
     kind = str(config["model_type"])
     if kind != N1_5:
         what = OTHERS.get(kind, "a version of GR00T that is not known here")
-        raise RecipeError(f"{folder / 'config.json'}: model_type {kind} is {what}: it is not supported. Give a checkpoint of GR00T N1.5 (model_type {N1_5})")
+        raise RecipeError(f"{folder / 'config.json'}: model_type {shown(kind)} is {what}: it is not supported. Give one of GR00T N1.5 (model_type {N1_5})")
     for key, (built, usual) in ONLY.items():
         value = _value(config, key, usual)
         if value != built:
-            raise RecipeError(f"{folder / 'config.json'}: {key} is {value!r}, and only {built!r} is built here, as GR00T-N1.5-3B has it")
+            raise RecipeError(f"{folder / 'config.json'}: {key} is {shown(value)}, and only {built!r} is built here, as GR00T-N1.5-3B has it")
 
 
 def _value(config: Config, key: str, default: Any = None) -> Any:
@@ -103,8 +107,8 @@ def _value(config: Config, key: str, default: Any = None) -> Any:
 
 def _number(folder: Path, config: Config, key: str) -> int:
     value = _value(config, key)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise RecipeError(f"{folder / 'config.json'}: {key} is {value!r}, and must be a whole number above 0")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= MOST:
+        raise RecipeError(f"{folder / 'config.json'}: {key} is {shown(value)}, and must be a whole number from 1 to {MOST}")
     return value
 
 
@@ -167,7 +171,7 @@ def _normalisation(folder: Path, tag: str, known: Config, modality: str, most: i
 def _numbers(folder: Path, known: Config, tag: str, modality: str, key: str, statistic: str) -> list[float]:
     values = _value(known, f"statistics.{modality}.{key}.{statistic}")
     place = f"{folder / METADATA}: {tag}.statistics.{modality}.{key}.{statistic}"
-    if not isinstance(values, list) or not all(isinstance(value, int | float) for value in values):
+    if not isinstance(values, list) or not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         raise RecipeError(f"{place} is missing, or is no list of numbers. Compute the statistics again")
     check_finite(values, place)
     return [float(value) for value in values]

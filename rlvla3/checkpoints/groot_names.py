@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rlvla3.checkpoints.shapes import Shapes
 from rlvla3.checkpoints.weight_names import WeightNames
-from rlvla3.errors import RecipeError
 
 LEROBOT_PREFIX = "_groot_model."
 
@@ -53,42 +53,35 @@ def weight_names(prefix: str = "") -> WeightNames:
 def groot_sizes(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     """The sizes as policies.groot.options.GrootModel has them, all but the horizon and the heads of the action head. shapes: of the tensors, by our names.
 
-    Raises RecipeError where a tensor is missing that a size is read off.
+    Raises RecipeError where a tensor that a size is read off is missing, or has other dimensions.
     """
 
-    def shape(name: str) -> tuple[int, ...]:
-        if name not in shapes:
-            raise RecipeError(f"{folder} has no tensor {name}, off which a size is read: it is no checkpoint of GR00T N1.5, or it is damaged")
-        return shapes[name]
-
-    def layers(stack: str) -> int:
-        return len({name.removeprefix(stack).split(".")[0] for name in shapes if name.startswith(stack)})
-
-    width, _, patch, _ = shape(f"{VISION}embeddings.patch_embedding.weight")
-    side = math.isqrt(shape(f"{VISION}embeddings.position_embedding.weight")[0])
-    vision = {"width": width, "layers": layers(f"{VISION}encoder.layers."), "heads": VISION_HEADS, "image": side * patch, "patch": patch}
-    words, hidden = shape(next((name for pair in TIED.items() for name in pair if name in shapes), f"{LANGUAGE}embed_tokens.weight"))
+    known = Shapes(str(folder), "checkpoint of GR00T N1.5", shapes)
+    width, _, patch, _ = known.of(f"{VISION}embeddings.patch_embedding.weight", 4)
+    side = math.isqrt(known.of(f"{VISION}embeddings.position_embedding.weight", 2)[0])
+    vision = {"width": width, "layers": known.layers(f"{VISION}encoder.layers."), "heads": VISION_HEADS, "image": side * patch, "patch": patch}
+    words, hidden = known.of(next((name for pair in TIED.items() for name in pair if name in shapes), f"{LANGUAGE}embed_tokens.weight"), 2)
     first = f"{LANGUAGE}layers.0."
-    (size,) = shape(f"{first}self_attn.q_norm.weight")
+    (size,) = known.of(f"{first}self_attn.q_norm.weight", 1)
     language = {
         "vocabulary": words,
         "width": hidden,
-        "layers": layers(f"{LANGUAGE}layers."),
-        "heads": shape(f"{first}self_attn.q_proj.weight")[0] // size,
-        "key_value_heads": shape(f"{first}self_attn.k_proj.weight")[0] // size,
+        "layers": known.layers(f"{LANGUAGE}layers."),
+        "heads": known.of(f"{first}self_attn.q_proj.weight", 2)[0] // size,
+        "key_value_heads": known.of(f"{first}self_attn.k_proj.weight", 2)[0] // size,
         "head_size": size,
-        "mlp_width": shape(f"{first}mlp.gate_proj.weight")[0],
+        "mlp_width": known.of(f"{first}mlp.gate_proj.weight", 2)[0],
     }
-    embodiments, state, inner = shape(f"{HEAD}state_encoder.layer1.W")
-    projection = shapes.get("backbone.eagle_linear.weight")
+    embodiments, state, inner = known.of(f"{HEAD}state_encoder.layer1.W", 3)
+    projection = "backbone.eagle_linear.weight"
     return {
-        "vision": {**vision, "mlp_width": shape(f"{VISION}encoder.layers.0.mlp.fc1.weight")[0]},
+        "vision": {**vision, "mlp_width": known.of(f"{VISION}encoder.layers.0.mlp.fc1.weight", 2)[0]},
         "language": language,
-        "projection": projection[0] if projection else None,
+        "projection": known.of(projection, 2)[0] if projection in shapes else None,
         "hidden": inner,
-        "future_tokens": shape(f"{HEAD}future_tokens.weight")[0],
-        "positions": shape(f"{HEAD}position_embedding.weight")[0],
-        "action_size": shape(f"{HEAD}action_decoder.layer2.W")[2],
+        "future_tokens": known.of(f"{HEAD}future_tokens.weight", 2)[0],
+        "positions": known.of(f"{HEAD}position_embedding.weight", 2)[0],
+        "action_size": known.of(f"{HEAD}action_decoder.layer2.W", 3)[2],
         "state_size": state,
         "embodiments": embodiments,
     }

@@ -8,6 +8,8 @@ from typing import Any
 
 from rlvla3.checkpoints.groot_names import IMAGE_TEXT, IMAGE_TOKEN
 from rlvla3.checkpoints.weight_files import read_json
+from rlvla3.errors import RecipeError
+from rlvla3.metadata import shown
 from rlvla3.processing.byte_pairs import ADDED, VOCABULARY
 
 TOKENIZER = "lerobot/eagle2hg-processor-groot-n1p5"
@@ -21,8 +23,13 @@ FRAME_TOKENS, IMAGE_FRAME_TOKENS, TEXT_TOKENS = 20, 8, 64
 
 
 def image_token(folder: Path) -> int:
-    """The token that stands for an image token: as the checkpoint's own tokenizer says, if it has one."""
-    return int(read_json(folder / ADDED)[IMAGE_TEXT]) if (folder / ADDED).is_file() else IMAGE_TOKEN
+    """The token that stands for an image token: as the checkpoint's own tokenizer says, if it has one. Raises RecipeError."""
+    if not (folder / ADDED).is_file():
+        return IMAGE_TOKEN
+    number = read_json(folder / ADDED).get(IMAGE_TEXT)
+    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+        raise RecipeError(f"{folder / ADDED}: {IMAGE_TEXT} is {shown(number)}, and must be the number of a token. Copy the file again")
+    return number
 
 
 def images(cameras: Sequence[str], size: int, *, crop: float, how: str) -> dict[str, Any]:

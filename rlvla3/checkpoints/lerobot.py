@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from rlvla3.checkpoints import pi_names, smolvla_names
 from rlvla3.checkpoints.contents import Checkpoint, Family
 from rlvla3.checkpoints.lerobot_groot import read_groot
 from rlvla3.checkpoints.lerobot_statistics import OLD, Statistics, buffers_of_old, is_old_buffer, statistics_of
-from rlvla3.checkpoints.weight_files import WeightFiles, read_json, read_weight_files
+from rlvla3.checkpoints.weight_files import COPY_AGAIN, WeightFiles, read_json, read_weight_files
 from rlvla3.checkpoints.weight_names import WeightNames
 from rlvla3.errors import RecipeError
+from rlvla3.metadata import Count, Metadata, PathWithin, checked, shown
 
 FAMILIES: Mapping[str, Family] = {"pi0": "pi0", "pi05": "pi05", "smolvla": "smolvla"}
 BEFORE, AFTER = "policy_preprocessor.json", "policy_postprocessor.json"
@@ -28,6 +31,62 @@ HARMLESS |= {"relative_actions_processor", "absolute_actions_processor", STATE_P
 
 Config = Mapping[str, Any]
 
+MOST = 100_000
+"""Of what config.json counts: actions, denoising steps, pixels of a side, tokens. More is damage."""
+
+
+class Feature(Metadata):
+    """What goes into a policy, or comes out."""
+
+    type: str
+    shape: list[Count]
+
+
+class LeRobotConfig(Metadata):
+    """What is read of config.json. A family's own sizes are asked for where they are needed."""
+
+    type: str
+    input_features: dict[str, Feature] | None = None
+    output_features: dict[str, Feature] | None = None
+    normalization_mapping: dict[str, str] | None = None
+    image_resolution: list[Count] | None = None
+    resize_imgs_with_padding: list[Count] | None = None
+    empty_cameras: Annotated[int, Field(ge=0, le=100)] = 0
+    adapt_to_pi_aloha: bool | None = None
+    tokenizer_max_length: Count | None = None
+    vlm_model_name: str | None = None
+    min_period: float | None = None
+    max_period: float | None = None
+
+
+class StepSettings(Metadata):
+    """The settings of all known steps of a pipeline."""
+
+    eps: Annotated[float, Field(ge=0)] | None = None
+    norm_map: dict[str, str] | None = None
+    rename_map: dict[str, str] | None = None
+    max_length: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    padding_side: str | None = None
+    tokenizer_name: str | None = None
+    enabled: bool | None = None
+    action_names: list[str] | None = None
+    exclude_joints: list[str] | None = None
+    include_state_in_prompt: bool | None = None
+
+
+class Step(Metadata):
+    """A step of a pipeline."""
+
+    registry_name: str | None = None
+    config: StepSettings | None = None
+    state_file: PathWithin | None = None
+
+
+class Pipeline(Metadata):
+    """policy_preprocessor.json or policy_postprocessor.json."""
+
+    steps: list[Step]
+
 
 def is_layout(folder: Path, config: Config) -> bool:
     """lerobot's config.json says the `type` of the policy and its features."""
@@ -36,8 +95,9 @@ def is_layout(folder: Path, config: Config) -> bool:
 
 def read(folder: Path, config: Config, statistics: str | None = None) -> Checkpoint:
     """Read a checkpoint of lerobot. Raises RecipeError, naming file and key."""
+    checked(LeRobotConfig, config, str(folder / "config.json"), COPY_AGAIN)
     if config["type"] not in (*FAMILIES, "groot"):
-        raise RecipeError(f"{folder / 'config.json'}: type is {config['type']!r}, and must be one of {', '.join(FAMILIES)}, groot")
+        raise RecipeError(f"{folder / 'config.json'}: type is {shown(config['type'])}, and must be one of {', '.join(FAMILIES)}, groot")
     if statistics is not None:
         raise RecipeError(f"{folder} has one set of statistics: leave out statistics={statistics}")
     if config["type"] == "groot":
@@ -79,9 +139,9 @@ def _pipelines(folder: Path, weights: WeightFiles) -> tuple[list[Config], list[C
 
 
 def _steps(path: Path) -> list[Config]:
-    steps = read_json(path).get("steps")
-    if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
-        raise RecipeError(f"{path}: steps is missing, or is no list of steps. It may be half-written: copy it again")
+    pipeline = read_json(path)
+    checked(Pipeline, pipeline, str(path), "It may be half-written: copy it again")
+    steps: list[Config] = pipeline["steps"]
     for step in steps:
         if _name(step) not in HARMLESS:
             raise RecipeError(
@@ -105,37 +165,34 @@ def _settings(step: Config | None) -> Config:
 
 def _number(folder: Path, config: Config, key: str) -> int:
     value = config.get(key)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise RecipeError(f"{folder / 'config.json'}: {key} is {value!r}, and must be a whole number above 0")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= MOST:
+        raise RecipeError(f"{folder / 'config.json'}: {key} is {shown(value)}, and must be a whole number from 1 to {MOST}")
     return value
 
 
-def _features(folder: Path, config: Config, which: str) -> dict[str, tuple[str, tuple[int, ...]]]:
+def _features(config: Config, which: str) -> dict[str, tuple[str, tuple[int, ...]]]:
     """key -> type and shape."""
-    try:
-        return {key: (str(feature["type"]), tuple(feature["shape"])) for key, feature in (config.get(which) or {}).items()}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise RecipeError(f"{folder / 'config.json'}: {which} must have a type and a shape for each feature ({error!r})") from error
+    return {key: (feature["type"], tuple(feature["shape"])) for key, feature in (config.get(which) or {}).items()}
 
 
 def _images(folder: Path, family: Family, config: Config, before: Sequence[Config]) -> dict[str, Any]:
-    keys = [key for key, (kind, _) in _features(folder, config, "input_features").items() if kind == "VISUAL"]
+    keys = [key for key, (kind, _) in _features(config, "input_features").items() if kind == "VISUAL"]
     renamed = _settings(_step(before, "rename_observations_processor")).get("rename_map") or {}
     known = {new: old for old, new in renamed.items()}
     cameras = [{"key": key, **({"known_as": known[key]} if key in known else {})} for key in keys]
     size = config.get("resize_imgs_with_padding" if family == "smolvla" else "image_resolution")
-    if not isinstance(size, list) or len(size) != 2:
-        raise RecipeError(f"{folder / 'config.json'}: the size of images is {size!r}, and must be two numbers: images of other sizes are not read")
-    if (kind := _settings(_step(before, "normalizer_processor")).get("norm_map", {}).get("VISUAL", "IDENTITY")) != "IDENTITY":
+    if not isinstance(size, list) or len(size) != 2 or not all(0 < side <= MOST for side in size):
+        raise RecipeError(f"{folder / 'config.json'}: the size of images is {shown(size)}, and must be two numbers: images of other sizes are not read")
+    if (kind := (_settings(_step(before, "normalizer_processor")).get("norm_map") or {}).get("VISUAL", "IDENTITY")) != "IDENTITY":
         raise RecipeError(f"{folder / BEFORE}: norm_map.VISUAL is {kind}, and must be IDENTITY: images that are scaled by statistics are not read")
     usual = {"cameras": cameras, "filter": "bilinear", "mean": [0.5] * 3, "std": [0.5] * 3}
     if family == "smolvla":
-        return {**usual, "size": [size[1], size[0]], "resize": "pad_corner", "empty": config.get("empty_cameras", 0)}
+        return {**usual, "size": [size[1], size[0]], "resize": "pad_corner", "empty": config.get("empty_cameras") or 0}
     return {**usual, "size": size, "resize": "pad"}
 
 
 def _state(folder: Path, family: Family, config: Config, before: Sequence[Config], weights: WeightFiles) -> tuple[dict[str, Any], list[str]]:
-    expected = _features(folder, config, "input_features").get(STATE, ("STATE", ()))[1]
+    expected = _features(config, "input_features").get(STATE, ("STATE", ()))[1]
     found = _statistics(folder, BEFORE, before, "normalizer_processor", config, weights).read(STATE, "STATE", expected)
     notes = [] if found["method"] != "none" else [f"{folder} has no statistics of the state: it is fed as it is, unless cloning computes them"]
     return {"size": None if family == "pi05" else _number(folder, config, "max_state_dim"), "normalisation": found}, notes
@@ -151,11 +208,11 @@ def _statistics(folder: Path, pipeline: str, steps: Sequence[Config], name: str,
 def _prompt(folder: Path, family: Family, config: Config, before: Sequence[Config]) -> tuple[dict[str, Any], list[str]]:
     tokenizer, state_step = _step(before, "tokenizer_processor"), _step(before, STATE_PROMPT)
     settings, notes = _settings(tokenizer), []
-    if settings.get("padding_side", "right") != "right":
+    if (settings.get("padding_side") or "right") != "right":
         raise RecipeError(f"{folder / BEFORE}: tokenizer_processor has padding_side {settings['padding_side']!r}, and only right is read")
     length = settings.get("max_length", config.get("tokenizer_max_length"))
-    if not isinstance(length, int) or length < 1:
-        raise RecipeError(f"{folder / BEFORE}: max_length of tokenizer_processor is {length!r}, and must be a whole number above 0")
+    if not isinstance(length, int) or not 0 < length <= MOST:
+        raise RecipeError(f"{folder / BEFORE}: max_length of tokenizer_processor is {shown(length)}, and must be a whole number above 0")
     form = "line" if _step(before, *LINES) or not before else "plain"
     if state_step is not None:
         form = "task_state" if _settings(state_step).get("include_state_in_prompt", True) else "task"
@@ -171,7 +228,7 @@ def _prompt(folder: Path, family: Family, config: Config, before: Sequence[Confi
 
 
 def _actions(folder: Path, config: Config, before: Sequence[Config], after: Sequence[Config], weights: WeightFiles) -> tuple[dict[str, Any], list[str]]:
-    shape = _features(folder, config, "output_features").get(ACTION, ("ACTION", ()))[1]
+    shape = _features(config, "output_features").get(ACTION, ("ACTION", ()))[1]
     found = _statistics(folder, AFTER, after, "unnormalizer_processor", config, weights).read(ACTION, "ACTION", shape)
     notes = [] if found["method"] != "none" else [f"{folder} has no statistics of actions: unless cloning computes them, the model's numbers are executed"]
     size = _number(folder, config, "max_action_dim")
@@ -200,6 +257,6 @@ def _relative(settings: Config, size: int) -> list[bool]:
 def _model(folder: Path, family: Family, config: Config, weights: WeightFiles) -> dict[str, Any]:
     shapes = {name: stored.shape for name, stored in weights.items()}
     if family == "smolvla":
-        return smolvla_names.smolvla_sizes(config, shapes)
+        return smolvla_names.smolvla_sizes(folder, config, shapes)
     periods = {name: config[name] for name in ("min_period", "max_period") if name in config}
     return {**pi_names.pi_sizes(folder, family, shapes), "horizon": _number(folder, config, "chunk_size"), **periods}

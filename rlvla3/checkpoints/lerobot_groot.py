@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from rlvla3.checkpoints.contents import Checkpoint
 from rlvla3.checkpoints.groot_names import LEROBOT_PREFIX, groot_sizes, weight_names
 from rlvla3.checkpoints.groot_processing import bounds, carried, images, language_model, prompt
 from rlvla3.checkpoints.weight_files import read_header, read_json, read_numbers, read_weight_files
 from rlvla3.errors import RecipeError
+from rlvla3.metadata import Metadata, PathWithin, checked, shown
 
 BEFORE, AFTER = "policy_preprocessor.json", "policy_postprocessor.json"
 PACK, UNPACK = "groot_pack_inputs_v3", "groot_action_unpack_unnormalize_v1"
@@ -24,6 +27,27 @@ HORIZON, DENOISING_STEPS, HEADS = 16, 4, 32
 """Of GR00T-N1.5-3B. Both transformers of its action head have 32 heads."""
 
 Config = Mapping[str, Any]
+
+
+class StepSettings(Metadata):
+    """The settings of the steps that are read."""
+
+    formalize_language: bool | None = None
+    embodiment_tag: str | None = None
+    embodiment_mapping: dict[str, Annotated[int, Field(ge=0, le=10_000)]] | None = None
+    normalize_min_max: bool | None = None
+
+
+class Step(Metadata):
+    registry_name: str | None = None
+    config: StepSettings | None = None
+    state_file: PathWithin | None = None
+
+
+class Pipeline(Metadata):
+    """policy_preprocessor.json or policy_postprocessor.json."""
+
+    steps: list[Step]
 
 
 def read_groot(folder: Path, config: Config) -> Checkpoint:
@@ -52,15 +76,19 @@ def read_groot(folder: Path, config: Config) -> Checkpoint:
         "prompt": prompt(folder, len(cameras), tokens, "{list}"),
         "actions": {"size": sizes["action_size"], "normalisation": _normalisation(folder, AFTER, unpack, "action")},
     }
-    executed = min(int(config.get("n_action_steps") or HORIZON), HORIZON)
+    said = config.get("n_action_steps")
+    if said is not None and (not isinstance(said, int) or said < 1):
+        raise RecipeError(f"{folder / 'config.json'}: n_action_steps is {shown(said)}, and must be a whole number above 0")
+    executed = min(said or HORIZON, HORIZON)
     options = {"model": model, "processing": processing, "flow": {"denoising_steps": DENOISING_STEPS}}
     return Checkpoint(folder, "lerobot", "groot", options, weights, names, carried(folder), (), executed)
 
 
 def _step(path: Path, name: str) -> Config:
     """The step of this name."""
-    steps = read_json(path).get("steps")
-    found = {step.get("registry_name"): step for step in steps if isinstance(step, dict)} if isinstance(steps, list) else {}
+    pipeline = read_json(path)
+    checked(Pipeline, pipeline, str(path), "It may be half-written: copy it again")
+    found: dict[str | None, Config] = {step.get("registry_name"): step for step in pipeline["steps"]}
     if name not in found:
         raise RecipeError(f"{path} has no step {name}: only GR00T N1.5 as lerobot 0.4 and 0.5 save it is read. Copy the file again")
     if unknown := sorted(str(other) for other in found if other not in KNOWN):
@@ -74,7 +102,7 @@ def _heads(shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
     for ours, theirs in stacks.items():
         start = f"{theirs}.transformer_blocks."
         layers = {name.removeprefix(start).split(".")[0] for name in shapes if name.startswith(start)}
-        width = shapes.get(f"{start}0.attn1.to_q.weight", (0,))[0]
+        width = (shapes.get(f"{start}0.attn1.to_q.weight") or (0,))[0]
         sizes[ours] = {"layers": len(layers), "heads": HEADS, "head_size": width // HEADS}
     return sizes
 
@@ -83,7 +111,7 @@ def _normalisation(folder: Path, pipeline: str, step: Config, key: str) -> dict[
     """Minima and maxima of the file that the step names. Without them the numbers stay as they are, as lerobot has it."""
     where = f"{folder / pipeline} {step['registry_name']}"
     state_file = step.get("state_file")
-    if not (step.get("config") or {}).get("normalize_min_max", True) or not state_file:
+    if (step.get("config") or {}).get("normalize_min_max") is False or not state_file:
         return {"method": "none", "source": where}
     stored = read_header(folder / state_file, f"{pipeline} names it as state_file")
     for bound in ("min", "max"):

@@ -62,7 +62,7 @@ def statistics_of(folder: Path, pipeline: str, step: Mapping[str, Any]) -> Stati
     modes = settings.get("norm_map")
     if not isinstance(modes, Mapping):
         raise RecipeError(f"{place} has no norm_map: which normalisation its statistics are for is not known. Copy it again")
-    return Statistics(tensors, {str(kind): str(mode) for kind, mode in modes.items()}, float(settings.get("eps", EPSILON)), place)
+    return Statistics(tensors, {str(kind): str(mode) for kind, mode in modes.items()}, float(settings.get("eps") or EPSILON), place)
 
 
 def is_old_buffer(name: str) -> bool:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from rlvla3.checkpoints import pi_names
 from rlvla3.checkpoints.contents import Checkpoint, Family
-from rlvla3.checkpoints.weight_files import WeightFiles, check_finite, has_weights, read_json, read_weight_files
+from rlvla3.checkpoints.weight_files import COPY_AGAIN, WeightFiles, check_finite, has_weights, read_json, read_weight_files
 from rlvla3.errors import RecipeError
+from rlvla3.metadata import Count, Metadata, checked
 
 KEYS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
 STATISTICS = "norm_stats.json"
@@ -22,6 +25,28 @@ EPSILON = 1e-6
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "paligemma_tokenizer.model")
 
 Config = Mapping[str, Any]
+
+
+class OpenpiConfig(Metadata):
+    """What is read of config.json."""
+
+    action_dim: Count | None = None
+    action_horizon: Annotated[int, Field(ge=1, le=100_000)] | None = None
+
+
+class Statistics(Metadata):
+    """The numbers of state or actions. A family has means and deviations, or quantiles."""
+
+    mean: list[float] | None = None
+    std: list[float] | None = None
+    q01: list[float] | None = None
+    q99: list[float] | None = None
+
+
+class StatisticsFile(Metadata):
+    """norm_stats.json."""
+
+    norm_stats: dict[str, Statistics]
 
 
 def is_layout(folder: Path, config: Config) -> bool:
@@ -33,18 +58,19 @@ def is_layout(folder: Path, config: Config) -> bool:
 
 def read(folder: Path, config: Config, statistics: str | None = None) -> Checkpoint:
     """Read a checkpoint of openpi. statistics: the asset id, or `none`. Raises RecipeError, naming file and key."""
+    said = checked(OpenpiConfig, config, str(folder / "config.json"), COPY_AGAIN)
     family, weights = _weights(folder)
-    size = weights["action_in_proj.weight"].shape[1]
-    if config.get("action_dim", size) != size:
-        raise RecipeError(f"{folder / 'config.json'}: action_dim is {config['action_dim']}, and action_in_proj.weight takes {size}. Copy the checkpoint again")
     sizes = pi_names.pi_sizes(folder, family, {name: stored.shape for name, stored in weights.items()})
+    size = sizes["action_size"]
+    if said.action_dim not in (None, size):
+        raise RecipeError(f"{folder / 'config.json'}: action_dim is {said.action_dim}, and action_in_proj.weight takes {size}. Copy the checkpoint again")
     notes = [
         *pi_names.notes_on_sizes(folder, sizes),
         f"openpi's checkpoints do not say which cameras and which numbers of the state are fed: a preset does, or the recipe ({folder})",
     ]
     if not has_weights(folder):
         notes.append(f"{folder} holds weights of openpi's JAX code. They are written again as those of its PyTorch code, which openpi loads as well")
-    if "action_horizon" not in config:
+    if said.action_horizon is None:
         notes.append(f"{folder} does not say its horizon: 50 is assumed. RLinf's have 5 or 10: set policy.options.model.horizon")
     normalisations = _normalisations(folder, family, statistics)
     local = any((folder / name).is_file() for name in TOKENIZERS)
@@ -59,7 +85,7 @@ def read(folder: Path, config: Config, statistics: str | None = None) -> Checkpo
         "prompt": prompt,
         "actions": {"size": size, "normalisation": normalisations["actions"], "gripper": "as_is"},
     }
-    options = {"model": {**sizes, "horizon": config.get("action_horizon", 50)}, "processing": processing, "flow": {"denoising_steps": 10}}
+    options = {"model": {**sizes, "horizon": said.action_horizon or 50}, "processing": processing, "flow": {"denoising_steps": 10}}
     carried = tuple(sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and _is_carried(path, folder)))
     return Checkpoint(folder, "openpi", family, options, weights, pi_names.weight_names(family), carried, tuple(notes))
 
@@ -102,10 +128,8 @@ def _normalisations(folder: Path, family: Family, statistics: str | None) -> dic
     if statistics == NO_STATISTICS:
         return {name: {"method": "none"} for name in ("state", "actions")}
     path = _statistics_file(folder, statistics)
-    found = read_json(path).get("norm_stats")
-    if not isinstance(found, dict):
-        raise RecipeError(f"{path} has no norm_stats: it must hold statistics of state and actions. Copy it again")
-    return {name: _normalisation(path, name, found, family) for name in ("state", "actions")}
+    found = checked(StatisticsFile, read_json(path), str(path), "It must hold statistics of state and actions. Compute them again").norm_stats
+    return {name: _normalisation(path, name, found.get(name) or Statistics(), family) for name in ("state", "actions")}
 
 
 def _statistics_file(folder: Path, statistics: str | None) -> Path:
@@ -126,16 +150,16 @@ def _statistics_file(folder: Path, statistics: str | None) -> Path:
     return next(iter(found.values()))
 
 
-def _normalisation(path: Path, name: str, found: Mapping[str, Any], family: Family) -> dict[str, Any]:
+def _normalisation(path: Path, name: str, found: Statistics, family: Family) -> dict[str, Any]:
     """pi0 is scaled by mean and deviation, all others by quantiles."""
     first, second = ("mean", "std") if family == "pi0" else ("q01", "q99")
-    numbers = {}
+    numbers: dict[str, list[float]] = {}
     for key in (first, second):
-        values = (found.get(name) or {}).get(key)
-        if not isinstance(values, list) or not all(isinstance(value, int | float) for value in values):
-            raise RecipeError(f"{path}: norm_stats.{name}.{key} is missing, or is no list of numbers: {family} needs it. Compute the statistics again")
+        values = getattr(found, key)
+        if values is None:
+            raise RecipeError(f"{path}: norm_stats.{name}.{key} is missing: {family} needs it. Compute the statistics again")
         check_finite(values, f"{path}: norm_stats.{name}.{key}")
-        numbers[key] = [float(value) for value in values]
+        numbers[key] = values
     if len(numbers[first]) != len(numbers[second]):
         raise RecipeError(f"{path}: norm_stats.{name} has {len(numbers[first])} numbers of {first}, and {len(numbers[second])} of {second}. Copy it again")
     names = ("mean", "std") if family == "pi0" else ("low", "high")

@@ -9,13 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from rlvla3.checkpoints.contents import Checkpoint
+from rlvla3.checkpoints.shapes import Shapes
 from rlvla3.checkpoints.torch_files import read_torch_header
-from rlvla3.checkpoints.weight_files import WeightFiles, check_finite, read_json, read_weight_files
+from rlvla3.checkpoints.weight_files import COPY_AGAIN, WeightFiles, check_finite, read_json, read_weight_files
 from rlvla3.checkpoints.weight_names import WeightNames
 from rlvla3.errors import RecipeError
+from rlvla3.metadata import Metadata, checked, shown
 
 Config = Mapping[str, Any]
 
@@ -43,19 +47,57 @@ VISION_HEADS = 16
 MEANS, STDS = ((0.485, 0.456, 0.406), (0.5, 0.5, 0.5)), ((0.229, 0.224, 0.225), (0.5, 0.5, 0.5))
 """How DINOv2 and SigLIP see colours, where preprocessor_config.json is missing."""
 
-LLAMA = {
-    "hidden_size": 4096,
-    "num_hidden_layers": 32,
-    "intermediate_size": 11008,
-    "num_attention_heads": 32,
-    "vocab_size": 32000,
-    "rms_norm_eps": 1e-6,
-    "rope_theta": 10_000.0,
-}
-"""What transformers assumes where text_config is silent."""
-
 DINO, SIGLIP = "vision_backbone.featurizer.", "vision_backbone.fused_featurizer."
 LM_HEAD = "language_model.lm_head."
+
+
+Size = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class LanguageModel(Metadata):
+    """text_config of config.json: transformers leaves out what it assumes."""
+
+    model_type: str = "llama"
+    hidden_size: Size = 4096
+    num_hidden_layers: Size = 32
+    intermediate_size: Size = 11008
+    num_attention_heads: Size = 32
+    num_key_value_heads: Size | None = None
+    head_dim: Size | None = None
+    vocab_size: Size = 32000
+    rms_norm_eps: Annotated[float, Field(gt=0)] = 1e-6
+    rope_theta: Annotated[float, Field(gt=0)] = 10_000.0
+
+
+class OpenVLAConfig(Metadata):
+    """What is read of config.json."""
+
+    text_config: LanguageModel | None = None
+    pad_to_multiple_of: Annotated[int, Field(ge=0, le=1_000_000)] = 64
+
+
+class Bounds(Metadata):
+    """Statistics of actions, or of the state. Which of them are used depends on the data set."""
+
+    q01: list[float] | None = None
+    q99: list[float] | None = None
+    min: list[float] | None = None
+    max: list[float] | None = None
+    mask: list[bool] | None = None
+
+
+class DatasetStatistics(Metadata):
+    """Statistics of one data set."""
+
+    action: Bounds | None = None
+    proprio: Bounds | None = None
+
+
+class Colours(Metadata):
+    """What is read of preprocessor_config.json: for each tower, three numbers."""
+
+    means: list[list[float]] | None = None
+    stds: list[list[float]] | None = None
 
 
 def is_layout(folder: Path, config: Config) -> bool:
@@ -65,13 +107,14 @@ def is_layout(folder: Path, config: Config) -> bool:
 
 def read(folder: Path, config: Config, statistics: str | None = None) -> Checkpoint:
     """Read a checkpoint of OpenVLA-OFT. statistics: the data set's key, or `none`. Raises RecipeError, naming file and key."""
-    _check_config(folder, config)
+    said = checked(OpenVLAConfig, config, str(folder / "config.json"), COPY_AGAIN)
+    _check_config(folder, config, said)
     weights = _weights(folder)
     head = "l1" if any(name.startswith(f"{HEAD}.") for name in weights) else "tokens"
     source, dataset, numbers = _statistics(folder, config, statistics)
     actions = _normalisation(source, dataset, numbers, "action")
     size = len(actions["low"]) if "low" in actions else ACTION_SIZE
-    model = {**_sizes(folder, config, weights), "head": head, "horizon": _horizon(dataset), "action_size": size}
+    model = {**_sizes(folder, said, weights), "head": head, "horizon": _horizon(dataset), "action_size": size}
     processing = {
         "images": _images(folder, model["siglip"]["image"], head),
         "state": _state(source, dataset, numbers, model["state_size"]),
@@ -84,13 +127,16 @@ def read(folder: Path, config: Config, statistics: str | None = None) -> Checkpo
     return Checkpoint(folder, "openvla", "openvla_oft", options, weights, _names(model), carried, notes, executed=model["horizon"])
 
 
-def _check_config(folder: Path, config: Config) -> None:
+def _check_config(folder: Path, config: Config, said: OpenVLAConfig) -> None:
     path = folder / "config.json"
     for key, expected in (("use_fused_vision_backbone", True), ("image_resize_strategy", "resize-naive"), ("n_action_bins", 256)):
         if config.get(key, expected) != expected:
-            raise RecipeError(f"{path}: {key} is {config[key]!r}, and only {expected!r} is known here: give a checkpoint of OpenVLA-OFT (dinosiglip, Llama 2)")
-    if (language := (config.get("text_config") or {}).get("model_type", "llama")) != "llama":
-        raise RecipeError(f"{path}: text_config.model_type is {language!r}, and only 'llama' is known here: give a checkpoint whose language model is Llama")
+            raise RecipeError(f"{path}: {key} is {shown(config[key])}, and only {expected!r} is known here: give one of OpenVLA-OFT (dinosiglip, Llama 2)")
+    if said.text_config and said.text_config.model_type != "llama":
+        raise RecipeError(
+            f"{path}: text_config.model_type is {shown(said.text_config.model_type)}, and only 'llama' is known here: give a checkpoint whose language model "
+            f"is Llama"
+        )
     for name, what in ((DIFFUSION, "denoises its actions"), (FILM, "has FiLM in its vision towers")):
         if found := _torch_file(folder, name):
             raise RecipeError(f"{found}: this variant of OpenVLA-OFT {what}, which is not known here: give one with action tokens or with the L1 head")
@@ -125,32 +171,30 @@ def _names(model: Config) -> WeightNames:
     return WeightNames(unused=(*unused, LM_HEAD) if model["head"] == "l1" else tuple(unused))
 
 
-def _sizes(folder: Path, config: Config, weights: WeightFiles) -> dict[str, Any]:
+def _sizes(folder: Path, said: OpenVLAConfig, weights: WeightFiles) -> dict[str, Any]:
     """The sizes of the network as policies.openvla_oft.options.OpenVLAOFTModel has them."""
 
-    def shape(name: str) -> tuple[int, ...]:
-        if name not in weights:
-            raise RecipeError(f"{folder} has no tensor {name}, off which a size is read: it is no checkpoint of OpenVLA-OFT, or it is damaged")
-        return weights[name].shape
+    known = Shapes(str(folder), "checkpoint of OpenVLA-OFT", {name: stored.shape for name, stored in weights.items()})
 
     def tower(prefix: str) -> dict[str, int]:
-        width, _, patch, _ = shape(f"{prefix}patch_embed.proj.weight")
-        layers = len({name.removeprefix(f"{prefix}blocks.").split(".")[0] for name in weights if name.startswith(f"{prefix}blocks.")})
-        sizes = {"image": math.isqrt(shape(f"{prefix}pos_embed")[1]) * patch, "patch": patch, "width": width, "layers": layers, "heads": VISION_HEADS}
-        return {**sizes, "mlp_width": shape(f"{prefix}blocks.0.mlp.fc1.weight")[0]}
+        width, _, patch, _ = known.of(f"{prefix}patch_embed.proj.weight", 4)
+        side = math.isqrt(known.of(f"{prefix}pos_embed", 3)[1]) * patch
+        sizes = {"image": side, "patch": patch, "width": width, "layers": known.layers(f"{prefix}blocks."), "heads": VISION_HEADS}
+        return {**sizes, "mlp_width": known.of(f"{prefix}blocks.0.mlp.fc1.weight", 2)[0]}
 
-    text = {**LLAMA, **(config.get("text_config") or {})}
-    language = {"width": text["hidden_size"], "layers": text["num_hidden_layers"], "mlp_width": text["intermediate_size"], "heads": text["num_attention_heads"]}
-    language["key_value_heads"] = text.get("num_key_value_heads") or language["heads"]
+    text = said.text_config or LanguageModel()
+    language = {"width": text.hidden_size, "layers": text.num_hidden_layers, "mlp_width": text.intermediate_size, "heads": text.num_attention_heads}
+    language["key_value_heads"] = text.num_key_value_heads or language["heads"]
+    projection = f"{STATE}.fc1.weight"
     return {
         "dino": tower(DINO),
         "siglip": tower(SIGLIP),
-        "language": {**language, "head_size": text.get("head_dim") or language["width"] // language["heads"]},
-        "vocabulary": text["vocab_size"],
-        "filling": config.get("pad_to_multiple_of", 64),
-        "norm_epsilon": text["rms_norm_eps"],
-        "rope_theta": text["rope_theta"],
-        "state_size": shape(f"{STATE}.fc1.weight")[1] if f"{STATE}.fc1.weight" in weights else None,
+        "language": {**language, "head_size": text.head_dim or language["width"] // language["heads"]},
+        "vocabulary": text.vocab_size,
+        "filling": said.pad_to_multiple_of,
+        "norm_epsilon": text.rms_norm_eps,
+        "rope_theta": text.rope_theta,
+        "state_size": known.of(projection, 2)[1] if projection in weights else None,
     }
 
 
@@ -168,7 +212,7 @@ def _statistics(folder: Path, config: Config, chosen: str | None) -> tuple[Path,
         )
     if chosen is None and len(found) > 1:
         raise RecipeError(f"{path} has statistics of several data sets: {', '.join(found)}. Set policy.options.statistics to one of them")
-    key = chosen or next(iter(found))
+    key = next(iter(found)) if chosen is None else chosen
     if key not in found:
         raise RecipeError(f"{path} has no statistics {key!r}: it has {', '.join(found)}. Set policy.options.statistics to one of them")
     if not isinstance(found[key], dict):
@@ -179,21 +223,22 @@ def _statistics(folder: Path, config: Config, chosen: str | None) -> tuple[Path,
 def _numbers(path: Path, dataset: str, statistics: Config, what: str) -> tuple[list[float], list[float], list[bool]]:
     """Lower and upper bound of each dimension, and whether it is scaled."""
     low, high = ("min", "max") if dataset.startswith(BY_EXTREMES) else ("q01", "q99")
-    entry = statistics.get(what) or {}
-    bounds = []
+    place = f"{path}: {dataset}"
+    entry = getattr(checked(DatasetStatistics, statistics, place, "Copy the file again"), what) or Bounds()
+    bounds: list[list[float]] = []
     for key in (low, high):
-        values = entry.get(key)
-        if not isinstance(values, list) or not values or not all(isinstance(value, int | float) for value in values):
-            raise RecipeError(f"{path}: {dataset}.{what}.{key} is missing, or is no list of numbers. Copy the file again")
-        check_finite(values, f"{path}: {dataset}.{what}.{key}")
-        bounds.append([float(value) for value in values])
-    mask = entry.get("mask") or [True] * len(bounds[0])
+        values = getattr(entry, key)
+        if not values:
+            raise RecipeError(f"{place}.{what}.{key} is missing, or is no list of numbers. Copy the file again")
+        check_finite(values, f"{place}.{what}.{key}")
+        bounds.append(values)
+    mask = entry.mask or [True] * len(bounds[0])
     if not len(bounds[0]) == len(bounds[1]) == len(mask):
         raise RecipeError(
-            f"{path}: {dataset}.{what} has {len(bounds[0])} numbers of {low}, {len(bounds[1])} of {high} and {len(mask)} of mask, and must have one for each "
+            f"{place}.{what} has {len(bounds[0])} numbers of {low}, {len(bounds[1])} of {high} and {len(mask)} of mask, and must have one for each "
             f"dimension. Copy the file again"
         )
-    return bounds[0], bounds[1], [bool(scaled) for scaled in mask]
+    return bounds[0], bounds[1], mask
 
 
 def _normalisation(path: Path, dataset: str, statistics: Config, what: str) -> dict[str, Any]:
@@ -216,8 +261,8 @@ def _state(path: Path, dataset: str, statistics: Config, size: int | None) -> di
 
 def _images(folder: Path, side: int, head: str) -> dict[str, Any]:
     path = folder / "preprocessor_config.json"
-    colours = read_json(path) if path.is_file() else {}
-    means, stds = (colours.get(key) or usual for key, usual in (("means", MEANS), ("stds", STDS)))
+    colours = checked(Colours, read_json(path) if path.is_file() else {}, str(path), "Copy the file again")
+    means, stds = colours.means or MEANS, colours.stds or STDS
     if [len(numbers) for numbers in (*means, *stds)] != [3] * 4:
         raise RecipeError(f"{path}: means and stds must have three numbers for each of the two vision towers. Copy the file again")
     cameras = [{"key": "full_image"}, {"key": "wrist_image"}]

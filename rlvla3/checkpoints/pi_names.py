@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from rlvla3.checkpoints.contents import Family
+from rlvla3.checkpoints.shapes import Shapes
 from rlvla3.checkpoints.weight_names import WeightNames
-from rlvla3.errors import RecipeError
 
 LEROBOT_PREFIX = "model."
 
@@ -77,34 +77,28 @@ def head_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, .
 def pi_sizes(folder: Path, family: Family, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     """The sizes of the network as policies.pi.options.PiModel has them, all but the horizon. shapes: of the file's tensors, by our names.
 
-    Raises RecipeError where a tensor is missing that the sizes are read off.
+    Raises RecipeError where a tensor that the sizes are read off is missing, or has other dimensions.
     """
 
-    def shape(name: str) -> tuple[int, ...]:
-        if name not in shapes:
-            raise RecipeError(f"{folder} has no tensor {name}, off which a size is read: it is no checkpoint of {family}, or it is damaged")
-        return shapes[name]
-
-    def layers(stack: str) -> int:
-        return len({name.removeprefix(stack).split(".")[0] for name in shapes if name.startswith(stack)})
+    known = Shapes(str(folder), f"checkpoint of {family}", shapes)
 
     def decoder(stack: str) -> dict[str, int]:
         """Gemma's stacks here have one head of keys and values, so its size is that of the head."""
         first = f"{stack}.layers.0"
-        head_size, width = shape(f"{first}.self_attn.k_proj.weight")
-        sizes = {"width": width, "layers": layers(f"{stack}.layers."), "mlp_width": shape(f"{first}.mlp.gate_proj.weight")[0]}
-        return {**sizes, "heads": shape(f"{first}.self_attn.q_proj.weight")[0] // head_size, "key_value_heads": 1, "head_size": head_size}
+        head_size, width = known.of(f"{first}.self_attn.k_proj.weight", 2)
+        sizes = {"width": width, "layers": known.layers(f"{stack}.layers."), "mlp_width": known.of(f"{first}.mlp.gate_proj.weight", 2)[0]}
+        return {**sizes, "heads": known.of(f"{first}.self_attn.q_proj.weight", 2)[0] // head_size, "key_value_heads": 1, "head_size": head_size}
 
-    width, _, patch, _ = shape(f"{VISION}.embeddings.patch_embedding.weight")
-    side = math.isqrt(shape(f"{VISION}.embeddings.position_embedding.weight")[0])
-    vision = {"image": side * patch, "patch": patch, "width": width, "layers": layers(f"{VISION}.encoder.layers.")}
+    width, _, patch, _ = known.of(f"{VISION}.embeddings.patch_embedding.weight", 4)
+    side = math.isqrt(known.of(f"{VISION}.embeddings.position_embedding.weight", 2)[0])
+    vision = {"image": side * patch, "patch": patch, "width": width, "layers": known.layers(f"{VISION}.encoder.layers.")}
     words = next((name for pair in TIED.items() for name in pair if name in shapes), f"{LANGUAGE}.embed_tokens.weight")
     return {
         "variant": family,
-        "vision": {**vision, "mlp_width": shape(f"{VISION}.encoder.layers.0.mlp.fc1.weight")[0], "heads": VISION_HEADS},
+        "vision": {**vision, "mlp_width": known.of(f"{VISION}.encoder.layers.0.mlp.fc1.weight", 2)[0], "heads": VISION_HEADS},
         "language": decoder(LANGUAGE),
         "expert": decoder(EXPERT),
-        "vocabulary": shape(words)[0],
-        "action_size": shape("action_in_proj.weight")[1],
-        "state_size": shape("state_proj.weight")[1] if family == "pi0" else shape("action_in_proj.weight")[1],
+        "vocabulary": known.of(words, 2)[0],
+        "action_size": known.of("action_in_proj.weight", 2)[1],
+        "state_size": known.of("state_proj.weight" if family == "pi0" else "action_in_proj.weight", 2)[1],
     }

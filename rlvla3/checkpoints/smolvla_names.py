@@ -6,13 +6,17 @@ attention heads, which no shape shows, are known by the model's name.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
+
+from rlvla3.checkpoints.shapes import Shapes
+from rlvla3.checkpoints.weight_files import COPY_AGAIN, read_json
 from rlvla3.errors import RecipeError
+from rlvla3.metadata import Metadata, checked, path_of
 
 RENAMES = (("", "model."),)
 """(a beginning of our names, what stands there in the checkpoint)."""
@@ -31,40 +35,77 @@ HEADS = {
 SPECIAL_TOKENS = {"image_start": [49189, 49152], "image_end": [49189]}
 """<fake_token_around_image> <global-img> in front of an image, and <fake_token_around_image> behind it, as SmolVLM2 500M counts its tokens."""
 
+Size = Annotated[int, Field(ge=1, le=100_000)]
+
 VISION = "model.vlm_with_expert.vlm.model.vision_model"
 TEXT = "model.vlm_with_expert.vlm.model.text_model"
 CONNECTOR = "model.vlm_with_expert.vlm.model.connector.modality_projection.proj.weight"
 EXPERT = "model.vlm_with_expert.lm_expert"
 
 
-def smolvla_sizes(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+class _Attention(Metadata):
+    num_attention_heads: Annotated[int, Field(ge=1, le=10_000)]
+
+
+class _LanguageAttention(Metadata):
+    """The size of a head, or the numbers that it follows from."""
+
+    head_dim: Size | None = None
+    hidden_size: Size | None = None
+    num_attention_heads: Size | None = None
+
+
+class _VisionLanguageModel(Metadata):
+    """config.json of a vision-language model, as transformers writes it."""
+
+    vision_config: _Attention
+    text_config: _LanguageAttention
+
+
+class SmolVLAConfig(Metadata):
+    """What lerobot's config.json says of the network."""
+
+    vlm_model_name: str
+    add_image_special_tokens: bool
+    self_attn_every_n_layers: int
+    attention_mode: str
+    chunk_size: Size
+    max_action_dim: Size
+    max_state_dim: Size
+    min_period: float
+    max_period: float
+
+
+def smolvla_sizes(folder: Path, config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     """The sizes of the network as policies.pi.smolvla_options.SmolVLAModel has them.
 
     config: lerobot's config.json. shapes: of the checkpoint's tensors, by their names there.
-    Raises RecipeError for a vision-language model that is not known, and where a tensor is missing that the sizes are read off.
+    Raises RecipeError for a vision-language model that is not known, and where a tensor that the sizes are read off is missing, or has other dimensions.
     """
-    name = config["vlm_model_name"]
+    said = checked(SmolVLAConfig, config, str(folder / "config.json"), COPY_AGAIN)
+    name = said.vlm_model_name
     vision_heads, head_size = _heads(name)
-    if config["add_image_special_tokens"] and name != "HuggingFaceTB/SmolVLM2-500M-Video-Instruct":
+    if said.add_image_special_tokens and name != "HuggingFaceTB/SmolVLM2-500M-Video-Instruct":
         raise RecipeError(f"config.json: add_image_special_tokens is true, and the special tokens of {name} are not known here: set model.image_start")
-    width, _, patch, _ = _shape(shapes, f"{VISION}.embeddings.patch_embedding.weight")
-    side = math.isqrt(_shape(shapes, f"{VISION}.embeddings.position_embedding.weight")[0])
-    mlp_width = _shape(shapes, f"{VISION}.encoder.layers.0.mlp.fc1.weight")[0]
-    layers = _layers(shapes, f"{VISION}.encoder.layers.")
-    every = max(config["self_attn_every_n_layers"], 0) if "cross" in config["attention_mode"] else 1
+    known = Shapes(str(folder), "SmolVLA checkpoint of lerobot", shapes)
+    width, _, patch, _ = known.of(f"{VISION}.embeddings.patch_embedding.weight", 4)
+    side = math.isqrt(known.of(f"{VISION}.embeddings.position_embedding.weight", 2)[0])
+    mlp_width = known.of(f"{VISION}.encoder.layers.0.mlp.fc1.weight", 2)[0]
+    layers = known.layers(f"{VISION}.encoder.layers.")
+    every = max(said.self_attn_every_n_layers, 0) if "cross" in said.attention_mode else 1
     return {
         "vision": {"image": side * patch, "patch": patch, "width": width, "layers": layers, "mlp_width": mlp_width, "heads": vision_heads},
-        "shuffle": math.isqrt(_shape(shapes, CONNECTOR)[1] // width),
-        "language": _decoder(shapes, TEXT, head_size),
-        "expert": _decoder(shapes, EXPERT, head_size),
+        "shuffle": math.isqrt(known.of(CONNECTOR, 2)[1] // width),
+        "language": _decoder(known, TEXT, head_size),
+        "expert": _decoder(known, EXPERT, head_size),
         "self_attention_every": every,
-        **(SPECIAL_TOKENS if config["add_image_special_tokens"] else {"image_start": [], "image_end": []}),
-        "vocabulary": _shape(shapes, f"{TEXT}.embed_tokens.weight")[0],
-        "horizon": config["chunk_size"],
-        "action_size": config["max_action_dim"],
-        "state_size": config["max_state_dim"],
-        "min_period": config["min_period"],
-        "max_period": config["max_period"],
+        **(SPECIAL_TOKENS if said.add_image_special_tokens else {"image_start": [], "image_end": []}),
+        "vocabulary": known.of(f"{TEXT}.embed_tokens.weight", 2)[0],
+        "horizon": said.chunk_size,
+        "action_size": said.max_action_dim,
+        "state_size": said.max_state_dim,
+        "min_period": said.min_period,
+        "max_period": said.max_period,
     }
 
 
@@ -72,34 +113,26 @@ def _heads(name: str) -> tuple[int, int]:
     """As HEADS has them. A vision-language model may also be a folder, with a config.json of transformers."""
     if name in HEADS:
         return HEADS[name]
-    path = Path(name) / "config.json"
+    path = path_of(name, "vlm_model_name") / "config.json"
     if not path.is_file():
         raise RecipeError(
             f"config.json: vlm_model_name={name} is not known here, so the sizes of its attention heads are not: write the name of a folder that has the "
             f"model's config.json, or one of {', '.join(HEADS)}"
         )
-    said = json.loads(path.read_text())
-    text = said["text_config"]
-    return said["vision_config"]["num_attention_heads"], text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]
+    said = checked(_VisionLanguageModel, read_json(path), str(path), COPY_AGAIN)
+    text = said.text_config
+    if text.head_dim is None and (text.hidden_size is None or text.num_attention_heads is None):
+        raise RecipeError(f"{path}: text_config has neither head_dim nor hidden_size and num_attention_heads: the size of a head is not known. {COPY_AGAIN}")
+    return said.vision_config.num_attention_heads, text.head_dim or (text.hidden_size or 0) // (text.num_attention_heads or 1)
 
 
-def _decoder(shapes: Mapping[str, tuple[int, ...]], stack: str, head_size: int) -> dict[str, int]:
+def _decoder(known: Shapes, stack: str, head_size: int) -> dict[str, int]:
     first = f"{stack}.layers.0"
     return {
-        "width": _shape(shapes, f"{stack}.norm.weight")[0],
-        "layers": _layers(shapes, f"{stack}.layers."),
-        "mlp_width": _shape(shapes, f"{first}.mlp.gate_proj.weight")[0],
-        "heads": _shape(shapes, f"{first}.self_attn.q_proj.weight")[0] // head_size,
-        "key_value_heads": _shape(shapes, f"{first}.self_attn.k_proj.weight")[0] // head_size,
+        "width": known.of(f"{stack}.norm.weight", 1)[0],
+        "layers": known.layers(f"{stack}.layers."),
+        "mlp_width": known.of(f"{first}.mlp.gate_proj.weight", 2)[0],
+        "heads": known.of(f"{first}.self_attn.q_proj.weight", 2)[0] // head_size,
+        "key_value_heads": known.of(f"{first}.self_attn.k_proj.weight", 2)[0] // head_size,
         "head_size": head_size,
     }
-
-
-def _layers(shapes: Mapping[str, tuple[int, ...]], stack: str) -> int:
-    return len({name.removeprefix(stack).split(".")[0] for name in shapes if name.startswith(stack)})
-
-
-def _shape(shapes: Mapping[str, tuple[int, ...]], name: str) -> tuple[int, ...]:
-    if name not in shapes:
-        raise RecipeError(f"the checkpoint has no tensor {name}, off which a size is read: it is no SmolVLA checkpoint of lerobot, or it is damaged")
-    return shapes[name]

@@ -18,6 +18,7 @@ from typing import Any
 
 from rlvla3.checkpoints.weight_files import BYTES, LONGEST_HEADER, StoredTensor
 from rlvla3.errors import RecipeError
+from rlvla3.metadata import shortened, shown
 
 FORMATS = {
     "DoubleStorage": "F64",
@@ -58,11 +59,15 @@ class _Reader(pickle.Unpickler):
 
     def persistent_load(self, described: tuple[Any, ...]) -> _Storage:
         _, dtype, key, _, numbers = described
-        return _Storage(str(key), str(dtype), int(numbers))
+        if dtype not in FORMATS.values() or not isinstance(numbers, int) or numbers < 0:
+            raise pickle.UnpicklingError(f"it describes a storage of {shown(numbers)} numbers of format {shown(dtype)}")
+        return _Storage(str(key), str(dtype), numbers)
 
 
 def _tensor(storage: _Storage, offset: int, shape: tuple[int, ...], *_: Any) -> _Tensor:
-    return _Tensor(storage, tuple(shape))
+    if not isinstance(storage, _Storage) or not isinstance(shape, tuple) or not all(isinstance(side, int) and side >= 0 for side in shape):
+        raise pickle.UnpicklingError(f"it describes a tensor of shape {shown(shape)}")
+    return _Tensor(storage, shape)
 
 
 def _parameter(tensor: _Tensor, *_: Any) -> _Tensor:
@@ -80,8 +85,10 @@ def read_torch_header(path: Path) -> dict[str, StoredTensor]:
             state = _Reader(io.BytesIO(archive.read(described))).load()
     except (OSError, zipfile.BadZipFile) as error:
         raise RecipeError(f"{path} is no file of torch 1.6 or newer, or it is half-written ({error}). Copy it again") from error
-    except (pickle.UnpicklingError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError) as error:
-        raise RecipeError(f"{path} holds more than a state dict of tensors, and is not read: {error}. Save the state dict alone with torch.save") from error
+    except Exception as error:  # a damaged pickle raises almost any type
+        raise RecipeError(
+            f"{path} holds more than a state dict of tensors, and is not read: {shortened(str(error))}. Save that alone with torch.save"
+        ) from error
     if not isinstance(state, dict) or not all(isinstance(name, str) and isinstance(tensor, _Tensor) for name, tensor in state.items()):
         raise RecipeError(f"{path} holds more than a state dict of tensors, and is not read. Save the state dict alone with torch.save")
     root = described.removesuffix("data.pkl")

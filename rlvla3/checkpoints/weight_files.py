@@ -5,14 +5,16 @@ Invariants: reading a header allocates no more than the header has, and refuses 
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from pydantic import Field
+
+from rlvla3 import metadata
 from rlvla3.errors import RecipeError
+from rlvla3.metadata import Count, Metadata, PathWithin, checked, parse_json, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,6 +40,25 @@ BYTES = {
     "F64": 8,
 }
 """Number format -> bytes of a number, as safetensors names the formats."""
+
+COPY_AGAIN = "Copy the checkpoint again"
+
+LARGEST_NUMBER = 3.4e38
+"""Numbers beyond it are infinite as float32."""
+
+
+class _Index(Metadata):
+    """model.safetensors.index.json."""
+
+    weight_map: dict[str, PathWithin]
+
+
+class _Entry(Metadata):
+    """A tensor in the header of a safetensors file."""
+
+    dtype: str
+    shape: list[Count]
+    data_offsets: Annotated[list[Count], Field(min_length=2, max_length=2)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +132,10 @@ def read_numbers(stored: StoredTensor) -> list[float]:
 
 
 def check_finite(numbers: Sequence[float], where: str) -> None:
-    """Raise RecipeError where a number is NaN or infinite. where: its file and key."""
-    if bad := [place for place, number in enumerate(numbers) if not math.isfinite(number)]:
+    """Raise RecipeError where a number is NaN, or infinite as float32. where: its file and key."""
+    if bad := [place for place, number in enumerate(numbers) if not abs(number) <= LARGEST_NUMBER]:
         raise RecipeError(
-            f"{where}[{bad[0]}] is {numbers[bad[0]]}, and must be a finite number: statistics that hold such numbers scale nothing. Compute them again"
+            f"{where}[{bad[0]}] is {shown(numbers[bad[0]])}, and must be a finite number: statistics that hold such numbers scale nothing. Compute them again"
         )
 
 
@@ -128,9 +149,9 @@ def read_weight_files(folder: Path, stem: str = "model") -> WeightFiles:
     index = folder / f"{stem}.safetensors.index.json"
     if not index.is_file():
         return WeightFiles(read_header(folder / f"{stem}.safetensors"))
-    places = read_json(index).get("weight_map")
-    if not isinstance(places, dict) or not places:
-        raise RecipeError(f"{index} has no weight_map: it must say for each tensor in which file it is. Copy the checkpoint again")
+    places = checked(_Index, read_json(index), str(index), COPY_AGAIN).weight_map
+    if not places:
+        raise RecipeError(f"{index}: weight_map is empty: it must say for each tensor in which file it is. {COPY_AGAIN}")
     headers = {name: read_header(folder / name, f"{index.name} names it") for name in sorted(set(places.values()))}
     stored = {name: tensor for header in headers.values() for name, tensor in header.items()}
     for name in [*places, *stored]:
@@ -154,25 +175,17 @@ def read_header(path: Path, why: str = "a checkpoint needs it") -> dict[str, Sto
         if 8 + length > size:
             raise RecipeError(f"{path} ends within its header: it has {size} bytes and needs more than {8 + length}. It is half-written: copy it again")
         text = file.read(length)
-    try:
-        header = json.loads(text)
-        header.pop("__metadata__", None)
-        found = {name: _stored(path, name, entry) for name, entry in header.items()}
-        ends = {name: entry["data_offsets"] for name, entry in header.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RecipeError(f"{path} has a header that cannot be read ({error!r}). The file is damaged: copy it again") from error
-    _check_offsets(path, found, ends, size - 8 - length)
+    way_out = "The file is damaged: copy it again"
+    header = parse_json(text, f"{path}: its header", way_out)
+    if not isinstance(header, dict):
+        raise RecipeError(f"{path}: its header holds {shown(header)}, and must hold a mapping. {way_out}")
+    entries = {name: checked(_Entry, entry, f"{path}: its header: {shown(name)}", way_out) for name, entry in header.items() if name != "__metadata__"}
+    found = {name: StoredTensor(path, name, tuple(entry.shape), entry.dtype) for name, entry in entries.items()}
+    _check_offsets(path, found, {name: entry.data_offsets for name, entry in entries.items()}, size - 8 - length)
     return found
 
 
-def _stored(path: Path, name: str, entry: Mapping[str, Any]) -> StoredTensor:
-    shape = tuple(int(side) for side in entry["shape"])
-    if any(side < 0 for side in shape):
-        raise ValueError(f"{name} has shape {shape}")
-    return StoredTensor(path, name, shape, str(entry["dtype"]))
-
-
-def _check_offsets(path: Path, found: Mapping[str, StoredTensor], ends: Mapping[str, Any], room: int) -> None:
+def _check_offsets(path: Path, found: Mapping[str, StoredTensor], ends: Mapping[str, Sequence[int]], room: int) -> None:
     place = 0
     for name, (start, end) in sorted(ends.items(), key=lambda entry: tuple(entry[1])):
         count = 1
@@ -190,12 +203,7 @@ def _check_offsets(path: Path, found: Mapping[str, StoredTensor], ends: Mapping[
 
 def read_json(path: Path) -> dict[str, Any]:
     """The mapping in a JSON file. Raises RecipeError where it is missing, half-written or no mapping."""
-    try:
-        content = json.loads(path.read_text())
-    except OSError as error:
-        raise RecipeError(f"{path} cannot be read: {error.strerror}. Copy it there, or give another checkpoint") from error
-    except ValueError as error:  # not JSON, or not text
-        raise RecipeError(f"{path} is not JSON: {error}. It may be half-written: copy it again") from error
+    content = metadata.read_json(path, "Copy it there, or give another checkpoint" if not path.is_file() else COPY_AGAIN)
     if not isinstance(content, dict):
-        raise RecipeError(f"{path} holds a {type(content).__name__}, and must hold a mapping. Copy it again")
+        raise RecipeError(f"{path} holds {shown(content)}, and must hold a mapping. {COPY_AGAIN}")
     return content

@@ -5,6 +5,7 @@ Invariant: nothing is skipped, filled in or cast without a word. Every key that 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rlvla3.checkpoints.contents import Checkpoint, write_json
+from rlvla3.checkpoints.lerobot_statistics import is_old_buffer
 from rlvla3.checkpoints.weight_files import WeightFiles
 from rlvla3.checkpoints.weight_names import WeightNames, some_of
 from rlvla3.errors import RecipeError
@@ -44,19 +46,30 @@ def load_weights(network: Mapping[str, Tensor], checkpoint: Checkpoint) -> list[
     for theirs, ours in wanted.items():
         if theirs in weights:
             read = weights.tensor(theirs)
-            if read.is_floating_point() and not bool(torch.isfinite(read).all()):
-                raise RecipeError(
-                    f"{weights[theirs].file}: {theirs} holds numbers that are not finite (NaN or infinity). Give a checkpoint of a run that went well"
-                )
+            if read.is_floating_point() != network[ours].is_floating_point():
+                raise RecipeError(f"{weights[theirs].file}: {theirs} holds {_name(read.dtype)}, and the network has {_name(network[ours].dtype)} there")
+            check_finite_weight(read, theirs, weights[theirs].file)
             if read.dtype != network[ours].dtype:
                 casts[_name(read.dtype), _name(network[ours].dtype)] += 1
             with torch.no_grad():
                 network[ours].copy_(read)
+    for name in (unused := checkpoint.unused):
+        if not is_old_buffer(name):  # lerobot 0.3 wrote infinity where it had no statistics
+            check_finite_weight(weights.tensor(name), name, weights[name].file)
     stated = [f"{count} tensors of {where} are cast from {old} to {new}" for (old, new), count in casts.items()]
-    unused = checkpoint.unused
     kept = [name for theirs, name in wanted.items() if theirs not in weights]
     stated += [f"{len(unused)} tensors of {where} are not used, and are kept for export: {some_of(unused)}"] if unused else []
     return stated + ([f"{where} lacks {len(kept)} tensors that start new: {some_of(kept)}"] if kept else [])
+
+
+def check_finite_weight(tensor: Tensor, name: str, file: Path) -> None:
+    """Raise RecipeError where a weight holds NaN or infinity. It reads the tensor once, and takes no memory."""
+    if not tensor.is_floating_point() or not tensor.numel():
+        return
+    # NaN is smallest and largest of its tensor. torch has no aminmax for formats of 8 bits.
+    bounds = (tensor.float() if tensor.element_size() == 1 else tensor).aminmax()
+    if not all(math.isfinite(bound) for bound in bounds):
+        raise RecipeError(f"{file}: {name} holds numbers that are not finite (NaN or infinity). Give a checkpoint of a run that went well")
 
 
 def _check_keys(wanted: Mapping[str, str], network: Mapping[str, Tensor], weights: WeightFiles, names: WeightNames, where: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
 from rlvla3.choices import Inference
 from rlvla3.config.section import Positive, Section
+from rlvla3.errors import RecipeError
+from rlvla3.metadata import read_json
 
 
 class PolicyConfig(Section):
@@ -53,7 +54,7 @@ class PolicyConfig(Section):
 def is_saved_policy(folder: Path) -> bool:
     """Whether `folder` holds a policy that rlvla3 saved. What is not there, or cannot be read, is not one."""
     try:
-        described = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError):
+        described = read_json(folder / "config.json", "")
+    except RecipeError:
         return False
     return isinstance(described, dict) and {"policy", "spaces"} <= described.keys()

@@ -134,7 +134,7 @@ def _lines(folder: Path, info: Info) -> Iterator[tuple[str, Any]]:
     if info.codebase_version.startswith("v2."):
         yield from read_json_lines(folder / "meta" / "episodes.jsonl", WAY_OUT, DemonstrationError)
         return
-    files = sorted((folder / "meta" / "episodes").glob("*/*.parquet"))
+    files = sorted(path for path in (folder / "meta" / "episodes").glob("*/*.parquet") if path.is_file())
     if not files:
         raise DemonstrationError(f"{folder}/meta/episodes has no file CHUNK/FILE.parquet, which lists the episodes. {WAY_OUT}")
     for file in files:

@@ -22,11 +22,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from rlvla3.checkpoints.weight_files import read_header
+from rlvla3.checkpoints.weights import check_finite_weight
 from rlvla3.choices import Precision
 from rlvla3.errors import ExplainedError
 from rlvla3.policies.options import PolicyOptions
 from rlvla3.policies.saved_policy import SavedPolicy, write_checkpoint_config
 from rlvla3.types import Spaces
+
+WEIGHTS = "model.safetensors"
+"""The file of a saved policy that holds its weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,23 +190,41 @@ class Policy(nn.Module, ABC):
         """
         folder.mkdir(parents=True, exist_ok=True)
         write_checkpoint_config(folder, SavedPolicy(name, self.chunk, self.spaces, self.options.model_dump(mode="json")))
-        save_file({key: tensor.contiguous() for key, tensor in (weights or self.state_dict()).items()}, folder / "model.safetensors")
+        save_file({key: tensor.contiguous() for key, tensor in (weights or self.state_dict()).items()}, folder / WEIGHTS)
 
-    def restore(self, folder: Path) -> None:
-        """Load the weights in `folder`, which a policy with the same spaces, chunk and options saved. Raises PolicyError where they do not fit."""
-        try:
-            saved = load_file(folder / "model.safetensors")
-        except Exception as error:  # safetensors raises types of its own for damaged files, and OSError for missing ones
-            raise PolicyError(f"cannot read the weights in {folder}: {error}. Give a folder with config.json and an intact model.safetensors") from error
-        own = self.state_dict()
-        wrong = [key for key in own.keys() | saved.keys() if key not in own or key not in saved or own[key].shape != saved[key].shape]
+    def check_weights(self, folder: Path) -> None:
+        """Raise PolicyError where the weights in `folder` do not fit this policy, by their header, and RecipeError where that cannot be read.
+
+        The policy may be on the meta device.
+        """
+        path = folder / WEIGHTS
+        saved = {name: (stored.shape, stored.dtype) for name, stored in read_header(path, "a policy needs it").items()}
+        own = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
+        wrong = [key for key in own.keys() | saved.keys() if key not in own or key not in saved or own[key] != saved[key][0]]
         if wrong:
             key = min(wrong)
-            shapes = [tuple(state[key].shape) if key in state else "absent" for state in (saved, own)]
+            there, here = saved[key][0] if key in saved else "absent", own.get(key, "absent")
             raise PolicyError(
-                f"{folder} holds the weights of another policy: {len(wrong)} tensors differ, first {key}: {shapes[0]} in the checkpoint, {shapes[1]} in the "
+                f"{folder} holds the weights of another policy: {len(wrong)} tensors differ, first {key}: {there} in the checkpoint, {here} in the "
                 f"recipe's policy. Use the recipe (cameras, image size, chunk, policy.options) that the checkpoint was made with"
             )
+
+    def restore(self, folder: Path) -> None:
+        """Load the weights in `folder`, which a policy with the same spaces, chunk and options saved.
+
+        Raises PolicyError where they do not fit, and RecipeError where they cannot be read, or a number is not finite.
+        """
+        self.check_weights(folder)
+        path = folder / WEIGHTS
+        try:
+            saved = load_file(path)
+        except Exception as error:  # safetensors raises types of its own for damaged files, and OSError for missing ones
+            raise PolicyError(f"cannot read the weights in {folder}: {error}. Give a folder with config.json and an intact {WEIGHTS}") from error
+        for name, tensor in saved.items():
+            own = self.state_dict()[name]
+            if tensor.is_floating_point() != own.is_floating_point() or tensor.is_complex():
+                raise PolicyError(f"{path}: {name} holds {tensor.dtype}, and the policy has {own.dtype} there. Copy the policy again")
+            check_finite_weight(tensor, name, path)
         self.load_state_dict(saved)
 
 

@@ -52,8 +52,14 @@ def build_policy(config: PolicyConfig, spaces: Spaces) -> Policy:
 def make_policy(config: PolicyConfig, spaces: Spaces) -> Policy:
     """Build the policy that `config` names for `spaces`, and load the weights of its checkpoint, or draw random ones if there is none.
 
-    Raises RecipeError for settings, and PolicyError for a checkpoint, that cannot be used.
+    Raises RecipeError for settings, and PolicyError or RecipeError for a checkpoint, that cannot be used.
     """
+    if config.starts_from is not None and config.name in POLICIES:  # a policy of your own need not be built without memory
+        import torch
+
+        # Before there is memory for the weights: a damaged folder may describe a policy of any size.
+        with torch.device("meta"):
+            build_policy(config, spaces).check_weights(config.starts_from)
     policy = build_policy(config, spaces)
     if config.starts_from is None:
         policy.initialise()

@@ -3,16 +3,50 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import Field
 
 from rlvla3.config import PolicyConfig
 from rlvla3.errors import RecipeError
+from rlvla3.metadata import Count, Metadata, checked, read_json
 from rlvla3.types import ActionSpace, Spaces
 
 MOVED = ("gradient_checkpointing",)
 """Options of earlier releases that are settings of training now. Policies that were saved then still name them."""
+
+
+Size = Annotated[int, Field(ge=1, le=1_000_000)]
+"""Of a policy's input or output. Larger ones are damage."""
+
+
+class _DescribedAction(Metadata):
+    kind: Literal["continuous", "discrete"]
+    size: Size
+    choices: Count = 0
+    low: float = -1.0
+    high: float = 1.0
+
+
+class _DescribedSpaces(Metadata):
+    cameras: dict[str, Annotated[list[Size], Field(min_length=3, max_length=3)]]
+    state: Annotated[int, Field(ge=0, le=1_000_000)]
+    max_steps: Annotated[int, Field(ge=1, le=2**53)]
+    action: _DescribedAction
+
+    def spaces(self) -> Spaces:
+        cameras = {camera: (height, width, channels) for camera, (height, width, channels) in self.cameras.items()}
+        return Spaces(cameras, self.state, ActionSpace(**self.action.model_dump()), self.max_steps)
+
+
+class _Described(Metadata):
+    """config.json."""
+
+    policy: str
+    chunk: Size
+    spaces: _DescribedSpaces
+    options: dict[str, Any]
 
 
 class SavedPolicy(NamedTuple):
@@ -35,17 +69,14 @@ def write_checkpoint_config(folder: Path, saved: SavedPolicy) -> None:
 
 
 def read_checkpoint_config(folder: Path) -> SavedPolicy:
-    """The content of the config.json in `folder`. Raises RecipeError where the file is missing or cannot be read."""
-    try:
-        described = json.loads((folder / "config.json").read_text())
-        options = {name: value for name, value in described["options"].items() if name not in MOVED}
-        return SavedPolicy(described["policy"], described["chunk"], _spaces(described["spaces"]), options)
-    except OSError as error:
-        raise RecipeError(
-            f"no policy at {folder}: {error}. Give a folder with config.json and model.safetensors, for example runs/demo/checkpoints/000044/policy"
-        ) from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise RecipeError(f"{folder / 'config.json'} does not describe an rlvla3 policy: {error!r}") from error
+    """The content of the config.json in `folder`. Raises RecipeError where the file is missing, or where it does not describe a policy."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise RecipeError(f"no policy at {folder}: give a folder with config.json and model.safetensors, for example runs/demo/checkpoints/000044/policy")
+    way_out = "It must describe an rlvla3 policy: copy it again"
+    described = checked(_Described, read_json(path, way_out), str(path), way_out)
+    options = {name: value for name, value in described.options.items() if name not in MOVED}
+    return SavedPolicy(described.policy, described.chunk, described.spaces.spaces(), options)
 
 
 def _describe(spaces: Spaces) -> dict[str, Any]:
@@ -56,8 +87,3 @@ def _describe(spaces: Spaces) -> dict[str, Any]:
         "max_steps": spaces.max_steps,
         "action": {"kind": action.kind, "size": action.size, "choices": action.choices, "low": action.low, "high": action.high},
     }
-
-
-def _spaces(described: Mapping[str, Any]) -> Spaces:
-    cameras: dict[str, tuple[int, int, int]] = {camera: (height, width, channels) for camera, (height, width, channels) in described["cameras"].items()}
-    return Spaces(cameras, described["state"], ActionSpace(**described["action"]), described["max_steps"])

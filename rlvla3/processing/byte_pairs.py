@@ -5,12 +5,12 @@ Nothing here imports torch.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlvla3.errors import RecipeError
+from rlvla3.metadata import read_json, shown
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -40,7 +40,9 @@ def read_byte_pairs(folder: Path) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([cut, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     tokenizer.decoder = decoders.ByteLevel()
     added = _read(folder, ADDED)
-    ordered = sorted(added, key=lambda token: int(added[token]))
+    if odd := [token for token, number in added.items() if isinstance(number, bool) or not isinstance(number, int)]:
+        raise RecipeError(f"{folder / ADDED}: {shown(odd[0])} is {shown(added[odd[0]])}, and must be the number of a token. Copy the file again")
+    ordered = sorted(added, key=added.__getitem__)
     tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in ordered])
     if wrong := [token for token in ordered if tokenizer.token_to_id(token) != added[token]]:
         raise RecipeError(
@@ -51,10 +53,7 @@ def read_byte_pairs(folder: Path) -> Tokenizer:
 
 
 def _read(folder: Path, name: str) -> Mapping[str, Any]:
-    try:
-        content = json.loads((folder / name).read_text())
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"{folder / name} cannot be read: {error}. The tokenizer in {VOCABULARY} needs it: copy it there") from error
+    content = read_json(folder / name, f"The tokenizer in {VOCABULARY} needs it: copy it there")
     if not isinstance(content, dict):
         raise RecipeError(f"{folder / name} holds a {type(content).__name__}, and must hold a mapping. Copy it again")
     return content

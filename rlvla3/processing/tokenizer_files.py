@@ -5,7 +5,6 @@ Nothing is ever downloaded behind a user's back: a name on the hub is looked up 
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlvla3.errors import RecipeError
+from rlvla3.metadata import path_of, read_json
 from rlvla3.processing.byte_pairs import VOCABULARY, read_byte_pairs
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ FILES = ("tokenizer.json", "tokenizer.model", "paligemma_tokenizer.model", VOCAB
 BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
 """Files that lie beside those."""
 
-BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
 GIVE_FOLDER = "give a folder that holds tokenizer.json or tokenizer.model: processing.prompt.tokenizer=FOLDER"
 
 
@@ -58,7 +57,7 @@ def load_tokenizer(name: str) -> TextTokenizer:
 
 def copy_tokenizer(name: str, folder: Path) -> None:
     """Copy the files of a tokenizer that lies in a local folder `name` into `folder`. One of the hub, or of bytes, has no files here."""
-    place = Path(name).expanduser()
+    place = path_of(name, "processing.prompt.tokenizer")
     place = place.parent if place.is_file() else place
     for file in (*FILES, *BESIDE) if place.is_dir() else ():
         if (place / file).is_file():
@@ -72,7 +71,7 @@ def tokenizer_contents(name: str) -> dict[str, bytes]:
 
 
 def _folder_of(name: str) -> Path:
-    folder = Path(name).expanduser()
+    folder = path_of(name, "processing.prompt.tokenizer")
     if folder.is_file() and folder.name in FILES:
         folder = folder.parent
     return folder if folder.is_dir() else _from_hub(name)
@@ -139,10 +138,7 @@ def _from_sentencepiece(path: Path) -> TextTokenizer:
 
 def _settings(folder: Path) -> dict[str, Any]:
     path = folder / "tokenizer_config.json"
-    try:
-        settings = json.loads(path.read_text()) if path.is_file() else {}
-    except ValueError as error:
-        raise RecipeError(f"{path} is not JSON: {error}. Copy the file again") from error
+    settings = read_json(path, "Copy the file again") if path.is_file() else {}
     return settings if isinstance(settings, dict) else {}
 
 
@@ -150,7 +146,7 @@ def _token(tokenizer: Any, named: Any, *usual: str) -> int | None:
     """The id of a special token: of the one that the settings name, or of the first usual one that exists."""
     text = named.get("content") if isinstance(named, dict) else named
     for candidate in (text, *usual):
-        if candidate is not None and (number := tokenizer.token_to_id(candidate)) is not None:
+        if isinstance(candidate, str) and (number := tokenizer.token_to_id(candidate)) is not None:
             return int(number)
     return None
 

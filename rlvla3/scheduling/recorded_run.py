@@ -100,12 +100,13 @@ def recorded_run(generators: Sequence[NDArray[Any]], emitted: NDArray[Any], batc
 
     Raises ReplayError where the record lacks something, naming what.
     """
+    emitted = emitted[emitted["update"] < end]
+    _refuse_unless_emitted(emitted, batch, end)
     decisions, batches = _in_replay_order(generators)
     live = _live(decisions, end * batch)
     used = np.isin(batches, batches[live])
     decisions, batches, live = decisions[used], batches[used], live[used]
-    emitted = emitted[emitted["update"] < end]
-    _refuse_unless_complete(decisions[live], emitted, batch, end)
+    _refuse_unless_decided(decisions[live], emitted, batch, end)
 
     starts = _starts(batches)
     stand_in = np.flatnonzero(live)[np.searchsorted(np.flatnonzero(live), starts)]  # the first live decision of each batch
@@ -134,7 +135,7 @@ def _starts(values: NDArray[Any]) -> NDArray[np.int64]:
 
 def _live(decisions: NDArray[Any], tickets: int) -> NDArray[np.bool_]:
     """Which decisions, in replay order, were learned from: of a ticket below `tickets`, from the last time on that it began."""
-    places, wanted = np.arange(len(decisions)), decisions["ticket"] < tickets
+    places, wanted = np.arange(len(decisions)), (decisions["ticket"] >= 0) & (decisions["ticket"] < tickets)
     began, first = np.zeros(tickets, np.int64), wanted & (decisions["row"] == 0)
     np.maximum.at(began, decisions["ticket"][first], places[first])
     live: NDArray[np.bool_] = wanted.copy()
@@ -142,12 +143,19 @@ def _live(decisions: NDArray[Any], tickets: int) -> NDArray[np.bool_]:
     return live
 
 
-def _refuse_unless_complete(live: NDArray[Any], emitted: NDArray[Any], batch: int, end: Version) -> None:
-    """Every update has all of its tickets, and every ticket all of its decisions, each by a version that its update could use."""
-    tickets = np.arange(end * batch)
-    if not np.array_equal(np.sort(emitted["ticket"]), tickets) or np.any(emitted["ticket"] // batch != emitted["update"]):
-        update = min(np.setdiff1d(tickets, emitted["ticket"]).tolist(), default=0) // batch
+def _refuse_unless_emitted(emitted: NDArray[Any], batch: int, end: Version) -> None:
+    """Every update has all of its tickets. It is asked first: a damaged record may name any number of updates, and only as many as it holds take memory."""
+    count = end * batch
+    tickets = emitted["ticket"]
+    whole = len(tickets) == count and np.array_equal(np.sort(tickets), np.arange(count)) and not np.any(tickets // batch != emitted["update"])
+    if not whole:
+        expected = np.arange(min(count, len(tickets) + 1))
+        update = min(np.setdiff1d(expected, tickets).tolist(), default=0) // batch
         raise ReplayError(f"the record does not say in which order the tickets of update {update} were learned from, and only a whole record can be replayed")
+
+
+def _refuse_unless_decided(live: NDArray[Any], emitted: NDArray[Any], batch: int, end: Version) -> None:
+    """Every ticket has all of its decisions, each by a version that its update could use."""
     rows = live[np.argsort(live["ticket"], kind="stable")]
     counts = np.bincount(rows["ticket"], minlength=end * batch)
     expected = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)

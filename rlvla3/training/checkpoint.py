@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from rlvla3.errors import ExplainedError
+from rlvla3.errors import ExplainedError, RecipeError
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.policies.base import Policy, PolicyError
 from rlvla3.training.learner import Learner
@@ -181,7 +181,7 @@ def load_checkpoint(folder: Path, policy: Policy, learner: Learner) -> Version:
     parameters = _read_parameters(folder, learner)
     try:
         policy.restore(folder / POLICY)
-    except PolicyError as error:
+    except (PolicyError, RecipeError) as error:
         raise CheckpointError(str(error)) from error
     try:
         learner.load_state_dict(saved["learner"])

@@ -165,7 +165,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "steps of another kind": ("pi0", {"num_inference_steps": "ten"}, r"config\.json: num_inference_steps is 'ten'"),
     "no image size": ("smolvla", {"resize_imgs_with_padding": None}, r"config\.json: the size of images is None"),
     "aloha": ("smolvla", {"adapt_to_pi_aloha": True}, "adapt_to_pi_aloha is true"),
-    "features": ("pi0", {"input_features": {"observation.state": [8]}}, "input_features must have a type and a shape"),
+    "features": ("pi0", {"input_features": {"observation.state": [8]}}, "input_features.observation.state is .*, and must be a mapping"),
 }
 
 

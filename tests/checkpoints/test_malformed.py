@@ -210,7 +210,7 @@ def spoil_statistics(folder: Path, edit: Callable[[dict[str, dict[str, list[floa
 OPENPI: dict[str, tuple[str, Callable[[dict[str, dict[str, list[float]]]], object], list[str]]] = {
     "zero range in a quantile": ("pi05", lambda found: found["actions"]["q99"].__setitem__(4, found["actions"]["q01"][4]), ["dimension 4", "above 0"]),
     "zero deviation": ("pi0", lambda found: found["actions"]["std"].__setitem__(1, 0.0), ["actions", "std of dimension 1 is 0.0"]),
-    "NaN in statistics": ("pi0", lambda found: found["actions"]["mean"].__setitem__(6, float("nan")), ["norm_stats.actions.mean[6] is nan"]),
+    "NaN in statistics": ("pi0", lambda found: found["actions"]["mean"].__setitem__(6, float("nan")), ["norm_stats.actions.mean.6 is nan"]),
     "missing quantiles": ("pi05", lambda found: found["actions"].pop("q01"), ["norm_stats.actions.q01 is missing"]),
     "statistics of another robot": ("pi0", lambda found: [found["state"].update({key: [1.0] * 14}) for key in ("mean", "std")], ["14", "another robot"]),
     "statistics of fewer dimensions": ("pi0", lambda found: [found["actions"].update({key: [1.0] * 4}) for key in ("mean", "std")], ["4", "another robot"]),

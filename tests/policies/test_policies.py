@@ -245,7 +245,7 @@ def test_a_folder_without_a_policy_is_refused(tmp_path):
     with pytest.raises(RecipeError, match=r"config\.json and model\.safetensors"):
         read_checkpoint_config(tmp_path)
     (tmp_path / "config.json").write_text('{"policy": "mini_vla"}')
-    with pytest.raises(RecipeError, match="does not describe an rlvla3 policy"):
+    with pytest.raises(RecipeError, match="It must describe an rlvla3 policy"):
         read_checkpoint_config(tmp_path)
 
 

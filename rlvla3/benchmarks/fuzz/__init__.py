@@ -5,4 +5,5 @@ running.py      runs each case in a worker process, with a limit of time and mem
 subject.py      what a subject has to do: make a case, and read it
 mutations.py    changes of bytes, text and trees that every subject can use
 recipes.py      recipes and their overrides
+demonstrations.py, good_demonstrations.py  demonstration files and records of runs, and the good ones
 """

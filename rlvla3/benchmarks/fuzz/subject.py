@@ -12,7 +12,11 @@ from random import Random
 
 from rlvla3.named import load_named
 
-SUBJECTS: Mapping[str, str] = {"recipes": "rlvla3.benchmarks.fuzz.recipes:Recipes"}
+SUBJECTS: Mapping[str, str] = {
+    "recipes": "rlvla3.benchmarks.fuzz.recipes:Recipes",
+    "demonstrations": "rlvla3.benchmarks.fuzz.demonstrations:Demonstrations",
+    "policies": "rlvla3.benchmarks.fuzz.policies:Policies",
+}
 """The class of each subject. A class is imported only where it is asked for."""
 
 

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from rlvla3.checkpoints.checkpoint import find_checkpoint, read_checkpoint
-from rlvla3.checkpoints.weights import load_weights
+from rlvla3.checkpoints.weights import fitting_weights, load_weights
 from rlvla3.choices import Precision
 from rlvla3.config import check_options
 from rlvla3.config.policy import is_saved_policy
@@ -123,6 +123,12 @@ class VLAPolicy(Policy):
             for name, parameter in self.network.named_parameters():
                 if ".lora_B" in name:  # new adapters change nothing
                     parameter.zero_()
+
+    def check_weights(self, folder: Path) -> None:
+        if is_saved_policy(folder):
+            super().check_weights(folder)
+        else:
+            fitting_weights(base_tensors(self.network), read_checkpoint(find_checkpoint(str(folder)), statistics=self.options.statistics))
 
     def restore(self, folder: Path) -> None:
         """Load the weights of a policy that rlvla3 saved, or those of a pretrained checkpoint, which has no value function and no adapters.
