@@ -67,7 +67,7 @@ class Demonstrations(Subject):
             write(folder / form)
             self._read_files(folder / form, form, {})
         (folder / RECORD).mkdir()
-        recording(folder / RECORD, _recipe("libero", folder, {}))
+        recording(folder / RECORD, _recipe("libero", Path(), {}))
         self._read_record(folder / RECORD)
 
     def make(self, random: Random, folder: Path) -> str:

@@ -32,9 +32,10 @@ class Policies(Subject):
         os.environ["HF_HUB_OFFLINE"] = "1"  # a broken name of a tokenizer or a model is looked for here alone
         torch.set_num_threads(1)
         logging.disable(logging.WARNING)
+        os.chdir(folder)  # policies keep the path of what they came from, and a case must not depend on this folder
         for kind in FAMILIES:
             (folder / kind).mkdir()
-            write_good(kind, folder / kind)
+            write_good(kind, Path(kind))
             self._load(folder / kind, kind)
 
     def make(self, random: Random, folder: Path) -> str:

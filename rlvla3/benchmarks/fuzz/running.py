@@ -22,7 +22,7 @@ from typing import Any, Literal
 import psutil
 
 from rlvla3.benchmarks.fuzz.subject import make_subject
-from rlvla3.errors import explains_itself
+from rlvla3.errors import ExplainedError
 
 Kind = Literal["accepted", "refused", "escaped", "slow", "crashed"]
 
@@ -148,7 +148,7 @@ def _outcome(read: Any, case: Path) -> tuple[Kind, str, str]:
         read(case)
     except BaseException as error:  # a case may raise anything, even what is no Exception: to tell which is the purpose
         said = f"{type(error).__name__}: {error}"[:WORDS]
-        return ("refused", said, "") if explains_itself(error) else ("escaped", said, _place(error.__traceback__))
+        return ("refused", said, "") if isinstance(error, ExplainedError) else ("escaped", said, _place(error.__traceback__))
     return "accepted", "", ""
 
 
