@@ -33,7 +33,10 @@ class DescribedOptions(Section):
     """Settings of the simulator below."""
 
     action: int = 7
+    """Numbers in an action."""
+
     cameras: list[str] = ["agentview"]
+    """Its cameras."""
 
 
 class Described(Simulator):
