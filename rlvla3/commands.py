@@ -120,12 +120,14 @@ def check(words: Sequence[str], simulator: str | None, chunk: int, timeout_s: fl
     yaml.safe_dump(recipe.model_dump(mode="json"), sys.stdout, sort_keys=False)
     from rlvla3.checking.model_memory import check_model
     from rlvla3.inference.choice import way_in_words
-    from rlvla3.parts import training_capacity
+    from rlvla3.parts import splits_in_words, training_capacity
     from rlvla3.runtimes.sharing.measuring import share_in_words
 
     print(f"# inference: {way_in_words(recipe)}")
     if shared := share_in_words(recipe):
         print(f"# devices: {shared}")
+    for words_of_tasks in splits_in_words(recipe, spaces):
+        print(f"# {words_of_tasks}")
     for needed in (check_data_plane(recipe, training_capacity(recipe)), *check_model(recipe, spaces)):
         print(f"# memory: {needed}", flush=True)
     return check_simulators(recipe.mixed, recipe.policy.chunk, timeout_s, frames, figures, before="# ")

@@ -48,6 +48,20 @@ def state_splits(recipe: Recipe, spaces: Spaces) -> dict[str, Split]:
     return {task: configs[task].initial_states.split(states.count) for task, states in spaces.initial_states.items()}
 
 
+def splits_in_words(recipe: Recipe, spaces: Spaces, only_shared: bool = False) -> list[str]:
+    """How fixed initial states are shared out, one sentence for the tasks with the same numbers. only_shared: only where training and evaluation share some."""
+    alike: dict[str, list[str]] = {}
+    for task, split in state_splits(recipe, spaces).items():
+        words = f"{len(split.training)} of {spaces.initial_states[task].count} for training, {len(split.evaluation)} for evaluation"
+        if split.shared or not only_shared:
+            alike.setdefault(words + f"; training has {split.shared} of these too" * bool(split.shared), []).append(task)
+    return [f"initial states of {_some(tasks)}: {words}" for words, tasks in alike.items()]
+
+
+def _some(tasks: Sequence[str]) -> str:
+    return tasks[0] + (f" and {len(tasks) - 1} more tasks" if len(tasks) > 2 else f" and {tasks[1]}" if len(tasks) == 2 else "")
+
+
 def _training_states(recipe: Recipe, spaces: Spaces | None) -> dict[str, Sequence[int]]:
     return {task: split.training for task, split in state_splits(recipe, spaces).items()} if spaces else {}
 

@@ -35,6 +35,7 @@ FOREIGN = {
     "dataset_statistics.json",
     "metadata.json",
     "metrics.jsonl",  # of a run directory, as are the lines below
+    "trained_on.json",
     "summary.json",
     "trace.json",
     "logs/",

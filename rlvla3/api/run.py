@@ -29,7 +29,8 @@ class Evaluation:
 
     version: updates behind the policy. when: "before" or "after" training, or "eval" for an evaluation of its own. low, high: the 95 % Wilson score interval
     of the success rate. mean_return: of undiscounted returns. mean_steps: environment steps. per_task: the same for each task, where there are several.
-    path: the run directory that it is kept in.
+    path: the run directory that it is kept in. initial_states: from which initial states of fixed sets it began, and how many of them were trained on, as in
+    metrics.jsonl. None where simulators draw initial states from seeds.
     """
 
     version: int
@@ -42,6 +43,7 @@ class Evaluation:
     mean_steps: float
     path: Path
     per_task: Mapping[str, Evaluation] = field(default_factory=dict)
+    initial_states: Mapping[str, Any] | None = None
 
     @property
     def success(self) -> float:
@@ -179,4 +181,5 @@ def _evaluation(record: JsonObject, path: Path) -> Evaluation:
         mean_return=np.nan if record["mean_return"] is None else record["mean_return"],
         path=path,
         per_task={task: _evaluation(about | of_task, path) for task, of_task in record.get("per_task", {}).items()},
+        initial_states=record.get("initial_states"),
     )

@@ -19,7 +19,8 @@ def event_json(event: Event) -> JsonObject | None:
         case UpdateFinished():
             return _update(event)
         case EvaluationFinished():
-            return {"event": "evaluation", "when": event.when, "version": event.version, **rate_json(event.success)}
+            states = {"initial_states": event.initial_states.json()} if event.initial_states else {}
+            return {"event": "evaluation", "when": event.when, "version": event.version, **rate_json(event.success), **states}
         case CloneStep():
             return {"event": "clone", "step": event.step, "total": event.total, "loss": _number(event.loss)}
         case PhaseStarted():

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from rlvla3.observability.evaluated_states import EvaluatedStates
 from rlvla3.types import Finished
 
 
@@ -92,11 +93,13 @@ class SuccessRate:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationFinished:
-    """An evaluation has finished. when: before, after, or eval for an evaluation without training. version: the evaluated version of the policy."""
+    """An evaluation has finished. when: before, after, or eval for an evaluation without training. version: the evaluated version of the policy.
+    initial_states: where it began. None where no simulator has a fixed set of initial states."""
 
     when: str
     version: int
     success: SuccessRate
+    initial_states: EvaluatedStates | None = None
 
 
 @dataclass(frozen=True, slots=True)

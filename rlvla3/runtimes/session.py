@@ -17,11 +17,13 @@ from typing import Any
 from rlvla3.config import Recipe
 from rlvla3.errors import RecipeError
 from rlvla3.observability.episode_video import write_video
+from rlvla3.observability.evaluated_states import EvaluatedStates
 from rlvla3.observability.events import EpisodeFinished, EvaluationFinished, Event, Notice, PhaseStarted, TicketCounts, UpdateFinished, Watcher
 from rlvla3.observability.intervals import success_rate
 from rlvla3.observability.run_directory import RunDirectory, version_of
 from rlvla3.observability.run_record import RunRecord
-from rlvla3.parts import collecting_capacity, demonstration_book, evaluation_book, training_capacity, training_ledger
+from rlvla3.parts import collecting_capacity, demonstration_book, evaluation_book, splits_in_words, training_capacity, training_ledger
+from rlvla3.policies.trained_on import TrainedOn
 from rlvla3.runtimes.processes.messages import Clone, Copied, Demonstrated, Published, Save, Saved
 from rlvla3.runtimes.registry import make_runtime
 from rlvla3.runtimes.running import run_session
@@ -86,6 +88,8 @@ class Session:
         recipe = self._recipe.resumed_from(self._resume) if self._resume else self._recipe
         runtime = make_runtime(recipe, self._run, capacity=training_capacity(recipe), notify=self._notify, resume=self._resume, record=self.recording())
         async with self._interruptible(runtime):
+            for shared in splits_in_words(recipe, runtime.rollouts.spec.spaces, only_shared=True):
+                self._notify(shared)
             if self._recipe.begins_by_cloning and self._resume is None:
                 await runtime.guard(self._make_clone(runtime))
             await runtime.guard(runtime.ready())
@@ -196,11 +200,22 @@ class Session:
             return False
 
         self._emit(PhaseStarted("evaluate", evaluation.episodes))
-        await runtime.collect(evaluation_book(self._recipe, runtime.rollouts.spec.spaces), evaluation.episodes, look_at)
-        self._emit(EvaluationFinished(when, self._version(finished), success_rate(finished)))
+        spaces = runtime.rollouts.spec.spaces
+        book = evaluation_book(self._recipe, spaces)
+        await runtime.collect(book, evaluation.episodes, look_at)
+        trained_on = self._trained_on()
+        states = EvaluatedStates.of(finished, spaces.initial_states, book.states, trained_on.states, trained_on.complete)
+        self._emit(EvaluationFinished(when, self._version(finished), success_rate(finished), states))
+        if states:
+            self._notify(f"initial states ({when}): {states}")
         for episode, frames in videos:
             name = f"{when}-{episode.ticket.task}-{episode.ticket.index}-{'success' if episode.success else 'failure'}.mp4"
             write_video(self._run.videos / name.replace(":", "-").replace("/", "-"), frames, episode.success)
+
+    def _trained_on(self) -> TrainedOn:
+        """What the present policy was trained on. Whenever it is evaluated, it is the policy of a checkpoint, or the one that the run starts from."""
+        checkpoint = self._run.latest_checkpoint() or self._resume
+        return TrainedOn.read(checkpoint / "policy" if checkpoint else self._recipe.policy.starts_from)
 
     def _version(self, finished: Sequence[Finished]) -> int:
         """The version that was evaluated: the published one, or else the one of the policy's checkpoint."""

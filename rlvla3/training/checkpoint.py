@@ -1,6 +1,6 @@
 """Checkpoints of a run between two updates. A checkpoint does not depend on the number of ranks, so a run may resume with another number.
 
-    policy/         config.json and model.safetensors: the whole policy, for any use
+    policy/         config.json and model.safetensors: the whole policy, for any use; trained_on.json: the initial states that it was trained on
     trainer.pt      what is the same on all ranks: statistics, the critic's kept features, counters
     parameters/     the state of each parameter: AdamW's moments, the reference policy. Each rank writes its own shards (torch.distributed.checkpoint).
 
@@ -25,12 +25,15 @@ from torch.utils._pytree import tree_map_only
 from rlvla3.errors import ExplainedError, RecipeError
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.policies.base import Policy, PolicyError
+from rlvla3.policies.trained_on import TrainedOn
 from rlvla3.training.learner import Learner
 from rlvla3.training.ranks import Ranks
 from rlvla3.types import Version
 
 FORMAT = 3
 """The format of trainer.pt and parameters/. Raise it when this release can no longer read older ones."""
+
+UNKNOWN = TrainedOn(complete=False)
 
 POLICY, TRAINER, PARAMETERS = "policy", "trainer.pt", "parameters"
 
@@ -41,16 +44,18 @@ class CheckpointError(ExplainedError, ValueError):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A copy of all that a checkpoint holds, so that training can continue meanwhile. weights: whole, on rank 0 only. parameters: this rank's shards."""
+    """A copy of all that a checkpoint holds, so that training can continue meanwhile. weights: whole, on rank 0 only. parameters: this rank's shards.
+    trained_on: what the weights were trained on."""
 
     version: Version
+    trained_on: TrainedOn
     weights: Mapping[str, Tensor]
     learner: Mapping[str, Any]
     parameters: Mapping[str, Tensor]
 
 
-def take_snapshot(learner: Learner, version: Version) -> Snapshot:
-    """Take a snapshot. All ranks must call it together. version: the number of updates done."""
+def take_snapshot(learner: Learner, version: Version, trained_on: TrainedOn = UNKNOWN) -> Snapshot:
+    """Take a snapshot. All ranks must call it together. version: the number of updates done. trained_on: what the policy was trained on until now."""
     weights = {}
     for name, tensor in learner.policy.state_dict().items():
         whole = learner.parallel.whole(tensor)
@@ -58,7 +63,7 @@ def take_snapshot(learner: Learner, version: Version) -> Snapshot:
             weights[name] = whole.detach().to("cpu", copy=True)
     parameters = {key: tensor.detach().to("cpu", copy=True) for key, tensor in learner.parameter_state().items()}
     state = tree_map_only(Tensor, lambda tensor: tensor.to("cpu", copy=True), learner.state_dict())
-    return Snapshot(version, weights, state, parameters)
+    return Snapshot(version, trained_on, weights, state, parameters)
 
 
 def write_snapshot(folder: Path, snapshot: Snapshot, policy: Policy, policy_name: str, ranks: Ranks) -> None:
@@ -76,6 +81,7 @@ def write_snapshot(folder: Path, snapshot: Snapshot, policy: Policy, policy_name
         raise OSError(f"rank {rank} cannot write {folder / PARAMETERS}: {why}") from error
     if ranks.first:  # after the part that all ranks take: where rank 0 fails here, no rank waits for it
         policy.save(folder / POLICY, policy_name, snapshot.weights)
+        snapshot.trained_on.write(folder / POLICY)
         torch.save({"format": FORMAT, "version": snapshot.version, "learner": snapshot.learner}, folder / TRAINER)
 
 
@@ -91,6 +97,8 @@ class CheckpointWriter:
         ...                             # training continues
         checkpoints.finish()
 
+    trained_on: what the policy was trained on until now. Whoever trains keeps it up to date.
+
     A first checkpoint that cannot be written does not end training, because that would lose the updates since the last checkpoint. The writer calls `notify`
     with a message, and the next checkpoint may succeed. If the next one fails too, it raises.
 
@@ -101,6 +109,7 @@ class CheckpointWriter:
 
     def __init__(self, run: RunDirectory, keep: int, learner: Learner, policy_name: str, notify: Callable[[str], object] = print) -> None:
         self._run, self._keep, self._learner, self._policy_name, self._notify = run, keep, learner, policy_name, notify
+        self.trained_on = UNKNOWN
         self._ranks = learner.ranks.separate_channel()
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._under_way: Future[None] | None = None
@@ -127,7 +136,7 @@ class CheckpointWriter:
             raise error
 
     def _submit(self, version: Version) -> Future[None]:
-        self._under_way = self._thread.submit(self._write, take_snapshot(self._learner, version))
+        self._under_way = self._thread.submit(self._write, take_snapshot(self._learner, version, self.trained_on))
         return self._under_way
 
     def _outcome(self) -> CheckpointError | None:

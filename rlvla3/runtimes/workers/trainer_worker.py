@@ -7,7 +7,7 @@ records. An answer is given only after all ranks have finished with what the ans
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,15 +27,17 @@ from rlvla3.observability.events import CloneStep, Notice
 from rlvla3.observability.meter import Meter, MeterBoard
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.observability.run_record import RunRecord
-from rlvla3.parts import make_streamer
+from rlvla3.parts import demonstration_book, make_streamer, ticket_book
 from rlvla3.policies.registry import make_policy
+from rlvla3.policies.trained_on import TrainedOn
 from rlvla3.runtimes.processes.control import Control
 from rlvla3.runtimes.processes.messages import Clone, Copied, Demonstrated, LastUpdate, Published, Ready, Save, Saved, StopAfterUpdate, Train, Trained
 from rlvla3.runtimes.worker_names import trainer_name
 from rlvla3.runtimes.workers.device import check_on_host, choose_device, trainer_memory, work_on
 from rlvla3.runtimes.workers.trainer_loop import ArrivingTrajectories, MeteredLearner
+from rlvla3.scheduling.ledger import TicketBook
 from rlvla3.scheduling.recorded_run import RecordedRun
-from rlvla3.training.checkpoint import CheckpointWriter, load_checkpoint
+from rlvla3.training.checkpoint import POLICY, CheckpointWriter, load_checkpoint
 from rlvla3.training.cloning import LOWER_CLONING_RATE, DemonstrationSelection, ExpertEpisode, clone
 from rlvla3.training.learner import Learner
 from rlvla3.training.offload import learner_tensors, make_residence
@@ -129,11 +131,13 @@ class Trainer:
         self.checkpoints = CheckpointWriter(
             run, recipe.training.keep_checkpoints, self.learner, recipe.policy.name, notify=lambda text: self._say(Notice(text))
         )
+        self.checkpoints.trained_on = TrainedOn.read(resume / POLICY if resume else recipe.policy.starts_from)
         self.weights = self._plane(memory) if ranks.first else None
         streamer = make_streamer(recipe, order=_order(record), rank=ranks.rank, ranks=ranks.size)
         self.trajectories = ArrivingTrajectories(streamer, control, meter, self.learner.finish_passes)
         self.metered_learner = MeteredLearner(self.learner, streamer, meter, lambda: self.trajectories.following, self.residence.enter)
         self.rollouts = rollouts
+        self.book = ticket_book(recipe, spaces)
         horizon = self.policy.options.horizon_of(recipe.policy.chunk)
         self.demonstrations = DemonstrationSelection(spaces, horizon, recipe.tasks, recipe.clone.demonstrations) if recipe.clone else None
         self._update, self._is_last = -1, False
@@ -176,6 +180,9 @@ class Trainer:
         if self.recorder:
             emitted = self.trajectories.streamer.emitted
             self.recorder.append(list(emitted), update=version - 1, decisions=list(emitted.values()))
+        if self.rollouts.spec.spaces.initial_states:
+            batch = self.recipe.training.batch
+            self._trained_on_tickets(self.book, range((version - 1) * batch, version * batch))
         self._finish_publication()
         takes_turns, tell = self.recipe.engine.offload, partial(self._say, Published(version, metrics))
         with self.meter("publish"):
@@ -241,14 +248,22 @@ class Trainer:
         with self.meter("clone"):
             if self.recipe.clone.files:
                 self._read_files(self.demonstrations)
+                self.checkpoints.trained_on = self.checkpoints.trained_on.and_unknown()
             if where := in_words(self.demonstrations.bytes):
                 self._say(Notice(where))
             for step, loss in clone(self.policy, self.demonstrations, self.recipe.clone, self.recipe.seed):
                 self._say(CloneStep(step, self.recipe.clone.steps, loss))
         self.learner.check_weights("cloning", LOWER_CLONING_RATE)
+        if not self.recipe.clone.files:
+            self._trained_on_tickets(demonstration_book(self.recipe, self.rollouts.spec.spaces), self.demonstrations.selected())
         self._publish()
         self._leave()
         self._say(Published(self.version, {}))
+
+    def _trained_on_tickets(self, book: TicketBook, tickets: Iterable[int]) -> None:
+        """The policy has learned from these tickets of a book."""
+        sets = self.rollouts.spec.spaces.initial_states
+        self.checkpoints.trained_on = self.checkpoints.trained_on.and_tickets(map(book.ticket, tickets), sets)
 
     def _read_files(self, demonstrations: DemonstrationSelection) -> None:
         recorded = select_demonstrations(self.recipe)
