@@ -152,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_output(evaluate, "RUN_DIR/evaluations/DATE-TIME")
 
     replay = commands.add_parser("replay", help="repeat a recorded run, and check that it comes to the same weights, bit for bit")
-    replay.add_argument("start", type=Path, metavar="RUN_DIR|CHECKPOINT", help="a run directory (up to its newest checkpoint), or one of its checkpoints")
+    replay.add_argument("start", type=_path, metavar="RUN_DIR|CHECKPOINT", help="a run directory (up to its newest checkpoint), or one of its checkpoints")
     _add_output(replay, "RUN_DIR/replays/DATE-TIME")
 
     _add_check(commands.add_parser("check", help="check that a recipe can be run, and that its simulators, one simulator or one policy keep their contract"))
@@ -192,12 +192,12 @@ def _add_benchmarks(bench: argparse.ArgumentParser) -> None:
     _add_mismatch(benchmarks.add_parser("mismatch", help="how far rounding takes a generator's probabilities from the trainer's, by number format"))
     for name, benchmark in benchmarks.choices.items():
         path = Path("runs/bench") / f"{name}.json"
-        benchmark.add_argument("--json", type=Path, default=path, metavar="FILE", help=f"where the figures go (default: {path})")
+        benchmark.add_argument("--json", type=_path, default=path, metavar="FILE", help=f"where the figures go (default: {path})")
     _add_parity(benchmarks.add_parser("parity", help="whether full_async learns what sync learns: same tickets, several seeds, a table and a picture"))
 
 
 def _add_start(command: argparse.ArgumentParser, metavar: str, described: str) -> None:
-    command.add_argument("start", type=Path, metavar=metavar, help=described)
+    command.add_argument("start", type=_path, metavar=metavar, help=described)
     command.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="settings that win over the recipe's, for example training.updates=10")
 
 
@@ -207,21 +207,21 @@ def _add_check(check: argparse.ArgumentParser) -> None:
     check.add_argument("--policy", metavar="NAME|FOLDER", help="instead of a recipe: mini_vla, module:Class, a run, a checkpoint; key=value are its settings")
     check.add_argument("--chunk", type=_positive, default=CHUNK, metavar="N", help=f"actions a decision, with --simulator or --policy (default: {CHUNK})")
     check.add_argument("--timeout", type=_seconds, metavar="S", help="the longest that a build, a reset or a chunk may take (default: simulator.timeout_s, 60)")
-    check.add_argument("--frames", type=Path, metavar="FOLDER", help="a folder for frames; look at them, as only you can see whether they are upside down")
-    check.add_argument("--json", type=Path, metavar="FILE", help="where the findings go")
+    check.add_argument("--frames", type=_path, metavar="FOLDER", help="a folder for frames; look at them, as only you can see whether they are upside down")
+    check.add_argument("--json", type=_path, metavar="FILE", help="where the findings go")
 
 
 def _add_inspect(inspect: argparse.ArgumentParser) -> None:
     inspect.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder of other software or its name on the hub; a run directory; a checkpoint of a run")
     inspect.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="settings, for example policy.options.preset=libero")
-    inspect.add_argument("--recipe", type=Path, metavar="FILE", help="the recipe that is to start from it: whether they fit, and how")
+    inspect.add_argument("--recipe", type=_path, metavar="FILE", help="the recipe that is to start from it: whether they fit, and how")
     inspect.add_argument("--instruction", metavar="TEXT", help="the instruction whose prompt is shown (default: that of the recipe's first task)")
-    inspect.add_argument("--json", type=Path, metavar="FILE", help="where the same goes as data")
+    inspect.add_argument("--json", type=_path, metavar="FILE", help="where the same goes as data")
 
 
 def _add_export(export: argparse.ArgumentParser) -> None:
-    export.add_argument("start", type=Path, metavar="RUN_DIR|CHECKPOINT", help="a run directory (its newest checkpoint), a checkpoint, or a policy folder")
-    export.add_argument("out", type=Path, metavar="OUT", help="a new folder")
+    export.add_argument("start", type=_path, metavar="RUN_DIR|CHECKPOINT", help="a run directory (its newest checkpoint), a checkpoint, or a policy folder")
+    export.add_argument("out", type=_path, metavar="OUT", help="a new folder")
     export.add_argument("--layout", choices=("lerobot", "openpi", "openvla", "groot"), help="whose software is to load it (default: the layout that came in)")
     export.add_argument("--adapters", choices=("merged", "apart"), default="merged", help="LoRA: merged into the weights (default), or as a folder of peft")
     export.add_argument(
@@ -234,7 +234,7 @@ def _add_export(export: argparse.ArgumentParser) -> None:
 
 def _add_profile(profile: argparse.ArgumentParser) -> None:
     _add_start(profile, "RECIPE", "a YAML file; its episodes are those of policy.checkpoint=FOLDER, or else of an untrained policy")
-    profile.add_argument("--out", type=Path, metavar="FILE", help="where the profile goes (default: NAME.profile.yaml)")
+    profile.add_argument("--out", type=_path, metavar="FILE", help="where the profile goes (default: NAME.profile.yaml)")
     profile.add_argument("--seconds", type=_seconds, default=PROFILE_S, metavar="S", help=f"seconds to measure, without the start (default: {PROFILE_S:g})")
 
 
@@ -256,7 +256,7 @@ def _add_reality(reality: argparse.ArgumentParser) -> None:
     reality.add_argument(
         "overrides", nargs="*", default=[], metavar="RECIPE key=value", help="a YAML file (default: that of `bench interaction`), and settings"
     )
-    reality.add_argument("--profile", type=Path, metavar="FILE", help="an earlier profile of the same recipe (default: measure it first)")
+    reality.add_argument("--profile", type=_path, metavar="FILE", help="an earlier profile of the same recipe (default: measure it first)")
     reality.add_argument("--profile-seconds", type=_seconds, default=PROFILE_S, metavar="S", help=f"seconds to measure it (default: {PROFILE_S:g})")
     reality.add_argument("--updates", type=_positive, default=20, metavar="N", help="updates that are measured in each mode after it has settled (default: 20)")
 
@@ -297,15 +297,15 @@ def _add_fuzz(fuzz: argparse.ArgumentParser) -> None:
     fuzz.add_argument("--cases", type=_positive, default=1000, metavar="N", help="how many are tried (default: 1000)")
     fuzz.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same cases (default: 0)")
     fuzz.add_argument("--first", type=int, default=0, metavar="N", help="the number of the first case (default: 0)")
-    fuzz.add_argument("--keep", type=Path, metavar="FOLDER", help="where the files of cases go that are not refused in words")
+    fuzz.add_argument("--keep", type=_path, metavar="FOLDER", help="where the files of cases go that are not refused in words")
 
 
 def _add_rehearse(rehearse: argparse.ArgumentParser) -> None:
     _add_planned(rehearse)
     rehearse.add_argument("--cluster", metavar="HOSTSxDEVICES", help="for example 4x8, or 8 for one host of eight")
     rehearse.add_argument("--updates", type=_positive, metavar="N", help="updates that are measured after the run has settled (default: 6)")
-    rehearse.add_argument("--trace", type=Path, metavar="FILE", help="a timeline of the last two updates, for ui.perfetto.dev or chrome://tracing")
-    rehearse.add_argument("--picture", type=Path, metavar="FILE", help="the timeline of a few workers as a picture (.png, .svg, .pdf)")
+    rehearse.add_argument("--trace", type=_path, metavar="FILE", help="a timeline of the last two updates, for ui.perfetto.dev or chrome://tracing")
+    rehearse.add_argument("--picture", type=_path, metavar="FILE", help="the timeline of a few workers as a picture (.png, .svg, .pdf)")
     rehearse.add_argument("--paper", metavar="NAME", help="in place of a recipe: a published measurement to compare with, such as table1")
 
 
@@ -324,7 +324,17 @@ def _add_planned(command: argparse.ArgumentParser) -> None:
     command.add_argument("overrides", nargs="*", default=[], metavar="RECIPE key=value", help="a YAML file, and settings that win over it")
     command.add_argument("--profile", metavar="FILE|NAME", help="what stages cost: a file, or the name of a profile that ships with rlvla3")
     command.add_argument("--seed", type=int, default=0, metavar="N", help="seed of all random draws; the same seed gives the same figures (default: 0)")
-    command.add_argument("--json", type=Path, metavar="FILE", help="where the figures go")
+    command.add_argument("--json", type=_path, metavar="FILE", help="where the figures go")
+
+
+def _path(text: str) -> Path:
+    """For argparse: a path, where ~ is the home folder."""
+    from rlvla3.config import path_of
+
+    try:
+        return path_of(text)
+    except RecipeError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _seconds(text: str) -> float:
@@ -350,7 +360,7 @@ def _positive(text: str) -> int:
 
 def _add_parity(parity: argparse.ArgumentParser) -> None:
     _add_start(parity, "RECIPE", "a YAML file; where it begins by cloning, one clone is made and every run starts from it")
-    parity.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for runs, table and picture; the same command again continues there")
+    parity.add_argument("--out", type=_path, required=True, metavar="DIR", help="folder for runs, table and picture; the same command again continues there")
     parity.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="one run of each schedule for each seed (default: 0 1 2)")
     parity.add_argument("--staleness", type=int, nargs="+", default=[1, 2, 4, 8], metavar="N", help="max_staleness of full_async (default: 1 2 4 8)")
     parity.add_argument("--corrections", nargs="+", default=[], metavar="NAME", help="for staleness (default: none, and the recipe's own)")
@@ -359,5 +369,5 @@ def _add_parity(parity: argparse.ArgumentParser) -> None:
 
 
 def _add_output(command: argparse.ArgumentParser, default: str) -> None:
-    command.add_argument("--run-dir", type=Path, metavar="DIR", help=f"where the run is kept (default: {default})")
+    command.add_argument("--run-dir", type=_path, metavar="DIR", help=f"where the run is kept (default: {default})")
     command.add_argument("--json", action="store_true", help="JSON lines on stdout instead of a table or plain lines; the last is the summary")

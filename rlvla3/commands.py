@@ -7,14 +7,11 @@ answered at once.
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-import yaml
-
-from rlvla3.config import Overrides, Recipe, load_recipe, make_recipe
+from rlvla3.config import Overrides, Recipe, load_recipe, make_recipe, path_of, recipe_text
 from rlvla3.errors import RecipeError
 from rlvla3.observability.run_directory import RunDirectory, RunDirectoryError, default_path, find_run, policy_folder, version_of
 from rlvla3.observability.run_record import RunRecord
@@ -114,10 +111,10 @@ def check(words: Sequence[str], simulator: str | None, chunk: int, timeout_s: fl
         return check_simulators({simulator: simulator_config(simulator, words, chunk)}, chunk, timeout_s, frames, figures)
     if not words or "=" in words[0]:
         raise RecipeError("nothing to check: name a recipe, for example recipes/quickstart.yaml, or a simulator, for example --simulator metaworld")
-    start = Path(words[0])
+    start = path_of(words[0])
     recipe = recipe_of(start, words[1:])
     spaces = preflight(recipe, clones=recipe.begins_by_cloning, trains=True)
-    yaml.safe_dump(recipe.model_dump(mode="json"), sys.stdout, sort_keys=False)
+    print(recipe_text(recipe), end="")
     from rlvla3.checking.model_memory import check_model
     from rlvla3.inference.choice import way_in_words
     from rlvla3.parts import splits_in_words, training_capacity

@@ -21,6 +21,9 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from rlvla3.config import CORRECTION_NAMES, AlgorithmConfig, CorrectionConfig, EngineConfig, Mode, Recipe, Section
+from rlvla3.config.plain_tree import DEPTH, VALUES
+from rlvla3.config.section import LARGEST, LARGEST_FLOAT
+from rlvla3.config.yaml_text import BYTES
 from rlvla3.policies.options import FlowOptions
 from rlvla3.policies.registry import POLICIES, options_class
 from rlvla3.policies.vla.options import FlowVLAOptions, VLAOptions
@@ -28,7 +31,7 @@ from rlvla3.runtimes.virtual.costs import Cost, HostProfile, MemoryProfile, Prof
 from rlvla3.simulators.gymnasium import GymnasiumOptions
 from rlvla3.simulators.registry import simulator_class
 
-INTRODUCTION = """\
+INTRODUCTION = f"""\
 # Settings
 
 <!-- `make settings` makes this page from the code. To change it, change the strings under the fields. -->
@@ -38,6 +41,22 @@ given as `key=value`, such as `rlvla3 train recipes/quickstart.yaml training.upd
 is YAML's word for no value. `rlvla3 check RECIPE` prints a recipe with all of its settings.
 
 Unknown keys and values out of range are refused. `make settings` makes this page from the code.
+
+## How a recipe is read
+
+- A recipe is a UTF-8 file. It has at most {BYTES // 1024} KiB, {VALUES} values and {DEPTH} levels.
+- Numbers are those of YAML 1.2: `1e-3` is 0.001 everywhere, also under `options`. `0x10` and `1_000` are numbers too.
+  `12:30:00` and `2020-01-01` are text. `010` is refused: some programs take it for 8, others for 10.
+- Keys are text, as they are written. A key that stands twice is refused. On the command line a setting may be repeated,
+  and the last one counts.
+- `yes`, `no`, `on` and `off` switch a setting that is `true` or `false`. Where a text is expected, they are text. Under
+  `options` they are refused without quotes, as are `inf` and `nan`: write `true`, `.inf` or `"no"`.
+- A section with nothing in it, such as `clone:` alone on a line, is a section with its defaults. To have none, write
+  `clone: null`. Any other key with nothing behind it is `null`.
+- Anchors, aliases and merges (`<<`) are read. Tags such as `!!set` are refused.
+- In paths, `~` is your home folder.
+- A number is finite, unless its entry here says that `.inf` is possible. An integer is at most {LARGEST}, and any
+  other number at most {LARGEST_FLOAT}, unless its entry has another limit.
 """
 
 WIDTH = 120
@@ -231,6 +250,8 @@ def plural(item: Any) -> str:
 def limits(metadata: Sequence[Any], whole: bool) -> str:
     """Limits in words, such as " from 0 to 1". whole: of integers."""
     found = {name: getattr(limit, name) for limit in metadata for name in ("gt", "ge", "lt", "le", "multiple_of") if hasattr(limit, name)}
+    if found.get("le") in (LARGEST, LARGEST_FLOAT):  # the page says so once
+        found.pop("le")
     if whole and "gt" in found:
         found["ge"] = found.pop("gt") + 1
     if {"ge", "le"} <= found.keys():
@@ -240,6 +261,8 @@ def limits(metadata: Sequence[Any], whole: bool) -> str:
         said = [words[name].format(found[name]) for name in words if name in found]
     if "multiple_of" in found:
         said.append(f", a multiple of {found['multiple_of']}")
+    if any(getattr(limit, "allow_inf_nan", False) for limit in metadata):
+        said.append(", or `.inf`")
     return "".join(said)
 
 

@@ -274,3 +274,28 @@ def test_a_reader_that_has_read_enough_is_no_error():
     command = f"set -o pipefail; {sys.executable} -m rlvla3 check {ROOT}/recipes/cartpole.yaml | true"
     ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_the_home_folder_is_meant_by_its_sign_in_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    commands = {
+        "train ~/r.yaml --run-dir ~/run": ("start", "run_dir"),
+        "eval ~/r.yaml --run-dir=~/run": ("start", "run_dir"),
+        "export ~/run ~/out": ("start", "out"),
+        "check r.yaml --frames ~/frames --json ~/found.json": ("frames", "json"),
+        "inspect x --recipe ~/r.yaml": ("recipe",),
+        "profile ~/r.yaml --out ~/p.yaml": ("start", "out"),
+        "rehearse r.yaml --trace ~/t.json --picture ~/p.png": ("trace", "picture"),
+        "bench ladder --json ~/l.json": ("json",),
+    }
+    for command, names in commands.items():
+        arguments = _parser().parse_args(command.split())
+        assert all(getattr(arguments, name).is_relative_to(tmp_path) for name in names), command
+
+
+def test_a_path_that_can_be_none_is_refused_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    for path, words in (("~nobody-of-this-name/a", "nobody here is called nobody-of-this-name"), ("a" * 300, "at most 255 bytes"), ("", "should be a path")):
+        with pytest.raises(SystemExit) as ended:
+            main(["train", "r.yaml", "--run-dir", path])
+        assert ended.value.code == 2 and words in capsys.readouterr().err

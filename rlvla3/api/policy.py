@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rlvla3.config import path_of
 from rlvla3.errors import ExplainedError
 from rlvla3.instructions import instruction_fault
 from rlvla3.observability.run_directory import policy_folder
@@ -32,7 +33,7 @@ def load_policy(folder: str | PathLike[str], device: str = "cpu") -> LoadedPolic
     device: cpu, cuda, cuda:N, or auto, a GPU if there is one.
     Raises RecipeError, RunDirectoryError or PolicyError where there is no policy that can be used, and RecipeError for a device that is not there.
     """
-    place = policy_folder(Path(folder))
+    place = policy_folder(path_of(folder))
     saved = read_checkpoint_config(place)
     from rlvla3.policies.registry import make_policy
     from rlvla3.runtimes.workers.device import choose_device

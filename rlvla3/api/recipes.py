@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from rlvla3.commands import Start, recipe_of
-from rlvla3.config import Overrides, Recipe, make_recipe
+from rlvla3.config import Overrides, Recipe, make_recipe, path_of
 
 PathName = str | PathLike[str]
 
@@ -33,4 +32,4 @@ def start_of(source: Source) -> Start:
     """`source` as the commands take it. Raises RecipeError."""
     if isinstance(source, Mapping):
         return make_recipe({}, source)
-    return source if isinstance(source, Recipe) else Path(source)
+    return source if isinstance(source, Recipe) else path_of(source)

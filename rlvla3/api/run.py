@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlvla3.config import Recipe
+from rlvla3.config import Recipe, path_of
 from rlvla3.observability.event_json import JsonObject
 from rlvla3.observability.formatting import evaluation_result
 from rlvla3.observability.run_directory import RunDirectory, RunDirectoryError, version_of
@@ -67,7 +67,7 @@ class Run:
     """
 
     def __init__(self, folder: str | PathLike[str]) -> None:
-        self._directory = RunDirectory.open(Path(folder))
+        self._directory = RunDirectory.open(path_of(folder))
 
     @property
     def path(self) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 from rlvla3 import commands
 from rlvla3.api.recipes import PathName, Source, start_of
 from rlvla3.api.run import Evaluation, Run
-from rlvla3.config import Overrides
+from rlvla3.config import Overrides, path_of
 from rlvla3.errors import ExplainedError
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.observability.run_watchers import Show
@@ -47,7 +47,7 @@ def evaluate(source: Source, overrides: Overrides = (), *, run_dir: PathName | N
 
 def _run(command: Command, source: Source, overrides: Overrides, run_dir: PathName | None, progress: bool) -> Run:
     try:
-        return Run(command(start_of(source), overrides, None if run_dir is None else Path(run_dir), "progress" if progress else "nothing").path)
+        return Run(command(start_of(source), overrides, None if run_dir is None else path_of(run_dir), "progress" if progress else "nothing").path)
     except (ExplainedError, KeyboardInterrupt) as error:  # others are mistakes of ours, and a debugger wants their frames
         _let_go(error)
         raise

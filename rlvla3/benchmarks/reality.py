@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 from rlvla3.benchmarks.figures import write_figures
 from rlvla3.benchmarks.interaction import SLOW_IMAGES, WARMUP_UPDATES, interaction_recipe, measure
-from rlvla3.config import Mode, Recipe, load_recipe
+from rlvla3.config import Mode, Recipe, load_recipe, path_of
 from rlvla3.errors import RecipeError
 from rlvla3.planning.profiles import check_profile
 from rlvla3.planning.profiling.measuring import in_mode, settled
@@ -47,7 +47,7 @@ def main(words: Sequence[str], figures: Path, profile: Path | None, profile_seco
 
 
 def _recipe(words: Sequence[str], scratch: Path) -> Recipe:
-    recipe = load_recipe(Path(words[0]), words[1:]) if words else interaction_recipe(SLOW_IMAGES, NUM_ENVS, scratch, "full_async")
+    recipe = load_recipe(path_of(words[0]), words[1:]) if words else interaction_recipe(SLOW_IMAGES, NUM_ENVS, scratch, "full_async")
     if recipe.engine.generators > 1:
         raise RecipeError(f"engine.generators={recipe.engine.generators}, but one device is rehearsed with one generator: set engine.generators=1")
     preflight(recipe)

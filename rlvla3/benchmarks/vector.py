@@ -27,7 +27,7 @@ from rlvla3.benchmarks.emulated_inference import with_inference
 from rlvla3.benchmarks.figures import write_figures
 from rlvla3.benchmarks.interaction import WARMUP_UPDATES, measure
 from rlvla3.benchmarks.lockstep import LockstepTrainer
-from rlvla3.config import Recipe, load_recipe, make_recipe
+from rlvla3.config import Recipe, load_recipe, make_recipe, path_of
 from rlvla3.errors import RecipeError
 from rlvla3.observability.meter import MeterBoard
 from rlvla3.parts import endless_ledger
@@ -97,7 +97,7 @@ def main(words: Sequence[str], figures: Path, inference: Inference, pairs: int, 
 def chosen_recipe(words: Sequence[str]) -> Recipe:
     """The settled recipe of the command's words. Raises RecipeError for settings that a vector environment cannot have."""
     named = bool(words) and "=" not in words[0]
-    recipe = load_recipe(Path(words[0]), words[1:]) if named else default_recipe(words)
+    recipe = load_recipe(path_of(words[0]), words[1:]) if named else default_recipe(words)
     if recipe.simulators:
         raise RecipeError("simulators: has several simulators, but this benchmark compares one: name it under simulator: instead")
     if recipe.simulator.slots > 1:

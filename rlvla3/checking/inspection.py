@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 from rlvla3.checkpoints.checkpoint import Checkpoint, find_checkpoint, kept_checkpoint, read_checkpoint
 from rlvla3.checkpoints.contents import Family
-from rlvla3.config import Overrides, PolicyConfig, Recipe, check_options, load_recipe, make_recipe
+from rlvla3.config import Overrides, PolicyConfig, Recipe, check_options, load_recipe, make_recipe, path_of
 from rlvla3.config.policy import is_saved_policy
 from rlvla3.errors import RecipeError
 from rlvla3.observability.run_directory import find_run, policy_folder
@@ -62,7 +62,7 @@ class Prompt:
 
 def inspect(name: str, recipe: Path | None, overrides: Overrides) -> Inspected:
     """Find out what `name` is, and what it is fed. Raises RecipeError for what cannot be read, and for a recipe that does not fit."""
-    path = Path(name).expanduser()
+    path = path_of(name)
     run = find_run(path) if path.exists() else None
     folder = policy_folder(path) if path.exists() else path
     if path.exists() and is_saved_policy(folder):

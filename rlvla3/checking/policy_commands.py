@@ -13,7 +13,7 @@ from rlvla3.checking.findings_report import as_json, lines, total
 from rlvla3.checking.policy_specification import run_policy_checks
 from rlvla3.checking.policy_trial import INSTRUCTIONS, PolicyTrial
 from rlvla3.checkpoints.checkpoint import read_checkpoint
-from rlvla3.config import PolicyConfig, make_recipe
+from rlvla3.config import PolicyConfig, make_recipe, path_of
 from rlvla3.config.policy import is_saved_policy
 from rlvla3.errors import RecipeError
 from rlvla3.observability.run_directory import policy_folder
@@ -71,9 +71,9 @@ def policy_on_trial(name: str, settings: Sequence[str], simulator: str | None, c
 
 def _starting_point(name: str, chunk: int) -> tuple[dict[str, Any], Spaces | None]:
     """The policy section of a recipe for `name`, and the spaces that a saved policy was made for."""
-    if name in POLICIES or ":" in name or not Path(name).exists():
+    if name in POLICIES or ":" in name or not path_of(name).exists():
         return {"name": name, "chunk": chunk}, None
-    folder = policy_folder(Path(name))
+    folder = policy_folder(path_of(name))
     if is_saved_policy(folder) or not folder.is_dir():
         saved = read_checkpoint_config(folder)
         return saved.config(folder).model_dump(mode="json"), saved.spaces

@@ -5,15 +5,16 @@ from rlvla3.config.engine import PRESETS, ElasticConfig, EngineConfig, Mode
 from rlvla3.config.evaluation import EvaluationConfig
 from rlvla3.config.initial_states import InitialStatesConfig, Split
 from rlvla3.config.learning import CORRECTION_NAMES, AlgorithmConfig, CorrectionConfig, CriticConfig, ReferenceConfig, TrainingConfig
-from rlvla3.config.loading import check_options, load_recipe, make_recipe, write_recipe
+from rlvla3.config.loading import check_options, load_recipe, make_recipe, recipe_text, write_recipe
 from rlvla3.config.memory import MemoryConfig
 from rlvla3.config.overrides import Overrides
 from rlvla3.config.placement import PlacementConfig, RayConfig
 from rlvla3.config.policy import PolicyConfig
 from rlvla3.config.recipe import Recipe
-from rlvla3.config.section import NonNegative, NonNegativeFloat, Positive, PositiveFloat, Section, Share
+from rlvla3.config.section import ExpandedPath, NonNegative, NonNegativeFloat, Positive, PositiveFloat, Section, Share, path_of
 from rlvla3.config.simulator import SimulatorConfig
 from rlvla3.config.weights import WeightsConfig
+from rlvla3.config.yaml_text import read_yaml
 
 __all__ = [
     "CORRECTION_NAMES",
@@ -26,6 +27,7 @@ __all__ = [
     "ElasticConfig",
     "EngineConfig",
     "EvaluationConfig",
+    "ExpandedPath",
     "InitialStatesConfig",
     "MemoryConfig",
     "Mode",
@@ -50,5 +52,8 @@ __all__ = [
     "check_options",
     "load_recipe",
     "make_recipe",
+    "path_of",
+    "read_yaml",
+    "recipe_text",
     "write_recipe",
 ]

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import field_validator, model_validator
 
-from rlvla3.config.section import NonNegativeFloat, Positive, PositiveFloat, Section
+from rlvla3.config.section import LearningRate, NonNegativeFloat, Positive, Section, expanded
 
 Orientation = Literal["upright", "flipped", "mirrored", "rotated"]
 
@@ -53,7 +53,7 @@ class CloneConfig(Section):
     """Decisions whose loss is computed at once. Gradients are added up until `batch` is complete, so a smaller number needs less memory. With `null` it is the
     whole batch."""
 
-    learning_rate: PositiveFloat | None = None
+    learning_rate: LearningRate | None = None
     """The highest learning rate. It rises to this value and falls again over the steps. With `null` it is the policy's usual one: 0.001 for policies that learn
     from scratch, 0.000025 for pi0 and pi0.5, 0.0001 for SmolVLA and GR00T, 0.00002 for OpenVLA-OFT."""
 
@@ -63,7 +63,8 @@ class CloneConfig(Section):
     @field_validator("files", mode="before")
     @classmethod
     def _listed(cls, given: Any) -> Any:
-        return [given] if isinstance(given, str) else given
+        files = [given] if isinstance(given, str) else given
+        return [expanded(file) for file in files] if isinstance(files, list) else files
 
     @model_validator(mode="after")
     def _check_files(self) -> CloneConfig:

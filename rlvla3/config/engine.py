@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
 
-from rlvla3.config.section import NonNegative, NonNegativeFloat, Positive, PositiveFloat, Section
+from rlvla3.config.section import Device, NonNegative, Number, Positive, Seconds, Section, Workers, word
 from rlvla3.scheduling.sharding import Serving
 
 Share = Literal["auto", "lanes", "processes"]
+Milliseconds = Annotated[float, Field(ge=0, le=10**9), Number]
 Mode = Literal["sync", "train_async", "rollout_async", "full_async"]
 
 
@@ -20,10 +21,10 @@ class ElasticConfig(Section):
     `engine.generators` is the largest number. The run starts with `least` of them.
     """
 
-    least: Positive = 1
+    least: Workers = 1
     """The smallest number of active generators. On Ray each host takes its part of this number, and never fewer than its devices that infer."""
 
-    every_s: PositiveFloat = 30.0
+    every_s: Seconds = 30.0
     """Seconds of measurement before the number may change. Choose a time in which several updates finish."""
 
 
@@ -40,7 +41,7 @@ class EngineConfig(Section):
     """B_max, the largest number of decisions in one inference. `auto` means that each generator measures what an inference costs and how soon simulators ask
     again, and chooses B_max and T_max by that, again and again (docs/engine.md). `null` means no limit."""
 
-    max_wait_ms: NonNegativeFloat | None
+    max_wait_ms: Milliseconds | None
     """T_max, the longest time in milliseconds that a request waits for others to join its batch. It counts from the oldest waiting request. `null` means no
     limit: a batch then starts when it is full or when nobody else can ask. With `max_batch: auto` it limits what is chosen. If you give `max_batch` a number
     and leave this out, the asynchronous modes do not wait: 0."""
@@ -52,7 +53,7 @@ class EngineConfig(Section):
     streaming: bool
     """Whether the trainer starts on a micro-batch as soon as it is full. Otherwise it waits until all episodes of the update are there."""
 
-    generators: Positive = 1
+    generators: Workers = 1
     """Inference processes. Use more than one if there are several GPUs, or if one process cannot answer all shards in time."""
 
     serving: Serving = "round_robin"
@@ -62,11 +63,11 @@ class EngineConfig(Section):
     elastic: ElasticConfig | None = None
     """With `null`, all generators are active for the whole run."""
 
-    device: str = "auto"
+    device: Device = "auto"
     """Where generators compute. `auto` distributes them over all GPUs in turn, and uses the CPU if there is no GPU. `cuda:N` puts all of them on one GPU, and
     `cuda` means the first. `cpu` uses the CPU."""
 
-    threads: Positive = 1
+    threads: Workers = 1
     """torch threads of each generator on the CPU."""
 
     share: Share = "auto"
@@ -96,7 +97,7 @@ class EngineConfig(Section):
     def _fill_from_preset(cls, given: Any) -> Any:
         if not isinstance(given, Mapping):
             return given
-        preset = PRESETS.get(given.get("mode", "full_async"), PRESETS["full_async"])
+        preset = PRESETS.get(word(given, "mode", "full_async"), PRESETS["full_async"])
         learned = preset["max_batch"] == "auto"
         return {**preset, **({"max_wait_ms": 0.0} if learned and given.get("max_batch", "auto") != "auto" else {}), **given}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlvla3.config.section import NonNegative, Positive, Section
+from rlvla3.config.section import NonNegative, Positive, Section, Seed
 
 
 class EvaluationConfig(Section):
@@ -12,7 +12,7 @@ class EvaluationConfig(Section):
     episodes: Positive = 96
     """Episodes in total. The tasks take turns. Where a task has a fixed set of initial states, each state comes equally often, to within one episode."""
 
-    seed: NonNegative = 0
+    seed: Seed = 0
     """Selects the initial states. Runs with the same value are evaluated on the same states, whatever the seed of the run. Of a fixed set, it selects the
     order."""
 

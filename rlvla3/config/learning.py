@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from rlvla3.choices import Precision
-from rlvla3.config.section import NonNegative, NonNegativeFloat, Positive, PositiveFloat, Section, Share
+from rlvla3.config.section import Device, LearningRate, Limit, NonNegative, NonNegativeFloat, Positive, PositiveFloat, Section, Share, Workers, word
 
 CORRECTION_NAMES = ("none", "decoupled", "truncated", "vtrace", "soft")
 CAPS = {"truncated": 2.0, "vtrace": 1.0}
@@ -26,7 +26,7 @@ class CorrectionConfig(Section):
     weighted by how far that policy is from the behaviour policy. `truncated`: the same, but the weight is at most `cap`. `vtrace`: also corrects advantages and
     value targets, and needs a critic. `soft`: a smooth gate instead of the clip. `module:Class`: a class of your own."""
 
-    cap: PositiveFloat | None
+    cap: Limit | None
     """The largest importance weight. `null` means no limit."""
 
     trace_cap: PositiveFloat = 1.0
@@ -39,7 +39,7 @@ class CorrectionConfig(Section):
     @classmethod
     def _cap_as_the_name_does(cls, given: Any) -> Any:
         given = {"name": given} if isinstance(given, str) else given
-        return {"cap": CAPS.get(given.get("name", "decoupled")), **given} if isinstance(given, Mapping) else given
+        return {"cap": CAPS.get(word(given, "name", "decoupled")), **given} if isinstance(given, Mapping) else given
 
     @model_validator(mode="after")
     def _check_name(self) -> CorrectionConfig:
@@ -97,13 +97,13 @@ class AlgorithmConfig(Section):
     filter_groups: bool = False
     """Whether groups that all succeed or all fail are left out. Their tickets count as trained, with zero weight."""
 
-    advantage_clip: PositiveFloat = 4.0
+    advantage_clip: Limit = 4.0
     """Normalised advantages are clipped to plus and minus this number."""
 
     clip_low: PositiveFloat = 0.2
     """Lower side of PPO's clip: the ratio is clipped at 1 minus this number."""
 
-    clip_high: PositiveFloat = 0.2
+    clip_high: Limit = 0.2
     """Upper side of PPO's clip: the ratio is clipped at 1 plus this number."""
 
     dual_clip: PositiveFloat | None = None
@@ -119,7 +119,7 @@ class AlgorithmConfig(Section):
     differ a little from the trainer's for the same weights (the metric `sampler_mismatch_p99`). `truncated`: a decision of the present version is weighted by
     the trainer's probability over the recorded one, at most `sampler_cap`, and the clip is around the trainer's own policy."""
 
-    sampler_cap: PositiveFloat = 2.0
+    sampler_cap: Limit = 2.0
     """The largest weight of `sampler_correction: truncated`."""
 
     reference: ReferenceConfig = ReferenceConfig()
@@ -142,7 +142,7 @@ class AlgorithmConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _normalise_as_the_advantage_does(cls, given: Any) -> Any:
-        return {"normalise": NORMALISE.get(given.get("advantage", "gae"), "running"), **given} if isinstance(given, Mapping) else given
+        return {"normalise": NORMALISE.get(word(given, "advantage", "gae"), "running"), **given} if isinstance(given, Mapping) else given
 
     @model_validator(mode="after")
     def _check_together(self) -> AlgorithmConfig:
@@ -163,7 +163,7 @@ class AlgorithmConfig(Section):
 class CriticConfig(Section):
     """How the value function learns. Only `algorithm.advantage: gae` has one. The other estimators ignore this section."""
 
-    learning_rate: PositiveFloat = 1e-3
+    learning_rate: LearningRate = 1e-3
     """Learning rate of the critic's AdamW, for all that the critic learns."""
 
     weight: NonNegativeFloat = 0.5
@@ -203,7 +203,7 @@ class TrainingConfig(Section):
     micro_batch: Positive = 128
     """Decisions in one forward and backward pass. Lower it if the trainer runs out of memory; the gradient stays the same."""
 
-    learning_rate: PositiveFloat = 1e-4
+    learning_rate: LearningRate = 1e-4
     """Learning rate of the actor's AdamW."""
 
     warmup_steps: NonNegative = 15
@@ -218,20 +218,20 @@ class TrainingConfig(Section):
     weight_decay: NonNegativeFloat = 0.0
     """Weight decay of the actor's and the critic's AdamW."""
 
-    gradient_clip: PositiveFloat = 0.5
+    gradient_clip: Limit = 0.5
     """Largest gradient norm. It is applied to the actor's parameters and to the critic's, each by itself."""
 
     critic: CriticConfig = CriticConfig()
-    device: str = "auto"
+    device: Device = "auto"
     """Where the trainer computes: `auto`, `cuda`, `cuda:N` or `cpu`. If there are several ranks on GPUs, each rank has a GPU of its own, in order."""
 
-    threads: Positive = 1
+    threads: Workers = 1
     """torch threads of each rank on the CPU."""
 
     deterministic: bool = False
     """Whether gradients are added in ticket order, whatever the order in which episodes arrive. Use it to compare the weights of two runs."""
 
-    ranks: Positive = 1
+    ranks: Workers = 1
     """Trainer processes that make each update together. A group of tickets always stays on one rank."""
 
     sharding: Literal["none", "full"] = "none"

@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from rlvla3.config.section import Section
+from rlvla3.config.section import Number, Section
 from rlvla3.scheduling.placement import Kind
 
 Stage = Literal["trainer", "generator", "simulator"]
-Part = Annotated[float, Field(gt=0, le=1)]
+Part = Annotated[float, Field(gt=0, le=1), Number]
 
 TOGETHER: Mapping[Kind, Sequence[Sequence[Stage]]] = {
     "colocated": [("trainer", "generator", "simulator")],

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from os import PathLike, fspath
-from typing import Any, get_args, get_origin
+from typing import Any, get_origin
 
-import yaml
-from pydantic import BaseModel
-
+from rlvla3.config.plain_tree import plain, shown
 from rlvla3.config.recipe import Recipe
+from rlvla3.config.schema import type_at
+from rlvla3.config.yaml_text import YamlProblem, parse_yaml
 from rlvla3.errors import RecipeError
 
 Overrides = Sequence[str] | Mapping[str, Any]
@@ -24,69 +23,46 @@ MODE = ("engine", "mode")
 
 
 def assignments(overrides: Overrides) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """The path of each setting, and its value in the types of YAML. Raises RecipeError.
+    """The path of each setting, and its value as YAML gives it. Raises RecipeError.
 
-    The order is the order of `overrides`; a mapping, which has no order for its reader, gives engine.mode first.
+    The order is the order of `overrides`, and the last one of a setting wins; a mapping, which has no order for its reader, gives engine.mode first.
     """
     if isinstance(overrides, Mapping):
-        found = [pair for key, value in overrides.items() for pair in _settings(tuple(str(key).split(".")), value)]
+        found = [pair for key, value in plain(overrides).items() for pair in _settings(tuple(key.split(".")), value)]
+        _refuse_repeated([path for path, _ in found])
         yield from sorted(found, key=lambda pair: pair[0] != MODE)
         return
-    if isinstance(overrides, str):
-        raise RecipeError(f"{overrides!r} is one setting where several may stand: put it into a list, for example [{overrides!r}]")
+    if isinstance(overrides, str) or not isinstance(overrides, Sequence):
+        raise RecipeError(f"{shown(overrides)} is one setting where several may stand: put it into a list, for example [{shown(overrides)}]")
     for override in overrides:
+        if not isinstance(override, str):
+            raise RecipeError(f"{shown(override)} is not a setting: a list of settings holds text, for example training.updates=10; or give a mapping")
         key, equals, value = override.partition("=")
         if not equals:
-            raise RecipeError(f"{override!r} is not a setting: write key=value, for example training.updates=10")
+            raise RecipeError(f"{shown(override)} is not a setting: write key=value, for example training.updates=10")
         yield tuple(key.strip().split(".")), _value_of(override, value)
+
+
+def _refuse_repeated(paths: Sequence[tuple[str, ...]]) -> None:
+    """A mapping may name a setting in two ways: {"training.updates": 1, "training": {"updates": 2}}."""
+    if repeated := [path for number, path in enumerate(paths) if path in paths[:number]]:
+        raise RecipeError(f"{'.'.join(repeated[0])} is set twice in one mapping: keep one of the two")
 
 
 def _settings(path: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
     """The settings that `value` at `path` consists of: several if it is a mapping."""
-    if isinstance(value, Mapping) and value and not _is_list(path):
+    if isinstance(value, dict) and value and get_origin(type_at(Recipe, path)) is not list:  # tasks with weights are replaced as a whole
         for key, inner in value.items():
-            yield from _settings((*path, str(key)), inner)
+            yield from _settings((*path, key), inner)
     else:
-        yield path, _plain(".".join(path), value)
-
-
-def _is_list(path: tuple[str, ...]) -> bool:
-    """Whether the setting at `path` is a list. Written as a mapping, as tasks with weights may be, it is replaced as a whole."""
-    section: type[BaseModel] = Recipe
-    for key in path:
-        if key not in section.model_fields:  # a name that the user has chosen, such as that of one of `simulators`
-            continue
-        annotation = section.model_fields[key].annotation
-        inner = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type) and issubclass(kind, BaseModel)]
-        if not inner:
-            return get_origin(annotation) is list
-        section = inner[0]
-    return False
-
-
-def _plain(key: str, value: Any) -> Any:
-    """`value` as YAML would give it: a run directory keeps it, and another process reads it."""
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, Mapping):
-        return {inner: _plain(f"{key}.{inner}", part) for inner, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(key, part) for part in value]
-    if isinstance(value, PathLike):
-        return fspath(value)
-    if hasattr(value, "tolist"):  # numbers and arrays of numpy
-        return _plain(key, value.tolist())
-    raise RecipeError(
-        f"{key} is a {type(value).__name__}, {value!r:.80}, and a recipe holds only numbers, text, lists and mappings of these: "
-        f"name a class or function of your own by its module, for example my_robot:MyEnv"
-    )
+        yield path, value
 
 
 def _value_of(override: str, value: str) -> Any:
     try:
-        return yaml.safe_load(value) if value else None
-    except yaml.YAMLError as error:
+        return parse_yaml(value)
+    except YamlProblem as problem:
         raise RecipeError(
-            f"{override!r} is not a setting: what stands after = is not YAML. A shell takes spaces, braces and brackets apart: put the whole setting "
+            f"{shown(override)} is not a setting: {problem.words}. A shell takes spaces, braces and brackets apart: put the whole setting "
             f"in quotes, for example 'simulator.tasks=[push, pull]', or give one key at a time, for example engine.elastic.least=1"
-        ) from error
+        ) from problem

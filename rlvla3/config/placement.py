@@ -28,21 +28,14 @@ class PlacementConfig(Section):
 
     @field_validator("ratio", mode="before")
     @classmethod
-    def _undo_sexagesimal(cls, given: Any) -> Any:
-        """YAML 1.1 takes 3:1 without quotes for three minutes and one second: 181."""
-        if isinstance(given, bool) or not isinstance(given, int):
-            return given
-        return ":".join(_digits_60(given)) if given >= 60 else str(given)
+    def _as_text(cls, given: Any) -> Any:
+        """A ratio of one part is a number for YAML."""
+        return str(given) if isinstance(given, int) and not isinstance(given, bool) else given
 
     @model_validator(mode="after")
     def _check_ratio(self) -> PlacementConfig:
         check_parts(self.kind, self.parts)
         return self
-
-
-def _digits_60(number: int) -> list[str]:
-    """The digits of a number to the base of 60, each written to the base of 10."""
-    return [*(_digits_60(number // 60) if number >= 60 else []), str(number % 60)]
 
 
 class RayConfig(Section):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlvla3.choices import Inference
-from rlvla3.config.section import Positive, Section
+from rlvla3.config.section import ExpandedPath, Positive, Section
 from rlvla3.errors import RecipeError
 from rlvla3.metadata import read_json
 
@@ -20,7 +20,7 @@ class PolicyConfig(Section):
     chunk: Positive = 5
     """Actions in one decision. The policy sees a new observation after each chunk."""
 
-    checkpoint: Path | None = None
+    checkpoint: ExpandedPath | None = None
     """A policy folder to start from, or for a pretrained policy its folder or its name on the Hugging Face hub. With `null` the policy starts with new
     weights."""
 

@@ -5,7 +5,9 @@ What can be known to be wrong before a process starts is refused here, in words 
 
 from __future__ import annotations
 
+import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -19,8 +21,8 @@ from rlvla3.config.learning import AlgorithmConfig, TrainingConfig
 from rlvla3.config.memory import TOGETHER, MemoryConfig, Stage, stages_on
 from rlvla3.config.placement import PlacementConfig, RayConfig
 from rlvla3.config.policy import PolicyConfig
-from rlvla3.config.section import NonNegative, Section
-from rlvla3.config.simulator import SimulatorConfig
+from rlvla3.config.section import Section, Seed
+from rlvla3.config.simulator import MOST_TASKS, SimulatorConfig, check_round
 from rlvla3.config.weights import WeightsConfig
 from rlvla3.scheduling.mix import Mix
 
@@ -28,7 +30,7 @@ from rlvla3.scheduling.mix import Mix
 class Recipe(Section):
     """A whole run."""
 
-    seed: NonNegative = 0
+    seed: Seed = 0
     """Seed of everything random. Two runs with `engine.mode: sync`, one generator and the same seed give the same weights, bit for bit."""
 
     simulator: SimulatorConfig = SimulatorConfig()
@@ -107,7 +109,7 @@ class Recipe(Section):
         if (batch // group) % steps:
             raise ValueError(
                 f"training.steps={steps} does not divide the {batch // group} groups of an update (training.batch={batch}, algorithm.group_size={group}): "
-                f"set training.steps to one of {[n for n in range(1, batch // group + 1) if (batch // group) % n == 0]}"
+                f"set training.steps to one of {_divisors(batch // group)}"
             )
         if batch // group // steps < self.training.ranks:
             raise ValueError(
@@ -163,5 +165,13 @@ class Recipe(Section):
                     f"policy.chunk={self.policy.chunk} is longer than an episode of {name}, max_steps={simulator.max_steps}: "
                     f"set policy.chunk to {simulator.max_steps} or less"
                 )
-        if repeated := [task for task in self.tasks if self.tasks.count(task) > 1]:
+        if repeated := [task for task, count in Counter(self.tasks).items() if count > 1]:
             raise ValueError(f"{repeated[0]} is a task of several simulators, and its success could not be told apart: leave it to one of them")
+        if len(self.tasks) > MOST_TASKS:
+            raise ValueError(f"the simulators have {len(self.tasks)} tasks together: name at most {MOST_TASKS}")
+        check_round([simulator.weight for simulator in self.mixed.values()], "the simulators")
+
+
+def _divisors(number: int) -> list[int]:
+    small = [divisor for divisor in range(1, math.isqrt(number) + 1) if number % divisor == 0]
+    return sorted({*small, *(number // divisor for divisor in small)})

@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from rlvla3.config.initial_states import InitialStatesConfig
-from rlvla3.config.section import Positive, PositiveFloat, Section
+from rlvla3.config.section import Number, Positive, Seconds, Section, Workers
 from rlvla3.scheduling.mix import SimulatorShare
 from rlvla3.scheduling.sharding import Sharding
 
-Weight = Annotated[int, Field(ge=1, le=1000)]
+Weight = Annotated[int, Field(ge=1, le=1000), Number]
 """A share among others. A round of turns is as long as the weights' sum."""
+
+MOST_TASKS = 1000
+"""The most tasks of a simulator."""
+
+MOST_TURNS = 5000
+"""The longest round of turns. It is made with a pass over all weights for each turn."""
+
+
+def _place(name: str) -> str:
+    if not re.fullmatch(r"cpu|cuda|(cuda|egl):(0|[1-9][0-9]{0,3})", name):
+        raise ValueError("Input should be cpu, cuda, cuda:N or egl:N")
+    return name
+
+
+Place = Annotated[str, AfterValidator(_place)]
 
 
 class SimulatorConfig(Section):
@@ -33,16 +50,16 @@ class SimulatorConfig(Section):
     weight: Weight = 1
     """The weight of this simulator among `simulators`, counted in groups of tickets."""
 
-    shards: Positive = 8
+    shards: Workers = 8
     """Simulator processes."""
 
-    slots: Positive = 1
+    slots: Workers = 1
     """Environments in one process. They are stepped together, and each runs its own ticket. Only simulators with batched environments accept more than 1."""
 
-    cores: Positive | None = None
+    cores: Workers | None = None
     """CPU cores that each shard is bound to. The cores of the host are assigned to the shards in turn. With `null` a shard may use all cores."""
 
-    devices: list[str] = []
+    devices: list[Place] = []
     """What the shards use in turn, such as `[cuda:0, cuda:1]`. Simulators that draw with MuJoCo draw there: on GPUs, named by CUDA's number or by EGL's
     (`egl:0`), or on the CPU (`cpu`). With an empty list they use all GPUs that can draw, and the CPU if there is none. ManiSkill computes and draws there, and
     with an empty list on the CPU."""
@@ -50,7 +67,7 @@ class SimulatorConfig(Section):
     max_steps: Positive | None = None
     """The longest episode, in environment steps. With `null` the limit is the simulator's own."""
 
-    timeout_s: PositiveFloat = 60.0
+    timeout_s: Seconds = 60.0
     """Seconds. A shard that needs longer for one reset or one chunk counts as hung. It is killed and replaced."""
 
     initial_states: InitialStatesConfig = InitialStatesConfig()
@@ -63,18 +80,21 @@ class SimulatorConfig(Section):
         """{task: weight} is short for tasks and task_weights, and task/0-9 for ten tasks."""
         tasks = given.get("tasks") if isinstance(given, Mapping) else None
         if isinstance(tasks, Mapping):
-            weighed = [(task, weight) for named, weight in tasks.items() for task in _spelled_out(str(named))]
+            weighed = [(task, weight) for named, weight in tasks.items() for task in _spelled_out(named)]
             return {**given, "tasks": [task for task, _ in weighed], "task_weights": [weight for _, weight in weighed]}
         if isinstance(tasks, list):
-            return {**given, "tasks": [task for named in tasks for task in _spelled_out(str(named))]}
+            return {**given, "tasks": [task for named in tasks for task in _spelled_out(named)]}
         return given
 
     @model_validator(mode="after")
     def _check_tasks(self) -> SimulatorConfig:
         if self.task_weights and len(self.task_weights) != len(self.tasks):
             raise ValueError(f"task_weights has {len(self.task_weights)} entries for {len(self.tasks)} tasks: write tasks as {{task: weight}} instead")
-        if repeated := [task for task in dict.fromkeys(self.tasks) if self.tasks.count(task) > 1]:
+        if len(self.tasks) > MOST_TASKS:
+            raise ValueError(f"tasks has {len(self.tasks)} entries: name at most {MOST_TASKS}")
+        if repeated := [task for task, count in Counter(self.tasks).items() if count > 1]:
             raise ValueError(f"{repeated[0]} stands {self.tasks.count(repeated[0])} times in tasks: name it once, and write tasks as {{task: weight}}")
+        check_round(self.task_weights, "the tasks")
         return self
 
     def share(self, name: str) -> SimulatorShare:
@@ -87,7 +107,19 @@ class SimulatorConfig(Section):
         return Sharding(self.shards, self.slots, self.cores or 0, tuple(self.devices))
 
 
-def _spelled_out(named: str) -> list[str]:
+def _spelled_out(named: Any) -> list[Any]:
     """suite/0-9 is short for suite/0, suite/1 and so on to suite/9."""
-    found = re.fullmatch(r"(.+/)(\d+)-(\d+)", named)
-    return [f"{found[1]}{number}" for number in range(int(found[2]), int(found[3]) + 1)] if found else [named]
+    found = re.fullmatch(r"(.+/)([0-9]{1,99})-([0-9]{1,99})", named) if isinstance(named, str) else None
+    if not found:
+        return [named]
+    first, last = int(found[2]), int(found[3])
+    if not first <= last < first + MOST_TASKS:
+        raise ValueError(f"{named} names tasks from {first} to {last}: the first number is the smaller one, and {MOST_TASKS} tasks are the most")
+    return [f"{found[1]}{number}" for number in range(first, last + 1)]
+
+
+def check_round(weights: Sequence[int], whose: str) -> None:
+    """Raises ValueError if a round of turns with these weights is so long that it would take seconds to make. whose: for the message."""
+    turns = sum(weights) // math.gcd(*weights) if weights else 0
+    if turns > MOST_TURNS:
+        raise ValueError(f"a round of turns with the weights of {whose} is {turns} turns long, and {MOST_TURNS} are the most: give smaller ones")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rlvla3.choices import CarrierName, OnHost, WireType
-from rlvla3.config.section import Positive, Section
+from rlvla3.config.section import Section, Workers
 
 
 class WeightsConfig(Section):
@@ -17,7 +17,7 @@ class WeightsConfig(Section):
     """Where the versions of a host are stored. `shared_memory` is host memory. `cuda_ipc` is the memory of the trainer's GPU: generators copy from there
     without passing through host memory. It needs space for two more copies of the trained weights, and works on one host only (`runtime: local`)."""
 
-    fanout: Positive = 2
+    fanout: Workers = 2
     """How many hosts fetch a version from the same host. The hosts form a tree. Only `runtime: ray` with several hosts uses it."""
 
     carrier: CarrierName = "tcp"

@@ -129,7 +129,8 @@ def _differences(began: Recipe, continued: Recipe) -> Iterator[str]:
     """The settings that affect weights and differ between the two recipes."""
     before, now = (dict(_flattened(recipe.model_dump(mode="json"))) for recipe in (began, continued))
     free = (*WITHOUT_EFFECT_ON_WEIGHTS, *(["training.updates"] if began.training.schedule == "constant" else []))
-    return (key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key) and not key.startswith(free))
+    changed = (key for key in before.keys() | now.keys() if before.get(key) != now.get(key) and repr(before.get(key)) != repr(now.get(key)))  # nan is not nan
+    return iter(sorted(key for key in changed if not key.startswith(free)))
 
 
 def _flattened(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

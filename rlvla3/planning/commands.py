@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rlvla3.config import Recipe, load_recipe
+from rlvla3.config import Recipe, load_recipe, path_of
 from rlvla3.errors import RecipeError
 from rlvla3.planning import plan_report, rehearsal_report
 from rlvla3.planning.memory_fit import GIB
@@ -126,7 +126,7 @@ def _start(command: str, words: Sequence[str], profile_name: str | None) -> tupl
     """The recipe and the profile of a command."""
     if not words or "=" in words[0]:
         raise RecipeError(f"{command} needs a recipe before any setting, for example recipes/planned/libero_pi0.yaml")
-    recipe = load_recipe(Path(words[0]), words[1:])
+    recipe = load_recipe(path_of(words[0]), words[1:])
     if profile_name is None:
         raise RecipeError(f"{command} needs a profile, which says how long stages take: give --profile with a file, or the name of a profile of rlvla3")
     profile = find_profile(profile_name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from rlvla3.config import Recipe
+from rlvla3.config import Recipe, path_of
 from rlvla3.errors import RecipeError
 from rlvla3.runtimes.virtual.costs import Profile, load_profile
 
@@ -22,9 +22,9 @@ def find_profile(given: str) -> Profile:
     if given in shipped_profiles():
         with as_file(FOLDER / f"{given}.yaml") as path:
             return load_profile(path)
-    if not Path(given).is_file():
+    if not path_of(given).is_file():
         raise RecipeError(f"{given} is neither a profile's file nor one of the profiles that ship with rlvla3: {', '.join(shipped_profiles()) or 'none'}")
-    return load_profile(Path(given))
+    return load_profile(path_of(given))
 
 
 def check_single_simulator(recipe: Recipe) -> None:

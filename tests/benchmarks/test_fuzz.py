@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from random import Random
 
@@ -11,6 +12,7 @@ from rlvla3.benchmarks.fuzz.fuzz_report import report
 from rlvla3.benchmarks.fuzz.mutations import broken_bytes, broken_tree
 from rlvla3.benchmarks.fuzz.running import Outcome, run_cases
 from rlvla3.benchmarks.fuzz.subject import SUBJECTS, make_subject
+from rlvla3.cli import main
 from tests.support.fuzzed import ENDS
 
 EVERY_END = "tests.support.fuzzed:EveryEnd"
@@ -60,3 +62,11 @@ def test_a_change_leaves_what_it_changes_alone() -> None:
         changed, words = broken_bytes(b"0123456789", Random(seed))
         assert isinstance(changed, bytes) and words
     assert tree == {"a": [1, {"b": None}], "c": "text"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_the_first_cases_of_each_subject_are_refused_in_words(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status = main(["bench", "fuzz", name, "--cases", "300", "--json", str(tmp_path / "figures.json")])
+    assert json.loads((tmp_path / "figures.json").read_text())["failures"] == []
+    assert status == 0, capsys.readouterr().out

@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import model_validator
 
-from rlvla3.config import NonNegativeFloat, Positive, PositiveFloat, Section, Share, check_options
+from rlvla3.config import NonNegativeFloat, Positive, PositiveFloat, Section, Share, check_options, read_yaml
 from rlvla3.errors import RecipeError
 
 On = Literal["cores", "compute", "simulation", "coordinator", "nothing"]
@@ -214,23 +213,9 @@ class Profile(Section):
         return self.truncated > 0 and random.Random(f"cut {ticket}").random() < self.truncated
 
 
-class _WordsAreWords(yaml.SafeLoader):
-    """YAML 1.1 takes `on` for true."""
-
-
-_WordsAreWords.yaml_implicit_resolvers = {
-    letter: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":bool")] for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
 def load_profile(path: Path) -> Profile:
     """Raises RecipeError where there is none, or what is there is none."""
-    if not path.is_file():
-        raise RecipeError(f"no profile at {path}: make one with `rlvla3 profile RECIPE`, or name one that ships with rlvla3")
-    try:
-        tree = yaml.load(path.read_text(), _WordsAreWords)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path} is not YAML: {error}") from error
+    tree = read_yaml(path, "profile", "make one with `rlvla3 profile RECIPE`, or name one that ships with rlvla3")
     if not isinstance(tree, Mapping):
         raise RecipeError(f"{path} is not a profile: it must be a mapping with name:, source:, simulate:, infer: and train:")
     return check_options(Profile, tree, prefix="", refusal=f"{path} is not a profile")

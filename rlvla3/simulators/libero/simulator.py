@@ -10,14 +10,13 @@ Nothing here imports robosuite or mujoco before a simulator is built, so a recip
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from rlvla3.config import NonNegative, Positive, Section, SimulatorConfig, check_options
+from rlvla3.config import ExpandedPath, NonNegative, Positive, Section, SimulatorConfig, check_options
 from rlvla3.errors import RecipeError
 from rlvla3.simulators.base import SimulatorError, SingleEnvironment, Step, initial_state
 from rlvla3.simulators.graphics import GRAPHICS_HELP, check_frame, check_moving, prepare_process
@@ -56,7 +55,7 @@ class LiberoOptions(Section):
     live_tasks: Positive = 4
     """How many tasks a process keeps ready, at about 400 MB each. Any other task is built before its episode, which takes 1 to 3 s."""
 
-    assets: Path | None = None
+    assets: ExpandedPath | None = None
     """The folder with meshes and textures. With `null` it is $RLVLA3_LIBERO_ASSETS, or else the folder of the package, or else the one from the hub."""
 
     @model_validator(mode="before")

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from rlvla3.config import Section, SimulatorConfig, check_options
+from rlvla3.config import ExpandedPath, Section, SimulatorConfig, check_options
 from rlvla3.errors import RecipeError
 from rlvla3.simulators.assets import find_assets
 from rlvla3.simulators.base import Simulator, SimulatorError, initial_state
@@ -64,7 +64,7 @@ class ManiSkillOptions(Section):
     end_on_success: bool = True
     """Whether a success ends the episode. Switch it off if rewards are dense. Otherwise a success costs the policy the rewards of the remaining steps."""
 
-    assets: Path | None = None
+    assets: ExpandedPath | None = None
     """The folder with ManiSkill's downloads, for tasks that need them. With `null` it is $MS_ASSET_DIR, or else ~/.maniskill."""
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from rlvla3.config import Positive, Section, SimulatorConfig, check_options
+from rlvla3.config import ExpandedPath, Positive, Section, SimulatorConfig, check_options
 from rlvla3.errors import RecipeError
 from rlvla3.simulators.base import SimulatorError, SingleEnvironment, Step
 from rlvla3.simulators.graphics import GRAPHICS_HELP, check_frame, check_moving, prepare_process
@@ -98,7 +98,7 @@ class RoboCasaOptions(RobosuiteOptions):
     kwargs: dict[str, Any] = {}
     """Arguments for the constructor of the task. They can select kitchens: `{layout_ids: [1], style_ids: [2]}`."""
 
-    assets: Path | None = None
+    assets: ExpandedPath | None = None
     """The folder with kitchens and objects. With `null` it is $RLVLA3_ROBOCASA_ASSETS, or else the folder of the package."""
 
 
