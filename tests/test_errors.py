@@ -122,12 +122,12 @@ def failing_policy(error: str, worker: str) -> dict[str, Any]:
 
 
 def test_a_loss_that_is_not_finite_is_explained_to_the_user(tmp_path: Path) -> None:
-    """A real training run, whose returns are too large for the critic's loss."""
-    recipe = countdown(simulator={"name": "tests.support.failing:Overflowing"}, engine={"mode": "sync"})
+    """A real training run, whose values are too large for the critic's loss."""
+    recipe = countdown(policy={"name": "tests.support.failing_policy:Overflowing"}, engine={"mode": "sync"})
     said = refusal(tmp_path, recipe)
     assert said.startswith("update 0 has a loss of ")
     assert "Traceback" not in said
-    assert "a lower training.learning_rate (now 0.0001) or training.gradient_clip (now 0.5)" in said
+    assert "a lower training.learning_rate (now 0.0001), training.critic.learning_rate (now 0.001) or training.gradient_clip (now 0.5)" in said
 
 
 @pytest.mark.slow

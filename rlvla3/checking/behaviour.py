@@ -10,19 +10,20 @@ from rlvla3.checking.checked_simulator import Leftovers
 from rlvla3.checking.episode_differences import first_difference
 from rlvla3.checking.evidence import EpisodeRecord, Evidence, NotApplicable
 from rlvla3.checking.finding import Finding, warning
+from rlvla3.simulators.contract import expert_fault, limit_fault, success_fault
 
 
 def limit(evidence: Evidence) -> Iterator[Finding]:
     episode = evidence.episode("to the end")
-    decisions, steps = len(episode.outcomes), sum(len(outcome.rewards) for outcome in episode.outcomes)
-    longest = evidence.spaces.max_steps
     if any(len(outcome.rewards) != evidence.chunk for outcome in episode.outcomes[:-1]):
         raise NotApplicable("the number of rewards is not the number of steps: see the check `outcomes`")
-    if not episode.outcomes[-1].done:
-        yield Finding(f"no end after {decisions} decisions and {steps} steps, expected an end by spaces.max_steps={longest}: set truncated there")
-    elif steps > longest:
-        yield Finding(f"an episode of {steps} steps, expected at most spaces.max_steps={longest}: execute no more of the chunk and set truncated")
-    elif episode.outcomes[-1].truncated and steps < longest:
+    steps, longest, last = 0, evidence.spaces.max_steps, episode.outcomes[-1]
+    for outcome in episode.outcomes:
+        steps += len(outcome.rewards)
+        if fault := limit_fault(steps, outcome.done, evidence.spaces):
+            yield Finding(fault)
+            return
+    if last.truncated and steps < longest:
         yield warning(f"the time limit came after {steps} steps, but spaces.max_steps={longest}: give the real limit, because memory is reserved for it")
 
 
@@ -35,7 +36,7 @@ def actions(evidence: Evidence) -> Iterator[Finding]:
     elif beyond is None:
         return
     elif beyond.failure is not None and beyond.failure.kind != "refused":
-        yield Finding(f"actions at twice the bounds {named}: {beyond.failure}. Clip them, or raise a SimulatorError that names the bounds")
+        yield warning(f"actions at twice the bounds {named}: {beyond.failure}. Clip them, or raise a SimulatorError that names the bounds")
     elif beyond.failure is None and _repeats(evidence) and (difference := first_difference(bounds, beyond)):
         yield warning(
             f"actions at twice the bounds {named} have more effect than actions at the bounds ({difference}): clip them with np.clip(action, low, high)"
@@ -51,13 +52,12 @@ def success(evidence: Evidence) -> Iterator[Finding]:
     if not episodes:
         raise NotApplicable("no step was made")
     for episode in episodes:
-        flags = [bool(outcome.success) for outcome in episode.outcomes]
-        if (after := _lost(flags)) is not None:
-            yield Finding(
-                f"success is true after decision {after} and false later in the same episode: keep it true from the first success on, "
-                f"because a chunk reports only its end"
-            )
-            return
+        before = False
+        for number, outcome in enumerate(episode.outcomes, start=1):
+            if fault := success_fault(outcome.success, before):
+                yield Finding(f"{fault} (decision {number})")
+                return
+            before = bool(outcome.success)
     if any(outcome.success for episode in episodes for outcome in episode.outcomes):
         return
     experts = evidence.episodes_named("expert")
@@ -65,7 +65,7 @@ def success(evidence: Evidence) -> Iterator[Finding]:
         raise NotApplicable("a call of the expert failed: see the check `expert`")
     if any(episode.outcomes for episode in experts):
         ended = sum(bool(episode.outcomes and episode.outcomes[-1].terminated) for episode in experts)
-        yield Finding(
+        yield warning(
             f"{len(experts)} episodes of the expert and no success, {ended} of them terminated: set success when the task is done, or raise "
             f"simulator.max_steps={evidence.spaces.max_steps} if experts need more steps"
         )
@@ -73,13 +73,6 @@ def success(evidence: Evidence) -> Iterator[Finding]:
         yield warning(
             "no success was seen: random actions did not succeed, and there is no expert. Test outcome.success with actions of your own that reach the goal"
         )
-
-
-def _lost(flags: list[bool]) -> int | None:
-    """The last decision after which success was true, if it was false after a later one; else None."""
-    if True in flags and not all(flags[flags.index(True) :]):
-        return len(flags) - flags[::-1].index(True)
-    return None
 
 
 def expert(evidence: Evidence) -> Iterator[Finding]:
@@ -99,13 +92,9 @@ def expert(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _expert_actions(evidence: Evidence, episodes: list[EpisodeRecord]) -> Iterator[Finding]:
-    space = evidence.spaces.action
-    low, high = (0.0, space.choices - 1.0) if space.kind == "discrete" else (space.low, space.high)
-    shown = np.concatenate([np.ravel(outcome.actions) for episode in episodes for outcome in episode.outcomes]).astype(np.float64)
-    if not np.isfinite(shown).all():
-        yield Finding("some of the expert's actions are not finite: return finite actions, because a policy is trained to repeat them")
-    elif shown.min() < low or shown.max() > high:
-        yield Finding(f"the expert's actions go from {shown.min():.3g} to {shown.max():.3g}, but the space from {low:g} to {high:g}: clip what it returns")
+    shown = np.concatenate([np.ravel(outcome.actions) for episode in episodes for outcome in episode.outcomes])
+    if fault := expert_fault(shown, evidence.spaces):
+        yield Finding(fault)
     elif len(shown) and shown.min() == shown.max():
         yield warning(f"the expert's actions are all {shown[0]:.3g}: return the executed actions in Outcome.actions")
 
@@ -115,8 +104,8 @@ def close(evidence: Evidence) -> Iterator[Finding]:
     left = evidence.left or Leftovers((), ())
     if not failures and evidence.left is None:
         raise NotApplicable("the examination did not get so far: see the check `calls`")
-    yield from (Finding(str(failure)) for failure in failures)
+    yield from (warning(str(failure)) for failure in failures)
     if left.threads:
-        yield Finding(f"close() leaves threads that keep the process alive: {', '.join(left.threads)}. End them, or make them daemon threads")
+        yield warning(f"close() leaves threads that keep the process alive: {', '.join(left.threads)}. End them, or make them daemon threads")
     if left.processes:
-        yield Finding(f"close() leaves processes: {', '.join(left.processes)}. End them, and wait until they have ended")
+        yield warning(f"close() leaves processes: {', '.join(left.processes)}. End them, and wait until they have ended")

@@ -22,6 +22,7 @@ import psutil
 from rlvla3.config import SimulatorConfig
 from rlvla3.errors import RecipeError
 from rlvla3.simulators.base import Simulator, SimulatorError, SingleEnvironment
+from rlvla3.simulators.contract import reset_kind_fault, step_kind_fault
 from rlvla3.simulators.registry import describe_simulator, make_simulator, simulator_class
 from rlvla3.types import Observation, Outcome, Spaces, Ticket
 
@@ -136,17 +137,14 @@ class CallHandler:
 
     def reset(self, slot: int, ticket: Ticket) -> Observation:
         observation = self._simulator.reset(slot, ticket)
-        if not isinstance(observation, Observation):
-            raise SimulatorError(f"it returned a {type(observation).__name__}: return an rlvla3.types.Observation")
+        if fault := reset_kind_fault(observation):
+            raise SimulatorError(fault)
         return observation
 
     def step(self, chunks: Mapping[int, Any]) -> dict[int, Outcome]:
         outcomes = self._simulator.step(chunks)
-        if not isinstance(outcomes, Mapping) or set(outcomes) != set(chunks):
-            raise SimulatorError(f"slots {sorted(chunks)} were stepped, but it returned {outcomes!r:.200}: return {{slot: Outcome}} for exactly these slots")
-        for slot, outcome in outcomes.items():
-            if not isinstance(outcome, Outcome):
-                raise SimulatorError(f"it returned a {type(outcome).__name__} for slot {slot}: return an rlvla3.types.Outcome")
+        if fault := step_kind_fault(outcomes, chunks):
+            raise SimulatorError(fault)
         return dict(outcomes)
 
     def close(self) -> Leftovers:

@@ -1,5 +1,6 @@
 """Checks of what must be the same because the ticket decides it, and of what should differ.
 
+A run cannot see these mistakes, because it runs each ticket once. So they are warnings: the run is made, and cannot be replayed or compared.
 One mistake makes several comparisons differ. So a check reports a difference only if no other check already explains it.
 """
 
@@ -22,7 +23,7 @@ def processes(evidence: Evidence) -> Iterator[Finding]:
         )
     else:
         help_ = "Draw everything from np.random.default_rng(ticket.seed), never from the global generator, the time or the operating system"
-    yield Finding(f"the same ticket and actions in two new processes: {difference}. {help_}")
+    yield warning(f"the same ticket and actions in two new processes: {difference}. {help_}")
 
 
 def leaks(evidence: Evidence) -> Iterator[Finding]:
@@ -30,15 +31,15 @@ def leaks(evidence: Evidence) -> Iterator[Finding]:
     if again and not _repeats_elsewhere(evidence):
         raise NotApplicable("it does not repeat in a new process either: see the check `processes`")
     if again:
-        yield Finding(f"the same ticket and actions a second time: {again}. An episode leaves something behind that reset() must set again")
+        yield warning(f"the same ticket and actions a second time: {again}. An episode leaves something behind that reset() must set again")
     elif difference := first_difference(evidence.episode("alone"), evidence.episode("afterwards")):
-        yield Finding(f"the same ticket and actions after other episodes: {difference}. These leave something behind that reset() must set again")
+        yield warning(f"the same ticket and actions after other episodes: {difference}. These leave something behind that reset() must set again")
 
 
 def neighbours(evidence: Evidence) -> Iterator[Finding]:
     _need_repeatable(evidence)
     if difference := first_difference(evidence.episode("alone"), evidence.episode("in turn")):
-        yield Finding(
+        yield warning(
             f"the same ticket and actions while another process steps in turn: {difference}. The two processes share something, such as a file, a port, "
             f"shared memory, a GPU's state or a graphics server: give each process its own"
         )
@@ -57,13 +58,13 @@ def slots(evidence: Evidence) -> Iterator[Finding]:
     }
     for name, help_ in ways_out.items():
         if difference := first_difference(alone, evidence.episode(name)):
-            yield Finding(f"the same ticket and actions as in `alone`: {difference}; {help_}")
+            yield warning(f"the same ticket and actions as in `alone`: {difference}; {help_}")
 
 
 def groups(evidence: Evidence) -> Iterator[Finding]:
     _need_repeatable(evidence)
     if difference := first_difference(evidence.episode("alone"), evidence.episode("groupmate")):
-        yield Finding(
+        yield warning(
             f"two tickets of one group, with the same task and seed but another index: {difference}. Draw from ticket.seed alone, because group-relative "
             f"advantages compare episodes from one initial state"
         )

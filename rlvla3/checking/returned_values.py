@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -10,8 +9,8 @@ import numpy as np
 
 from rlvla3.checking.evidence import EpisodeRecord, Evidence, NotApplicable
 from rlvla3.checking.finding import Finding, warning
-from rlvla3.instructions import instruction_fault
-from rlvla3.types import Observation, Spaces
+from rlvla3.simulators import contract
+from rlvla3.types import Observation
 
 DESCRIBE_LIMIT_S = 1.0
 """describe() must be faster than this, and should be much faster."""
@@ -28,15 +27,13 @@ def describe(evidence: Evidence) -> Iterator[Finding]:
     if described is None:
         raise NotApplicable("it could not be described")
     if described.seconds > DESCRIBE_LIMIT_S:
-        yield Finding(f"describe() took {described.seconds:.1f} s, but must take well under {DESCRIBE_LIMIT_S:g} s: build, render and load nothing in it")
+        yield warning(f"describe() took {described.seconds:.1f} s, but must take well under {DESCRIBE_LIMIT_S:g} s: build, render and load nothing in it")
     if described.imported:
-        yield Finding(
+        yield warning(
             f"describe() imported {', '.join(described.imported)}: import this where the simulator is built, because a recipe must be checked in an instant"
         )
-    if built is not None and built.spaces != described.spaces:
-        yield Finding(f"describe() says {described.spaces}, but the built simulator says {built.spaces}: set `spaces` to what describe() returns")
-    if built is not None and built.slots != evidence.config.slots:
-        yield Finding(f"the built simulator has slots={built.slots}, but the recipe has simulator.slots={evidence.config.slots}: make them the same")
+    if built is not None:
+        yield from map(Finding, contract.built_faults(built.spaces, described.spaces, built.slots, evidence.config.slots))
 
 
 def calls(evidence: Evidence) -> Iterator[Finding]:
@@ -56,28 +53,14 @@ def _hang_help(episode: EpisodeRecord) -> str:
 
 def observations(evidence: Evidence) -> Iterator[Finding]:
     spaces = evidence.spaces
-    yield from _each_once((fault, place) for place, _, observation in _observations(evidence) for fault in _observation_faults(observation, spaces))
+    yield from _each_once((fault, place) for place, _, observation in _observations(evidence) for fault in contract.observation_faults(observation, spaces))
     for name, episode in _episodes(evidence).items():
-        elapsed = [(number, observation.elapsed) for number, observation in episode.observations()]
-        for (_, before), (number, after) in itertools.pairwise(elapsed):
-            if not after > before:
-                yield Finding(f"elapsed is {after} after {number} decisions of {name!r} and was {before} before: it must rise from 0 to 1 over an episode")
+        before = None
+        for number, observation in episode.observations():
+            if fault := contract.elapsed_fault(observation.elapsed, before):
+                yield Finding(f"{fault} ({f'decision {number}' if number else 'the reset'} of {name!r})")
                 return
-        if elapsed and elapsed[0] != (0, 0.0):
-            yield Finding(f"elapsed is {elapsed[0][1]} at a reset: it must be 0 there, because it is the share of spaces.max_steps that has passed")
-            return
-
-
-def _observation_faults(observation: Any, spaces: Spaces) -> Iterator[str]:
-    if set(observation.images) != set(spaces.cameras):
-        yield f"images are of cameras {sorted(observation.images)}, but described are {sorted(spaces.cameras)}: return exactly these"
-    for camera in observation.images.keys() & spaces.cameras.keys():
-        yield from _array_faults(f"the image of {camera}", observation.images[camera], spaces.cameras[camera], np.dtype(np.uint8))
-    yield from _array_faults("state", observation.state, (spaces.state,), np.dtype(np.float32))
-    if not isinstance(observation.elapsed, (float, np.floating, int)) or not 0 <= observation.elapsed <= 1:
-        yield f"elapsed is {observation.elapsed!r}: it must be the share of spaces.max_steps that has passed, from 0 to 1"
-    if fault := instruction_fault(observation.instruction):
-        yield fault
+            before = observation.elapsed
 
 
 def instructions(evidence: Evidence) -> Iterator[Finding]:
@@ -113,48 +96,18 @@ def outcomes(evidence: Evidence) -> Iterator[Finding]:
         (fault, f"decision {number + 1} of {name!r}")
         for name, episode in _episodes(evidence).items()
         for number, outcome in enumerate(episode.outcomes)
-        for fault in _outcome_faults(outcome, episode.chunks[number], (chunk, size))
+        for fault in contract.outcome_faults(outcome, episode.chunks[number], (chunk, size))
     )
 
 
-def _outcome_faults(outcome: Any, asked: Any, shape: tuple[int, int]) -> Iterator[str]:
-    rewards, done = outcome.rewards, bool(outcome.terminated or outcome.truncated)
-    if not isinstance(rewards, np.ndarray) or rewards.dtype != np.float32 or rewards.ndim != 1:
-        yield f"rewards are {_array_words(rewards)}, expected float32 [executed]: np.asarray(rewards, np.float32)"
-    elif not (len(rewards) == shape[0] or (done and 0 < len(rewards) < shape[0])):
-        limit = "1 to " if done else ""
-        yield f"{len(rewards)} rewards for a chunk of {shape[0]} actions, expected {limit}{shape[0]}: one for each environment step that was executed"
-    for flag in ("success", "terminated", "truncated"):
-        if not isinstance(getattr(outcome, flag), (bool, np.bool_)):
-            yield f"{flag} is {getattr(outcome, flag)!r:.40}, a {type(getattr(outcome, flag)).__name__}: make it a bool"
-    if outcome.terminated and outcome.truncated:
-        yield "terminated and truncated at once: a terminal state is not a time limit, so set truncated only if terminated is not set"
-    if outcome.observation is None and not outcome.terminated:
-        yield "no observation, but the episode is not terminated: return the observation for the next decision, or at a time limit the last observation"
-    if outcome.observation is not None and not isinstance(outcome.observation, Observation):
-        yield f"the observation is a {type(outcome.observation).__name__}: make it an rlvla3.types.Observation"
-    if asked is None:
-        yield from _array_faults("the expert's actions", outcome.actions, shape, np.dtype(np.float32))
-    elif not isinstance(outcome.actions, np.ndarray) or not np.array_equal(outcome.actions, asked):
-        yield "actions are not the chunk that was given: return that chunk, even if the environment clips it or the episode ends"
-
-
 def numbers(evidence: Evidence) -> Iterator[Finding]:
-    in_states = ((_not_finite("state", observation.state), place) for place, _, observation in _observations(evidence))
+    in_states = ((contract.number_fault("state", observation.state), place) for place, _, observation in _observations(evidence))
     in_rewards = (
-        (_not_finite("rewards", outcome.rewards), f"decision {number + 1} of {name!r}")
+        (contract.reward_fault(outcome.rewards), f"decision {number + 1} of {name!r}")
         for name, episode in _episodes(evidence).items()
         for number, outcome in enumerate(episode.outcomes)
     )
     yield from _each_once((fault, place) for found in (in_states, in_rewards) for fault, place in found if fault)
-
-
-def _not_finite(name: str, values: Any) -> str:
-    array = np.asarray(values)
-    if array.dtype.kind != "f" or np.isfinite(array).all():
-        return ""
-    what = "NaN" if np.isnan(array).any() else "infinity"
-    return f"{what} in {name}: a simulator must return finite numbers; end the episode if its physics become unstable"
 
 
 def frames(evidence: Evidence) -> Iterator[Finding]:
@@ -164,43 +117,46 @@ def frames(evidence: Evidence) -> Iterator[Finding]:
     if not any(shown.values()):
         raise NotApplicable("no frame was seen")
     for camera, seen in shown.items():
-        single = [image for image in seen if image.min() == image.max()]
-        if single:
-            colour = "black" if single[0].max() == 0 else f"of a single colour, value {single[0].max()}"
-            yield Finding(
-                f"{len(single)} of {len(seen)} frames of {camera} are {colour}: does the renderer work in a process of its own, and is anything in view?"
-            )
-        elif flat := [image for image in seen if image.std() < MIN_FRAME_STD]:
+        if single := [image for image in seen if contract.shows_one_colour(image)]:
+            colour = contract.one_colour_words(single[0])
+            yield _refused_frames(evidence, f"{len(single)} of {len(seen)} frames of {camera} are {colour}: {contract.ONE_COLOUR_HELP}")
+            return
+        if flat := [image for image in seen if image.std() < MIN_FRAME_STD]:
             yield warning(
                 f"{len(flat)} of {len(seen)} frames of {camera} are nearly flat (standard deviation {flat[0].std():.1f}): look at them with --frames FOLDER"
             )
-        else:
-            yield from _frozen(evidence, camera)
+    yield from _frozen(evidence)
 
 
-def _frozen(evidence: Evidence, camera: str) -> Iterator[Finding]:
-    """A finding if the camera's frames stay the same in every episode although something moves; a warning if nothing moves at all."""
-    state_changes, has_later_frames = False, False
+def _frozen(evidence: Evidence) -> Iterator[Finding]:
+    """A finding if no camera's frames change in any episode although something moves; a warning for each other camera whose frames never change."""
+    cameras = contract.FrozenCameras(evidence.spaces)
     for episode in _episodes(evidence).values():
-        seen = [observation for _, observation in episode.observations() if isinstance(observation.images.get(camera), np.ndarray)]
-        has_later_frames |= len(seen) > 1
-        if any(not np.array_equal(seen[0].images[camera], later.images[camera]) for later in seen[1:]):
-            return
-        state_changes |= any(not np.array_equal(seen[0].state, later.state) for later in seen[1:])
-    if not has_later_frames:
-        return
-    if state_changes or evidence.spaces.state == 0:
-        what = "although the state changes" if state_changes else "for any actions"
-        yield Finding(f"frames of {camera} never change within an episode, {what}: render after each chunk, and return a new array or the updated one")
-    else:
-        yield warning(f"frames of {camera} and the state never change within an episode, for random actions and for actions at the bounds: does anything move?")
+        seen = [observation for _, observation in episode.observations() if not any(contract.observation_faults(observation, evidence.spaces))]
+        first = cameras.begin(seen[0]) if seen else None
+        for later in seen[1:]:
+            cameras.see(first, later)
+    if fault := cameras.fault(len(evidence.spaces.cameras)):
+        yield _refused_frames(evidence, fault)
+    elif cameras.unchanged and cameras.nothing_moved:
+        yield warning(
+            f"frames of {', '.join(sorted(cameras.unchanged))} and the state never change within an episode, for random actions and for actions at the "
+            f"bounds: does anything move?"
+        )
+    elif cameras.unchanged and cameras.seen_twice:
+        yield warning(f"frames of {', '.join(sorted(cameras.unchanged))} never change within an episode, but those of other cameras do: is that intended?")
+
+
+def _refused_frames(evidence: Evidence, fault: str) -> Finding:
+    """What a run refuses unless simulator.check_frames=false."""
+    return Finding(fault, "failed" if evidence.config.check_frames else "warning")
 
 
 def _frames(evidence: Evidence, camera: str) -> Iterator[Any]:
     return (
         image
         for _, _, observation in _observations(evidence)
-        if isinstance(image := observation.images.get(camera), np.ndarray) and image.size and image.dtype == np.uint8
+        if isinstance(image := observation.images.get(camera), np.ndarray) and image.ndim == 3 and image.size and image.dtype == np.uint8
     )
 
 
@@ -215,15 +171,6 @@ def _observations(evidence: Evidence) -> Iterator[tuple[str, EpisodeRecord, Obse
     for name, episode in _episodes(evidence).items():
         for number, observation in episode.observations():
             yield (f"decision {number} of {name!r}" if number else f"the reset of {name!r}"), episode, observation
-
-
-def _array_faults(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[str]:
-    if not isinstance(value, np.ndarray) or value.shape != tuple(shape) or value.dtype != dtype:
-        yield f"{name} is {_array_words(value)}, expected {dtype} {list(shape)}: return what describe() says"
-
-
-def _array_words(value: Any) -> str:
-    return f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
 
 
 def _each_once(found: Iterable[tuple[str, str]]) -> Iterator[Finding]:

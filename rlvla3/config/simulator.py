@@ -71,6 +71,10 @@ class SimulatorConfig(Section):
     """Seconds. A shard that needs longer for one reset or one chunk counts as hung. It is killed and replaced."""
 
     initial_states: InitialStatesConfig = InitialStatesConfig()
+
+    check_frames: bool = True
+    """Refuse frames of a single colour, and frames that never change within an episode. Set it to `false` if your environment is right to show such frames."""
+
     options: dict[str, Any] = {}
     """The simulator's own settings. Each simulator has others."""
 

@@ -6,7 +6,8 @@ small.
 Invariants:
 - `reset` with the same ticket gives the same first frame and the same physics, in any process and after any history;
 - an observation is rendered only when a decision is due, never inside a chunk;
-- a simulator never returns numbers that are not finite, nor frames that the renderer failed to draw: it raises SimulatorError.
+- a simulator never returns numbers that are not finite, nor frames that the renderer failed to draw: it raises SimulatorError;
+- contract.py says what is wrong with what a simulator returns. In a run, guarded.py asks it for every answer.
 """
 
 from __future__ import annotations
@@ -20,11 +21,16 @@ from numpy.typing import NDArray
 
 from rlvla3.config import Section, SimulatorConfig
 from rlvla3.errors import ExplainedError
+from rlvla3.simulators.contract import LARGEST_REWARD, reward_fault
 from rlvla3.types import Observation, Outcome, Spaces, Ticket
 
 
 class SimulatorError(ExplainedError, RuntimeError):
     """A simulator returned something wrong, or it cannot be built. The message says what it returned, what was expected, and what to do."""
+
+
+class ContractError(SimulatorError):
+    """A simulator breaks its contract, and it would do so again in a new process. It is not replaced: the run ends at once."""
 
 
 class NoOptions(Section):
@@ -103,7 +109,7 @@ class Step(NamedTuple):
 
 
 class SingleEnvironment(Simulator):
-    """A simulator of one environment. It executes chunks, keeps the time limit and checks what comes back; subclasses write only small methods.
+    """A simulator of one environment. It executes chunks and keeps the time limit; subclasses write only small methods.
 
     A subclass sets `spaces` and `chunk`, and writes `begin`, `act` and `observe`. If it has a scripted expert, it writes `expert_action` too.
     """
@@ -148,8 +154,8 @@ class SingleEnvironment(Simulator):
                 raise SimulatorError(f"action {action} at step {self._steps + 1} of {self._ticket} is not finite: a policy must return finite actions")
             reward, succeeded, terminated, truncated = self.act(action)
             success = success or succeeded
-            if not np.isfinite(reward):
-                raise SimulatorError(f"the reward is {reward} at step {self._steps + 1} of {self._ticket}: a simulator must return finite rewards")
+            if not -LARGEST_REWARD <= reward <= LARGEST_REWARD:  # before the cast: in float32, a reward of 1e300 is infinity
+                raise SimulatorError(f"at step {self._steps + 1} of {self._ticket}: {reward_fault(reward)}")
             rewards.append(reward)
             self._steps += 1
             truncated = not terminated and (truncated or self._steps >= self.spaces.max_steps)
@@ -169,6 +175,4 @@ class SingleEnvironment(Simulator):
     def _observed(self) -> Observation:
         observation = self.observe()
         observation.elapsed = self._steps / self.spaces.max_steps
-        if not np.isfinite(observation.state).all():
-            raise SimulatorError(f"the state is {observation.state} at step {self._steps} of {self._ticket}: a simulator must return finite states")
         return observation

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from rlvla3.config import Recipe, SimulatorConfig
 from rlvla3.errors import RecipeError
-from rlvla3.simulators.base import RunningSimulator, Simulator
+from rlvla3.simulators.base import RunningSimulator
+from rlvla3.simulators.guarded import GuardedSimulator
 from rlvla3.simulators.registry import describe_simulator, make_simulator
 from rlvla3.types import ActionSpace, Observation, Outcome, Spaces, Ticket
 
@@ -38,10 +39,11 @@ def _named_states(name: str, simulator: SimulatorConfig, spaces: Spaces) -> Spac
 
 
 def make_run_simulator(recipe: Recipe, number: int, spaces: Spaces, device: str = "") -> RunningSimulator:
-    """Build simulator `number` of the run, adapted to the common `spaces`. device: where it runs; "" for the simulator's own default."""
+    """Build simulator `number` of the run, guarded and adapted to the common `spaces`. device: where it runs; "" for the simulator's own default."""
     config = list(recipe.mixed.values())[number]
     simulator = make_simulator(config.model_copy(update={"devices": [device] if device else []}), recipe.policy.chunk)
-    return AdaptedSimulator(simulator, spaces) if recipe.simulators else simulator
+    guarded = GuardedSimulator(simulator, config, recipe.policy.chunk, None if recipe.simulators else spaces)
+    return AdaptedSimulator(guarded, spaces) if recipe.simulators else guarded
 
 
 def combine_spaces(described: Mapping[str, Spaces]) -> Spaces:
@@ -78,7 +80,7 @@ def _action_words(action: ActionSpace) -> str:
 class AdaptedSimulator:
     """A simulator whose observations and actions are adapted to the common spaces of the run."""
 
-    def __init__(self, simulator: Simulator, spaces: Spaces) -> None:
+    def __init__(self, simulator: RunningSimulator, spaces: Spaces) -> None:
         self.simulator, self.spaces, self.slots = simulator, spaces, simulator.slots
         self._own = simulator.spaces
         self._black = {camera: np.zeros(shape, np.uint8) for camera, shape in spaces.cameras.items()}

@@ -76,15 +76,7 @@ def test_a_simulator_without_an_expert_says_so():
 def test_rewards_that_are_not_finite_are_refused():
     simulator = Counter(SimulatorConfig(), 5, reward=lambda count: float("inf") if count == 3 else 0.0)
     simulator.reset(0, ticket())
-    with pytest.raises(SimulatorError, match=r"reward is inf at step 3"):
-        stepped(simulator)
-
-
-def test_states_that_are_not_finite_are_refused():
-    simulator = Counter(SimulatorConfig(), 2)
-    simulator.reset(0, ticket())
-    simulator.count = float("nan")  # type: ignore[assignment]
-    with pytest.raises(SimulatorError, match="finite states"):
+    with pytest.raises(SimulatorError, match=r"at step 3 of .*infinity in rewards"):
         stepped(simulator)
 
 

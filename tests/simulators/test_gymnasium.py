@@ -23,7 +23,7 @@ class Pixels(gymnasium.Env[Any, Any]):
 
     instruction = "count"
 
-    def __init__(self, shape: tuple[int, ...] = (6, 8, 3), dtype: Any = np.uint8) -> None:
+    def __init__(self, shape: tuple[int, ...] = (16, 18, 3), dtype: Any = np.uint8) -> None:
         self.observation_space, self.action_space = Box(0, 255, shape, dtype), Discrete(3, start=5)
         self.taken: list[int] = []
 
@@ -42,7 +42,9 @@ class Pixels(gymnasium.Env[Any, Any]):
 class Mixed(gymnasium.Env[Any, Any]):
     """A Dict observation, and a Box of actions bounded in one dimension and not in the other."""
 
-    observation_space = Dict({"wrist": Box(0, 255, (4, 4), np.uint8), "arm": Dict({"joints": Box(-9, 9, (2,)), "mode": Discrete(3)}), "touch": MultiBinary(2)})
+    observation_space = Dict(
+        {"wrist": Box(0, 255, (16, 16), np.uint8), "arm": Dict({"joints": Box(-9, 9, (2,)), "mode": Discrete(3)}), "touch": MultiBinary(2)}
+    )
     action_space = Box(np.array([0, -np.inf], np.float32), np.array([10, np.inf], np.float32))
 
     def reset(self, *, seed=None, options=None):
@@ -53,7 +55,7 @@ class Mixed(gymnasium.Env[Any, Any]):
         return self._observe(), float("nan") if action[0] > 9 else 0.0, False, False, {}
 
     def _observe(self):
-        return {"wrist": np.eye(4, dtype=np.uint8), "arm": {"joints": np.array([1.5, -2.5], np.float32), "mode": 2}, "touch": np.array([0, 1], np.int8)}
+        return {"wrist": np.eye(16, dtype=np.uint8), "arm": {"joints": np.array([1.5, -2.5], np.float32), "mode": 2}, "touch": np.array([0, 1], np.int8)}
 
 
 def own(environment: type, **settings: Any) -> SimulatorConfig:
@@ -99,11 +101,11 @@ def test_success_by_return_is_known_at_the_end_alone(threshold, success):
 
 def test_an_image_environment_of_ones_own():
     config = own(Pixels, max_steps=50)
-    assert describe_simulator(config) == Spaces(cameras={"image": (6, 8, 3)}, state=0, action=ActionSpace("discrete", 1, choices=3), max_steps=50)
+    assert describe_simulator(config) == Spaces(cameras={"image": (16, 18, 3)}, state=0, action=ActionSpace("discrete", 1, choices=3), max_steps=50)
     simulator = make_simulator(config, 4)
     first = simulator.reset(0, ticket(task="any"))
     assert isinstance(simulator, GymnasiumSimulator)
-    assert first.images["image"].shape == (6, 8, 3) and first.images["image"].dtype == np.uint8 and first.instruction == "count"
+    assert first.images["image"].shape == (16, 18, 3) and first.images["image"].dtype == np.uint8 and first.instruction == "count"
     outcome = stepped(simulator, 2.0)
     environment: Any = simulator.environment
     assert environment.taken == [7] * 4, "choice 2 of Discrete(3, start=5)"
@@ -118,7 +120,7 @@ def test_a_ticket_tells_an_environment_its_task_where_the_recipe_has_tasks():
     assert simulator.environment.options == {"task": "right"}
 
 
-@pytest.mark.parametrize(("shape", "shown"), [((6, 8), (6, 8, 1)), ((4, 6, 8), (6, 8, 4)), ((6, 8, 4), (6, 8, 4))])
+@pytest.mark.parametrize(("shape", "shown"), [((16, 18), (16, 18, 1)), ((4, 16, 18), (16, 18, 4)), ((16, 18, 4), (16, 18, 4))])
 def test_images_are_shown_channels_last(shape, shown):
     simulator = make_simulator(own(Pixels, max_steps=50, options={"kwargs": {"shape": shape}, "instruction": "told"}), 1)
     first = simulator.reset(0, ticket())
@@ -128,14 +130,14 @@ def test_images_are_shown_channels_last(shape, shown):
 
 def test_a_dict_becomes_cameras_and_one_state():
     config = own(Mixed, max_steps=5)
-    assert describe_simulator(config) == Spaces(cameras={"wrist": (4, 4, 1)}, state=7, action=ActionSpace("continuous", 2), max_steps=5)
+    assert describe_simulator(config) == Spaces(cameras={"wrist": (16, 16, 1)}, state=7, action=ActionSpace("continuous", 2), max_steps=5)
     simulator = make_simulator(config, 1)
     first = simulator.reset(0, ticket())
-    assert first.images["wrist"][..., 0].tolist() == np.eye(4).tolist()
+    assert first.images["wrist"][..., 0].tolist() == np.eye(16).tolist()
     assert first.state.tolist() == [1.5, -2.5, 0, 0, 1, 0, 1] and first.state.dtype == np.float32  # joints, mode, touch
     simulator.step({0: np.array([[0.5, 0.5]], np.float32)})
     assert simulator.environment.action.tolist() == [7.5, 0.5]  # type: ignore[attr-defined]
-    with pytest.raises(SimulatorError, match="reward is nan"):
+    with pytest.raises(SimulatorError, match="NaN in rewards"):
         simulator.step({0: np.ones((1, 2), np.float32)})
 
 
@@ -162,7 +164,7 @@ NOT_AN_ENVIRONMENT = 3
         (own(Pixels), "set simulator.max_steps"),
         (own(Pixels, max_steps=5, options={"kwargs": {"size": 3}}), "unexpected keyword argument 'size'"),
         (own(Pixels, max_steps=5, options={"kwargz": {}}), "did you mean kwargs"),
-        (own(Pixels, max_steps=5, options={"kwargs": {"shape": (6, 8, 3), "dtype": np.float32}}), "uint8 images"),
+        (own(Pixels, max_steps=5, options={"kwargs": {"shape": (16, 18, 3), "dtype": np.float32}}), "uint8 images"),
         (own(Endless, max_steps=5), "shows Sequence("),
         (own(Doubled, max_steps=5), "supported are Discrete and Box"),
         (own(Mixed, max_steps=5, slots=2), "raise simulator.shards"),

@@ -38,11 +38,3 @@ class FailsInAShard(Countdown):
         super().__init__(**settings)
         if multiprocessing.parent_process() is not None:
             raise_it(error)
-
-
-class Overflowing(Countdown):
-    """Rewards are finite, and the square of one is not."""
-
-    def step(self, action):
-        seen, _, *rest = super().step(action)
-        return seen, 1e30, *rest

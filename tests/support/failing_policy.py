@@ -1,7 +1,8 @@
-"""A policy that raises a chosen error in the worker where a run would meet it."""
+"""Policies that fail: one raises a chosen error in the worker where a run would meet it, the other leaves the finite numbers."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from rlvla3.policies.actor_critic import ActorCritic
@@ -27,3 +28,11 @@ class FailingPolicy(ActorCritic):
 
     def evaluate(self, observations, actions, trace):
         return raise_it(self.options.error) if self.options.worker == "trainer" else super().evaluate(observations, actions, trace)
+
+
+class Overflowing(ActorCritic):
+    """Values are finite, and the square of one is not."""
+
+    def evaluate(self, observations, actions, trace):
+        evaluation = super().evaluate(observations, actions, trace)
+        return replace(evaluation, value=evaluation.value + 1e30)

@@ -105,10 +105,10 @@ class Pair(Simulator):
         return cls.spaces
 
     def __init__(self, config: SimulatorConfig, chunk: int) -> None:
-        self.left = {0: 0, 1: 0}
+        self.left, self.length = {0: 0, 1: 0}, {0: 0, 1: 0}
 
     def reset(self, slot: int, ticket: Ticket) -> Observation:
-        self.left[slot] = 2 + ticket.index % 5
+        self.left[slot] = self.length[slot] = 2 + ticket.index % 5
         return self._look(slot)
 
     def step(self, chunks: Mapping[int, Any]) -> dict[int, Outcome]:
@@ -120,7 +120,7 @@ class Pair(Simulator):
         return Outcome(chunk, np.ones(1, np.float32), None if over else self._look(slot), success=over, terminated=over)
 
     def _look(self, slot: int) -> Observation:
-        return Observation({}, np.array([self.left[slot]], np.float32))
+        return Observation({}, np.array([self.left[slot]], np.float32), elapsed=(self.length[slot] - self.left[slot]) / self.spaces.max_steps)
 
 
 class CartPoles(Simulator):

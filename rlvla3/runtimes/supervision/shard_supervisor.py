@@ -5,6 +5,7 @@ Invariants:
 - a replacement has a fixed order: the generator forgets the requests of the lost shard, its tickets are given back, the new process starts. Nobody can run
   those tickets earlier;
 - a shard changes its generator before tickets are dispatched, and never while it runs a ticket or has one that is not given back;
+- a simulator that breaks its contract ends the run at once: a new process would do the same;
 - a ticket that loses MAX_ATTEMPTS simulators ends the run: then the ticket is at fault and not the machine.
 """
 
@@ -30,6 +31,7 @@ from rlvla3.runtimes.processes.roll_call import RollCall
 from rlvla3.runtimes.worker_names import shard_name
 from rlvla3.scheduling.dispatcher import Dispatcher, TicketSource
 from rlvla3.scheduling.sharding import ShardSpec
+from rlvla3.simulators.base import ContractError
 from rlvla3.types import Finished
 
 MAX_ATTEMPTS = 3
@@ -213,6 +215,9 @@ class ShardSupervisor:
         lost = self._dispatcher.lost(shard.number)
         self._attempts.update(lost)
         why = shard.failure.message if shard.failure else f"it ended by itself, exit code {shard.worker.process.exitcode}"
+        if shard.failure and shard.failure.kind == ContractError.__name__:
+            self._fail(CannotReplace(why))
+            return
         if why_not := self._why_not_replaced(lost):
             place = "" if shard.failure and shard.failure.explained else f"\nIts output is in {shard.worker.log}"
             self._fail(CannotReplace(f"{shard_name(shard.number)} {why_not}: {why}{place}"))
