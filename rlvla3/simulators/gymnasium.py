@@ -1,7 +1,7 @@
 """Any Gymnasium environment: a registered ID, or a class or function of your own.
 
-gymnasium_observations.py makes images and a state of observations, and gymnasium_instruction.py finds the instruction. gymnasium_actions.py makes actions of the
-environment's space of a policy's actions. gymnasium_answers.py checks what reset and step return.
+gymnasium_observations.py makes images and a state of observations, and gymnasium_instruction.py finds the instruction. gymnasium_actions.py makes actions of
+the environment's space of a policy's actions. gymnasium_answers.py checks what reset and step return.
 
 Invariant: every action that reaches `step` is in the action space.
 """

@@ -1,6 +1,7 @@
 """From an observation of a Gymnasium environment to images and a state.
 
-An observation space is a tree: Dict and Tuple hold other spaces, and every other space is a part, but a text. A part becomes the image of a camera or numbers of the state.
+An observation space is a tree: Dict and Tuple hold other spaces, and every other space is a part. A part becomes the image of a camera or numbers of the state.
+A text is no part: it is the instruction.
 
 Invariants:
 - what an environment returns is compared with its space before it is cast: a wrong shape would be broadcast, and a wrong type cast, without a word;
@@ -178,9 +179,8 @@ def _part(path: Path, space: spaces.Space[Any], name: str, images: Sequence[str]
     if is_array or isinstance(space, (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
         return part
     raise RecipeError(
-        f"{name} shows {space}, which is neither an image nor a vector. Supported are {IMAGE_WORDS} within 0 to 255, vectors, Discrete, "
-        f"MultiDiscrete, MultiBinary, Text, and a Dict or Tuple of these: change it with a Gymnasium observation wrapper, or set simulator.options.images=[] if a "
-        f"Box is numbers"
+        f"{name} shows {space}, which is neither an image nor a vector. Supported are {IMAGE_WORDS} within 0 to 255, vectors, Discrete, MultiDiscrete, "
+        f"MultiBinary, Text, and a Dict or Tuple of these: use an observation wrapper, or set simulator.options.images=[] if a Box is numbers"
     )
 
 
