@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import field_validator, model_validator
 
-from rlvla3.config.section import LearningRate, NonNegativeFloat, Positive, Section, expanded
+from rlvla3.config.section import LearningRate, NonNegative, NonNegativeFloat, Number, Positive, Section, expanded
 
+Bound = Annotated[float, Number]
 Orientation = Literal["upright", "flipped", "mirrored", "rotated"]
 
 
@@ -27,9 +28,24 @@ class DemonstrationLayout(Section):
     """From each task of the recipe to its name or its sentence in the files. Put the name of the folder before it, as in FOLDER/NAME, to mean the files of
     that folder only."""
 
+    action_ranges: dict[NonNegative, tuple[Bound, Bound]] = {}
+    """For numbers of an action, counted from 0: the recorded numbers that mean the simulator's lowest and its highest. `{6: [0, 1]}` stretches a gripper of 0
+    and 1 to -1 and 1. `{6: [1, 0]}` exchanges its ends too. What is named here is only reported where it seems wrong, and not refused."""
+
+    absolute_actions: bool | None = None
+    """Whether recorded actions are targets, in the units of the state. `true` converts them to the changes that the simulator takes. `false` says that they
+    are changes. With `null` they should be changes, and files of targets are refused."""
+
     orientation: Orientation | None = None
     """How frames are stored. `flipped` is upside down, `mirrored` has left and right exchanged, and `rotated` has both. With `null` it is what the file format
     says."""
+
+    @field_validator("action_ranges")
+    @classmethod
+    def _check_ranges(cls, given: dict[int, tuple[float, float]]) -> dict[int, tuple[float, float]]:
+        if empty := [number for number, (low, high) in given.items() if low == high]:
+            raise ValueError(f"number {empty[0]} has the range {list(given[empty[0]])}, and its two ends must differ")
+        return given
 
 
 class CloneConfig(Section):

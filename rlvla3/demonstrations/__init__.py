@@ -5,6 +5,8 @@ Nothing here imports torch or starts a simulator, so that the files can be check
     selection.py           which episodes a recipe clones from
     served_tasks.py        which task of the recipe an episode serves
     file_demonstration.py  one recorded episode as observations and action chunks of the simulator
+    action_conversion.py   turns recorded actions into the simulator's, as the recipe says
+    meaning.py             whether recorded actions mean what the simulator's mean
     demonstration_file.py  the interface of a file format: episodes, and arrays by name
     room.py                where frames are kept while a policy learns: in memory, or in a temporary folder
     formats.py             recognises the format of a file

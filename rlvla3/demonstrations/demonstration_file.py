@@ -72,6 +72,21 @@ class ArrayHeader:
     dtype: np.dtype[Any] | None
 
 
+@dataclass(frozen=True, slots=True)
+class RecordedWith:
+    """What a file says of how its actions were recorded. None where it says nothing.
+
+    rate_hz: actions a second. rate_is_exact: whether the recording software wrote the rate, and not a person who converted the file. controller: robosuite's
+    name of the controller. targets: whether actions are targets, and not changes. units: the change that an action of 1 asks for, number by number.
+    """
+
+    rate_hz: float | None = None
+    rate_is_exact: bool = True
+    controller: str | None = None
+    targets: bool | None = None
+    units: tuple[float, ...] | None = None
+
+
 class DemonstrationFile(ABC):
     """One file, or one folder, of demonstrations.
 
@@ -144,6 +159,10 @@ class DemonstrationFile(ABC):
     def full_name(self, task: str) -> str:
         """The format's full name for a task of the recipe, where the recipe may use a short one."""
         return task
+
+    def recorded_with(self) -> RecordedWith:
+        """What the file says of how its actions were recorded. Raises DemonstrationError."""
+        return RecordedWith()
 
     def default_control_mode(self) -> str | None:
         """The control mode of a simulator whose recipe names none."""

@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rlvla3.demonstrations.action_conversion import check_conversion, converted
 from rlvla3.demonstrations.demonstration_file import WAY_OUT, ArrayHeader, DemonstrationError, DemonstrationFile, RecordedEpisode
 from rlvla3.demonstrations.frames import MOST_PIXELS, resized, upright
 from rlvla3.demonstrations.served_tasks import plain
 from rlvla3.instructions import instruction_fault
+from rlvla3.simulators.action_meaning import ActionMeaning
 from rlvla3.types import Spaces
 
 BOUND_TOLERANCE = 1e-4
@@ -34,7 +36,7 @@ class FileDemonstration:
     sentence: that of the episode's sentences which is of this task.
     told: for sentences of the recipe's tasks, as `plain` writes them, what the policy is told: the simulator's own instruction, where it is known.
     spaces: those of this task's simulator only. mirrored: whether that simulator shows left and right exchanged.
-    chunk: actions in a chunk. An episode must be as long.
+    chunk: actions in a chunk. An episode must be as long. meaning: of the simulator's actions.
     notice: what the user should know about how the task was chosen.
     """
 
@@ -46,6 +48,7 @@ class FileDemonstration:
     spaces: Spaces
     mirrored: bool
     chunk: int
+    meaning: ActionMeaning
     notice: str | None = None
 
     @property
@@ -104,6 +107,7 @@ class FileDemonstration:
                 f"{self._location}: {self._actions} has {size} numbers in an action, and the simulator takes {self.spaces.action.size}: "
                 f"give demonstrations of the same robot and controller"
             )
+        check_conversion(self.file.layout, self.spaces.action, self.meaning)
 
     @cached_property
     def unusable(self) -> str | None:
@@ -123,13 +127,18 @@ class FileDemonstration:
         return None
 
     @cached_property
-    def recorded_actions(self) -> NDArray[np.float32]:
-        """The recorded action that follows each observation: [decisions, A]. Raises DemonstrationError."""
-        return self._vectors(self._actions, self.episode.first_action)
+    def state(self) -> NDArray[np.float32]:
+        """The state of each observation: [decisions, S]. Raises DemonstrationError."""
+        return np.concatenate([self._vectors(name) for name in self._state] or [np.zeros((self.decisions, 0), np.float32)], axis=1)
+
+    @cached_property
+    def actions(self) -> NDArray[np.float32]:
+        """The action that follows each observation, as the simulator means it: [decisions, A]. It may be outside of the bounds. Raises DemonstrationError."""
+        return converted(self._vectors(self._actions, self.episode.first_action), self.state, self.file.layout, self.spaces.action, self.meaning)
 
     def count_outside_bounds(self) -> int:
-        """How many recorded action numbers the simulator does not accept as they are."""
-        space, actions = self.spaces.action, self.recorded_actions
+        """How many action numbers the simulator does not accept as they are."""
+        space, actions = self.spaces.action, self.actions
         if space.kind == "discrete":
             return int(((actions < 0) | (actions > space.choices - 1) | (actions != np.round(actions))).sum())
         return int(((actions < space.low - BOUND_TOLERANCE) | (actions > space.high + BOUND_TOLERANCE)).sum())
@@ -139,8 +148,7 @@ class FileDemonstration:
 
         Raises DemonstrationError where values are not what the headers say, or where frames are missing.
         """
-        state = np.concatenate([self._vectors(name) for name in self._state] or [np.zeros((self.decisions, 0), np.float32)], axis=1)
-        rows["state"][:, : self.spaces.state] = state
+        rows["state"][:, : self.spaces.state] = self.state
         rows["elapsed"][:] = np.minimum(np.arange(self.decisions) / self.spaces.max_steps, 1)
         rows["actions"][..., : self.spaces.action.size] = self._following(rows["actions"].shape[1])
         # In a mix of simulators, cameras are matched by their order (simulators/common_spaces.py).
@@ -160,7 +168,7 @@ class FileDemonstration:
         space = self.spaces.action
         low, high = (0, space.choices - 1) if space.kind == "discrete" else (space.low, space.high)
         following = np.arange(self.decisions)[:, None] + np.arange(count)
-        actions: NDArray[np.float32] = self.recorded_actions.clip(low, high)[np.minimum(following, self.decisions - 1)]
+        actions: NDArray[np.float32] = self.actions.clip(low, high)[np.minimum(following, self.decisions - 1)]
         return actions
 
     @property

@@ -27,6 +27,7 @@ from rlvla3.demonstrations.demonstration_file import (
     DemonstrationFile,
     Frame,
     RecordedEpisode,
+    RecordedWith,
     import_optional,
     readable,
 )
@@ -105,6 +106,9 @@ class LeRobotDataset(DemonstrationFile):
 
     def usual_state(self, episode: RecordedEpisode, cameras: Sequence[str]) -> list[str]:
         return ["observation.state" if "observation.state" in self._features else "state"]
+
+    def recorded_with(self) -> RecordedWith:
+        return RecordedWith(rate_hz=self._info.fps, rate_is_exact=False)
 
     def location(self, episode: RecordedEpisode) -> str:
         return f"{self.path}, episode {episode.key}"

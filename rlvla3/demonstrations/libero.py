@@ -17,17 +17,20 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from rlvla3.config import Orientation
-from rlvla3.demonstrations.demonstration_file import WAY_OUT, DemonstrationError, RecordedEpisode, readable
+from rlvla3.demonstrations.demonstration_file import WAY_OUT, DemonstrationError, RecordedEpisode, RecordedWith, readable
 from rlvla3.demonstrations.hdf5 import Hdf5File
-from rlvla3.metadata import Metadata, checked, parse_json
+from rlvla3.metadata import Metadata, MetadataT, checked, parse_json
 from rlvla3.simulators.libero.tasks import SUITES, find_task
 
 CAMERAS: Mapping[str, str] = {"agentview": "obs/agentview_rgb", "robot0_eye_in_hand": "obs/eye_in_hand_rgb"}
+ROBOSUITE_CONTROLLERS = ("OSC_POSE", "OSC_POSITION", "IK_POSE", "JOINT_POSITION", "JOINT_VELOCITY", "JOINT_TORQUE")
+
 SCENE = re.compile(r"^[A-Z_]+SCENE\d+_")
 """How the name of a task of libero_10 and libero_90 begins."""
 
@@ -39,6 +42,27 @@ class ProblemInfo(Metadata):
     """The attribute problem_info. The BDDL parser leaves the instruction as a text, or as a list of its characters or words."""
 
     language_instruction: str | list[str] = ""
+
+
+class Controller(Metadata):
+    """controller_configs: the controller of robosuite 1.4. Later versions nest them, and then nothing is known."""
+
+    type: str | None = None
+    control_delta: bool | None = None
+    output_max: list[float] | float | None = None
+
+
+class EnvironmentSettings(Metadata):
+    """env_kwargs: arguments of the environment's constructor."""
+
+    control_freq: Annotated[float, Field(gt=0, le=10_000)] | None = None
+    controller_configs: Controller | None = None
+
+
+class EnvironmentArguments(Metadata):
+    """The attribute env_args."""
+
+    env_kwargs: EnvironmentSettings = EnvironmentSettings()
 
 
 class LiberoFile(Hdf5File):
@@ -65,6 +89,19 @@ class LiberoFile(Hdf5File):
         suite, _, number = task.partition("/")
         return str(find_task(task)) if suite in SUITES and number.isdecimal() else task
 
+    def recorded_with(self) -> RecordedWith:
+        settings = self._attribute("env_args", EnvironmentArguments).env_kwargs
+        controller = settings.controller_configs or Controller()
+        if controller.type not in ROBOSUITE_CONTROLLERS:
+            return RecordedWith(rate_hz=settings.control_freq)
+        largest = controller.output_max
+        return RecordedWith(
+            rate_hz=settings.control_freq,
+            controller=controller.type,
+            targets=None if controller.control_delta is None else not controller.control_delta,
+            units=tuple(largest) if isinstance(largest, list) else None,
+        )
+
     def orientation(self) -> Orientation:
         return "upright" if self._text("macros_image_convention") == "opencv" else "flipped"
 
@@ -81,9 +118,8 @@ class LiberoFile(Hdf5File):
         """
         inside = PurePosixPath(self._text("bddl_file_name").removesuffix(".bddl"))
         own = self.path.stem.removesuffix("_demo")
-        place = f"{self.path}: problem_info of data"
-        problem = checked(ProblemInfo, parse_json(self._text("problem_info") or "{}", place, WAY_OUT, DemonstrationError), place, WAY_OUT, DemonstrationError)
-        instruction = "".join(problem.language_instruction).strip() or _sentence(inside.name or own)
+        parts = self._attribute("problem_info", ProblemInfo).language_instruction
+        instruction = ("" if all(len(part) <= 1 for part in parts) else " ").join(parts).strip() or _sentence(inside.name or own)
         own_says_it, inside_says_it = (_sentence(name).casefold() == instruction.casefold().rstrip(".") for name in (own, inside.name))
         if not inside.name:
             return ((own,) if own_says_it else ()), instruction
@@ -92,6 +128,11 @@ class LiberoFile(Hdf5File):
             return names, instruction
         contradicts = inside_says_it and _scene(own) != _scene(inside.name)
         return ((own, *names) if contradicts else (f"{inside.parent.name}/{own}", own)), instruction
+
+    def _attribute(self, name: str, schema: type[MetadataT]) -> MetadataT:
+        """What an attribute of `data` holds as JSON. Raises DemonstrationError."""
+        place = f"{self.path}: {name} of data"
+        return checked(schema, parse_json(self._text(name) or "{}", place, WAY_OUT, DemonstrationError), place, WAY_OUT, DemonstrationError)
 
     def _text(self, attribute: str) -> str:
         with readable(f"{self.path}: {attribute} of data"):

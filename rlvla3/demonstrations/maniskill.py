@@ -11,9 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from rlvla3.config import DemonstrationLayout
-from rlvla3.demonstrations.demonstration_file import DemonstrationError, RecordedEpisode
+from rlvla3.demonstrations.demonstration_file import DemonstrationError, RecordedEpisode, RecordedWith
 from rlvla3.demonstrations.hdf5 import Hdf5File
 from rlvla3.metadata import Count, Metadata, checked, read_json
 from rlvla3.simulators.maniskill.tasks import EXTRA_SHOWN_WITH_IMAGES, TASKS
@@ -25,10 +28,17 @@ SEEN_ARRAYS = ["obs/agent/qpos", "obs/agent/qvel", *(f"obs/extra/{name}" for nam
 BESIDE = "It describes the trajectories in the file of the same name: put the two files together, or leave both out of clone.files"
 
 
+class SimulationSettings(Metadata):
+    """sim_config: where it departs from the environment's own."""
+
+    control_freq: Annotated[float, Field(gt=0, le=10_000)] | None = None
+
+
 class EnvironmentSettings(Metadata):
     """env_kwargs of NAME.json."""
 
     control_mode: str | None = None
+    sim_config: SimulationSettings | None = None
 
 
 class EnvironmentInfo(Metadata):
@@ -68,6 +78,8 @@ class ManiSkillFile(Hdf5File):
         modes = dict.fromkeys(episode.control_mode for episode in description.episodes if episode.control_mode)
         if len(modes) > 1:
             raise DemonstrationError(f"{json_file} names several control modes ({', '.join(modes)}), and a policy has one: give each its own file")
+        settings = description.env_info.env_kwargs
+        self._rate_hz = settings.sim_config.control_freq if settings.sim_config else None
         self.control_mode = next(iter(modes), description.env_info.env_kwargs.control_mode)
 
     def episodes(self) -> Iterator[RecordedEpisode]:
@@ -84,6 +96,9 @@ class ManiSkillFile(Hdf5File):
 
     def usual_state(self, episode: RecordedEpisode, cameras: Sequence[str]) -> list[str]:
         return [name for name in SEEN_ARRAYS if self.array(episode.key, name) is not None] if cameras else ["obs"]
+
+    def recorded_with(self) -> RecordedWith:
+        return RecordedWith(rate_hz=self._rate_hz)
 
     def default_control_mode(self) -> str | None:
         return next(iter(TASKS[self._task].actions)) if self._task in TASKS else None

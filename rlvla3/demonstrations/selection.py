@@ -14,6 +14,7 @@ from rlvla3.config import CloneConfig, Recipe, SimulatorConfig
 from rlvla3.demonstrations.demonstration_file import DemonstrationError, DemonstrationFile, RecordedEpisode
 from rlvla3.demonstrations.file_demonstration import FileDemonstration
 from rlvla3.demonstrations.formats import open_file
+from rlvla3.demonstrations.meaning import check_meaning
 from rlvla3.demonstrations.served_tasks import DemonstrationTask, ServedTask, plain, served_tasks
 from rlvla3.simulators.registry import describe_simulator, simulator_class
 
@@ -53,7 +54,9 @@ def select_demonstrations(recipe: Recipe) -> list[FileDemonstration]:
     for task in tasks:
         if len(selected[task.name]) < clone.demonstrations:
             raise DemonstrationError(_too_few(task, len(selected[task.name]), failed[task.name], left_out.get(task.name, []), clone, list(names_in_files)))
-    return [demonstration for found in selected.values() for demonstration in found]
+    demonstrations = [demonstration for found in selected.values() for demonstration in found]
+    check_meaning(demonstrations)
+    return demonstrations
 
 
 def check_actions(demonstrations: Sequence[FileDemonstration]) -> str | None:
@@ -62,18 +65,18 @@ def check_actions(demonstrations: Sequence[FileDemonstration]) -> str | None:
     Raises DemonstrationError where more than MAX_SHARE_OUTSIDE of the numbers are outside of the simulator's bounds.
     """
     outside = {demonstration: demonstration.count_outside_bounds() for demonstration in demonstrations}
-    total, count = sum(demonstration.recorded_actions.size for demonstration in demonstrations), sum(outside.values())
+    total, count = sum(demonstration.actions.size for demonstration in demonstrations), sum(outside.values())
     if not count:
         return None
     worst = max(outside, key=outside.__getitem__)
-    space, actions = worst.spaces.action, worst.recorded_actions
+    space, actions = worst.spaces.action, worst.actions
     allowed = f"0 to {space.choices - 1}" if space.kind == "discrete" else f"{space.low:g} to {space.high:g}"
     text = f"{count} of {total} action numbers ({count / total:.1%}) are outside {allowed}, most of them in {worst.file.location(worst.episode)} "
     text += f"({actions.min():.3g} to {actions.max():.3g})"
     if count > MAX_SHARE_OUTSIDE * total:
         raise DemonstrationError(
             f"{text}. At most {MAX_SHARE_OUTSIDE:.0%} may be outside: these are not the simulator's actions. "
-            f"Give demonstrations of the controller that the simulator uses, with actions scaled to {allowed}"
+            f"Give demonstrations of the controller that the simulator uses. Where only the range is another, set clone.layout.action_ranges"
         )
     return f"{text}. They are clipped"
 
@@ -86,6 +89,7 @@ def notices(demonstrations: Sequence[FileDemonstration]) -> list[str]:
     if left_out := [why for file in files for why in file.left_out.values()]:
         others = f", and {len(left_out) - 1} more" if len(left_out) > 1 else ""
         found[f"{len(left_out)} successful episodes were left out: {left_out[0]}{others}"] = None
+    found |= dict.fromkeys(check_meaning(demonstrations))
     for demonstration in demonstrations:
         for camera, recorded in demonstration.frame_sizes.items():
             shown = demonstration.spaces.cameras[camera]
@@ -119,7 +123,8 @@ def _demonstration(file: DemonstrationFile, episode: RecordedEpisode, served: Se
     """An episode as a demonstration of a task. Raises DemonstrationError where its headers do not fit the simulator."""
     task = served.task
     _check_control_mode(file, task)
-    found = FileDemonstration(file, episode, task.name, served.sentence, told, task.spaces, task.mirrored, recipe.policy.chunk, served.notice)
+    spaces, chunk = task.spaces, recipe.policy.chunk
+    found = FileDemonstration(file, episode, task.name, served.sentence, told, spaces, task.mirrored, chunk, task.meaning, served.notice)
     found.check()
     return found
 
@@ -137,6 +142,7 @@ def _tasks(label: str, simulator: SimulatorConfig, clone: CloneConfig) -> Iterat
             spaces=spaces,
             control_mode=getattr(options, "control_mode", None),
             mirrored=getattr(options, "mirrored", False),
+            meaning=simulator_class(simulator.name).action_meaning(simulator),
         )
 
 

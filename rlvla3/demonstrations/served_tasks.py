@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rlvla3.demonstrations.demonstration_file import DemonstrationError, DemonstrationFile, RecordedEpisode
+from rlvla3.simulators.action_meaning import ActionMeaning
 from rlvla3.simulators.libero.tasks import SUITES
 from rlvla3.types import Spaces
 
@@ -31,7 +32,7 @@ class DemonstrationTask:
 
     written: its name or its sentence in the files, as clone.layout.tasks says it. It replaces `name` and `instruction`. Empty where the recipe says nothing.
     instruction: the simulator's instruction, None where it is not known before the simulator runs.
-    control_mode, mirrored: the simulator's options with these names, if it has them.
+    control_mode, mirrored: the simulator's options with these names, if it has them. meaning: of the simulator's actions.
     """
 
     name: str
@@ -40,6 +41,7 @@ class DemonstrationTask:
     spaces: Spaces
     control_mode: str | None
     mirrored: bool
+    meaning: ActionMeaning
 
 
 @dataclass(frozen=True, slots=True)

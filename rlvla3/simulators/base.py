@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from rlvla3.config import Section, SimulatorConfig
 from rlvla3.errors import ExplainedError
+from rlvla3.simulators.action_meaning import ActionMeaning
 from rlvla3.simulators.contract import LARGEST_REWARD, reward_fault
 from rlvla3.types import Observation, Outcome, Spaces, Ticket
 
@@ -82,6 +83,11 @@ class Simulator(ABC):
         It is called before any process starts, takes well under a second, and renders nothing. Raises RecipeError for every mistake that can be found so
         early, such as an unknown task.
         """
+
+    @classmethod
+    def action_meaning(cls, config: SimulatorConfig) -> ActionMeaning:
+        """What the numbers of an action mean, so that demonstrations of another meaning are found. By default nothing is said."""
+        return ActionMeaning()
 
     @abstractmethod
     def __init__(self, config: SimulatorConfig, chunk: int) -> None:

@@ -18,6 +18,7 @@ from rlvla3.demonstrations.formats import open_file
 from rlvla3.demonstrations.selection import notices, select_demonstrations
 from rlvla3.demonstrations.served_tasks import DemonstrationTask, served_tasks
 from rlvla3.errors import RecipeError
+from rlvla3.simulators.action_meaning import ActionMeaning
 from rlvla3.simulators.libero.tasks import SUITES, LiberoTask, task_names
 from rlvla3.types import ActionSpace, Spaces
 from tests.support.demonstration_files import Arm, write_lerobot, write_libero, write_maniskill
@@ -38,7 +39,7 @@ def libero_tasks() -> list[LiberoTask]:
 
 def task(name: str, written: str = "", instruction: str | None = None) -> DemonstrationTask:
     suite, _, short = name.rpartition("/")
-    return DemonstrationTask(name, written, instruction or LiberoTask(suite, short).instruction, SPACES, None, False)
+    return DemonstrationTask(name, written, instruction or LiberoTask(suite, short).instruction, SPACES, None, False, ActionMeaning())
 
 
 def libero_file(path: Path, bddl: str | None = None, sentence: str | None = None) -> Path:

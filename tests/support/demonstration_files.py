@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rlvla3.config import Section, SimulatorConfig, check_options
+from rlvla3.simulators.action_meaning import OSC_POSE, ActionMeaning
 from rlvla3.simulators.base import SingleEnvironment, Step
 from rlvla3.types import ActionSpace, Observation, Spaces, Ticket
 
@@ -24,7 +25,7 @@ FPS = 10
 
 
 class ArmOptions(Section):
-    """Settings of the simulator below. only_after: it cannot be built before this file is there."""
+    """Settings of the simulator below. only_after: it cannot be built before this file is there. osc: whether its actions mean what LIBERO's do."""
 
     cameras: list[str] = ["agentview", "robot0_eye_in_hand"]
     image_size: int = 64
@@ -33,6 +34,7 @@ class ArmOptions(Section):
     control_mode: str | None = None
     mirrored: bool = False
     only_after: Path | None = None
+    osc: bool = False
 
 
 class Arm(SingleEnvironment):
@@ -46,6 +48,10 @@ class Arm(SingleEnvironment):
         cameras = dict.fromkeys(options.cameras, (options.image_size, options.image_size, 3))
         instructions = tuple(map(sentence, config.tasks))
         return Spaces(cameras, options.state, ActionSpace("continuous", options.action), config.max_steps or 20, instructions)
+
+    @classmethod
+    def action_meaning(cls, config: SimulatorConfig) -> ActionMeaning:
+        return OSC_POSE if check_options(ArmOptions, config.options, "simulator.options").osc else ActionMeaning()
 
     def __init__(self, config: SimulatorConfig, chunk: int) -> None:
         self.spaces, self.chunk = self.describe(config), chunk

@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 
 from rlvla3.config import ExpandedPath, NonNegative, Positive, Section, SimulatorConfig, check_options
 from rlvla3.errors import RecipeError
+from rlvla3.simulators.action_meaning import OSC_POSE, ActionMeaning
 from rlvla3.simulators.base import SimulatorError, SingleEnvironment, Step, initial_state
 from rlvla3.simulators.graphics import GRAPHICS_HELP, check_frame, check_moving, prepare_process
 from rlvla3.simulators.libero.assets import check_assets, get_assets
@@ -87,6 +88,10 @@ class Libero(SingleEnvironment):
             instructions=tuple(task.instruction for task in tasks),
             initial_states={name: InitialStates(task.initial_state_count, str(task)) for name, task in zip(config.tasks, tasks, strict=True)},
         )
+
+    @classmethod
+    def action_meaning(cls, config: SimulatorConfig) -> ActionMeaning:
+        return OSC_POSE
 
     def __init__(self, config: SimulatorConfig, chunk: int) -> None:
         """Raises RecipeError if the assets are missing, SimulatorError if frames cannot be drawn or are wrong."""

@@ -27,10 +27,11 @@ from pydantic import Field
 
 from rlvla3.config import ExpandedPath, Section, SimulatorConfig, check_options
 from rlvla3.errors import RecipeError
+from rlvla3.simulators.action_meaning import ActionMeaning, Gripper, Motion
 from rlvla3.simulators.assets import find_assets
 from rlvla3.simulators.base import Simulator, SimulatorError, initial_state
 from rlvla3.simulators.graphics import MIN_FRAME_STD
-from rlvla3.simulators.maniskill.tasks import TASKS, ManiSkillTask
+from rlvla3.simulators.maniskill.tasks import PANDA_ACTIONS, TASKS, ManiSkillTask
 from rlvla3.types import ActionSpace, InitialStates, Observation, Outcome, Spaces, Ticket
 
 if TYPE_CHECKING:
@@ -41,6 +42,12 @@ GRAPHICS_HELP = (
     "ManiSkill needs Vulkan, even if nothing is drawn: on a GPU its driver brings it; without a GPU, install Mesa 25 or newer "
     "(`apt-get install mesa-vulkan-drivers`, on Debian 12 from bookworm-backports)"
 )
+PANDA_JOINTS = 7
+"""The arm's joints. Their angles are the first numbers of the state, and the two fingers follow."""
+
+JOINT_STEP_RAD, JOINT_REACHED_RAD = 0.1, 0.045
+"""What an action of 1 asks of a joint in the mode pd_joint_delta_pos, and what it reaches in one step (measured: 0.021 to 0.040)."""
+
 STEPS_TO_MOVE = 5
 """The frames of a new simulator must have changed after so many environment steps."""
 
@@ -95,6 +102,20 @@ class ManiSkill(Simulator):
             max_steps=config.max_steps or task.max_steps,
             instructions=(task.instruction,),
             initial_states={name: InitialStates(task.initial_states, name)} if task.initial_states else {},
+        )
+
+    @classmethod
+    def action_meaning(cls, config: SimulatorConfig) -> ActionMeaning:
+        options = check_options(ManiSkillOptions, config.options, "simulator.options")
+        name, task = _task(config.tasks)
+        if task.actions is not PANDA_ACTIONS:
+            return ActionMeaning()
+        mode = _control_mode(name, task, options)
+        joints = range(PANDA_JOINTS) if mode == "pd_joint_delta_pos" else ()
+        return ActionMeaning(
+            rate_hz=20.0,
+            motions=tuple(Motion(joint, joint, unit=JOINT_STEP_RAD, reached=JOINT_REACHED_RAD) for joint in joints),
+            gripper=Gripper(task.actions[mode] - 1, {PANDA_JOINTS: 1.0, PANDA_JOINTS + 1: 1.0}, closes=-1),
         )
 
     def __init__(self, config: SimulatorConfig, chunk: int) -> None:

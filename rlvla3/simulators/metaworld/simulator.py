@@ -18,6 +18,7 @@ from pydantic import Field
 
 from rlvla3.config import NonNegativeFloat, Positive, Section, SimulatorConfig, check_options
 from rlvla3.errors import RecipeError
+from rlvla3.simulators.action_meaning import ActionMeaning, Gripper, Motion
 from rlvla3.simulators.base import SimulatorError, SingleEnvironment, Step
 from rlvla3.simulators.graphics import GRAPHICS_HELP, check_frame, check_moving, prepare_process
 from rlvla3.simulators.metaworld.tasks import INSTRUCTIONS
@@ -89,6 +90,12 @@ class MetaWorld(SingleEnvironment):
             max_steps=max_steps,
             instructions=tuple(INSTRUCTIONS[task] for task in config.tasks),
         )
+
+    @classmethod
+    def action_meaning(cls, config: SimulatorConfig) -> ActionMeaning:
+        # The gripper's number is a force. Experts hold with 0.6 and rest with 0, so a recording within [0, 1] is right.
+        motions = tuple(Motion(axis, axis, unit=0.01, reached=0.01) for axis in range(3))
+        return ActionMeaning(rate_hz=80.0, motions=motions, gripper=Gripper(3, {3: 1.0}, closes=1, both_ways=False))
 
     def __init__(self, config: SimulatorConfig, chunk: int) -> None:
         """Raises SimulatorError if frames cannot be drawn or are wrong."""

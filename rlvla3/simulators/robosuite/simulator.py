@@ -18,6 +18,7 @@ from pydantic import Field
 
 from rlvla3.config import ExpandedPath, Positive, Section, SimulatorConfig, check_options
 from rlvla3.errors import RecipeError
+from rlvla3.simulators.action_meaning import OSC_POSE, ActionMeaning
 from rlvla3.simulators.base import SimulatorError, SingleEnvironment, Step
 from rlvla3.simulators.graphics import GRAPHICS_HELP, check_frame, check_moving, prepare_process
 from rlvla3.simulators.robosuite.assets import robocasa_assets, use_robocasa_assets
@@ -128,6 +129,11 @@ class Robosuite(SingleEnvironment):
             max_steps=config.max_steps or cls.default_steps,
             instructions=cls._instructions(config.tasks),
         )
+
+    @classmethod
+    def action_meaning(cls, config: SimulatorConfig) -> ActionMeaning:
+        options = check_options(cls.Options, config.options, "simulator.options")
+        return OSC_POSE if options.robot == "Panda" and not options.kwargs else ActionMeaning()
 
     def __init__(self, config: SimulatorConfig, chunk: int) -> None:
         """Raises SimulatorError if frames cannot be drawn or are wrong."""
