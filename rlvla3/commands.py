@@ -27,7 +27,7 @@ def clone(start: Start, overrides: Overrides, run_dir: Path | None, show: Show) 
     recipe = recipe_of(start, overrides)
     if recipe.clone is None:
         raise RecipeError(f"{_named(start)} says nothing of cloning: give it a clone: section, or a setting such as clone.demonstrations=10")
-    preflight(recipe, clones=True)
+    preflight(recipe, clones=True, evaluates=True)
     run = RunDirectory.create(run_dir or _default_path(start), recipe)
     with run.locked(), watched(run, recipe, f"clone {_stem(start)}", show=show) as watchers:
         from rlvla3.runtimes import session
@@ -42,7 +42,8 @@ def train(start: Start, overrides: Overrides, run_dir: Path | None, show: Show) 
     recipe = recipe_of(start, overrides)
     if earlier and run_dir is None:
         _refuse_to_continue(earlier, resume, recipe)
-    preflight(recipe.resumed_from(resume) if resume else recipe, clones=recipe.begins_by_cloning and resume is None, trains=True)
+    evaluates = recipe.evaluation.before or recipe.evaluation.after
+    preflight(recipe.resumed_from(resume) if resume else recipe, clones=recipe.begins_by_cloning and resume is None, trains=True, evaluates=evaluates)
     run = earlier if earlier and run_dir is None else RunDirectory.create(run_dir or _default_path(start), recipe)
     version = version_of(resume) if resume else None
     with run.locked():
@@ -69,7 +70,7 @@ def evaluate(start: Start, overrides: Overrides, run_dir: Path | None, show: Sho
             raise RunDirectoryError(f"{run.path} holds no checkpoint yet: there is nothing to evaluate")
         recipe = recipe.starting_from(checkpoint)
         place = run.path / "evaluations" / f"{datetime.now():%Y%m%d-%H%M%S}"
-    preflight(recipe)
+    preflight(recipe, evaluates=True)
     run = RunDirectory.create(run_dir or place, recipe)
     with run.locked(), watched(run, recipe, f"eval {_stem(start) if isinstance(start, Recipe) else start}", show=show) as watchers:
         from rlvla3.runtimes import session
@@ -113,7 +114,7 @@ def check(words: Sequence[str], simulator: str | None, chunk: int, timeout_s: fl
         raise RecipeError("nothing to check: name a recipe, for example recipes/quickstart.yaml, or a simulator, for example --simulator metaworld")
     start = path_of(words[0])
     recipe = recipe_of(start, words[1:])
-    spaces = preflight(recipe, clones=recipe.begins_by_cloning, trains=True)
+    spaces = preflight(recipe, clones=recipe.begins_by_cloning, trains=True, evaluates=recipe.evaluation.before or recipe.evaluation.after)
     print(recipe_text(recipe), end="")
     from rlvla3.checking.model_memory import check_model
     from rlvla3.inference.choice import way_in_words

@@ -15,6 +15,7 @@ from rlvla3.demonstrations.selection import select_demonstrations
 from rlvla3.errors import RecipeError
 from rlvla3.inference.choice import expected_way
 from rlvla3.links.weights.between_hosts.carriers import check_carrier
+from rlvla3.observability.episode_video import find_encoder
 from rlvla3.observability.formatting import size
 from rlvla3.observability.sampling import SCHEDSTAT
 from rlvla3.parts import collecting_capacity, rollout_spec, training_capacity
@@ -25,10 +26,11 @@ from rlvla3.simulators.common_spaces import common_spaces
 from rlvla3.types import Spaces
 
 
-def preflight(recipe: Recipe, *, clones: bool = False, trains: bool = False) -> Spaces:
+def preflight(recipe: Recipe, *, clones: bool = False, trains: bool = False, evaluates: bool = False) -> Spaces:
     """Check that simulator, policy and settings fit one another. Returns what the recipe's simulator shows and accepts.
 
-    clones: whether the run clones; then demonstration files are checked too. trains: whether the episodes of updates must fit into memory. Raises RecipeError.
+    clones: whether the run clones; then demonstration files are checked too. trains: whether the episodes of updates must fit into memory.
+    evaluates: whether evaluation episodes may become videos. Raises RecipeError, and VideoError where videos cannot be written.
     """
     if recipe.runtime == "ray":
         if find_spec("ray") is None:
@@ -53,6 +55,8 @@ def preflight(recipe: Recipe, *, clones: bool = False, trains: bool = False) -> 
     saved = recipe.policy.starts_from
     if saved is not None and not (options.Pretrained and recipe.policy.is_pretrained):  # `starting` has read such a checkpoint
         _check_checkpoint(saved, recipe, spaces, options)
+    if evaluates and recipe.evaluation.videos and any(channels == 3 for _, _, channels in spaces.cameras.values()):
+        find_encoder()
     if recipe.engine.trace and not SCHEDSTAT.exists():
         raise RecipeError(f"engine.trace needs Linux, which tells work from waiting in {SCHEDSTAT}: leave it out")
     check_data_plane(recipe, training_capacity(recipe) if trains else collecting_capacity(recipe))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,18 +25,24 @@ class VideoError(ExplainedError, RuntimeError):
     """A video cannot be written. The message says what is missing or wrong and what to do."""
 
 
-def write_video(path: Path, frames: Sequence[NDArray[np.uint8]], success: bool, fps: int = 8) -> None:
-    """Write `frames`, uint8 [H, W, 3] of one size, to `path` (.mp4). They are enlarged without smoothing to at least 256 pixels a side.
-
-    Raises ValueError for frames of another dtype or shape, and VideoError where there is no encoder.
-    """
-    _check(frames)
+def find_encoder() -> Any:
+    """The package that encodes videos. Raises VideoError where it, or the program that it calls, is missing. It takes less than a second."""
     try:
         import imageio_ffmpeg
 
         imageio_ffmpeg.get_ffmpeg_exe()
     except (ImportError, RuntimeError) as error:
         raise VideoError(f"no video encoder: {error}. Install one with `pip install imageio-ffmpeg`, or set evaluation.videos=0") from error
+    return imageio_ffmpeg
+
+
+def write_video(path: Path, frames: Sequence[NDArray[np.uint8]], success: bool, fps: int = 8) -> None:
+    """Write `frames`, uint8 [H, W, 3] of one size, to `path` (.mp4). They are enlarged without smoothing to at least 256 pixels a side.
+
+    Raises ValueError for frames of another dtype or shape, and VideoError where there is no encoder.
+    """
+    _check(frames)
+    imageio_ffmpeg = find_encoder()
     drawn = [framed(frame, SUCCESS if success else FAILURE) for frame in frames]
     height, width = drawn[0].shape[:2]
     path.parent.mkdir(parents=True, exist_ok=True)

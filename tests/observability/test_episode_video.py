@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from rlvla3.config import make_recipe
 from rlvla3.observability.episode_video import VideoError, framed, write_video
+from rlvla3.preflight import preflight
 
 
 def test_a_video_decodes_to_as_many_frames_with_the_outcome_around_them(tmp_path: Path):
@@ -48,3 +52,17 @@ def test_a_missing_encoder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(VideoError, match=r"pip install imageio-ffmpeg.*evaluation\.videos=0"):
         write_video(tmp_path / "a.mp4", [np.zeros((64, 64, 3), np.uint8)], success=True)
     assert not list(tmp_path.iterdir())
+
+
+BUTTON = {"simulator": {"name": "metaworld", "tasks": ["button-press-topdown-v3"]}}
+CARTPOLE = {"simulator": {"name": "gymnasium:CartPole-v1"}, "policy": {"name": "actor_critic", "chunk": 1}}
+
+
+@pytest.mark.parametrize(("tree", "videos", "refused"), [(BUTTON, 1, True), (BUTTON, 0, False), (CARTPOLE, 1, False)])
+def test_a_missing_encoder_is_said_before_a_run_that_would_film(monkeypatch: pytest.MonkeyPatch, tree: dict[str, Any], videos: int, refused: bool):
+    """CartPole has no camera to film."""
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    recipe = make_recipe(tree | {"evaluation": {"videos": videos}})
+    with pytest.raises(VideoError, match=r"evaluation\.videos=0") if refused else nullcontext():
+        preflight(recipe, trains=True, evaluates=True)
+    preflight(recipe, trains=True)
