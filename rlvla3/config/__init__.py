@@ -41,7 +41,6 @@ __all__ = [
     "PositiveFloat",
     "RayConfig",
     "Recipe",
-    "RecipeError",
     "ReferenceConfig",
     "Section",
     "Share",
