@@ -47,15 +47,16 @@ def load_weights(network: Mapping[str, Tensor], checkpoint: Checkpoint) -> list[
         if theirs in weights:
             read = weights.tensor(theirs)
             if read.is_floating_point() != network[ours].is_floating_point():
-                raise RecipeError(f"{weights[theirs].file}: {theirs} holds {_name(read.dtype)}, and the network has {_name(network[ours].dtype)} there")
-            check_finite_weight(read, theirs, weights[theirs].file)
+                stored = weights[theirs]
+                raise RecipeError(f"{stored.file}: {stored.name} holds {_name(read.dtype)}, and the network has {_name(network[ours].dtype)} there")
+            check_finite_weight(read, weights[theirs].name, weights[theirs].file)
             if read.dtype != network[ours].dtype:
                 casts[_name(read.dtype), _name(network[ours].dtype)] += 1
             with torch.no_grad():
                 network[ours].copy_(read)
     for name in (unused := checkpoint.unused):
         if not is_old_buffer(name):  # lerobot 0.3 wrote infinity where it had no statistics
-            check_finite_weight(weights.tensor(name), name, weights[name].file)
+            check_finite_weight(weights.tensor(name), weights[name].name, weights[name].file)
     stated = [f"{count} tensors of {where} are cast from {old} to {new}" for (old, new), count in casts.items()]
     kept = [name for theirs, name in wanted.items() if theirs not in weights]
     stated += [f"{len(unused)} tensors of {where} are not used, and are kept for export: {some_of(unused)}"] if unused else []

@@ -121,6 +121,7 @@ def read_info(folder: Path) -> Info:
 def read_episodes(folder: Path, info: Info) -> dict[int, EpisodeEntry]:
     """The episodes of the dataset in `folder`, by their numbers. Raises DemonstrationError, naming file and key."""
     found: dict[int, EpisodeEntry] = {}
+    _check_templates(folder, info)
     for place, line in _lines(folder, info):
         entry = _entry(folder, info, place, line)
         if entry.number in found:
@@ -184,11 +185,18 @@ def _part(line: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def _path(folder: Path, template: str, video: str, where: Mapping[str, int]) -> Path:
-    """The path that a template of meta/info.json gives. Raises DemonstrationError where it is no path within the dataset."""
-    try:
-        text = template.format(**({"video_key": video} if video else {}), **where)
-        return folder / check_within(text)
-    except KeyError as error:
-        raise DemonstrationError(f"{folder / INFO}: {shown(template)} has a hole {error} that this version of datasets does not fill. {WAY_OUT}") from error
-    except ValueError as error:
-        raise DemonstrationError(f"{folder / INFO}: {shown(template)}: {error}. {WAY_OUT}") from error
+    """The path that a template of meta/info.json gives."""
+    return folder / template.format(video_key=video, **where)
+
+
+def _check_templates(folder: Path, info: Info) -> None:
+    """Raise DemonstrationError where a template gives no path within the dataset. The paths of all episodes differ in their numbers alone."""
+    holes = ("episode_chunk", "episode_index") if info.codebase_version.startswith("v2.") else ("chunk_index", "file_index")
+    for key, template, video in [("data_path", info.data_path, ""), *(("video_path", str(info.video_path), video) for video in info.videos)]:
+        place = f"{folder / INFO}: {key} is {shown(template)}"
+        try:
+            check_within(template.format(**({"video_key": video} if video else {}), **dict.fromkeys(holes, 0)))
+        except KeyError as error:
+            raise DemonstrationError(f"{place}, with a hole {error} that version {info.codebase_version} of datasets does not fill. {WAY_OUT}") from error
+        except ValueError as error:
+            raise DemonstrationError(f"{place}{f' for {shown(video)}' if video else ''}: {error}. {WAY_OUT}") from error

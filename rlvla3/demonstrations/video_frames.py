@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rlvla3.demonstrations.demonstration_file import DemonstrationError, Frame, import_optional
+from rlvla3.demonstrations.demonstration_file import WAY_OUT, DemonstrationError, Frame, import_optional
+from rlvla3.demonstrations.frames import MOST_PIXELS
 
 
 def video_frames(path: Path, first_s: float, count: int, fps: float) -> Iterator[Frame]:
@@ -20,9 +21,10 @@ def video_frames(path: Path, first_s: float, count: int, fps: float) -> Iterator
         reader = imageio_ffmpeg.read_frames(str(path), input_params=seek, output_params=["-fps_mode", "passthrough", "-frames:v", str(count)])
         with closing(reader):
             width, height = next(reader)["size"]
+            if not 0 < width * height <= MOST_PIXELS:
+                raise DemonstrationError(f"{path} has frames of {width} x {height} pixels, and at most {MOST_PIXELS} are read. {WAY_OUT}")
             for data in reader:
                 yield np.frombuffer(data, np.uint8).reshape(height, width, 3)
-    except (OSError, RuntimeError) as error:
-        raise DemonstrationError(
-            f"{path} cannot be decoded ({str(error).strip().splitlines()[-1]}): get it again, or leave its dataset out of clone.files"
-        ) from error
+    except (OSError, RuntimeError, StopIteration, KeyError) as error:  # without a picture in it, a video has no size
+        why = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        raise DemonstrationError(f"{path} cannot be decoded ({why}): get it again, or leave its dataset out of clone.files") from error

@@ -22,6 +22,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
+from rlvla3.checkpoints.weights import check_finite_weight
 from rlvla3.errors import ExplainedError, RecipeError
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.policies.base import Policy, PolicyError
@@ -194,7 +195,7 @@ def load_checkpoint(folder: Path, policy: Policy, learner: Learner) -> Version:
         raise CheckpointError(str(error)) from error
     try:
         learner.load_state_dict(saved["learner"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:  # torch's own are a RuntimeError
         raise CheckpointError(_does_not_fit(path, folder, error)) from error
     learner.load_parameter_state(parameters)
     version: Version = saved["version"]
@@ -205,12 +206,14 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"no {TRAINER} in {path.parent}, so training cannot be resumed from there: give the folder of a whole checkpoint")
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)  # without weights_only, it would run code from the file
+        saved: Any = torch.load(path, map_location="cpu", weights_only=True)  # without weights_only, it would run code from the file
     except Exception as error:  # a damaged file may raise any error: of zip, of pickle, end of file
         raise CheckpointError(_is_damaged(path, path.parent)) from error
-    if not isinstance(saved, dict) or not {"format", "version", "learner"} <= saved.keys():
+    numbers = [saved.get("format"), saved.get("version")] if isinstance(saved, dict) else [None]
+    if not all(type(number) is int and number >= 0 for number in numbers) or not isinstance(saved.get("learner"), dict):
         raise CheckpointError(f"{path} was not written by rlvla3: resume from an earlier checkpoint, {_way_out(path.parent)}")
-    return saved
+    whole: dict[str, Any] = saved
+    return whole
 
 
 def _read_parameters(folder: Path, learner: Learner) -> dict[str, Tensor]:
@@ -236,6 +239,11 @@ def _read_parameters(folder: Path, learner: Learner) -> dict[str, Tensor]:
         load(dict(room), storage_reader=reader, no_dist=True)
     except (Exception, CheckpointException) as error:  # as above; torch's CheckpointException is a BaseException
         raise CheckpointError(_is_damaged(path, folder)) from error
+    for key, tensor in room.items():
+        try:
+            check_finite_weight(tensor, key, path)
+        except RecipeError as error:
+            raise CheckpointError(f"{error}, {_way_out(folder)}") from error
     return room
 
 

@@ -90,6 +90,7 @@ def lerobot(folder: Path, version: str, video: bool) -> None:
         "observation.state": {"dtype": "float32", "shape": [STATE], "names": None},
         "action": {"dtype": "float32", "shape": [7], "names": None},
         "next.success": {"dtype": "bool", "shape": [1], "names": None},
+        "task_index": {"dtype": "int64", "shape": [1], "names": None},
     }
     info: dict[str, Any] = {"codebase_version": version, "fps": FPS, "chunks_size": 1000, "features": features, "total_episodes": len(STEPS)}
     lines: list[dict[str, Any]] = [{"episode_index": number, "tasks": ["stack the blocks"], "length": steps} for number, steps in enumerate(STEPS)]
@@ -102,6 +103,7 @@ def lerobot(folder: Path, version: str, video: bool) -> None:
             if video:
                 _encode(folder / f"videos/chunk-000/{CAMERA}/episode_{number:06d}.mp4", films[number])
         (folder / "meta/episodes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        (folder / "meta/tasks.jsonl").write_text(json.dumps({"task_index": 0, "task": "stack the blocks"}) + "\n")
     else:
         info["data_path"] = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
         info["video_path"] = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4" if video else None
@@ -112,6 +114,7 @@ def lerobot(folder: Path, version: str, video: bool) -> None:
                 line |= {f"videos/{CAMERA}/{name}": value for name, value in place.items()}
         write_rows(folder / "data/chunk-000/file-000.parquet", rows)
         write_rows(folder / "meta/episodes/chunk-000/file-000.parquet", lines)
+        write_rows(folder / "meta/tasks.parquet", [{"task_index": 0, "__index_level_0__": "stack the blocks"}])
         if video:
             _encode(folder / f"videos/{CAMERA}/chunk-000/file-000.mp4", np.concatenate(films))
     (folder / "meta/info.json").write_text(json.dumps(info))
