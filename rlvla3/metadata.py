@@ -200,13 +200,3 @@ def check_within(text: str) -> str:
 
 PathWithin = Annotated[str, AfterValidator(check_within)]
 """The path of a file within its folder."""
-
-
-def path_of(text: str, setting: str) -> Path:
-    """The path that a user or a file names, with ~ for a home folder. setting: what named it, for messages. Raises RecipeError where it cannot be one."""
-    try:
-        path = Path(text).expanduser()
-        path.exists()
-    except (OSError, RuntimeError, ValueError) as problem:  # a name that is too long, a home folder of nobody, a NUL character
-        raise RecipeError(f"{setting}={shown(text)} is no path ({shortened(str(problem))}): write another one") from problem
-    return path

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from rlvla3.checkpoints.contents import Checkpoint, Family, Layout, kept_checkpoint
 from rlvla3.checkpoints.weight_files import read_json
+from rlvla3.config import path_of
 from rlvla3.errors import RecipeError
-from rlvla3.metadata import path_of
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +36,7 @@ class LayoutModule(Protocol):
 
 def find_checkpoint(text: str) -> Path:
     """The folder of a checkpoint: a local one, or one from the hub by its name `organisation/name`. Raises RecipeError."""
-    folder = path_of(text, "policy.checkpoint")
+    folder = path_of(text)
     if folder.is_dir():
         return folder
     if folder.exists():

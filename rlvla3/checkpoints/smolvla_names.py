@@ -15,8 +15,9 @@ from pydantic import Field
 
 from rlvla3.checkpoints.shapes import Shapes
 from rlvla3.checkpoints.weight_files import COPY_AGAIN, read_json
+from rlvla3.config import path_of
 from rlvla3.errors import RecipeError
-from rlvla3.metadata import Metadata, checked, path_of
+from rlvla3.metadata import Metadata, checked
 
 RENAMES = (("", "model."),)
 """(a beginning of our names, what stands there in the checkpoint)."""
@@ -113,7 +114,7 @@ def _heads(name: str) -> tuple[int, int]:
     """As HEADS has them. A vision-language model may also be a folder, with a config.json of transformers."""
     if name in HEADS:
         return HEADS[name]
-    path = path_of(name, "vlm_model_name") / "config.json"
+    path = path_of(name) / "config.json"
     if not path.is_file():
         raise RecipeError(
             f"config.json: vlm_model_name={name} is not known here, so the sizes of its attention heads are not: write the name of a folder that has the "

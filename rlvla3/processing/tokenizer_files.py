@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlvla3.config import path_of
 from rlvla3.errors import RecipeError
-from rlvla3.metadata import path_of, read_json
+from rlvla3.metadata import read_json
 from rlvla3.processing.byte_pairs import VOCABULARY, read_byte_pairs
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def load_tokenizer(name: str) -> TextTokenizer:
 
 def copy_tokenizer(name: str, folder: Path) -> None:
     """Copy the files of a tokenizer that lies in a local folder `name` into `folder`. One of the hub, or of bytes, has no files here."""
-    place = path_of(name, "processing.prompt.tokenizer")
+    place = path_of(name)
     place = place.parent if place.is_file() else place
     for file in (*FILES, *BESIDE) if place.is_dir() else ():
         if (place / file).is_file():
@@ -71,7 +72,7 @@ def tokenizer_contents(name: str) -> dict[str, bytes]:
 
 
 def _folder_of(name: str) -> Path:
-    folder = path_of(name, "processing.prompt.tokenizer")
+    folder = path_of(name)
     if folder.is_file() and folder.name in FILES:
         folder = folder.parent
     return folder if folder.is_dir() else _from_hub(name)
