@@ -10,6 +10,8 @@ from rlvla3.policies.base import PolicyError
 
 SPECIAL = ("<pad>", "<begin>", "<end>", "<unknown>")
 VOCABULARY = len(SPECIAL) + 256
+MOST_KNOWN = 4096
+"""Texts whose tokens are remembered. An environment may say another one at every decision."""
 
 
 class ByteTokenizer:
@@ -45,5 +47,7 @@ class ByteTokenizer:
                     f"instruction of {size} bytes is longer than the policy's limit of {self.length}: {text!r}. "
                     f"Shorten it, or set policy.options.instruction_bytes to {-(-size // 8) * 8}"
                 )
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
             self._known[text] = torch.tensor(self._tokenizer.encode(text).ids)
         return self._known[text]

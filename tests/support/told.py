@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -10,7 +11,7 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, Space, Text, Tuple
 from gymnasium.wrappers import OrderEnforcing
 
-from rlvla3.types import Outcome
+from rlvla3.types import Observation, Outcome
 from tests.support.correct import Correct
 
 
@@ -144,3 +145,15 @@ class Wrapped(gymnasium.Wrapper[Any, Any, Any, Any]):
         answer = super().step(action)
         self.instruction = self._says[int(answer[0][0])]
         return answer
+
+
+class Talking(Correct):
+    """Every observation has another instruction, which names the number that its state begins with."""
+
+    def look(self, slot: int) -> Observation:
+        seen = super().look(slot)
+        return replace(seen, instruction=sentence(seen.state[0]))
+
+
+def sentence(number: float) -> str:
+    return f"you are at {number:.5f}"
