@@ -13,6 +13,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Literal
 
+from rlvla3.argument_types import new_file, new_folder, path, positive, seconds, seconds_or_auto
 from rlvla3.errors import RecipeError, explanation
 from rlvla3.version import __version__
 
@@ -152,7 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_output(evaluate, "RUN_DIR/evaluations/DATE-TIME")
 
     replay = commands.add_parser("replay", help="repeat a recorded run, and check that it comes to the same weights, bit for bit")
-    replay.add_argument("start", type=_path, metavar="RUN_DIR|CHECKPOINT", help="a run directory (up to its newest checkpoint), or one of its checkpoints")
+    replay.add_argument("start", type=path, metavar="RUN_DIR|CHECKPOINT", help="a run directory (up to its newest checkpoint), or one of its checkpoints")
     _add_output(replay, "RUN_DIR/replays/DATE-TIME")
 
     _add_check(commands.add_parser("check", help="check that a recipe can be run, and that its simulators, one simulator or one policy keep their contract"))
@@ -178,26 +179,26 @@ def _add_benchmarks(bench: argparse.ArgumentParser) -> None:
     _add_batching(benchmarks.add_parser("batching", help="whether learned limits of batching are the best ones, and full_async never slower than sync"))
     benchmarks.add_parser("ladder", help="the four modes, from synchronous to fully asynchronous, on the same work")
     weights = benchmarks.add_parser("weights", help="how fast new weights reach generators on this and other hosts, and what that costs training")
-    weights.add_argument("--megabytes", type=_positive, default=64, metavar="N", help="size of a version (default: 64)")
+    weights.add_argument("--megabytes", type=positive, default=64, metavar="N", help="size of a version (default: 64)")
     overhead = benchmarks.add_parser("overhead", help="what each simulator costs beyond its bare environment")
     overhead.add_argument("simulators", nargs="*", metavar="SIMULATOR", help="such as metaworld (default: all that can be built here)")
-    overhead.add_argument("--episodes", type=_positive, default=20, metavar="N", help="episodes of each simulator and of its bare environment (default: 20)")
+    overhead.add_argument("--episodes", type=positive, default=20, metavar="N", help="episodes of each simulator and of its bare environment (default: 20)")
     _add_ray(benchmarks.add_parser("ray", help="the Ray runtime against the local one, on one host"))
     _add_reality(benchmarks.add_parser("reality", help="rehearsed and measured throughput in the four modes, from one profile"))
     _add_vector(benchmarks.add_parser("vector", help="the engine against a synchronous vector environment with the same simulators"))
     gpu = benchmarks.add_parser("gpu", help="one GPU: its limits, inference and training against them, and the four modes in real runs")
-    gpu.add_argument("--minutes", type=_seconds, default=8.0, metavar="M", help="how long all of it may take (default: 8)")
+    gpu.add_argument("--minutes", type=seconds, default=8.0, metavar="M", help="how long all of it may take (default: 8)")
     gpu.add_argument("--only", nargs="+", default=[], metavar="SECTION", help="such as inference training (default: all sections)")
     _add_fuzz(benchmarks.add_parser("fuzz", help="whether broken recipes and files are all refused in words: thousands of them, made from a seed"))
     _add_mismatch(benchmarks.add_parser("mismatch", help="how far rounding takes a generator's probabilities from the trainer's, by number format"))
     for name, benchmark in benchmarks.choices.items():
-        path = Path("runs/bench") / f"{name}.json"
-        benchmark.add_argument("--json", type=_path, default=path, metavar="FILE", help=f"where the figures go (default: {path})")
+        figures = Path("runs/bench") / f"{name}.json"
+        benchmark.add_argument("--json", type=new_file, default=figures, metavar="FILE", help=f"where the figures go (default: {figures})")
     _add_parity(benchmarks.add_parser("parity", help="whether full_async learns what sync learns: same tickets, several seeds, a table and a picture"))
 
 
 def _add_start(command: argparse.ArgumentParser, metavar: str, described: str) -> None:
-    command.add_argument("start", type=_path, metavar=metavar, help=described)
+    command.add_argument("start", type=path, metavar=metavar, help=described)
     command.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="settings that win over the recipe's, for example training.updates=10")
 
 
@@ -205,23 +206,30 @@ def _add_check(check: argparse.ArgumentParser) -> None:
     check.add_argument("overrides", nargs="*", default=[], metavar="RECIPE key=value", help="a YAML file or a run directory, and settings that win over it")
     check.add_argument("--simulator", metavar="NAME", help="instead of a recipe: metaworld, gymnasium:ID, module:Class, ...; key=value are its settings then")
     check.add_argument("--policy", metavar="NAME|FOLDER", help="instead of a recipe: mini_vla, module:Class, a run, a checkpoint; key=value are its settings")
-    check.add_argument("--chunk", type=_positive, default=CHUNK, metavar="N", help=f"actions a decision, with --simulator or --policy (default: {CHUNK})")
-    check.add_argument("--timeout", type=_seconds, metavar="S", help="the longest that a build, a reset or a chunk may take (default: simulator.timeout_s, 60)")
-    check.add_argument("--frames", type=_path, metavar="FOLDER", help="a folder for frames; look at them, as only you can see whether they are upside down")
-    check.add_argument("--json", type=_path, metavar="FILE", help="where the findings go")
+    check.add_argument("--chunk", type=positive, default=CHUNK, metavar="N", help=f"actions a decision, with --simulator or --policy (default: {CHUNK})")
+    check.add_argument(
+        "--timeout",
+        type=seconds,
+        metavar="S",
+        help="the longest that a build, a reset or a chunk may take (default: as in a run)",
+    )
+    check.add_argument(
+        "--frames", type=new_folder, metavar="FOLDER", help="a folder for frames; look at them, as only you can see whether they are upside down"
+    )
+    check.add_argument("--json", type=new_file, metavar="FILE", help="where the findings go")
 
 
 def _add_inspect(inspect: argparse.ArgumentParser) -> None:
     inspect.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder of other software or its name on the hub; a run directory; a checkpoint of a run")
     inspect.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="settings, for example policy.options.preset=libero")
-    inspect.add_argument("--recipe", type=_path, metavar="FILE", help="the recipe that is to start from it: whether they fit, and how")
+    inspect.add_argument("--recipe", type=path, metavar="FILE", help="the recipe that is to start from it: whether they fit, and how")
     inspect.add_argument("--instruction", metavar="TEXT", help="the instruction whose prompt is shown (default: that of the recipe's first task)")
-    inspect.add_argument("--json", type=_path, metavar="FILE", help="where the same goes as data")
+    inspect.add_argument("--json", type=new_file, metavar="FILE", help="where the same goes as data")
 
 
 def _add_export(export: argparse.ArgumentParser) -> None:
-    export.add_argument("start", type=_path, metavar="RUN_DIR|CHECKPOINT", help="a run directory (its newest checkpoint), a checkpoint, or a policy folder")
-    export.add_argument("out", type=_path, metavar="OUT", help="a new folder")
+    export.add_argument("start", type=path, metavar="RUN_DIR|CHECKPOINT", help="a run directory (its newest checkpoint), a checkpoint, or a policy folder")
+    export.add_argument("out", type=new_folder, metavar="OUT", help="a new folder")
     export.add_argument("--layout", choices=("lerobot", "openpi", "openvla", "groot"), help="whose software is to load it (default: the layout that came in)")
     export.add_argument("--adapters", choices=("merged", "apart"), default="merged", help="LoRA: merged into the weights (default), or as a folder of peft")
     export.add_argument(
@@ -234,50 +242,50 @@ def _add_export(export: argparse.ArgumentParser) -> None:
 
 def _add_profile(profile: argparse.ArgumentParser) -> None:
     _add_start(profile, "RECIPE", "a YAML file; its episodes are those of policy.checkpoint=FOLDER, or else of an untrained policy")
-    profile.add_argument("--out", type=_path, metavar="FILE", help="where the profile goes (default: NAME.profile.yaml)")
-    profile.add_argument("--seconds", type=_seconds, default=PROFILE_S, metavar="S", help=f"seconds to measure, without the start (default: {PROFILE_S:g})")
+    profile.add_argument("--out", type=new_file, metavar="FILE", help="where the profile goes (default: NAME.profile.yaml)")
+    profile.add_argument("--seconds", type=seconds, default=PROFILE_S, metavar="S", help=f"seconds to measure, without the start (default: {PROFILE_S:g})")
 
 
 def _add_batch(batch: argparse.ArgumentParser) -> None:
-    batch.add_argument("--cameras", type=_positive, default=2, metavar="N", help="cameras of each environment (default: 2)")
-    batch.add_argument("--size", type=_positive, default=224, metavar="PX", help="height and width of an image in pixels (default: 224)")
-    batch.add_argument("--batch", type=_positive, default=32, metavar="B", help="decisions of a batch (default: 32)")
-    batch.add_argument("--batches", type=_positive, default=240, metavar="N", help="how many batches are measured (default: 240)")
+    batch.add_argument("--cameras", type=positive, default=2, metavar="N", help="cameras of each environment (default: 2)")
+    batch.add_argument("--size", type=positive, default=224, metavar="PX", help="height and width of an image in pixels (default: 224)")
+    batch.add_argument("--batch", type=positive, default=32, metavar="B", help="decisions of a batch (default: 32)")
+    batch.add_argument("--batches", type=positive, default=240, metavar="N", help="how many batches are measured (default: 240)")
 
 
 def _add_batching(batching: argparse.ArgumentParser) -> None:
-    batching.add_argument("--profiles", type=_positive, default=300, metavar="N", help="how many profiles of costs are rehearsed (default: 300)")
+    batching.add_argument("--profiles", type=positive, default=300, metavar="N", help="how many profiles of costs are rehearsed (default: 300)")
     batching.add_argument("--grid", type=int, default=60, metavar="N", help="how many of them with the grid of fixed limits (default: 60)")
-    batching.add_argument("--jobs", type=_positive, default=1, metavar="N", help="processes that rehearse (default: 1)")
-    batching.add_argument("--real", type=_seconds, default=0.0, metavar="S", help="instead, train S seconds with each setting, in real processes that sleep")
+    batching.add_argument("--jobs", type=positive, default=1, metavar="N", help="processes that rehearse (default: 1)")
+    batching.add_argument("--real", type=seconds, default=0.0, metavar="S", help="instead, train S seconds with each setting, in real processes that sleep")
 
 
 def _add_reality(reality: argparse.ArgumentParser) -> None:
     reality.add_argument(
         "overrides", nargs="*", default=[], metavar="RECIPE key=value", help="a YAML file (default: that of `bench interaction`), and settings"
     )
-    reality.add_argument("--profile", type=_path, metavar="FILE", help="an earlier profile of the same recipe (default: measure it first)")
-    reality.add_argument("--profile-seconds", type=_seconds, default=PROFILE_S, metavar="S", help=f"seconds to measure it (default: {PROFILE_S:g})")
-    reality.add_argument("--updates", type=_positive, default=20, metavar="N", help="updates that are measured in each mode after it has settled (default: 20)")
+    reality.add_argument("--profile", type=path, metavar="FILE", help="an earlier profile of the same recipe (default: measure it first)")
+    reality.add_argument("--profile-seconds", type=seconds, default=PROFILE_S, metavar="S", help=f"seconds to measure it (default: {PROFILE_S:g})")
+    reality.add_argument("--updates", type=positive, default=20, metavar="N", help="updates that are measured in each mode after it has settled (default: 20)")
 
 
 def _add_vector(vector: argparse.ArgumentParser) -> None:
     vector.add_argument("overrides", nargs="*", default=[], metavar="RECIPE key=value", help="a YAML file (default: LIBERO with the mini VLA), and settings")
     vector.add_argument(
         "--inference",
-        type=_inference,
+        type=seconds_or_auto,
         default=0.0,
         metavar="MS|auto",
         help="milliseconds that each inference waits without using a core; auto: as long as a chunk takes",
     )
-    vector.add_argument("--pairs", type=_positive, default=4, metavar="N", help="how often both sides are measured, alternately (default: 4)")
-    vector.add_argument("--seconds", type=_seconds, default=30.0, metavar="S", help="seconds of each measurement, at least (default: 30)")
-    vector.add_argument("--threads", type=_positive, metavar="N", help="torch threads of the vector environment's main process (default: training.threads)")
+    vector.add_argument("--pairs", type=positive, default=4, metavar="N", help="how often both sides are measured, alternately (default: 4)")
+    vector.add_argument("--seconds", type=seconds, default=30.0, metavar="S", help="seconds of each measurement, at least (default: 30)")
+    vector.add_argument("--threads", type=positive, metavar="N", help="torch threads of the vector environment's main process (default: training.threads)")
 
 
 def _add_ray(ray: argparse.ArgumentParser) -> None:
-    ray.add_argument("--pairs", type=_positive, default=3, metavar="N", help="how often both are measured, alternately (default: 3)")
-    ray.add_argument("--seconds", type=_seconds, default=20.0, metavar="S", help="seconds of each measurement (default: 20)")
+    ray.add_argument("--pairs", type=positive, default=3, metavar="N", help="how often both are measured, alternately (default: 3)")
+    ray.add_argument("--seconds", type=seconds, default=20.0, metavar="S", help="seconds of each measurement (default: 20)")
 
 
 def _add_mismatch(mismatch: argparse.ArgumentParser) -> None:
@@ -285,38 +293,38 @@ def _add_mismatch(mismatch: argparse.ArgumentParser) -> None:
         "policy", nargs="?", metavar="NAME|FOLDER", help="a policy, a run, a checkpoint (default: every policy, pretrained ones at tiny size)"
     )
     mismatch.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="settings of the policy, for example size=tiny or options.head=tokens")
-    mismatch.add_argument("--decisions", type=_positive, default=200, metavar="N", help="decisions that are compared (default: 200)")
+    mismatch.add_argument("--decisions", type=positive, default=200, metavar="N", help="decisions that are compared (default: 200)")
     mismatch.add_argument("--ratio", choices=("chunk", "action", "dimension"), default="action", help="what a ratio is of (default: action)")
-    mismatch.add_argument("--chunk", type=_positive, default=CHUNK, metavar="N", help=f"actions a decision (default: {CHUNK})")
+    mismatch.add_argument("--chunk", type=positive, default=CHUNK, metavar="N", help=f"actions a decision (default: {CHUNK})")
 
 
 def _add_fuzz(fuzz: argparse.ArgumentParser) -> None:
     from rlvla3.benchmarks.fuzz.subject import SUBJECTS
 
     fuzz.add_argument("subject", choices=SUBJECTS, help="what is broken")
-    fuzz.add_argument("--cases", type=_positive, default=1000, metavar="N", help="how many are tried (default: 1000)")
+    fuzz.add_argument("--cases", type=positive, default=1000, metavar="N", help="how many are tried (default: 1000)")
     fuzz.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same cases (default: 0)")
     fuzz.add_argument("--first", type=int, default=0, metavar="N", help="the number of the first case (default: 0)")
-    fuzz.add_argument("--keep", type=_path, metavar="FOLDER", help="where the files of cases go that are not refused in words")
+    fuzz.add_argument("--keep", type=new_folder, metavar="FOLDER", help="where the files of cases go that are not refused in words")
 
 
 def _add_rehearse(rehearse: argparse.ArgumentParser) -> None:
     _add_planned(rehearse)
     rehearse.add_argument("--cluster", metavar="HOSTSxDEVICES", help="for example 4x8, or 8 for one host of eight")
-    rehearse.add_argument("--updates", type=_positive, metavar="N", help="updates that are measured after the run has settled (default: 6)")
-    rehearse.add_argument("--trace", type=_path, metavar="FILE", help="a timeline of the last two updates, for ui.perfetto.dev or chrome://tracing")
-    rehearse.add_argument("--picture", type=_path, metavar="FILE", help="the timeline of a few workers as a picture (.png, .svg, .pdf)")
+    rehearse.add_argument("--updates", type=positive, metavar="N", help="updates that are measured after the run has settled (default: 6)")
+    rehearse.add_argument("--trace", type=new_file, metavar="FILE", help="a timeline of the last two updates, for ui.perfetto.dev or chrome://tracing")
+    rehearse.add_argument("--picture", type=new_file, metavar="FILE", help="the timeline of a few workers as a picture (.png, .svg, .pdf)")
     rehearse.add_argument("--paper", metavar="NAME", help="in place of a recipe: a published measurement to compare with, such as table1")
 
 
 def _add_plan(plan: argparse.ArgumentParser) -> None:
     _add_planned(plan)
-    plan.add_argument("--gpus", type=_positive, metavar="N", help="devices in all")
-    plan.add_argument("--hosts", type=_positive, metavar="N", help="hosts (default: one for every eight devices)")
+    plan.add_argument("--gpus", type=positive, metavar="N", help="devices in all")
+    plan.add_argument("--hosts", type=positive, metavar="N", help="hosts (default: one for every eight devices)")
     plan.add_argument("--cluster", metavar="HOSTSxDEVICES", help="hosts and devices of each in one, for example 4x8")
     plan.add_argument("--memory", type=float, metavar="GIB", help="memory of a device (default: the profile's)")
     plan.add_argument("--max-staleness", type=int, metavar="N", help="the largest staleness that plans may use (default: the recipe's)")
-    plan.add_argument("--best", type=_positive, default=3, metavar="N", help="how many plans are printed (default: 3)")
+    plan.add_argument("--best", type=positive, default=3, metavar="N", help="how many plans are printed (default: 3)")
 
 
 def _add_planned(command: argparse.ArgumentParser) -> None:
@@ -324,43 +332,14 @@ def _add_planned(command: argparse.ArgumentParser) -> None:
     command.add_argument("overrides", nargs="*", default=[], metavar="RECIPE key=value", help="a YAML file, and settings that win over it")
     command.add_argument("--profile", metavar="FILE|NAME", help="what stages cost: a file, or the name of a profile that ships with rlvla3")
     command.add_argument("--seed", type=int, default=0, metavar="N", help="seed of all random draws; the same seed gives the same figures (default: 0)")
-    command.add_argument("--json", type=_path, metavar="FILE", help="where the figures go")
-
-
-def _path(text: str) -> Path:
-    """For argparse: a path, where ~ is the home folder."""
-    from rlvla3.config import path_of
-
-    try:
-        return path_of(text)
-    except RecipeError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _seconds(text: str) -> float:
-    """For argparse: some time."""
-    seconds = float(text)
-    if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is no length of time: give more than 0")
-    return seconds
-
-
-def _inference(text: str) -> float | str:
-    """For argparse: milliseconds, or `auto`."""
-    return text if text == "auto" else _seconds(text)
-
-
-def _positive(text: str) -> int:
-    """For argparse: a whole number of at least 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is too few: give 1 or more")
-    return number
+    command.add_argument("--json", type=new_file, metavar="FILE", help="where the figures go")
 
 
 def _add_parity(parity: argparse.ArgumentParser) -> None:
     _add_start(parity, "RECIPE", "a YAML file; where it begins by cloning, one clone is made and every run starts from it")
-    parity.add_argument("--out", type=_path, required=True, metavar="DIR", help="folder for runs, table and picture; the same command again continues there")
+    parity.add_argument(
+        "--out", type=new_folder, required=True, metavar="DIR", help="folder for runs, table and picture; the same command again continues there"
+    )
     parity.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="one run of each schedule for each seed (default: 0 1 2)")
     parity.add_argument("--staleness", type=int, nargs="+", default=[1, 2, 4, 8], metavar="N", help="max_staleness of full_async (default: 1 2 4 8)")
     parity.add_argument("--corrections", nargs="+", default=[], metavar="NAME", help="for staleness (default: none, and the recipe's own)")
@@ -369,5 +348,5 @@ def _add_parity(parity: argparse.ArgumentParser) -> None:
 
 
 def _add_output(command: argparse.ArgumentParser, default: str) -> None:
-    command.add_argument("--run-dir", type=_path, metavar="DIR", help=f"where the run is kept (default: {default})")
+    command.add_argument("--run-dir", type=new_folder, metavar="DIR", help=f"where the run is kept (default: {default})")
     command.add_argument("--json", action="store_true", help="JSON lines on stdout instead of a table or plain lines; the last is the summary")

@@ -6,7 +6,6 @@ answered at once.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -175,7 +174,7 @@ def _stem(start: Start) -> str:
     """What a run is called after: the recipe's file, or its simulators, such as CartPole-v1 for gymnasium:CartPole-v1."""
     if isinstance(start, Recipe):
         names = dict.fromkeys(simulator.name.rpartition(":")[2] for simulator in start.mixed.values())
-        return re.sub(r"[^\w.-]+", "-", "-".join(names))
+        return "-".join(names)
     return start.stem
 
 

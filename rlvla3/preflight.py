@@ -18,6 +18,7 @@ from rlvla3.links.weights.between_hosts.carriers import check_carrier
 from rlvla3.observability.episode_video import find_encoder
 from rlvla3.observability.formatting import size
 from rlvla3.observability.sampling import SCHEDSTAT
+from rlvla3.open_files import allow_open_files
 from rlvla3.parts import collecting_capacity, rollout_spec, training_capacity
 from rlvla3.policies.options import PolicyOptions
 from rlvla3.policies.registry import policy_options, read_checkpoint_config
@@ -44,6 +45,8 @@ def preflight(recipe: Recipe, *, clones: bool = False, trains: bool = False, eva
             f"placement.kind={recipe.placement.kind} deals out several devices, and a run on one host does not: leave placement out and set engine.device and "
             f"training.device, set runtime=ray, or see what it would do with `rlvla3 rehearse`"
         )
+    if recipe.runtime == "local":
+        allow_open_files(sum(simulator.shards for simulator in recipe.mixed.values()) + recipe.engine.generators + recipe.training.ranks)
     expected_way(recipe)  # raises where generators cannot act as policy.inference says
     spaces = common_spaces(recipe)
     options = policy_options(recipe.policy, spaces)

@@ -22,12 +22,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlvla3.benchmarks.figures import write_figures
 from rlvla3.inference.actor import Actor
 from rlvla3.links.data_plane import DataPlane, GeneratorPort, ShardPort
 from rlvla3.links.rollouts import Episode, RolloutSpec
 from rlvla3.links.weights.plane import WeightPlane
 from rlvla3.links.weights.versions import WeightMemory
+from rlvla3.observability.figures import write_figures
 from rlvla3.observability.meter import MeterBoard
 from rlvla3.policies.base import Decisions, Evaluation, Observations, Policy
 from rlvla3.policies.conversion import arrays_from, observations_from

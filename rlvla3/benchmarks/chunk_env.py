@@ -21,7 +21,7 @@ from rlvla3.config import Recipe
 from rlvla3.instructions import encode_instruction
 from rlvla3.observability.meter import MeterBoard
 from rlvla3.runtimes.processes.main_module import main_module_hidden
-from rlvla3.runtimes.supervision.shard_supervisor import START_TIMEOUT_S
+from rlvla3.runtimes.processes.process import START_TIMEOUT_S
 from rlvla3.runtimes.worker_names import shard_name
 from rlvla3.runtimes.workers.shard_worker import NICENESS
 from rlvla3.scheduling.ledger import TicketBook

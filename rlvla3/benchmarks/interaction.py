@@ -16,10 +16,10 @@ from typing import Any
 
 import psutil
 
-from rlvla3.benchmarks.figures import write_figures
 from rlvla3.benchmarks.timed import end_of_first_steps, mean_step_seconds
 from rlvla3.config import Mode, Recipe, make_recipe
 from rlvla3.observability.events import WorkerTime
+from rlvla3.observability.figures import write_figures
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.parts import endless_ledger, training_capacity
 from rlvla3.runtimes.local import LocalRuntime

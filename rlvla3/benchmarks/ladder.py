@@ -7,9 +7,9 @@ import tempfile
 from pathlib import Path
 from typing import get_args
 
-from rlvla3.benchmarks.figures import write_figures
 from rlvla3.benchmarks.interaction import SLOW_IMAGES, interaction_recipe, measure
 from rlvla3.config import Mode
+from rlvla3.observability.figures import write_figures
 
 NUM_ENVS = 16
 UPDATES = 20

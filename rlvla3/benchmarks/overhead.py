@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rlvla3.benchmarks.figures import write_figures
 from rlvla3.config import SimulatorConfig
 from rlvla3.errors import RecipeError
+from rlvla3.observability.figures import write_figures
 from rlvla3.runtimes.processes.main_module import main_module_hidden
 from rlvla3.simulators.base import Simulator, SimulatorError
 from rlvla3.simulators.registry import make_simulator

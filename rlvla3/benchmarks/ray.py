@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 from statistics import median
 
-from rlvla3.benchmarks.figures import write_figures
 from rlvla3.benchmarks.interaction import SLOW_IMAGES, WARMUP_UPDATES, interaction_recipe
 from rlvla3.config import Recipe
+from rlvla3.observability.figures import write_figures
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.parts import endless_ledger, training_capacity
 from rlvla3.runtimes.registry import make_runtime

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from rlvla3.benchmarks.figures import write_figures
 from rlvla3.benchmarks.interaction import SLOW_IMAGES, WARMUP_UPDATES, interaction_recipe, measure
 from rlvla3.config import Mode, Recipe, load_recipe, path_of
 from rlvla3.errors import RecipeError
+from rlvla3.observability.figures import write_figures
 from rlvla3.planning.profiles import check_profile
 from rlvla3.planning.profiling.measuring import in_mode, settled
 from rlvla3.planning.profiling.profile_file import write_profile

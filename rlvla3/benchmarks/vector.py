@@ -24,11 +24,11 @@ from typing import Any, Literal
 
 from rlvla3.benchmarks.chunk_env import vector_environment
 from rlvla3.benchmarks.emulated_inference import with_inference
-from rlvla3.benchmarks.figures import write_figures
 from rlvla3.benchmarks.interaction import WARMUP_UPDATES, measure
 from rlvla3.benchmarks.lockstep import LockstepTrainer
 from rlvla3.config import Recipe, load_recipe, make_recipe, path_of
 from rlvla3.errors import RecipeError
+from rlvla3.observability.figures import write_figures
 from rlvla3.observability.meter import MeterBoard
 from rlvla3.parts import endless_ledger
 from rlvla3.planning.profiling.measuring import settled

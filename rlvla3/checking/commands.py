@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from rlvla3.checking.simulator_process import SimulatorProcess
 from rlvla3.checking.specification import run_checks
 from rlvla3.config import SimulatorConfig, make_recipe
 from rlvla3.errors import RecipeError
+from rlvla3.observability.figures import write_figures
 from rlvla3.simulators.drawing import place_simulator
 
 
@@ -33,7 +33,7 @@ def check_simulators(
 ) -> bool:
     """Examine each simulator and print what was found. Returns whether all passed. Raises RecipeError if settings are refused.
 
-    timeout_s: the limit of a call (None: the simulator's own). frames: a folder for frames. figures: a file for the findings. before: each line begins with it.
+    timeout_s: the limit of a call (None: as in a run). frames: a folder for frames. figures: a file for the findings. before: each line begins with it.
     """
     findings: dict[str, Any] = {}
     for name, config in simulators.items():
@@ -41,7 +41,7 @@ def check_simulators(
         placed, drawing = place_simulator(config)
         if drawing:
             print(f"{before}{drawing}", flush=True)
-        evidence = examine(placed, chunk, timeout_s or config.timeout_s)
+        evidence = examine(placed, chunk, timeout_s)
         results = run_checks(evidence)
         for line in "\n".join([*lines(results), total(results)]).splitlines():
             print(f"{before}{line}")
@@ -49,22 +49,22 @@ def check_simulators(
             print(f"{before}{write_frames(evidence, frames / name.replace(':', '_').replace('/', '_'))} frames in {frames}: are they the right way up?")
         findings[name] = {"passed": all(result.verdict != "failed" for result in results), "checks": as_json(results)}
     if figures is not None:
-        figures.write_text(json.dumps(findings, indent=2) + "\n")
+        write_figures(findings, figures)
     return all(simulator["passed"] for simulator in findings.values())
 
 
-def examine(config: SimulatorConfig, chunk: int, timeout_s: float) -> Evidence:
+def examine(config: SimulatorConfig, chunk: int, timeout_s: float | None = None) -> Evidence:
     """The evidence of an examination. The simulator runs in processes of its own, on the first of its devices."""
     return asyncio.run(_examine(config.model_copy(update={"devices": config.devices[:1]}), chunk, timeout_s))
 
 
-async def _examine(config: SimulatorConfig, chunk: int, timeout_s: float) -> Evidence:
+async def _examine(config: SimulatorConfig, chunk: int, timeout_s: float | None) -> Evidence:
     with tempfile.TemporaryDirectory() as folder:
         return await Examination(config, chunk, lambda name: SimulatorProcess(name, config, chunk, timeout_s, Path(folder))).run()
 
 
 def _name_and_settings(name: str, config: SimulatorConfig) -> str:
     """The simulator's name, and the settings that are not the default."""
-    given = config.model_dump(exclude_defaults=True, exclude={"shards", "timeout_s", "cores", "weight", "task_weights"})
+    given = config.model_dump(exclude_defaults=True, exclude={"shards", "timeout_s", "build_timeout_s", "cores", "weight", "task_weights"})
     settings = ", ".join(f"{key}={value}" for key, value in given.items() if value != name)
     return f"{name}: {settings}" if settings else name

@@ -12,6 +12,7 @@ import numpy as np
 from rlvla3.checking.evidence import Evidence
 from rlvla3.checking.finding import Result, Verdict
 from rlvla3.checking.png import write_png
+from rlvla3.observability.file_names import file_name
 
 VERDICTS: Sequence[Verdict] = ("passed", "warning", "failed", "not applicable")
 MAX_FINDINGS = 4
@@ -60,7 +61,7 @@ def write_frames(evidence: Evidence, folder: Path) -> int:
         for number, observation in [*seen[:1], *seen[1:][-1:]]:
             for camera, image in observation.images.items():
                 if episode and isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3:
-                    task = episode.ticket.task.replace("/", "_").replace(":", "_")
-                    write_png(folder / f"{task}-seed{episode.ticket.seed}-{camera}-{number}.png", image)
+                    name = f"{file_name(episode.ticket.task)}-seed{episode.ticket.seed}-{file_name(camera, longest=60)}-{number}.png"
+                    write_png(folder / name, image)
                     written += 1
     return written

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from rlvla3.checking.inspection import Inspected, Prompt, inspect, prompt_of, so
 from rlvla3.checkpoints.contents import Checkpoint
 from rlvla3.checkpoints.weight_names import some_of
 from rlvla3.config import Overrides
+from rlvla3.observability.figures import write_figures
 from rlvla3.observability.formatting import number_of, size
 from rlvla3.processing.description import describe_processing
 from rlvla3.types import ActionSpace, Spaces
@@ -51,7 +51,7 @@ def inspect_and_print(name: str, recipe: Path | None, overrides: Overrides, inst
     more |= dict(_last_sections(inspected))
     print("\n".join(_lines(more)), flush=True)
     if figures is not None:
-        figures.write_text(json.dumps(_data(inspected, prompt, asdict(model), {**sections, **more}), indent=2) + "\n")
+        write_figures(_data(inspected, prompt, asdict(model), {**sections, **more}), figures)
 
 
 def fed_sections(inspected: Inspected, prompt: Prompt | str) -> Iterator[tuple[str, Sequence[str]]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -16,6 +15,7 @@ from rlvla3.checkpoints.checkpoint import read_checkpoint
 from rlvla3.config import PolicyConfig, make_recipe, path_of
 from rlvla3.config.policy import is_saved_policy
 from rlvla3.errors import RecipeError
+from rlvla3.observability.figures import write_figures
 from rlvla3.observability.run_directory import policy_folder
 from rlvla3.policies.registry import POLICIES, policy_options, read_checkpoint_config
 from rlvla3.simulators.registry import describe_simulator
@@ -46,7 +46,7 @@ def check_policy(name: str, settings: Sequence[str], simulator: str | None, chun
     print("\n".join([*lines(results), total(results)]))
     passed = all(result.verdict != "failed" for result in results)
     if figures is not None:
-        figures.write_text(json.dumps({name: {"passed": passed, "checks": as_json(results)}}, indent=2) + "\n")
+        write_figures({name: {"passed": passed, "checks": as_json(results)}}, figures)
     return passed
 
 

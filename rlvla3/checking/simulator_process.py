@@ -37,23 +37,28 @@ STACK_AT = 0.8
 """The share of a call's limit after which the process prints its stack, in case it hangs."""
 
 
-async def answer_calls(control: Control, config: SimulatorConfig, chunk: int, timeout_s: float) -> None:
+def limit_of(call: str, config: SimulatorConfig, timeout_s: float | None) -> float:
+    """The seconds that a call may take: `timeout_s`, or what a run allows (None)."""
+    return timeout_s or (config.build_timeout_s if call in ("describe", "build") else config.timeout_s)
+
+
+async def answer_calls(control: Control, config: SimulatorConfig, chunk: int, timeout_s: float | None) -> None:
     """The body of the simulator's process: receives calls and sends their answers."""
     faulthandler.enable()
     handler = CallHandler(config, chunk)
     control.send(Ready())
     while True:
         call, arguments = await control.receive()
-        faulthandler.dump_traceback_later(STACK_AT * timeout_s)
+        faulthandler.dump_traceback_later(STACK_AT * limit_of(call, config, timeout_s))
         control.send(handler.answer(call, *arguments))
         faulthandler.cancel_dump_traceback_later()
 
 
 class SimulatorProcess:
-    """A CheckedSimulator in a process of its own. timeout_s: the limit of each call. folder: where its log goes."""
+    """A CheckedSimulator in a process of its own. timeout_s: the limit of each call (None: as in a run). folder: where its log goes."""
 
-    def __init__(self, name: str, config: SimulatorConfig, chunk: int, timeout_s: float, folder: Path) -> None:
-        self._timeout_s = timeout_s
+    def __init__(self, name: str, config: SimulatorConfig, chunk: int, timeout_s: float | None, folder: Path) -> None:
+        self._config, self._timeout_s = config, timeout_s
         self._has_started = self._has_ended = False
         self._failure: Failure | None = None
         self._worker = start_worker(name, "rlvla3.checking.simulator_process:answer_calls", config, chunk, timeout_s, log=folder / f"{name}.log")
@@ -82,11 +87,12 @@ class SimulatorProcess:
         if self._has_ended:
             return
         processes = _with_children(self._worker.process.pid)
-        await self._worker.stop(self._timeout_s)
+        limit = limit_of("close", self._config, self._timeout_s)
+        await self._worker.stop(limit)
         self._has_ended = True
         _kill(processes)
         if self._worker.process.exitcode == -signal.SIGKILL:
-            raise CallFailed(Failure("its process", "hung", f"did not end within {self._timeout_s:g} s of being told to, and was killed"))
+            raise CallFailed(Failure("its process", "hung", f"did not end within {limit:g} s of being told to, and was killed"))
 
     def kill(self) -> None:
         if not self._has_ended:
@@ -97,14 +103,15 @@ class SimulatorProcess:
     async def _call(self, call: str, *arguments: Any) -> Any:
         if self._failure is not None:
             raise CallFailed(self._failure)
+        limit = limit_of(call, self._config, self._timeout_s)
         try:
             await self._wait_until_started()
             self._worker.control.send((call, arguments))
-            kind, answer = await asyncio.wait_for(self._worker.control.receive(), self._timeout_s)
+            kind, answer = await asyncio.wait_for(self._worker.control.receive(), limit)
         except TimeoutError:
-            self._failure = Failure(call_words(call, arguments), "hung", f"did not return within {self._timeout_s:g} s{self._last_lines()}")
+            self._failure = Failure(call_words(call, arguments), "hung", f"did not return within {limit:g} s{self._last_lines()}")
         except Stopped:
-            self._worker.process.join(self._timeout_s)
+            self._worker.process.join(limit)
             self._failure = Failure(call_words(call, arguments), "died", f"ended its process ({self._exit()}){self._last_lines()}")
         if self._failure is not None:
             self.kill()

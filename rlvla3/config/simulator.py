@@ -70,6 +70,10 @@ class SimulatorConfig(Section):
     timeout_s: Seconds = 60.0
     """Seconds. A shard that needs longer for one reset or one chunk counts as hung. It is killed and replaced."""
 
+    build_timeout_s: Seconds = 600.0
+    """Seconds. A simulator that is not built after this time counts as hung. Several that are built at once on few cores take longer than one alone. The run
+    says every half minute how many are still being built."""
+
     initial_states: InitialStatesConfig = InitialStatesConfig()
 
     check_frames: bool = True

@@ -30,6 +30,7 @@ from typing import Any
 
 from rlvla3.config import Recipe, load_recipe, write_recipe
 from rlvla3.errors import ExplainedError
+from rlvla3.observability.file_names import file_name
 
 
 class RunDirectoryError(ExplainedError, RuntimeError):
@@ -189,7 +190,7 @@ class RunDirectory:
 
 def default_path(name: str, now: datetime) -> Path:
     """The default folder of a run called `name`: runs/NAME-DATE-TIME."""
-    return Path("runs") / f"{name}-{now:%Y%m%d-%H%M%S}"
+    return Path("runs") / f"{file_name(name, unique=False)}-{now:%Y%m%d-%H%M%S}"
 
 
 def find_run(path: Path) -> tuple[RunDirectory, Path | None] | None:

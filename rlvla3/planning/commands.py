@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rlvla3.config import Recipe, load_recipe, path_of
 from rlvla3.errors import RecipeError
+from rlvla3.observability.figures import write_figures
 from rlvla3.planning import plan_report, rehearsal_report
 from rlvla3.planning.memory_fit import GIB
 from rlvla3.planning.profiles import check_profile, find_profile
@@ -64,7 +63,7 @@ def rehearse(
     title = rehearsal_report.title_of(recipe, profile, cluster)
     content = rehearsal_report.content(rehearsal, recipe, profile, cluster, seed)
     if figures:
-        _write(figures, content)
+        write_figures(content, figures)
     if timeline and trace:
         write_trace(timeline, trace, content)
     if timeline and picture:
@@ -106,7 +105,7 @@ def plan(
     found = Search(recipe, profile, cluster, space, memory=memory, seed=seed, on_progress=plan_report.print_progress).plan(best)
     about = {"profile": profile.name, "source": profile.source, "cluster": f"{cluster.hosts}x{cluster.devices}", "seed": seed, "max_staleness": most}
     if figures:
-        _write(figures, plan_report.content(found) | about | {"recipe_settings": recipe.model_dump(mode="json")})
+        write_figures(plan_report.content(found) | about | {"recipe_settings": recipe.model_dump(mode="json")}, figures)
     plan_report.print_plan(found, f"{profile.name} on {about['cluster']} devices, staleness at most {most}")
 
 
@@ -132,8 +131,3 @@ def _start(command: str, words: Sequence[str], profile_name: str | None) -> tupl
     profile = find_profile(profile_name)
     check_profile(profile, recipe)
     return recipe, profile
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n")

@@ -10,7 +10,7 @@ from pathlib import Path
 from rlvla3.benchmarks.batching.cost_profiles import draw_profiles
 from rlvla3.benchmarks.batching.real import PROFILES, try_for_real
 from rlvla3.benchmarks.batching.rehearsed import Trial, run_trials
-from rlvla3.benchmarks.figures import write_figures
+from rlvla3.observability.figures import write_figures
 
 SLOWEST, MEAN, NEAR, SHARE = 0.98, 1.3, 0.95, 0.95
 """The claims: never below SLOWEST of sync, MEAN times sync in the geometric mean, at least NEAR of the best of the grid in a SHARE of the profiles."""

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
 
-from rlvla3.benchmarks.figures import write_figures
 from rlvla3.benchmarks.fuzz.running import LIMIT_S, Kind, Outcome, run_cases
+from rlvla3.observability.figures import write_figures
 
 LABELS: dict[Kind, str] = {
     "accepted": "accepted",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rlvla3.config import Recipe, load_recipe
 from rlvla3.errors import ExplainedError
+from rlvla3.observability.file_names import file_name
 from rlvla3.preflight import preflight
 
 
@@ -97,7 +97,7 @@ class ParityMeasurement:
                 yield self.trial(seed, schedule)
 
     def trial(self, seed: int, schedule: Schedule) -> Trial:
-        kind = f"staleness{schedule.max_staleness}-{re.sub(r'[^A-Za-z0-9_]+', '-', self.schedules[schedule])}" if schedule.max_staleness else "sync"
+        kind = f"staleness{schedule.max_staleness}-{file_name(self.schedules[schedule], unique=False)}" if schedule.max_staleness else "sync"
         return Trial(seed, schedule, f"{kind}-seed{seed}")
 
     def folder(self, trial: Trial) -> Path:

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from rlvla3.benchmarks.figures import write_figures
 from rlvla3.benchmarks.weights.delay import measure_delay
 from rlvla3.benchmarks.weights.slowdown import measure_slowdown
 from rlvla3.benchmarks.weights.transfer import measure_transfers
+from rlvla3.observability.figures import write_figures
 
 
 def main(figures: Path, megabytes: int) -> None:

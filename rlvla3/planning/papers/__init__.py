@@ -14,10 +14,10 @@ table_report.py  the comparisons as tables
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from rlvla3.errors import RecipeError
+from rlvla3.observability.figures import write_figures
 from rlvla3.planning.papers.beyond import Beyond, go_beyond
 from rlvla3.planning.papers.comparing import compare_scaling, compare_table
 from rlvla3.planning.papers.d_vla import compare_d_vla
@@ -46,5 +46,4 @@ def main(name: str, figures: Path | None) -> None:
     result = paper(name)
     print_result(result)
     if figures:
-        figures.parent.mkdir(parents=True, exist_ok=True)
-        figures.write_text(json.dumps(result.content(), indent=2) + "\n")
+        write_figures(result.content(), figures)

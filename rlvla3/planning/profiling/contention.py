@@ -30,9 +30,8 @@ from rlvla3.planning.profiling.cost_fitting import core_throughputs, powers_of_t
 from rlvla3.policies.registry import make_policy
 from rlvla3.runtimes.processes.control import Control
 from rlvla3.runtimes.processes.messages import Ready
-from rlvla3.runtimes.processes.process import start_worker
+from rlvla3.runtimes.processes.process import START_TIMEOUT_S, start_worker
 from rlvla3.runtimes.processes.rounds import RoundSeconds, WorkUntil, answer_of
-from rlvla3.runtimes.supervision.shard_supervisor import START_TIMEOUT_S
 from rlvla3.runtimes.workers.device import choose_device
 from rlvla3.runtimes.workers.policy_engine import DataPlanePolicyEngine
 from rlvla3.simulators.common_spaces import common_spaces

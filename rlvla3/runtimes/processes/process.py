@@ -31,6 +31,9 @@ from rlvla3.runtimes.processes.main_module import main_module_hidden
 INTERRUPTS = {signal.SIGINT, signal.SIGTERM}
 """Terminals and job schedulers send these signals to every process of a run."""
 
+START_TIMEOUT_S = 180.0
+"""A worker that has not started after this time counts as hung, where no setting says otherwise."""
+
 _PR_SET_PDEATHSIG = 1
 
 

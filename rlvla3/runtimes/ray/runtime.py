@@ -17,6 +17,7 @@ from rlvla3.links.rollouts import Rollouts
 from rlvla3.observability.run_directory import RunDirectory, version_of
 from rlvla3.parts import rollout_spec
 from rlvla3.runtimes.processes.messages import Failed, Published, Ready
+from rlvla3.runtimes.processes.process import START_TIMEOUT_S
 from rlvla3.runtimes.ray.actor import FETCH_TIMEOUT_S, LOSS_S, RemoteWorker, WorkerActor
 from rlvla3.runtimes.ray.cluster import NodeRole, Reservation, connect, reserve
 from rlvla3.runtimes.ray.cluster_supervisor import ClusterSupervisor
@@ -24,7 +25,6 @@ from rlvla3.runtimes.ray.messages import MeetAt, Status, WeightsAt
 from rlvla3.runtimes.ray.reports import Reports, workers_of_host, workers_of_rank
 from rlvla3.runtimes.runtime import EveryRank, Runtime, TrainerLost
 from rlvla3.runtimes.supervision.host_supervisor import PATIENCE_S
-from rlvla3.runtimes.supervision.shard_supervisor import START_TIMEOUT_S
 from rlvla3.runtimes.worker_names import trainer_name
 from rlvla3.types import Finished, Purpose, Version
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from rlvla3.config import Recipe
 from rlvla3.config.engine import Share
 from rlvla3.runtimes.processes.lanes import Lane
-from rlvla3.runtimes.processes.process import WorkerProcess, start_lanes
+from rlvla3.runtimes.processes.process import START_TIMEOUT_S, WorkerProcess, start_lanes
 from rlvla3.runtimes.processes.rounds import NoAnswer, WorkUntil, answer_of
 from rlvla3.runtimes.sharing.choice import Speeds, better, is_open, shared_gpu
 from rlvla3.runtimes.sharing.mps import mps_in_words
@@ -23,7 +23,7 @@ from rlvla3.runtimes.sharing.mps import mps_in_words
 MEASURE_S = 0.8
 """Seconds of measurement, for each way."""
 
-START_TIMEOUT_S, STOP_TIMEOUT_S = 120.0, 5.0
+STOP_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)

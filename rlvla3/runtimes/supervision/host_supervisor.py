@@ -18,6 +18,7 @@ from rlvla3.links.data_plane import DataPlane
 from rlvla3.links.weights.versions import WeightMemory
 from rlvla3.observability.meter import MeterBoard
 from rlvla3.observability.run_record import RunRecord
+from rlvla3.open_files import allow_open_files
 from rlvla3.parts import rollout_spec
 from rlvla3.runtimes.assignment import Assignment
 from rlvla3.runtimes.processes.lanes import Lane
@@ -69,6 +70,7 @@ class HostSupervisor:
             notify(sentence)
         simulators = [simulator for simulator, _ in placed]
         layout = lay_out([simulator.sharding for simulator in simulators], engine.generators, engine.serving, sorted(os.sched_getaffinity(0)))
+        allow_open_files(len(layout) + engine.generators + len(others))
         self.recipe, self.plane, self.memory = recipe, DataPlane(rollout_spec(recipe, capacity), layout, engine.generators), WeightMemory()
         self._generator_names = [generator_name(number) for number in range(engine.generators)]
         self.board = board([*map(shard_name, range(len(layout))), *self._generator_names, *others])
@@ -85,7 +87,7 @@ class HostSupervisor:
             self.plane,
             self.board,
             assignment,
-            timeouts_s=[simulator.timeout_s for simulator in simulators],
+            simulators=simulators,
             max_restarts=engine.max_restarts,
             notify=notify,
             fail=fail,

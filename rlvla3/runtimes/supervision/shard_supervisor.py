@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
+from rlvla3.config import SimulatorConfig
 from rlvla3.errors import WorkerError
 from rlvla3.links.data_plane import DataPlane
 from rlvla3.observability.formatting import number_of
@@ -35,9 +36,8 @@ from rlvla3.simulators.base import ContractError
 from rlvla3.types import Finished
 
 MAX_ATTEMPTS = 3
-START_TIMEOUT_S = 180.0
-"""A simulator that is not built after this time counts as hung. Several that are built at once on few cores take tens of seconds."""
-
+BUILDING_SAID_EVERY_S = 30.0
+"""How often a run that waits for its simulators says so."""
 
 LATE_FACTOR = 5
 """A look for hung simulators that comes this many times later than planned is not used: then this process was stopped or starved, and so were the
@@ -52,7 +52,8 @@ class CannotReplace(WorkerError):
 class SupervisedShard:
     """A shard, and the process that runs it now. The process may be replaced; the slots and their data stay.
 
-    ready: its simulator is built. owed: it has handed in episodes and waits for an answer. failure: the error that its process ended with.
+    ready: its simulator is built. owed: it has handed in episodes and waits for an answer. failure: the error that its process ended with. killed: why it was
+    killed, if it was.
     """
 
     spec: ShardSpec
@@ -60,6 +61,7 @@ class SupervisedShard:
     ready: bool = False
     owed: bool = False
     failure: Failed | None = None
+    killed: str = ""
 
     @property
     def number(self) -> int:
@@ -69,7 +71,7 @@ class SupervisedShard:
 class ShardSupervisor:
     """Serves one ledger at a time. Each shard runs the tickets of its own simulator.
 
-    start: starts the process of a shard. assignment: of shards to generators. timeouts_s: the longest reset or chunk of each simulator, in seconds.
+    start: starts the process of a shard. assignment: of shards to generators. simulators: the settings of each simulator of the run.
     max_restarts: processes that are replaced before the run gives up. notify: called with a sentence for the user. fail: ends the run with an error.
     """
 
@@ -80,24 +82,25 @@ class ShardSupervisor:
         board: MeterBoard,
         assignment: Assignment,
         *,
-        timeouts_s: Sequence[float],
+        simulators: Sequence[SimulatorConfig],
         max_restarts: int,
         notify: Callable[[str], None],
         fail: Callable[[Exception], None],
     ) -> None:
         self._start, self._plane, self._board, self._assignment = start, plane, board, assignment
-        self._timeouts_s, self._max_restarts, self._notify, self._fail = timeouts_s, max_restarts, notify, fail
+        self._simulators, self._max_restarts, self._notify, self._fail = simulators, max_restarts, notify, fail
         self._on_finished: Callable[[Finished], None] = lambda _: None
         self._attempts: Counter[int] = Counter()
         self._all_ready = asyncio.Event()
         self._restarts = 0
         self._ending = False
-        self._look_every_s, self._looked_at = min(1.0, *(limit / 2 for limit in timeouts_s)), time.monotonic()
+        self._look_every_s, self._looked_at = min(1.0, *(simulator.timeout_s / 2 for simulator in simulators)), time.monotonic()
+        self._said_building_at = self._looked_at
         self._watchdog: asyncio.TimerHandle | None = None
         self._generators: list[WorkerProcess] = []
         self._leaving = RollCall((), then=lambda: None)
         self._shards: list[SupervisedShard] = []
-        self._dispatcher = Dispatcher(simulators=len(timeouts_s))
+        self._dispatcher = Dispatcher(simulators=len(simulators))
 
     def start(self, generators: list[WorkerProcess]) -> None:
         """Start every simulator. generators: they are told of a shard that is lost."""
@@ -214,7 +217,7 @@ class ShardSupervisor:
             return
         lost = self._dispatcher.lost(shard.number)
         self._attempts.update(lost)
-        why = shard.failure.message if shard.failure else f"it ended by itself, exit code {shard.worker.process.exitcode}"
+        why = shard.killed or (shard.failure.message if shard.failure else f"it ended by itself, exit code {shard.worker.process.exitcode}")
         if shard.failure and shard.failure.kind == ContractError.__name__:
             self._fail(CannotReplace(why))
             return
@@ -239,7 +242,7 @@ class ShardSupervisor:
         if self._ending:
             return
         self._dispatcher.give_back(shard.number)
-        shard.failure = None
+        shard.failure, shard.killed = None, ""
         shard.worker = self._start_process(shard.number)
         self._restarts += 1
         self._watch(shard)
@@ -261,15 +264,26 @@ class ShardSupervisor:
         if now - before < LATE_FACTOR * self._look_every_s:  # else the whole run was stopped, by Ctrl-Z or a paused container, and nobody is hung
             for shard in self._shards:
                 self._kill_if_hung(shard)
+            self._say_who_is_built(now)
 
     def _kill_if_hung(self, shard: SupervisedShard) -> None:
-        name = shard_name(shard.number)
-        stage, seconds = self._board.stage(name)
-        if stage == "start":
-            limit, whose = START_TIMEOUT_S, f"the {START_TIMEOUT_S:g} s that a simulator may take to be built"
-        else:
-            limit = self._timeouts_s[shard.spec.simulator]
-            whose = f"the timeout_s={limit:g} of its simulator"
-        if seconds > limit and stage in ("start", "reset", "simulate") and shard.worker.process.is_alive():
+        stage, seconds = self._board.stage(shard_name(shard.number))
+        simulator = self._simulators[shard.spec.simulator]
+        setting, limit = ("build_timeout_s", simulator.build_timeout_s) if stage == "start" else ("timeout_s", simulator.timeout_s)
+        if seconds > limit and stage in ("start", "reset", "simulate") and shard.worker.process.is_alive() and not shard.killed:
+            doing = {"start": "was not built", "reset": "had not reset its environment", "simulate": "had not made its chunk"}[stage]
+            shard.killed = (
+                f"it {doing} after {seconds:.0f} s and was killed; simulator.{setting}={limit:g} is the limit, raise it if the simulator is only slow"
+            )
             shard.worker.process.kill()
-            self._notify(f"{name} has been in {stage} for {seconds:.0f} s, longer than {whose}: it is killed and replaced")
+
+    def _say_who_is_built(self, now: float) -> None:
+        """Say now and then how many simulators are still being built, at the start of a run."""
+        building = [self._board.stage(shard_name(shard.number))[1] for shard in self._shards if not shard.ready]
+        if building and not self._all_ready.is_set() and now - self._said_building_at >= BUILDING_SAID_EVERY_S:
+            self._said_building_at = now
+            limit = max(simulator.build_timeout_s for simulator in self._simulators)
+            self._notify(
+                f"{len(building)} of {number_of(len(self._shards), 'simulator')} still being built, for {max(building):.0f} s; "
+                f"simulator.build_timeout_s={limit:g} is the limit"
+            )

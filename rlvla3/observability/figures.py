@@ -1,4 +1,4 @@
-"""Writes a benchmark's figures to a file."""
+"""Writes the figures of a benchmark, a check or a plan to a file."""
 
 from __future__ import annotations
 

@@ -1,0 +1,88 @@
+"""What words of the command line may be: numbers with limits, and paths. What cannot be written to is refused before anything is measured or trained.
+
+argparse calls these functions, and shows the message of an ArgumentTypeError after the name of the argument.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rlvla3.errors import described, explanation
+
+
+def seconds(text: str) -> float:
+    """A time of more than 0."""
+    try:
+        time = float(text)
+    except ValueError:
+        time = math.nan
+    if not 0 < time < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no length of time: give a number of more than 0")
+    return time
+
+
+def seconds_or_auto(text: str) -> float | str:
+    """A time, or `auto`."""
+    return text if text == "auto" else seconds(text)
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    try:
+        number = int(text) if len(text) < 20 else 0
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text[:40]} is not what is needed: give a whole number of 1 or more")
+    return number
+
+
+def path(text: str) -> Path:
+    """A path. ~ stands for the home folder, as in `--run-dir=~/runs`, where the shell leaves it."""
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is no path")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error}") from error
+
+
+def new_file(text: str) -> Path:
+    """The path of a file that can be written."""
+    given = path(text)
+    with _words():
+        if given.is_dir():
+            raise argparse.ArgumentTypeError(f"{given} is a folder: name a file in it, such as {given / 'result.json'}")
+        return _writable(given)
+
+
+def new_folder(text: str) -> Path:
+    """The path of a folder that can be made, or written to."""
+    given = path(text)
+    with _words():
+        if given.exists() and not given.is_dir():
+            raise argparse.ArgumentTypeError(f"{given} is a file, and a folder is needed: choose another name")
+        return _writable(given)
+
+
+@contextmanager
+def _words() -> Iterator[None]:
+    """A refusal of the operating system, in the words that a user is shown of it."""
+    try:
+        yield
+    except OSError as error:
+        raise argparse.ArgumentTypeError(explanation(error) or described(error)) from error
+
+
+def _writable(given: Path) -> Path:
+    there = next(folder for folder in (given, *given.absolute().parents) if folder.exists())
+    if there != given and not there.is_dir():
+        raise argparse.ArgumentTypeError(f"{given} lies below {there}, which is a file: choose another place")
+    if not os.access(there, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{given} cannot be written, because {there} can only be read by this user: choose another place")
+    return given
