@@ -209,13 +209,13 @@ def test_a_folder_that_was_removed_is_said(tmp_path: Path, monkeypatch: pytest.M
     assert "was removed: go to another one" in capsys.readouterr().err
 
 
-def test_a_file_of_the_working_folder_wins_over_an_installed_module_of_its_name(tmp_path: Path) -> None:
+def test_a_file_of_the_working_folder_wins_over_an_installed_module_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "installed").mkdir()
     (tmp_path / "installed" / "robot_of_two.py").write_text("raise ImportError('not this one')")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "robot_of_two.py").write_text(environment())
-    words = ["check", "--simulator", "robot_of_two:Env", "max_steps=5"]
-    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path / "installed"), python_path()])}
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'installed'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    words, env = ["check", "--simulator", "robot_of_two:Env", "max_steps=5"], os.environ | {"PYTHONPATH": python_path()}
     ran = subprocess.run([sys.executable, "-m", "rlvla3", *words], cwd=tmp_path / "folder", env=env, capture_output=True, text=True, check=False, timeout=120)
     assert "not this one" not in ran.stdout + ran.stderr
     assert "robot_of_two:Env" in ran.stdout, ran.stderr
