@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlvla3.config import SimulatorConfig, make_recipe
+from rlvla3.config import InitialStatesConfig, SimulatorConfig, make_recipe
 from rlvla3.errors import RecipeError
 from rlvla3.parts import demonstration_book, evaluation_book, profiling_book, splits_in_words, state_splits, ticket_book
 from rlvla3.simulators.base import SimulatorError
@@ -63,7 +63,7 @@ def test_an_environment_says_how_many_initial_states_it_has(states: Any, tasks: 
             "it draws them from seeds, and no seed of evaluation is trained on",
         ),
         (maze({}, initial_states={"training": [0]}), "Leave simulator.initial_states out, and choose the seeds with evaluation.seed"),
-        (SimulatorConfig(name="gymnasium:CartPole-v1", initial_states={"training": "all"}), "has no fixed set"),
+        (SimulatorConfig(name="gymnasium:CartPole-v1", initial_states=InitialStatesConfig(training="all")), "has no fixed set"),
         (SimulatorConfig(name=f"{PLACE}:Elsewhere", tasks=["a"]), "declares initial states of 'other', which is none of its tasks: a"),
         *((SimulatorConfig(name=f"{PLACE}:Undecided", tasks=[kind]), "give their number") for kind in ("none", "negative", "many", "true", "float", "number")),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -252,7 +253,8 @@ def test_what_is_missing_is_named_with_the_way_out(real, tmp_path, monkeypatch):
 
 def carrot_on_made_up_assets(folder: str) -> None:
     simulator = ManiSkill(config(CARROT, observation="rgb", image_size=64, assets=folder), CHUNK)
-    first, other, again = (simulator.reset(0, ticket(seed)) for seed in (1, 2, 1))
+    begun = [replace(ticket(seed, CARROT), initial_state=state) for seed, state in ((1, 3), (1, 4), (2, 3))]
+    first, other, again = (simulator.reset(0, one) for one in begun)
     image = first.images["3rd_view_camera"]
     assert np.array_equal(image, again.images["3rd_view_camera"]) and np.array_equal(first.state, again.state)
     assert (image != other.images["3rd_view_camera"]).any() and first.instruction == "put carrot on plate"
@@ -268,6 +270,29 @@ def carrot_on_made_up_assets(folder: str) -> None:
 def test_a_put_on_plate_task_runs_on_made_up_assets(real, tmp_path):
     """ManiSkill's own need a download; these show that the code is right, not that the task is."""
     in_fresh_process(carrot_on_made_up_assets, str(made_up_bridge(tmp_path)))
+
+
+def real_initial_states() -> dict[str, int]:
+    """How many initial states the package has for each put-on-plate task: places of the objects times their turns."""
+    import mani_skill.envs  # noqa: F401  # registers the tasks
+    from mani_skill.envs.tasks.digital_twins.bridge_dataset_eval.base_env import BaseBridgeEnv
+    from mani_skill.utils.registration import REGISTERED_ENVS
+
+    counts: dict[str, int] = {}
+
+    def count(_: Any, *, xyz_configs: Any, quat_configs: Any, **__: Any) -> None:
+        counts[name] = len(xyz_configs) * len(quat_configs)
+
+    BaseBridgeEnv.__init__ = count
+    for name, task in TASKS.items():
+        if task.initial_states:
+            REGISTERED_ENVS[name].cls()
+    return counts
+
+
+@pytest.mark.slow
+def test_the_fixed_initial_states_are_those_of_the_package(real):
+    assert in_fresh_process(real_initial_states) == {name: task.initial_states for name, task in TASKS.items() if name.endswith("Scene-v1")}
 
 
 def on_the_gpu() -> None:
