@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -47,7 +47,8 @@ EPISODES: Mapping[str, str] = {
     "bounds": "actions at the bounds",
     "beyond": "actions at twice the bounds",
 }
-"""The episodes by name. There are also "task NAME", the first ticket with another task, and "expert 0", "expert 1", ..., which are demonstrations."""
+"""The episodes by name. There are also "reseeded", the first ticket with another seed, where its initial state is of a fixed set; "task NAME", the first ticket
+with another task; and "expert 0", "expert 1", ..., which are demonstrations."""
 
 
 class NotApplicable(Exception):
@@ -209,6 +210,8 @@ class Examination:
     async def _run_on_first(self, first: CheckedSimulator) -> None:
         tickets = {"alone": self._ticket, "again": self._ticket, "other": self._other}
         tickets |= {f"task {task}": ticket for task, ticket in self._tasks.items()}
+        if self._ticket.initial_state is not None:
+            tickets["reseeded"] = replace(self._other, initial_state=self._ticket.initial_state)
         tickets |= {"afterwards": self._ticket, "groupmate": self._groupmate}
         for name, ticket in tickets.items():
             await run_together(first, self._recorded(name, 0, ticket, self._actions))

@@ -7,6 +7,7 @@ One mistake makes several comparisons differ. So a check reports a difference on
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from rlvla3.checking.episode_differences import first_difference
 from rlvla3.checking.evidence import EpisodeRecord, Evidence, NotApplicable
@@ -71,8 +72,19 @@ def groups(evidence: Evidence) -> Iterator[Finding]:
 
 
 def seeds(evidence: Evidence) -> Iterator[Finding]:
-    if _alike(evidence.episode("alone"), evidence.episode("other")):
-        yield warning("two tickets with different seeds gave the same episode: are initial states drawn from ticket.seed?")
+    alone, other = evidence.episode("alone"), evidence.episode("other")
+    if alone.ticket.initial_state is None:
+        if _alike(alone, other):
+            yield warning("two tickets with different seeds gave the same episode: are initial states drawn from ticket.seed?")
+        return
+    if alone.ticket.initial_state != other.ticket.initial_state and _alike(alone, other):
+        yield warning("two tickets with different initial states gave the same episode: does reset() read the number of the initial state?")
+    _need_repeatable(evidence)
+    if not _begin_alike(alone, evidence.episode("reseeded")):
+        yield warning(
+            f"initial state {alone.ticket.initial_state} looks different with another seed: let its number alone decide it, so that evaluation begins in no "
+            f"state that is trained on"
+        )
 
 
 def tasks(evidence: Evidence) -> Iterator[Finding]:
@@ -96,6 +108,10 @@ def _need_repeatable(evidence: Evidence) -> None:
 
 def _repeats_elsewhere(evidence: Evidence) -> bool:
     return first_difference(evidence.episode("alone"), evidence.episode("elsewhere")) is None
+
+
+def _begin_alike(one: EpisodeRecord, other: EpisodeRecord) -> bool:
+    return first_difference(replace(one, outcomes=[]), replace(other, outcomes=[])) is None
 
 
 def _alike(one: EpisodeRecord, other: EpisodeRecord) -> bool:

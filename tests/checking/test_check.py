@@ -21,6 +21,7 @@ from rlvla3.checking.evidence import Evidence
 from rlvla3.checking.png import write_png
 from rlvla3.checking.specification import CHECKS, run_checks
 from rlvla3.cli import main
+from rlvla3.config import SimulatorConfig
 from tests.support import mistakes
 from tests.support.correct import Correct
 from tests.support.examined import CHUNK, config_of, examined
@@ -112,6 +113,24 @@ def test_what_a_run_accepts_is_a_warning(simulator: type, check: str, said: str)
     evidence = examined(config_of(simulator))
     assert wrong(evidence) == {check: "warning"}
     assert said in words(evidence, check)
+
+
+@pytest.mark.parametrize(
+    ("name", "states", "said"),
+    [
+        ("Maze", 5, ""),
+        ("Maze", 1, ""),
+        ("AlwaysTheSame", 1, ""),
+        ("IgnoresTheNumber", 5, "looks different with another seed: let its number alone decide it"),
+        ("IgnoresTheNumber", 1, "looks different with another seed"),
+        ("AlwaysTheSame", 5, "does reset() read the number of the initial state?"),
+    ],
+)
+def test_the_number_of_a_fixed_initial_state_decides_it_alone(name: str, states: int, said: str):
+    settings = SimulatorConfig(name=f"tests.support.fixed_states:{name}", max_steps=6, options={"kwargs": {"states": states}})
+    evidence = examined(settings)
+    assert wrong(evidence) == ({"seeds": "warning"} if said else {})
+    assert said in words(evidence, "seeds")
 
 
 # In processes of their own

@@ -99,3 +99,17 @@ class Elsewhere(Starts):
     @classmethod
     def describe(cls, config: SimulatorConfig) -> Spaces:
         return replace(Starts.describe(config), initial_states={"other": InitialStates(5)})
+
+
+class IgnoresTheNumber(Maze):
+    """It draws its initial state from the seed, although it declares a fixed set."""
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        return super().reset(seed=seed)
+
+
+class AlwaysTheSame(Maze):
+    """It has one initial state, although it declares more."""
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        return super().reset(seed=seed, options={"initial_state": 0})
