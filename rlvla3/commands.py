@@ -117,13 +117,13 @@ def check(words: Sequence[str], simulator: str | None, chunk: int, timeout_s: fl
     print(recipe_text(recipe), end="")
     from rlvla3.checking.model_memory import check_model
     from rlvla3.inference.choice import way_in_words
-    from rlvla3.parts import splits_in_words, training_capacity
+    from rlvla3.parts import left_out_in_words, splits_in_words, training_capacity
     from rlvla3.runtimes.sharing.measuring import share_in_words
 
     print(f"# inference: {way_in_words(recipe)}")
     if shared := share_in_words(recipe):
         print(f"# devices: {shared}")
-    for words_of_tasks in splits_in_words(recipe, spaces):
+    for words_of_tasks in (*splits_in_words(recipe, spaces), *left_out_in_words(recipe, trains=True)):
         print(f"# {words_of_tasks}")
     for needed in (check_data_plane(recipe, training_capacity(recipe)), *check_model(recipe, spaces)):
         print(f"# memory: {needed}", flush=True)

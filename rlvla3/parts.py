@@ -58,6 +58,20 @@ def splits_in_words(recipe: Recipe, spaces: Spaces, only_shared: bool = False) -
     return [f"initial states of {_some(tasks)}: {words}" for words, tasks in alike.items()]
 
 
+def left_out_in_words(recipe: Recipe, trains: bool) -> list[str]:
+    """Which tasks no episode of evaluation has, and no episode of training. trains: whether the recipe is trained."""
+    said = []
+    episodes, training = recipe.evaluation.episodes, recipe.training
+    if left := recipe.mix.even().without_turn(episodes):
+        said.append(f"evaluation.episodes={episodes} leaves {len(left)} of {len(recipe.tasks)} tasks out, {_some(left)}: set {len(recipe.tasks)} or more")
+    groups = training.updates * (training.batch // recipe.algorithm.group_size)
+    if trains and (left := recipe.mix.without_turn(groups)):
+        said.append(
+            f"training has {groups} groups of tickets and leaves {len(left)} of {len(recipe.tasks)} tasks out, {_some(left)}: set training.updates larger"
+        )
+    return said
+
+
 def _some(tasks: Sequence[str]) -> str:
     return tasks[0] + (f" and {len(tasks) - 1} more tasks" if len(tasks) > 2 else f" and {tasks[1]}" if len(tasks) == 2 else "")
 

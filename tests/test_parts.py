@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +16,7 @@ from rlvla3.parts import (
     demonstration_book,
     endless_ledger,
     evaluation_book,
+    left_out_in_words,
     make_limits,
     make_streamer,
     profiling_book,
@@ -190,3 +192,25 @@ def test_the_data_plane_is_laid_out_for_the_recipes_simulator_and_chunk(tree: di
     spec = rollout_spec(make_recipe(tree), 7)
     assert (spec.chunk, spec.capacity) == (tree["policy"]["chunk"], 7)
     assert (spec.spaces.state, spec.spaces.action.size, spec.spaces.max_steps) == (3, 1, 20)
+
+
+@pytest.mark.parametrize(
+    ("changes", "left_out"),
+    [
+        ({"simulator": {"tasks": [*"abcdef"]}, "evaluation": {"episodes": 4}}, ["evaluation.episodes=4 leaves 2 of 6 tasks out, e and f: set 6 or more"]),
+        ({"simulator": {"tasks": [*"abcdef"]}, "evaluation": {"episodes": 6}}, []),
+        (
+            {"simulator": {"tasks": {"a": 5, "b": 1}}, "training": {"batch": 2, "steps": 1, "updates": 1}, "evaluation": {"episodes": 2}},
+            ["training has 2 groups"],
+        ),
+        ({"simulator": {"tasks": {"a": 5, "b": 1}}, "training": {"batch": 2, "steps": 1, "updates": 3}, "evaluation": {"episodes": 2}}, []),
+        ({"simulator": {}, "evaluation": {"episodes": 1}}, []),
+        (
+            {"simulators": {"x": {"tasks": ["a", "b"]}, "y": {"tasks": ["c"]}}, "evaluation": {"episodes": 2}},
+            ["evaluation.episodes=2 leaves 1 of 3 tasks out, "],
+        ),
+    ],
+)
+def test_tasks_without_an_episode_are_named(changes: dict[str, Any], left_out: list[str]) -> None:
+    said = left_out_in_words(make_recipe({"simulator": {}, "training": {"batch": 8}} | changes if "simulators" not in changes else changes), trains=True)
+    assert len(said) == len(left_out) and all(words.startswith(beginning) for words, beginning in zip(said, left_out, strict=True))

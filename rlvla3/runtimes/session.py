@@ -23,7 +23,7 @@ from rlvla3.observability.file_names import file_name
 from rlvla3.observability.intervals import success_rate
 from rlvla3.observability.run_directory import RunDirectory, version_of
 from rlvla3.observability.run_record import RunRecord
-from rlvla3.parts import collecting_capacity, demonstration_book, evaluation_book, splits_in_words, training_capacity, training_ledger
+from rlvla3.parts import collecting_capacity, demonstration_book, evaluation_book, left_out_in_words, splits_in_words, training_capacity, training_ledger
 from rlvla3.policies.trained_on import TrainedOn
 from rlvla3.runtimes.processes.messages import Clone, Copied, Demonstrated, Published, Save, Saved
 from rlvla3.runtimes.registry import make_runtime
@@ -89,8 +89,8 @@ class Session:
         recipe = self._recipe.resumed_from(self._resume) if self._resume else self._recipe
         runtime = make_runtime(recipe, self._run, capacity=training_capacity(recipe), notify=self._notify, resume=self._resume, record=self.recording())
         async with self._interruptible(runtime):
-            for shared in splits_in_words(recipe, runtime.rollouts.spec.spaces, only_shared=True):
-                self._notify(shared)
+            for said in (*splits_in_words(recipe, runtime.rollouts.spec.spaces, only_shared=True), *left_out_in_words(recipe, trains=True)):
+                self._notify(said)
             if self._recipe.begins_by_cloning and self._resume is None:
                 await runtime.guard(self._make_clone(runtime))
             await runtime.guard(runtime.ready())
@@ -105,6 +105,8 @@ class Session:
         async with self._interruptible(
             make_runtime(self._recipe, self._run, capacity=collecting_capacity(self._recipe), notify=self._notify, trainer=False)
         ) as runtime:
+            for said in left_out_in_words(self._recipe, trains=False):
+                self._notify(said)
             await runtime.guard(runtime.ready())
             await runtime.guard(self._measure(runtime, "eval"))
         return self._interrupts > 0

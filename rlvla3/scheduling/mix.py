@@ -30,6 +30,14 @@ class Rotation:
             self._round.append((chosen, turns[chosen]))
             turns[chosen] += 1
 
+    def counts(self, turns: int) -> list[int]:
+        """How many of the first `turns` turns each has."""
+        rounds, rest = divmod(turns, len(self._round))
+        counts = [rounds * weight for weight in self._weights]
+        for chosen, _ in self._round[:rest]:
+            counts[chosen] += 1
+        return counts
+
     def at(self, turn: int) -> tuple[int, int]:
         rounds, place = divmod(turn, len(self._round))
         chosen, before = self._round[place]
@@ -67,6 +75,12 @@ class Mix:
     @cached_property
     def rotation(self) -> Rotation:
         return Rotation([share.weight for share in self.shares])
+
+    def without_turn(self, groups: int) -> list[str]:
+        """The tasks that none of the first `groups` groups has."""
+        turns = self.rotation.counts(groups)
+        had = {share.tasks[chosen] for share, n in zip(self.shares, turns, strict=True) for chosen, count in enumerate(share.rotation.counts(n)) if count}
+        return [task for task in self.tasks if task not in had]
 
     def even(self) -> Mix:
         """The same tasks, each as often as every other one."""

@@ -31,12 +31,15 @@ def test_without_weights_tasks_go_round_in_the_order_they_are_named():
     assert [Mix.of("a", "b", "c").task(group) for group in range(7)] == ["a", "b", "c", "a", "b", "c", "a"]
 
 
+def mix_of(parts):
+    """Simulators as (weights of its tasks, its own weight)."""
+    return Mix(tuple(SimulatorShare(tuple(f"{n}-{task}" for task in range(len(tasks))), tuple(tasks), weight) for n, (tasks, weight) in enumerate(parts)))
+
+
 @given(st.lists(st.tuples(weights, st.integers(1, 4)), min_size=1, max_size=3))
 def test_each_simulator_and_each_of_its_tasks_has_its_share(parts):
-    shares = tuple(
-        SimulatorShare(tuple(f"{number}-{task}" for task in range(len(tasks))), tuple(tasks), weight) for number, (tasks, weight) in enumerate(parts)
-    )
-    mix = Mix(shares)
+    mix = mix_of(parts)
+    shares = mix.shares
     whole = sum(share.weight for share in shares) * int(np.prod([sum(share.weights) for share in shares]))
     seen = Counter(mix.task(group) for group in range(whole))
     for share in shares:
@@ -77,3 +80,10 @@ def test_nobody_waits_for_another_simulators_tickets(data):
         while ledger.version < 4 and all(index in done for index in range(ledger.version * batch, (ledger.version + 1) * batch)):
             ledger.advance(ledger.version + 1)
     assert ledger.issued == len({*done, *lost, *running[0], *running[1]})
+
+
+@given(st.lists(st.tuples(weights, st.integers(1, 4)), min_size=1, max_size=3), st.integers(0, 200))
+def test_tasks_without_a_turn_are_those_that_no_group_has(parts, groups):
+    mix = mix_of(parts)
+    had = {mix.task(group) for group in range(groups)}
+    assert mix.without_turn(groups) == [task for task in mix.tasks if task not in had]
