@@ -54,6 +54,10 @@ def preflight(recipe: Recipe, *, clones: bool = False, trains: bool = False, eva
     options.check_fed(spaces, mirrored)
     if trains:
         options.check_training()
+        if ":" in recipe.algorithm.correction.name:  # only such a class needs torch
+            from rlvla3.algorithms.corrections import make_correction
+
+            make_correction(recipe.algorithm)
         options.precision_of(recipe.training.precision, on_gpu=False)  # raises where the policy cannot
     saved = recipe.policy.starts_from
     if saved is not None and not (options.Pretrained and recipe.policy.is_pretrained):  # `starting` has read such a checkpoint

@@ -26,7 +26,8 @@ from torch import Tensor
 
 from rlvla3.algorithms.losses import clipped_surrogate, soft_surrogate
 from rlvla3.config import CORRECTION_NAMES, AlgorithmConfig
-from rlvla3.named import load_named
+from rlvla3.errors import RecipeError
+from rlvla3.named import call_of_user, load_named
 
 
 class Correction:
@@ -99,7 +100,11 @@ assert CORRECTIONS.keys() == set(CORRECTION_NAMES)
 
 
 def make_correction(config: AlgorithmConfig) -> Correction:
-    """The correction that a recipe names. Raises RecipeError where a class of the user's cannot be loaded."""
+    """The correction that a recipe names. Raises RecipeError where a class of the user's cannot be loaded or made."""
     name = config.correction.name
-    kind: type[Correction] = CORRECTIONS[name] if name in CORRECTIONS else load_named(name, "algorithm.correction")
-    return kind(config)
+    if name in CORRECTIONS:
+        return CORRECTIONS[name](config)
+    kind = load_named(name, "algorithm.correction")
+    if not isinstance(kind, type) or not issubclass(kind, Correction):
+        raise RecipeError(f"algorithm.correction={name} is not a correction: it must be a subclass of rlvla3.algorithms.corrections.Correction")
+    return call_of_user(kind, f"algorithm.correction={name} cannot be made", config)

@@ -41,7 +41,7 @@ def load_recipe(path: Path, overrides: Overrides = ()) -> Recipe:
         tree = {}
     if not isinstance(tree, dict):
         raise RecipeError(f"{path} holds a {type(tree).__name__}, and a recipe is a mapping of sections such as simulator: and policy:")
-    return make_recipe(settled(tree, str(path)), overrides, source=str(path))
+    return make_recipe(settled(tree, source=str(path)), overrides, source=str(path))
 
 
 def make_recipe(tree: Mapping[str, Any], overrides: Overrides = (), source: str = "the recipe") -> Recipe:
@@ -51,7 +51,7 @@ def make_recipe(tree: Mapping[str, Any], overrides: Overrides = (), source: str 
     for path, value in assignments(overrides):
         if path == MODE:
             _forget_preset(merged.get("engine"))
-        _assign(merged, path, settled(value, f"the setting {'.'.join(path)[:80]}", path))
+        _assign(merged, path, settled(value, path))
     merged = plain(merged)  # overrides may have made it too deep or too large
     _read_zero_as_null(merged)
     try:
@@ -136,5 +136,5 @@ def _explain(problem: Any, prefix: str, schema: type[BaseModel]) -> str:
         known = known_keys(type_at(schema, problem["loc"]))
         return f"  {where}: is a section, given {shown(problem['input'])}: set its keys, such as {where}.{known[0]}=...; known here: {', '.join(known)}"
     message = problem["msg"].removeprefix("Value error, ")
-    given = f", given {shown(problem['input'])}" if where and not isinstance(problem["input"], dict) else ""
+    given = f", given {shown(problem['input'])}" if where and not (isinstance(problem["input"], dict) and problem["type"] == "value_error") else ""
     return f"  {where + ': ' if where else ''}{message}{given}"

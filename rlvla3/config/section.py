@@ -68,7 +68,7 @@ NonNegative = Annotated[int, Field(ge=0, le=LARGEST), Number]
 Workers = Annotated[int, Field(gt=0, le=MOST_WORKERS), Number]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1), Number]
 PositiveFloat = Annotated[float, Field(gt=0, le=LARGEST_FLOAT), Number]
-Seconds = Annotated[float, Field(gt=0, le=1_000_000), Number]
+Seconds = Annotated[float, Field(ge=0.001, le=1_000_000), Number]
 NonNegativeFloat = Annotated[float, Field(ge=0, le=LARGEST_FLOAT), Number]
 Limit = Annotated[float, Field(gt=0, allow_inf_nan=True), Number]
 """A positive number, or .inf: no limit."""

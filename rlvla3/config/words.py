@@ -19,8 +19,8 @@ INSTEAD = {"yes": "true", "on": "true", "no": "false", "off": "false", "none": "
 """What to write in the place of a word, in small letters. The others are spellings of .inf."""
 
 
-def settled(value: Any, source: str, path: tuple[str, ...] = ()) -> Any:
-    """`value` with a meaning for each Word in it. source: the file that it is from. path: of an override, whose value it is. Raises RecipeError."""
+def settled(value: Any, path: tuple[str, ...] = (), source: str = "") -> Any:
+    """`value` with a meaning for each Word in it. path: of an override, whose value it is. source: the file that it is from. Raises RecipeError."""
     annotation = type_at(Recipe, path)
     if path and value == "" and isinstance(value, Word) and _may_be_empty(annotation):
         name = ".".join(path)
@@ -39,9 +39,8 @@ def _settled(value: Any, annotation: Any, path: tuple[str, ...], source: str) ->
         return {} if _may_be_empty(annotation) else None
     if annotation is Any or value == "None":
         instead = INSTEAD.get(value.lower(), f"{'-' if value.startswith('-') else ''}.inf")
-        raise RecipeError(
-            f"{source}: {'.'.join(path)} is {value} without quotes, which is not the same for everyone: write {instead}, or '{value}' if it is text"
-        )
+        where = f"{source}: {'.'.join(path)}" if source else ".".join(path)
+        raise RecipeError(f"{where} is {value} without quotes, which is not the same for everyone: write {instead}, or '{value}' if it is text")
     return str(value)
 
 
