@@ -19,7 +19,7 @@ class InstructionError(ExplainedError, ValueError):
 def instruction_fault(instruction: object) -> str | None:
     """Why `instruction` cannot be kept, in words. None if it can."""
     if not isinstance(instruction, str):
-        return f"instruction is a {type(instruction).__name__}, {instruction!r:.80}: make it a str"
+        return f"instruction is {instruction!r:.80}, of type {type(instruction).__name__}: give a str"
     if "\0" in instruction:
         return f"instruction {instruction!r:.80} has a character of code 0, which marks the end of a text: leave it out"
     try:

@@ -133,7 +133,7 @@ RANDOM = np.random.default_rng(0)
         ({"state": np.zeros((1, 2), np.float32)}, r"state: given float32 \[1, 2\]"),
         ({"state": np.array(["a", "b"])}, "state: given <U1"),
         ({"state": np.array([np.nan, 0])}, "state: 1 of 2 numbers are nan or infinite"),
-        ({"instruction": None}, "instruction is a NoneType, None: make it a str"),
+        ({"instruction": None}, "instruction is None, of type NoneType: give a str"),
         ({"instruction": "x" * 257}, "instruction has 257 bytes, but at most 256"),
         ({"elapsed": 3}, "elapsed: given 3, expected the share of the episode's steps"),
     ],

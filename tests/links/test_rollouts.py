@@ -221,9 +221,9 @@ REFUSED = {
     "é" * 128 + "!": "instruction has 257 bytes, but at most 256 are kept: shorten",
     "push\0": "has a character of code 0",
     "\ud800": "is no valid Unicode at character 0",
-    b"push": "instruction is a bytes, b'push': make it a str",
-    None: "instruction is a NoneType",
-    7: "instruction is a int, 7",
+    b"push": "instruction is b'push', of type bytes: give a str",
+    None: "instruction is None, of type NoneType",
+    7: "instruction is 7, of type int",
 }
 
 
