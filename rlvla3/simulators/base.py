@@ -161,7 +161,8 @@ class SingleEnvironment(Simulator):
             reward, succeeded, terminated, truncated = self.act(action)
             success = success or succeeded
             if not -LARGEST_REWARD <= reward <= LARGEST_REWARD:  # before the cast: in float32, a reward of 1e300 is infinity
-                raise SimulatorError(f"at step {self._steps + 1} of {self._ticket}: {reward_fault(reward)}")
+                kind = ContractError if np.isfinite(reward) else SimulatorError
+                raise kind(f"at step {self._steps + 1} of ticket {self._ticket.index}: {reward_fault(reward)}")
             rewards.append(reward)
             self._steps += 1
             truncated = not terminated and (truncated or self._steps >= self.spaces.max_steps)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rlvla3.config import Recipe, SimulatorConfig
 from rlvla3.errors import RecipeError
 from rlvla3.simulators.base import RunningSimulator
+from rlvla3.simulators.builtin import BUILT_IN
 from rlvla3.simulators.guarded import GuardedSimulator
 from rlvla3.simulators.registry import describe_simulator, make_simulator
 from rlvla3.types import ActionSpace, Observation, Outcome, Spaces, Ticket
@@ -39,10 +40,15 @@ def _named_states(name: str, simulator: SimulatorConfig, spaces: Spaces) -> Spac
 
 
 def make_run_simulator(recipe: Recipe, number: int, spaces: Spaces, device: str = "") -> RunningSimulator:
-    """Build simulator `number` of the run, guarded and adapted to the common `spaces`. device: where it runs; "" for the simulator's own default."""
+    """Build simulator `number` of the run, guarded and adapted to the common `spaces`. One that is not built in is tried out.
+
+    device: where it runs; "" for the simulator's own default.
+    """
     config = list(recipe.mixed.values())[number]
     simulator = make_simulator(config.model_copy(update={"devices": [device] if device else []}), recipe.policy.chunk)
     guarded = GuardedSimulator(simulator, config, recipe.policy.chunk, None if recipe.simulators else spaces)
+    if config.name not in BUILT_IN:
+        guarded.try_out((config.tasks or [config.name])[0])
     return AdaptedSimulator(guarded, spaces) if recipe.simulators else guarded
 
 

@@ -9,18 +9,21 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rlvla3.config import SimulatorConfig
 from rlvla3.simulators import contract
-from rlvla3.simulators.base import ContractError, Simulator, SimulatorError
+from rlvla3.simulators.base import ContractError, Simulator, SimulatorError, SingleEnvironment
 from rlvla3.types import Observation, Outcome, Spaces, Ticket
 
 EPISODES_TO_CHANGE = 8
 """If no frame of any camera has changed within so many episodes, the camera is frozen."""
+
+FIRST_TRY = -1
+"""The index of the ticket with which a simulator is tried out."""
 
 
 @dataclass
@@ -36,6 +39,8 @@ class _Progress:
 
     def __str__(self) -> str:
         where = f"decision {self.decisions}" if self.decisions else "the reset"
+        if self.ticket.index == FIRST_TRY:
+            return f"at {where} of a first try"
         return f"at {where} of ticket {self.ticket.index} (task {self.ticket.task}, seed {self.ticket.seed})"
 
 
@@ -49,6 +54,16 @@ class GuardedSimulator:
         self._running: dict[int, _Progress] = {}
         self._frozen, self._episodes, self._first_reset = contract.FrozenCameras(self.spaces), 0, True
         self._refuse(contract.built_faults(self.spaces, described or self.spaces, self.slots, config.slots), "")
+
+    def try_out(self, task: str) -> None:
+        """Begin an episode, and make one step in it if the simulator can make one alone. So a run hears of most mistakes before it loads its policy."""
+        states, space = self.spaces.initial_states.get(task), self.spaces.action
+        self.reset(0, Ticket(FIRST_TRY, task, seed=0, group=FIRST_TRY, initial_state=None if states is None else 0))
+        if isinstance(self.simulator, SingleEnvironment):
+            middle = space.choices // 2 if space.kind == "discrete" else (space.low + space.high) / 2
+            step, progress = self.simulator.act(np.full(space.size, middle, np.float32)), replace(self._running[0], decisions=1)
+            self._check_rewards(step.reward, progress)
+            self._check_observation(self.simulator.observe(), progress)
 
     def reset(self, slot: int, ticket: Ticket) -> Observation:
         observation = self.simulator.reset(slot, ticket)
@@ -75,8 +90,7 @@ class GuardedSimulator:
         self._refuse(contract.outcome_faults(outcome, chunk, self._shape), progress)
         if chunk is None:
             self._refuse((contract.expert_fault(outcome.actions, self.spaces),), progress)
-        if fault := contract.reward_fault(outcome.rewards):
-            raise SimulatorError(self._words(fault, progress))
+        self._check_rewards(outcome.rewards, progress)
         progress.steps += len(outcome.rewards)
         if fault := contract.limit_fault(progress.steps, outcome.done, self.spaces) or contract.success_fault(outcome.success, progress.success):
             raise ContractError(self._words(fault, progress))
@@ -90,6 +104,11 @@ class GuardedSimulator:
             self._episodes += 1
             if self._check_frames and self._episodes == EPISODES_TO_CHANGE:
                 self._refuse((self._frozen.fault(len(self.spaces.cameras)),), progress)
+
+    def _check_rewards(self, rewards: NDArray[np.float32] | float, progress: _Progress) -> None:
+        if fault := contract.reward_fault(rewards):
+            kind = ContractError if np.isfinite(rewards).all() else SimulatorError
+            raise kind(self._words(fault, progress))
 
     def _check_observation(self, observation: Observation, progress: _Progress) -> None:
         self._refuse(contract.observation_faults(observation, self.spaces), progress)

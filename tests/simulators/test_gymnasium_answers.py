@@ -47,9 +47,8 @@ def run(simulator: RunningSimulator, episodes: int = EPISODES_TO_CHANGE) -> None
 @pytest.mark.parametrize("name", MISTAKES)
 @pytest.mark.filterwarnings("ignore:overflow")
 def test_a_mistake_is_named(name: str) -> None:
-    simulator = built(recipe_of(name))
     with pytest.raises(SimulatorError) as refused:
-        run(simulator)
+        run(built(recipe_of(name)))
     assert MISTAKES[name][1] in str(refused.value)
 
 
@@ -106,6 +105,5 @@ def test_an_environment_s_own_time_limit_is_found(name: str) -> None:
 @pytest.mark.parametrize("name", ["step of four", "reset without info"])
 def test_an_older_environment_inside_a_wrapper_of_gymnasium_is_named_too(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(LIMITED, "older", (lambda: gymnasium.wrappers.TimeAwareObservation(TimeLimit(MISTAKES[name][0](), 9)), None, 9))
-    simulator = built(recipe_of("older", name=f"{__name__}:limited", max_steps=None))
     with pytest.raises(SimulatorError, match=r"as in Gym before|info is a dict"):
-        run(simulator)
+        run(built(recipe_of("older", name=f"{__name__}:limited", max_steps=None)))
