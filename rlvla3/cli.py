@@ -82,7 +82,7 @@ def _run(arguments: argparse.Namespace) -> bool:
         case "check":
             if arguments.policy is not None:
                 return commands.check_policy(arguments.policy, arguments.overrides, arguments.simulator, arguments.chunk, arguments.json)
-            options = (arguments.chunk, arguments.timeout, arguments.frames, arguments.json)
+            options = (arguments.chunk, arguments.timeout, arguments.frames, arguments.json, arguments.strict)
             return commands.check(arguments.overrides, arguments.simulator, *options)
         case "inspect":
             commands.inspect(arguments.checkpoint, arguments.recipe, arguments.overrides, arguments.instruction, arguments.json)
@@ -217,6 +217,7 @@ def _add_check(check: argparse.ArgumentParser) -> None:
         "--frames", type=new_folder, metavar="FOLDER", help="a folder for frames; look at them, as only you can see whether they are upside down"
     )
     check.add_argument("--json", type=new_file, metavar="FILE", help="where the findings go")
+    check.add_argument("--strict", action="store_true", help="fail for warnings of a simulator too: for what a run accepts although it may spoil it")
 
 
 def _add_inspect(inspect: argparse.ArgumentParser) -> None:

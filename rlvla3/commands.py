@@ -102,13 +102,15 @@ def check_policy(name: str, settings: Sequence[str], simulator: str | None, chun
     return policy_commands.check_policy(name, settings, simulator, chunk, figures)
 
 
-def check(words: Sequence[str], simulator: str | None, chunk: int, timeout_s: float | None, frames: Path | None, figures: Path | None) -> bool:
-    """Print a recipe as it would be run and examine its simulators, or examine one alone. words: the recipe, if it is one, and settings. Returns whether all
-    passed. Raises RecipeError where it cannot be run."""
+def check(
+    words: Sequence[str], simulator: str | None, chunk: int, timeout_s: float | None, frames: Path | None, figures: Path | None, strict: bool = False
+) -> bool:
+    """Print a recipe as it would be run and examine its simulators, or examine one alone. words: the recipe, if it is one, and settings. strict: whether a
+    warning fails too. Returns whether all passed. Raises RecipeError where it cannot be run."""
     from rlvla3.checking.commands import check_simulators, simulator_config
 
     if simulator is not None:
-        return check_simulators({simulator: simulator_config(simulator, words, chunk)}, chunk, timeout_s, frames, figures)
+        return check_simulators({simulator: simulator_config(simulator, words, chunk)}, chunk, timeout_s, frames, figures, strict)
     if not words or "=" in words[0]:
         raise RecipeError("nothing to check: name a recipe, for example recipes/quickstart.yaml, or a simulator, for example --simulator metaworld")
     start = path_of(words[0])
@@ -127,7 +129,7 @@ def check(words: Sequence[str], simulator: str | None, chunk: int, timeout_s: fl
         print(f"# {words_of_tasks}")
     for needed in (check_data_plane(recipe, training_capacity(recipe)), *check_model(recipe, spaces)):
         print(f"# memory: {needed}", flush=True)
-    return check_simulators(recipe.mixed, recipe.policy.chunk, timeout_s, frames, figures, before="# ")
+    return check_simulators(recipe.mixed, recipe.policy.chunk, timeout_s, frames, figures, strict, before="# ")
 
 
 def inspect(name: str, recipe: Path | None, overrides: Overrides, instruction: str | None, figures: Path | None) -> None:

@@ -29,13 +29,21 @@ def simulator_config(name: str, settings: Sequence[str], chunk: int) -> Simulato
 
 
 def check_simulators(
-    simulators: Mapping[str, SimulatorConfig], chunk: int, timeout_s: float | None, frames: Path | None, figures: Path | None, before: str = ""
+    simulators: Mapping[str, SimulatorConfig],
+    chunk: int,
+    timeout_s: float | None,
+    frames: Path | None,
+    figures: Path | None,
+    strict: bool = False,
+    before: str = "",
 ) -> bool:
     """Examine each simulator and print what was found. Returns whether all passed. Raises RecipeError if settings are refused.
 
-    timeout_s: the limit of a call (None: as in a run). frames: a folder for frames. figures: a file for the findings. before: each line begins with it.
+    timeout_s: the limit of a call (None: as in a run). frames: a folder for frames. figures: a file for the findings. strict: warnings fail too.
+    before: each line begins with it.
     """
     findings: dict[str, Any] = {}
+    wrong = ("failed", "warning") if strict else ("failed",)
     for name, config in simulators.items():
         print(f"{before}{_name_and_settings(name, config)}", flush=True)
         placed, drawing = place_simulator(config)
@@ -47,7 +55,7 @@ def check_simulators(
             print(f"{before}{line}")
         if frames is not None:
             print(f"{before}{write_frames(evidence, frames / name.replace(':', '_').replace('/', '_'))} frames in {frames}: are they the right way up?")
-        findings[name] = {"passed": all(result.verdict != "failed" for result in results), "checks": as_json(results)}
+        findings[name] = {"passed": not any(result.verdict in wrong for result in results), "checks": as_json(results)}
     if figures is not None:
         write_figures(findings, figures)
     return all(simulator["passed"] for simulator in findings.values())

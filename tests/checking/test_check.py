@@ -204,6 +204,12 @@ def test_the_command_says_what_it_found_and_fails_where_a_check_does(tmp_path: P
     assert sorted(path.name for path in frames.rglob("*.png"))
 
 
+@pytest.mark.parametrize(("words", "code"), [([], 0), (["--strict"], 1)])
+def test_a_warning_fails_only_where_it_is_asked_to(words: list[str], code: int, capsys: pytest.CaptureFixture[str]):
+    assert main(["check", "--simulator", "tests.support.mistakes:DrawsOn", "tasks=[near]", *words]) == code
+    assert re.search(r"^warning +leaks", capsys.readouterr().out, re.M)
+
+
 @pytest.mark.slow
 def test_a_recipe_is_checked_with_its_simulators_and_still_reads_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     import yaml
