@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rlvla3.errors import described, explanation
+from rlvla3.errors import RecipeError, described, explanation
 
 
 def seconds(text: str) -> float:
@@ -44,12 +44,12 @@ def positive(text: str) -> int:
 
 def path(text: str) -> Path:
     """A path. ~ stands for the home folder, as in `--run-dir=~/runs`, where the shell leaves it."""
-    if not text or "\0" in text:
-        raise argparse.ArgumentTypeError(f"{text!r} is no path")
+    from rlvla3.config import path_of  # imports pydantic, which `rlvla3 --help` does not wait for
+
     try:
-        return Path(text).expanduser()
-    except RuntimeError as error:
-        raise argparse.ArgumentTypeError(f"{text}: {error}") from error
+        return path_of(text)
+    except RecipeError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def new_file(text: str) -> Path:

@@ -23,6 +23,7 @@ from rlvla3.policies.registry import make_policy
 from rlvla3.simulators.base import SimulatorError
 from rlvla3.simulators.registry import describe_simulator
 from tests.support.command_line import rlvla3_process
+from tests.support.failing import raise_this
 from tests.support.repository import ROOT
 
 CARTPOLE: dict[str, Any] = {"simulator": {"name": "gymnasium:CartPole-v1"}, "policy": {"name": "actor_critic", "chunk": 1}, "training": {"updates": 2}}
@@ -54,7 +55,7 @@ class Session:
         with run.checkpoint(recipe.training.updates, keep=2) as folder:
             make_policy(recipe.policy, describe_simulator(recipe.simulator)).save(folder / "policy", recipe.policy.name)
         if self.error is not None:
-            raise self.error
+            raise_this(self.error)
 
 
 @pytest.fixture

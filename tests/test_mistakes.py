@@ -144,9 +144,9 @@ MISTAKES: Mapping[str, Mistake] = {
     ),
     "a run directory with something in it": Mistake(("run is not an empty folder",), files={"run/notes.txt": ""}, settings=CARTPOLE),
     "a run directory that can only be read": Mistake(("can only be read by this user",), files={"run/": ""}, settings=CARTPOLE, before=read_only("run")),
-    "a long name": Mistake(("longer than the file system allows",), words=("train", "recipe.yaml", "--run-dir", "a" * 300), settings=CARTPOLE),
-    "a name of nothing": Mistake(("'' is no path",), words=("train", "recipe.yaml", "--run-dir", ""), settings=CARTPOLE),
-    "an unknown home": Mistake(("~nobody9/run",), words=("train", "recipe.yaml", "--run-dir", "~nobody9/run"), settings=CARTPOLE),
+    "a long name": Mistake(("at most 255 bytes",), words=("train", "recipe.yaml", "--run-dir", "a" * 300), settings=CARTPOLE),
+    "a name of nothing": Mistake(("should be a path",), words=("train", "recipe.yaml", "--run-dir", ""), settings=CARTPOLE),
+    "an unknown home": Mistake(("nobody here is called nobody9",), words=("train", "recipe.yaml", "--run-dir", "~nobody9/run"), settings=CARTPOLE),
     "figures that are a folder": Mistake(("is a folder: name a file in it",), words=("check", "recipe.yaml", "--json", "."), settings=CARTPOLE),
     "figures on a full disk": Mistake(
         ("the disk is full: free some space",), words=("check", "recipe.yaml", "--json", "/dev/full"), settings=CARTPOLE, runs=True

@@ -13,8 +13,12 @@ from tests.support.troublesome import Countdown
 def raise_it(error: str) -> Any:
     """Raise an error of the class `error`, written as module:Class, as if code of rlvla3 did."""
     module, _, name = error.partition(":")
-    code = compile("raise error", rlvla3.__file__, "exec")  # errors that code of the user raises are shown differently
-    exec(code, {"error": getattr(importlib.import_module(module), name)(message_of(error))})
+    raise_this(getattr(importlib.import_module(module), name)(message_of(error)))
+
+
+def raise_this(error: BaseException) -> Any:
+    """Raise `error` as if code of rlvla3 did: what code of the user raises is shown differently."""
+    exec(compile("raise error", rlvla3.__file__, "exec"), {"error": error})
 
 
 def message_of(error: str) -> str:
