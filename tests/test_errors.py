@@ -28,7 +28,7 @@ from tests.support.runs import LIMIT_S, countdown
 
 pytestmark = pytest.mark.usefixtures("no_run_outlives_its_test")
 
-SIGNALS = {"CallFailed", "NotApplicable", "Stopped", "Interrupted"}
+SIGNALS = {"CallFailed", "NotApplicable", "Stopped", "Interrupted", "YamlProblem"}
 """Exceptions that never leave the code that raises them: no user sees them."""
 
 EXPLAINED = (
