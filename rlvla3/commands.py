@@ -125,6 +125,11 @@ def check(
     print(f"# inference: {way_in_words(recipe)}")
     if shared := share_in_words(recipe):
         print(f"# devices: {shared}")
+    if recipe.begins_by_cloning and recipe.clone is not None and recipe.clone.files:
+        from rlvla3.demonstrations.selection import notices, select_demonstrations
+
+        for said in notices(select_demonstrations(recipe)):
+            print(f"# demonstrations: {said}")
     for words_of_tasks in (*splits_in_words(recipe, spaces), *left_out_in_words(recipe, trains=True)):
         print(f"# {words_of_tasks}")
     for needed in (check_data_plane(recipe, training_capacity(recipe)), *check_model(recipe, spaces)):

@@ -23,7 +23,7 @@ MAX_SHARE_OUTSIDE = 0.01
 
 
 def select_demonstrations(recipe: Recipe) -> list[FileDemonstration]:
-    """The demonstrations to clone from. Headers, states and actions are checked, and no frames are read. Raises RecipeError.
+    """The demonstrations to clone from. Headers, states and actions are checked, and what the actions mean. No frames are read. Raises RecipeError.
 
     An episode that is too short for a chunk, or has numbers that are not finite, is left out, and `notices` says so.
     """
@@ -33,9 +33,13 @@ def select_demonstrations(recipe: Recipe) -> list[FileDemonstration]:
     _check_names(clone, tasks)
     selected: dict[str, list[FileDemonstration]] = {task.name: [] for task in tasks}
     failed, left_out, names_in_files = Counter[str](), dict[str, list[str]](), dict[str, None]()
+    known: dict[tuple[object, ...], list[ServedTask]] = {}  # the episodes of a file have few names and sentences
     for file, episode in _episodes(clone):
         names_in_files[episode.task] = None
-        all_served = served_tasks(file, episode, tasks)
+        names = file, episode.tasks, episode.instruction, episode.sentences
+        if names not in known:
+            known[names] = served_tasks(file, episode, tasks)
+        all_served = known[names]
         told = {plain(served.sentence): served.task.instruction or served.sentence for served in all_served}
         for served in all_served:
             task = served.task
@@ -56,11 +60,12 @@ def select_demonstrations(recipe: Recipe) -> list[FileDemonstration]:
             raise DemonstrationError(_too_few(task, len(selected[task.name]), failed[task.name], left_out.get(task.name, []), clone, list(names_in_files)))
     demonstrations = [demonstration for found in selected.values() for demonstration in found]
     check_meaning(demonstrations)
+    check_actions(demonstrations)
     return demonstrations
 
 
 def check_actions(demonstrations: Sequence[FileDemonstration]) -> str | None:
-    """Read and check all actions. Returns a message about the actions that will be clipped, or None.
+    """Check all actions against the simulator's bounds. Returns a message about the actions that will be clipped, or None.
 
     Raises DemonstrationError where more than MAX_SHARE_OUTSIDE of the numbers are outside of the simulator's bounds.
     """
@@ -90,6 +95,8 @@ def notices(demonstrations: Sequence[FileDemonstration]) -> list[str]:
         others = f", and {len(left_out) - 1} more" if len(left_out) > 1 else ""
         found[f"{len(left_out)} successful episodes were left out: {left_out[0]}{others}"] = None
     found |= dict.fromkeys(check_meaning(demonstrations))
+    if clipped := check_actions(demonstrations):
+        found[clipped] = None
     for demonstration in demonstrations:
         for camera, recorded in demonstration.frame_sizes.items():
             shown = demonstration.spaces.cameras[camera]

@@ -16,7 +16,7 @@ import torch
 
 from rlvla3.config import Recipe
 from rlvla3.demonstrations.room import in_words
-from rlvla3.demonstrations.selection import check_actions, notices, select_demonstrations
+from rlvla3.demonstrations.selection import notices, select_demonstrations
 from rlvla3.errors import RecipeError
 from rlvla3.links.rendezvous import Rendezvous
 from rlvla3.links.rollouts import Rollouts
@@ -267,8 +267,7 @@ class Trainer:
 
     def _read_files(self, demonstrations: DemonstrationSelection) -> None:
         recorded = select_demonstrations(self.recipe)
-        clipped = check_actions(recorded)
-        for text in (*notices(recorded), *([clipped] if clipped else [])):
+        for text in notices(recorded):
             self._say(Notice(text))
         for number, demonstration in enumerate(recorded):
             demonstrations.add(number, demonstration)
