@@ -171,6 +171,16 @@ class FileDemonstration:
         actions: NDArray[np.float32] = self.actions.clip(low, high)[np.minimum(following, self.decisions - 1)]
         return actions
 
+    @cached_property
+    def _headers(self) -> dict[str, ArrayHeader]:
+        """Those that were looked up."""
+        return {}
+
+    @cached_property
+    def _arrays(self) -> dict[str, NDArray[np.float32]]:
+        """The arrays of vectors that were read, whole. All of an episode are small beside one of its frames."""
+        return {}
+
     @property
     def _location(self) -> str:
         return self.file.location(self.episode)
@@ -185,7 +195,9 @@ class FileDemonstration:
 
     def _vectors(self, name: str, first: int = 0) -> NDArray[np.float32]:
         """The entries that belong to the decisions, from entry `first` on: [decisions, n]."""
-        header, values = self._header(name, "state"), self.file.vectors(self.episode, name)[first:][: self.decisions]
+        if name not in self._arrays:
+            self._arrays[name] = self.file.vectors(self.episode, name)
+        header, values = self._header(name, "state"), self._arrays[name][first:][: self.decisions]
         self._check_entries(name, len(values), self.decisions)
         if values.shape[1] != (width := int(np.prod(header.shape))):
             raise DemonstrationError(f"{self._location}: {name} has {values.shape[1]} numbers in an entry, and the file says that it has {width}. {WAY_OUT}")
@@ -202,10 +214,13 @@ class FileDemonstration:
         return int(np.prod(header.shape, dtype=float))
 
     def _header(self, name: str, key: str) -> ArrayHeader:
+        if name in self._headers:
+            return self._headers[name]
         header = self.file.header(self.episode, name)
         if header is None:
             raise DemonstrationError(
                 f"{self._location} has no {name}: write its name in the file under clone.layout.{key}; "
                 f"the episode has {', '.join(self.file.names(self.episode))}"
             )
+        self._headers[name] = header
         return header
