@@ -13,6 +13,7 @@ from rlvla3.config import NonNegativeFloat, PolicyConfig, PositiveFloat, Recipe
 from rlvla3.policies.base import Decisions, Evaluation, Observations, Policy
 from rlvla3.policies.options import PolicyOptions
 from rlvla3.policies.registry import make_policy, policy_options
+from rlvla3.policies.running_normalisation import RunningNormalisation
 from rlvla3.types import Layout, Spaces
 
 
@@ -66,6 +67,9 @@ class EmulatedInference(Policy):
 
     def fit_normalisation(self, states: Tensor, actions: Tensor) -> None:
         self.policy.fit_normalisation(states, actions)
+
+    def running_normalisations(self) -> Mapping[str, RunningNormalisation]:
+        return self.policy.running_normalisations()
 
 
 def with_inference(recipe: Recipe, inference_ms: float, each_ms: float = 0.0) -> Recipe:

@@ -1,6 +1,7 @@
 """A small actor-critic for Gymnasium problems. Observations are vectors, images or both. Actions are discrete or continuous.
 
-The networks and initial values are those of PPO's reference implementations (Huang et al., "The 37 implementation details of PPO", 2022).
+The networks and initial values are those of PPO's reference implementations (Huang et al., "The 37 implementation details of PPO", 2022). So is the
+normalisation of states by running statistics. Frames are normalised in the same way, colour by colour.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from rlvla3.policies.base import Decisions, Evaluation, Observations, Policy
 from rlvla3.policies.heads import ActionScale
 from rlvla3.policies.options import ActorCriticOptions
+from rlvla3.policies.running_normalisation import RunningNormalisation
 from rlvla3.policies.tokens import choice_logprob, sample_choices
 from rlvla3.types import Spaces
 
@@ -30,6 +32,7 @@ class ActorCritic(Policy):
     def __init__(self, spaces: Spaces, chunk: int, options: ActorCriticOptions) -> None:
         super().__init__(spaces, chunk, options)
         self.discrete = spaces.action.kind == "discrete"
+        self.state_scale = RunningNormalisation(spaces.state)
         self.eyes = ImageNetwork(spaces, options.image_features) if spaces.cameras else None
         inputs = options.image_features if self.eyes else spaces.state
         outputs = chunk * (spaces.action.choices if self.discrete else spaces.action.size)
@@ -42,8 +45,8 @@ class ActorCritic(Policy):
 
     @torch.no_grad()
     def act(self, observations: Observations, noise: Tensor, explore: Tensor) -> Decisions:
-        features = self._features(observations)
-        outputs = self._logits_or_means(features)
+        seen = self._seen(observations)
+        outputs = self._logits_or_means(seen)
         if self.log_std is None:
             sample = sample_choices(outputs, noise[..., 0], explore)[..., None]
             actions = sample.to(outputs)
@@ -51,15 +54,15 @@ class ActorCritic(Policy):
             sample = outputs + torch.where(explore[:, None, None], self.log_std.exp() * noise.to(outputs), torch.zeros_like(outputs))
             actions = self.scale.to_simulator(sample)
         logprob, _ = self._log_prob(outputs, sample)
-        return Decisions(actions, logprob, self.value_of({"seen": features}), {"sample": sample.to(outputs)})
+        return Decisions(actions, logprob, self.value_of({"seen": seen}), {"sample": sample.to(outputs)})
 
     def evaluate(self, observations: Observations, actions: Tensor, trace: Mapping[str, Tensor]) -> Evaluation:
-        features = self._features(observations)
-        logprob, entropy = self._log_prob(self._logits_or_means(features), trace["sample"])
-        return Evaluation(logprob, entropy, self.value_of({"seen": features}), {"seen": features.detach()})
+        seen = self._seen(observations)
+        logprob, entropy = self._log_prob(self._logits_or_means(seen), trace["sample"])
+        return Evaluation(logprob, entropy, self.value_of({"seen": seen}), {"seen": seen.detach()})
 
     def value_of(self, features: Mapping[str, Tensor]) -> Tensor:
-        value: Tensor = self.critic(features["seen"])
+        value: Tensor = self.critic(self._scaled(features["seen"]))
         return value[:, 0]
 
     def critic_parameters(self) -> list[nn.Parameter]:
@@ -67,21 +70,34 @@ class ActorCritic(Policy):
 
     def clone_loss(self, observations: Observations, actions: Tensor, generator: torch.Generator) -> Tensor:
         """Cross-entropy for discrete actions. For continuous actions, the squared error of the means: the exploration noise does not change."""
-        outputs = self._logits_or_means(self._features(observations))
+        outputs = self._logits_or_means(self._seen(observations))
         if self.discrete:
             return nn.functional.cross_entropy(outputs.flatten(0, 1), actions.flatten().long())
         return (outputs - self.scale.to_head(actions.to(outputs))).square().mean()
 
-    def _features(self, observations: Observations) -> Tensor:
+    def fit_normalisation(self, states: Tensor, actions: Tensor) -> None:
+        self.state_scale.fit(states)
+
+    def running_normalisations(self) -> Mapping[str, RunningNormalisation]:
+        frames = self.eyes.scales_of_cameras() if self.eyes else {}
+        return ({"state": self.state_scale} if self.spaces.state else {}) | {f"image.{camera}": scale for camera, scale in frames.items()}
+
+    def _seen(self, observations: Observations) -> Tensor:
+        """The features of the images and the state, [B, width]. Without images the state as it is, [B, S]: what is kept of it outlives its statistics."""
         if self.eyes is None:
-            return observations.state.to(next(self.parameters()).dtype)
-        features: Tensor = self.eyes(observations)
+            return observations.state.to(self.state_scale.mean)
+        features: Tensor = self.eyes(observations, self.state_scale(observations.state))
         return features
 
-    def _logits_or_means(self, features: Tensor) -> Tensor:
+    def _scaled(self, seen: Tensor) -> Tensor:
+        """The input of the actor's and of the critic's layers."""
+        scaled: Tensor = self.state_scale(seen) if self.eyes is None else seen
+        return scaled
+
+    def _logits_or_means(self, seen: Tensor) -> Tensor:
         """The logits [B, C, choices] of discrete actions, or the means [B, C, A] of continuous actions."""
-        outputs: Tensor = self.actor(features)
-        return outputs.view(len(features), self.chunk, -1)
+        outputs: Tensor = self.actor(self._scaled(seen))
+        return outputs.view(len(seen), self.chunk, -1)
 
     def _log_prob(self, outputs: Tensor, sample: Tensor) -> tuple[Tensor, Tensor]:
         """The log-prob and the entropy of sample [B, C, A]: each [B, C, A]."""
@@ -99,7 +115,9 @@ class ImageNetwork(nn.Module):
     def __init__(self, spaces: Spaces, width: int) -> None:
         super().__init__()
         self.cameras = tuple(spaces.cameras)
-        self.state = spaces.state > 0
+        # One grey level is the resolution of a frame. (A ModuleDict, because the members of a ModuleList are sharded.)
+        scales = (RunningNormalisation(channels, added=1.0, scale=255.0) for _, _, channels in spaces.cameras.values())
+        self.scales = nn.ModuleDict({str(number): scale for number, scale in enumerate(scales)})
         self.convolutions = nn.ModuleList(
             nn.Sequential(_orthogonal(nn.Conv2d(channels, 16, 8, 4)), nn.ReLU(), _orthogonal(nn.Conv2d(16, 32, 4, 2)), nn.ReLU(), nn.Flatten())
             for _, _, channels in spaces.cameras.values()
@@ -107,13 +125,15 @@ class ImageNetwork(nn.Module):
         pixels = sum(32 * _output_side(height) * _output_side(breadth) for height, breadth, _ in spaces.cameras.values())
         self.join = nn.Sequential(_orthogonal(nn.Linear(pixels + spaces.state, width)), nn.ReLU())
 
-    def forward(self, observations: Observations) -> Tensor:
-        dtype = next(self.parameters()).dtype
-        images = [observations.images[camera].permute(0, 3, 1, 2).to(dtype) / 255 for camera in self.cameras]
+    def scales_of_cameras(self) -> dict[str, RunningNormalisation]:
+        """What normalises the colours of each camera."""
+        return {camera: scale for camera, scale in zip(self.cameras, self.scales.values(), strict=True) if isinstance(scale, RunningNormalisation)}
+
+    def forward(self, observations: Observations, state: Tensor) -> Tensor:
+        """state: [B, S], normalised."""
+        images = [scale(observations.images[camera]).permute(0, 3, 1, 2) for camera, scale in self.scales_of_cameras().items()]
         seen = [convolution(image) for convolution, image in zip(self.convolutions, images, strict=True)]
-        if self.state:
-            seen.append(observations.state.to(dtype))
-        features: Tensor = self.join(torch.cat(seen, 1))
+        features: Tensor = self.join(torch.cat([*seen, state], 1))
         return features
 
 

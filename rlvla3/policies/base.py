@@ -13,7 +13,7 @@ as the recipe's algorithm.ratio asks.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -27,6 +27,7 @@ from rlvla3.checkpoints.weights import check_finite_weight
 from rlvla3.choices import Precision
 from rlvla3.errors import ExplainedError
 from rlvla3.policies.options import PolicyOptions
+from rlvla3.policies.running_normalisation import RunningNormalisation
 from rlvla3.policies.saved_policy import SavedPolicy, write_checkpoint_config
 from rlvla3.types import Spaces
 
@@ -92,6 +93,9 @@ class Policy(nn.Module, ABC):
 
     Options: ClassVar[type[PolicyOptions]]
 
+    EarlierNames: ClassVar[Mapping[str, str]] = {}
+    """{the name of a tensor in policies that earlier releases saved: its present name}."""
+
     precision: Literal["fp32", "bf16"] = "fp32"
     """The number format of the network's passes. Weights, log-probs and values are float32 in either case."""
 
@@ -142,6 +146,13 @@ class Policy(nn.Module, ABC):
     def fit_normalisation(self, states: Tensor, actions: Tensor) -> None:
         """Set input and output scales from demonstrations: states [N, S], actions [N, H, A]. By default it does nothing."""
 
+    def running_normalisations(self) -> Mapping[str, RunningNormalisation]:
+        """What scales the policy's inputs by statistics that grow with each update of training, by the name of the input: `state`, or `image.CAMERA`.
+
+        The trainer counts what was seen at the end of each update, and cloning fixes the statistics to those of the demonstrations. By default there are none.
+        """
+        return {}
+
     def compute_in(self, setting: Precision, device: torch.device) -> None:
         """Choose the number format of the passes. setting: training.precision. device: where the policy computes. Generators and trainer both call it, because
         a probability ratio compares their log-probs. Raises RecipeError where the policy cannot compute in that format.
@@ -167,6 +178,13 @@ class Policy(nn.Module, ABC):
         """All trainable parameters except the critic's own."""
         critic = {id(parameter) for parameter in self.critic_parameters()}
         return [parameter for parameter in self.parameters() if parameter.requires_grad and id(parameter) not in critic]
+
+    def acting_tensors(self) -> dict[str, Tensor]:
+        """The tensors that decide how the policy acts and that training changes, by name: the actor's parameters, and the running statistics."""
+        actor = {id(parameter) for parameter in self.actor_parameters()}
+        running = {id(tensor) for scale in self.running_normalisations().values() for tensor in (scale.mean, scale.deviation)}
+        parameters = {name: parameter for name, parameter in self.named_parameters() if id(parameter) in actor}
+        return parameters | {name: buffer for name, buffer in self.named_buffers() if id(buffer) in running}
 
     def published(self) -> dict[str, Tensor]:
         """The tensors that are sent on the weight plane, by name: trainable parameters, and the persistent buffers, which cloning may have set."""
@@ -198,12 +216,13 @@ class Policy(nn.Module, ABC):
         The policy may be on the meta device.
         """
         path = folder / WEIGHTS
-        saved = {name: (stored.shape, stored.dtype) for name, stored in read_header(path, "a policy needs it").items()}
+        stored = {self.EarlierNames.get(name, name): tuple(tensor.shape) for name, tensor in read_header(path, "a policy needs it").items()}
+        saved = stored | {name: tuple(tensor.shape) for name, tensor in self._unsaved(stored).items()}
         own = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
-        wrong = [key for key in own.keys() | saved.keys() if key not in own or key not in saved or own[key] != saved[key][0]]
+        wrong = [key for key in own.keys() | saved.keys() if key not in own or key not in saved or own[key] != saved[key]]
         if wrong:
             key = min(wrong)
-            there, here = saved[key][0] if key in saved else "absent", own.get(key, "absent")
+            there, here = saved.get(key, "absent"), own.get(key, "absent")
             raise PolicyError(
                 f"{folder} holds the weights of another policy: {len(wrong)} tensors differ, first {key}: {there} in the checkpoint, {here} in the "
                 f"recipe's policy. Use the recipe (cameras, image size, chunk, policy.options) that the checkpoint was made with"
@@ -217,7 +236,7 @@ class Policy(nn.Module, ABC):
         self.check_weights(folder)
         path = folder / WEIGHTS
         try:
-            saved = load_file(path)
+            saved = {self.EarlierNames.get(name, name): tensor for name, tensor in load_file(path).items()}
         except Exception as error:  # safetensors raises types of its own for damaged files, and OSError for missing ones
             raise PolicyError(f"cannot read the weights in {folder}: {error}. Give a folder with config.json and an intact {WEIGHTS}") from error
         for name, tensor in saved.items():
@@ -225,7 +244,12 @@ class Policy(nn.Module, ABC):
             if tensor.is_floating_point() != own.is_floating_point() or tensor.is_complex():
                 raise PolicyError(f"{path}: {name} holds {tensor.dtype}, and the policy has {own.dtype} there. Copy the policy again")
             check_finite_weight(tensor, name, path)
-        self.load_state_dict(saved)
+        self.load_state_dict(saved | self._unsaved(saved))
+
+    def _unsaved(self, saved: Collection[str]) -> dict[str, Tensor]:
+        """The buffers of normalisations that an earlier release did not save, of the saved names: their statistics do not change."""
+        modules = {name: module for name, module in self.named_modules() if isinstance(module, RunningNormalisation)}
+        return {key: tensor for name, module in modules.items() for key, tensor in module.unsaved(name, saved).items()}
 
 
 class PolicyError(ExplainedError, ValueError):

@@ -22,6 +22,7 @@ from rlvla3.policies.flow import FlowHead
 from rlvla3.policies.heads import ActionHead, ActionScale
 from rlvla3.policies.layers import Critic, Expert, ImageStem, KeysValues, PrefixBlock
 from rlvla3.policies.options import MiniVLAOptions
+from rlvla3.policies.running_normalisation import RunningNormalisation
 from rlvla3.policies.tokenizer import VOCABULARY, ByteTokenizer
 from rlvla3.policies.tokens import TokenHead
 from rlvla3.types import Spaces
@@ -29,9 +30,12 @@ from rlvla3.types import Spaces
 BYTES_PER_TOKEN = 8
 """One token stands for 8 bytes. With one token for each byte, the instruction would cost as much time as the image."""
 
+RESOLUTION = 1e-3
+"""What is added to the deviation of each dimension of the state: a millimetre, where a state is in metres. Smaller differences hardly count."""
+
 
 class Prefix(NamedTuple):
-    """The encoded observations: keys and values of every layer, the final tokens [B, P, D], and the normalised state [B, S]."""
+    """The encoded observations: keys and values of every layer, the final tokens [B, P, D], and the state [B, S] as it was shown."""
 
     keys_values: list[KeysValues]
     tokens: Tensor
@@ -46,9 +50,8 @@ class MiniVLA(Policy):
     """One backbone with one of two heads: flow matching or action tokens. It has 1.4 M parameters with one camera of 64 x 64 pixels."""
 
     Options = MiniVLAOptions
+    EarlierNames = {"state_mean": "state_scale.mean", "state_std": "state_scale.deviation"}
     options: MiniVLAOptions
-    state_mean: Tensor
-    state_std: Tensor
 
     def __init__(self, spaces: Spaces, chunk: int, options: MiniVLAOptions) -> None:
         super().__init__(spaces, chunk, options)
@@ -59,8 +62,7 @@ class MiniVLA(Policy):
         self.words = nn.Linear(32 * BYTES_PER_TOKEN, width)
         self.word_position = nn.Parameter(torch.randn(1, options.instruction_bytes // BYTES_PER_TOKEN, width) * 0.02)
         self.proprioception = nn.Sequential(nn.Linear(spaces.state, 64), nn.SiLU(), nn.Linear(64, width)) if spaces.state else None
-        self.register_buffer("state_mean", torch.zeros(spaces.state))
-        self.register_buffer("state_std", torch.ones(spaces.state))
+        self.state_scale = RunningNormalisation(spaces.state, added=RESOLUTION)
         self.blocks = nn.ModuleList(PrefixBlock(width) for _ in range(options.layers))
         self.expert = Expert(action_size, chunk, options.expert_width, options.layers)
         self.head: ActionHead
@@ -92,7 +94,7 @@ class MiniVLA(Policy):
         return Evaluation(recorded.logprob, recorded.entropy, self.value_of(features), features)
 
     def value_of(self, features: Mapping[str, Tensor]) -> Tensor:
-        value: Tensor = self.critic(**features)
+        value: Tensor = self.critic(features["tokens"], self.state_scale(features["state"]), features["elapsed"])
         return value
 
     def critic_parameters(self) -> list[nn.Parameter]:
@@ -100,22 +102,25 @@ class MiniVLA(Policy):
 
     def clone_loss(self, observations: Observations, actions: Tensor, generator: torch.Generator) -> Tensor:
         model = partial(self._model, self._encode(observations))
-        return self.head.clone_loss(model, self.scale.to_head(actions.to(self.state_mean)), generator)
+        return self.head.clone_loss(model, self.scale.to_head(actions.to(self.state_scale.mean)), generator)
 
     def fit_normalisation(self, states: Tensor, actions: Tensor) -> None:
-        self.state_mean.copy_(states.mean(0))
-        self.state_std.copy_(states.std(0) + 1e-3)
+        self.state_scale.fit(states)
+
+    def running_normalisations(self) -> Mapping[str, RunningNormalisation]:
+        """That of the proprioception. Frames need none: the first convolution of a stem is normalised."""
+        return {"state": self.state_scale} if self.spaces.state else {}
 
     def _encode(self, observations: Observations) -> Prefix:
         with self.passes():
             return self._prefix(observations)
 
     def _prefix(self, observations: Observations) -> Prefix:
-        state = (observations.state.to(self.state_mean) - self.state_mean) / self.state_std
+        state = observations.state.to(self.state_scale.mean)
         images = [stem(observations.images[camera]) for stem, camera in zip(self.stems, self.spaces.cameras, strict=True)]
         tokens = [*images, self._words(**self.tokenised(observations).words)]
         if self.proprioception is not None:
-            tokens.append(self.proprioception(state)[:, None])
+            tokens.append(self.proprioception(self.state_scale(state))[:, None])
         x, keys_values = torch.cat(tokens, 1), []
         for block in self.blocks:
             x, seen = block(x)

@@ -31,7 +31,7 @@ from rlvla3.training.learner import Learner
 from rlvla3.training.ranks import Ranks
 from rlvla3.types import Version
 
-FORMAT = 3
+FORMAT = 4
 """The format of trainer.pt and parameters/. Raise it when this release can no longer read older ones."""
 
 UNKNOWN = TrainedOn(complete=False)

@@ -28,6 +28,7 @@ from rlvla3.policies.base import Observations, Policy
 from rlvla3.policies.conversion import observations_from
 from rlvla3.training.adamw import make_adamw
 from rlvla3.training.objective import LearnerError
+from rlvla3.training.seen_inputs import fit_to_demonstrations
 from rlvla3.types import Finished, Spaces
 
 GRADIENT_CLIP = 1.0
@@ -164,7 +165,7 @@ def clone(policy: Policy, demonstrations: DemonstrationSelection, config: CloneC
 
 def _train(policy: Policy, learned_from: tuple[Observations, Tensor], config: CloneConfig, seed: int) -> Generator[tuple[int, float], None, None]:
     observations, actions = learned_from
-    policy.fit_normalisation(observations.state, actions)
+    fit_to_demonstrations(policy, observations, actions)
     parameters = policy.actor_parameters()
     device = parameters[0].device
     learning_rate = config.learning_rate or policy.options.CloneLearningRate

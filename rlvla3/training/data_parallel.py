@@ -34,8 +34,8 @@ class DataParallel:
         """The whole tensor. All ranks must call it together."""
         return tensor
 
-    def exchange(self, parameters: Sequence[nn.Parameter], tensors: list[Tensor]) -> None:
-        """Swap the values of the parameters with `tensors`. Nothing is copied: both get the other's storage."""
+    def exchange(self, parameters: Sequence[Tensor], tensors: list[Tensor]) -> None:
+        """Swap the values of the policy's tensors with `tensors`. Nothing is copied: both get the other's storage."""
         for place, parameter in enumerate(parameters):
             parameter.data, tensors[place] = tensors[place], parameter.data
 

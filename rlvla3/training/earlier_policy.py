@@ -39,7 +39,7 @@ class EarlierPolicy:
 
     def __init__(self, parallel: DataParallel, rows: int, evaluate: Evaluate) -> None:
         self._parallel, self._rows, self._evaluate = parallel, rows, evaluate
-        self._parameters = parallel.policy.actor_parameters()
+        self._parameters = list(parallel.policy.acting_tensors().values())
         self.weights: list[Tensor] | None = None
         self._logprobs: Tensor | None = None
 
@@ -49,7 +49,7 @@ class EarlierPolicy:
         self._known = np.zeros(len(tickets) * self._rows, bool)
 
     def keep_weights(self, weights: Sequence[Tensor] | None = None) -> None:
-        """Keep a copy of `weights`, one tensor for each of the actor's parameters. None means the present weights."""
+        """Keep a copy of `weights`, one tensor for each of the policy's acting_tensors. None means the present weights."""
         copied = self._parameters if weights is None else weights
         with torch.no_grad():
             self.weights = [torch.empty_like(parameter).copy_(tensor) for tensor, parameter in zip(copied, self._parameters, strict=True)]

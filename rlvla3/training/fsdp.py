@@ -70,7 +70,7 @@ class FullySharded(DataParallel):
     def whole(self, tensor: Tensor) -> Tensor:
         return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
-    def exchange(self, parameters: Sequence[nn.Parameter], tensors: list[Tensor]) -> None:
+    def exchange(self, parameters: Sequence[Tensor], tensors: list[Tensor]) -> None:
         """Swap the values by copies: FSDP gathers from the storage that it allocated, not from where a parameter points."""
         for parameter, tensor in zip(parameters, tensors, strict=True):
             here, there = _shard(parameter), _shard(tensor)

@@ -37,6 +37,7 @@ from rlvla3.training.parallel import distribute_policy
 from rlvla3.training.passes import checkpoint_blocks, compile_evaluation
 from rlvla3.training.ranks import SINGLE_RANK, Ranks
 from rlvla3.training.recorded import Loader, Recorded, on_device
+from rlvla3.training.seen_inputs import SeenInputs
 from rlvla3.types import MicroBatch
 
 REFERENCE = "reference"
@@ -100,8 +101,8 @@ class Learner:
         self.credit = Credit(recipe.algorithm, rollouts, self.objective.importance if self.objective.correction.uses_vtrace else None, ranks)
         self.critic_features = CriticFeatures(policy, self.optimizer, self.critic, recipe.seed, ranks)
         self._named = {name: parameter for name, parameter in policy.named_parameters() if parameter.requires_grad}
-        actor = {id(parameter) for parameter in policy.actor_parameters()}
-        self._actor_names = [name for name, parameter in self._named.items() if id(parameter) in actor]
+        self._acting = policy.acting_tensors()
+        self.seen_inputs = SeenInputs(policy, rollouts, ranks)
         if recipe.training.compile:
             compile_evaluation(policy)
         self._fields = (*rollouts.observation_names, *rollouts.trace_names, "actions", "logprob", "value", "version", "executed", "dimensions")
@@ -115,6 +116,7 @@ class Learner:
         self._epochs: list[EpochMetrics] = []
         self._norms: list[float] = []
         self.critic_features.begin()
+        self.seen_inputs.begin()
         self._begin_step()
 
     @property
@@ -133,6 +135,8 @@ class Learner:
         """Add the gradient of the loss, summed over the decisions of `batch`. The host does not wait for the device."""
         if batch.epoch == len(self._epochs):
             self._epochs.append(EpochMetrics())
+        if batch.epoch == 0:
+            self.seen_inputs.see(batch.tickets)
         if len(batch):
             self._seen = batch.tickets[:1], batch.rows[:1]
         kept = self._learnable(batch)
@@ -188,11 +192,12 @@ class Learner:
             self._norms.append(actor_norm)
 
     def finish_update(self) -> dict[str, float]:
-        """End the update: the critic's extra passes, then the statistics. Returns the metrics that have a value in this update."""
+        """End the update: the statistics, then the critic's extra passes, which see by the new ones. Returns the metrics that have a value in this update."""
         self._loader.forget()
         metrics = self._metrics()
         metrics |= self.credit.finish()
         metrics |= self.objective.finish()
+        self.seen_inputs.finish()
         metrics["critic_replay_loss"] = self.critic_features.train(self.update, self.critic.epochs * (WARMUP_EPOCHS if self.warming_up else 1))
         return {name: value for name, value in metrics.items() if not math.isnan(value)}
 
@@ -225,7 +230,7 @@ class Learner:
         """The state of each parameter, by kind and name: "exp_avg/NAME", "reference/NAME". The tensors are shards where the policy is sharded."""
         moments = self.optimizer.state
         state = {f"{kind}/{name}": tensor for name, parameter in self._named.items() for kind, tensor in moments.get(parameter, {}).items()}
-        reference = zip(self._actor_names, self.objective.reference or [], strict=False)
+        reference = zip(self._acting, self.objective.reference or [], strict=False)
         return state | {f"{REFERENCE}/{name}": tensor for name, tensor in reference}
 
     def empty_parameter_state(self, keys: Iterable[str]) -> dict[str, Tensor]:
@@ -233,9 +238,10 @@ class Learner:
         room = {}
         for key in keys:
             kind, _, name = key.partition("/")
-            if kind not in (REFERENCE, *MOMENTS) or name not in self._named:
+            own = self._acting if kind == REFERENCE else self._named
+            if kind not in (REFERENCE, *MOMENTS) or name not in own:
                 raise ValueError(f"{key} is not of this policy")
-            room[key] = torch.zeros(()) if kind == STEP else torch.zeros_like(self._named[name], requires_grad=False)
+            room[key] = torch.zeros(()) if kind == STEP else torch.zeros_like(own[name], requires_grad=False)
         return room
 
     def load_parameter_state(self, state: Mapping[str, Tensor]) -> None:
@@ -250,7 +256,7 @@ class Learner:
                 parameter = self._named[name]
                 self.optimizer.state[parameter][kind] = where_it_belongs(kind, tensor, self.optimizer, parameter)
         if reference:
-            self.objective.load_reference([reference[name] for name in self._actor_names])
+            self.objective.load_reference([reference[name] for name in self._acting])
 
     @property
     def _value_weight(self) -> float:

@@ -126,7 +126,7 @@ class PolicyObjective:
 
     @property
     def reference(self) -> list[Tensor] | None:
-        """The weights of the reference policy, one for each of the actor's parameters. None before the first update, and where there is no reference."""
+        """The weights of the reference policy, one for each of the policy's acting_tensors. None before the first update, and where there is no reference."""
         return None if self._reference is None else self._reference.weights
 
     def load_reference(self, weights: Sequence[Tensor]) -> None:
