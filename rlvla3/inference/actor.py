@@ -28,6 +28,7 @@ from rlvla3.inference.graphs import NotCapturable, Recorder, Unread, check_captu
 from rlvla3.inference.inputs import Fixed, Waiting
 from rlvla3.inference.sizes import size_for, sizes_up_to
 from rlvla3.policies.base import Decisions, Observations, Policy
+from rlvla3.policies.expected_answers import ExpectedAnswers
 from rlvla3.types import observation_layout
 
 MEASURED_RUNS = 3
@@ -51,6 +52,7 @@ class Actor:
 
     def __init__(self, policy: Policy, device: torch.device, way: Way, largest: int, padded: bool | None = None) -> None:
         self.policy, self.device, self.way, self.largest = policy, device, way, largest
+        self.expected = ExpectedAnswers(policy)
         self._layout = observation_layout(policy.spaces)
         self._on_gpu = device.type == "cuda"
         copying = torch.cuda.Stream(device, priority=torch.cuda.current_stream(device).priority) if self._on_gpu else None
@@ -157,13 +159,17 @@ class Actor:
         words = {name.removeprefix("words."): tensor for name, tensor in rows.items() if name.startswith("words.")}
         return self._within_one_cast(function, _observations(shown, Unread(), words), rows["noise"], rows["explore"])
 
-    def _within_one_cast(self, act: Callable[..., Decisions], *given: Any) -> Decisions:
+    def _within_one_cast(self, act: Callable[..., Decisions], observations: Observations, noise: Tensor, explore: Tensor) -> Decisions:
         """A policy enters autocast for each of its passes. Within one outer context it casts each weight once a batch, and not once a pass.
 
         In inference mode autocast would keep no cast, so everything here is in no_grad mode.
+
+        The form of the answer is checked. Nobody waits for that, and the answers of a graph have the same form each time.
         """
         with torch.autocast(self.device.type, enabled=False):
-            return act(*given)
+            decisions = act(observations, noise, explore)
+        self.expected.check_form(decisions, len(observations))
+        return decisions
 
     def _compiled(self, size: int) -> Callable[..., Decisions]:
         if self.way != "compile":

@@ -217,7 +217,7 @@ class MiniVLAOptions(PolicyOptions):
 
 
 class ActorCriticOptions(PolicyOptions):
-    """A small actor-critic for Gymnasium environments (policies/actor_critic.py)."""
+    """A small actor-critic for Gymnasium environments (policies/actor_critic.py). It normalises states and frames by running statistics."""
 
     MismatchBounds = {"fp32": 0.001, "bf16": 0.02}  # it never computes in bf16: only its weights may travel so
 

@@ -15,3 +15,7 @@ def generator_name(generator: int) -> str:
 def trainer_name(rank: int) -> str:
     """Rank 0 is called `trainer`; further ranks carry their number."""
     return TRAINER if rank == 0 else f"{TRAINER} {rank}"
+
+
+BAD_ANSWER = "bad-answer.npz"
+"""What the name of a file ends with that reproduces a bad answer of a policy."""

@@ -27,6 +27,7 @@ from rlvla3.algorithms.losses import value_loss
 from rlvla3.config import Recipe, TrainingConfig
 from rlvla3.links.rollouts import Rollouts
 from rlvla3.policies.base import Evaluation, Policy
+from rlvla3.policies.expected_answers import ExpectedAnswers
 from rlvla3.training.adamw import MOMENTS, STEP, make_adamw, where_it_belongs
 from rlvla3.training.credit import Credit
 from rlvla3.training.critic import CriticFeatures
@@ -102,7 +103,7 @@ class Learner:
         self.critic_features = CriticFeatures(policy, self.optimizer, self.critic, recipe.seed, ranks)
         self._named = {name: parameter for name, parameter in policy.named_parameters() if parameter.requires_grad}
         self._acting = policy.acting_tensors()
-        self.seen_inputs = SeenInputs(policy, rollouts, ranks)
+        self.seen_inputs, self._expected = SeenInputs(policy, rollouts, ranks), ExpectedAnswers(policy)
         if recipe.training.compile:
             compile_evaluation(policy)
         self._fields = (*rollouts.observation_names, *rollouts.trace_names, "actions", "logprob", "value", "version", "executed", "dimensions")
@@ -270,7 +271,9 @@ class Learner:
     def _evaluate(self, recorded: Recorded) -> Evaluation:
         assert recorded.observations is not None
         with torch.autocast(self.device.type, enabled=False):  # the passes within it cast each weight once
-            return self.policy.evaluate(recorded.observations, recorded["actions"], recorded.trace)
+            evaluation = self.policy.evaluate(recorded.observations, recorded["actions"], recorded.trace)
+        self._expected.check_evaluation(evaluation, len(recorded.tickets))
+        return evaluation
 
     def _logprob(self, tickets: NDArray[np.int64], rows: NDArray[np.int64]) -> Tensor:
         """The log-probs [n, C, A] of the recorded actions, under the present weights."""

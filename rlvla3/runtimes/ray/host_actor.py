@@ -33,7 +33,7 @@ from rlvla3.runtimes.processes.messages import HandIn, LeaveDevice, LeftDevice, 
 from rlvla3.runtimes.ray.actor import ActorState
 from rlvla3.runtimes.ray.messages import HostNotice, Logs, LostTicket, NewLedger, RunTickets, WeightsAt
 from rlvla3.runtimes.supervision.host_supervisor import HostSupervisor, one_thread_each
-from rlvla3.runtimes.worker_names import WEIGHTS
+from rlvla3.runtimes.worker_names import BAD_ANSWER, WEIGHTS
 from rlvla3.types import Finished, Ticket, Version
 
 LONGEST_LOG = 1 << 20
@@ -109,6 +109,7 @@ class RayHost:
             relay.cancel()
         await self._host.stop()
         printed = {path.name: path.read_bytes()[-LONGEST_LOG:] for path in self._folder.glob("*.log")}
+        printed |= {path.name: path.read_bytes() for path in self._folder.glob(f"*{BAD_ANSWER}")}
         self._control.send(Logs(printed, {path.name: path.read_bytes() for path in self._samples.glob("*.samples")}))
 
     def _serve(self) -> None:

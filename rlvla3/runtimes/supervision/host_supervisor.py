@@ -96,7 +96,11 @@ class HostSupervisor:
     def start(self, beside: Sequence[Lane] = ()) -> list[WorkerProcess]:
         """Start every generator. beside: workers that are lanes of the first generator's process. Returns them, started."""
         first, *others = [
-            Lane(name, GENERATOR_LANE if beside and not number else GENERATOR, (number, self.recipe, self.plane, self.board, self.memory, self._record))
+            Lane(
+                name,
+                GENERATOR_LANE if beside and not number else GENERATOR,
+                (number, self.recipe, self.plane, self.board, self.memory, self._record, self._logs),
+            )
             for number, name in enumerate(self._generator_names)
         ]
         *started, generator = self.start_lanes([*beside, first])

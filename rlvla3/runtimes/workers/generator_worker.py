@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from itertools import chain
+from pathlib import Path
 
 import torch
 
@@ -35,6 +36,7 @@ from rlvla3.runtimes.processes.messages import (
     WorkerNotice,
 )
 from rlvla3.runtimes.worker_names import generator_name, trainer_name
+from rlvla3.runtimes.workers.bad_answer import keep_bad_answer
 from rlvla3.runtimes.workers.device import check_on_host, choose_device, generator_memory, work_on
 from rlvla3.runtimes.workers.policy_engine import DataPlanePolicyEngine
 from rlvla3.scheduling.recorded_run import RecordedRun
@@ -49,8 +51,12 @@ async def run_generator(
     board: MeterBoard,
     memory: WeightMemory,
     record: RunRecord | RecordedRun | None,
+    logs: Path,
 ) -> None:
-    """Build the policy, report Ready, and decide until cancelled. record: where its inferences are recorded, or the recorded run that is repeated."""
+    """Build the policy, report Ready, and decide until cancelled.
+
+    record: where its inferences are recorded, or the recorded run that is repeated. logs: a folder for what reproduces a bad answer of the policy.
+    """
     meter = board.meter(generator_name(generator))
     meter.enter("start")
     torch.set_num_threads(recipe.engine.threads)
@@ -72,7 +78,9 @@ async def run_generator(
         else:
             limits = make_limits(recipe.engine, _training_seconds(recipe, device, board))
             requests = _batched(GeneratorPort(plane, generator, limits, meter, take_in=control.poll), actor)
-        engine = DataPlanePolicyEngine(actor, weights, plane.rollouts, recipe.seed, residence, meter, recorder, requests)
+        noise = recipe.seed, policy.options.noise_shape(policy.spaces, policy.chunk)
+        keep = partial(keep_bad_answer, logs, generator_name(generator), plane.rollouts, noise)
+        engine = DataPlanePolicyEngine(actor, weights, plane.rollouts, recipe.seed, residence, meter, recorder, requests, keep)
 
         def forget(message: ForgetShard) -> None:
             requests.forget(message.shard)

@@ -6,6 +6,7 @@ Invariants:
 - a decision carries the version of the weights that its batch began with;
 - where the device computes beside the host, an observation is gathered when it is asked for, while the device computes the batch before;
 - nothing that was gathered outlives the loss of its shard (`forget`): the episode runs again, and its observations are written again;
+- what a policy returned is looked at before it is written: its form in `begin`, and whether its numbers are finite when they are on the host anyway;
 - on a CPU a batch is computed in `end`, from beginning to end, and nothing is done beside it.
 """
 
@@ -29,6 +30,7 @@ from rlvla3.links.weights.plane import WeightPlane
 from rlvla3.observability.meter import Meter
 from rlvla3.observability.run_record import RecordWriter
 from rlvla3.policies.conversion import arrays_from
+from rlvla3.policies.expected_answers import AnswerError
 from rlvla3.policies.noise import decision_noise
 from rlvla3.runtimes.workers.device import work_on
 from rlvla3.training.offload import Residence
@@ -36,6 +38,9 @@ from rlvla3.types import Version
 
 Decision = tuple[int, int]
 """(ticket, row)."""
+
+Keep = Callable[[AnswerError, Batch, Version], AnswerError]
+"""Keeps a batch that was answered wrongly. Returns the error that says where it is."""
 
 
 class Arrivals(Protocol):
@@ -57,7 +62,9 @@ class UnderWay:
 class DataPlanePolicyEngine:
     """A policy that reads observations from the data plane and writes its decisions beside them. It enters its device when it has work to do there.
 
-    arrivals: where requests come from, so that they are gathered beside the device.
+    arrivals: where requests come from, so that they are gathered beside the device. keep: keeps what reproduces a bad answer (bad_answer.py).
+
+    Raises AnswerError where the policy returns what cannot be used.
     """
 
     def __init__(
@@ -70,10 +77,11 @@ class DataPlanePolicyEngine:
         meter: Meter,
         recorder: RecordWriter | None,
         arrivals: Arrivals | None = None,
+        keep: Keep = lambda error, batch, version: error,
     ) -> None:
         self.version = -1  # the weights that it was built with: nothing from the weight plane yet
         self._actor, self._weights, self._rollouts, self._seed, self._residence, self._meter = actor, weights, rollouts, seed, residence, meter
-        self._recorder, self._arrivals = recorder, arrivals
+        self._recorder, self._arrivals, self._keep = recorder, arrivals, keep
         self._noise_shape = actor.policy.options.noise_shape(actor.policy.spaces, actor.policy.chunk)
         self._gathered: dict[Decision, int] = {}
         self._under_way: dict[int, UnderWay] = {}
@@ -156,13 +164,22 @@ class DataPlanePolicyEngine:
         self._gather(missing)
         order = [self._gathered[decision] for decision in decisions]
         noise = decision_noise(self._seed, batch.keys(), self._noise_shape)
-        answer = self._actor.begin(order, self._rollouts.instructions(batch.tickets, batch.rows), noise, batch.explore)
+        try:
+            answer = self._actor.begin(order, self._rollouts.instructions(batch.tickets, batch.rows), noise, batch.explore)
+        except AnswerError as error:
+            raise self._keep(error, batch, self.version) from None
         self._gathered.clear()  # those that are not in this batch are gathered again
         self._under_way[id(batch)] = UnderWay(answer, self.version)
 
     def _write(self, batch: Batch) -> None:
         under_way = self._under_way.pop(id(batch))
-        self._rollouts.scatter(batch.tickets, batch.rows, arrays_from(under_way.answer.decisions, under_way.version), batch.kept)
+        arrays = arrays_from(under_way.answer.decisions, under_way.version)
+        try:
+            self._actor.expected.check_finite(arrays, batch.tickets, batch.rows)
+        except AnswerError as error:
+            error.answer = under_way.answer.decisions
+            raise self._keep(error, batch, under_way.version) from None
+        self._rollouts.scatter(batch.tickets, batch.rows, arrays, batch.kept)
         if self._recorder and batch.explore.all():
             self._recorder.append(batch.tickets, row=batch.rows, version=under_way.version, at=time.monotonic_ns())
         then, self._when_written = self._when_written, []
