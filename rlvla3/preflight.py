@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Timer
 
 import psutil
 from safetensors import SafetensorError, safe_open
@@ -25,6 +29,9 @@ from rlvla3.policies.registry import policy_options, read_checkpoint_config
 from rlvla3.shared_memory import bytes_of
 from rlvla3.simulators.common_spaces import common_spaces
 from rlvla3.types import Spaces
+
+SLOW_S = 10.0
+"""A simulator that takes longer to be built is said, so that nobody takes the wait for a fault."""
 
 
 def preflight(recipe: Recipe, *, clones: bool = False, trains: bool = False, evaluates: bool = False) -> Spaces:
@@ -48,7 +55,8 @@ def preflight(recipe: Recipe, *, clones: bool = False, trains: bool = False, eva
     if recipe.runtime == "local":
         allow_open_files(sum(simulator.shards for simulator in recipe.mixed.values()) + recipe.engine.generators + recipe.training.ranks)
     expected_way(recipe)  # raises where generators cannot act as policy.inference says
-    spaces = common_spaces(recipe)
+    with said_if_slow(f"waiting for {' and '.join(recipe.mixed)} to be built once, to see what it shows and accepts"):
+        spaces = common_spaces(recipe)
     options = policy_options(recipe.policy, spaces)
     mirrored = [name for name, simulator in recipe.mixed.items() if simulator.options.get("mirrored")]
     options.check_fed(spaces, mirrored)
@@ -75,6 +83,18 @@ def preflight(recipe: Recipe, *, clones: bool = False, trains: bool = False, eva
         options.check(recorded, recipe.policy.chunk)
         options.check_fed(recorded, mirrored)
     return spaces
+
+
+@contextmanager
+def said_if_slow(sentence: str) -> Iterator[None]:
+    """Print `sentence` on stderr if the block takes longer than SLOW_S."""
+    timer = Timer(SLOW_S, print, (f"rlvla3: {sentence}",), {"file": sys.stderr, "flush": True})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def check_data_plane(recipe: Recipe, episodes: int) -> str:
