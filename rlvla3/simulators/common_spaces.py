@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rlvla3.config import Recipe, SimulatorConfig
 from rlvla3.errors import RecipeError
-from rlvla3.simulators.base import RunningSimulator
+from rlvla3.simulators.base import RunningSimulator, Simulator
 from rlvla3.simulators.builtin import BUILT_IN
 from rlvla3.simulators.guarded import GuardedSimulator
 from rlvla3.simulators.registry import describe_simulator, make_simulator
@@ -44,12 +44,20 @@ def make_run_simulator(recipe: Recipe, number: int, spaces: Spaces, device: str 
 
     device: where it runs; "" for the simulator's own default.
     """
-    config = list(recipe.mixed.values())[number]
+    name, config = list(recipe.mixed.items())[number]
     simulator = make_simulator(config.model_copy(update={"devices": [device] if device else []}), recipe.policy.chunk)
-    guarded = GuardedSimulator(simulator, config, recipe.policy.chunk, None if recipe.simulators else spaces)
+    guarded = GuardedSimulator(simulator, config, recipe.policy.chunk, None if recipe.simulators else _as_built(name, config, simulator, spaces))
     if config.name not in BUILT_IN:
         guarded.try_out((config.tasks or [config.name])[0])
     return AdaptedSimulator(guarded, spaces) if recipe.simulators else guarded
+
+
+def _as_built(name: str, config: SimulatorConfig, simulator: Simulator, spaces: Spaces) -> Spaces:
+    """The common `spaces` of a run with one simulator, as the simulator itself writes them: its fixed sets of initial states may have no name."""
+    built = simulator.spaces
+    if isinstance(built, Spaces) and _named_states(name, config, built).initial_states == spaces.initial_states:
+        return replace(spaces, initial_states=built.initial_states)
+    return spaces
 
 
 def combine_spaces(described: Mapping[str, Spaces]) -> Spaces:

@@ -11,7 +11,7 @@ from rlvla3.config import InitialStatesConfig, SimulatorConfig, make_recipe
 from rlvla3.errors import RecipeError
 from rlvla3.parts import demonstration_book, evaluation_book, profiling_book, splits_in_words, state_splits, ticket_book
 from rlvla3.simulators.base import SimulatorError
-from rlvla3.simulators.common_spaces import common_spaces
+from rlvla3.simulators.common_spaces import common_spaces, make_run_simulator
 from rlvla3.simulators.registry import describe_simulator, make_simulator
 from rlvla3.types import InitialStates, Ticket
 
@@ -138,3 +138,10 @@ def test_the_words_for_a_recipe_say_what_is_shared():
         "initial states of others: 1 of 1 for training, 1 for evaluation; training has 1 of these too",
     ]
     assert splits_in_words(recipe, spaces, only_shared=True) == [splits_in_words(recipe, spaces)[2]]
+
+
+@pytest.mark.parametrize(("name", "tasks"), [("Starts", ["a", "b"]), ("Starts", []), ("Maze", ["a"]), ("Maze", [])])
+def test_a_run_accepts_a_set_that_its_simulator_gave_no_name(name: str, tasks: list[str]):
+    recipe = make_recipe({"simulator": {"name": f"{PLACE}:{name}", "tasks": tasks, "max_steps": 3}, "policy": {"name": "actor_critic", "chunk": 1}})
+    spaces = common_spaces(recipe)
+    make_run_simulator(recipe, 0, spaces).reset(0, ticket_book(recipe, spaces).ticket(0))
