@@ -19,6 +19,7 @@ from rlvla3.demonstrations.selection import select_demonstrations
 from rlvla3.errors import RecipeError
 from rlvla3.inference.choice import expected_way
 from rlvla3.links.weights.between_hosts.carriers import check_carrier
+from rlvla3.named import load_named
 from rlvla3.observability.episode_video import find_encoder
 from rlvla3.observability.formatting import size
 from rlvla3.observability.sampling import SCHEDSTAT
@@ -62,7 +63,8 @@ def preflight(recipe: Recipe, *, clones: bool = False, trains: bool = False, eva
     options.check_fed(spaces, mirrored)
     if trains:
         options.check_training()
-        if ":" in recipe.algorithm.correction.name:  # only such a class needs torch
+        if ":" in recipe.algorithm.correction.name:
+            load_named(recipe.algorithm.correction.name, "algorithm.correction")  # what is no class of a module is refused before torch is imported
             from rlvla3.algorithms.corrections import make_correction
 
             make_correction(recipe.algorithm)

@@ -10,7 +10,8 @@ class EvaluationConfig(Section):
     (`simulator.initial_states`). Where it draws them from seeds, no run trains on the seeds of evaluation."""
 
     episodes: Positive = 96
-    """Episodes in total. The tasks take turns. Where a task has a fixed set of initial states, each state comes equally often, to within one episode."""
+    """Episodes in total. The tasks take turns. Where a task has a fixed set of initial states, each state comes equally often, to within one episode. If there
+    are fewer episodes than tasks, the run says at its start which tasks are left out."""
 
     seed: Seed = 0
     """Selects the initial states. Runs with the same value are evaluated on the same states, whatever the seed of the run. Of a fixed set, it selects the

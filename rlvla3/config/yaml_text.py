@@ -59,7 +59,7 @@ def read_yaml(path: Path, what: str, example: str) -> Any:
         if path.is_dir():
             raise RecipeError(f"{path} is a folder, and no {what}: {example}")
         if not path.is_file():
-            raise RecipeError(f"no {what} at {path}: {example}")
+            raise RecipeError(f"{path} is a device or a pipe, and no {what}: {example}" if path.exists() else f"no {what} at {path}: {example}")
         with path.open("rb") as file:
             data = file.read(BYTES + 1)
     except OSError as error:

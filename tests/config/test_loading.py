@@ -270,6 +270,10 @@ def test_the_home_folder_is_meant_by_its_sign(tmp_path: Path, monkeypatch: pytes
 
 
 def test_no_recipe_and_a_folder_are_refused_in_words(tmp_path: Path) -> None:
-    for path, words in ((tmp_path / "nothing.yaml", "no recipe at"), (tmp_path, "is a folder, and no recipe"), (Path("/dev/zero"), "no recipe at")):
+    for path, words in (
+        (tmp_path / "nothing.yaml", "no recipe at"),
+        (tmp_path, "is a folder, and no recipe"),
+        (Path("/dev/zero"), "is a device or a pipe, and no recipe"),
+    ):
         with pytest.raises(RecipeError, match=words):
             load_recipe(path)

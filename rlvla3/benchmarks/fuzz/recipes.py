@@ -57,6 +57,9 @@ class Recipes(Subject):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         os.chdir(folder)  # patterns of demonstration files are looked for here
+        import rlvla3.algorithms.corrections
+        import rlvla3.policies.base  # noqa: F401  # torch, which classes of a user's own need
+
         for start in STARTS:
             with suppress(*([RecipeError] if start is TASKS else [])):  # Meta-World need not be installed
                 preflight(Recipe.model_validate(start), trains=True)
