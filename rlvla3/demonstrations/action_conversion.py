@@ -26,8 +26,10 @@ def converted(
         if meaning.turn is not None:
             actions[:, meaning.turn.action : meaning.turn.action + 3] = _turns(actions, seen, meaning.turn)
     for number, (low, high) in layout.action_ranges.items():
-        actions[:, number] = space.low + (actions[:, number] - low) / (high - low) * (space.high - space.low)
-    return actions.astype(np.float32)
+        with np.errstate(over="ignore"):
+            actions[:, number] = space.low + (actions[:, number] - low) / (high - low) * (space.high - space.low)
+    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is outside of the bounds
+        return actions.astype(np.float32)
 
 
 def check_conversion(layout: DemonstrationLayout, space: ActionSpace, meaning: ActionMeaning) -> None:

@@ -49,7 +49,7 @@ class Controller(Metadata):
 
     type: str | None = None
     control_delta: bool | None = None
-    output_max: list[float] | float | None = None
+    output_max: list[Annotated[float, Field(gt=0, le=1e6)]] | float | None = None
 
 
 class EnvironmentSettings(Metadata):

@@ -46,6 +46,9 @@ COMMAND, SHORTEST_COMMAND, LEAST_COMMANDS, LEAST_OPENING = 0.3, 4, 2, 1e-3
 
 RATE_TOLERANCE = 0.1
 
+LARGEST = 1e30
+"""Larger numbers are compared as this one, so that their squares are finite. They are outside of all bounds."""
+
 
 def check_meaning(demonstrations: Sequence[FileDemonstration]) -> list[str]:
     """What is likely wrong, in sentences. Raises DemonstrationError for what is surely wrong: which file, what it means there and here, and the setting."""
@@ -65,8 +68,8 @@ class _Comparison:
         first = demonstrations[0]
         self.demonstrations, self.file, self.layout = demonstrations, first.file, first.file.layout
         self.meaning, self.header = first.meaning, first.file.recorded_with()
-        self.actions = [one.actions.astype(np.float64) for one in demonstrations]
-        self.states = [one.state.astype(np.float64) for one in demonstrations]
+        self.actions = [one.actions.astype(np.float64).clip(-LARGEST, LARGEST) for one in demonstrations]
+        self.states = [one.state.astype(np.float64).clip(-LARGEST, LARGEST) for one in demonstrations]
         responses = ((motion, self._response(motion)) for motion in self.meaning.motions)
         self.responses = {motion: found for motion, found in responses if found is not None}
 

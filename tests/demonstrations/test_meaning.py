@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -222,6 +223,20 @@ def test_conversions_that_are_not_possible_are_refused(name: str) -> None:
     layout, meaning, words = IMPOSSIBLE[name]
     with pytest.raises(RecipeError, match=words):
         in_memory([arm_recording(0)], meaning, **layout)
+
+
+@pytest.mark.parametrize("layout", [{}, {"absolute_actions": True}, {"action_ranges": {6: [0, 1e-30], 0: [-1e300, 1e300]}}])
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 61])
+@pytest.mark.filterwarnings("error")
+def test_numbers_of_any_size_give_an_answer(steps: int, layout: dict[str, Any]) -> None:
+    for seed, value in enumerate((0.0, 1e-40, 1e30, -3e38)):
+        states, actions = arm_recording(seed, 61)
+        for edited, number in itertools.product((states, actions), (0, 6)):
+            edited[:, number] = value
+            try:
+                check_meaning(in_memory([(states[:steps], actions[:steps])], OSC_POSE, **layout))
+            except RecipeError:
+                continue
 
 
 def recipe(path: Path, tasks: list[str], **layout: Any) -> Recipe:
