@@ -10,6 +10,7 @@ Invariants:
 
 from __future__ import annotations
 
+import errno
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -187,6 +188,13 @@ def import_optional(package: str) -> Any:
         return import_module(package)
     except ImportError as error:
         raise DemonstrationError(f"clone.files cannot be read without the package {package}: pip install 'rlvla3[files]' ({error})") from error
+
+
+def cannot_open(path: Path, error: OSError) -> DemonstrationError:
+    """What is said where the operating system, or HDF5, does not open a file."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return DemonstrationError(f"{path} cannot be opened, because too many files are open: raise the limit with `ulimit -n 4096`, or name fewer clone.files")
+    return DemonstrationError(f"{path} cannot be opened ({error.strerror or error}). {WAY_OUT}")
 
 
 @contextmanager

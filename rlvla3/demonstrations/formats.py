@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rlvla3.config import DemonstrationLayout
-from rlvla3.demonstrations.demonstration_file import DemonstrationError, DemonstrationFile, readable
+from rlvla3.demonstrations.demonstration_file import DemonstrationError, DemonstrationFile, cannot_open, readable
 from rlvla3.demonstrations.hdf5 import Hdf5File, open_hdf5
 from rlvla3.demonstrations.lerobot import INFO, LeRobotDataset
 from rlvla3.demonstrations.libero import LiberoFile
@@ -29,7 +29,7 @@ def open_file(path: Path, layout: DemonstrationLayout) -> DemonstrationFile:
         with path.open("rb") as file:
             signature = file.read(len(HDF5_SIGNATURE))
     except OSError as error:
-        raise DemonstrationError(f"{path} cannot be read: {error.strerror}. Make it readable, or leave it out of clone.files") from error
+        raise cannot_open(path, error) from error
     if signature != HDF5_SIGNATURE:
         raise DemonstrationError(f"{path} has no known format of demonstrations. Known formats are {KNOWN}")
     with open_hdf5(path) as opened, readable(str(path)):

@@ -20,6 +20,7 @@ from rlvla3.demonstrations.demonstration_file import (
     DemonstrationFile,
     Frame,
     RecordedEpisode,
+    cannot_open,
     import_optional,
     readable,
 )
@@ -132,6 +133,8 @@ def open_hdf5(path: Path) -> Any:
     try:
         return h5py.File(path, "r")
     except OSError as error:
+        if error.errno is not None:
+            raise cannot_open(path, error) from error
         raise DemonstrationError(f"{path} is not an intact HDF5 file ({error}): get it again, or leave it out of clone.files") from error
 
 

@@ -55,6 +55,13 @@ def test_a_case_depends_on_its_seed_and_number_only(name: str, tmp_path: Path, m
     assert made[0] == made[1]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "cases"), [("demonstrations", 150), ("policies", 40)])
+def test_every_broken_file_is_accepted_or_refused_in_words(name: str, cases: int, tmp_path: Path) -> None:
+    outcomes = run_cases(name, range(cases), seed=7, folder=tmp_path, limit_s=60.0)
+    assert [outcome for outcome in outcomes if not outcome.is_good] == []
+
+
 def test_a_change_leaves_what_it_changes_alone() -> None:
     tree = {"a": [1, {"b": None}], "c": "text"}
     for seed in range(300):
