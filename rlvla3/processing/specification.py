@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from rlvla3.config import NonNegative, NonNegativeFloat, Positive, Section
+from rlvla3.config.section import LARGEST_FLOAT
 
 Turn = Literal["none", "flipped", "mirrored", "rotated"]
 """How frames are turned before they are fed. `flipped`: upside down. `mirrored`: left and right exchanged. `rotated`: both, which is 180 degrees."""
@@ -65,6 +66,9 @@ class Normalisation(Section):
 
     @model_validator(mode="after")
     def _check_lengths(self) -> Normalisation:
+        for name in ("mean", "std", "low", "high"):
+            if wrong := [number for number in getattr(self, name) if abs(number) > LARGEST_FLOAT]:
+                raise ValueError(f"{name} has {wrong[0]:g}, and a number of it is from {-LARGEST_FLOAT:g} to {LARGEST_FLOAT:g}: float32 holds no larger one")
         pairs = {"mean_std": (self.mean, self.std), "bounds": (self.low, self.high), "none": ([], [])}
         first, second = pairs[self.method]
         if len(first) != len(second) or (self.method != "none" and not first):

@@ -251,6 +251,11 @@ ODD: dict[str, tuple[str, Callable[[Path], object], str]] = {
     ),
     "groot: an embodiment of text": ("groot", edit(METADATA, lambda content: content.update(new_embodiment="arm")), "metadata.json: new_embodiment.modalities"),
     "groot: a token of text": ("groot", edit("added_tokens.json", lambda content: content.update({"<IMG_CONTEXT>": "x"})), "<IMG_CONTEXT> is 'x'"),
+    "kept: a mean that float32 has not": (
+        "kept pi0",
+        edit("config.json", lambda content: content["options"]["processing"]["actions"]["normalisation"]["mean"].__setitem__(1, 1e300)),
+        "mean has 1e\\+300",
+    ),
     "kept: a layout of nobody": (
         "kept pi0",
         edit("original/checkpoint.json", lambda content: content.update(layout="other")),
@@ -272,4 +277,4 @@ def test_an_odd_folder_is_refused_in_words(what: str, good: Callable[[str], Path
     change(folder)
     with pytest.raises(ExplainedError, match=said) as caught:
         load(folder, kind)
-    assert str(tmp_path) in str(caught.value) or "policy.name" in str(caught.value) or "no path" in str(caught.value)
+    assert str(tmp_path) in str(caught.value) or "policy.name" in str(caught.value) or "policy.options" in str(caught.value) or "no path" in str(caught.value)
