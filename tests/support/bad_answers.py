@@ -24,6 +24,10 @@ def _with_number(number: float) -> Callable[[torch.Tensor], Any]:
     return spoil
 
 
+def _with_trace(given: Decisions, trace: Any) -> Decisions:
+    return replace(given, trace=trace)
+
+
 NUMBERS = {"nan": _with_number(float("nan")), "inf": _with_number(float("inf")), "minus inf": _with_number(-float("inf"))}
 FORMS: dict[str, Callable[[torch.Tensor], Any]] = {
     "an axis more": lambda tensor: tensor[..., None],
@@ -44,8 +48,8 @@ WHOLE: dict[str, Callable[[Decisions], Any]] = {
     "a dictionary": lambda given: {"actions": given.actions},
     "a tensor": lambda given: given.actions,
     "no trace": lambda given: replace(given, trace={}),
-    "trace: None": lambda given: replace(given, trace=None),
-    "a list of a trace": lambda given: replace(given, trace=[given.trace["sample"]]),
+    "trace: None": lambda given: _with_trace(given, None),
+    "a list of a trace": lambda given: _with_trace(given, [given.trace["sample"]]),
     "another trace": lambda given: replace(given, trace={"drawn": given.trace["sample"]}),
     "more of a trace": lambda given: replace(given, trace={**given.trace, "features": given.value}),
 }

@@ -70,7 +70,7 @@ def test_an_update_scales_what_it_saw(name):
     updates(learner, name, 0, 2)
     seen = np.concatenate([states(name, STEPS + 1, seed=ticket)[:STEPS] for ticket in range(8)])
     whole = Moments.of(seen)
-    scale = learner.policy.state_scale
+    scale = learner.policy.running_normalisations()["state"]
     assert scale.count == 8 * STEPS
     np.testing.assert_allclose(scale.mean.numpy(), whole.mean.astype(np.float32), rtol=1e-5, atol=1e-6 * np.abs(seen).max())
     assert scale(torch.from_numpy(seen)).abs().max() < 6
@@ -118,8 +118,10 @@ def test_a_reference_policy_sees_as_it_did():
     act_episodes(learner.rollouts, learner.policy, range(12, 16), "around 100", 3)
     learner.begin_update(3, range(12, 16))
     tickets, rows = (np.array(numbers) for numbers in zip(*pairs(learner.rollouts, range(12, 16)), strict=True))
+    assert learner.objective._reference is not None
     found = learner.objective._reference.logprob(tickets, rows)
     recorded = learner._loader.load(tickets, rows, learner._fields)
+    assert recorded.observations is not None
     expected = first.evaluate(recorded.observations, recorded["actions"], recorded.trace).logprob
     assert torch.equal(found, expected.detach())
 
@@ -131,6 +133,7 @@ def test_cloning_sets_the_statistics_and_they_stay(kind):
     act_episodes(rollouts, policy, range(4), "around 100", 0)
     tickets, rows = (np.array(numbers) for numbers in zip(*pairs(rollouts, range(4)), strict=True))
     shown = learner._loader.load(tickets, rows, learner._fields).observations
+    assert shown is not None
     fit_to_demonstrations(policy, shown, torch.zeros(len(shown), 1, policy.spaces.action.size))
     for scale in policy.running_normalisations().values():
         assert not scale.counts and (scale.mean.abs() > 50).all()
@@ -141,7 +144,7 @@ def test_cloning_sets_the_statistics_and_they_stay(kind):
 
 def test_a_policy_without_running_statistics_reads_nothing():
     learner = learner_of(actor_critic())
-    learner.policy.state_scale.fit(torch.zeros(3, SIZE))
+    learner.policy.running_normalisations()["state"].fit(torch.zeros(3, SIZE))
     learner.seen_inputs.see(np.array([5]))  # a ticket that is not there
     learner.seen_inputs.finish()
 

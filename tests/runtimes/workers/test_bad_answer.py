@@ -107,11 +107,11 @@ def _changed(evaluation: Evaluation, name: str, change) -> Evaluation:
 @pytest.mark.parametrize(
     "change", [lambda x: x[..., None], lambda x: x.sum(), lambda x: x[1:], lambda x: x.long(), lambda x: x.detach().numpy(), lambda x: 0.0]
 )
-def test_what_evaluate_returns_has_its_form(name, change):
+def test_what_evaluate_returns_has_its_form(name, change, monkeypatch):
     learner = learner_of(actor_critic())
     act_episodes(learner.rollouts, learner.policy, range(4), "mixed", 0)
     right = learner.policy.evaluate
-    learner.policy.evaluate = lambda *given: _changed(right(*given), name, change)
+    monkeypatch.setattr(learner.policy, "evaluate", lambda *given: _changed(right(*given), name, change))
     with pytest.raises(AnswerError, match=rf"evaluate of the policy ActorCritic returned {name} as .*: floating-point \[10"):
         run_update(learner)
 
