@@ -60,6 +60,11 @@ class ActionSpace:
     low: float = -1.0
     high: float = 1.0
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The smallest and the largest number of an action. Choices are numbered from 0."""
+        return (0.0, self.choices - 1.0) if self.kind == "discrete" else (self.low, self.high)
+
 
 @dataclass(frozen=True, slots=True)
 class InitialStates:

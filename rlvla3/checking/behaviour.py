@@ -29,8 +29,8 @@ def limit(evidence: Evidence) -> Iterator[Finding]:
 
 def actions(evidence: Evidence) -> Iterator[Finding]:
     evidence.episode("alone")  # if ordinary actions fail, actions at the bounds tell nothing
-    space, bounds, beyond = evidence.spaces.action, evidence.episodes["bounds"], evidence.episodes.get("beyond")
-    named = f"0 and {space.choices - 1}" if space.kind == "discrete" else f"{space.low:g} and {space.high:g}"
+    bounds, beyond = evidence.episodes["bounds"], evidence.episodes.get("beyond")
+    named = " and ".join(f"{bound:g}" for bound in evidence.spaces.action.bounds)
     if bounds.failure is not None:
         yield Finding(f"actions at the bounds, {named}: {bounds.failure}. Policies clip to the bounds, so these actions are frequent: accept them")
     elif beyond is None:

@@ -282,7 +282,7 @@ def random_chunk(random: np.random.Generator, action: ActionSpace, chunk: int) -
 
 def bounds(action: ActionSpace, chunk: int, decisions: int, beyond: float = 1.0) -> list[NDArray[np.float32]]:
     """Chunks of actions that alternate between the two ends of the space. beyond: their distance from the middle, in half widths of the space."""
-    low, high = (0.0, action.choices - 1.0) if action.kind == "discrete" else (action.low, action.high)
+    low, high = action.bounds
     middle, half = (low + high) / 2, (high - low) / 2 * beyond
     ends = itertools.cycle((middle + half, middle - half))
     return [np.full((chunk, action.size), end, np.float32) for end in itertools.islice(ends, decisions)]

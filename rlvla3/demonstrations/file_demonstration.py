@@ -165,8 +165,7 @@ class FileDemonstration:
 
     def _following(self, count: int) -> NDArray[np.float32]:
         """The next `count` actions at every step: [decisions, count, A]. Past the end, the last action is repeated."""
-        space = self.spaces.action
-        low, high = (0, space.choices - 1) if space.kind == "discrete" else (space.low, space.high)
+        low, high = self.spaces.action.bounds
         following = np.arange(self.decisions)[:, None] + np.arange(count)
         actions: NDArray[np.float32] = self.actions.clip(low, high)[np.minimum(following, self.decisions - 1)]
         return actions

@@ -74,9 +74,8 @@ def check_actions(demonstrations: Sequence[FileDemonstration]) -> str | None:
     if not count:
         return None
     worst = max(outside, key=outside.__getitem__)
-    space, actions = worst.spaces.action, worst.actions
-    allowed = f"0 to {space.choices - 1}" if space.kind == "discrete" else f"{space.low:g} to {space.high:g}"
-    text = f"{count} of {total} action numbers ({count / total:.1%}) are outside {allowed}, most of them in {worst.file.location(worst.episode)} "
+    (low, high), actions = worst.spaces.action.bounds, worst.actions
+    text = f"{count} of {total} action numbers ({count / total:.1%}) are outside {low:g} to {high:g}, most of them in {worst.file.location(worst.episode)} "
     text += f"({actions.min():.3g} to {actions.max():.3g})"
     if count > MAX_SHARE_OUTSIDE * total:
         raise DemonstrationError(

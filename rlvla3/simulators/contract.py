@@ -94,8 +94,7 @@ def outcome_faults(outcome: Any, asked: NDArray[np.float32] | None, shape: tuple
 
 def expert_fault(actions: NDArray[np.float32], spaces: Spaces) -> str:
     """What is wrong with the numbers of an expert's actions."""
-    space = spaces.action
-    low, high = (0.0, space.choices - 1.0) if space.kind == "discrete" else (space.low, space.high)
+    low, high = spaces.action.bounds
     if not np.isfinite(actions).all():
         return "some of the expert's actions are not finite: return finite actions, because a policy is trained to repeat them"
     if actions.size and (actions.min() < low or actions.max() > high):
