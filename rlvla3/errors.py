@@ -14,7 +14,7 @@ import os
 import site
 import sysconfig
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 OURS = os.path.realpath(Path(__file__).parent) + os.sep
@@ -93,3 +93,9 @@ def described(error: BaseException) -> str:
     """The kind of `error` and its text, on one line if it has any."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def some_of(names: Sequence[object], most: int = 20) -> str:
+    """The first `most` of the names, and how many more there are, for a message."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(str, names[:most])) + more

@@ -15,6 +15,7 @@ from rlvla3.errors import ExplainedError
 from rlvla3.instructions import instruction_fault
 from rlvla3.observability.run_directory import policy_folder
 from rlvla3.policies.saved_policy import SavedPolicy, read_checkpoint_config
+from rlvla3.simulators.contract import array_words
 from rlvla3.types import Observation, Spaces
 
 if TYPE_CHECKING:
@@ -116,17 +117,13 @@ def _faults(observation: object, spaces: Spaces) -> Iterator[str]:
     for camera in spaces.cameras.keys() & observation.images.keys():
         image, shape = observation.images[camera], spaces.cameras[camera]
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape != tuple(shape):
-            yield f"images[{camera!r}]: given {_words(image)}, the policy sees uint8 {list(shape)}, height, width and channels with values from 0 to 255"
+            yield f"images[{camera!r}]: given {array_words(image)}, the policy sees uint8 {list(shape)}, height, width and channels with values from 0 to 255"
     state = np.asarray(observation.state)
     if state.dtype.kind not in "fiu" or state.shape != (spaces.state,):
-        yield f"state: given {_words(state)}, the policy sees float32 [{spaces.state}]"
+        yield f"state: given {array_words(state)}, the policy sees float32 [{spaces.state}]"
     elif not np.isfinite(state).all():
         yield f"state: {np.count_nonzero(~np.isfinite(state))} of {spaces.state} numbers are nan or infinite"
     if fault := instruction_fault(observation.instruction):
         yield fault
     if not 0 <= observation.elapsed <= 1:
         yield f"elapsed: given {observation.elapsed}, expected the share of the episode's steps that are gone, from 0 to 1"
-
-
-def _words(value: object) -> str:
-    return f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"

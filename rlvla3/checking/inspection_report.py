@@ -11,8 +11,8 @@ from typing import Any
 
 from rlvla3.checking.inspection import Inspected, Prompt, inspect, prompt_of, sources, state_numbers
 from rlvla3.checkpoints.contents import Checkpoint
-from rlvla3.checkpoints.weight_names import some_of
 from rlvla3.config import Overrides
+from rlvla3.errors import some_of
 from rlvla3.observability.figures import write_figures
 from rlvla3.observability.formatting import number_of, size
 from rlvla3.processing.description import describe_processing

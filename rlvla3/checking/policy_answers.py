@@ -15,6 +15,7 @@ from rlvla3.checking.evidence import NotApplicable
 from rlvla3.checking.finding import Finding, fact, warning
 from rlvla3.checking.policy_trial import ROWS, PolicyTrial, apart, largest_difference, raised, rows_of, same_bits, shown
 from rlvla3.policies.base import Decisions, Observations
+from rlvla3.policies.expected_answers import tensor_words
 from rlvla3.policies.options import PolicyOptions
 
 OTHER_BATCHES = ([3], [2, 0], [5, 4, 3, 2, 1, 0])
@@ -49,7 +50,7 @@ def decisions(trial: PolicyTrial) -> Iterator[Finding]:
         if tensor is None:
             continue
         if tuple(tensor.shape) != shape or tensor.dtype != torch.float32:
-            yield Finding(f"{name} is {_described(tensor)}, expected float32 {list(shape)}")
+            yield Finding(f"{name} is {tensor_words(tensor)}, expected float32 {list(shape)}")
         elif not tensor.isfinite().all():
             yield Finding(f"{name} has numbers that are not finite: bound what is divided by or exponentiated")
     with_gradient = [name for name, tensor in {"actions": acted.actions, "logprob": acted.logprob, "value": acted.value}.items() if tensor.requires_grad]
@@ -65,7 +66,7 @@ def trace(trial: PolicyTrial) -> Iterator[Finding]:
     for name in given.keys() & layout.keys():
         field, tensor = layout[name], given[name]
         if tuple(tensor.shape) != (ROWS, *field.shape) or str(tensor.dtype) != f"torch.{np.dtype(field.dtype)}":
-            yield Finding(f"trace {name} is {_described(tensor)}, but options.trace says {np.dtype(field.dtype)} {[ROWS, *field.shape]}: make them the same")
+            yield Finding(f"trace {name} is {tensor_words(tensor)}, but options.trace says {np.dtype(field.dtype)} {[ROWS, *field.shape]}: make them the same")
 
 
 def bounds(trial: PolicyTrial) -> Iterator[Finding]:
@@ -225,7 +226,3 @@ def difference_of(trial: PolicyTrial, difference: float) -> Finding:
     """A difference that is small enough, as a fact."""
     low = "" if trial.lowest == torch.float32 else f", computed in {str(trial.lowest).removeprefix('torch.')}"
     return fact(f"they differ by {'exactly 0.0' if difference == 0 else f'at most {difference:.1e}'}{low}")
-
-
-def _described(tensor: Any) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}" if isinstance(tensor, Tensor) else f"a {type(tensor).__name__}"

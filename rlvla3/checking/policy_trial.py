@@ -190,12 +190,6 @@ def shown(difference: float) -> str:
     return f"{difference:.1e}"
 
 
-def named_few(names: Sequence[str], most: int = 3) -> str:
-    """The first few names, and how many more there are."""
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{', '.join(names[:most])}{rest}"
-
-
 def raised(error: Exception) -> str:
     """An exception and where it came from, for a message."""
     places = traceback.extract_tb(error.__traceback__)

@@ -18,14 +18,17 @@ from rlvla3.checking.policy_trial import (
     PolicyTrial,
     apart,
     largest_difference,
-    named_few,
     raised,
     same_bits,
     shown,
 )
+from rlvla3.errors import some_of
 from rlvla3.links.weights.layout import WeightLayout
 from rlvla3.observability.formatting import size
 from rlvla3.policies.registry import build_policy, make_policy, policy_options, read_checkpoint_config
+
+NAMED = 3
+"""Tensors that a finding names."""
 
 NAMED_APART = 50
 """So many parameters are examined one by one to say which of them is to blame."""
@@ -41,13 +44,13 @@ def parameters(trial: PolicyTrial) -> Iterator[Finding]:
     listed = {part: {id(parameter) for parameter in found} for part, found in (("actor", actor), ("critic", critic))}
     both = [names[one] for one in listed["actor"] & listed["critic"] if one in names]
     if both:
-        yield Finding(f"{named_few(both)} belong to actor_parameters() and to critic_parameters(): each is trained by one optimizer")
+        yield Finding(f"{some_of(both, NAMED)} belong to actor_parameters() and to critic_parameters(): each is trained by one optimizer")
     trainable = {name for name, parameter in policy.named_parameters() if parameter.requires_grad}
     of_one = {names[one] for one in listed["actor"] | listed["critic"] if one in names}
     if left := sorted(trainable - of_one):
-        yield Finding(f"{named_few(left)} can be trained, and belong neither to the actor nor to the critic: freeze them, or list them")
+        yield Finding(f"{some_of(left, NAMED)} can be trained, and belong neither to the actor nor to the critic: freeze them, or list them")
     if frozen := sorted(of_one - trainable):
-        yield Finding(f"{named_few(frozen)} belong to the actor or the critic, and are frozen: list what can be trained alone")
+        yield Finding(f"{some_of(frozen, NAMED)} belong to the actor or the critic, and are frozen: list what can be trained alone")
     count = {
         "trained": sum(p.numel() for p in policy.parameters() if p.requires_grad),
         "frozen": sum(p.numel() for p in policy.parameters() if not p.requires_grad),
@@ -87,14 +90,14 @@ def _gradients(trial: PolicyTrial, loss: Tensor, what: str, part: str, again: Ca
     wanted = {id(parameter) for parameter in own}
     ours = {name for name, parameter in named.items() if id(parameter) in wanted}
     if others := sorted(reached - ours):
-        yield Finding(f"the gradient of {what} reaches {named_few(others)}, which {part}_parameters() does not list: detach what it is computed from")
+        yield Finding(f"the gradient of {what} reaches {some_of(others, NAMED)}, which {part}_parameters() does not list: detach what it is computed from")
     silent = {name: named[name] for name in named if name in ours - reached}
     if cut := _that_matter(silent, again, 10 * trial.rounding):
-        yield Finding(f"{what} depend on {named_few(cut)}, and their gradient does not reach them: do not detach what lies between")
+        yield Finding(f"{what} depend on {some_of(cut, NAMED)}, and their gradient does not reach them: do not detach what lies between")
     elif silent:
         numbers = sum(parameter.numel() for parameter in silent.values())
         yield warning(
-            f"{what} do not depend on {named_few(list(silent))}: these {numbers:,} trainable numbers stay as they are. Freeze them to save memory, "
+            f"{what} do not depend on {some_of(list(silent), NAMED)}: these {numbers:,} trainable numbers stay as they are. Freeze them to save memory, "
             f"if nothing else trains them"
         )
     yield fact(f"it reaches all {len(ours)} tensors of the {part} and no others")
@@ -144,7 +147,7 @@ def cloning(trial: PolicyTrial) -> Iterator[Finding]:
     gradients = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
     reached = [name for (name, parameter), gradient in zip(named.items(), gradients, strict=True) if gradient is not None and id(parameter) in critics]
     if reached:
-        yield Finding(f"the loss reaches {named_few(reached)} of the critic: cloning trains the actor alone")
+        yield Finding(f"the loss reaches {some_of(reached, NAMED)} of the critic: cloning trains the actor alone")
 
 
 def published(trial: PolicyTrial) -> Iterator[Finding]:
@@ -152,10 +155,10 @@ def published(trial: PolicyTrial) -> Iterator[Finding]:
     sent = policy.published()
     named = dict(policy.named_parameters())
     if missing := [name for name, parameter in named.items() if parameter.requires_grad and name not in sent]:
-        yield Finding(f"published() leaves out {named_few(missing)}, which can be trained: a generator would act with old weights")
+        yield Finding(f"published() leaves out {some_of(missing, NAMED)}, which can be trained: a generator would act with old weights")
     if frozen := [name for name, parameter in named.items() if not parameter.requires_grad and name in sent]:
         needless = size(sum(sent[name].nbytes for name in frozen))
-        yield Finding(f"published() sends {named_few(frozen)}, which are frozen: leave them out, because every version is {needless} larger")
+        yield Finding(f"published() sends {some_of(frozen, NAMED)}, which are frozen: leave them out, because every version is {needless} larger")
     receiver = trial.build(seed=1)
     with torch.no_grad():
         for name, parameter in receiver.named_parameters():
@@ -183,7 +186,7 @@ def saving(trial: PolicyTrial) -> Iterator[Finding]:
         again = make_policy(saved.config(folder), saved.spaces).eval()
     own, loaded = policy.state_dict(), again.state_dict()
     if wrong := [name for name in own.keys() | loaded.keys() if not _same_tensor(own.get(name), loaded.get(name))]:
-        yield Finding(f"{named_few(sorted(wrong))} came back different: save and restore all of the state")
+        yield Finding(f"{some_of(sorted(wrong), NAMED)} came back different: save and restore all of the state")
     decided = trial.act(again)
     if not wrong and not same_bits(decided, trial.decisions):
         yield Finding(

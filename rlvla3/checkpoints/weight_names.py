@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-MOST_NAMED = 20
+from rlvla3.errors import some_of
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,3 @@ def _renamed(name: str, renames: Sequence[tuple[str, str]]) -> str:
     fitting = [pair for pair in renames if name.startswith(pair[0])]
     old, new = max(fitting, key=lambda pair: len(pair[0]), default=("", ""))
     return new + name[len(old) :]
-
-
-def some_of(names: Sequence[str]) -> str:
-    """The names, at most 20 of them, and how many more there are."""
-    shown = ", ".join(names[:MOST_NAMED])
-    return f"{shown} and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else shown

@@ -17,8 +17,8 @@ from torch import Tensor
 from rlvla3.checkpoints.contents import Checkpoint, write_json
 from rlvla3.checkpoints.lerobot_statistics import is_old_buffer
 from rlvla3.checkpoints.weight_files import WeightFiles
-from rlvla3.checkpoints.weight_names import WeightNames, some_of
-from rlvla3.errors import RecipeError
+from rlvla3.checkpoints.weight_names import WeightNames
+from rlvla3.errors import RecipeError, some_of
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 

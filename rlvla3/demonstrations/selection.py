@@ -16,6 +16,7 @@ from rlvla3.demonstrations.file_demonstration import FileDemonstration
 from rlvla3.demonstrations.formats import open_file
 from rlvla3.demonstrations.meaning import check_meaning
 from rlvla3.demonstrations.served_tasks import DemonstrationTask, ServedTask, plain, served_tasks
+from rlvla3.errors import some_of
 from rlvla3.simulators.registry import describe_simulator, simulator_class
 
 MAX_SHARE_OUTSIDE = 0.01
@@ -180,5 +181,5 @@ def _too_few(task: DemonstrationTask, found: int, failed: int, left_out: Sequenc
         return f"{what}: {'; '.join(others)}. {way_out}"
     if failed:
         return f"{what}: there are {failed} episodes of it, none of them a success"
-    shown = ", ".join(repr(name) for name in there[:10]) + (f" and {len(there) - 10} more" if len(there) > 10 else "")
+    shown = some_of(list(map(repr, there)), 10)
     return f"{what}: they are of {shown or 'nothing'}. Where that is another name for it, write clone: {{layout: {{tasks: {{{task.name}: NAME}}}}}}"

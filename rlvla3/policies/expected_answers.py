@@ -54,14 +54,14 @@ class ExpectedAnswers:
     def check_evaluation(self, evaluation: object, rows: int) -> None:
         """Raise AnswerError where what `evaluate` returned for so many decisions has other shapes. Its floating type is the policy's choice."""
         if not isinstance(evaluation, Evaluation):
-            raise AnswerError(f"evaluate of the policy {self.name} returned {_described(evaluation)}: return an Evaluation")
+            raise AnswerError(f"evaluate of the policy {self.name} returned {tensor_words(evaluation)}: return an Evaluation")
         shapes = {"logprob": (rows, *self._chunk), "entropy": (rows, *self._chunk), "value": (rows,)}
         for name, shape in shapes.items():
             found = getattr(evaluation, name)
             if found is None and name == "entropy":
                 continue
             if not isinstance(found, Tensor) or tuple(found.shape) != shape or not found.is_floating_point():
-                raise AnswerError(f"evaluate of the policy {self.name} returned {name} as {_described(found)}: floating-point {list(shape)} was expected")
+                raise AnswerError(f"evaluate of the policy {self.name} returned {name} as {tensor_words(found)}: floating-point {list(shape)} was expected")
 
     def check_finite(self, arrays: Mapping[str, Any], tickets: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
         """Raise AnswerError where an array of decisions on the host holds a NaN or an infinity. arrays: with the names of `types.decision_layout`.
@@ -80,11 +80,11 @@ class ExpectedAnswers:
 
     def _faults(self, decisions: object, rows: int) -> Iterator[str]:
         if not isinstance(decisions, Decisions):
-            yield f"{_described(decisions)}: return Decisions"
+            yield f"{tensor_words(decisions)}: return Decisions"
             return
         trace: object = decisions.trace
         if not isinstance(trace, Mapping):
-            yield f"{_described(trace)} as the trace: return a dictionary of tensors"
+            yield f"{tensor_words(trace)} as the trace: return a dictionary of tensors"
             return
         given: dict[str, object] = {"actions": decisions.actions, "logprob": decisions.logprob, "value": decisions.value}
         given |= {f"trace.{name}": tensor for name, tensor in trace.items()}
@@ -96,7 +96,7 @@ class ExpectedAnswers:
                 return
             tensor = given[name]
             if not isinstance(tensor, Tensor) or tuple(tensor.shape) != (rows, *shape) or tensor.dtype != dtype:
-                yield f"{_in_words(name)} as {_described(tensor)}: {_type(dtype)} {[rows, *shape]} was expected"
+                yield f"{_in_words(name)} as {tensor_words(tensor)}: {_type(dtype)} {[rows, *shape]} was expected"
 
 
 def _in_words(name: str) -> str:
@@ -107,5 +107,6 @@ def _type(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _described(found: object) -> str:
+def tensor_words(found: object) -> str:
+    """The type and shape of what should be a tensor."""
     return f"{_type(found.dtype)} {list(found.shape)}" if isinstance(found, Tensor) else "nothing" if found is None else f"a {type(found).__name__}"

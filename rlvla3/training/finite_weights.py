@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
+from rlvla3.errors import some_of
 from rlvla3.training.data_parallel import own_part
 
 NAMED = 3
@@ -27,5 +28,4 @@ def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
 
 def in_words(names: list[str], of: int) -> str:
     """What is wrong with the tensors called `names`, `of` being how many there are."""
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return f"{len(names)} of {of} tensors hold NaN or infinity ({', '.join(names[:NAMED])}{more})"
+    return f"{len(names)} of {of} tensors hold NaN or infinity ({some_of(names, NAMED)})"

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rlvla3.checkpoints.checkpoint import find_checkpoint, kept_checkpoint, read_checkpoint, write_checkpoint
-from rlvla3.checkpoints.weight_names import WeightNames, some_of
+from rlvla3.checkpoints.weight_names import WeightNames
 from rlvla3.checkpoints.weights import load_weights
-from rlvla3.errors import RecipeError
+from rlvla3.errors import RecipeError, some_of
 from tests.support.vla_checkpoints import EMBEDDING, HEAD, lerobot_folder, network_of, openpi_folder
 
 FAMILIES = ["pi0", "pi05", "smolvla"]

@@ -68,7 +68,10 @@ def test_a_step_that_finds_a_loss_of_nan_says_whether_the_weights_caused_it():
 
 @pytest.mark.parametrize("rate", [1e30, 1e38])
 def test_a_learning_rate_that_is_too_large_ends_in_words(rate):
-    learner = make_learner(tiny_recipe(training={"learning_rate": rate, "critic": {"learning_rate": rate}}))
+    recipe = tiny_recipe()
+    critic = recipe.training.critic.model_copy(update={"learning_rate": rate})
+    training = recipe.training.model_copy(update={"learning_rate": rate, "critic": critic})  # a recipe has at most 10; the numbers may grow in other ways too
+    learner = make_learner(recipe.model_copy(update={"training": training}))
     with pytest.raises(LearnerError, match=r"lower training\.learning_rate \(now 1e\+3\d\)"):
         for update in range(3):
             run_update(learner, update)

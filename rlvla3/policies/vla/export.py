@@ -23,8 +23,7 @@ from torch import Tensor
 
 from rlvla3.checkpoints.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from rlvla3.checkpoints.contents import Family, Layout
-from rlvla3.checkpoints.weight_names import some_of
-from rlvla3.errors import RecipeError
+from rlvla3.errors import RecipeError, some_of
 from rlvla3.policies.saved_policy import SavedPolicy, read_checkpoint_config
 from rlvla3.policies.vla.adapter_folder import write_adapters
 from rlvla3.policies.vla.adapters import merged_tensors

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from rlvla3.errors import some_of
 from rlvla3.links.data_plane import Batch
 from rlvla3.links.rollouts import Rollouts
 from rlvla3.policies.base import Decisions
@@ -14,6 +15,9 @@ from rlvla3.policies.expected_answers import AnswerError
 from rlvla3.policies.noise import decision_noise
 from rlvla3.runtimes.worker_names import BAD_ANSWER
 from rlvla3.types import Version
+
+NAMED = 4
+"""Tickets that the message names."""
 
 
 def keep_bad_answer(
@@ -38,7 +42,9 @@ def keep_bad_answer(
     except OSError as refused:
         kept = f"Its inputs could not be kept in {path} ({refused})"
     tickets = sorted(set(batch.tickets.tolist()))
-    return AnswerError(f"{error}. It had weights of version {version} and a batch of {len(batch)} decisions, of tickets {_few(tickets)}. {kept}")
+    return AnswerError(
+        f"{error}. It had weights of version {version} and a batch of {len(batch)} decisions, of tickets {some_of(tickets, NAMED)}. {kept}"
+    )
 
 
 def _answer(given: Any) -> dict[str, Any]:
@@ -47,7 +53,3 @@ def _answer(given: Any) -> dict[str, Any]:
         return {}
     named = {"actions": given.actions, "logprob": given.logprob, "value": given.value, **(given.trace if isinstance(given.trace, dict) else {})}
     return {name: tensor.detach().float().cpu().numpy() for name, tensor in named.items() if hasattr(tensor, "detach")}
-
-
-def _few(numbers: list[int], most: int = 4) -> str:
-    return ", ".join(map(str, numbers[:most])) + (f" and {len(numbers) - most} more" if len(numbers) > most else "")
