@@ -106,10 +106,10 @@ def checked(schema: type[MetadataT], content: Any, place: str, way_out: str, err
         raise error(f"{place}: {'. '.join(explained(problem))}. {way_out}") from problem
 
 
-def shown(value: Any) -> str:
+def shown(value: Any, letters: int = SHOWN) -> str:
     """A value for messages, cut to a few words."""
     try:
-        return shortened(repr(value))
+        return shortened(repr(value), letters)
     except ValueError:  # Python writes no number of thousands of digits
         return "a number of thousands of digits"
 
@@ -156,10 +156,10 @@ def _wanted(problem: Any) -> list[str]:
     return [f"must be {expected.format(**problem.get('ctx', {}))}" if expected else problem["msg"]]
 
 
-def shortened(text: str) -> str:
+def shortened(text: str, letters: int = SHOWN) -> str:
     """A text for messages, in one line, cut to a few words."""
     flat = " ".join(text.split())
-    return flat if len(flat) <= SHOWN else f"{flat[:SHOWN]}..."
+    return flat if len(flat) <= letters else f"{flat[:letters]}..."
 
 
 def _depth(content: Any) -> int:

@@ -17,13 +17,14 @@ from pydantic import BaseModel, ValidationError
 
 from rlvla3.config.engine import PRESETS
 from rlvla3.config.overrides import MODE, Overrides, assignments
-from rlvla3.config.plain_tree import DEPTH, plain, shown
+from rlvla3.config.plain_tree import DEPTH, plain
 from rlvla3.config.recipe import Recipe
 from rlvla3.config.schema import known_keys, type_at
 from rlvla3.config.section import Section, word
 from rlvla3.config.words import settled
 from rlvla3.config.yaml_text import read_yaml, yaml_of
 from rlvla3.errors import RecipeError
+from rlvla3.metadata import shown
 
 SectionT = TypeVar("SectionT", bound=Section)
 

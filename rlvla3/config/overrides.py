@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_origin
 
-from rlvla3.config.plain_tree import plain, shown
+from rlvla3.config.plain_tree import plain
 from rlvla3.config.recipe import Recipe
 from rlvla3.config.schema import type_at
 from rlvla3.config.yaml_text import YamlProblem, parse_yaml
 from rlvla3.errors import RecipeError
+from rlvla3.metadata import shown
 
 Overrides = Sequence[str] | Mapping[str, Any]
 """["training.updates=10", ...], where values are YAML; or a mapping such as {"training.updates": 10, "engine": {"mode": "sync"}}.

@@ -10,6 +10,7 @@ from os import PathLike, fspath
 from typing import Any
 
 from rlvla3.errors import RecipeError
+from rlvla3.metadata import shown
 
 DEPTH = 32
 """Sections, mappings and lists within each other."""
@@ -24,12 +25,6 @@ DIGITS = 100
 def plain(value: Any, key: str = "") -> Any:
     """A copy of `value` in the types of YAML. key: the path of `value` in the recipe, for messages. Raises RecipeError where the recipe cannot hold it."""
     return _Copy().of(value, key, 0)
-
-
-def shown(value: Any, letters: int = 100) -> str:
-    """`value` in a message: its beginning, if it is long."""
-    text = repr(value)
-    return text if len(text) <= letters else f"{text[:letters]}..."
 
 
 class _Copy:
@@ -59,7 +54,7 @@ class _Copy:
                 raise RecipeError(f"{key} is an array of {value.size} numbers, and a recipe has at most {VALUES} values: name a file that holds them")
             return self.of(value.tolist(), key, depth)
         raise RecipeError(
-            f"{key} is a {type(value).__name__}, {shown(value, 80)}, and a recipe holds only numbers, text, lists and mappings of these: "
+            f"{key} is a {type(value).__name__}, {shown(value)}, and a recipe holds only numbers, text, lists and mappings of these: "
             f"name a class or function of your own by its module, for example my_robot:MyEnv"
         )
 
@@ -67,7 +62,9 @@ class _Copy:
         copied: dict[str, Any] = {}
         for name, part in mapping.items():
             if not isinstance(name, (str, int, float)) and name is not None:
-                raise RecipeError(f"{key} has the key {shown(name)}, and keys of a recipe are text")
+                raise RecipeError(f"{key or 'the recipe'} has the key {shown(name)}, and keys of a recipe are text")
+            if isinstance(name, int):
+                _number(name, f"a key of {key or 'the recipe'}")  # refuses a number that Python does not write
             text = _text(name, key) if isinstance(name, str) else str(name)
             if text in copied:
                 raise RecipeError(f"{key or 'the recipe'} has the key {text} twice, as text and as a {type(name).__name__}: keep one of the two")

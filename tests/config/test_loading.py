@@ -222,7 +222,11 @@ def test_mistakes_of_python_callers_are_named_in_words() -> None:
         ({"simulator.options": {0: 1, "0": 2}}, "has the key 0 twice"),
         ({"simulator.options": {(1, 2): 3}}, "keys of a recipe are text"),
         ({"training.updates": 1, "training": {"updates": 2}}, "training.updates is set twice"),
+        ({10**5000: 1}, "a key of the recipe is a number of more than 100 digits"),
+        ({(10**5000,): 1}, "the recipe has the key a number of thousands of digits, and keys of a recipe are text"),
+        (10**5000, "a number of thousands of digits is one setting where several may stand"),
         ([3], "a list of settings holds text"),
+        ([10**5000], "a number of thousands of digits is not a setting"),
         (None, "is one setting where several may stand"),
     ):
         with pytest.raises(RecipeError, match=words):

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any
 
+from rlvla3.metadata import shown
+
 Tree = Any
 
 ODD_NUMBERS: tuple[Any, ...] = (
@@ -80,14 +82,14 @@ def broken_tree(tree: Tree, random: Random, values: Any = odd_value) -> tuple[Tr
     match random.choice(("value", "value", "value", "value", "remove", "rename", "list", "mapping", "copy", "text")):
         case "value":
             parent[key] = values(random)
-            return tree, f"{where} is {_shown(parent[key])}"
+            return tree, f"{where} is {shown(parent[key])}"
         case "remove":
             del parent[key]
             return tree, f"{where} is missing"
         case "rename" if isinstance(parent, dict):
             new = random.choice((f"{key}s", str(key)[:-1], str(key).upper(), "", "x", *ODD_TEXTS[:20]))
             parent[new] = parent.pop(key)
-            return tree, f"{where} is called {_shown(new)}"
+            return tree, f"{where} is called {shown(new)}"
         case "list":
             parent[key] = [parent[key]]
             return tree, f"{where} is in a list"
@@ -131,10 +133,3 @@ def broken_bytes(data: bytes, random: Random) -> tuple[bytes, str]:
             return data[:start] + random.randbytes(length) + data[start:], f"{length} random bytes are put in at {start}"
         case _:
             return data[:start] + random.randbytes(length) + data[start + length :], f"{length} bytes at {start} are random"
-
-
-def _shown(value: Any) -> str:
-    try:
-        return f"{value!r:.60}"
-    except ValueError:  # a number of too many digits
-        return "a very long number"
