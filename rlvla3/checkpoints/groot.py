@@ -13,7 +13,7 @@ from typing import Any
 from rlvla3.checkpoints.contents import Checkpoint
 from rlvla3.checkpoints.groot_names import EMBODIMENTS, OTHER_PROCESSING, groot_sizes, weight_names
 from rlvla3.checkpoints.groot_processing import bounds, carried, images, language_model, prompt
-from rlvla3.checkpoints.weight_files import check_finite, read_json, read_weight_files
+from rlvla3.checkpoints.weight_files import check_finite, count, read_json, read_weight_files
 from rlvla3.errors import RecipeError
 from rlvla3.metadata import shown
 
@@ -41,9 +41,6 @@ ONLY: Mapping[str, tuple[Any, Any]] = {
 """Choices of which one is built here: key of config.json -> that one, and what NVIDIA's code takes where the key is missing."""
 
 Config = Mapping[str, Any]
-
-MOST = 100_000
-"""Of what config.json counts: actions, steps, layers, heads. More is damage."""
 
 
 def is_layout(folder: Path, config: Config) -> bool:
@@ -106,10 +103,7 @@ def _value(config: Config, key: str, default: Any = None) -> Any:
 
 
 def _number(folder: Path, config: Config, key: str) -> int:
-    value = _value(config, key)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= MOST:
-        raise RecipeError(f"{folder / 'config.json'}: {key} is {shown(value)}, and must be a whole number from 1 to {MOST}")
-    return value
+    return count(_value(config, key), f"{folder / 'config.json'}: {key}")
 
 
 def _heads(folder: Path, config: Config) -> dict[str, Any]:

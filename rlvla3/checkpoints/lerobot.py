@@ -15,7 +15,7 @@ from rlvla3.checkpoints import pi_names, smolvla_names
 from rlvla3.checkpoints.contents import Checkpoint, Family
 from rlvla3.checkpoints.lerobot_groot import read_groot
 from rlvla3.checkpoints.lerobot_statistics import OLD, Statistics, buffers_of_old, is_old_buffer, statistics_of
-from rlvla3.checkpoints.weight_files import COPY_AGAIN, WeightFiles, read_json, read_weight_files
+from rlvla3.checkpoints.weight_files import COPY_AGAIN, MOST_COUNTED, WeightFiles, count, read_json, read_weight_files
 from rlvla3.checkpoints.weight_names import WeightNames
 from rlvla3.errors import RecipeError
 from rlvla3.metadata import Count, Metadata, PathWithin, checked, shown
@@ -30,9 +30,6 @@ HARMLESS |= {"relative_actions_processor", "absolute_actions_processor", STATE_P
 """The steps that are known. Any other is refused: it would change what the model is fed."""
 
 Config = Mapping[str, Any]
-
-MOST = 100_000
-"""Of what config.json counts: actions, denoising steps, pixels of a side, tokens. More is damage."""
 
 
 class Feature(Metadata):
@@ -164,10 +161,7 @@ def _settings(step: Config | None) -> Config:
 
 
 def _number(folder: Path, config: Config, key: str) -> int:
-    value = config.get(key)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= MOST:
-        raise RecipeError(f"{folder / 'config.json'}: {key} is {shown(value)}, and must be a whole number from 1 to {MOST}")
-    return value
+    return count(config.get(key), f"{folder / 'config.json'}: {key}")
 
 
 def _features(config: Config, which: str) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -181,7 +175,7 @@ def _images(folder: Path, family: Family, config: Config, before: Sequence[Confi
     known = {new: old for old, new in renamed.items()}
     cameras = [{"key": key, **({"known_as": known[key]} if key in known else {})} for key in keys]
     size = config.get("resize_imgs_with_padding" if family == "smolvla" else "image_resolution")
-    if not isinstance(size, list) or len(size) != 2 or not all(0 < side <= MOST for side in size):
+    if not isinstance(size, list) or len(size) != 2 or not all(0 < side <= MOST_COUNTED for side in size):
         raise RecipeError(f"{folder / 'config.json'}: the size of images is {shown(size)}, and must be two numbers: images of other sizes are not read")
     if (kind := (_settings(_step(before, "normalizer_processor")).get("norm_map") or {}).get("VISUAL", "IDENTITY")) != "IDENTITY":
         raise RecipeError(f"{folder / BEFORE}: norm_map.VISUAL is {kind}, and must be IDENTITY: images that are scaled by statistics are not read")
@@ -210,9 +204,7 @@ def _prompt(folder: Path, family: Family, config: Config, before: Sequence[Confi
     settings, notes = _settings(tokenizer), []
     if (settings.get("padding_side") or "right") != "right":
         raise RecipeError(f"{folder / BEFORE}: tokenizer_processor has padding_side {settings['padding_side']!r}, and only right is read")
-    length = settings.get("max_length", config.get("tokenizer_max_length"))
-    if not isinstance(length, int) or not 0 < length <= MOST:
-        raise RecipeError(f"{folder / BEFORE}: max_length of tokenizer_processor is {shown(length)}, and must be a whole number above 0")
+    length = count(settings.get("max_length", config.get("tokenizer_max_length")), f"{folder / BEFORE}: max_length of tokenizer_processor")
     form = "line" if _step(before, *LINES) or not before else "plain"
     if state_step is not None:
         form = "task_state" if _settings(state_step).get("include_state_in_prompt", True) else "task"

@@ -14,9 +14,9 @@ from pydantic import Field
 from rlvla3.checkpoints.contents import Checkpoint
 from rlvla3.checkpoints.groot_names import LEROBOT_PREFIX, groot_sizes, weight_names
 from rlvla3.checkpoints.groot_processing import bounds, carried, images, language_model, prompt
-from rlvla3.checkpoints.weight_files import read_header, read_json, read_numbers, read_weight_files
+from rlvla3.checkpoints.weight_files import count, read_header, read_json, read_numbers, read_weight_files
 from rlvla3.errors import RecipeError
-from rlvla3.metadata import Metadata, PathWithin, checked, shown
+from rlvla3.metadata import Metadata, PathWithin, checked
 
 BEFORE, AFTER = "policy_preprocessor.json", "policy_postprocessor.json"
 PACK, UNPACK = "groot_pack_inputs_v3", "groot_action_unpack_unnormalize_v1"
@@ -77,9 +77,7 @@ def read_groot(folder: Path, config: Config) -> Checkpoint:
         "actions": {"size": sizes["action_size"], "normalisation": _normalisation(folder, AFTER, unpack, "action")},
     }
     said = config.get("n_action_steps")
-    if said is not None and (not isinstance(said, int) or said < 1):
-        raise RecipeError(f"{folder / 'config.json'}: n_action_steps is {shown(said)}, and must be a whole number above 0")
-    executed = min(said or HORIZON, HORIZON)
+    executed = HORIZON if said is None else min(count(said, f"{folder / 'config.json'}: n_action_steps"), HORIZON)
     options = {"model": model, "processing": processing, "flow": {"denoising_steps": DENOISING_STEPS}}
     return Checkpoint(folder, "lerobot", "groot", options, weights, names, carried(folder), (), executed)
 

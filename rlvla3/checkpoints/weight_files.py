@@ -43,6 +43,9 @@ BYTES = {
 
 COPY_AGAIN = "Copy the checkpoint again"
 
+MOST_COUNTED = 100_000
+"""Of what config.json counts: actions, steps, pixels of a side, tokens, layers, heads. More is damage."""
+
 LARGEST_NUMBER = 3.4e38
 """Numbers beyond it are infinite as float32."""
 
@@ -137,6 +140,13 @@ def check_finite(numbers: Sequence[float], where: str) -> None:
         raise RecipeError(
             f"{where}[{bad[0]}] is {shown(numbers[bad[0]])}, and must be a finite number: statistics that hold such numbers scale nothing. Compute them again"
         )
+
+
+def count(value: Any, where: str) -> int:
+    """`value`, if it is a whole number from 1 to MOST_COUNTED. Raises RecipeError. where: its file and key."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= MOST_COUNTED:
+        raise RecipeError(f"{where} is {shown(value)}, and must be a whole number from 1 to {MOST_COUNTED}")
+    return value
 
 
 def has_weights(folder: Path) -> bool:

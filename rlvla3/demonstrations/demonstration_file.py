@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlvla3.config import DemonstrationLayout, Orientation
-from rlvla3.errors import RecipeError
+from rlvla3.errors import RecipeError, described
 
 Frame = NDArray[np.uint8]
 
@@ -205,5 +205,4 @@ def readable(place: str) -> Iterator[None]:
     except DemonstrationError:
         raise
     except Exception as error:  # h5py, pyarrow and Pillow raise almost any type for a damaged file
-        said = " ".join(str(error).split())[:200]
-        raise DemonstrationError(f"{place} cannot be read ({type(error).__name__}: {said}). {WAY_OUT}") from error
+        raise DemonstrationError(f"{place} cannot be read ({described(error)[:200]}). {WAY_OUT}") from error

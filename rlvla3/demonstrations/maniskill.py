@@ -80,7 +80,7 @@ class ManiSkillFile(Hdf5File):
             raise DemonstrationError(f"{json_file} names several control modes ({', '.join(modes)}), and a policy has one: give each its own file")
         settings = description.env_info.env_kwargs
         self._rate_hz = settings.sim_config.control_freq if settings.sim_config else None
-        self.control_mode = next(iter(modes), description.env_info.env_kwargs.control_mode)
+        self.control_mode = next(iter(modes), settings.control_mode)
 
     def episodes(self) -> Iterator[RecordedEpisode]:
         for key in self.keys():

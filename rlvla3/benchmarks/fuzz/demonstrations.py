@@ -17,7 +17,7 @@ from rlvla3.benchmarks.fuzz.mutations import ODD_NUMBERS, ODD_TEXTS, broken_byte
 from rlvla3.benchmarks.fuzz.subject import Subject
 from rlvla3.config import Recipe, Section, SimulatorConfig, check_options, make_recipe
 from rlvla3.demonstrations.demonstration_file import import_optional
-from rlvla3.demonstrations.selection import check_actions, notices, select_demonstrations
+from rlvla3.demonstrations.selection import notices, select_demonstrations
 from rlvla3.observability.run_record import RunRecord
 from rlvla3.simulators.base import Simulator
 from rlvla3.simulators.common_spaces import common_spaces
@@ -97,7 +97,6 @@ class Demonstrations(Subject):
         recipe = _recipe(form, folder, layout)
         assert recipe.clone is not None
         selected = select_demonstrations(recipe)
-        check_actions(selected)
         notices(selected)
         demonstrations = DemonstrationSelection(common_spaces(recipe), recipe.policy.chunk, recipe.tasks, recipe.clone.demonstrations)
         for number, demonstration in enumerate(selected):

@@ -42,9 +42,7 @@ def keep_bad_answer(
     except OSError as refused:
         kept = f"Its inputs could not be kept in {path} ({refused})"
     tickets = sorted(set(batch.tickets.tolist()))
-    return AnswerError(
-        f"{error}. It had weights of version {version} and a batch of {len(batch)} decisions, of tickets {some_of(tickets, NAMED)}. {kept}"
-    )
+    return AnswerError(f"{error}. It had weights of version {version} and a batch of {len(batch)} decisions, of tickets {some_of(tickets, NAMED)}. {kept}")
 
 
 def _answer(given: Any) -> dict[str, Any]:
