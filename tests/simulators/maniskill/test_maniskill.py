@@ -363,7 +363,7 @@ def test_a_recipe_is_checked_without_the_package(tmp_path, monkeypatch):
         (config("juggle"), "RollBall-v1"),
         (config(image_size=16), "image_size"),
         (config(control_mode="pd_joint_vel"), "pd_ee_delta_pose"),
-        (config(devices=("gpu",)), "cuda:0"),
+        (config(devices=("egl:0",)), "cuda:0"),
         (config(CARROT), "observation=rgb"),
         (config(CARROT, observation="rgb", reward="dense"), "reward=sparse"),
         (config(CARROT, observation="rgb", slots=2, devices=("cuda:0",)), "slots=1"),
