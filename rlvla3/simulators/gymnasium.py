@@ -74,7 +74,7 @@ class GymnasiumSimulator(SingleEnvironment):
         try:
             return _describe(environment, config)
         finally:
-            environment.close()
+            call_of_user(environment.close, f"{config.name} cannot be closed")
 
     def __init__(self, config: SimulatorConfig, chunk: int) -> None:
         self._options = check_options(GymnasiumOptions, config.options, "simulator.options")
@@ -172,6 +172,11 @@ def _initial_states(environment: gymnasium.Env[Any, Any], config: SimulatorConfi
     if declared is None:
         return {}
     tasks = config.tasks or [config.name]
+    if isinstance(declared, Mapping) and declared and not config.tasks:
+        raise RecipeError(
+            f"{config.name} has {DECLARED} for the tasks {', '.join(map(str, declared))}, but the recipe names no task: set simulator.tasks to some of these, "
+            f"or make {DECLARED} one number"
+        )
     counts = {task: declared.get(task) for task in tasks} if isinstance(declared, Mapping) else dict.fromkeys(tasks, declared)
     for count in counts.values():
         if count is not None and (isinstance(count, bool) or not isinstance(count, (int, np.integer))):

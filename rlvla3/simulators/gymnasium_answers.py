@@ -7,6 +7,7 @@ Gymnasium's `reset(*, seed, options)` returns (observation, info), and `step(act
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Mapping
 from numbers import Real
 from typing import Any, NamedTuple, NoReturn
@@ -51,11 +52,12 @@ def layers(environment: gymnasium.Env[Any, Any]) -> list[gymnasium.Env[Any, Any]
 
 def reset_answer(answer: Any) -> tuple[Any, Mapping[str, Any]]:
     """What reset returned: observation and info. Raises ContractError if that is not (observation, info)."""
-    if not isinstance(answer, tuple) or len(answer) != 2 or not isinstance(answer[1], Mapping):
-        if isinstance(answer, tuple) and len(answer) == 2:
+    if isinstance(answer, tuple) and len(answer) == 2:
+        if not isinstance(answer[1], Mapping):
             raise ContractError(f"reset returned a {type(answer[1]).__name__} as info, but info is a dict: {RESET_WORDS}")
-        raise ContractError(f"reset returned {_words(answer)}, as in Gym before 0.26, without info: {RESET_WORDS}")
-    return answer
+        return answer
+    older = ", as in Gym before 0.26, without info" if isinstance(answer, Mapping) or getattr(answer, "shape", ()) != () else ""
+    raise ContractError(f"reset returned {_words(answer)}{older}: {RESET_WORDS}")
 
 
 def step_answer(answer: Any) -> StepAnswer:
@@ -92,11 +94,14 @@ def _can_be_called(function: Any, *arguments: Any, **settings: Any) -> bool:
 
 
 def _reward(reward: Any) -> float:
-    if isinstance(reward, (float, int, np.floating, np.integer, np.bool_)):
+    if isinstance(reward, (float, np.floating)):
         return float(reward)
-    if isinstance(reward, Real) or (getattr(reward, "shape", None) == () and not isinstance(reward, str)):  # an array or a tensor without dimensions
+    kind = getattr(getattr(reward, "dtype", None), "kind", "f")  # a tensor's dtype has no kind
+    if isinstance(reward, Real) or (getattr(reward, "shape", None) == () and kind in "fiub"):  # an array or a tensor without dimensions
         try:
             return float(reward)
+        except OverflowError:  # a whole number that no float holds: the largest float is refused as too large, with its size
+            return sys.float_info.max if reward > 0 else -sys.float_info.max
         except (TypeError, ValueError):
             pass
     raise ContractError(f"the reward is {_words(reward)}, but a reward is one number: return float(reward)")
@@ -105,12 +110,13 @@ def _reward(reward: Any) -> float:
 def _flag(name: str, flag: Any) -> bool:
     if isinstance(flag, (bool, np.bool_)) or (isinstance(flag, np.ndarray) and flag.shape == () and flag.dtype == np.bool_):
         return bool(flag)
-    raise ContractError(f"{name} is {_words(flag)}, but it is one bool: {STEP_WORDS}")
+    raise ContractError(f"{name} is {_words(flag)}, but it is one bool: {STEP_WORDS}, with bool({name})")
 
 
 def _success(info: Mapping[str, Any]) -> bool:
-    """Success as info tells it: a bool, or 0 or 1; None and nothing mean that it is not known yet."""
-    success = info.get("success", info.get("is_success", False))
+    """Success as info tells it: a bool, or 0 or 1; None and nothing mean that it is not known yet. Where `success` is None, `is_success` counts."""
+    success = info.get("success")
+    success = info.get("is_success") if success is None else success
     if success is None or isinstance(success, (bool, np.bool_)):
         return bool(success)
     if getattr(success, "shape", ()) == () and not isinstance(success, str):
@@ -127,6 +133,8 @@ def _words(value: Any) -> str:
     if isinstance(value, tuple):
         return f"a tuple of {len(value)}"
     shape = getattr(value, "shape", None)
+    if shape == ():
+        return f"{value!r:.40}, of type {value.dtype}"
     if shape is not None:
         return f"an array {list(shape)} of {value.dtype}"
     return f"{value!r:.40}, a {type(value).__name__}"

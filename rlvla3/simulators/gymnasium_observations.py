@@ -30,6 +30,12 @@ LEAST_PIXELS = 16
 
 MOST_CHANNELS = 16
 
+COLOUR_CHANNELS = (3, 4)
+"""What has so many channels, and the size of an image, may be an image although its bounds are not those of one."""
+
+MOST_NUMBERS = 1_000_000
+"""A state is not larger. A choice of n is n numbers."""
+
 IMAGE_WORDS = "uint8 images [H, W], [H, W, channels] or [channels, H, W]"
 
 
@@ -44,6 +50,11 @@ class Part:
         self._whole = not (self._is_box and space.dtype is not None and space.dtype.kind == "f")
         self._accepted: set[np.dtype[Any]] = set()
         self.channels_first = is_image and len(self._shape) == 3 and self._shape[0] < self._shape[2]
+
+    @property
+    def count(self) -> int:
+        """How many numbers of the state it is."""
+        return int(spaces.flatdim(self.space))
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -112,7 +123,13 @@ class ObservationReader:
         if unknown := sorted(set(images or ()) - set(names)):
             raise RecipeError(f"simulator.options.images names {unknown[0]!r}, but {name} shows {', '.join(names)}: name some of these")
         self.cameras = {part.name: part.image_shape for part in self.parts if part.is_image}
-        self.state = sum(spaces.flatdim(part.space) for part in self.parts if not part.is_image)
+        self.state = sum(part.count for part in self.parts if not part.is_image)
+        if self.state > MOST_NUMBERS:
+            largest = max((part for part in self.parts if not part.is_image), key=lambda part: part.count)
+            raise RecipeError(
+                f"{name} shows {self.state} numbers, and {largest.count} of them are {largest.space!s:.80}, where a choice of n is n numbers: "
+                f"show at most {MOST_NUMBERS}, for example a Box in place of a choice"
+            )
 
     def read(self, observation: Any) -> tuple[dict[str, NDArray[np.uint8]], NDArray[np.float32]]:
         """The images by camera, and the state [S]. Raises ContractError if the observation does not fit its space."""
@@ -166,16 +183,19 @@ def _part(path: Path, space: spaces.Space[Any], name: str, images: Sequence[str]
         if not has_form:
             raise RecipeError(f"simulator.options.images names {part.name!r}, but it is {space}: supported are {IMAGE_WORDS}")
         return Part(path, space, is_image=True)
-    if images is None and has_form and _has_bounds_of_an_image(space):
+    has_bounds = _has_bounds_of_an_image(space)
+    if images is None and has_form:
         height, width, channels = Part(path, space, is_image=True).image_shape
-        if min(height, width) >= LEAST_PIXELS and channels <= MOST_CHANNELS:
+        has_size = min(height, width) >= LEAST_PIXELS
+        if has_bounds and has_size and channels <= MOST_CHANNELS:
             return Part(path, space, is_image=True)
-        if len(shape) == 3:
+        if len(shape) == 3 and (has_bounds or (has_size and channels in COLOUR_CHANNELS)):
+            bounds = f"{space.low.min()} to {space.high.max()}"  # type: ignore[attr-defined]  # of a Box
             raise RecipeError(
-                f"{name} shows {part.name!r}, uint8 {list(shape)} within 0 to 255, which may be an image or a board: set "
+                f"{name} shows {part.name!r}, uint8 {list(shape)} within {bounds}, which may be an image or a board: set "
                 f"simulator.options.images=[{part.name}] if it is an image, or simulator.options.images=[] if it is numbers"
             )
-    is_array = isinstance(space, spaces.Box) and (len(shape) <= 2 or space.dtype == np.uint8 or images is not None)
+    is_array = isinstance(space, spaces.Box) and (len(shape) <= 2 or (space.dtype == np.uint8 and not has_bounds) or images is not None)
     if is_array or isinstance(space, (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
         return part
     raise RecipeError(

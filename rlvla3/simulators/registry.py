@@ -48,9 +48,9 @@ def _check_initial_states(config: SimulatorConfig, spaces: Spaces) -> None:
         if task not in (config.tasks or [config.name]):
             raise RecipeError(f"{config.name} declares initial states of {task!r}, which is none of its tasks: {', '.join(config.tasks or [config.name])}")
         if not isinstance(states, InitialStates) or type(states.count) is not int or not 1 <= states.count <= MOST_STATES:
+            declared = f"{states.count!r:.40} fixed initial states" if isinstance(states, InitialStates) else f"{states!r:.40} as the fixed initial states"
             raise RecipeError(
-                f"{config.name} declares {states!r:.80} as the fixed initial states of {task}: give their number, 1 to {MOST_STATES}, "
-                f"or none, and draw initial states from the seed"
+                f"{config.name} declares {declared} of {task}: give their number, 1 to {MOST_STATES}, or none, and draw initial states from the seed"
             )
         try:
             config.initial_states.split(states.count)
