@@ -55,7 +55,7 @@ def path(text: str) -> Path:
 def new_file(text: str) -> Path:
     """The path of a file that can be written."""
     given = path(text)
-    with _words():
+    with _refused_in_words():
         if given.is_dir():
             raise argparse.ArgumentTypeError(f"{given} is a folder: name a file in it, such as {given / 'result.json'}")
         return _writable(given)
@@ -64,14 +64,14 @@ def new_file(text: str) -> Path:
 def new_folder(text: str) -> Path:
     """The path of a folder that can be made, or written to."""
     given = path(text)
-    with _words():
+    with _refused_in_words():
         if given.exists() and not given.is_dir():
             raise argparse.ArgumentTypeError(f"{given} is a file, and a folder is needed: choose another name")
         return _writable(given)
 
 
 @contextmanager
-def _words() -> Iterator[None]:
+def _refused_in_words() -> Iterator[None]:
     """A refusal of the operating system, in the words that a user is shown of it."""
     try:
         yield

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from rlvla3.demonstrations.action_conversion import check_conversion, converted
 from rlvla3.demonstrations.demonstration_file import WAY_OUT, ArrayHeader, DemonstrationError, DemonstrationFile, RecordedEpisode
 from rlvla3.demonstrations.frames import MOST_PIXELS, resized, upright
-from rlvla3.demonstrations.served_tasks import plain
+from rlvla3.demonstrations.served_tasks import as_compared
 from rlvla3.instructions import instruction_fault
 from rlvla3.simulators.action_meaning import ActionMeaning
 from rlvla3.types import Spaces
@@ -34,7 +34,7 @@ class FileDemonstration:
     """One episode of a file, as a demonstration of the recipe's `task`.
 
     sentence: that of the episode's sentences which is of this task.
-    told: for sentences of the recipe's tasks, as `plain` writes them, what the policy is told: the simulator's own instruction, where it is known.
+    told: for sentences of the recipe's tasks, as `as_compared` writes them, what the policy is told: the simulator's own instruction, where it is known.
     spaces: those of this task's simulator only. mirrored: whether that simulator shows left and right exchanged.
     chunk: actions in a chunk. An episode must be as long. meaning: of the simulator's actions.
     notice: what the user should know about how the task was chosen.
@@ -60,10 +60,10 @@ class FileDemonstration:
     def instructions(self) -> list[str]:
         """The instruction of each decision. An episode with several sentences uses each for its own observations. Raises DemonstrationError."""
         sentences = self.file.instructions(self.episode) or [self.sentence] * self.decisions
-        if sentences and plain(self.sentence) not in map(plain, dict.fromkeys(sentences)):
+        if sentences and as_compared(self.sentence) not in map(as_compared, dict.fromkeys(sentences)):
             there = " and ".join(repr(sentence) for sentence in dict.fromkeys(sentences))
             raise DemonstrationError(f"{self._location} is said to be of {self.sentence!r}, and its observations are of {there}. {WAY_OUT}")
-        told = {sentence: self.told.get(plain(sentence), sentence) for sentence in dict.fromkeys(sentences)}
+        told = {sentence: self.told.get(as_compared(sentence), sentence) for sentence in dict.fromkeys(sentences)}
         return [told[sentence] for sentence in sentences[: self.decisions]]
 
     @cached_property

@@ -41,7 +41,8 @@ class Hdf5File(DemonstrationFile):
     def __init__(self, path: Path, layout: DemonstrationLayout) -> None:
         super().__init__(path, layout)
         self.file: Any = open_hdf5(path)
-        self._found: tuple[str | int | None, dict[str | None, Any]] = None, {}  # the arrays of the last episode: to look one up takes h5py half a millisecond
+        self._group: tuple[str | int | None, Any] = None, None  # of the last episode, and its arrays: to look one up takes h5py half a millisecond
+        self._arrays: dict[str, Any] = {}
         with readable(str(path)):
             self._keys = numbered(self.file[self.root], self.prefix)
 
@@ -66,14 +67,13 @@ class Hdf5File(DemonstrationFile):
 
     def array(self, key: str | int, name: str) -> Any:
         """The array, without reading it. None where there is none."""
-        if self._found[0] != key:
-            self._found = key, {None: self.group(key)}
-        known = self._found[1]
-        if name not in known:
+        if self._group[0] != key:
+            self._group, self._arrays = (key, self.group(key)), {}
+        if name not in self._arrays:
             with readable(f"{self.path}, {key}: {name}"):
-                found = known[None].get(name)
-                known[name] = found if getattr(found, "shape", None) else None
-        return known[name]
+                found = self._group[1].get(name)
+                self._arrays[name] = found if getattr(found, "shape", None) else None
+        return self._arrays[name]
 
     def header(self, episode: RecordedEpisode, name: str) -> ArrayHeader | None:
         found = self.array(episode.key, name)

@@ -15,7 +15,7 @@ from rlvla3.demonstrations.demonstration_file import DemonstrationError, Demonst
 from rlvla3.demonstrations.file_demonstration import FileDemonstration
 from rlvla3.demonstrations.formats import open_file
 from rlvla3.demonstrations.meaning import check_meaning
-from rlvla3.demonstrations.served_tasks import DemonstrationTask, ServedTask, plain, served_tasks
+from rlvla3.demonstrations.served_tasks import DemonstrationTask, ServedTask, as_compared, served_tasks
 from rlvla3.errors import some_of
 from rlvla3.simulators.registry import describe_simulator, simulator_class
 
@@ -41,7 +41,7 @@ def select_demonstrations(recipe: Recipe) -> list[FileDemonstration]:
         if names not in known:
             known[names] = served_tasks(file, episode, tasks)
         all_served = known[names]
-        told = {plain(served.sentence): served.task.instruction or served.sentence for served in all_served}
+        told = {as_compared(served.sentence): served.task.instruction or served.sentence for served in all_served}
         for served in all_served:
             task = served.task
             if len(selected[task.name]) < clone.demonstrations:

@@ -68,19 +68,19 @@ def served_tasks(file: DemonstrationFile, episode: RecordedEpisode, tasks: Seque
     return list(found.values())
 
 
-def plain(name: str) -> str:
-    """A name or a sentence, as it is compared: without case, underscores, a full stop and spaces that are too many."""
+def as_compared(name: str) -> str:
+    """A name or a sentence, as two of them are compared: without case, underscores, a full stop and spaces that are too many."""
     return " ".join(name.casefold().replace("_", " ").rstrip(". ").split())
 
 
 def _fits(file: DemonstrationFile, episode: RecordedEpisode, sentence: str, tasks: Sequence[DemonstrationTask]) -> Iterator[list[DemonstrationTask]]:
     """The tasks that fit, the closest fit first: with suite or folder, by the name alone, by the recipe's own sentence, by the simulator's sentence."""
-    said, names = plain(sentence), [plain(name) for name in episode.tasks]
-    in_folder = {plain(f"{file.folder}/{short}") for short in (names[-1:] or [said]) if short}
+    said, names = as_compared(sentence), [as_compared(name) for name in episode.tasks]
+    in_folder = {as_compared(f"{file.folder}/{short}") for short in (names[-1:] or [said]) if short}
     full = {name for name in names if "/" in name}
     yield [task for task in tasks if _full_names(file, task) & (full | in_folder if task.written or not full else full)]
     yield [task for task in tasks if _short_name(file, task) in names and not _other_suite(file, episode, task)]
-    yield [task for task in tasks if said and plain(task.written) == said]
+    yield [task for task in tasks if said and as_compared(task.written) == said]
     if said and not names:
         yield [task for task in tasks if not task.written and said in _sentences(task) and not _other_suite(file, episode, task)]
 
@@ -92,15 +92,15 @@ def _full_names(file: DemonstrationFile, task: DemonstrationTask) -> set[str]:
     else:
         suite = task.name.partition("/")[0]
         names = [file.full_name(task.name), f"{suite}/{task.instruction}"] if "/" in task.name else []
-    return {plain(name) for name in names if "/" in name}
+    return {as_compared(name) for name in names if "/" in name}
 
 
 def _short_name(file: DemonstrationFile, task: DemonstrationTask) -> str:
-    return plain(file.full_name(task.written or task.name).rpartition("/")[2])
+    return as_compared(file.full_name(task.written or task.name).rpartition("/")[2])
 
 
 def _sentences(task: DemonstrationTask) -> set[str]:
-    return {plain(sentence) for sentence in (task.name, task.name.rpartition("/")[2], task.instruction) if sentence}
+    return {as_compared(sentence) for sentence in (task.name, task.name.rpartition("/")[2], task.instruction) if sentence}
 
 
 def _other_suite(file: DemonstrationFile, episode: RecordedEpisode, task: DemonstrationTask) -> bool:
@@ -119,7 +119,7 @@ def _other_suite(file: DemonstrationFile, episode: RecordedEpisode, task: Demons
 def _check_one_name(file: DemonstrationFile, episode: RecordedEpisode, task: DemonstrationTask) -> None:
     """Raise DemonstrationError where a file that is chosen by its name says two names."""
     names = dict.fromkeys(name.rpartition("/")[2] for name in episode.tasks)
-    if len(names) > 1 and _short_name(file, task) in map(plain, names):
+    if len(names) > 1 and _short_name(file, task) in map(as_compared, names):
         raise DemonstrationError(
             f"{file.path} says that its task is {' and also that it is '.join(names)} (its own name, and the one inside): which is right is not known. "
             f"Rename the file after its task and correct what it says inside, or leave it out of clone.files"
@@ -128,7 +128,7 @@ def _check_one_name(file: DemonstrationFile, episode: RecordedEpisode, task: Dem
 
 def _by_sentence_alone(file: DemonstrationFile, episode: RecordedEpisode, sentence: str, task: DemonstrationTask) -> str | None:
     """What is said where the recipe's own sentence fits a file that names a task by another name."""
-    if not episode.tasks or _short_name(file, task) in {plain(name.rpartition("/")[2]) for name in episode.tasks}:
+    if not episode.tasks or _short_name(file, task) in {as_compared(name.rpartition("/")[2]) for name in episode.tasks}:
         return None
     return f"demonstrations of {episode.tasks[0]} are used for {task.name}, because clone.layout.tasks gives it their sentence, {sentence!r}"
 

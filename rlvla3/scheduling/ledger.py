@@ -57,7 +57,7 @@ class TicketBook:
         return Ticket(
             index=index,
             task=task,
-            seed=list(Purpose).index(self.purpose) << SEED_BITS | number,
+            seed=self._purpose << SEED_BITS | number,
             group=group,
             purpose=self.purpose,
             initial_state=self._initial_state(task, turn),
@@ -67,12 +67,17 @@ class TicketBook:
         """The number of the simulator that runs a ticket."""
         return self.mix.simulator(index // self.group_size)
 
+    @property
+    def _purpose(self) -> int:
+        """The number of its purpose."""
+        return list(Purpose).index(self.purpose)
+
     def _initial_state(self, task: str, turn: int) -> int | None:
         """The initial state of a task's group number `turn`. None where the task has no fixed set."""
         if (states := self.states.get(task)) is None:
             return None
         number, place = divmod(turn, len(states))
-        order = _round(len(states), self.seed, list(Purpose).index(self.purpose), number)
+        order = _round(len(states), self.seed, self._purpose, number)
         return states[int(order[place])]
 
 
