@@ -42,7 +42,8 @@ def train(start: Start, overrides: Overrides, run_dir: Path | None, show: Show) 
     if earlier and run_dir is None:
         _refuse_to_continue(earlier, resume, recipe)
     evaluates = recipe.evaluation.before or recipe.evaluation.after
-    preflight(recipe.resumed_from(resume) if resume else recipe, clones=recipe.begins_by_cloning and resume is None, trains=True, evaluates=evaluates)
+    begins = recipe.resumed_from(resume) if resume else recipe
+    preflight(begins, clones=recipe.begins_by_cloning and resume is None, trains=True, evaluates=evaluates, resumes=resume)  # before config.yaml is changed
     run = earlier if earlier and run_dir is None else RunDirectory.create(run_dir or _default_path(start), recipe)
     version = version_of(resume) if resume else None
     with run.locked():
@@ -191,6 +192,11 @@ def _refuse_to_continue(run: RunDirectory, checkpoint: Path | None, recipe: Reci
         raise RunDirectoryError(
             f"{run.path} has been trained past {checkpoint}: continue from its newest checkpoint with `rlvla3 train {run.path}`, "
             f"or from this one in another folder, with --run-dir"
+        )
+    if run.ended() == "finished" and checkpoint is None:
+        raise RunDirectoryError(
+            f"{run.path} is finished and holds no checkpoint, so there is nothing to continue: start a new run with "
+            f"`rlvla3 train {run.config} --run-dir FOLDER`"
         )
     done = version_of(checkpoint) if checkpoint else 0
     if run.ended() == "finished" and done >= recipe.training.updates:

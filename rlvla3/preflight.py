@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Timer
+from typing import Any
+from zipfile import is_zipfile
 
 import psutil
 from safetensors import SafetensorError, safe_open
@@ -35,11 +37,12 @@ SLOW_S = 10.0
 """A simulator that takes longer to be built is said, so that nobody takes the wait for a fault."""
 
 
-def preflight(recipe: Recipe, *, clones: bool = False, trains: bool = False, evaluates: bool = False) -> Spaces:
+def preflight(recipe: Recipe, *, clones: bool = False, trains: bool = False, evaluates: bool = False, resumes: Path | None = None) -> Spaces:
     """Check that simulator, policy and settings fit one another. Returns what the recipe's simulator shows and accepts.
 
     clones: whether the run clones; then demonstration files are checked too. trains: whether the episodes of updates must fit into memory.
-    evaluates: whether evaluation episodes may become videos. Raises RecipeError, and VideoError where videos cannot be written.
+    evaluates: whether evaluation episodes may become videos. resumes: the checkpoint that a run goes on from.
+    Raises RecipeError, and VideoError where videos cannot be written.
     """
     if recipe.runtime == "ray":
         if find_spec("ray") is None:
@@ -71,7 +74,10 @@ def preflight(recipe: Recipe, *, clones: bool = False, trains: bool = False, eva
         options.precision_of(recipe.training.precision, on_gpu=False)  # raises where the policy cannot
     saved = recipe.policy.starts_from
     if saved is not None and not (options.Pretrained and recipe.policy.is_pretrained):  # `starting` has read such a checkpoint
-        _check_checkpoint(saved, recipe, spaces, options)
+        _check_policy(saved, f"policy.checkpoint={saved}", recipe, spaces, options)
+    if resumes is not None:
+        _check_whole(resumes)
+        _check_policy(resumes / "policy", str(resumes / "policy"), recipe, spaces, options)
     if evaluates and recipe.evaluation.videos and any(channels == 3 for _, _, channels in spaces.cameras.values()):
         find_encoder()
     if recipe.engine.trace and not SCHEDSTAT.exists():
@@ -113,19 +119,41 @@ def check_data_plane(recipe: Recipe, episodes: int) -> str:
     return f"data plane {size(needed)} of the host's {size(there)}, for {spec.capacity} episodes of {spec.rows} rows"
 
 
-def _check_checkpoint(folder: Path, recipe: Recipe, spaces: Spaces, options: PolicyOptions) -> None:
-    """Refuse a checkpoint of another policy, or one whose weights are missing or cut short."""
+def _check_whole(checkpoint: Path) -> None:
+    """Refuse a checkpoint that training cannot go on from because its files are missing or cut short. It is read whole later, by the trainer."""
+    trainer, described = checkpoint / "trainer.pt", checkpoint / "parameters/.metadata"
+    for file in (trainer, described):
+        if not file.is_file():
+            raise RecipeError(f"no {file.relative_to(checkpoint)} in {checkpoint}, so training cannot be resumed from there: {_other_ways_out(checkpoint)}")
+    if not is_zipfile(trainer) or not described.stat().st_size:
+        damaged = described if is_zipfile(trainer) else trainer
+        raise RecipeError(f"cannot read {damaged}, it is damaged or not a checkpoint: {_other_ways_out(checkpoint)}")
+
+
+def _other_ways_out(checkpoint: Path) -> str:
+    return f"resume from an earlier one, or start a new run from the weights alone with policy.checkpoint={checkpoint / 'policy'}"
+
+
+def _settings_of_both(here: Mapping[str, Any], there: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """The name of each setting, and its two values. Those of a section are given one by one."""
+    for key, value in here.items():
+        if isinstance(value, Mapping) and isinstance(there[key], Mapping) and value.keys() == there[key].keys():
+            yield from _settings_of_both({f"{key}.{name}": part for name, part in value.items()}, {f"{key}.{name}": part for name, part in there[key].items()})
+        else:
+            yield key, value, there[key]
+
+
+def _check_policy(folder: Path, named: str, recipe: Recipe, spaces: Spaces, options: PolicyOptions) -> None:
+    """Refuse a saved policy that is not the recipe's, or whose weights are missing or cut short. named: what it is called in messages."""
     saved = read_checkpoint_config(folder)
     if saved.name != recipe.policy.name:
-        raise RecipeError(
-            f"policy.checkpoint={folder} is a policy {saved.name}, and this recipe has policy.name={recipe.policy.name}: make the recipe's the same"
-        )
+        raise RecipeError(f"{named} is a policy {saved.name}, and this recipe has policy.name={recipe.policy.name}: make the recipe's the same")
     here = options.fixed_by_weights(spaces, recipe.policy.chunk)
     there = check_options(type(options), saved.options, f"{folder}/config.json: options").fixed_by_weights(saved.spaces, saved.chunk)
-    for key, value in here.items():
-        if there[key] != value:
-            raise RecipeError(f"policy.checkpoint={folder} was made with {key} {there[key]}, and this recipe has {value}: make the recipe's the same")
+    for key, value, was in _settings_of_both(here, there):
+        if was != value:
+            raise RecipeError(f"{named} was made with {key} {was}, and this recipe has {value}: make the recipe's the same")
     try:
         safe_open(folder / "model.safetensors", framework="numpy")
     except (OSError, SafetensorError) as error:
-        raise RecipeError(f"policy.checkpoint={folder} has no intact model.safetensors ({error}): use another checkpoint") from error
+        raise RecipeError(f"{named} has no intact model.safetensors ({error}): use another checkpoint") from error

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 import rlvla3.runtimes
@@ -54,6 +57,9 @@ class Session:
         self.asked.append(SimpleNamespace(command=command, recipe=recipe, run=run, resume=resume))
         with run.checkpoint(recipe.training.updates, keep=2) as folder:
             make_policy(recipe.policy, describe_simulator(recipe.simulator)).save(folder / "policy", recipe.policy.name)
+            torch.save({}, folder / "trainer.pt")
+            (folder / "parameters").mkdir()
+            (folder / "parameters/.metadata").write_bytes(b"shards")
         if self.error is not None:
             raise_this(self.error)
 
@@ -188,6 +194,63 @@ def test_train_continues_a_run_with_more_updates(session: Session, recipe: Path,
     assert main(["train", "a", "training.updates=4"]) == 0
     assert (session.asked[-1].resume, session.asked[-1].run.path) == (Path("a/checkpoints/000002"), Path("a"))
     assert RunDirectory.open(Path("a")).recipe().training.updates == 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ("policy.chunk=2", "checkpoints/000002/policy was made with policy.chunk 1, and this recipe has 2"),
+        ("policy.options.hidden=32", "was made with policy.options.hidden 64, and this recipe has 32"),
+        ("simulator.name=gymnasium:Acrobot-v1", "was made with .*, and this recipe has"),
+        ("simulator.name=gymnasium:Pendulum-v1", "was made with .*, and this recipe has"),
+        ("policy.name=mini_vla", "policy mini_vla sees by cameras"),
+    ],
+)
+def test_a_run_is_not_continued_with_settings_that_its_weights_do_not_fit_and_keeps_its_own(
+    session: Session, recipe: Path, capsys: pytest.CaptureFixture[str], settings: str, said: str
+):
+    main(["train", str(recipe), "--run-dir", "a"])
+    kept = Path("a/config.yaml").read_bytes()
+    assert main(["train", "a", "training.updates=4", settings]) == 2
+    assert re.search(said, capsys.readouterr().err)
+    assert (Path("a/config.yaml").read_bytes(), len(session.asked)) == (kept, 1)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("trainer.pt", None, "no trainer.pt in a/checkpoints/000002"),
+        ("trainer.pt", b"", "cannot read a/checkpoints/000002/trainer.pt, it is damaged"),
+        ("trainer.pt", b"version https://git-lfs.github.com/spec/v1", "cannot read a/checkpoints/000002/trainer.pt, it is damaged"),
+        ("parameters/.metadata", None, "no parameters/.metadata in a/checkpoints/000002"),
+        ("parameters/.metadata", b"", "cannot read a/checkpoints/000002/parameters/.metadata, it is damaged"),
+        ("policy/config.json", None, "no policy at a/checkpoints/000002/policy"),
+        ("policy/model.safetensors", None, "a/checkpoints/000002/policy has no intact model.safetensors"),
+        ("policy/model.safetensors", b"", "a/checkpoints/000002/policy has no intact model.safetensors"),
+    ],
+)
+def test_a_checkpoint_that_is_not_whole_is_refused_before_a_run_goes_on(
+    session: Session, recipe: Path, capsys: pytest.CaptureFixture[str], file: str, content: bytes | None, said: str
+):
+    main(["train", str(recipe), "--run-dir", "a"])
+    damaged = Path("a/checkpoints/000002", file)
+    damaged.unlink() if content is None else damaged.write_bytes(content)
+    assert main(["train", "a", "training.updates=4"]) == 2
+    assert said in capsys.readouterr().err
+    assert len(session.asked) == 1
+
+
+def test_a_finished_run_whose_checkpoints_were_removed_does_not_begin_again(session: Session, recipe: Path, capsys: pytest.CaptureFixture[str]):
+    main(["train", str(recipe), "--run-dir", "a"])
+    shutil.rmtree("a/checkpoints")
+    assert main(["train", "a", "training.updates=4"]) == 2
+    assert "a is finished and holds no checkpoint, so there is nothing to continue" in capsys.readouterr().err
+    Path("a/config.yaml").rename("elsewhere.yaml")
+    Path("a/checkpoints").mkdir()
+    assert main(["train", "a"]) == 2
+    assert "a holds checkpoints and no config.yaml" in capsys.readouterr().err
+    assert main(["replay", "elsewhere.yaml"]) == 2
+    assert "elsewhere.yaml is a file, and not a run directory" in capsys.readouterr().err
 
 
 def test_an_older_checkpoint_is_continued_in_another_folder_only(session: Session, recipe: Path, capsys: pytest.CaptureFixture[str]):

@@ -109,14 +109,18 @@ def notices(demonstrations: Sequence[FileDemonstration]) -> list[str]:
 
 
 def find_files(patterns: Sequence[str]) -> list[Path]:
-    """The files and folders that match `patterns`, each once, in the order of the patterns and sorted by name within a pattern. Raises DemonstrationError."""
-    found: dict[Path, None] = {}
+    """The files and folders that match `patterns`, each once, in the order of the patterns and sorted by name within a pattern. Raises DemonstrationError.
+
+    A file that is found by several names, through links or `..`, is one file: its episodes count once. Its first name is used.
+    """
+    found: dict[Path, Path] = {}
     for pattern in patterns:
         paths = sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True))  # noqa: PTH207  # Path.glob refuses absolute patterns
         if not paths:
             raise DemonstrationError(f"clone.files: nothing is at {pattern} (from {Path.cwd()}): give the path of a file or of a LeRobot dataset's folder")
-        found.update(dict.fromkeys(map(Path, paths)))
-    return list(found)
+        for path in map(Path, paths):
+            found.setdefault(path.resolve(), path)
+    return list(found.values())
 
 
 def _episodes(clone: CloneConfig) -> Iterator[tuple[DemonstrationFile, RecordedEpisode]]:

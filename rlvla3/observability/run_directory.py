@@ -59,6 +59,8 @@ class RunDirectory:
     def open(cls, path: Path) -> RunDirectory:
         """The run directory at `path`. Raises RunDirectoryError where there is none."""
         if not (path / "config.yaml").is_file():
+            if path.is_file():
+                raise RunDirectoryError(f"{path} is a file, and not a run directory: give the folder of a run")
             raise RunDirectoryError(f"{path} is not a run directory (it has no config.yaml): start a run with `rlvla3 train RECIPE --run-dir {path}`")
         return cls(path)
 
@@ -197,7 +199,7 @@ def find_run(path: Path) -> tuple[RunDirectory, Path | None] | None:
     """The run and the checkpoint that a command starts from.
 
     For a run directory: the run and its newest checkpoint (None before the first). For a checkpoint folder: its run and this checkpoint.
-    None where `path` is neither; then it is a recipe.
+    None where `path` is neither; then it is a recipe. Raises RunDirectoryError for a run directory that has lost its settings.
     """
     if (path / "config.yaml").is_file():
         run = RunDirectory(path)
@@ -205,6 +207,9 @@ def find_run(path: Path) -> tuple[RunDirectory, Path | None] | None:
     owner = path.parent.parent
     if path.is_dir() and path.parent.name == "checkpoints" and (owner / "config.yaml").is_file():
         return RunDirectory(owner), path
+    if (path / "checkpoints").is_dir():
+        copy = f", for example from {path / 'record/recipe.yaml'}" if (path / "record/recipe.yaml").is_file() else ""
+        raise RunDirectoryError(f"{path} holds checkpoints and no config.yaml, so the settings of this run are not known: put its config.yaml back{copy}")
     return None
 
 
