@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import field_validator, model_validator
 
 from rlvla3.config.section import LearningRate, NonNegative, NonNegativeFloat, Number, Positive, Section, expanded
 
+CANONICAL = re.compile("0|[1-9][0-9]*")
 Bound = Annotated[float, Number]
 Orientation = Literal["upright", "flipped", "mirrored", "rotated"]
 
@@ -39,6 +42,16 @@ class DemonstrationLayout(Section):
     orientation: Orientation | None = None
     """How frames are stored. `flipped` is upside down, `mirrored` has left and right exchanged, and `rotated` has both. With `null` it is what the file format
     says."""
+
+    @field_validator("action_ranges", mode="before")
+    @classmethod
+    def _check_numbers(cls, given: Any) -> Any:
+        """One number can be written in two ways, and the second would replace the first."""
+        if isinstance(given, Mapping):
+            for key in map(str, given):
+                if not CANONICAL.fullmatch(key):
+                    raise ValueError(f"{key[:20]!r} is not how the number of an action is written: count from 0, and write 0, 1, 2 and so on")
+        return given
 
     @field_validator("action_ranges")
     @classmethod

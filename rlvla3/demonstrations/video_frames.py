@@ -11,6 +11,9 @@ import numpy as np
 from rlvla3.demonstrations.demonstration_file import WAY_OUT, DemonstrationError, Frame, import_optional
 from rlvla3.demonstrations.frames import MOST_PIXELS
 
+MOST_APART = 0.05
+"""How far the rate in the header of a video may be from the dataset's, as a share of it. Headers round: 29.97 frames are 30."""
+
 
 def video_frames(path: Path, first_s: float, count: int, fps: float) -> Iterator[Frame]:
     """At most `count` frames [H, W, 3] of a video of `fps` frames a second, from the one shown at `first_s` seconds on. Raises DemonstrationError."""
@@ -20,7 +23,11 @@ def video_frames(path: Path, first_s: float, count: int, fps: float) -> Iterator
     try:
         reader = imageio_ffmpeg.read_frames(str(path), input_params=seek, output_params=["-fps_mode", "passthrough", "-frames:v", str(count)])
         with closing(reader):
-            width, height = next(reader)["size"]
+            about = next(reader)
+            width, height = about["size"]
+            own = about.get("fps", 0)
+            if own and abs(own - fps) > MOST_APART * fps:
+                raise DemonstrationError(f"{path} has {own:g} frames a second, and fps in meta/info.json is {fps:g}: the two must be the same. {WAY_OUT}")
             if not 0 < width * height <= MOST_PIXELS:
                 raise DemonstrationError(f"{path} has frames of {width} x {height} pixels, and at most {MOST_PIXELS} are read. {WAY_OUT}")
             for data in reader:

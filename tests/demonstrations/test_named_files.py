@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import json
 import lzma
 from pathlib import Path
 
@@ -78,3 +79,28 @@ def test_a_file_of_several_names_counts_once(tmp_path: Path) -> None:
     assert len(select_demonstrations(recipe(*same))) == 2
     with pytest.raises(RecipeError, match="2 of 3 demonstrations"):
         select_demonstrations(recipe(*same, demonstrations=3))
+
+
+@pytest.mark.parametrize("version", ["v2.1", "v3.0"])
+@pytest.mark.parametrize("fps", [5, 8, 20, 30])
+def test_a_video_of_another_rate_than_its_dataset_is_refused(tmp_path: Path, version: str, fps: float) -> None:
+    """Its frames would be those of other steps."""
+    write_lerobot(tmp_path, [5, 6], version=version, video=True)
+    info = json.loads((tmp_path / "meta/info.json").read_text())
+    (tmp_path / "meta/info.json").write_text(json.dumps(info | {"fps": fps}))
+    given = make_recipe(
+        {
+            "simulator": {"name": f"{Arm.__module__}:Arm", "tasks": ["stack_the_blocks"], "shards": 1, "options": {"cameras": ["agentview"]}},
+            "policy": {"name": "actor_critic", "chunk": 3},
+            "clone": {"demonstrations": 2, "files": [str(tmp_path)]},
+        }
+    )
+    one = select_demonstrations(given)[1]
+    with pytest.raises(RecipeError, match=rf"has 10 frames a second, and fps in meta/info.json is {fps}"):
+        list(one.file.frames(one.episode, "observation.images.agentview"))
+
+
+@pytest.mark.parametrize("second", ["06", "0_6", "6.0", " 6"])
+def test_a_number_of_an_action_is_written_in_one_way(second: str) -> None:
+    with pytest.raises(RecipeError, match=r"action_ranges"):
+        make_recipe({"clone": {"files": ["x"], "layout": {"action_ranges": {"6": [0, 1], second: [1, 0]}}}})
