@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rlvla3.checking.evidence import NotApplicable
 from rlvla3.checking.finding import Finding, fact, warning
-from rlvla3.checking.policy_trial import ROWS, PolicyTrial, apart, largest_difference, raised, rows_of, same_bits, shown
+from rlvla3.checking.policy_trial import ROWS, PolicyTrial, ReturnedAnother, apart, largest_difference, raised, rows_of, same_bits, shown
 from rlvla3.policies.base import Decisions, Observations
 from rlvla3.policies.expected_answers import tensor_words
 from rlvla3.policies.options import PolicyOptions
@@ -25,12 +25,15 @@ OTHER_BATCHES = ([3], [2, 0], [5, 4, 3, 2, 1, 0])
 def calls(trial: PolicyTrial) -> Iterator[Finding]:
     try:
         _, evaluation = trial.call()
-    except Exception as error:  # whatever the policy raises is what was found
+    except ReturnedAnother as error:
+        yield Finding(str(error))
+        return
+    except (Exception, SystemExit) as error:  # whatever the policy raises is what was found
         yield Finding(f"{raised(error)}: answer for {ROWS} observations with noise {[ROWS, *trial.noise_shape]}, the shape of options.noise_shape")
         return
     try:
         trial.policy.value_of(evaluation.features)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         yield Finding(f"{raised(error)}: value_of must take the features that evaluate returned")
 
 
@@ -47,13 +50,17 @@ def decisions(trial: PolicyTrial) -> Iterator[Finding]:
         "evaluate's value": (evaluated.value, (ROWS,)),
     }
     for name, (tensor, shape) in expected.items():
-        if tensor is None:
+        if tensor is None and name.startswith("evaluate"):  # an entropy or a value may be left out there
             continue
-        if tuple(tensor.shape) != shape or tensor.dtype != torch.float32:
+        if not isinstance(tensor, Tensor):
+            yield Finding(f"{name} is {tensor_words(tensor)}, expected a tensor float32 {list(shape)}")
+        elif tuple(tensor.shape) != shape or tensor.dtype != torch.float32:
             yield Finding(f"{name} is {tensor_words(tensor)}, expected float32 {list(shape)}")
         elif not tensor.isfinite().all():
             yield Finding(f"{name} has numbers that are not finite: bound what is divided by or exponentiated")
-    with_gradient = [name for name, tensor in {"actions": acted.actions, "logprob": acted.logprob, "value": acted.value}.items() if tensor.requires_grad]
+    with_gradient = [
+        name for name, tensor in {"actions": acted.actions, "logprob": acted.logprob, "value": acted.value}.items() if getattr(tensor, "requires_grad", False)
+    ]
     if with_gradient:
         yield Finding(f"{' and '.join(with_gradient)} of act carry a graph: decorate act with @torch.no_grad(), because a graph costs memory")
 

@@ -38,6 +38,15 @@ ROUNDING = {torch.float32: 1e-5, torch.float16: 0.01, torch.bfloat16: 0.05}
 """Numbers that should be the same may differ by this share of the largest of them, or of 1, if a policy computes in these formats."""
 
 
+class ReturnedAnother(TypeError):
+    """A method of the policy returned something else than it must. The message says what."""
+
+
+def _refuse_another(method: str, returned: Any, expected: type) -> None:
+    if not isinstance(returned, expected):
+        raise ReturnedAnother(f"{method} returned a {type(returned).__name__}: return rlvla3.policies.base.{expected.__name__}")
+
+
 class PolicyTrial:
     """A policy, and what it answered to one batch of observations.
 
@@ -104,7 +113,10 @@ class PolicyTrial:
         with _formats_seen() as seen:
             decisions = self.policy.act(self.observations, self.noise(), self.explore)
         self.lowest = max((self.lowest, *(seen & ROUNDING.keys())), key=lambda dtype: torch.finfo(dtype).eps)
-        return decisions, self.policy.evaluate(self.observations, decisions.actions, decisions.trace)
+        _refuse_another("act", decisions, Decisions)
+        evaluation = self.policy.evaluate(self.observations, decisions.actions, decisions.trace)
+        _refuse_another("evaluate", evaluation, Evaluation)
+        return decisions, evaluation
 
     @property
     def rounding(self) -> float:
@@ -190,7 +202,7 @@ def shown(difference: float) -> str:
     return f"{difference:.1e}"
 
 
-def raised(error: Exception) -> str:
+def raised(error: BaseException) -> str:
     """An exception and where it came from, for a message."""
     places = traceback.extract_tb(error.__traceback__)
     where = next((place for place in reversed(places) if "site-packages" not in place.filename), places[-1])

@@ -46,7 +46,10 @@ def policy_options(config: PolicyConfig, spaces: Spaces) -> PolicyOptions:
 def build_policy(config: PolicyConfig, spaces: Spaces) -> Policy:
     """Build the policy that `config` names for `spaces`. It has no weights yet. Raises RecipeError for settings that cannot be used."""
     options = policy_options(config, spaces)
-    return policy_class(config.name)(spaces, config.chunk, options)
+    policy = policy_class(config.name)(spaces, config.chunk, options)
+    if not hasattr(policy, "options"):
+        raise RecipeError(f"policy {config.name} has not set up its base class: begin its __init__ with super().__init__(spaces, chunk, options)")
+    return policy
 
 
 def make_policy(config: PolicyConfig, spaces: Spaces) -> Policy:

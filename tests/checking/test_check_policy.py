@@ -13,9 +13,11 @@ from rlvla3.checking.policy_commands import policy_on_trial
 from rlvla3.checking.policy_specification import CHECKS, run_policy_checks
 from rlvla3.checking.policy_trial import PolicyTrial
 from rlvla3.cli import main
+from rlvla3.config import PolicyConfig
 from rlvla3.errors import RecipeError
 from rlvla3.observability.run_directory import RunDirectoryError
 from rlvla3.policies.registry import make_policy
+from rlvla3.types import ActionSpace, Spaces
 from tests.support import policy_mistakes as mistakes
 from tests.support.correct_policy import Correct
 from tests.support.examples import write_examples
@@ -78,6 +80,12 @@ FOUND: list[tuple[type, str, str]] = [
     (mistakes.DoubleActions, "decisions", r"actions is float64 \[6, 3, 7\], expected float32"),
     (mistakes.SumsLogProbs, "decisions", r"logprob is float32 \[6, 3\], expected float32 \[6, 3, 7\]"),
     (mistakes.NotANumber, "decisions", "not finite"),
+    (mistakes.ActionsOfNumpy, "decisions", r"actions is .*expected a tensor float32 \[6, 3, 7\]"),
+    (mistakes.ActionsInAList, "decisions", "actions is a list, expected a tensor float32"),
+    (mistakes.NoValue, "decisions", "value is nothing, expected a tensor float32"),
+    (mistakes.DecidesInATuple, "calls", "act returned a tuple: return rlvla3.policies.base.Decisions"),
+    (mistakes.EvaluatesToNothing, "calls", "evaluate returned a NoneType: return rlvla3.policies.base.Evaluation"),
+    (mistakes.Exits, "calls", "SystemExit: no licence"),
     (mistakes.KeepsTheGraph, "decisions", "decorate act with @torch.no_grad"),
     (mistakes.ForgetsATrace, "trace", r"the trace has \['noise', 'sample'\], but options.trace says \['sample'\]"),
     (mistakes.AnotherTrace, "trace", r"trace sample is float32 \[6, 3, 7\], but options.trace says float64"),
@@ -193,3 +201,9 @@ def test_check_says_of_the_example_what_the_page_shows(tmp_path: Path, monkeypat
 def without_rounding(text: str) -> str:
     """Each machine rounds in its own way."""
     return re.sub(r"at most \S+\)", "at most a little)", text)
+
+
+def test_a_policy_that_does_not_set_up_its_base_class_is_refused() -> None:
+    config = PolicyConfig(name=f"{mistakes.__name__}:ForgetsItsBase")
+    with pytest.raises(RecipeError, match=r"begin its __init__ with super\(\).__init__"):
+        make_policy(config, Spaces({}, 3, ActionSpace("continuous", 2), 10))

@@ -36,6 +36,38 @@ class DoubleActions(Correct):
         return super().bound(sample).double()
 
 
+class ActionsOfNumpy(Correct):
+    def bound(self, sample):
+        return super().bound(sample).numpy()
+
+
+class ActionsInAList(Correct):
+    def act(self, observations, noise, explore):
+        decided = super().act(observations, noise, explore)
+        return replace(decided, actions=decided.actions.tolist())
+
+
+class NoValue(Correct):
+    def act(self, observations, noise, explore):
+        return replace(super().act(observations, noise, explore), value=None)
+
+
+class DecidesInATuple(Correct):
+    def act(self, observations, noise, explore):
+        decided = super().act(observations, noise, explore)
+        return decided.actions, decided.logprob, decided.value, decided.trace
+
+
+class EvaluatesToNothing(Correct):
+    def evaluate(self, observations, actions, trace):
+        return None
+
+
+class Exits(Correct):
+    def act(self, observations, noise, explore):
+        raise SystemExit("no licence")
+
+
 class SumsLogProbs(Correct):
     def logprob(self, mean, sample):
         return super().logprob(mean, sample).sum(-1)
@@ -290,3 +322,8 @@ class NoiseOfAnotherShape(Correct):
     class Options(CorrectOptions):
         def noise_shape(self, spaces, chunk):
             return (chunk, spaces.action.size + 1)
+
+
+class ForgetsItsBase(Correct):
+    def __init__(self, spaces, chunk, options):
+        pass
