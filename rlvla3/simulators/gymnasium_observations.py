@@ -36,6 +36,9 @@ COLOUR_CHANNELS = (3, 4)
 MOST_NUMBERS = 1_000_000
 """A state is not larger. A choice of n is n numbers."""
 
+MOST_EXACT = 2**24
+"""float32 holds every whole number up to here. Larger ones, such as times in seconds since 1970, would become equal to their neighbours."""
+
 IMAGE_WORDS = "uint8 images [H, W], [H, W, channels] or [channels, H, W]"
 
 
@@ -48,6 +51,7 @@ class Part:
         self._shape = () if isinstance(space, spaces.Discrete) else tuple(space.shape or ())
         self._is_box = isinstance(space, spaces.Box)
         self._whole = not (self._is_box and space.dtype is not None and space.dtype.kind == "f")
+        self._may_be_inexact = self._whole and self._is_box and bool((space.low < -MOST_EXACT).any() or (space.high > MOST_EXACT).any())  # type: ignore[attr-defined]
         self._accepted: set[np.dtype[Any]] = set()
         self.channels_first = is_image and len(self._shape) == 3 and self._shape[0] < self._shape[2]
 
@@ -81,6 +85,11 @@ class Part:
         if self._whole and not self.is_image and not self._within(array):
             raise ContractError(
                 f"{self._words()} {np.array2string(array, threshold=8)}, which is not in {self.space}: return numbers of the space, or widen it"
+            )
+        if self._may_be_inexact and array.size and not -MOST_EXACT <= array.min() <= array.max() <= MOST_EXACT:
+            raise ContractError(
+                f"{self._words()} {np.array2string(array, threshold=8)}, and a policy reads float32, which cannot tell whole numbers above {MOST_EXACT:,} from "
+                f"their neighbours: return a difference, such as the time since the reset, or a share"
             )
         return array
 

@@ -11,10 +11,10 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, Sequence
 
 from rlvla3.config import SimulatorConfig
 from rlvla3.errors import RecipeError
-from rlvla3.simulators.base import SimulatorError
+from rlvla3.simulators.base import ContractError, SimulatorError
 from rlvla3.simulators.gymnasium import GymnasiumSimulator
 from rlvla3.simulators.registry import describe_simulator, make_simulator
-from rlvla3.types import ActionSpace, Spaces
+from rlvla3.types import ActionSpace, Spaces, Ticket
 from tests.support.single_environments import begun, stepped, ticket
 
 
@@ -175,3 +175,34 @@ def test_what_cannot_be_run_is_refused_with_the_way_out(config, words):
     with pytest.raises(RecipeError) as refused:
         describe_simulator(config)
     assert words in str(refused.value)
+
+
+class Clock(gymnasium.Env):
+    """Shows whole numbers: the time of the step, `start` seconds after 1970."""
+
+    observation_space = gymnasium.spaces.Box(0, 2**62, (1,), np.int64)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.array([self.start]), {}
+
+    def step(self, action):
+        return np.array([self.start + 1]), 0.0, True, False, {}
+
+
+@pytest.mark.parametrize("start", [2**24 - 1, 2**24, 1_700_000_000, 2**60])
+def test_whole_numbers_that_float32_cannot_tell_apart_are_refused(start):
+    def episode():
+        simulator = GymnasiumSimulator(SimulatorConfig(name=f"{__name__}:Clock", max_steps=5, options={"kwargs": {"start": start}}), 1)
+        simulator.reset(0, Ticket(0, "", 0, 0))
+        simulator.step({0: np.zeros((1, 1), np.float32)})
+
+    if start < 2**24:
+        episode()
+    else:
+        with pytest.raises(ContractError, match=r"cannot tell whole numbers above 16,777,216 from"):
+            episode()
