@@ -194,7 +194,7 @@ class Clock(gymnasium.Env):
         return np.array([self.start + 1]), 0.0, True, False, {}
 
 
-@pytest.mark.parametrize("start", [2**24 - 1, 2**24, 1_700_000_000, 2**60])
+@pytest.mark.parametrize("start", [2**24 - 1, 2**24 + 1, 1_700_000_000, 2**60])
 def test_whole_numbers_that_float32_cannot_tell_apart_are_refused(start):
     def episode():
         simulator = GymnasiumSimulator(SimulatorConfig(name=f"{__name__}:Clock", max_steps=5, options={"kwargs": {"start": start}}), 1)
