@@ -41,7 +41,10 @@ def assignments(overrides: Overrides) -> Iterator[tuple[tuple[str, ...], Any]]:
         key, equals, value = override.partition("=")
         if not equals:
             raise RecipeError(f"{shown(override)} is not a setting: write key=value, for example training.updates=10")
-        yield tuple(key.strip().split(".")), _value_of(override, value)
+        path = tuple(key.strip().split("."))
+        if not all(path):
+            raise RecipeError(f"{shown(override)} is not a setting: a name is missing before the =. Write key=value, for example training.updates=10")
+        yield path, _value_of(override, value)
 
 
 def _refuse_repeated(paths: Sequence[tuple[str, ...]]) -> None:
@@ -63,6 +66,11 @@ def _value_of(override: str, value: str) -> Any:
     try:
         return parse_yaml(value)
     except YamlProblem as problem:
+        if value.strip().startswith(("*", "@", "`", "%")):
+            raise RecipeError(
+                f"{shown(override)} is not a setting: a value that begins with {value.strip()[0]} is put into quotes, and these into quotes for the shell, "
+                f"for example 'clone.files=\"*.hdf5\"'"
+            ) from problem
         raise RecipeError(
             f"{shown(override)} is not a setting: {problem.words}. A shell takes spaces, braces and brackets apart: put the whole setting "
             f"in quotes, for example 'simulator.tasks=[push, pull]', or give one key at a time, for example engine.elastic.least=1"

@@ -80,9 +80,17 @@ def parse_yaml(text: str) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         words = ", ".join(part for part in (error.context, error.problem) if part)
+        if mark and _is_indented_by_a_tab(text, mark.line):
+            words = "this line is indented by a tab, and YAML takes only spaces: write spaces instead"
+            raise YamlProblem(words, mark.line + 1) from error
         raise YamlProblem(f"this is not YAML: {words}", mark.line + 1 if mark else 0) from error
     except (yaml.YAMLError, UnicodeEncodeError) as error:
         raise YamlProblem(f"this is not YAML: {' '.join(str(error).split())}") from error
+
+
+def _is_indented_by_a_tab(text: str, number: int) -> bool:
+    lines = text.splitlines()[number : number + 1]
+    return any("\t" in line[: len(line) - len(line.lstrip())] for line in lines)
 
 
 def yaml_of(tree: Mapping[str, Any]) -> str:

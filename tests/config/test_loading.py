@@ -193,7 +193,7 @@ MISTAKES: list[tuple[str, list[str], str]] = [
     ("a: 1\n---\nb: 2", [], "line 2: a second document"),
     ("simulator: &a {options: {x: *a}}", [], r"\*a stands within &a itself"),
     ("", [".".join("a" * 50) + "=1"], "has more than 32 parts"),
-    ("", ["=3"], ": unknown key"),
+    ("", ["=3"], "a name is missing before the ="),
     ("", ["training.batch"], "is not a setting: write key=value"),
     ("", ["seed=" + "9" * 5000], "a number of 5000 digits"),
     ("simulator: {tasks: [" + "1, " * 500 + "]}", [], "... and 490 more"),

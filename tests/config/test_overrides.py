@@ -67,6 +67,9 @@ def test_numbers_of_numpy_become_numbers_of_yaml() -> None:
         ({"training.batch.size": 3}, "training.batch.size cannot be set: batch is 8, not a section"),
         ("training.updates=3", r"put it into a list, for example \['training.updates=3'\]"),
         ({3: 4}, "3: unknown key"),
+        (["=3"], "'=3' is not a setting: a name is missing before the ="),
+        (["training..updates=3"], "a name is missing before the ="),
+        (["clone.files=*.hdf5"], "a value that begins with [*] is put into quotes"),
     ],
 )
 def test_what_is_no_setting_is_refused(overrides: Overrides, complaint: str) -> None:

@@ -103,7 +103,7 @@ REFUSED = {
     "a: 1\n---\nb: 2": (2, "a second document"),
     "<<: 3": (1, "<< takes a mapping"),
     "a: {<<: [1]}": (1, "<< takes a mapping"),
-    "\tx: 1": (1, "not YAML"),
+    "\tx: 1": (1, "indented by a tab"),
     "a: b: c": (1, "not YAML"),
     "a: [1": (2, "not YAML"),
     "a: 'b": (2, "not YAML"),
@@ -175,3 +175,10 @@ def test_a_file_that_is_no_utf_8_is_refused_in_words(name: str, tmp_path: Path) 
 def test_a_byte_order_mark_of_utf_8_is_read(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_bytes("a: é".encode("utf-8-sig"))
     assert read_yaml(tmp_path / "recipe.yaml", "recipe", "give the path of a YAML file") == {"a": "é"}
+
+
+@pytest.mark.parametrize(("text", "line"), [("a:\n\tb: 1", 2), ("a:\n  b: 1\n\tc: 2", 3), ("a:\n  - x\n \t- y", 3)])
+def test_a_tab_in_front_of_a_line_is_named(text: str, line: int) -> None:
+    with pytest.raises(YamlProblem, match="indented by a tab, and YAML takes only spaces") as refused:
+        parse_yaml(text)
+    assert refused.value.line == line
