@@ -12,6 +12,7 @@ from typing import Any
 from rlvla3.benchmarks.gpu.sections import Section
 from rlvla3.benchmarks.gpu.sheet import Sheet
 from rlvla3.benchmarks.gpu.sizes import Sizes
+from tests.support.failing import raise_this
 
 
 def machine(sheet: Sheet) -> None:
@@ -33,7 +34,7 @@ def endless(sheet: Sheet) -> None:
 
 def failing(sheet: Sheet) -> None:
     sheet.write(before=1)
-    raise ZeroDivisionError("of all things")
+    raise_this(ZeroDivisionError("of all things"))
 
 
 def crashing(sheet: Sheet) -> None:

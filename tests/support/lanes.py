@@ -9,6 +9,7 @@ from typing import Any
 
 from rlvla3.runtimes.processes.control import Control
 from rlvla3.runtimes.processes.messages import Ready
+from tests.support.failing import raise_this
 
 
 def _note(path: Path, line: str) -> None:
@@ -40,8 +41,8 @@ async def look_at(control: Control, name: str, path: Path, given: object) -> Non
 async def fail_when_told(control: Control, name: str, path: Path) -> None:
     control.send(Ready())
     await control.receive()
-    raise RuntimeError(f"{name} was told to fail")
+    raise_this(RuntimeError(f"{name} was told to fail"))
 
 
 async def fail_at_once(control: Control, *_: Any) -> None:
-    raise RuntimeError("it cannot be built")
+    raise_this(RuntimeError("it cannot be built"))
