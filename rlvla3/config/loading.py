@@ -38,7 +38,9 @@ def load_recipe(path: Path, overrides: Overrides = ()) -> Recipe:
     Raises RecipeError where the file is missing or anything in it cannot be run.
     """
     tree = read_yaml(path, "recipe", "give the path of a YAML file, for example recipes/quickstart.yaml")
-    if tree == "":  # an empty file: everything has its default
+    if tree == "":
+        if not overrides:  # a file that was cut short must not run with all defaults
+            raise RecipeError(f"{path} is empty: write at least one setting, for example seed: 0, and every other setting has its default")
         tree = {}
     if not isinstance(tree, dict):
         raise RecipeError(f"{path} holds a {type(tree).__name__}, and a recipe is a mapping of sections such as simulator: and policy:")

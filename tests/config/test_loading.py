@@ -248,8 +248,11 @@ def test_nothing_is_nothing_where_no_section_stands(tmp_path: Path) -> None:
     assert recipe.clone is not None and recipe.engine.elastic is not None
     assert (recipe.policy.checkpoint, recipe.policy.options, recipe.simulators) == (None, {}, {})
     assert load_recipe(tmp_path / "recipe.yaml", ["clone=null"]).clone is None
-    (tmp_path / "recipe.yaml").write_text("# only a remark")
-    assert load_recipe(tmp_path / "recipe.yaml") == Recipe()
+    for nothing in ("", "# only a remark"):
+        (tmp_path / "recipe.yaml").write_text(nothing)
+        with pytest.raises(RecipeError, match="is empty: write at least one setting"):
+            load_recipe(tmp_path / "recipe.yaml")
+        assert load_recipe(tmp_path / "recipe.yaml", ["seed=0"]) == Recipe()
 
 
 def test_a_number_is_a_number_wherever_it_stands(tmp_path: Path) -> None:
