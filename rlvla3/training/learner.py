@@ -197,7 +197,7 @@ class Learner:
         self._loader.forget()
         metrics = self._metrics()
         metrics |= self.credit.finish()
-        metrics |= self.objective.finish()
+        metrics |= self.objective.finish(self.seen_inputs.counting)
         self.seen_inputs.finish()
         metrics["critic_replay_loss"] = self.critic_features.train(self.update, self.critic.epochs * (WARMUP_EPOCHS if self.warming_up else 1))
         return {name: value for name, value in metrics.items() if not math.isnan(value)}

@@ -88,8 +88,13 @@ class PolicyObjective:
                 self._proximal.keep_weights()
         self._weights_changed = True
 
-    def finish(self) -> dict[str, float]:
-        """End the update. Returns the metrics of the sampler's mismatch. The weights of the proximal policy are freed, if these do not need them."""
+    def finish(self, statistics_change: bool = False) -> dict[str, float]:
+        """End the update. Returns the metrics of the sampler's mismatch. The weights of the proximal policy are freed, if these do not need them.
+
+        statistics_change: whether the policy is about to change by its running statistics, also where no step was made, as while the critic warms up.
+        """
+        if statistics_change:
+            self.before_step()
         metrics = self.mismatch.finish(self._proximal.weights)
         self._proximal.drop_weights()
         return metrics

@@ -59,7 +59,7 @@ class SamplerMismatch:
         return self._max_staleness > 0
 
     def begin(self, update: int, tickets: range) -> None:
-        """Start an update. Versions since the last optimizer step of the actor have the present weights: their decisions count as fresh."""
+        """Start an update. Versions since the actor last changed, by a step or by its statistics, compute as the present: their decisions are fresh."""
         if self._stepped or self._oldest_fresh is None:
             self._oldest_fresh = update
         self._update, self._stepped = update, False

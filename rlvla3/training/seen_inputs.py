@@ -36,6 +36,11 @@ class SeenInputs:
         """These tickets are this rank's. Each rank has the whole episode of a ticket."""
         self._tickets.update(tickets.tolist())
 
+    @property
+    def counting(self) -> bool:
+        """Whether `finish` will change what the policy computes. The same on all ranks."""
+        return any(scale.counts for scale in self._policy.running_normalisations().values())
+
     def finish(self) -> None:
         """Add what was seen to the statistics. After it, no rank reads the update's episodes for them."""
         counting = {name: scale for name, scale in self._policy.running_normalisations().items() if scale.counts}

@@ -124,7 +124,7 @@ def test_a_ticket_that_always_fails_ends_the_run_with_its_reason(tmp_path: Path,
     run = Run(tmp_path, countdown(simulator={"name": "tests.support.troublesome:NotANumber"}))
     printed = run.wait()
     assert run.process.returncode == 2
-    assert "failed 3 times" in printed and "reward is nan" in printed
+    assert "failed 3 times" in printed and "NaN in rewards" in printed
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from rlvla3.config import make_recipe
 from rlvla3.errors import RecipeError
 from rlvla3.observability.run_directory import RunDirectory
+from rlvla3.policies.running_normalisation import COUNTED
 from rlvla3.scheduling.streamer import Streamer
 from rlvla3.training.checkpoint import CheckpointError, CheckpointWriter
 from rlvla3.training.learner import Learner
@@ -99,7 +100,7 @@ def test_low_precision_comes_near_and_keeps_weights_in_full(by_two: dict[str, li
     one, low = alone(IN_BF16), by_two["bf16"][0]
     distances = [float(np.linalg.norm(ours - whole) / np.linalg.norm(whole)) for ours, whole in zip(low.gradients[:1], one.gradients, strict=False)]
     assert all(1e-5 < distance < 0.05 for distance in distances)
-    assert {array.dtype for array in low.weights.values()} == {np.dtype(np.float32)}
+    assert {array.dtype for name, array in low.weights.items() if not name.endswith(COUNTED)} == {np.dtype(np.float32)}  # what is only counted with is fp64
 
 
 @pytest.mark.slow

@@ -158,3 +158,14 @@ def test_kept_states_are_scaled_by_the_present_statistics():
 
 def test_rollouts_of_a_policy_hold_its_trace():
     assert rollouts_of(actor_critic()).trace_names == ("trace.sample",)
+
+
+@pytest.mark.parametrize("counts", [True, False])
+def test_a_version_of_other_statistics_is_another_version(counts):
+    """While the critic warms up, the actor makes no step. Its statistics change all the same, and so do its log-probs."""
+    learner = learner_of(actor_critic(), training={"critic": {"warmup": 2}})
+    if not counts:
+        learner.policy.running_normalisations()["state"].fit(torch.zeros(3, SIZE))
+    updates(learner, "around 100", 0, 1)
+    learner.begin_update(1, range(4, 8))
+    assert list(learner.objective.mismatch.fresh(np.array([0, 1]))) == [not counts, True]
