@@ -114,6 +114,7 @@ MISTAKES: Mapping[str, Mistake] = {
     "a step that raises": mine(
         "env_i", environment(step="raise RuntimeError('the arm\\nis stuck')"), "RuntimeError: the arm is stuck (env_i.py, line 12, in step)", runs=True
     ),
+    "a step that exits": mine("env_q", environment(step="sys.exit('the arm is off')"), "SystemExit: the arm is off (env_q.py, line 12, in step)", runs=True),
     "a missing module": Mistake(("simulator.name=absent:Env cannot be loaded", "there is no module absent"), settings=("simulator.name=absent:Env",)),
     "a missing package": Mistake(("there is no module absent.robots",), files={"absent.py": ""}, settings=("simulator.name=absent.robots:Env",)),
     "a missing module that it imports": mine(

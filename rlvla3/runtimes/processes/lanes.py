@@ -89,7 +89,7 @@ class RunningLane:
             with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
                 runner.run(self._run_body())
             self.succeeded = True
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # code of the user may call sys.exit
             traceback.print_exc()
             with suppress(Stopped):  # nobody is there to be told
                 self._control.send(Failed.with_error(error))

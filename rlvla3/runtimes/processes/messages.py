@@ -26,7 +26,7 @@ class Failed:
     explained: bool
 
     @classmethod
-    def with_error(cls, error: Exception) -> Failed:
+    def with_error(cls, error: BaseException) -> Failed:
         said = explanation(error)
         return cls(type(error).__name__, str(error) if said is None else said, "".join(traceback.format_exception(error)), said is not None)
 
