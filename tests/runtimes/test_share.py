@@ -85,7 +85,7 @@ def test_an_interrupt_keeps_a_checkpoint_of_lanes_and_the_run_goes_on_as_process
 
 @pytest.mark.slow
 def test_a_second_interrupt_ends_lanes_at_once(tmp_path: Path, nothing_left: None):
-    run = Run(tmp_path, lanes(simulator={"options": {"kwargs": {"step_s": 3600.0}}}))
+    run = Run(tmp_path, lanes(simulator={"options": {"kwargs": {"step_s": 20.0}}}))
     run.until(lambda: run.workers("shard 0") and "train" in [record["phase"] for record in run.records("phase")])
     for _ in range(2):
         os.killpg(run.process.pid, signal.SIGINT)
