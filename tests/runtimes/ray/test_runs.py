@@ -257,7 +257,7 @@ def test_an_error_reaches_the_user_with_its_words(cluster: TwoNodes, tmp_path: P
     run = Run(tmp_path, on(cluster, simulator={"name": "tests.support.troublesome:NotANumber"}))
     printed = run.wait()
     assert run.process.returncode == 2
-    assert "reward is nan" in printed
+    assert "NaN in rewards" in printed
 
 
 @pytest.mark.slow
