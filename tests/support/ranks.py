@@ -35,7 +35,7 @@ from tests.support.vla import make as make_pretrained
 
 torch.set_num_threads(1)  # two of them wait for each other's core on a machine that is busy
 
-LIMIT_S = 120.0
+LIMIT_S = 300.0
 BATCH = 8
 SEEING = Spaces(cameras={"front": (16, 16, 3)}, state=3, action=ActionSpace("continuous", 2), max_steps=6)
 
