@@ -131,7 +131,7 @@ class ImageNetwork(nn.Module):
 
     def forward(self, observations: Observations, state: Tensor) -> Tensor:
         """state: [B, S], normalised."""
-        images = [scale(observations.images[camera]).permute(0, 3, 1, 2) for camera, scale in self.scales_of_cameras().items()]
+        images = [scale.of_frames(observations.images[camera].permute(0, 3, 1, 2).contiguous()) for camera, scale in self.scales_of_cameras().items()]
         seen = [convolution(image) for convolution, image in zip(self.convolutions, images, strict=True)]
         features: Tensor = self.join(torch.cat([*seen, state], 1))
         return features

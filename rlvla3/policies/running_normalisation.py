@@ -107,6 +107,10 @@ class RunningNormalisation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return (x.to(self.mean) - self.mean) / self.deviation
 
+    def of_frames(self, x: Tensor) -> Tensor:
+        """The same for frames [B, S, H, W]: S numbers beside one another would be slow to compute with."""
+        return (x.to(self.mean) - self.mean[:, None, None]) / self.deviation[:, None, None]
+
     def add(self, seen: Moments) -> None:
         """Count what was seen in an update. Call it between two versions."""
         if not self.counts:
