@@ -6,6 +6,7 @@ Invariant: the selection depends only on the files. So the same files and seed g
 from __future__ import annotations
 
 import glob
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -113,13 +114,13 @@ def find_files(patterns: Sequence[str]) -> list[Path]:
 
     A file that is found by several names, through links or `..`, is one file: its episodes count once. Its first name is used.
     """
-    found: dict[Path, Path] = {}
+    found: dict[str, Path] = {}
     for pattern in patterns:
         paths = sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True))  # noqa: PTH207  # Path.glob refuses absolute patterns
         if not paths:
             raise DemonstrationError(f"clone.files: nothing is at {pattern} (from {Path.cwd()}): give the path of a file or of a LeRobot dataset's folder")
         for path in map(Path, paths):
-            found.setdefault(path.resolve(), path)
+            found.setdefault(os.path.realpath(path), path)  # Path.resolve raises RuntimeError for links in a circle
     return list(found.values())
 
 
