@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlvla3.benchmarks.fuzz.good_demonstrations import FORMS, LIBERO_TASK, SIDE, STATE, STEPS, recording, write_rows
-from rlvla3.benchmarks.fuzz.mutations import ODD_NUMBERS, ODD_TEXTS, broken_bytes, broken_tree, odd_value
+from rlvla3.benchmarks.fuzz.mutations import ODD_NUMBERS, ODD_TEXTS, broken_bytes, broken_file, broken_tree, odd_value
 from rlvla3.benchmarks.fuzz.subject import Subject
 from rlvla3.config import Recipe, Section, SimulatorConfig, check_options, make_recipe
 from rlvla3.demonstrations.demonstration_file import import_optional
@@ -132,15 +132,7 @@ def _break(folder: Path, random: Random) -> str:
     kind = random.random()
     if kind < 0.12:
         return f"{path.name} {_replaced(path, files, random)}"
-    data, said = broken_bytes(path.read_bytes(), random)
-    if kind < 0.3 or path.suffix not in BREAKERS:
-        path.write_bytes(data)
-        return f"{path.name}: {said}"
-    try:
-        return f"{path.name}: {BREAKERS[path.suffix](path, random)}"
-    except Exception as error:  # it is broken already, or the format cannot hold the odd value: then bytes are broken
-        path.write_bytes(data)
-        return f"{path.name}: {said} (and not more, because of {type(error).__name__})"
+    return f"{path.name}: {broken_file(path, random, None if kind < 0.3 else BREAKERS.get(path.suffix))}"
 
 
 def _replaced(path: Path, files: list[Path], random: Random) -> str:

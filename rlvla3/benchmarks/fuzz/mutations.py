@@ -6,7 +6,8 @@ A tree is what JSON and YAML hold: mappings, lists, text, numbers, truth values 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -133,3 +134,15 @@ def broken_bytes(data: bytes, random: Random) -> tuple[bytes, str]:
             return data[:start] + random.randbytes(length) + data[start:], f"{length} random bytes are put in at {start}"
         case _:
             return data[:start] + random.randbytes(length) + data[start + length :], f"{length} bytes at {start} are random"
+
+
+def broken_file(path: Path, random: Random, breaker: Callable[[Path, Random], str] | None) -> str:
+    """Change a file once, and say how. breaker: changes what its format holds; None: bytes are changed."""
+    data, said = broken_bytes(path.read_bytes(), random)
+    if breaker is not None:
+        try:
+            return breaker(path, random)
+        except Exception as error:  # it is broken already, or the format cannot hold the odd value: then bytes are changed
+            said += f" (and not more, because of {type(error).__name__})"
+    path.write_bytes(data)
+    return said

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rlvla3.benchmarks.fuzz.good_policies import EXPORTED, FAMILIES, FED, FED_TINY, OURS, SPACES, write_good
-from rlvla3.benchmarks.fuzz.mutations import broken_bytes, broken_tree, odd_value
+from rlvla3.benchmarks.fuzz.mutations import broken_file, broken_tree, odd_value
 from rlvla3.benchmarks.fuzz.subject import Subject
 from rlvla3.config import PolicyConfig
 from rlvla3.observability.run_directory import policy_folder
@@ -71,15 +71,7 @@ def _break(folder: Path, random: Random) -> str:
     name, kind = str(path.relative_to(folder)), random.random()
     if kind < 0.1:
         return f"{name} {_replaced(path, files, random)}"
-    data, said = broken_bytes(path.read_bytes(), random)
-    if kind < 0.3 or path.suffix not in BREAKERS:
-        path.write_bytes(data)
-        return f"{name}: {said}"
-    try:
-        return f"{name}: {BREAKERS[path.suffix](path, random)}"
-    except Exception as error:  # it is broken already, or the format cannot hold the odd value: then bytes are broken
-        path.write_bytes(data)
-        return f"{name}: {said} (and not more, because of {type(error).__name__})"
+    return f"{name}: {broken_file(path, random, None if kind < 0.3 else BREAKERS.get(path.suffix))}"
 
 
 def _replaced(path: Path, files: list[Path], random: Random) -> str:
