@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
@@ -39,9 +41,18 @@ def test_the_report_counts_and_says_how_to_repeat_a_failure() -> None:
     assert lines[-1] == "one of them again: rlvla3 bench fuzz recipes --seed 3 --first 7 --cases 1 --keep FOLDER"
 
 
-@pytest.mark.parametrize("name", SUBJECTS)
-def test_a_case_depends_on_its_seed_and_number_only(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def process_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A subject has its process to itself: it changes the folder, the log and the environment. Other tests get them back."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
+@pytest.mark.usefixtures("process_given_back")
+def test_a_case_depends_on_its_seed_and_number_only(name: str, tmp_path: Path) -> None:
     made = []
     for turn in ("first", "second"):
         (tmp_path / turn / "good").mkdir(parents=True)

@@ -174,7 +174,7 @@ def test_a_saved_policy_is_checked_with_its_own_weights_and_spaces(tmp_path: Pat
         (("mini_vla", ["policy.chunk=3"], None), RecipeError, "write chunk=3"),
         (("mini_vla", ["simulator.slots=3"], None), RecipeError, "add --simulator NAME"),
         (("mini_vla", [], "gymnasium:CartPole-v1"), RecipeError, "policy.name=actor_critic"),
-        (("tests", [], None), RecipeError, "tests has none of the layouts"),
+        (("docs", [], None), RecipeError, "docs has none of the layouts"),
     ],
 )
 def test_what_cannot_be_put_on_trial_is_refused(words: tuple[str, list[str], str | None], error: type[Exception], message: str) -> None:

@@ -21,7 +21,7 @@ SUBJECTS: Mapping[str, str] = {
 
 
 class Subject(ABC):
-    """What is fuzzed. Each worker process builds it once, before its first case.
+    """What is fuzzed. Each worker process builds it once, before its first case, and the subject may change the process.
 
     folder: an empty folder for good files, which cases are made from. Import what `read` needs before the end of `__init__`: that time counts in no case.
     """
