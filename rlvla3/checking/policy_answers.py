@@ -15,7 +15,7 @@ from rlvla3.checking.evidence import NotApplicable
 from rlvla3.checking.finding import Finding, fact, warning
 from rlvla3.checking.policy_trial import ROWS, PolicyTrial, ReturnedAnother, apart, largest_difference, raised, rows_of, same_bits, shown
 from rlvla3.policies.base import Decisions, Observations
-from rlvla3.policies.expected_answers import tensor_words
+from rlvla3.policies.expected_answers import TRACE, ExpectedAnswers
 from rlvla3.policies.options import PolicyOptions
 
 OTHER_BATCHES = ([3], [2, 0], [5, 4, 3, 2, 1, 0])
@@ -40,40 +40,28 @@ def calls(trial: PolicyTrial) -> Iterator[Finding]:
 def decisions(trial: PolicyTrial) -> Iterator[Finding]:
     trial.need_answers()
     acted, evaluated = trial.call()
-    chunk = (ROWS, trial.config.chunk, trial.spaces.action.size)
-    expected: dict[str, tuple[Tensor | None, tuple[int, ...]]] = {
-        "actions": (acted.actions, chunk),
-        "logprob": (acted.logprob, chunk),
-        "value": (acted.value, (ROWS,)),
-        "evaluate's logprob": (evaluated.logprob, chunk),
-        "evaluate's entropy": (evaluated.entropy, chunk),
-        "evaluate's value": (evaluated.value, (ROWS,)),
-    }
-    for name, (tensor, shape) in expected.items():
-        if tensor is None and name.startswith("evaluate"):  # an entropy or a value may be left out there
-            continue
-        if not isinstance(tensor, Tensor):
-            yield Finding(f"{name} is {tensor_words(tensor)}, expected a tensor float32 {list(shape)}")
-        elif tuple(tensor.shape) != shape or tensor.dtype != torch.float32:
-            yield Finding(f"{name} is {tensor_words(tensor)}, expected float32 {list(shape)}")
-        elif not tensor.isfinite().all():
+    expected, wrong = ExpectedAnswers(trial.policy), False
+    for name, fault in expected.faults(acted, ROWS):
+        if not name.startswith(TRACE):
+            wrong = True
+            yield Finding(f"act returned {fault}")
+    for fault in expected.evaluation_faults(evaluated, ROWS):
+        wrong = True
+        yield Finding(f"evaluate returned {fault}")
+    if wrong:
+        return
+    answers = {f"act's {name}": getattr(acted, name) for name in ("actions", "logprob", "value")}
+    for name, tensor in (answers | {f"evaluate's {name}": getattr(evaluated, name) for name in ("logprob", "entropy", "value")}).items():
+        if tensor is not None and not tensor.isfinite().all():
             yield Finding(f"{name} has numbers that are not finite: bound what is divided by or exponentiated")
-    with_gradient = [
-        name for name, tensor in {"actions": acted.actions, "logprob": acted.logprob, "value": acted.value}.items() if getattr(tensor, "requires_grad", False)
-    ]
-    if with_gradient:
-        yield Finding(f"{' and '.join(with_gradient)} of act carry a graph: decorate act with @torch.no_grad(), because a graph costs memory")
+    if with_gradient := [name for name, tensor in answers.items() if tensor.requires_grad]:
+        yield Finding(f"{' and '.join(with_gradient)} carry a graph: decorate act with @torch.no_grad(), because a graph costs memory")
 
 
 def trace(trial: PolicyTrial) -> Iterator[Finding]:
-    layout = trial.policy.options.trace(trial.spaces, trial.config.chunk)
-    given = trial.decisions.trace
-    if given.keys() != layout.keys():
-        yield Finding(f"the trace has {sorted(given)}, but options.trace says {sorted(layout)}: the data plane reserves what options.trace says")
-    for name in given.keys() & layout.keys():
-        field, tensor = layout[name], given[name]
-        if tuple(tensor.shape) != (ROWS, *field.shape) or str(tensor.dtype) != f"torch.{np.dtype(field.dtype)}":
-            yield Finding(f"trace {name} is {tensor_words(tensor)}, but options.trace says {np.dtype(field.dtype)} {[ROWS, *field.shape]}: make them the same")
+    for name, fault in ExpectedAnswers(trial.policy).faults(trial.decisions, ROWS):
+        if name.startswith(TRACE):
+            yield Finding(f"act returned {fault}")
 
 
 def bounds(trial: PolicyTrial) -> Iterator[Finding]:

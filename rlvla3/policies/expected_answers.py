@@ -18,7 +18,7 @@ from rlvla3.errors import ExplainedError
 from rlvla3.policies.base import Decisions, Evaluation, Policy
 from rlvla3.types import decision_layout
 
-VERSION = "version"
+VERSION, TRACE = "version", "trace."
 
 
 class AnswerError(ExplainedError, ValueError):
@@ -48,20 +48,13 @@ class ExpectedAnswers:
 
     def check_form(self, decisions: object, rows: int) -> None:
         """Raise AnswerError where what `act` returned for so many observations has other arrays, shapes or types."""
-        for fault in self._faults(decisions, rows):
+        for _, fault in self.faults(decisions, rows):
             raise AnswerError(f"act of the policy {self.name} returned {fault}", decisions)
 
     def check_evaluation(self, evaluation: object, rows: int) -> None:
-        """Raise AnswerError where what `evaluate` returned for so many decisions has other shapes. Its floating type is the policy's choice."""
-        if not isinstance(evaluation, Evaluation):
-            raise AnswerError(f"evaluate of the policy {self.name} returned {tensor_words(evaluation)}: return an Evaluation")
-        shapes = {"logprob": (rows, *self._chunk), "entropy": (rows, *self._chunk), "value": (rows,)}
-        for name, shape in shapes.items():
-            found = getattr(evaluation, name)
-            if found is None and name == "entropy":
-                continue
-            if not isinstance(found, Tensor) or tuple(found.shape) != shape or not found.is_floating_point():
-                raise AnswerError(f"evaluate of the policy {self.name} returned {name} as {tensor_words(found)}: floating-point {list(shape)} was expected")
+        """Raise AnswerError where what `evaluate` returned for so many decisions has other shapes."""
+        for fault in self.evaluation_faults(evaluation, rows):
+            raise AnswerError(f"evaluate of the policy {self.name} returned {fault}")
 
     def check_finite(self, arrays: Mapping[str, Any], tickets: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
         """Raise AnswerError where an array of decisions on the host holds a NaN or an infinity. arrays: with the names of `types.decision_layout`.
@@ -78,29 +71,43 @@ class ExpectedAnswers:
                     f"{tickets[row]}: finite numbers were expected. Bound what is divided by, what a logarithm is taken of, and what is exponentiated"
                 )
 
-    def _faults(self, decisions: object, rows: int) -> Iterator[str]:
+    def faults(self, decisions: object, rows: int) -> Iterator[tuple[str, str]]:
+        """What is wrong with what `act` returned: the name of each wrong array, as in `types.decision_layout`, and the fault in words."""
         if not isinstance(decisions, Decisions):
-            yield f"{tensor_words(decisions)}: return Decisions"
+            yield "actions", f"{tensor_words(decisions)}: return Decisions"
             return
         trace: object = decisions.trace
         if not isinstance(trace, Mapping):
-            yield f"{tensor_words(trace)} as the trace: return a dictionary of tensors"
+            yield TRACE, f"{tensor_words(trace)} as the trace: return a dictionary of tensors"
             return
         given: dict[str, object] = {"actions": decisions.actions, "logprob": decisions.logprob, "value": decisions.value}
-        given |= {f"trace.{name}": tensor for name, tensor in trace.items()}
+        given |= {TRACE + name: tensor for name, tensor in trace.items()}
         for name in sorted(given.keys() - self._arrays.keys()):
-            yield f"{_in_words(name)}, which its options do not name: name the array in `trace` of the options, or leave it out"
+            yield name, f"{_in_words(name)}, which its options do not name: name the array in `trace` of the options, or leave it out"
         for name, (shape, dtype) in self._arrays.items():
             if name not in given:
-                yield f"no {_in_words(name)}, which its options name: return it, or leave it out of `trace` of the options"
-                return
+                yield name, f"no {_in_words(name)}, which its options name: return it, or leave it out of `trace` of the options"
+                continue
             tensor = given[name]
             if not isinstance(tensor, Tensor) or tuple(tensor.shape) != (rows, *shape) or tensor.dtype != dtype:
-                yield f"{_in_words(name)} as {tensor_words(tensor)}: {_type(dtype)} {[rows, *shape]} was expected"
+                yield name, f"{_in_words(name)} as {tensor_words(tensor)}: {_type(dtype)} {[rows, *shape]} was expected"
+
+    def evaluation_faults(self, evaluation: object, rows: int) -> Iterator[str]:
+        """What is wrong with what `evaluate` returned. Its floating type is the policy's choice."""
+        if not isinstance(evaluation, Evaluation):
+            yield f"{tensor_words(evaluation)}: return an Evaluation"
+            return
+        shapes = {"logprob": (rows, *self._chunk), "entropy": (rows, *self._chunk), "value": (rows,)}
+        for name, shape in shapes.items():
+            found = getattr(evaluation, name)
+            if found is None and name == "entropy":
+                continue
+            if not isinstance(found, Tensor) or tuple(found.shape) != shape or not found.is_floating_point():
+                yield f"{name} as {tensor_words(found)}: floating-point {list(shape)} was expected"
 
 
 def _in_words(name: str) -> str:
-    return f"the trace array {name.removeprefix('trace.')}" if name.startswith("trace.") else name
+    return f"the trace array {name.removeprefix(TRACE)}" if name.startswith(TRACE) else name
 
 
 def _type(dtype: torch.dtype) -> str:
