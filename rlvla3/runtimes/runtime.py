@@ -21,7 +21,8 @@ ResultT = TypeVar("ResultT")
 
 
 class TrainerLost(WorkerError):
-    """The trainer is gone, and the run is not the cause (a node was lost): the run can go on from its last checkpoint."""
+    """A process of the trainer is gone without an error of its own: it was killed, it crashed in native code, or its node was lost. The run can go on from its
+    last checkpoint."""
 
 
 class TicketServer(Protocol):

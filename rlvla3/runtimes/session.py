@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from rlvla3.runtimes.processes.messages import Clone, Copied, Demonstrated, Publ
 from rlvla3.runtimes.registry import make_runtime
 from rlvla3.runtimes.running import run_session
 from rlvla3.runtimes.runtime import Runtime, TrainerLost
+from rlvla3.runtimes.supervision.losses import Losses
 from rlvla3.scheduling.ledger import Ledger
 from rlvla3.types import Finished
 
@@ -74,16 +74,25 @@ class Session:
         return self._interrupts > 0
 
     async def train(self) -> bool:
-        for attempt in count(1):
+        losses = Losses(self._recipe.engine.max_restarts)
+        while True:
             try:
                 return await self._train()
             except TrainerLost as lost:
-                if attempt > self._recipe.engine.max_restarts or self._interrupts:
-                    raise
-                self._resume, self._ledger = self._run.latest_checkpoint() or self._resume, None
-                place = f"checkpoint {version_of(self._resume)}" if self._resume else "the beginning"
-                self._notify(f"{lost}: the run goes on from {place}, and what came after it is done again")
-        raise AssertionError("unreachable")
+                self._go_on_after(lost, losses)
+
+    def _go_on_after(self, lost: TrainerLost, losses: Losses) -> None:
+        """Go on from the newest checkpoint after the trainer was lost. Raises TrainerLost where that makes no sense."""
+        reached = self._ledger.version if self._ledger is not None else 0
+        self._ledger, newest = None, self._run.latest_checkpoint() or self._resume
+        begin = version_of(newest) if newest else 0
+        place = f"checkpoint {begin}" if newest else "the beginning"
+        if self._interrupts:
+            raise TrainerLost(f"{lost}. The run was interrupted before, so it ends here; `rlvla3 train {self._run.path}` goes on from {place}") from lost
+        if why_not := losses.why_not_replaced(progress=max(reached, begin)):
+            raise TrainerLost(f"{lost}. The run ends, as {why_not}; `rlvla3 train {self._run.path}` goes on from {place}") from lost
+        self._resume, again = newest, f"update {reached}" if reached == begin + 1 else f"updates {begin + 1} to {reached}"
+        self._notify(f"{lost}. The run goes on from {place}" + (f", and {again} are made again" if reached > begin else ""))
 
     async def _train(self) -> bool:
         recipe = self._recipe.resumed_from(self._resume) if self._resume else self._recipe

@@ -128,17 +128,6 @@ def test_a_ticket_that_always_fails_ends_the_run_with_its_reason(tmp_path: Path,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("worker", ["generator 0", "trainer"])
-def test_a_dead_generator_or_trainer_ends_the_run_and_says_so(tmp_path: Path, worker: str, nothing_left: None) -> None:
-    run = Run(tmp_path, countdown(simulator={"options": {"kwargs": {"step_s": 0.02}}}, training={"updates": 1000}))
-    run.until(lambda: run.records("update"))
-    run.workers(worker)[0].send_signal(signal.SIGKILL)
-    printed = run.wait()
-    assert run.process.returncode == 2
-    assert f"the {worker} ended by itself" in printed
-
-
-@pytest.mark.slow
 def test_an_interrupt_keeps_a_checkpoint_and_the_run_goes_on_from_it(tmp_path: Path, nothing_left: None) -> None:
     recipe = countdown(simulator={"options": {"kwargs": {"step_s": 0.02}}}, training={"updates": 1000, "checkpoint_every": 1000})
     run = Run(tmp_path, recipe)

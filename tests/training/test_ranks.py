@@ -6,7 +6,6 @@ import errno
 import os
 import queue
 import shutil
-import signal
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -176,17 +175,6 @@ def test_runs_come_to_the_same_weights_on_one_and_two_ranks(tmp_path: Path, noth
     shutil.rmtree(full.folder / "checkpoints" / "000004")
     resumed = Run(tmp_path, None, full.folder, "training.ranks=1", "training.sharding=none").finished()
     assert near(resumed.weights(4), one.weights(4))
-
-
-@pytest.mark.slow
-def test_a_killed_rank_ends_the_run_and_is_named(tmp_path: Path, nothing_left: None) -> None:
-    recipe = countdown(simulator={"options": {"kwargs": {"step_s": 0.02}}}, training={"updates": 1000, "ranks": 2, "sharding": "full"})
-    run = Run(tmp_path, recipe)
-    run.until(lambda: run.records("update"))
-    run.workers("trainer 1")[0].send_signal(signal.SIGKILL)
-    printed = run.wait()
-    assert run.process.returncode == 2, printed
-    assert "the trainer 1 ended by itself, exit code -9" in printed
 
 
 @pytest.mark.slow

@@ -58,11 +58,12 @@ def start_lanes(lanes: Sequence[Lane], log: Path) -> list[WorkerProcess]:
 class WorkerProcess:
     """A worker, as its supervisor sees it: its control channel, and the process that it is alone in or shares with other workers.
 
-    log: the file that the process prints to.
+    log: the file that the process prints to. killed: why its supervisor has killed it, as "it had not ...". Empty if it has not.
     """
 
     def __init__(self, name: str, process: SpawnProcess, control: Control, log: Path) -> None:
         self.name, self.process, self.control, self.log = name, process, control, log
+        self.killed = ""
         self.control.listen()
         self._sentinel = os.dup(process.sentinel)  # an event loop watches a descriptor for one worker only, and several may share the process
         self._released = False
@@ -76,6 +77,11 @@ class WorkerProcess:
             callback()
 
         loop.add_reader(sentinel, ended)
+
+    def kill(self, why: str) -> None:
+        """Kill the process. Its end is handled like any other one. why: what the user is told, as "it had not ..."."""
+        self.killed = why
+        self.process.kill()
 
     async def stop(self, patience_s: float) -> None:
         """Ask the process to end, kill it if it has not ended after `patience_s` seconds, and release what is held of it."""

@@ -24,6 +24,8 @@ from rlvla3.runtimes.assignment import Assignment
 from rlvla3.runtimes.processes.lanes import Lane
 from rlvla3.runtimes.processes.messages import Failed, Ready, WorkerNotice
 from rlvla3.runtimes.processes.process import WorkerProcess, start_lanes, start_worker
+from rlvla3.runtimes.runtime import TrainerLost
+from rlvla3.runtimes.supervision.losses import Losses, MemoryKills, ending_in_words
 from rlvla3.runtimes.supervision.shard_supervisor import ShardSupervisor
 from rlvla3.runtimes.worker_names import generator_name, shard_name
 from rlvla3.scheduling.recorded_run import RecordedRun
@@ -77,8 +79,11 @@ class HostSupervisor:
         self.generators: list[WorkerProcess] = []
         self._logs, self._fail, self._notify, self._record = logs, fail, notify, record
         self._workers: list[WorkerProcess] = []
-        self._unbuilt: list[WorkerProcess] = []
+        self._unbuilt: set[str] = set()
+        self._news_of_building = asyncio.Event()
         self._failed: set[str] = set()
+        self._losses = {name: Losses(engine.max_restarts) for name in self._generator_names}
+        self._memory_kills = MemoryKills()
         self._ending = False
         slots = [len(shard.slots) for shard in layout]
         assignment = Assignment(self.plane.counts["serves"], slots, engine.generators, engine.elastic, self.board, time.monotonic, self.steps_made)
@@ -108,14 +113,15 @@ class HostSupervisor:
         return started
 
     def start_lanes(self, lanes: Sequence[Lane]) -> list[WorkerProcess]:
-        """Start workers in one process. If it ends before the host does, the run fails."""
+        """Start workers in one process. A generator that is alone in its process is replaced if it is lost. Every other one ends the run, or its attempt."""
         workers = start_lanes(lanes, self._log("-and-".join(lane.name for lane in lanes)))
         for worker in workers:
             worker.control.handle(Failed, partial(self._on_failed, worker))
             worker.control.handle(WorkerNotice, partial(self._on_notice, worker))
+            worker.control.handle(Ready, partial(self._on_ready, worker))
             worker.on_exit(partial(self._on_exit, workers))
         self._workers += workers
-        self._unbuilt += workers
+        self._unbuilt.update(worker.name for worker in workers)
         return workers
 
     async def ready(self) -> None:
@@ -128,9 +134,8 @@ class HostSupervisor:
     async def workers_ready(self) -> None:
         """Wait until every worker is built, simulators excepted."""
         while self._unbuilt:
-            message = await self._unbuilt[0].control.receive()
-            assert isinstance(message, Ready)
-            del self._unbuilt[0]
+            self._news_of_building.clear()
+            await self._news_of_building.wait()
 
     async def stop(self) -> None:
         self._ending = True
@@ -155,6 +160,10 @@ class HostSupervisor:
         name = shard_name(shard)
         return start_worker(name, "rlvla3.runtimes.workers.shard_worker:run_shard", shard, self.recipe, self.plane, self.board, log=self._log(name))
 
+    def _on_ready(self, worker: WorkerProcess, _: Ready) -> None:
+        self._unbuilt.discard(worker.name)
+        self._news_of_building.set()
+
     def _on_notice(self, worker: WorkerProcess, notice: WorkerNotice) -> None:
         self._notify(f"{worker.name}: {notice.text}")
 
@@ -175,7 +184,13 @@ class HostSupervisor:
         process, who = workers[0].process, " and ".join(worker.name for worker in workers)
         process.join()
         who = f"process of {who}" if len(workers) > 1 else who
-        self._fail(WorkerError(f"the {who} ended by itself, exit code {process.exitcode}. The last it printed:\n{workers[0].last_words()}"))
+        killed = next((worker.killed for worker in workers if worker.killed), "")
+        ending = killed or ending_in_words(process.exitcode or 0, self._memory_kills.happened())
+        if process.exitcode is None or process.exitcode >= 0:
+            words = f". The last it printed:\n{said}" if (said := workers[0].last_words()) else f", and it has printed nothing into {workers[0].log}"
+            self._fail(WorkerError(f"the {who} was lost: {ending}{words}"))
+        else:
+            self._fail(TrainerLost(f"the {who} was lost: {ending}. Its output is in {workers[0].log}"))
 
     def _log(self, name: str) -> Path:
         return self._logs / f"{name.replace(' ', '-')}.log"

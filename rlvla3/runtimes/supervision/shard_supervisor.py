@@ -29,6 +29,7 @@ from rlvla3.runtimes.processes.control import Stopped
 from rlvla3.runtimes.processes.messages import Failed, ForgetShard, Grant, HandIn, LeaveDevice, LeftDevice, Ready, ShardForgotten
 from rlvla3.runtimes.processes.process import WorkerProcess
 from rlvla3.runtimes.processes.roll_call import RollCall
+from rlvla3.runtimes.supervision.losses import MemoryKills, ending_in_words
 from rlvla3.runtimes.worker_names import shard_name
 from rlvla3.scheduling.dispatcher import Dispatcher, TicketSource
 from rlvla3.scheduling.sharding import ShardSpec
@@ -101,6 +102,7 @@ class ShardSupervisor:
         self._leaving = RollCall((), then=lambda: None)
         self._shards: list[SupervisedShard] = []
         self._dispatcher = Dispatcher(simulators=len(simulators))
+        self._memory_kills = MemoryKills()
 
     def start(self, generators: list[WorkerProcess]) -> None:
         """Start every simulator. generators: they are told of a shard that is lost."""
@@ -217,7 +219,7 @@ class ShardSupervisor:
             return
         lost = self._dispatcher.lost(shard.number)
         self._attempts.update(lost)
-        why = shard.killed or (shard.failure.message if shard.failure else f"it ended by itself, exit code {shard.worker.process.exitcode}")
+        why = shard.killed or shard.worker.killed or (shard.failure.message if shard.failure else self._how_it_ended(shard))
         if shard.failure and shard.failure.kind == ContractError.__name__:
             self._fail(CannotReplace(why))
             return
@@ -227,6 +229,10 @@ class ShardSupervisor:
             return
         self._notify(f"{shard_name(shard.number)} was lost ({why}); its {len(lost)} running tickets are run again")
         self._generators[self._assignment.serves[shard.number]].control.send(ForgetShard(shard.number))
+
+    def _how_it_ended(self, shard: SupervisedShard) -> str:
+        """How the process of a shard has ended, in words."""
+        return ending_in_words(shard.worker.process.exitcode or 0, self._memory_kills.happened())
 
     def _why_not_replaced(self, lost: Sequence[int]) -> str:
         """Why a shard that has lost these tickets is not replaced; empty if it is replaced."""

@@ -1,0 +1,81 @@
+"""Runs whose workers are killed: each has a successor, and the run ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.runs import Run, countdown
+
+pytestmark = pytest.mark.usefixtures("no_run_outlives_its_test")
+
+SLOW = {"options": {"kwargs": {"step_s": 0.02}}}
+
+
+def notices(run: Run, about: str) -> list[str]:
+    return [notice for notice in run.summary["notices"] if about in notice]
+
+
+def kill_when(run: Run, worker: str, updates: int) -> None:
+    """Kill a worker when the run has made so many updates."""
+    run.until(lambda: any(record["update"] >= updates for record in run.records("update")))
+    run.until(lambda: run.workers(worker))
+    run.workers(worker)[0].send_signal(signal.SIGKILL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_killed_trainer_costs_updates_and_changes_no_weight(tmp_path: Path, nothing_left: None, ranks: int) -> None:
+    recipe = countdown(simulator=SLOW, engine={"mode": "sync"}, training={"updates": 7, "checkpoint_every": 2, "ranks": ranks})
+    whole = Run(tmp_path / "whole", recipe).finished()
+    run = Run(tmp_path / "killed", recipe)
+    kill_when(run, "trainer" if ranks == 1 else "trainer 1", 3)
+    run.finished()
+    (said,) = notices(run, "was lost")
+    assert "it was killed (SIGKILL)" in said and "The run goes on from checkpoint 2, and update" in said and "logs/trainer" in said
+    assert run.summary["tickets"]["trained"] == 7 * 8
+    assert run.weights(7) == whole.weights(7)
+
+
+@pytest.mark.slow
+def test_a_killed_process_of_lanes_is_both_and_the_run_goes_on(tmp_path: Path, nothing_left: None) -> None:
+    run = Run(tmp_path, countdown(simulator=SLOW, training={"updates": 6, "checkpoint_every": 2}, engine={"share": "lanes"}))
+    kill_when(run, "trainer and gen", 3)  # of a process's name, Linux shows 15 letters
+    run.finished()
+    (said,) = notices(run, "was lost")
+    assert "the process of trainer and generator 0 was lost: it was killed (SIGKILL)" in said
+    assert run.summary["tickets"]["trained"] == 6 * 8
+
+
+@pytest.mark.slow
+def test_a_trainer_that_is_lost_before_any_checkpoint_begins_anew(tmp_path: Path, nothing_left: None) -> None:
+    run = Run(tmp_path, countdown(simulator=SLOW, training={"updates": 4, "checkpoint_every": 100}))
+    run.until(lambda: run.workers("trainer"))
+    run.workers("trainer")[0].send_signal(signal.SIGKILL)  # perhaps while it is built
+    kill_when(run, "trainer", 1)
+    run.finished()
+    assert len(notices(run, "The run goes on from the beginning")) == 2
+    assert run.summary["tickets"]["trained"] == 4 * 8
+
+
+@pytest.mark.slow
+def test_a_trainer_without_a_successor_ends_the_run_with_a_sentence(tmp_path: Path, nothing_left: None) -> None:
+    run = Run(tmp_path, countdown(simulator=SLOW, training={"updates": 1000}, engine={"max_restarts": 0}))
+    kill_when(run, "trainer", 1)
+    printed = run.wait()
+    assert run.process.returncode == 2 and "Traceback" not in printed
+    words = " ".join(printed.split())
+    assert "engine.max_restarts=0 is used up" in words and "goes on from the beginning" in words
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("worker", ["generator", "trainer"])
+def test_an_error_in_a_worker_still_ends_the_run_at_once(tmp_path: Path, nothing_left: None, worker: str) -> None:
+    policy: dict[str, Any] = {"name": "tests.support.failing_policy:FailingPolicy", "options": {"error": "builtins:RuntimeError", "worker": worker}}
+    run = Run(tmp_path, countdown(policy=policy))
+    printed = run.wait()
+    assert run.process.returncode == 2
+    assert "was lost" not in printed
