@@ -5,6 +5,9 @@ or depends on it. Nothing here imports torch.
 
     events.py        the events of a run, and the interface of a watcher
     run_watchers.py  all watchers of a run, from its start to its end
+    outlived.py      what keeps the errors and delays of a watcher from the run
+    appended_file.py files that grow by whole entries, on a disk that may be full
+    kept_folder.py   a run directory that is removed under way is made again
     meter.py         the time of every worker by stage (shared memory)
     sampling.py      a meter that also writes each time in a stage to a file, for profiles and traces
     progress.py      the state of a run, and plain lines of progress

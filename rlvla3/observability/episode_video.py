@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlvla3.errors import ExplainedError
-from rlvla3.observability.run_directory import complete_file
+from rlvla3.errors import ExplainedError, described
+from rlvla3.observability.events import EpisodeFilmed, Event
+from rlvla3.observability.file_names import file_name
+from rlvla3.observability.run_directory import RunDirectory, complete_file
 
 SMALLEST = 256
 BORDER = 8
@@ -23,6 +25,22 @@ SUCCESS, FAILURE = (46, 160, 67), (218, 54, 51)
 
 class VideoError(ExplainedError, RuntimeError):
     """A video cannot be written. The message says what is missing or wrong and what to do."""
+
+
+class VideoFiles:
+    """The watcher that writes the films of evaluation episodes into the run directory."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        self._folder = run.videos
+
+    def on(self, event: Event) -> None:
+        if isinstance(event, EpisodeFilmed):
+            ticket, success = event.finished.ticket, event.finished.success
+            name = f"{event.when}-{file_name(ticket.task)}-{ticket.index}-{'success' if success else 'failure'}.mp4"
+            write_video(self._folder / name, event.frames, success)
+
+    def close(self) -> None:
+        """Does nothing: every video is complete."""
 
 
 def find_encoder() -> Any:
@@ -39,16 +57,27 @@ def find_encoder() -> Any:
 def write_video(path: Path, frames: Sequence[NDArray[np.uint8]], success: bool, fps: int = 8) -> None:
     """Write `frames`, uint8 [H, W, 3] of one size, to `path` (.mp4). They are enlarged without smoothing to at least 256 pixels a side.
 
-    Raises ValueError for frames of another dtype or shape, and VideoError where there is no encoder.
+    Raises ValueError for frames of another dtype or shape, and VideoError where there is no encoder or where it fails.
     """
     _check(frames)
     imageio_ffmpeg = find_encoder()
     drawn = [framed(frame, SUCCESS if success else FAILURE) for frame in frames]
-    height, width = drawn[0].shape[:2]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with complete_file(path) as beside, closing(imageio_ffmpeg.write_frames(str(beside), (width, height), fps=fps, macro_block_size=MACRO_BLOCK)) as encoder:
+    with complete_file(path) as beside:
+        try:
+            _encode(imageio_ffmpeg, beside, drawn, fps)
+            encoded, _ = imageio_ffmpeg.count_frames_and_secs(str(beside))  # the encoder does not say whether it could write its file
+        except (OSError, RuntimeError, IndexError) as error:  # IndexError: this ffmpeg has no encoder for H.264
+            raise VideoError(f"{path} could not be encoded ({described(error)}): is the disk full? Or set evaluation.videos=0") from error
+        if encoded != len(frames):
+            raise VideoError(f"{path} could not be encoded: it has {encoded} of {len(frames)} frames. Is the disk full?")
+
+
+def _encode(imageio_ffmpeg: Any, path: Path, frames: Sequence[NDArray[np.uint8]], fps: int) -> None:
+    height, width = frames[0].shape[:2]
+    options = {"fps": fps, "macro_block_size": MACRO_BLOCK, "ffmpeg_log_level": "quiet"}
+    with closing(imageio_ffmpeg.write_frames(str(path), (width, height), **options)) as encoder:
         encoder.send(None)
-        for frame in drawn:
+        for frame in frames:
             encoder.send(np.ascontiguousarray(frame))
 
 

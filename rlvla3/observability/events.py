@@ -9,6 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rlvla3.observability.evaluated_states import EvaluatedStates
 from rlvla3.types import Finished
 
@@ -103,13 +106,22 @@ class EvaluationFinished:
 
 
 @dataclass(frozen=True, slots=True)
+class EpisodeFilmed:
+    """The frames of an evaluation episode, uint8 [H, W, 3] each, one for each decision. when: as EvaluationFinished has it."""
+
+    when: str
+    finished: Finished
+    frames: Sequence[NDArray[np.uint8]]
+
+
+@dataclass(frozen=True, slots=True)
 class Notice:
     """A message for the user: a simulator was replaced, a checkpoint was written, the run was interrupted."""
 
     text: str
 
 
-Event = PhaseStarted | EpisodeFinished | CloneStep | UpdateFinished | EvaluationFinished | Notice
+Event = PhaseStarted | EpisodeFinished | CloneStep | UpdateFinished | EvaluationFinished | EpisodeFilmed | Notice
 
 
 class Watcher(Protocol):

@@ -21,7 +21,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from rlvla3.config import Recipe, load_recipe, write_recipe
-from rlvla3.errors import ExplainedError
+from rlvla3.errors import ExplainedError, described
 from rlvla3.observability.file_names import file_name
 
 
@@ -125,15 +125,16 @@ class RunDirectory:
             os.close(handle)
 
     @contextmanager
-    def checkpoint(self, version: int, keep: int) -> Iterator[Path]:
+    def checkpoint(self, version: int, keep: int, tell: Callable[[str], object] = print) -> Iterator[Path]:
         """Write the checkpoint of `version` into the folder that the block receives.
 
-        The folder gets its final name when the block ends without an error. Then all checkpoints but the newest `keep` are removed.
+        The folder gets its final name when the block ends without an error. Then all checkpoints but the newest `keep` are removed. tell: called with a
+        sentence where one cannot be removed. That is no error: the new checkpoint is there.
 
             with run.checkpoint(version=20, keep=2) as folder:
                 policy.save(folder / "policy", "mini_vla")
         """
-        self.checkpoints.mkdir(exist_ok=True)
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
         final = self.checkpoints / f"{version:06d}"
         beside, replaced = final.with_name(f".partial.{final.name}"), final.with_name(f".replaced.{final.name}")
         _remove(beside)
@@ -147,9 +148,11 @@ class RunDirectory:
             _flush_to_disk(self.checkpoints, deep=False)
         finally:
             _remove(beside)
-        _remove(replaced)
-        for old in self.all_checkpoints()[:-keep]:
-            _remove(old)
+        for old in (replaced, *self.all_checkpoints()[:-keep]):
+            try:
+                _remove(old)
+            except OSError as error:
+                tell(f"{old} is not needed any more and could not be removed ({described(error)}): remove it by hand")
 
     def all_checkpoints(self) -> list[Path]:
         """The complete checkpoints, oldest first."""
@@ -235,6 +238,7 @@ def version_of(checkpoint: Path) -> int:
 @contextmanager
 def complete_file(final: Path) -> Iterator[Path]:
     """A path beside `final` to write a file to. When the block ends without an error, the file becomes `final` in one step, complete and on disk."""
+    final.parent.mkdir(parents=True, exist_ok=True)  # it may have been removed while the run goes on
     beside = final.with_name(f".partial.{final.name}")
     try:
         yield beside
@@ -256,7 +260,8 @@ def _flush_to_disk(path: Path, deep: bool = True) -> None:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    """Remove a file, a folder with all that is in it, or a link alone."""
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

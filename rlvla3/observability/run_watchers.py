@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Literal
 
 from rlvla3.config import Recipe
-from rlvla3.observability.events import Watcher
+from rlvla3.observability.episode_video import VideoFiles
+from rlvla3.observability.events import Event, Watcher
 from rlvla3.observability.formatting import run_result
+from rlvla3.observability.kept_folder import KeptFolder
 from rlvla3.observability.metrics_file import JsonLines, MetricsFile
+from rlvla3.observability.outlived import OutlivedWatchers
 from rlvla3.observability.progress import PlainProgress
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.observability.summary import Summary
@@ -28,43 +32,61 @@ progress: a table in a terminal or in a notebook, plain lines elsewhere. json: J
 
 @contextmanager
 def watched(run: RunDirectory, recipe: Recipe, title: str, version: int | None = None, show: Show = "progress") -> Iterator[Sequence[Watcher]]:
-    """The watchers of a run. Whenever the run ends, they are closed, the terminal is given back, the summary is written and the result is printed.
+    """The watchers of a run. Whenever the run ends, they are closed, the summary is written, the terminal is given back and the result is printed.
 
     title: the name of the run. version: the update that a continued run starts from. None means a new run. show: what stdout gets.
     """
-    with ExitStack() as stack:
-        summary = Summary(run, recipe)
-        stack.callback(_print_result, summary, run, show)  # it runs after the watchers are closed, because a stack unwinds in reverse order
-        files: list[Watcher] = [summary, MetricsFile(run), TensorBoardWatcher(run, version)]
-        traces: list[Watcher] = [TraceFile(run)] if recipe.engine.trace else []
-        watchers = [stack.enter_context(closing(watcher)) for watcher in (*files, *traces, *_on_stdout(run, title, show))]
-        try:
-            yield watchers
-            summary.ended = "finished"
-        except KeyboardInterrupt:
-            summary.ended = "interrupted"
-            raise
-        except BaseException as error:
-            summary.ended = f"failed: {error}"
-            raise
+    summary, everyone = Summary(run, recipe), OutlivedWatchers()
+    everyone.add(str(run.path), lambda: KeptFolder(run, recipe, everyone.tell))
+    everyone.add("metrics.jsonl", lambda: MetricsFile(run))
+    everyone.add("TensorBoard's curves", lambda: TensorBoardWatcher(run, version))
+    everyone.add("the videos", lambda: VideoFiles(run))
+    if recipe.engine.trace:
+        everyone.add("trace.json", lambda: TraceFile(run))
+    everyone.add("summary.json", lambda: summary)  # closed after those before, so that it has their notices
+    if show != "nothing":
+        everyone.add("stdout", partial(OnStdout, run, summary, title, show))
+    try:
+        yield [everyone]
+        summary.ended = "finished"
+    except KeyboardInterrupt:
+        summary.ended = "interrupted"
+        raise
+    except BaseException as error:
+        summary.ended = f"failed: {error}"
+        raise
+    finally:
+        everyone.close()
 
 
-def _on_stdout(run: RunDirectory, title: str, show: Show) -> list[Watcher]:
-    if show == "nothing":
-        return []
-    if show == "json":
-        return [JsonLines(sys.stdout)]
+class OnStdout:
+    """The watcher that shows the run on stdout, and prints its result when it is closed. Close it after the summary."""
+
+    def __init__(self, run: RunDirectory, summary: Summary, title: str, show: Show) -> None:
+        self._shown = _progress(run, title) if show == "progress" else JsonLines(sys.stdout)
+        self._result: Callable[[], str] = partial(_result, summary, run, show)
+
+    def on(self, event: Event) -> None:
+        self._shown.on(event)
+
+    def close(self) -> None:
+        self._shown.close()
+        if result := self._result():
+            print(result, flush=True)
+
+
+def _progress(run: RunDirectory, title: str) -> Watcher:
     if in_notebook():
         from rlvla3.observability.notebook import NotebookProgress
 
-        return [NotebookProgress(title, str(run.path))]
+        return NotebookProgress(title, str(run.path))
     if not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
-        return [PlainProgress(sys.stdout)]
+        return PlainProgress(sys.stdout)
     from rich.console import Console
 
     from rlvla3.observability.live_table import LiveTable
 
-    return [LiveTable(Console(), title, str(run.path))]
+    return LiveTable(Console(), title, str(run.path))
 
 
 def in_notebook() -> bool:
@@ -76,13 +98,13 @@ def in_notebook() -> bool:
     return Console().is_jupyter
 
 
-def _print_result(summary: Summary, run: RunDirectory, show: Show) -> None:
-    if show == "nothing":
-        return
+def _result(summary: Summary, run: RunDirectory, show: Show) -> str:
     content = summary.content()
     if show == "json":
-        print(json.dumps({"seconds": round(content["wall_seconds"], 3), "event": "summary", **content}), flush=True)
-    elif not summary.ended.startswith("failed"):
-        print(f"{summary.ended}: {run_result(content)}\nkept in {run.path}", flush=True)
-        if summary.ended == "interrupted" and run.latest_checkpoint():
-            print(f"continue with: rlvla3 train {run.path}", flush=True)
+        return json.dumps({"seconds": round(content["wall_seconds"], 3), "event": "summary", **content})
+    if summary.ended.startswith("failed"):
+        return ""
+    lines = [f"{summary.ended}: {run_result(content)}", f"kept in {run.path}"]
+    if summary.ended.startswith("interrupted") and run.latest_checkpoint():
+        lines.append(f"continue with: rlvla3 train {run.path}")
+    return "\n".join(lines)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import os
+import socket
+import struct
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from math import isfinite
 from statistics import fmean
 from typing import Any
 
+from rlvla3.observability.appended_file import AppendedFile
 from rlvla3.observability.batching import by_name
 from rlvla3.observability.events import CloneStep, EvaluationFinished, Event, UpdateFinished
 from rlvla3.observability.intervals import success_rate
@@ -21,12 +26,20 @@ class TensorBoardWatcher:
     """Writes TensorBoard curves into the run directory. Their x axis is the update, for cloning the step.
 
     version: the update that a continued run starts from. TensorBoard hides the points after it that an earlier run wrote.
+
+    The entries are written here and not by tensorboardX's own writer: that one has a thread which ends with its first error, and then blocks its caller.
     """
 
     def __init__(self, run: RunDirectory, version: int | None = None) -> None:
         with _without_torch():
-            tensorboard = importlib.import_module("tensorboardX")
-        self._writer = tensorboard.SummaryWriter(str(run.path), purge_step=None if version is None else version + 1, flush_secs=5)
+            self._summary = importlib.import_module("tensorboardX.summary")
+        self._proto = importlib.import_module("tensorboardX.proto.event_pb2")
+        self._checksum = importlib.import_module("tensorboardX.record_writer").masked_crc32c
+        # The form of the name is TensorBoard's: it reads files in the order of their names.
+        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
+        self._file = AppendedFile(run.path / name, head=self._entry(file_version="brain.Event:2"))
+        if version is not None:
+            self._file.append(self._entry(step=version + 1, session_log=self._proto.SessionLog(status=self._proto.SessionLog.START)))
 
     def on(self, event: Event) -> None:
         match event:
@@ -39,11 +52,16 @@ class TensorBoardWatcher:
                 self._write({"clone/loss": event.loss}, event.step)
 
     def close(self) -> None:
-        self._writer.close()
+        self._file.close()
 
     def _write(self, curves: Mapping[str, float], step: int) -> None:
-        for name, value in curves.items():
-            self._writer.add_scalar(name, value, step)
+        self._file.append(b"".join(self._entry(step=step, summary=self._summary.scalar(name, value)) for name, value in curves.items()))
+
+    def _entry(self, **content: Any) -> bytes:
+        """One entry of an event file, in TFRecord's format: length, its checksum, the event, its checksum."""
+        event: bytes = self._proto.Event(wall_time=time.time(), **content).SerializeToString()
+        length = struct.pack("<Q", len(event))
+        return length + struct.pack("<I", self._checksum(length)) + event + struct.pack("<I", self._checksum(event))
 
 
 def _curves(event: UpdateFinished) -> dict[str, float]:

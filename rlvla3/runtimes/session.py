@@ -15,10 +15,18 @@ from typing import Any
 
 from rlvla3.config import Recipe
 from rlvla3.errors import RecipeError
-from rlvla3.observability.episode_video import write_video
 from rlvla3.observability.evaluated_states import EvaluatedStates
-from rlvla3.observability.events import EpisodeFinished, EvaluationFinished, Event, Notice, PhaseStarted, TicketCounts, UpdateFinished, Watcher
-from rlvla3.observability.file_names import file_name
+from rlvla3.observability.events import (
+    EpisodeFilmed,
+    EpisodeFinished,
+    EvaluationFinished,
+    Event,
+    Notice,
+    PhaseStarted,
+    TicketCounts,
+    UpdateFinished,
+    Watcher,
+)
 from rlvla3.observability.intervals import success_rate
 from rlvla3.observability.run_directory import RunDirectory, version_of
 from rlvla3.observability.run_record import RunRecord
@@ -221,8 +229,7 @@ class Session:
         if states:
             self._notify(f"initial states ({when}): {states}")
         for episode, frames in videos:
-            name = f"{when}-{file_name(episode.ticket.task)}-{episode.ticket.index}-{'success' if episode.success else 'failure'}.mp4"
-            write_video(self._run.videos / name, frames, episode.success)
+            self._emit(EpisodeFilmed(when, episode, frames))
 
     def _trained_on(self) -> TrainedOn:
         """What the present policy was trained on. Whenever it is evaluated, it is the policy of a checkpoint, or the one that the run starts from."""

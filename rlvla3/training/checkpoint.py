@@ -174,7 +174,7 @@ class CheckpointWriter:
         with ExitStack() as stack:
             try:
                 if self._ranks.first:
-                    folder = stack.enter_context(self._run.checkpoint(version, self._keep))
+                    folder = stack.enter_context(self._run.checkpoint(version, self._keep, self._notify))
             finally:
                 folder = self._ranks.broadcast(folder)
             if folder is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import subprocess
 import sys
@@ -108,3 +109,22 @@ def test_a_process_killed_while_it_writes_a_checkpoint_leaves_the_one_before(run
         assert latest is not None
         assert (latest / "policy" / "model.safetensors").read_text() == "weights"
     assert [path.name for path in run.checkpoints.iterdir()] == ["000010"]
+
+
+@pytest.mark.parametrize("old", ["a link", "a link to nothing", "it cannot be removed"])
+def test_an_old_checkpoint_that_is_hard_to_remove_does_not_cost_the_new_one(run: RunDirectory, tmp_path: Path, old: str, monkeypatch: pytest.MonkeyPatch):
+    write_checkpoint(run, 10)
+    (run.checkpoints / "000010").rename(tmp_path / "elsewhere")
+    (run.checkpoints / "000010").symlink_to(tmp_path / ("elsewhere" if old != "a link to nothing" else "nowhere"))
+    if old == "it cannot be removed":
+
+        def refuse(path: Path, missing_ok: bool = False) -> None:
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+
+        monkeypatch.setattr(Path, "unlink", refuse)
+    said: list[str] = []
+    with run.checkpoint(20, keep=1, tell=said.append) as folder:
+        (folder / "policy").mkdir()
+    assert (run.checkpoints / "000020" / "policy").is_dir()
+    assert (tmp_path / "elsewhere" / "policy").is_dir()
+    assert len(said) == (old == "it cannot be removed")
