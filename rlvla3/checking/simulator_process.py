@@ -17,8 +17,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from rlvla3.checking.checked_simulator import BuiltSimulator, CallFailed, CallHandler, Description, Failure, Leftovers, call_words
 from rlvla3.config import SimulatorConfig
 from rlvla3.runtimes.processes.control import Control, Stopped
@@ -61,7 +59,8 @@ class SimulatorProcess:
         self._config, self._timeout_s = config, timeout_s
         self._has_started = self._has_ended = False
         self._failure: Failure | None = None
-        self._worker = start_worker(name, "rlvla3.checking.simulator_process:answer_calls", config, chunk, timeout_s, log=folder / f"{name}.log")
+        body, log = "rlvla3.checking.simulator_process:answer_calls", folder / f"{name}.log"
+        self._worker = start_worker(name, body, config, chunk, timeout_s, log=log, own_session=True)
 
     async def describe(self) -> Description:
         answer: Description = await self._call("describe")
@@ -86,18 +85,16 @@ class SimulatorProcess:
     async def end(self) -> None:
         if self._has_ended:
             return
-        processes = _with_children(self._worker.process.pid)
         limit = limit_of("close", self._config, self._timeout_s)
         await self._worker.stop(limit)
         self._has_ended = True
-        _kill(processes)
         if self._worker.process.exitcode == -signal.SIGKILL:
             raise CallFailed(Failure("its process", "hung", f"did not end within {limit:g} s of being told to, and was killed"))
 
     def kill(self) -> None:
         if not self._has_ended:
             self._has_ended = True
-            _kill(_with_children(self._worker.process.pid))
+            self._worker.process.kill()
             self._worker.release()
 
     async def _call(self, call: str, *arguments: Any) -> Any:
@@ -133,17 +130,3 @@ class SimulatorProcess:
     def _last_lines(self) -> str:
         lines = [line for line in self._worker.last_words(READ_LINES).splitlines() if not IRRELEVANT.search(line)]
         return "; the last lines that it printed:\n" + "\n".join(lines[-SHOWN_LINES:]) if lines else "; it printed nothing"
-
-
-def _with_children(pid: int | None) -> list[psutil.Process]:
-    """A process, and all processes that it started."""
-    try:
-        return [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
-
-
-def _kill(processes: list[psutil.Process]) -> None:
-    for process in processes:
-        if process.is_running():
-            process.kill()

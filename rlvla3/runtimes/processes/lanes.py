@@ -90,9 +90,10 @@ class RunningLane:
                 runner.run(self._run_body())
             self.succeeded = True
         except (Exception, SystemExit) as error:  # code of the user may call sys.exit
-            traceback.print_exc()
             with suppress(Stopped):  # nobody is there to be told
                 self._control.send(Failed.with_error(error))
+            with suppress(ValueError, OSError):  # code of the user may have closed stderr
+                traceback.print_exc()
         finally:
             self.built.set()
             self.on_end()

@@ -4,7 +4,8 @@ Invariants:
 - processes are spawned and never forked: a renderer that has run in the parent hangs in a forked child;
 - a worker ends when its parent ends, however the parent ends;
 - the main module of the program is not imported again in a worker: a script needs no `if __name__ == "__main__":`;
-- an interrupt reaches only the coordinator, which decides what its workers do;
+- an interrupt reaches only the coordinator, which decides what its workers do. Programs that a worker starts hear signals as any other program does;
+- a worker may start processes of its own. They end with it, however it ends (process_tree.py);
 - an error in a worker reaches the coordinator as a Failed message, with its traceback.
 """
 
@@ -16,6 +17,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
@@ -24,6 +26,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
+from rlvla3.process_tree import end_tree, marked, new_mark
 from rlvla3.runtimes.processes.control import Control, Stop, Stopped
 from rlvla3.runtimes.processes.lanes import Lane, name_process, run_lanes
 from rlvla3.runtimes.processes.main_module import main_module_hidden
@@ -37,35 +40,39 @@ START_TIMEOUT_S = 180.0
 _PR_SET_PDEATHSIG = 1
 
 
-def start_worker(name: str, body: str, *args: Any, log: Path) -> WorkerProcess:
-    """Start a process that runs `await body(control, *args)`. body: "module:function". log: the file that the process prints to."""
-    (worker,) = start_lanes([Lane(name, body, args)], log)
+def start_worker(name: str, body: str, *args: Any, log: Path, own_session: bool = False) -> WorkerProcess:
+    """Start a process that runs `await body(control, *args)`. body: "module:function". log: the file that the process prints to.
+
+    own_session: whether it leads a session of its own, as a process with an environment does. What a terminal sends, such as Ctrl-Z, does not reach it.
+    """
+    (worker,) = start_lanes([Lane(name, body, args)], log, own_session)
     return worker
 
 
-def start_lanes(lanes: Sequence[Lane], log: Path) -> list[WorkerProcess]:
+def start_lanes(lanes: Sequence[Lane], log: Path, own_session: bool = False) -> list[WorkerProcess]:
     """Start one process that runs all `lanes`. Returns its workers, in the same order."""
-    spawn = multiprocessing.get_context("spawn")
+    spawn, mark = multiprocessing.get_context("spawn"), new_mark()
     pipes = [spawn.Pipe() for _ in lanes]
-    process = spawn.Process(target=_run, args=(lanes, [theirs for _, theirs in pipes], log), daemon=True)
-    with interrupts_blocked(), main_module_hidden():
+    process = spawn.Process(target=_run, args=(lanes, [theirs for _, theirs in pipes], log, own_session), daemon=True)
+    with interrupts_blocked(), main_module_hidden(), marked(mark):
         process.start()
     for _, theirs in pipes:
         theirs.close()
-    return [WorkerProcess(lane.name, process, Control(ours), log) for lane, (ours, _) in zip(lanes, pipes, strict=True)]
+    return [WorkerProcess(lane.name, process, Control(ours), log, mark) for lane, (ours, _) in zip(lanes, pipes, strict=True)]
 
 
 class WorkerProcess:
     """A worker, as its supervisor sees it: its control channel, and the process that it is alone in or shares with other workers.
 
-    log: the file that the process prints to. killed: why its supervisor has killed it, as "it had not ...". Empty if it has not.
+    log: the file that the process prints to. mark: of the process and all that it starts. killed: why its supervisor has killed it, as "it had not ...". Empty
+    if it has not.
     """
 
-    def __init__(self, name: str, process: SpawnProcess, control: Control, log: Path) -> None:
-        self.name, self.process, self.control, self.log = name, process, control, log
+    def __init__(self, name: str, process: SpawnProcess, control: Control, log: Path, mark: str) -> None:
+        self.name, self.process, self.control, self.log, self._mark = name, process, control, log, mark
         self.killed = ""
         self.control.listen()
-        self._sentinel = os.dup(process.sentinel)  # an event loop watches a descriptor for one worker only, and several may share the process
+        self._sentinel = _descriptor_of(process)
         self._released = False
 
     def on_exit(self, callback: Callable[[], None]) -> None:
@@ -99,8 +106,9 @@ class WorkerProcess:
             self.release()
 
     def release(self) -> None:
-        """Release what the supervisor holds of a process that has ended or was killed."""
+        """Release what the supervisor holds of a process that has ended or was killed, and end what that process has started."""
         asyncio.get_running_loop().remove_reader(self._sentinel)
+        end_tree(self._mark, leader=self.process.pid)
         os.close(self._sentinel)
         self.process.join()
         self.control.close()
@@ -111,15 +119,55 @@ class WorkerProcess:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
 
 
-def _run(lanes: Sequence[Lane], connections: Sequence[Connection], log: Path) -> None:
-    for number in INTERRUPTS:
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
+def _descriptor_of(process: SpawnProcess) -> int:
+    """A descriptor that can be read when `process` has ended. It is a new one: an event loop watches a descriptor for one worker only, and several may share
+    the process."""
+    try:
+        return os.pidfd_open(process.pid or 0)
+    except (AttributeError, OSError):  # not Linux, or an old one
+        return os.dup(process.sentinel)  # the end of a pipe: children of the process that were forked hold it open, even when the process has ended
+
+
+def _run(lanes: Sequence[Lane], connections: Sequence[Connection], log: Path, own_session: bool) -> None:
+    if own_session:
+        os.setsid()
+    _let_interrupts_pass()
+    multiprocessing.current_process().daemon = False  # a daemonic process may have no children, and environments may need some
     name_process(" and ".join(lane.name for lane in lanes))
     _end_with_parent()
     _print_to(log)
-    if not run_lanes(lanes, connections):
+    succeeded = run_lanes(lanes, connections)
+    for child in multiprocessing.active_children():
+        if not child.daemon:  # this process would wait for its end
+            child.kill()
+    if not succeeded:
         sys.exit(1)
+
+
+def _let_interrupts_pass() -> None:
+    """Interrupts do nothing here. They are not ignored, because programs that are started here would inherit that."""
+    for number in INTERRUPTS:
+        signal.signal(number, _pass)
+        signal.siginterrupt(number, False)
+    held, ending = threading.local(), INTERRUPTS - {signal.SIGINT}  # SIGINT raises an error, which would be lost in a function that is called at a fork
+    os.register_at_fork(
+        before=lambda: setattr(held, "mask", signal.pthread_sigmask(signal.SIG_BLOCK, ending)),
+        after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, held.mask),
+        after_in_child=lambda: _hear_interrupts(held.mask),
+    )
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
+
+
+def _pass(*_: object) -> None:
+    """The handler of interrupts in a worker."""
+
+
+def _hear_interrupts(mask: set[signal.Signals]) -> None:
+    """In a process that a worker has forked, interrupts do what they do in any program. mask: what was blocked before the fork."""
+    for number in INTERRUPTS:
+        if signal.getsignal(number) is _pass:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _end_with_parent() -> None:

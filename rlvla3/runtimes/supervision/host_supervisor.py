@@ -157,8 +157,8 @@ class HostSupervisor:
         return sum(process.memory_full_info().pss for process in processes)
 
     def _start_shard(self, shard: int) -> WorkerProcess:
-        name = shard_name(shard)
-        return start_worker(name, "rlvla3.runtimes.workers.shard_worker:run_shard", shard, self.recipe, self.plane, self.board, log=self._log(name))
+        name, body = shard_name(shard), "rlvla3.runtimes.workers.shard_worker:run_shard"
+        return start_worker(name, body, shard, self.recipe, self.plane, self.board, log=self._log(name), own_session=True)
 
     def _on_ready(self, worker: WorkerProcess, _: Ready) -> None:
         self._unbuilt.discard(worker.name)

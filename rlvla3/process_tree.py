@@ -1,0 +1,169 @@
+"""Ends everything that a process has started, and what those processes have started.
+
+Environments and policies may start servers and pools. These must end with the worker that they belong to, however that worker ends. So a worker is started
+with a mark among its environment variables, which all its descendants inherit, and an environment's worker leads a session of its own. A descendant is known
+by either of the two: a daemon leaves the session, and a program may be started with other variables. Only a daemon with other variables is not found.
+
+Run as a program, this file is the guardian of the process that has started it: it waits until that process has ended, even by `kill -9`, and then ends
+everything that has its mark.
+
+Invariants:
+- only the standard library is imported, and nothing of this package: the guardian starts in some 10 ms and stays small;
+- a process is told to end by a descriptor of its own, never by its number, which another process may have got meanwhile;
+- multiprocessing's resource trackers are spared: they end by themselves, and remove blocks of shared memory that killed processes have left.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
+from pathlib import Path
+
+VARIABLE = "RLVLA3_PROCESS"
+"""The environment variable that holds marks. A run inside of a worker of another run has the marks of both."""
+
+ENDED_WITHIN_S = 2.0
+"""How long killed processes are waited for. One that hangs in the kernel takes longer, and nobody waits for that."""
+
+_starting = threading.Lock()
+_numbers = count()
+_guarded: dict[int, tuple[str, subprocess.Popen[bytes]]] = {}
+"""{this process: its mark and its guardian}. A forked copy of this process has another number, and so gets a guardian of its own."""
+
+
+def new_mark() -> str:
+    """A mark for one worker. This process has a guardian from now on."""
+    with _starting:
+        mark, guardian = _guarded.get(os.getpid(), (f"{os.getpid()}-{secrets.token_hex(8)}", None))
+        if guardian is None or guardian.poll() is not None:
+            _guarded[os.getpid()] = mark, _start_guardian(mark)
+        return f"{mark}.{next(_numbers)}"
+
+
+@contextmanager
+def marked(mark: str) -> Iterator[None]:
+    """Processes that are started inside have `mark`, and so have all their descendants."""
+    with _starting:
+        before = os.environ.get(VARIABLE)
+        os.environ[VARIABLE] = f"{before} {mark}" if before else mark
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[VARIABLE]
+            else:
+                os.environ[VARIABLE] = before
+
+
+def end_tree(mark: str, leader: int | None = None) -> None:
+    """Kill all processes that have `mark`, and all of the session that `leader` leads, if it leads one. Returns when they have ended."""
+
+    def belongs(pid: int) -> bool:
+        return (leader is not None and _session(pid) == leader) or _has(pid, mark)
+
+    end = time.monotonic() + ENDED_WITHIN_S
+    while time.monotonic() < end and (found := _opened(belongs)):  # again, because one may have been started while the others were killed
+        for descriptor in found:
+            with suppress(ProcessLookupError, PermissionError):
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        for descriptor in found:
+            _wait_for_end(descriptor, max(0.0, end - time.monotonic()))
+            os.close(descriptor)
+
+
+def _wait_for_end(descriptor: int, seconds: float) -> None:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    poll.poll(1000 * seconds)
+
+
+def _opened(belongs: Callable[[int], bool]) -> list[int]:
+    """Descriptors of the processes that belong and have not ended. This process is none of them."""
+    opened = []
+    for pid in _numbers_of_processes():
+        if pid != os.getpid() and belongs(pid) and not _is_tracker(pid):
+            with suppress(OSError):  # it has ended meanwhile
+                descriptor = os.pidfd_open(pid)
+                if belongs(pid) and _is_running(pid):  # asked again, now that the number cannot become another process's
+                    opened.append(descriptor)
+                else:
+                    os.close(descriptor)
+    return opened
+
+
+def _numbers_of_processes() -> list[int]:
+    try:
+        return [int(name) for name in os.listdir("/proc") if name.isdecimal()]  # noqa: PTH208  # thousands of paths would be made for nothing
+    except FileNotFoundError:  # not Linux
+        return []
+
+
+def _read(pid: int, name: str) -> bytes:
+    """A file of a process in /proc. Empty where it has ended, or belongs to somebody else."""
+    try:
+        with open(f"/proc/{pid}/{name}", "rb", buffering=0) as file:  # noqa: PTH123
+            return file.read()
+    except OSError:
+        return b""
+
+
+def _after_name(pid: int) -> list[bytes]:
+    """The fields of /proc/PID/stat after the name, which may hold anything: state, parent, group, session and so on."""
+    return _read(pid, "stat").rpartition(b")")[2].split()
+
+
+def _session(pid: int) -> int | None:
+    fields = _after_name(pid)
+    return int(fields[3]) if len(fields) > 3 else None
+
+
+def _is_running(pid: int) -> bool:
+    return _after_name(pid)[:1] not in ([], [b"Z"], [b"X"])
+
+
+def _has(pid: int, mark: str) -> bool:
+    """Whether a process has `mark`, or a mark that was made of it."""
+    name = VARIABLE.encode() + b"="
+    given = next((variable for variable in _read(pid, "environ").split(b"\0") if variable.startswith(name)), b"")
+    marks = given.removeprefix(name).decode(errors="replace").split()
+    return any(found == mark or found.startswith(f"{mark}.") for found in marks)
+
+
+def _is_tracker(pid: int) -> bool:
+    return b"multiprocessing.resource_tracker" in _read(pid, "cmdline")
+
+
+def _start_guardian(mark: str) -> subprocess.Popen[bytes]:
+    """The guardian reads a pipe that only this process can write to, so it hears of its end."""
+    command = [sys.executable, "-I", "-S", __file__, mark, str(os.getpid())]
+    silent = subprocess.DEVNULL
+    variables = {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "PYTHONHOME") if name in os.environ}  # no mark, and nothing else that is of no use
+    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, cwd="/", env=variables, stdout=silent, stderr=silent)
+
+
+def _guard(mark: str, parent: int) -> None:
+    """Wait until `parent` has ended, and end what it has left."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    with suppress(OSError):
+        Path("/proc/self/comm").write_text("rlvla3 guardian")
+    poll = select.poll()
+    poll.register(0, select.POLLHUP)  # a forked copy of the parent may keep the pipe open, so the parent itself is watched too
+    with suppress(OSError):
+        poll.register(os.pidfd_open(parent), select.POLLIN)
+    if os.getppid() == parent:
+        poll.poll()
+    end_tree(mark)
+
+
+if __name__ == "__main__":
+    _guard(sys.argv[1], int(sys.argv[2]))
