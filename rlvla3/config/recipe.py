@@ -23,6 +23,7 @@ from rlvla3.config.placement import PlacementConfig, RayConfig
 from rlvla3.config.policy import PolicyConfig
 from rlvla3.config.section import Section, Seed
 from rlvla3.config.simulator import MOST_TASKS, SimulatorConfig, check_round
+from rlvla3.config.supervision import SupervisionConfig
 from rlvla3.config.weights import WeightsConfig
 from rlvla3.scheduling.mix import Mix
 
@@ -46,6 +47,7 @@ class Recipe(Section):
     algorithm: AlgorithmConfig = AlgorithmConfig.model_validate({})
     training: TrainingConfig = TrainingConfig()
     engine: EngineConfig = EngineConfig.model_validate({})
+    supervision: SupervisionConfig = SupervisionConfig()
     weights: WeightsConfig = WeightsConfig()
     memory: MemoryConfig = MemoryConfig()
     placement: PlacementConfig = PlacementConfig()

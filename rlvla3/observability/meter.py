@@ -68,6 +68,20 @@ class MeterBoard:
         """The number of each worker's present stage: [workers]."""
         return self._arrays["stage"].copy()
 
+    def since(self) -> NDArray[np.float64]:
+        """When the present stage of each worker began, on the board's clock: [workers]."""
+        return self._arrays["since"].copy()
+
+    def left(self) -> NDArray[np.float64]:
+        """Seconds [workers, stages] in stages that have ended."""
+        seconds = self.read()
+        seconds[np.arange(len(self.workers)), self.stages()] -= self._now() - self._arrays["since"]
+        return np.maximum(seconds, 0.0)
+
+    def restart(self, worker: str) -> None:
+        """A new process of this worker is being started. To be called before it runs, or the stage in which the last one ended would seem to go on."""
+        MeterBoard.meter(self, worker).enter("start")
+
     def set_rows(self, first: int, seconds: NDArray[np.float64], stages: NDArray[np.int64]) -> None:
         """Copy what another board has read, into the rows from `first` on."""
         rows = slice(first, first + len(stages))

@@ -29,7 +29,7 @@ from rlvla3.scheduling.recorded_run import DECISION, EMITTED, RecordedRun, recor
 from rlvla3.types import Version
 
 WITHOUT_EFFECT_ON_WEIGHTS = (
-    *("evaluation.", "memory.", "training.checkpoint_every", "training.keep_checkpoints"),
+    *("evaluation.", "memory.", "supervision.", "training.checkpoint_every", "training.keep_checkpoints"),
     *("simulator.timeout_s", "engine.max_restarts", "engine.trace", "engine.offload", "engine.share"),
 )
 """Settings that may change when a run continues, because no weight depends on them. (training.updates is one only where the schedule does not use it.)"""

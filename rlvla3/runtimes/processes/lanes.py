@@ -24,7 +24,7 @@ from threading import Event, Thread
 from typing import Any
 
 from rlvla3.runtimes.processes.control import Control, Stopped
-from rlvla3.runtimes.processes.messages import Failed, Ready
+from rlvla3.runtimes.processes.messages import Failed, Ping, Pong, Ready
 
 SWITCH_S = 0.0005
 """How long a lane may run Python while another one waits to. Python's own 5 ms are as long as an inference."""
@@ -138,6 +138,7 @@ async def run_body(control: Control, body: Callable[..., Awaitable[None]], *args
         task.cancel()
 
     asyncio.get_running_loop().set_exception_handler(fail)
+    control.handle(Ping, lambda message: control.send(Pong(message.number)))
     control.listen(on_stop=task.cancel)
     try:
         await task

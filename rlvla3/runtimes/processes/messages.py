@@ -39,6 +39,18 @@ class WorkerNotice:
 
 
 @dataclass(frozen=True, slots=True)
+class Ping:
+    """Supervisor to a worker that waits: does its event loop still run? Answered by Pong."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class HandIn:
     """Shard to dispatcher: these episodes have ended and their slots are free. Always answered by a Grant."""
 

@@ -15,6 +15,7 @@ import asyncio
 import ctypes
 import multiprocessing
 import os
+import select
 import signal
 import sys
 import threading
@@ -37,6 +38,9 @@ INTERRUPTS = {signal.SIGINT, signal.SIGTERM}
 START_TIMEOUT_S = 180.0
 """A worker that has not started after this time counts as hung, where no setting says otherwise."""
 
+END_S = 10.0
+"""How long a process that was killed may take to end."""
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -58,7 +62,7 @@ def start_lanes(lanes: Sequence[Lane], log: Path, own_session: bool = False) -> 
         process.start()
     for _, theirs in pipes:
         theirs.close()
-    return [WorkerProcess(lane.name, process, Control(ours), log, mark) for lane, (ours, _) in zip(lanes, pipes, strict=True)]
+    return [WorkerProcess(lane.name, process, Control(ours, supervises=True), log, mark) for lane, (ours, _) in zip(lanes, pipes, strict=True)]
 
 
 class WorkerProcess:
@@ -72,20 +76,24 @@ class WorkerProcess:
         self.name, self.process, self.control, self.log, self._mark = name, process, control, log, mark
         self.killed = ""
         self.control.listen()
-        self._sentinel = _descriptor_of(process)
+        self._end = _end_of(process)
         self._released = False
+
+    @property
+    def pid(self) -> int | None:
+        return self.process.pid
 
     def on_exit(self, callback: Callable[[], None]) -> None:
         """Call `callback` once when the process has ended. It replaces an earlier callback."""
-        loop, sentinel = asyncio.get_running_loop(), self._sentinel
+        loop, end = asyncio.get_running_loop(), self._end
 
         def ended() -> None:
-            loop.remove_reader(sentinel)
+            loop.remove_reader(end)
             callback()
 
-        loop.add_reader(sentinel, ended)
+        loop.add_reader(end, ended)
 
-    def kill(self, why: str) -> None:
+    def kill(self, why: str = "") -> None:
         """Kill the process. Its end is handled like any other one. why: what the user is told, as "it had not ..."."""
         self.killed = why
         self.process.kill()
@@ -107,19 +115,27 @@ class WorkerProcess:
 
     def release(self) -> None:
         """Release what the supervisor holds of a process that has ended or was killed, and end what that process has started."""
-        asyncio.get_running_loop().remove_reader(self._sentinel)
+        asyncio.get_running_loop().remove_reader(self._end)
         end_tree(self._mark, leader=self.process.pid)
-        os.close(self._sentinel)
-        self.process.join()
+        self.reap()
+        os.close(self._end)
         self.control.close()
         self._released = True
+
+    def reap(self) -> None:
+        """Take note of the end of a process that has ended or was killed. A process that hangs in the kernel (a dead network disk) ends later or never: after
+        END_S nobody waits for it any more."""
+        poll = select.poll()  # not select.select, which takes no descriptor above 1023
+        poll.register(self._end, select.POLLIN)
+        if poll.poll(1000 * END_S):
+            self.process.join()
 
     def last_words(self, lines: int = 5) -> str:
         """The last lines that the process printed."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
 
 
-def _descriptor_of(process: SpawnProcess) -> int:
+def _end_of(process: SpawnProcess) -> int:
     """A descriptor that can be read when `process` has ended. It is a new one: an event loop watches a descriptor for one worker only, and several may share
     the process."""
     try:

@@ -58,7 +58,7 @@ class WorkerActor:
 
     def __init__(self, name: str, body: str, *args: Any) -> None:
         here, there = multiprocessing.Pipe()
-        self._control, self._listening, self._over, self._state = Control(here), False, False, ActorState()
+        self._control, self._listening, self._over, self._state = Control(here, supervises=True), False, False, ActorState()
         self._life, self._said_status = secrets.token_hex(4), 0.0
         self._thread = threading.Thread(target=_reside, args=(name, Control(there), body, self._state, args), name=name, daemon=True)
         self._thread.start()

@@ -25,8 +25,10 @@ from rlvla3.runtimes.processes.lanes import Lane
 from rlvla3.runtimes.processes.messages import Failed, Ready, WorkerNotice
 from rlvla3.runtimes.processes.process import WorkerProcess, start_lanes, start_worker
 from rlvla3.runtimes.runtime import TrainerLost
+from rlvla3.runtimes.supervision.limits import StageLimits
 from rlvla3.runtimes.supervision.losses import Losses, MemoryKills, ending_in_words
 from rlvla3.runtimes.supervision.shard_supervisor import ShardSupervisor
+from rlvla3.runtimes.supervision.watch import Watch
 from rlvla3.runtimes.worker_names import generator_name, shard_name
 from rlvla3.scheduling.recorded_run import RecordedRun
 from rlvla3.scheduling.sharding import lay_out
@@ -85,6 +87,7 @@ class HostSupervisor:
         self._losses = {name: Losses(engine.max_restarts) for name in self._generator_names}
         self._memory_kills = MemoryKills()
         self._ending = False
+        self.watch = Watch(self.board, recipe.supervision, notify)
         slots = [len(shard.slots) for shard in layout]
         assignment = Assignment(self.plane.counts["serves"], slots, engine.generators, engine.elastic, self.board, time.monotonic, self.steps_made)
         self.shards = ShardSupervisor(
@@ -92,7 +95,8 @@ class HostSupervisor:
             self.plane,
             self.board,
             assignment,
-            simulators=simulators,
+            self.watch,
+            limits=[StageLimits(recipe.supervision, simulator) for simulator in simulators],
             max_restarts=engine.max_restarts,
             notify=notify,
             fail=fail,
@@ -114,8 +118,12 @@ class HostSupervisor:
 
     def start_lanes(self, lanes: Sequence[Lane]) -> list[WorkerProcess]:
         """Start workers in one process. A generator that is alone in its process is replaced if it is lost. Every other one ends the run, or its attempt."""
+        for lane in lanes:
+            self.board.restart(lane.name)
         workers = start_lanes(lanes, self._log("-and-".join(lane.name for lane in lanes)))
+        self.watch.begin()
         for worker in workers:
+            self.watch.add(worker, StageLimits(self.recipe.supervision))
             worker.control.handle(Failed, partial(self._on_failed, worker))
             worker.control.handle(WorkerNotice, partial(self._on_notice, worker))
             worker.control.handle(Ready, partial(self._on_ready, worker))
@@ -139,13 +147,15 @@ class HostSupervisor:
 
     async def stop(self) -> None:
         self._ending = True
+        self.watch.end()
         await asyncio.gather(self.shards.stop(PATIENCE_S), *(worker.stop(PATIENCE_S) for worker in self._workers))
 
     def kill(self) -> None:
         """Kill every worker."""
+        self.watch.end()
         self.shards.kill()
         for worker in self._workers:
-            worker.process.kill()
+            worker.kill()
 
     def steps_made(self) -> int:
         """Environment steps since the start, including those of running episodes."""
@@ -178,11 +188,12 @@ class HostSupervisor:
     def _on_exit(self, workers: Sequence[WorkerProcess]) -> None:
         """The process of `workers` has ended."""
         for worker in workers:
+            self.watch.drop(worker.name)
             worker.control.poll()
         if self._ending or any(worker.name in self._failed for worker in workers):  # the error of one was reported
             return
         process, who = workers[0].process, " and ".join(worker.name for worker in workers)
-        process.join()
+        workers[0].reap()
         who = f"process of {who}" if len(workers) > 1 else who
         killed = next((worker.killed for worker in workers if worker.killed), "")
         ending = killed or ending_in_words(process.exitcode or 0, self._memory_kills.happened())

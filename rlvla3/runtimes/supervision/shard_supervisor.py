@@ -12,14 +12,12 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from rlvla3.config import SimulatorConfig
 from rlvla3.errors import WorkerError
 from rlvla3.links.data_plane import DataPlane
 from rlvla3.observability.formatting import number_of
@@ -29,7 +27,9 @@ from rlvla3.runtimes.processes.control import Stopped
 from rlvla3.runtimes.processes.messages import Failed, ForgetShard, Grant, HandIn, LeaveDevice, LeftDevice, Ready, ShardForgotten
 from rlvla3.runtimes.processes.process import WorkerProcess
 from rlvla3.runtimes.processes.roll_call import RollCall
+from rlvla3.runtimes.supervision.limits import StageLimits
 from rlvla3.runtimes.supervision.losses import MemoryKills, ending_in_words
+from rlvla3.runtimes.supervision.watch import Watch
 from rlvla3.runtimes.worker_names import shard_name
 from rlvla3.scheduling.dispatcher import Dispatcher, TicketSource
 from rlvla3.scheduling.sharding import ShardSpec
@@ -37,12 +37,6 @@ from rlvla3.simulators.base import ContractError
 from rlvla3.types import Finished
 
 MAX_ATTEMPTS = 3
-BUILDING_SAID_EVERY_S = 30.0
-"""How often a run that waits for its simulators says so."""
-
-LATE_FACTOR = 5
-"""A look for hung simulators that comes this many times later than planned is not used: then this process was stopped or starved, and so were the
-simulators."""
 
 
 class CannotReplace(WorkerError):
@@ -53,8 +47,7 @@ class CannotReplace(WorkerError):
 class SupervisedShard:
     """A shard, and the process that runs it now. The process may be replaced; the slots and their data stay.
 
-    ready: its simulator is built. owed: it has handed in episodes and waits for an answer. failure: the error that its process ended with. killed: why it was
-    killed, if it was.
+    ready: its simulator is built. owed: it has handed in episodes and waits for an answer. failure: the error that its process ended with.
     """
 
     spec: ShardSpec
@@ -62,7 +55,6 @@ class SupervisedShard:
     ready: bool = False
     owed: bool = False
     failure: Failed | None = None
-    killed: str = ""
 
     @property
     def number(self) -> int:
@@ -72,7 +64,7 @@ class SupervisedShard:
 class ShardSupervisor:
     """Serves one ledger at a time. Each shard runs the tickets of its own simulator.
 
-    start: starts the process of a shard. assignment: of shards to generators. simulators: the settings of each simulator of the run.
+    start: starts the process of a shard. assignment: of shards to generators. watch: kills what hangs. limits: of the shards of each simulator of the run.
     max_restarts: processes that are replaced before the run gives up. notify: called with a sentence for the user. fail: ends the run with an error.
     """
 
@@ -82,26 +74,24 @@ class ShardSupervisor:
         plane: DataPlane,
         board: MeterBoard,
         assignment: Assignment,
+        watch: Watch,
         *,
-        simulators: Sequence[SimulatorConfig],
+        limits: Sequence[StageLimits],
         max_restarts: int,
         notify: Callable[[str], None],
         fail: Callable[[Exception], None],
     ) -> None:
         self._start, self._plane, self._board, self._assignment = start, plane, board, assignment
-        self._simulators, self._max_restarts, self._notify, self._fail = simulators, max_restarts, notify, fail
+        self._watch, self._limits, self._max_restarts, self._notify, self._fail = watch, limits, max_restarts, notify, fail
         self._on_finished: Callable[[Finished], None] = lambda _: None
         self._attempts: Counter[int] = Counter()
         self._all_ready = asyncio.Event()
         self._restarts = 0
         self._ending = False
-        self._look_every_s, self._looked_at = min(1.0, *(simulator.timeout_s / 2 for simulator in simulators)), time.monotonic()
-        self._said_building_at = self._looked_at
-        self._watchdog: asyncio.TimerHandle | None = None
         self._generators: list[WorkerProcess] = []
         self._leaving = RollCall((), then=lambda: None)
         self._shards: list[SupervisedShard] = []
-        self._dispatcher = Dispatcher(simulators=len(simulators))
+        self._dispatcher = Dispatcher(simulators=len(limits))
         self._memory_kills = MemoryKills()
 
     def start(self, generators: list[WorkerProcess]) -> None:
@@ -111,8 +101,8 @@ class ShardSupervisor:
             generator.control.handle(ShardForgotten, lambda message: self._replace(self._shards[message.shard]))
             generator.control.handle(LeftDevice, partial(self._on_left, generator))
         for spec in self._plane.shards:
-            self._shards.append(self._watch(SupervisedShard(spec, self._start_process(spec.number))))
-        self._look_for_hung()
+            self._shards.append(self._follow(SupervisedShard(spec, self._start_process(spec.number))))
+        self._watch.begin()
 
     async def ready(self) -> None:
         """Wait until every simulator has been built once."""
@@ -157,13 +147,11 @@ class ShardSupervisor:
         """Kill every simulator."""
         self._ending = True
         for shard in self._shards:
-            shard.worker.process.kill()
+            shard.worker.kill()
 
     async def stop(self, patience_s: float) -> None:
         """Ask every simulator to end. None is replaced any more."""
         self._ending = True
-        if self._watchdog is not None:
-            self._watchdog.cancel()
         await asyncio.gather(*(shard.worker.stop(patience_s) for shard in self._shards))
 
     @property
@@ -171,11 +159,12 @@ class ShardSupervisor:
         return [pid for shard in self._shards if (pid := shard.worker.process.pid) is not None]
 
     def _start_process(self, shard: int) -> WorkerProcess:
-        self._board.meter(shard_name(shard)).enter("start")  # now, or the watchdog would count the stage in which its predecessor ended
+        self._board.restart(shard_name(shard))
         return self._start(shard)
 
-    def _watch(self, shard: SupervisedShard) -> SupervisedShard:
+    def _follow(self, shard: SupervisedShard) -> SupervisedShard:
         control = shard.worker.control
+        self._watch.add(shard.worker, self._limits[shard.spec.simulator])
         control.handle(Ready, lambda _: self._on_ready(shard))
         control.handle(HandIn, lambda message: self._on_hand_in(shard, message))
         control.handle(Failed, lambda message: setattr(shard, "failure", message))
@@ -210,6 +199,7 @@ class ShardSupervisor:
         self._leaving.answered(generator.name)
 
     def _on_exit(self, shard: SupervisedShard) -> None:
+        self._watch.drop(shard.worker.name)
         shard.ready = False  # first, so that it gets no more tickets while its last messages are read
         self._dispatcher.lose(shard.number)
         shard.worker.control.poll()  # episodes that it handed in before it ended still count
@@ -219,7 +209,7 @@ class ShardSupervisor:
             return
         lost = self._dispatcher.lost(shard.number)
         self._attempts.update(lost)
-        why = shard.killed or shard.worker.killed or (shard.failure.message if shard.failure else self._how_it_ended(shard))
+        why = shard.worker.killed or (shard.failure.message if shard.failure else self._how_it_ended(shard))
         if shard.failure and shard.failure.kind == ContractError.__name__:
             self._fail(CannotReplace(why))
             return
@@ -248,10 +238,10 @@ class ShardSupervisor:
         if self._ending:
             return
         self._dispatcher.give_back(shard.number)
-        shard.failure, shard.killed = None, ""
+        shard.failure = None
         shard.worker = self._start_process(shard.number)
         self._restarts += 1
-        self._watch(shard)
+        self._follow(shard)
         if self._dispatcher.serving:
             self.grant()
 
@@ -261,35 +251,3 @@ class ShardSupervisor:
         for shard in self._shards:
             counts[self._assignment.serves[shard.number]] += self._dispatcher.is_busy(shard.number)
         self._plane.set_running(counts)
-
-    def _look_for_hung(self) -> None:
-        """Kill every simulator that has been in one stage for too long. Its end is then handled like any other one."""
-        now, before = time.monotonic(), self._looked_at
-        self._looked_at = now
-        self._watchdog = asyncio.get_running_loop().call_later(self._look_every_s, self._look_for_hung)
-        if now - before < LATE_FACTOR * self._look_every_s:  # else the whole run was stopped, by Ctrl-Z or a paused container, and nobody is hung
-            for shard in self._shards:
-                self._kill_if_hung(shard)
-            self._say_who_is_built(now)
-
-    def _kill_if_hung(self, shard: SupervisedShard) -> None:
-        stage, seconds = self._board.stage(shard_name(shard.number))
-        simulator = self._simulators[shard.spec.simulator]
-        setting, limit = ("build_timeout_s", simulator.build_timeout_s) if stage == "start" else ("timeout_s", simulator.timeout_s)
-        if seconds > limit and stage in ("start", "reset", "simulate") and shard.worker.process.is_alive() and not shard.killed:
-            doing = {"start": "was not built", "reset": "had not reset its environment", "simulate": "had not made its chunk"}[stage]
-            shard.killed = (
-                f"it {doing} after {seconds:.0f} s and was killed; simulator.{setting}={limit:g} is the limit, raise it if the simulator is only slow"
-            )
-            shard.worker.process.kill()
-
-    def _say_who_is_built(self, now: float) -> None:
-        """Say now and then how many simulators are still being built, at the start of a run."""
-        building = [self._board.stage(shard_name(shard.number))[1] for shard in self._shards if not shard.ready]
-        if building and not self._all_ready.is_set() and now - self._said_building_at >= BUILDING_SAID_EVERY_S:
-            self._said_building_at = now
-            limit = max(simulator.build_timeout_s for simulator in self._simulators)
-            self._notify(
-                f"{len(building)} of {number_of(len(self._shards), 'simulator')} still being built, for {max(building):.0f} s; "
-                f"simulator.build_timeout_s={limit:g} is the limit"
-            )

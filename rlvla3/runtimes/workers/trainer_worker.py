@@ -253,6 +253,7 @@ class Trainer:
                 self._say(Notice(where))
             for step, loss in clone(self.policy, self.demonstrations, self.recipe.clone, self.recipe.seed):
                 self._say(CloneStep(step, self.recipe.clone.steps, loss))
+                self.meter.enter("clone")  # each step by itself: a worker that stays in a stage for long counts as hung
         self.learner.check_weights("cloning", LOWER_CLONING_RATE)
         if not self.recipe.clone.files:
             self._trained_on_tickets(demonstration_book(self.recipe, self.rollouts.spec.spaces), self.demonstrations.selected())
@@ -271,6 +272,7 @@ class Trainer:
             self._say(Notice(text))
         for number, demonstration in enumerate(recorded):
             demonstrations.add(number, demonstration)
+            self.meter.enter("clone")
 
 
 def _raise(error: BaseException) -> None:

@@ -1,0 +1,251 @@
+"""Who is late, and what is done about it: one watch for every worker and every stage (law 5).
+
+The rule:
+- a worker that works leaves its stage within the limit of that stage;
+- a worker that only waits answers a Ping within a limit. So its event loop runs, and what it waits for will wake it;
+- a worker whose process is stopped by a signal goes on within that limit, whatever its stage.
+
+Invariants:
+- the user is told of a worker that is late, and later the worker is killed. What is done then is what is done after any loss: its supervisor decides;
+- a limit counts only time in which this process has looked. After Ctrl-Z, or a paused container, all times begin anew;
+- a worker that is in time costs nothing. Its stage is read from shared memory, and only a worker that has waited for long is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlvla3.config.supervision import SupervisionConfig
+from rlvla3.observability.formatting import duration
+from rlvla3.observability.meter import STAGES, MeterBoard
+from rlvla3.runtimes.processes.control import Stopped
+from rlvla3.runtimes.processes.messages import Ping, Pong
+from rlvla3.runtimes.supervision.limits import (
+    ANSWERING,
+    Limit,
+    StageLimits,
+    does_not_answer,
+    is_built_slowly,
+    is_stopped,
+    kind_of,
+    process_is_stopped,
+    takes_long,
+    who_waits,
+)
+
+LOOK_S = 1.0
+ASK_AFTER_S = 5.0
+"""A worker that has waited for so long is asked, and asked again so long after its answer."""
+
+LATE_FACTOR = 5
+"""A look that comes this many times later than planned is not used: then this process was stopped or starved, and so were the workers."""
+
+SHORTEST_S = 1e-6
+"""A stage in which a worker has spent less has not been left yet."""
+
+
+class Asked(Protocol):
+    """A control channel, as the watch uses it."""
+
+    def send(self, message: Any) -> None: ...
+
+    def handle(self, kind: type, handler: Callable[[Any], None]) -> None: ...
+
+
+class Killable(Protocol):
+    """A worker that can be watched. name: as on the board. pid: of its process, if that is on this machine."""
+
+    name: str
+
+    @property
+    def control(self) -> Asked: ...
+
+    @property
+    def pid(self) -> int | None: ...
+
+    def kill(self, why: str) -> None:
+        """Kill it. why: the reason, for whoever deals with its end."""
+
+
+@dataclass
+class _Watched:
+    """One worker in its present life.
+
+    row: on the board. left_before: seconds [stages] in stages that its predecessors have left. began: when it was added. since: when its present stage began.
+    age: its time there, when it was last looked at. longest: by stage, of stages that it has left. pings: how often it was asked. answered: when it last
+    answered. asked: when it was asked and has not answered yet. stopped: since when its process is known to be stopped. told: its lateness was told.
+    """
+
+    worker: Killable
+    limits: StageLimits
+    row: int
+    left_before: NDArray[np.float64]
+    began: float
+    stage: str = ""
+    since: float = 0.0
+    age: float = 0.0
+    longest: dict[str, float] = field(default_factory=dict)
+    pings: int = 0
+    answered: float = 0.0
+    asked: float | None = None
+    stopped: float | None = None
+    told: bool = False
+
+    def hear(self, pong: Pong, now: float) -> None:
+        if pong.number == self.pings:
+            self.asked, self.answered = None, now
+
+
+@dataclass(frozen=True)
+class _Late:
+    """What a worker is late with, for how many seconds, and the limit."""
+
+    what: str
+    seconds: float
+    limit: Limit
+
+
+class Watch:
+    """Watches the workers that are added to it, from `begin` to `end`.
+
+    board: of the workers' times. notify: called with a sentence for the user.
+
+        watch = Watch(board, recipe.supervision, notify)
+        watch.add(worker, StageLimits(recipe.supervision))      # again for each process that replaces it
+        watch.begin()
+        watch.end()
+    """
+
+    def __init__(self, board: MeterBoard, settings: SupervisionConfig, notify: Callable[[str], None], now: Callable[[], float] = time.monotonic) -> None:
+        self._board, self._settings, self._notify, self._now = board, settings, notify, now
+        self._watched: dict[str, _Watched] = {}
+        self._look_every_s = LOOK_S
+        self._looked_at = self._counts_from = self._said_building_at = now()
+        self._timer: asyncio.TimerHandle | None = None
+        self._left = board.left()
+
+    def add(self, worker: Killable, limits: StageLimits) -> None:
+        """Watch a worker whose process has just been started (see MeterBoard.restart). It takes the place of an earlier one with its name."""
+        now = self._now()
+        row = self._board.workers.index(worker.name)
+        watched = self._watched[worker.name] = _Watched(worker, limits, row, self._board.left()[row], now)
+        worker.control.handle(Pong, lambda pong: watched.hear(pong, self._now()))
+        self._look_every_s = min(self._look_every_s, limits.shortest() / 2)
+
+    def drop(self, name: str) -> None:
+        """Watch this worker no longer: it has ended."""
+        self._watched.pop(name, None)
+
+    def begin(self) -> None:
+        """Look from now on, in the running event loop. It may be called again."""
+        if self._timer is None:
+            self._looked_at = self._said_building_at = self._now()
+            self._plan()
+
+    def end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def look(self) -> None:
+        """Look once at every worker."""
+        now, before = self._now(), self._looked_at
+        self._looked_at = now
+        if now - before >= LATE_FACTOR * self._look_every_s:
+            self._counts_from = now
+            for watched in self._watched.values():
+                watched.asked = watched.stopped = None
+            return
+        self._left = self._board.left()
+        stages = {name: STAGES[number] for name, number in zip(self._board.workers, self._board.stages().tolist(), strict=True)}
+        since = self._board.since()
+        for watched in list(self._watched.values()):
+            self._follow(watched, stages[watched.worker.name], float(since[watched.row]), now)
+            if (late := self._late(watched, now)) is None:
+                self._say_it_goes_on(watched)
+            elif late.seconds > late.limit.seconds:
+                self._kill(watched, late)
+            elif late.seconds > late.limit.notice_s and not watched.told and watched.stage != "start":
+                watched.told = True
+                self._say(watched, late, stages)
+        self._say_who_is_built(now)
+
+    def _plan(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._look_every_s, self._look_again)
+
+    def _look_again(self) -> None:
+        self._plan()
+        self.look()
+
+    def _follow(self, watched: _Watched, stage: str, since: float, now: float) -> None:
+        """Take note of the stage that a worker is in."""
+        if (stage, since) != (watched.stage, watched.since):
+            if watched.stage:
+                watched.longest[watched.stage] = max(watched.longest.get(watched.stage, 0.0), watched.age)
+            watched.stage, watched.since, watched.asked = stage, since, None
+        watched.age = now - max(since, watched.began, self._counts_from)
+
+    def _late(self, watched: _Watched, now: float) -> _Late | None:
+        """What a worker is late with, as far as it can be said. None if it is in time."""
+        if watched.age < min(ASK_AFTER_S, watched.limits.shortest()):
+            watched.stopped = None
+            return None
+        if (pid := watched.worker.pid) is not None and process_is_stopped(pid):
+            watched.stopped = now if watched.stopped is None else watched.stopped
+            seconds = now - watched.stopped
+            return _Late(is_stopped(pid, seconds), seconds, watched.limits.answer())
+        watched.stopped = None
+        if watched.stage in ANSWERING:
+            return self._asked(watched, now)
+        longest = watched.longest.get(watched.stage, 0.0) if self._has_left(watched) else None
+        limit = watched.limits.stage(watched.stage, longest)
+        return _Late(takes_long(watched.stage, watched.age, longest), watched.age, limit) if watched.age > min(limit.notice_s, limit.seconds) else None
+
+    def _asked(self, watched: _Watched, now: float) -> _Late | None:
+        """Ask a worker that waits, where it is time to; what it is late with, if it has not answered."""
+        if watched.asked is None:
+            if not watched.pings or now - watched.answered >= ASK_AFTER_S:
+                watched.pings, watched.asked = watched.pings + 1, now
+                try:
+                    watched.worker.control.send(Ping(watched.pings))
+                except Stopped:
+                    self.drop(watched.worker.name)  # it has just ended, and its end is reported
+            return None
+        silent = now - max(watched.asked, self._counts_from)
+        limit = watched.limits.answer()
+        return _Late(does_not_answer(watched.stage, silent), silent, limit) if silent > min(limit.notice_s, limit.seconds) else None
+
+    def _has_left(self, watched: _Watched) -> bool:
+        """Whether a worker, in this life, has left its present stage before."""
+        stage = STAGES.index(watched.stage)
+        return bool(self._left[watched.row, stage] - watched.left_before[stage] > SHORTEST_S)
+
+    def _say(self, watched: _Watched, late: _Late, stages: Mapping[str, str]) -> None:
+        name, limit = watched.worker.name, late.limit
+        self._notify(f"{name} {late.what}. {who_waits(name, stages)}. It is killed after {duration(limit.seconds)} ({limit.words})")
+
+    def _say_it_goes_on(self, watched: _Watched) -> None:
+        if watched.told:
+            watched.told = False
+            self._notify(f"{watched.worker.name} goes on")
+
+    def _kill(self, watched: _Watched, late: _Late) -> None:
+        self.drop(watched.worker.name)
+        kind = "simulator" if watched.limits.simulator else kind_of(watched.worker.name)
+        watched.worker.kill(f"it {late.what} and was killed; {late.limit.words} is the limit, raise it if the {kind} is only slow")
+
+    def _say_who_is_built(self, now: float) -> None:
+        """Say now and then who is still being built."""
+        building = [watched for watched in self._watched.values() if watched.stage == "start"]
+        every_s = 2 * self._settings.notice_s
+        if building and now - self._said_building_at >= every_s and max(watched.age for watched in building) >= every_s:
+            self._said_building_at = now
+            slowest = max(building, key=lambda watched: watched.age)
+            names = [watched.worker.name for watched in building]
+            self._notify(is_built_slowly(names, list(self._watched), slowest.age, slowest.limits.stage("start", None)))

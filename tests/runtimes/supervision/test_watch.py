@@ -1,0 +1,250 @@
+"""The watch on a clock of the test: whoever is late in any stage is told of and then killed, and nobody else is."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlvla3.config import SimulatorConfig
+from rlvla3.config.supervision import SupervisionConfig
+from rlvla3.observability.meter import STAGES, MeterBoard
+from rlvla3.runtimes.processes.messages import Ping, Pong
+from rlvla3.runtimes.supervision.limits import ANSWERING, RANKS_S, StageLimits
+from rlvla3.runtimes.supervision.watch import Watch
+
+SETTINGS = SupervisionConfig(notice_s=15, answer_timeout_s=60, stage_timeout_s=120, build_timeout_s=600)
+SIMULATOR = SimulatorConfig(timeout_s=50, build_timeout_s=400)
+WORKERS = ["shard 0", "shard 1", "generator 0", "trainer"]
+
+
+class Channel:
+    """The control channel of a worker. answers: whether the worker answers."""
+
+    def __init__(self) -> None:
+        self.answers = True
+        self._handlers: dict[type, Callable[[Any], None]] = {}
+
+    def send(self, message: Any) -> None:
+        if self.answers:
+            self._handlers[Pong](Pong(message.number))
+
+    def handle(self, kind: type, handler: Callable[[Any], None]) -> None:
+        self._handlers[kind] = handler
+
+
+class Worker:
+    def __init__(self, name: str, pid: int | None = None) -> None:
+        self.name, self.pid, self.control, self.killed = name, pid, Channel(), ""
+
+    def kill(self, why: str) -> None:
+        self.killed = why
+
+
+class World:
+    """Workers on a board, on a clock that the test moves."""
+
+    def __init__(self, pid: int | None = None) -> None:
+        self.now, self.said = 1000.0, list[str]()
+        self.board = MeterBoard(WORKERS, lambda: self.now)
+        self.watch = Watch(self.board, SETTINGS, self.said.append, lambda: self.now)
+        self.workers = {name: Worker(name, pid) for name in WORKERS}
+        for name, worker in self.workers.items():
+            self.watch.add(worker, StageLimits(SETTINGS, SIMULATOR if name.startswith("shard") else None))
+            self.enter(name, "overhead")
+        for name, stage in zip(WORKERS, ("ticket", "ticket", "requests", "command"), strict=True):
+            self.enter(name, stage)
+
+    def enter(self, name: str, stage: str) -> None:
+        self.board.meter(name).enter(stage)
+
+    def live(self, name: str, seconds: float, stage: str) -> None:
+        """Spend so long in a stage, with a look every second."""
+        self.enter(name, stage)
+        self.wait(seconds)
+
+    def wait(self, seconds: float, looks_every: float = 1.0) -> None:
+        for _ in range(round(seconds / looks_every)):
+            self.now += looks_every
+            self.watch.look()
+
+    @property
+    def killed(self) -> dict[str, str]:
+        return {name: worker.killed for name, worker in self.workers.items() if worker.killed}
+
+
+def test_a_worker_that_waits_and_answers_waits_as_long_as_it_likes() -> None:
+    world = World()
+    world.wait(100_000, looks_every=2.0)
+    assert not world.said
+    assert not world.killed
+
+
+@pytest.mark.parametrize("name", WORKERS)
+@pytest.mark.parametrize("stage", ANSWERING)
+def test_a_worker_that_waits_and_does_not_answer_is_told_of_and_killed(name: str, stage: str) -> None:
+    world = World()
+    world.enter(name, stage)
+    world.wait(100)
+    assert not world.said
+    world.workers[name].control.answers = False
+    world.wait(22)
+    (said,) = world.said
+    assert f"{name} waits for" in said
+    assert "has not answered for 1" in said
+    assert "supervision.answer_timeout_s=60" in said
+    assert not world.killed
+    world.wait(50)
+    assert list(world.killed) == [name]
+    assert "supervision.answer_timeout_s=60 is the limit" in world.killed[name]
+
+
+BUSY_OF = {
+    "shard 0": ("start", "reset", "simulate", "overhead"),
+    "generator 0": ("start", "infer", "load_weights", "offload", "overhead"),
+    "trainer": ("start", "train", "fit_critic", "publish", "publication", "clone", "checkpoint", "offload", "overhead", "ranks"),
+}
+
+
+@pytest.mark.parametrize(("name", "stage"), [(name, stage) for name, stages in BUSY_OF.items() for stage in stages])
+def test_a_worker_that_stays_in_any_stage_is_told_of_and_killed(name: str, stage: str) -> None:
+    world = World()
+    world.enter(name, stage)
+    world.wait(62)
+    assert any(name in said or "simulator" in said for said in world.said) or world.killed
+    world.wait(RANKS_S)
+    assert list(world.killed) == [name]
+    if stage != "ranks":
+        assert "timeout_s=" in world.killed[name]
+
+
+def test_what_was_done_before_has_the_shorter_limit_and_the_first_time_the_longer_one() -> None:
+    world = World()
+    world.live("generator 0", 300, "infer")  # the first time: it compiles
+    world.enter("generator 0", "requests")
+    for _ in range(3):
+        world.enter("trainer", "train")
+        world.now += 0.01  # too short for any look to see it
+        world.enter("trainer", "trajectories")
+    assert not world.killed
+    world.live("trainer", 130, "train")
+    assert list(world.killed) == ["trainer"]
+    assert "supervision.stage_timeout_s=120" in world.killed["trainer"]
+
+
+def test_a_worker_may_take_ten_times_its_longest() -> None:
+    world = World()
+    world.live("trainer", 40, "train")
+    world.enter("trainer", "trajectories")
+    world.wait(2)
+    world.live("trainer", 380, "train")
+    assert not world.killed
+    world.wait(40)
+    assert "10 times its longest time" in world.killed["trainer"]
+
+
+def test_a_replacement_has_its_first_times_again() -> None:
+    world = World()
+    world.live("generator 0", 2, "infer")
+    world.enter("generator 0", "requests")
+    world.board.restart("generator 0")
+    world.watch.add(world.workers["generator 0"], StageLimits(SETTINGS))
+    world.live("generator 0", 200, "infer")
+    assert not world.killed
+
+
+def test_the_message_names_who_what_and_who_waits() -> None:
+    world = World()
+    world.live("generator 0", 1, "infer")
+    world.enter("generator 0", "requests")
+    world.wait(1)
+    world.enter("shard 0", "decision")
+    world.enter("shard 1", "decision")
+    world.live("generator 0", 16, "infer")
+    (said,) = world.said
+    assert said.startswith("generator 0 has taken 16 s for one inference, and at most 1 s before. 2 shards wait for a decision. It is killed after 2 min")
+    world.enter("generator 0", "requests")
+    world.wait(1)
+    assert world.said[1:] == ["generator 0 goes on"]
+
+
+def test_while_everything_stood_still_nobody_was_late() -> None:
+    world = World()
+    world.enter("shard 0", "simulate")
+    world.workers["trainer"].control.answers = False
+    world.wait(12)
+    world.now += 5000  # Ctrl-Z
+    world.watch.look()
+    world.wait(10)
+    assert not world.said
+    assert not world.killed
+
+
+def test_who_is_still_built_is_said_in_one_sentence() -> None:
+    world = World()
+    for name in ("shard 0", "shard 1", "trainer"):
+        world.board.restart(name)
+    world.wait(31)
+    assert world.said == ["2 of 2 simulators and trainer still being built, for 30 s; simulator.build_timeout_s=400 is the limit"]
+
+
+@contextmanager
+def sleeping_process() -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stopped_process_is_named_with_the_way_to_let_it_go_on(stage: str) -> None:
+    with sleeping_process() as process:
+        world = World(process.pid)
+        world.watch.drop("shard 0")
+        world.watch.drop("shard 1")
+        world.watch.drop("generator 0")
+        world.enter("trainer", stage)
+        os.kill(process.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+        world.wait(23)
+        if stage != "start":
+            assert f"`kill -CONT {process.pid}` lets it go on" in world.said[0]
+        world.wait(50)
+        assert "something sent a stop signal" in world.killed["trainer"]
+
+
+@given(st.lists(st.tuples(st.sampled_from(WORKERS), st.sampled_from(STAGES), st.floats(0.1, 110)), max_size=40))
+def test_whoever_changes_its_stage_in_time_is_never_killed(changes: list[tuple[str, str, float]]) -> None:
+    world = World()
+    last = dict.fromkeys(WORKERS, world.now)
+    for name, stage, seconds in changes:
+        for other in WORKERS:
+            if other != name and world.now + seconds - last[other] > 45:
+                world.enter(other, "command")
+                last[other] = world.now
+        world.enter(name, stage)
+        last[name] = world.now
+        world.wait(min(seconds, 45), 0.5)
+    assert not world.killed
+
+
+def test_ping_is_only_for_those_who_wait_for_long() -> None:
+    world, sent = World(), list[Any]()
+    world.workers["shard 0"].control.send = sent.append  # type: ignore[method-assign]
+    for _ in range(100):
+        world.enter("shard 0", "ticket")
+        world.wait(1)
+        world.enter("shard 0", "simulate")
+    assert not sent
+    world.live("shard 0", 6, "ticket")
+    assert sent == [Ping(1)]
