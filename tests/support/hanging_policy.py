@@ -18,7 +18,7 @@ class HangingOptions(ActorCriticOptions):
 
 
 class HangingActorCritic(ActorCritic):
-    Options = HangingOptions
+    Options = HangingOptions  # type: ignore[assignment]
     options: HangingOptions
 
     def __init__(self, *args: Any) -> None:

@@ -27,13 +27,15 @@ WORKERS = ["shard 0", "shard 1", "generator 0", "trainer"]
 
 
 class Channel:
-    """The control channel of a worker. answers: whether the worker answers."""
+    """The control channel of a worker. answers: whether the worker answers. hear: called with what is sent."""
 
     def __init__(self) -> None:
         self.answers = True
+        self.hear: Callable[[Any], None] = lambda _: None
         self._handlers: dict[type, Callable[[Any], None]] = {}
 
     def send(self, message: Any) -> None:
+        self.hear(message)
         if self.answers:
             self._handlers[Pong](Pong(message.number))
 
@@ -240,7 +242,7 @@ def test_whoever_changes_its_stage_in_time_is_never_killed(changes: list[tuple[s
 
 def test_ping_is_only_for_those_who_wait_for_long() -> None:
     world, sent = World(), list[Any]()
-    world.workers["shard 0"].control.send = sent.append  # type: ignore[method-assign]
+    world.workers["shard 0"].control.hear = sent.append
     for _ in range(100):
         world.enter("shard 0", "ticket")
         world.wait(1)
