@@ -67,7 +67,7 @@ def _working_folder() -> str:
 
 
 def _run(arguments: argparse.Namespace) -> bool:
-    """Returns whether all is well. Only `check` and `bench fuzz` can return False."""
+    """Returns whether all is well. Only `check`, `bench fuzz` and `bench chaos` can return False."""
     from rlvla3 import commands
 
     match arguments.command:
@@ -190,6 +190,7 @@ def _add_benchmarks(bench: argparse.ArgumentParser) -> None:
     gpu.add_argument("--minutes", type=seconds, default=8.0, metavar="M", help="how long all of it may take (default: 8)")
     gpu.add_argument("--only", nargs="+", default=[], metavar="SECTION", help="such as inference training (default: all sections)")
     _add_fuzz(benchmarks.add_parser("fuzz", help="whether broken recipes and files are all refused in words: thousands of them, made from a seed"))
+    _add_chaos(benchmarks.add_parser("chaos", help="whether faults in real runs cost anything: killed and hung workers, full disks, lost nodes, from a seed"))
     _add_mismatch(benchmarks.add_parser("mismatch", help="how far rounding takes a generator's probabilities from the trainer's, by number format"))
     for name, benchmark in benchmarks.choices.items():
         figures = Path("runs/bench") / f"{name}.json"
@@ -307,6 +308,15 @@ def _add_fuzz(fuzz: argparse.ArgumentParser) -> None:
     fuzz.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same cases (default: 0)")
     fuzz.add_argument("--first", type=int, default=0, metavar="N", help="the number of the first case (default: 0)")
     fuzz.add_argument("--keep", type=new_folder, metavar="FOLDER", help="where the files of cases go that are not refused in words")
+
+
+def _add_chaos(chaos: argparse.ArgumentParser) -> None:
+    chaos.add_argument("--minutes", type=seconds, default=10.0, metavar="M", help="no new fault is done after so many minutes (default: 10)")
+    chaos.add_argument("--faults", type=positive, metavar="N", help="how many faults are done at most (default: as many as the minutes allow)")
+    chaos.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same faults (default: 0)")
+    chaos.add_argument("--first", type=int, default=0, metavar="N", help="the number of the first round (default: 0)")
+    chaos.add_argument("--runtime", choices=("local", "ray", "both"), default="local", help="where the runs are made (default: local)")
+    chaos.add_argument("--only", nargs="+", default=[], metavar="KIND", help="such as kill-shard kill-all (default: all kinds)")
 
 
 def _add_rehearse(rehearse: argparse.ArgumentParser) -> None:

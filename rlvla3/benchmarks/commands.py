@@ -8,7 +8,7 @@ import argparse
 def bench(arguments: argparse.Namespace) -> bool:
     """Run the benchmark `arguments.benchmark`. Its figures go into the JSON file `arguments.json`, or, for `parity`, into the folder `arguments.out`.
 
-    Returns whether all is well. Only `fuzz` can return False."""
+    Returns whether all is well. Only `fuzz` and `chaos` can return False."""
     match arguments.benchmark:
         case "interaction":
             from rlvla3.benchmarks import interaction
@@ -58,6 +58,11 @@ def bench(arguments: argparse.Namespace) -> bool:
             from rlvla3.benchmarks.fuzz import fuzz_report
 
             return fuzz_report.main(arguments.subject, arguments.cases, arguments.seed, arguments.first, arguments.keep, arguments.json)
+        case "chaos":
+            from rlvla3.benchmarks.chaos import chaos_report
+
+            options = (arguments.minutes, arguments.faults, arguments.seed, arguments.first, arguments.runtime, arguments.only)
+            return chaos_report.main(*options, arguments.json)
         case "parity":
             from rlvla3.benchmarks.parity.parity_report import main
             from rlvla3.benchmarks.parity.trials import ParityMeasurement

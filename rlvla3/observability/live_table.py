@@ -108,7 +108,7 @@ def _rollouts(progress: Progress) -> str:
     else:
         history = [rollouts.successes / max(rollouts.episodes, 1) for rollouts in progress.rollouts]
         now, recent = f"success {percent(history[-1])}", percent(progress.recent_success())
-    return f"[bold]{now}[/], last {RECENT_UPDATES} updates [bold]{recent}[/]  [green]{_sparkline(history[-24:])}[/]"
+    return f"[bold]{now}[/], last {RECENT_UPDATES} updates [bold]{recent}[/]  [green]{_sparkline(history)}[/]"
 
 
 def _sparkline(history: list[float]) -> str:

@@ -16,6 +16,9 @@ from rlvla3.observability.intervals import success_rate
 from rlvla3.observability.summary import RECENT_UPDATES
 from rlvla3.observability.worker_times import by_kind, mean_of
 
+SHOWN_UPDATES = 24
+"""Updates of which the success rate is kept, and shown as a line of small bars."""
+
 
 @dataclass
 class Progress:
@@ -29,7 +32,8 @@ class Progress:
     successes: int = 0
     episodes: int = 0
     latest: UpdateFinished | None = None
-    rollouts: list[SuccessRate] = field(default_factory=list)
+    rollouts: deque[SuccessRate] = field(default_factory=lambda: deque(maxlen=SHOWN_UPDATES))
+    """Of the last updates: a run of a million updates must not remember them all."""
     evaluations: dict[str, SuccessRate] = field(default_factory=dict)
     notices: deque[str] = field(default_factory=lambda: deque(maxlen=3))
 
@@ -37,6 +41,7 @@ class Progress:
         self.began = self._phase_began = self.clock()
         self._paces: deque[float] = deque(maxlen=5)
         self._last_update = self.began
+        self._successes = self._rewards = 0.0  # of all updates
 
     def on(self, event: Event) -> None:
         match event:
@@ -62,7 +67,10 @@ class Progress:
         self._paces.append(now - self._last_update)
         self._last_update = now
         self.done, self.total, self.latest = event.update, event.updates, event
-        self.rollouts.append(success_rate(event.episodes))
+        rollouts = success_rate(event.episodes)
+        self.rollouts.append(rollouts)
+        self._successes += rollouts.successes
+        self._rewards += abs(rollouts.mean_return)
 
     def elapsed(self) -> float:
         """Seconds since the run began."""
@@ -80,16 +88,16 @@ class Progress:
 
     def by_return(self) -> bool:
         """Whether to show the mean return instead of the success rate: no rollout succeeded, but there were rewards."""
-        return judged_by_return(sum(rollouts.successes for rollouts in self.rollouts), sum(abs(rollouts.mean_return) for rollouts in self.rollouts))
+        return judged_by_return(self._successes, self._rewards)
 
     def recent_success(self) -> float:
         """The share of successes over the last updates, in [0, 1]."""
-        recent = self.rollouts[-RECENT_UPDATES:]
+        recent = [*self.rollouts][-RECENT_UPDATES:]
         return sum(rollouts.successes for rollouts in recent) / max(sum(rollouts.episodes for rollouts in recent), 1)
 
     def recent_return(self) -> float:
         """The mean return over the last updates."""
-        recent = [rollouts.mean_return for rollouts in self.rollouts[-RECENT_UPDATES:]]
+        recent = [rollouts.mean_return for rollouts in [*self.rollouts][-RECENT_UPDATES:]]
         return fmean(recent) if recent else 0.0
 
 
