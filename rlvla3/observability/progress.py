@@ -41,7 +41,7 @@ class Progress:
         self.began = self._phase_began = self.clock()
         self._paces: deque[float] = deque(maxlen=5)
         self._last_update = self.began
-        self._successes = self._rewards = 0.0  # of all updates
+        self._successes, self._rewards = 0, 0.0  # of all updates
 
     def on(self, event: Event) -> None:
         match event:

@@ -197,9 +197,10 @@ def names(process: psutil.Process) -> set[str]:
 
 
 def kill(processes: Iterable[psutil.Process]) -> None:
-    """Kill processes, and wait until they are gone."""
-    killed = list(processes)
-    for process in killed:
+    """Kill processes, and wait until they are gone. A child of this process is left to whoever has started it: only one can learn its exit status."""
+    others = []
+    for process in processes:
         with suppress(psutil.NoSuchProcess):
+            others += [process] if process.ppid() != os.getpid() else []
             process.kill()
-    psutil.wait_procs(killed, timeout=10.0)
+    psutil.wait_procs(others, timeout=10.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 SETTINGS = ("sync", "async", "ranks", "slow trainer")
-"""sync: weights are known in advance, bit for bit. async: two generators. ranks: two trainer processes. slow trainer: many updates wait for the trainer."""
+"""sync: the weights are those of an undisturbed run, bit for bit. async: two generators. ranks: two trainer processes. slow trainer: many updates wait for the trainer."""
 
 MANY = 1_000_000
 """More updates than any run makes. A run ends when it is interrupted."""
@@ -32,7 +32,9 @@ def recipe(setting: str, updates: int = MANY, ray_address: str | None = None) ->
     }
     match setting:
         case "sync":
-            settings["engine"]["mode"] = "sync"
+            # Each decision alone in its batch, as the last bits of a decision depend on what else is in it.
+            settings["engine"] |= {"mode": "sync", "max_batch": 1, "max_wait_ms": 0.0}
+            settings["training"]["deterministic"] = True
         case "async":
             settings["engine"] |= {"generators": 2, "max_staleness": 2}
         case "ranks":
