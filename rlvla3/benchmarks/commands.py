@@ -54,15 +54,8 @@ def bench(arguments: argparse.Namespace) -> bool:
             from rlvla3.benchmarks import mismatch
 
             mismatch.main(arguments.policy, arguments.overrides, arguments.json, arguments.decisions, arguments.ratio, arguments.chunk)
-        case "fuzz":
-            from rlvla3.benchmarks.fuzz import fuzz_report
-
-            return fuzz_report.main(arguments.subject, arguments.cases, arguments.seed, arguments.first, arguments.keep, arguments.json)
-        case "chaos":
-            from rlvla3.benchmarks.chaos import chaos_report
-
-            options = (arguments.minutes, arguments.faults, arguments.seed, arguments.first, arguments.runtime, arguments.only)
-            return chaos_report.main(*options, arguments.json)
+        case "fuzz" | "chaos":
+            return _try(arguments)
         case "parity":
             from rlvla3.benchmarks.parity.parity_report import main
             from rlvla3.benchmarks.parity.trials import ParityMeasurement
@@ -70,3 +63,15 @@ def bench(arguments: argparse.Namespace) -> bool:
             runs = (arguments.seeds, arguments.staleness, arguments.corrections)
             main(ParityMeasurement.make(arguments.start, arguments.overrides, arguments.out, *runs), arguments.measure, arguments.jobs)
     return True
+
+
+def _try(arguments: argparse.Namespace) -> bool:
+    """Run a benchmark that can fail. Returns whether all is well."""
+    if arguments.benchmark == "fuzz":
+        from rlvla3.benchmarks.fuzz import fuzz_report
+
+        return fuzz_report.main(arguments.subject, arguments.cases, arguments.seed, arguments.first, arguments.keep, arguments.json)
+    from rlvla3.benchmarks.chaos import chaos_report
+
+    options = (arguments.minutes, arguments.faults, arguments.seed, arguments.first, arguments.runtime, arguments.only)
+    return chaos_report.main(*options, arguments.json)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 SETTINGS = ("sync", "async", "ranks", "slow trainer")
-"""sync: the weights are those of an undisturbed run, bit for bit. async: two generators. ranks: two trainer processes. slow trainer: many updates wait for the trainer."""
+"""sync: the weights are those of an undisturbed run, bit for bit. async: two generators. ranks: two trainer processes.
+slow trainer: many updates wait for the trainer."""
 
 MANY = 1_000_000
 """More updates than any run makes. A run ends when it is interrupted."""
