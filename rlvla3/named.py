@@ -1,5 +1,11 @@
 """Imports what a recipe names as `module:Class`: simulators, policies and corrections that are not part of this package.
 
+What a name may be:
+- policy.name: a subclass of Policy. algorithm.correction.name: a subclass of Correction;
+- simulator.name: a subclass of Simulator, a subclass of gymnasium.Env, or a function written in Python that makes a gymnasium.Env;
+- the module is a file of the user or an installed package. A module of Python itself, such as os, is none of these, and is not imported.
+Whoever loads a name checks its kind before it is called. observability/trust.py says whose names may be loaded at all.
+
 Invariant: a file or package in the working folder wins over an installed one of the same name, as it does for a script that runs there. No package of the
 working folder takes the place of a module that is loaded already, because rlvla3 or Python needs that one.
 """
@@ -63,6 +69,8 @@ def _import(name: str, key: str) -> Any:
             _execute(top, here, here.loader)
         elif os.path.realpath(other := getattr(sys.modules[top], "__file__", None) or top) != os.path.realpath(here.origin):
             raise RecipeError(f"{key}={name} means {here.origin}, but {other} has the same name, and is in use already: give your file another name")
+    elif top in sys.stdlib_module_names:
+        raise RecipeError(f"{key}={name} cannot be loaded: {top} is a module of Python itself. Name a class of your own, or of an installed package")
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

@@ -128,7 +128,7 @@ MISTAKES: Mapping[str, Mistake] = {
     "a file as a name": Mistake(("is no name of a class", "module:Class"), settings=("simulator.name=envs/robot.py:Env",)),
     "a name in use": mine("json", environment(), "json.py, but", "give your file another name"),
     "the main module": Mistake(("__main__:Env names what the script",), settings=("simulator.name=__main__:Env",)),
-    "what is no environment": mine("env_o", "class Env: pass", "makes a Env, not a gymnasium.Env"),
+    "what is no environment": mine("env_o", "class Env: pass", "is a class, and neither a Simulator nor a gymnasium.Env"),
     "what cannot be called": mine("env_p", "Env = 3", "is a int: name a Simulator"),
     "a policy that raises when it is made": my_policy(
         "policy_a", policy("raise ValueError('no weights')"), "ValueError: no weights (policy_a.py, line 7, in __init__)"

@@ -1,6 +1,7 @@
 """The simulators that ship with rlvla3, and how a name is loaded.
 
-A name stands for a Simulator class, or for a class or function that makes a Gymnasium environment. registry.py finds out which of the two it is.
+A name stands for a Simulator class, for a gymnasium.Env class, or for a function that makes one. registry.py finds out whether it is the first, and
+gymnasium.py checks the other two before it calls them.
 """
 
 from __future__ import annotations

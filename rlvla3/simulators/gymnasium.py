@@ -8,8 +8,11 @@ Invariant: every action that reaches `step` is in the action space.
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections.abc import Mapping
 from functools import partial
+from types import FunctionType
 from typing import Any
 
 import gymnasium
@@ -135,17 +138,31 @@ def _make(config: SimulatorConfig, options: GymnasiumOptions) -> gymnasium.Env[A
         made = partial(gymnasium.make, identifier, max_episode_steps=config.max_steps, disable_env_checker=True)
     else:
         made = load_simulator_or_environment(config.name)
+        _check_maker(made, config.name)
     environment = call_of_user(made, failed, **options.kwargs)
     if not isinstance(environment, gymnasium.Env):
-        raise RecipeError(f"simulator.name={config.name} makes a {type(environment).__name__}, not a gymnasium.Env: {_other_kind_help(environment)}")
+        raise RecipeError(f"simulator.name={config.name} makes a {type(environment).__name__}, not a gymnasium.Env: {_other_kind_help(type(environment))}")
     check_signatures(environment, config.name)
     return environment
 
 
-def _other_kind_help(environment: Any) -> str:
-    if isinstance(environment, gymnasium.vector.VectorEnv):
+def _check_maker(made: Any, name: str) -> None:
+    """Raise RecipeError where `made` is no class of environments, and no function of Python that may make one. Nothing of it is called."""
+    if isinstance(made, type):
+        if not issubclass(made, gymnasium.Env):
+            raise RecipeError(f"simulator.name={name} is a class, and neither a Simulator nor a gymnasium.Env: {_other_kind_help(made)}")
+        return
+    function = inspect.unwrap(made.func if isinstance(made, partial) else made)
+    if not isinstance(function, FunctionType):
+        raise RecipeError(f"simulator.name={name} is a {type(made).__name__}: name a Simulator, a gymnasium.Env, or a function that makes one")
+    if function.__module__.partition(".")[0] in sys.stdlib_module_names:
+        raise RecipeError(f"simulator.name={name} is {function.__module__}.{function.__name__} of Python itself: name a function that makes a gymnasium.Env")
+
+
+def _other_kind_help(kind: type[Any]) -> str:
+    if issubclass(kind, gymnasium.vector.VectorEnv):
         return "make one environment, because each shard runs one: for more, raise simulator.shards"
-    if any(kind.__module__.partition(".")[0] == "gym" for kind in type(environment).__mro__):
+    if any(base.__module__.partition(".")[0] == "gym" for base in kind.__mro__):
         return "it is of the older package gym: derive it from gymnasium.Env"
     return "name a class or function that makes one"
 

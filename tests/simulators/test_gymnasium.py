@@ -159,7 +159,7 @@ NOT_AN_ENVIRONMENT = 3
         (SimulatorConfig(name="nowhere:Env"), "there is no module nowhere"),
         (SimulatorConfig(name=f"{__name__}:Absent"), "has no Absent"),
         (SimulatorConfig(name=f"{__name__}:NOT_AN_ENVIRONMENT"), "is a int: name a Simulator"),
-        (SimulatorConfig(name="builtins:dict", max_steps=5), "makes a dict, not a gymnasium.Env"),
+        (SimulatorConfig(name="builtins:dict", max_steps=5), "builtins is a module of Python itself"),
         (SimulatorConfig(name="gymnasium:CartPoll-v1"), "CartPole"),
         (own(Pixels), "set simulator.max_steps"),
         (own(Pixels, max_steps=5, options={"kwargs": {"size": 3}}), "unexpected keyword argument 'size'"),
