@@ -8,13 +8,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Literal
 
 from rlvla3.argument_types import new_file, new_folder, path, positive, seconds, seconds_or_auto
 from rlvla3.errors import RecipeError, explanation
+from rlvla3.named import note_working_folder, search_working_folder
 from rlvla3.version import __version__
 
 EXAMPLES = """\
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # a task may have letters that the terminal does not know
     arguments = _parse(argv)
     try:
-        sys.path.append(_working_folder())  # so that `module:Class` of the user is found; every worker gets the same path
+        note_working_folder(_working_folder())
         passed = _run(arguments)
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -70,24 +71,27 @@ def _run(arguments: argparse.Namespace) -> bool:
     """Returns whether all is well. Only `check`, `bench fuzz` and `bench chaos` can return False."""
     from rlvla3 import commands
 
+    trust: bool = getattr(arguments, "trust", False)  # some benchmarks read no run
+    if any(":" in (getattr(arguments, word, None) or "") for word in ("simulator", "policy", "env")):
+        search_working_folder()  # the user has just named a class of theirs
     match arguments.command:
         case "clone":
-            commands.clone(arguments.start, arguments.overrides, arguments.run_dir, _show(arguments))
+            commands.clone(arguments.start, arguments.overrides, arguments.run_dir, _show(arguments), trust)
         case "train":
-            commands.train(arguments.start, arguments.overrides, arguments.run_dir, _show(arguments))
+            commands.train(arguments.start, arguments.overrides, arguments.run_dir, _show(arguments), trust)
         case "eval":
-            commands.evaluate(arguments.start, arguments.overrides, arguments.run_dir, _show(arguments))
+            commands.evaluate(arguments.start, arguments.overrides, arguments.run_dir, _show(arguments), trust)
         case "replay":
-            commands.replay(arguments.start, arguments.run_dir, _show(arguments))
+            commands.replay(arguments.start, arguments.run_dir, _show(arguments), trust)
         case "check":
             if arguments.policy is not None:
-                return commands.check_policy(arguments.policy, arguments.overrides, arguments.simulator, arguments.chunk, arguments.json)
-            options = (arguments.chunk, arguments.timeout, arguments.frames, arguments.json, arguments.strict)
+                return commands.check_policy(arguments.policy, arguments.overrides, arguments.simulator, arguments.chunk, arguments.json, trust)
+            options = (arguments.chunk, arguments.timeout, arguments.frames, arguments.json, arguments.strict, trust)
             return commands.check(arguments.overrides, arguments.simulator, *options)
         case "inspect":
-            commands.inspect(arguments.checkpoint, arguments.recipe, arguments.overrides, arguments.instruction, arguments.json)
+            commands.inspect(arguments.checkpoint, arguments.recipe, arguments.overrides, arguments.instruction, arguments.json, trust)
         case "export":
-            commands.export(arguments.start, arguments.out, arguments.layout, arguments.adapters, arguments.precision)
+            commands.export(arguments.start, arguments.out, arguments.layout, arguments.adapters, arguments.precision, trust)
         case "profile" | "rehearse" | "plan":
             _plan_ahead(arguments)
         case "bench":
@@ -106,16 +110,16 @@ def _plan_ahead(arguments: argparse.Namespace) -> None:
 
     match arguments.command:
         case "profile":
-            commands.profile(arguments.start, arguments.overrides, arguments.out, arguments.seconds)
+            commands.profile(arguments.start, arguments.overrides, arguments.out, arguments.seconds, arguments.trust)
         case "rehearse" if arguments.paper:
             commands.rehearse_paper(arguments.paper, arguments.json)
         case "rehearse":
-            outputs = (arguments.json, arguments.trace, arguments.picture)
+            outputs = (arguments.json, arguments.trace, arguments.picture, arguments.trust)
             commands.rehearse(arguments.overrides, arguments.profile, arguments.cluster, arguments.seed, arguments.updates, *outputs)
         case "plan":
             devices = (arguments.gpus, arguments.hosts, arguments.cluster)
             limits = (arguments.memory, arguments.max_staleness)
-            commands.plan(arguments.overrides, arguments.profile, *devices, *limits, arguments.json, arguments.best, arguments.seed)
+            commands.plan(arguments.overrides, arguments.profile, *devices, *limits, arguments.json, arguments.best, arguments.seed, arguments.trust)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -165,11 +169,14 @@ def _parser() -> argparse.ArgumentParser:
     _add_rehearse(commands.add_parser("rehearse", help="what a recipe would do on a cluster: throughput, idle time and staleness, on a virtual clock"))
     _add_plan(commands.add_parser("plan", help="find the fastest placement and settings of a recipe on a cluster, by rehearsals"))
 
-    _add_benchmarks(commands.add_parser("bench", help="measure the engine itself"))
+    bench = commands.add_parser("bench", help="measure the engine itself")
+    benchmarks = _add_benchmarks(bench)
+    for reads_runs in (*(command for command in commands.choices.values() if command is not bench), *benchmarks.values()):
+        reads_runs.add_argument("--trust", action="store_true", help="load code of others that a run directory or a policy folder names (docs/security.md)")
     return parser
 
 
-def _add_benchmarks(bench: argparse.ArgumentParser) -> None:
+def _add_benchmarks(bench: argparse.ArgumentParser) -> Mapping[str, argparse.ArgumentParser]:
     benchmarks = bench.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
     interaction = benchmarks.add_parser("interaction", help="the share of the ideal step rate that a training run reaches")
     interaction.add_argument("--env", metavar="MODULE:CLASS", help="any Gymnasium environment class (default: frames at irregular intervals)")
@@ -196,6 +203,7 @@ def _add_benchmarks(bench: argparse.ArgumentParser) -> None:
         figures = Path("runs/bench") / f"{name}.json"
         benchmark.add_argument("--json", type=new_file, default=figures, metavar="FILE", help=f"where the figures go (default: {figures})")
     _add_parity(benchmarks.add_parser("parity", help="whether full_async learns what sync learns: same tickets, several seeds, a table and a picture"))
+    return {name: benchmarks.choices[name] for name in ("mismatch", "parity", "reality", "vector")}
 
 
 def _add_start(command: argparse.ArgumentParser, metavar: str, described: str) -> None:

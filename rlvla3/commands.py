@@ -15,15 +15,20 @@ from rlvla3.errors import RecipeError
 from rlvla3.observability.run_directory import RunDirectory, RunDirectoryError, default_path, find_run, policy_folder, version_of
 from rlvla3.observability.run_record import RunRecord
 from rlvla3.observability.run_watchers import Show, watched
+from rlvla3.observability.trust import check_trust
 from rlvla3.preflight import check_data_plane, preflight
 
 Start = Path | Recipe
-"""What a command starts from: a recipe, or the path of one, of a run directory or of a checkpoint."""
+"""What a command starts from: a recipe, or the path of one, of a run directory or of a checkpoint.
+
+Each command has a parameter `trust`: whether names of code that come with somebody else's run directory may be loaded (observability/trust.py). Without it,
+they are refused with RunDirectoryError.
+"""
 
 
-def clone(start: Start, overrides: Overrides, run_dir: Path | None, show: Show) -> RunDirectory:
+def clone(start: Start, overrides: Overrides, run_dir: Path | None, show: Show, trust: bool = False) -> RunDirectory:
     """Make a policy by behaviour cloning, in a new run directory."""
-    recipe = recipe_of(start, overrides)
+    recipe = recipe_of(start, overrides, trust)
     if recipe.clone is None:
         raise RecipeError(f"{_named(start)} says nothing of cloning: give it a clone: section, or a setting such as clone.demonstrations=10")
     preflight(recipe, clones=True, evaluates=True)
@@ -35,10 +40,10 @@ def clone(start: Start, overrides: Overrides, run_dir: Path | None, show: Show) 
     return run
 
 
-def train(start: Start, overrides: Overrides, run_dir: Path | None, show: Show) -> RunDirectory:
+def train(start: Start, overrides: Overrides, run_dir: Path | None, show: Show, trust: bool = False) -> RunDirectory:
     """Train in a new run directory, or continue a run from a checkpoint: in its own directory, or from there on in another."""
     earlier, resume = _find_run(start) or (None, None)
-    recipe = recipe_of(start, overrides)
+    recipe = recipe_of(start, overrides, trust)
     if earlier and run_dir is None:
         _refuse_to_continue(earlier, resume, recipe)
     evaluates = recipe.evaluation.before or recipe.evaluation.after
@@ -57,9 +62,9 @@ def train(start: Start, overrides: Overrides, run_dir: Path | None, show: Show) 
     return run
 
 
-def evaluate(start: Start, overrides: Overrides, run_dir: Path | None, show: Show) -> RunDirectory:
+def evaluate(start: Start, overrides: Overrides, run_dir: Path | None, show: Show, trust: bool = False) -> RunDirectory:
     """Measure a policy, in a run directory of its own: that of the policy's run may be at work."""
-    recipe, found = recipe_of(start, overrides), _find_run(start)
+    recipe, found = recipe_of(start, overrides, trust), _find_run(start)
     if found is None:
         place = _default_path(start)
         if recipe.policy.checkpoint is None:
@@ -79,8 +84,9 @@ def evaluate(start: Start, overrides: Overrides, run_dir: Path | None, show: Sho
     return run
 
 
-def replay(start: Path, run_dir: Path | None, show: Show) -> None:
+def replay(start: Path, run_dir: Path | None, show: Show, trust: bool = False) -> None:
     """Repeat a recorded run up to a checkpoint, in a run directory of its own, and compare the weights."""
+    check_trust(start, trust=trust)
     original, checkpoint = find_run(start) or (RunDirectory.open(start), None)
     if checkpoint is None:
         raise RunDirectoryError(f"{original.path} holds no checkpoint yet: there is nothing to compare a replay with")
@@ -96,15 +102,22 @@ def replay(start: Path, run_dir: Path | None, show: Show) -> None:
         replay_session.replay(recipe, run, watchers, recorded, checkpoint)
 
 
-def check_policy(name: str, settings: Sequence[str], simulator: str | None, chunk: int, figures: Path | None) -> bool:
+def check_policy(name: str, settings: Sequence[str], simulator: str | None, chunk: int, figures: Path | None, trust: bool = False) -> bool:
     """Put a policy on trial: one of a name, or that of a folder. Returns whether all checks passed. Raises RecipeError where it cannot be built."""
     from rlvla3.checking import policy_commands
 
-    return policy_commands.check_policy(name, settings, simulator, chunk, figures)
+    return policy_commands.check_policy(name, settings, simulator, chunk, figures, trust)
 
 
 def check(
-    words: Sequence[str], simulator: str | None, chunk: int, timeout_s: float | None, frames: Path | None, figures: Path | None, strict: bool = False
+    words: Sequence[str],
+    simulator: str | None,
+    chunk: int,
+    timeout_s: float | None,
+    frames: Path | None,
+    figures: Path | None,
+    strict: bool = False,
+    trust: bool = False,
 ) -> bool:
     """Print a recipe as it would be run and examine its simulators, or examine one alone. words: the recipe, if it is one, and settings. strict: whether a
     warning fails too. Returns whether all passed. Raises RecipeError where it cannot be run."""
@@ -115,7 +128,7 @@ def check(
     if not words or "=" in words[0]:
         raise RecipeError("nothing to check: name a recipe, for example recipes/quickstart.yaml, or a simulator, for example --simulator metaworld")
     start = path_of(words[0])
-    recipe = recipe_of(start, words[1:])
+    recipe = recipe_of(start, words[1:], trust)
     spaces = preflight(recipe, clones=recipe.begins_by_cloning, trains=True, evaluates=recipe.evaluation.before or recipe.evaluation.after)
     print(recipe_text(recipe), end="")
     from rlvla3.checking.model_memory import check_model
@@ -138,15 +151,19 @@ def check(
     return check_simulators(recipe.mixed, recipe.policy.chunk, timeout_s, frames, figures, strict, before="# ")
 
 
-def inspect(name: str, recipe: Path | None, overrides: Overrides, instruction: str | None, figures: Path | None) -> None:
+def inspect(name: str, recipe: Path | None, overrides: Overrides, instruction: str | None, figures: Path | None, trust: bool = False) -> None:
     """Print what a pretrained policy will be fed, and what is made of its answers. Raises RecipeError where a recipe does not fit its checkpoint."""
     from rlvla3.checking.inspection_report import inspect_and_print
 
+    for given in (path_of(name), recipe):
+        if given is not None:
+            check_trust(given, overrides, trust)
     inspect_and_print(name, recipe, overrides, instruction, figures)
 
 
-def export(start: Path, out: Path, layout: str | None, adapters: str, precision: str) -> None:
+def export(start: Path, out: Path, layout: str | None, adapters: str, precision: str, trust: bool = False) -> None:
     """Write a run's policy as a checkpoint that its authors' code loads, and print what was written. Raises RecipeError, before anything is written."""
+    check_trust(start, trust=trust)
     folder = policy_folder(start)
     found = _find_run(start) or find_run(folder.parent)
     given = found[0].recipe().policy if found else None
@@ -157,10 +174,11 @@ def export(start: Path, out: Path, layout: str | None, adapters: str, precision:
     print("\n".join([f"{exported.folder}: {exported.layout}'s layout", *(f"  {sentence}" for sentence in exported.said)]))
 
 
-def recipe_of(start: Start, overrides: Overrides) -> Recipe:
-    """The recipe that a command is to start from, with `overrides`. Raises RecipeError."""
+def recipe_of(start: Start, overrides: Overrides, trust: bool = False) -> Recipe:
+    """The recipe that a command is to start from, with `overrides`. Raises RecipeError, and RunDirectoryError where its names are not to be trusted."""
     if isinstance(start, Recipe):
         return make_recipe(start.model_dump(mode="json"), overrides)
+    check_trust(start, overrides, trust)
     found = find_run(start)
     return load_recipe(found[0].config if found else start, overrides)
 

@@ -28,6 +28,23 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+_working_folder: list[str] = []
+"""The folder that `rlvla3` was called in. Empty in a script, where Python itself searches the script's folder."""
+
+
+def note_working_folder(folder: str) -> None:
+    """The command line runs in `folder`. It is searched for modules of the user from the moment on when a command needs one."""
+    _working_folder[:] = [folder]
+
+
+def search_working_folder() -> None:
+    """Search the command line's folder for modules of the user. Workers that start later do so too, because they get this process's path.
+
+    Until this call nothing is imported from that folder. A folder that came from somebody else may hold a file with the name of any package.
+    """
+    sys.path += [folder for folder in _working_folder if folder not in sys.path]
+
+
 def load_named(name: str, key: str) -> Any:
     """The object that `name`, "module:attribute", stands for. key: the setting that holds the name; the error message shows it.
 

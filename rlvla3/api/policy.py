@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rlvla3.api.recipes import trusted
 from rlvla3.config import path_of
 from rlvla3.errors import ExplainedError
 from rlvla3.instructions import instruction_fault
 from rlvla3.observability.run_directory import policy_folder
+from rlvla3.observability.trust import check_trust
 from rlvla3.policies.saved_policy import SavedPolicy, read_checkpoint_config
 from rlvla3.simulators.contract import array_words
 from rlvla3.types import Observation, Spaces
@@ -28,12 +30,14 @@ class ObservationError(ExplainedError, ValueError):
     """An observation that the policy cannot see: what is wrong with it, and what the policy was trained with."""
 
 
-def load_policy(folder: str | PathLike[str], device: str = "cpu") -> LoadedPolicy:
+def load_policy(folder: str | PathLike[str], device: str = "cpu", *, trust: bool = False) -> LoadedPolicy:
     """The policy in `folder`: a run directory (its newest checkpoint), a checkpoint, or a policy folder with config.json and model.safetensors.
 
-    device: cpu, cuda, cuda:N, or auto, a GPU if there is one.
+    device: cpu, cuda, cuda:N, or auto, a GPU if there is one. trust: whether somebody else's folder may name a class that is no part of rlvla3
+    (docs/security.md).
     Raises RecipeError, RunDirectoryError or PolicyError where there is no policy that can be used, and RecipeError for a device that is not there.
     """
+    check_trust(path_of(folder), trust=trusted(folder, trust))
     place = policy_folder(path_of(folder))
     saved = read_checkpoint_config(place)
     from rlvla3.policies.registry import make_policy

@@ -16,6 +16,7 @@ from rlvla3.config import Recipe, path_of
 from rlvla3.observability.event_json import JsonObject
 from rlvla3.observability.formatting import evaluation_result
 from rlvla3.observability.run_directory import RunDirectory, RunDirectoryError, version_of
+from rlvla3.observability.trust import check_trust
 
 if TYPE_CHECKING:
     from rlvla3.api.policy import LoadedPolicy
@@ -63,11 +64,13 @@ class Run:
         run.evaluations[-1].success
         run.policy().act(observation)
 
-    Raises RunDirectoryError where there is no run directory at `folder`.
+    trust: whether the run of somebody else may name code that is no part of rlvla3 (docs/security.md). `recipe` and `policy`, and training from this Run, need
+    it then. Raises RunDirectoryError where there is no run directory at `folder`.
     """
 
-    def __init__(self, folder: str | PathLike[str]) -> None:
+    def __init__(self, folder: str | PathLike[str], *, trust: bool = False) -> None:
         self._directory = RunDirectory.open(path_of(folder))
+        self.trusted = trust
 
     @property
     def path(self) -> Path:
@@ -76,7 +79,8 @@ class Run:
 
     @property
     def recipe(self) -> Recipe:
-        """The settings of the run, defaults included."""
+        """The settings of the run, defaults included. Raises RunDirectoryError where they name code that is not trusted."""
+        check_trust(self.path, trust=self.trusted)
         return self._directory.recipe()
 
     @property
@@ -125,7 +129,7 @@ class Run:
         """The policy of the newest checkpoint. Raises RunDirectoryError before the first. For another checkpoint use `load_policy(checkpoint)`."""
         from rlvla3.api.policy import load_policy
 
-        return load_policy(self.path, device)
+        return load_policy(self.path, device, trust=self.trusted)
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"

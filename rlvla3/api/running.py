@@ -7,47 +7,50 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rlvla3 import commands
-from rlvla3.api.recipes import PathName, Source, start_of
+from rlvla3.api.recipes import PathName, Source, start_of, trusted
 from rlvla3.api.run import Evaluation, Run
 from rlvla3.config import Overrides, path_of
 from rlvla3.errors import ExplainedError
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.observability.run_watchers import Show
 
-Command = Callable[[commands.Start, Overrides, Path | None, Show], RunDirectory]
+Command = Callable[[commands.Start, Overrides, Path | None, Show, bool], RunDirectory]
 
 
-def train(source: Source, overrides: Overrides = (), *, run_dir: PathName | None = None, progress: bool = True) -> Run:
+def train(source: Source, overrides: Overrides = (), *, run_dir: PathName | None = None, progress: bool = True, trust: bool = False) -> Run:
     """Train in a new run directory, or continue a run. Where the recipe has a `clone` section, a new run begins by cloning.
 
     source: a recipe, as `load_recipe` takes it, starts a new run. A run, or the path of its directory, is continued from its newest checkpoint. The path of a
     checkpoint starts a run in another directory, `run_dir`, from there. overrides: settings that win over the source's, such as {"training.updates": 20}.
-    run_dir: where the run is kept (default: runs/NAME-DATE-TIME). progress: whether to show how it is getting on.
+    run_dir: where the run is kept (default: runs/NAME-DATE-TIME). progress: whether to show how it is getting on. trust: whether the run or policy of somebody
+    else may name code that is no part of rlvla3 (docs/security.md).
 
     Raises RecipeError or RunDirectoryError, before anything starts, for what cannot be run; WorkerError if a worker fails; KeyboardInterrupt after Ctrl-C or a
     notebook's stop button: the first one finishes the present update and keeps its checkpoint, the second one ends the run at once.
     """
-    return _run(commands.train, source, overrides, run_dir, progress)
+    return _run(commands.train, source, overrides, run_dir, progress, trust)
 
 
-def clone(source: Source, overrides: Overrides = (), *, run_dir: PathName | None = None, progress: bool = True) -> Run:
+def clone(source: Source, overrides: Overrides = (), *, run_dir: PathName | None = None, progress: bool = True, trust: bool = False) -> Run:
     """Make a policy by behaviour cloning alone, as the recipe's `clone` section says, and evaluate it. Parameters and errors are those of `train`."""
-    return _run(commands.clone, source, overrides, run_dir, progress)
+    return _run(commands.clone, source, overrides, run_dir, progress, trust)
 
 
-def evaluate(source: Source, overrides: Overrides = (), *, run_dir: PathName | None = None, progress: bool = True) -> Evaluation:
+def evaluate(source: Source, overrides: Overrides = (), *, run_dir: PathName | None = None, progress: bool = True, trust: bool = False) -> Evaluation:
     """Measure a policy: its success for each task, without exploration noise.
 
     source: a run or the path of its directory, for its newest checkpoint; the path of a checkpoint; or a recipe with policy.checkpoint.
-    overrides: such as {"evaluation.episodes": 96}. run_dir: where the evaluation is kept (default: RUN_DIR/evaluations/DATE-TIME). The parameter `progress` and
-    the errors are those of `train`.
+    overrides: such as {"evaluation.episodes": 96}. run_dir: where the evaluation is kept (default: RUN_DIR/evaluations/DATE-TIME). The parameters
+    `progress` and `trust` and the errors are those of `train`.
     """
-    return _run(commands.evaluate, source, overrides, run_dir, progress).evaluations[-1]
+    return _run(commands.evaluate, source, overrides, run_dir, progress, trust).evaluations[-1]
 
 
-def _run(command: Command, source: Source, overrides: Overrides, run_dir: PathName | None, progress: bool) -> Run:
+def _run(command: Command, source: Source, overrides: Overrides, run_dir: PathName | None, progress: bool, trust: bool) -> Run:
     try:
-        return Run(command(start_of(source), overrides, None if run_dir is None else path_of(run_dir), "progress" if progress else "nothing").path)
+        folder = None if run_dir is None else path_of(run_dir)
+        show: Show = "progress" if progress else "nothing"
+        return Run(command(start_of(source), overrides, folder, show, trusted(source, trust)).path, trust=True)  # this process has just made it
     except (ExplainedError, KeyboardInterrupt) as error:  # others are mistakes of ours, and a debugger wants their frames
         _let_go(error)
         raise

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 
+from rlvla3.config import path_of
+from rlvla3.observability.trust import check_trust
+
 
 def bench(arguments: argparse.Namespace) -> bool:
     """Run the benchmark `arguments.benchmark`. Its figures go into the JSON file `arguments.json`, or, for `parity`, into the folder `arguments.out`.
 
     Returns whether all is well. Only `fuzz` and `chaos` can return False."""
+    _check_trust(arguments)
     match arguments.benchmark:
         case "interaction":
             from rlvla3.benchmarks import interaction
@@ -53,7 +57,7 @@ def bench(arguments: argparse.Namespace) -> bool:
         case "mismatch":
             from rlvla3.benchmarks import mismatch
 
-            mismatch.main(arguments.policy, arguments.overrides, arguments.json, arguments.decisions, arguments.ratio, arguments.chunk)
+            mismatch.main(arguments.policy, arguments.overrides, arguments.json, arguments.decisions, arguments.ratio, arguments.chunk, arguments.trust)
         case "fuzz" | "chaos":
             return _try(arguments)
         case "parity":
@@ -75,3 +79,10 @@ def _try(arguments: argparse.Namespace) -> bool:
 
     options = (arguments.minutes, arguments.faults, arguments.seed, arguments.first, arguments.runtime, arguments.only)
     return chaos_report.main(*options, arguments.json)
+
+
+def _check_trust(arguments: argparse.Namespace) -> None:
+    """Ask whether the names in the recipe of a benchmark may be loaded. `mismatch` asks by itself, as it may be given a name."""
+    words = [str(arguments.start), *arguments.overrides] if arguments.benchmark == "parity" else getattr(arguments, "overrides", [])
+    if arguments.benchmark in ("parity", "reality", "vector") and words and "=" not in words[0]:
+        check_trust(path_of(words[0]), words[1:], arguments.trust)

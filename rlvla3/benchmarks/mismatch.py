@@ -58,7 +58,7 @@ class Case:
 CASES = (Case("fp32", "fp32"), Case("bf16", "bf16"), Case("bf16", "fp32"), Case("fp32", "fp32", weights="bf16"))
 
 
-def main(name: str | None, settings: Sequence[str], figures: Path, decisions: int, level: Level, chunk: int) -> None:
+def main(name: str | None, settings: Sequence[str], figures: Path, decisions: int, level: Level, chunk: int, trust: bool = False) -> None:
     """Print a table, and write it as JSON. name: a policy, or a folder that holds one. None: all policies of this package, the pretrained ones at tiny size.
 
     Raises RecipeError where the policy cannot be built.
@@ -70,7 +70,7 @@ def main(name: str | None, settings: Sequence[str], figures: Path, decisions: in
     print(f"{'policy':18}{'sampler / trainer':32}{'mean':>10}{'99 %':>10}{'KL':>10}{'bound':>10}")
     measured: dict[str, Any] = {}
     for title, policy_name, own in TINY if name is None else [(name, name, settings)]:
-        policy = build(policy_name, own, chunk, device)
+        policy = build(policy_name, own, chunk, device, trust)
         found = {str(case): measure(policy, case, decisions, level) for case in CASES if case.sampler == case.trainer == "fp32" or policy.options.LowPrecision}
         for case, metrics in found.items():
             bound = policy.options.mismatch_bound("bf16" if "bf16" in case else "fp32", level, chunk)
@@ -83,9 +83,9 @@ def main(name: str | None, settings: Sequence[str], figures: Path, decisions: in
     print(f"\nwrote {figures}")
 
 
-def build(name: str, settings: Sequence[str], chunk: int, device: torch.device) -> Policy:
+def build(name: str, settings: Sequence[str], chunk: int, device: torch.device, trust: bool = False) -> Policy:
     """The policy that is measured, with float32 weights. What begins at zero is random, because zeros would hide roundings."""
-    config, spaces = policy_on_trial(name, settings, None, chunk)
+    config, spaces = policy_on_trial(name, settings, None, chunk, trust)
     if "precision" in options_class(config.name).model_fields:
         config = config.model_copy(update={"options": {**config.options, "precision": "fp32"}})
     torch.manual_seed(SEED)

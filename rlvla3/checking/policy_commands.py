@@ -17,6 +17,7 @@ from rlvla3.config.policy import is_saved_policy
 from rlvla3.errors import RecipeError
 from rlvla3.observability.figures import write_figures
 from rlvla3.observability.run_directory import policy_folder
+from rlvla3.observability.trust import check_trust
 from rlvla3.policies.registry import POLICIES, policy_options, read_checkpoint_config
 from rlvla3.simulators.registry import describe_simulator
 from rlvla3.types import ActionSpace, Spaces
@@ -32,7 +33,7 @@ ACTIONS = (ActionSpace("continuous", 7), ActionSpace("discrete", 1, choices=4))
 STATE, MAX_STEPS = 8, 100
 
 
-def check_policy(name: str, settings: Sequence[str], simulator: str | None, chunk: int, figures: Path | None) -> bool:
+def check_policy(name: str, settings: Sequence[str], simulator: str | None, chunk: int, figures: Path | None, trust: bool = False) -> bool:
     """Put a policy on trial and print what was found. Returns whether all checks passed.
 
     name: as in a recipe; or the folder of a run, of a policy, or of a checkpoint, ours or that of other software.
@@ -40,7 +41,7 @@ def check_policy(name: str, settings: Sequence[str], simulator: str | None, chun
     simulator: whose observations the policy is shown. None: made-up ones, or those of the folder.
     figures: a file for the findings. Raises RecipeError where the policy cannot be built.
     """
-    config, spaces = policy_on_trial(name, settings, simulator, chunk)
+    config, spaces = policy_on_trial(name, settings, simulator, chunk, trust)
     print(_described(name, config, spaces), flush=True)
     results = run_policy_checks(PolicyTrial(config, spaces))
     print("\n".join([*lines(results), total(results)]))
@@ -50,13 +51,13 @@ def check_policy(name: str, settings: Sequence[str], simulator: str | None, chun
     return passed
 
 
-def policy_on_trial(name: str, settings: Sequence[str], simulator: str | None, chunk: int) -> tuple[PolicyConfig, Spaces]:
-    """The policy's config, and the spaces that it is to be built for. Raises RecipeError."""
+def policy_on_trial(name: str, settings: Sequence[str], simulator: str | None, chunk: int, trust: bool = False) -> tuple[PolicyConfig, Spaces]:
+    """The policy's config, and the spaces that it is to be built for. Raises RecipeError, and RunDirectoryError for a folder that is not to be trusted."""
     for_simulator = [setting.removeprefix(SIMULATOR) for setting in settings if setting.startswith(SIMULATOR)]
     if for_simulator and simulator is None:
         raise RecipeError(f"{SIMULATOR}{for_simulator[0]} is a setting of a simulator, and none is named: add --simulator NAME")
     own = [setting for setting in settings if not setting.startswith(SIMULATOR)]
-    tree, spaces = _starting_point(name, chunk)
+    tree, spaces = _starting_point(name, chunk, trust)
     for setting in own:
         if setting.startswith("policy."):
             raise RecipeError(f"{setting}: with --policy, a setting has no `policy.` in front: write {setting.removeprefix('policy.')}")
@@ -69,10 +70,11 @@ def policy_on_trial(name: str, settings: Sequence[str], simulator: str | None, c
     return config, spaces
 
 
-def _starting_point(name: str, chunk: int) -> tuple[dict[str, Any], Spaces | None]:
+def _starting_point(name: str, chunk: int, trust: bool) -> tuple[dict[str, Any], Spaces | None]:
     """The policy section of a recipe for `name`, and the spaces that a saved policy was made for."""
     if name in POLICIES or ":" in name or not path_of(name).exists():
         return {"name": name, "chunk": chunk}, None
+    check_trust(path_of(name), trust=trust)
     folder = policy_folder(path_of(name))
     if is_saved_policy(folder) or not folder.is_dir():
         saved = read_checkpoint_config(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,8 +11,17 @@ LOOPBACK = "127.0.0.1"
 
 
 class MeetingPoint(NamedTuple):
+    """Where rank 0 is met. key: the ranks sign with it what they send one another (training/signed_messages.py). It never goes over their sockets."""
+
     host: str
     port: int
+    key: bytes
+
+
+def meeting_point(listener: socket.socket) -> MeetingPoint:
+    """The meeting point of a rank 0 that listens there, with a new key."""
+    host, port = listener.getsockname()[:2]
+    return MeetingPoint(host, port, secrets.token_bytes(32))
 
 
 @dataclass(frozen=True)
@@ -32,5 +42,5 @@ class Rendezvous:
 def meet_on_this_host(size: int) -> list[Rendezvous]:
     """The rendezvous of `size` ranks on this host, that of rank 0 first. The caller closes the listener after starting rank 0, which has a copy."""
     listener = socket.create_server((LOOPBACK, 0))
-    address = MeetingPoint(*listener.getsockname())
+    address = meeting_point(listener)
     return [Rendezvous(rank, size, address, rank, listener if rank == 0 else None) for rank in range(size)]

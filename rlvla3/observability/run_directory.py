@@ -28,8 +28,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from rlvla3.config import Recipe, load_recipe, write_recipe
+from rlvla3.config import Recipe, load_recipe
 from rlvla3.errors import ExplainedError, described
+from rlvla3.observability.code_names import write_signed
 from rlvla3.observability.file_names import file_name
 
 
@@ -103,7 +104,7 @@ class RunDirectory:
 
     def write_recipe(self, recipe: Recipe) -> None:
         with complete_file(self.config) as beside:
-            write_recipe(recipe, beside)
+            write_signed(recipe, beside)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

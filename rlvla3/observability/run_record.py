@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlvla3.config import Recipe, load_recipe, write_recipe
+from rlvla3.config import Recipe, load_recipe
+from rlvla3.observability.code_names import write_signed
 from rlvla3.observability.run_directory import RunDirectoryError, complete_file
 from rlvla3.scheduling.recorded_run import DECISION, EMITTED, RecordedRun, recorded_run
 from rlvla3.types import Version
@@ -76,7 +77,7 @@ class RunRecord:
         self.delete()
         self.folder.mkdir()
         with complete_file(self._recipe) as beside:
-            write_recipe(recipe, beside)
+            write_signed(recipe, beside)
 
     def cut_back(self, recipe: Recipe, version: Version) -> str:
         """Remove the entries after `version`, for a run that continues from there with `recipe`.

@@ -8,6 +8,7 @@ from pathlib import Path
 from rlvla3.config import Recipe, load_recipe, path_of
 from rlvla3.errors import RecipeError
 from rlvla3.observability.figures import write_figures
+from rlvla3.observability.trust import check_trust
 from rlvla3.planning import plan_report, rehearsal_report
 from rlvla3.planning.memory_fit import GIB
 from rlvla3.planning.profiles import check_profile, find_profile
@@ -25,10 +26,11 @@ DEVICES_PER_HOST = 8
 """The devices of a host, unless the user gives the number of hosts."""
 
 
-def profile(start: Path, overrides: Sequence[str], out: Path | None, seconds: float) -> None:
+def profile(start: Path, overrides: Sequence[str], out: Path | None, seconds: float, trust: bool = False) -> None:
     """Measure how long the stages of a recipe take on this machine, and write the profile. No other file is left."""
     from rlvla3.preflight import preflight
 
+    check_trust(start, overrides, trust)
     recipe = load_recipe(start, overrides)
     preflight(recipe)  # finds mistakes before torch is imported
     from rlvla3.planning.profiling.profiler import profile_of
@@ -49,9 +51,10 @@ def rehearse(
     figures: Path | None,
     trace: Path | None,
     picture: Path | None,
+    trust: bool = False,
 ) -> None:
     """Run a recipe on a virtual cluster and print the result. words: the recipe, then settings that override it. figures, trace, picture: files to write."""
-    recipe, profile = _start("rehearse", words, profile_name)
+    recipe, profile = _start("rehearse", words, profile_name, trust)
     if cluster_name is None:
         raise RecipeError("rehearse needs a cluster: give --cluster HOSTSxDEVICES, for example --cluster 4x8")
     cluster = Cluster.parse(cluster_name)
@@ -89,9 +92,10 @@ def plan(
     figures: Path | None,
     best: int,
     seed: int,
+    trust: bool = False,
 ) -> None:
     """Search the fastest settings of a recipe on a cluster, and print them. words: the recipe, then settings that override it."""
-    recipe, profile = _start("plan", words, profile_name)
+    recipe, profile = _start("plan", words, profile_name, trust)
     cluster = _cluster(gpus, hosts, cluster_name)
     most = recipe.engine.max_staleness if max_staleness is None else max_staleness
     if most < 0 or (memory_gib is not None and memory_gib <= 0):
@@ -121,10 +125,11 @@ def _cluster(gpus: int | None, hosts: int | None, name: str | None) -> Cluster:
     return Cluster(hosts, gpus // hosts)
 
 
-def _start(command: str, words: Sequence[str], profile_name: str | None) -> tuple[Recipe, Profile]:
+def _start(command: str, words: Sequence[str], profile_name: str | None, trust: bool) -> tuple[Recipe, Profile]:
     """The recipe and the profile of a command."""
     if not words or "=" in words[0]:
         raise RecipeError(f"{command} needs a recipe before any setting, for example recipes/planned/libero_pi0.yaml")
+    check_trust(path_of(words[0]), words[1:], trust)
     recipe = load_recipe(path_of(words[0]), words[1:])
     if profile_name is None:
         raise RecipeError(f"{command} needs a profile, which says how long stages take: give --profile with a file, or the name of a profile of rlvla3")

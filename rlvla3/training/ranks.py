@@ -6,6 +6,7 @@ alone runs the same code, and each call returns the rank's own value.
 Invariants:
 - all ranks make the same calls in the same order. Whether a rank makes a call depends only on what all ranks know;
 - each call returns the same bits on all ranks;
+- what came from another rank is unpickled only where it is signed with the key of the run (signed_messages.py);
 - no call waits for ever. Where a rank has ended, or does not answer within PATIENCE, the others raise RankLost.
 """
 
@@ -25,6 +26,7 @@ from torch.utils._pytree import tree_map_only
 
 from rlvla3.errors import ExplainedError
 from rlvla3.links.rendezvous import LOOPBACK, Rendezvous
+from rlvla3.training.signed_messages import sign_messages
 
 T = TypeVar("T")
 
@@ -103,8 +105,10 @@ class DistributedRanks(Ranks):
         if on_gpu:
             torch.cuda.set_device(device)
         with self._exchange():
+            sign_messages(meeting.address.key)
             store = dist.TCPStore(  # type: ignore[attr-defined]  # it is documented, but missing from __all__
-                *meeting.address,
+                meeting.address.host,
+                meeting.address.port,
                 meeting.size,
                 is_master=meeting.listener is not None,
                 timeout=PATIENCE_AT_START,

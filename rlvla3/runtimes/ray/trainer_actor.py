@@ -11,7 +11,7 @@ import ray
 
 from rlvla3.config import Recipe
 from rlvla3.links.own_thread import OwnThread
-from rlvla3.links.rendezvous import MeetingPoint, Rendezvous
+from rlvla3.links.rendezvous import MeetingPoint, Rendezvous, meeting_point
 from rlvla3.links.rollouts import Rollouts
 from rlvla3.links.weights.between_hosts.carriers import check_carrier
 from rlvla3.links.weights.between_hosts.sender import WeightSender
@@ -74,4 +74,4 @@ def _meeting(rank: int, recipe: Recipe, here: str, at: MeetingPoint | None) -> I
         yield Rendezvous(rank, size, at)
     else:
         with socket.create_server((here, 0)) as listener:
-            yield Rendezvous(0, size, MeetingPoint(*listener.getsockname()), listener=listener)
+            yield Rendezvous(0, size, meeting_point(listener), listener=listener)

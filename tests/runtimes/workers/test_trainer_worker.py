@@ -176,7 +176,7 @@ def test_a_worker_without_a_gpu_cannot_map_versions_on_one() -> None:
 def test_more_ranks_than_gpus_are_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    ranks = [Rendezvous(rank, 3, MeetingPoint("127.0.0.1", 1), local_rank=rank) for rank in range(3)]
+    ranks = [Rendezvous(rank, 3, MeetingPoint("127.0.0.1", 1, b""), local_rank=rank) for rank in range(3)]
     assert [trainer_worker._device("auto", rank) for rank in ranks[:2]] == [torch.device("cuda", 0), torch.device("cuda", 1)]
     with pytest.raises(RecipeError, match=r"training\.ranks=3 needs a GPU for each rank of this host, and from cuda:0 on there are 2: set training\.ranks=2"):
         trainer_worker._device("auto", ranks[2])
