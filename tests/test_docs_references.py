@@ -42,6 +42,7 @@ FOREIGN = {
     "config.yaml",
     "checkpoints/",
     "record/",
+    "record/recipe.yaml",
     "videos/",
     "evaluations/",
     "replays/",

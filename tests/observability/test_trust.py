@@ -241,13 +241,22 @@ def test_a_recipe_of_the_user_is_trusted_wherever_it_lies(tmp_path: Path) -> Non
         check_trust(place)
 
 
-KEYS: Mapping[str, Callable[[Path], Any]] = {
-    "readable by others": lambda key: key.chmod(0o644),
+def _open_to_all(key: Path) -> None:
+    key.chmod(0o644)
+
+
+def _replace(key: Path, make: Callable[[Path], Any]) -> None:
+    key.rename(key.with_name("kept"))
+    make(key)
+
+
+KEYS: Mapping[str, Callable[[Path], object]] = {
+    "readable by others": _open_to_all,
     "empty": lambda key: key.write_bytes(b""),
     "too long": lambda key: key.write_bytes(b"0" * 64),
-    "a folder": lambda key: (key.unlink(), key.mkdir()),
-    "a pipe": lambda key: (key.unlink(), os.mkfifo(key, 0o600)),
-    "a link": lambda key: (key.rename(key.with_name("kept")), key.symlink_to(key.with_name("kept"))),
+    "a folder": lambda key: _replace(key, Path.mkdir),
+    "a pipe": lambda key: _replace(key, os.mkfifo),
+    "a link": lambda key: _replace(key, lambda path: path.symlink_to(path.with_name("kept"))),
     "another": lambda key: key.write_bytes(b"0" * 32),
 }
 
