@@ -8,7 +8,11 @@ Invariants:
   once and then waits. When `running` shards wait, no other one can ask;
 - `serves` says which generator a shard asks. Only the shard supervisor writes it, while the shard has no ticket. So no request of the shard is under way, and
   the shard counts for one generator at any time;
-- a ticket is handed out again only after its generator has forgotten the requests of the lost shard. So an answer never reaches the wrong episode.
+- a ticket is handed out again only after its generator has forgotten the requests of the lost shard. So an answer never reaches the wrong episode;
+- requests stand in memory and outlive a generator: each has a number, which its shard counts up when it asks. A ring only says where to look. So a request is
+  taken once, however often it is rung, and the successor of a lost generator takes those that were not answered;
+- the requests of a batch are answered together, even if the generator is killed meanwhile: what it was about to answer is written down first, and
+  `take_over` completes it. So a batch that is inferred again has the same requests.
 """
 
 from __future__ import annotations
@@ -66,7 +70,12 @@ class DataPlane:
         self._shard_of = [shard.number for shard in shards for _ in shard.slots]
         n = len(self._shard_of)
         self.asked = SharedArrays(
-            {"ticket": Field((n,), np.int64), "row": Field((n,), np.int64), "explore": Field((n,), np.bool_), "at": Field((n,), np.float64)},
+            {"ticket": Field((n,), np.int64), "row": Field((n,), np.int64), "explore": Field((n,), np.bool_), "at": Field((n,), np.float64)}
+            | {"number": Field((n,), np.int64), "answered": Field((n,), np.int64)},
+        )
+        # What each generator is about to answer: the first `count` slots and the numbers of their requests. `count` is 0 where there is nothing.
+        self.answering = SharedArrays(
+            {"count": Field((generators,), np.int64), "slots": Field((generators, n), np.int64), "numbers": Field((generators, n), np.int64)},
         )
         self.counts = SharedArrays(
             {"running": Field((generators,), np.int64), "serves": Field((len(shards),), np.int64), "steps": Field((len(shards),), np.int64)},
@@ -79,8 +88,40 @@ class DataPlane:
     def shard_of(self, slot: int) -> int:
         return self._shard_of[slot]
 
-    def answer(self, slots: Iterable[int]) -> None:
-        """Wake the shards of these slots: their decisions are in the data plane."""
+    def answer(self, slots: Sequence[int], generator: int = 0) -> None:
+        """Answer the requests of these slots and wake their shards: the decisions are in the data plane. Each shard is woken once."""
+        places, count = list(slots), len(slots)
+        numbers = self.asked["number"][places]
+        self.answering["slots"][generator, :count], self.answering["numbers"][generator, :count] = places, numbers
+        self.answering["count"][generator] = count
+        self.asked["answered"][places] = numbers
+        self.answering["count"][generator] = 0
+        self._wake(places)
+
+    def take_over(self, generator: int) -> int:
+        """A generator is lost, and its process has ended. Complete the answer that it was giving. Returns how many requests wait for its successor."""
+        if count := int(self.answering["count"][generator]):
+            given, numbers = (self.answering[name][generator, :count] for name in ("slots", "numbers"))
+            self.asked["answered"][given] = numbers
+            self.answering["count"][generator] = 0
+        slots = self._served_by(generator)
+        self._wake(slots)  # it may have answered and not have rung
+        return int((self.asked["number"][slots] != self.asked["answered"][slots]).sum())
+
+    def answers_of(self, generator: int) -> int:
+        """How many requests of the shards of a generator were answered until now."""
+        return int(self.asked["answered"][self._served_by(generator)].sum())
+
+    def _served_by(self, generator: int) -> list[int]:
+        """The slots whose shards a generator serves."""
+        return np.flatnonzero(self.counts["serves"][self._shard_of] == generator).tolist()
+
+    def withdraw(self, shard: int) -> None:
+        """Drop the requests of a lost shard. To be called where nobody answers them any more: by their generator, or when it is lost too."""
+        slots = self.shards[shard].slots
+        self.asked["answered"][slots.start : slots.stop] = self.asked["number"][slots.start : slots.stop]
+
+    def _wake(self, slots: Iterable[int]) -> None:
         answered: dict[int, list[int]] = {}
         for slot in slots:
             answered.setdefault(self._shard_of[slot], []).append(slot)
@@ -117,17 +158,27 @@ class ShardPort:
             asked["ticket"][number], asked["row"][number] = episode.ticket.index, episode.row
             asked["explore"][number], asked["at"][number] = episode.ticket.purpose is Purpose.TRAIN, time.monotonic()
         if asking:
-            self._plane.requests[self._plane.counts["serves"][self._shard]].ring(*(self._first + slot for slot in asking))
-        answered = 0
-        with self._meter("decision"):
-            while answered < len(asking):
-                await self._answers.wait()
-                answered += len(self._answers.collect())
+            slots = [self._first + slot for slot in asking]
+            asked["number"][slots] += 1  # last: whoever sees the new number sees the whole request
+            self._plane.requests[self._plane.counts["serves"][self._shard]].ring(*slots)
+            with self._meter("decision"):
+                await self._answered(slots)
         return {slot: episode.actions if slot in asking else None for slot, episode in episodes.items()}
+
+    async def _answered(self, slots: list[int]) -> None:
+        """Wait until all requests of these slots are answered. A ring may be one of an earlier answer."""
+        asked, numbers = self._plane.asked["answered"], self._plane.asked["number"][slots]
+        while True:
+            await self._answers.wait()
+            self._answers.collect()
+            if np.array_equal(asked[slots], numbers):
+                return
 
 
 class GeneratorPort:
     """A generator's side of the data plane: requests come in batches, by B_max and T_max.
+
+    It begins with the requests that a lost predecessor has not answered.
 
     take_in: called if a batch is due at once. It reads control messages, which a generator that never waits would otherwise not see.
     """
@@ -136,6 +187,8 @@ class GeneratorPort:
         self._plane, self._generator, self._meter, self._take_in = plane, generator, meter, take_in
         self._bell = plane.requests[generator]
         self._batcher: DynamicBatcher[int] = DynamicBatcher(limits)
+        self._taken: list[int] = plane.asked["answered"].tolist()  # of each slot: the number of the last request that was taken
+        self._take_up(np.flatnonzero(plane.asked["number"] != plane.asked["answered"]).tolist())
 
     async def batch(self) -> Batch:
         """The next batch, as soon as it is due."""
@@ -172,7 +225,7 @@ class GeneratorPort:
 
     def answer(self, batch: Batch) -> None:
         """Wake the shards of the oldest batch that is not answered yet: its decisions are in the data plane."""
-        self._plane.answer(batch.slots)
+        self._plane.answer(batch.slots, self._generator)
         self._batcher.answered(time.monotonic())
         self._plane.choices.write(self._generator, self._batcher.limits.choice)
 
@@ -188,6 +241,7 @@ class GeneratorPort:
         """Drop the requests of a lost shard."""
         self._collect()
         self._batcher.forget(shard)
+        self._plane.withdraw(shard)
         self._bell.ring(RECOUNT)  # other requests that were collected here may be due, and `batch` waits for the doorbell
 
     def _due(self) -> list[int]:
@@ -195,7 +249,14 @@ class GeneratorPort:
         return self._batcher.take(time.monotonic(), running=int(self._plane.counts["running"][self._generator]))
 
     def _collect(self) -> None:
-        slots = [slot for slot in self._bell.collect() if slot != RECOUNT]
-        asked = self._plane.asked
-        for slot, at, row in zip(slots, asked["at"][slots].tolist(), asked["row"][slots].tolist(), strict=True):
-            self._batcher.add(slot, self._plane.shard_of(slot), at, first=row == 0)
+        self._take_up([slot for slot in self._bell.collect() if slot != RECOUNT])
+
+    def _take_up(self, slots: list[int]) -> None:
+        """Take the requests of these slots that are for this generator and were not taken yet."""
+        asked, serves = self._plane.asked, self._plane.counts["serves"]
+        wanted = zip(slots, *(asked[name][slots].tolist() for name in ("number", "at", "row")), strict=True)
+        for slot, number, at, row in wanted:
+            shard = self._plane.shard_of(slot)
+            if number != self._taken[slot] and serves[shard] == self._generator:
+                self._taken[slot] = number
+                self._batcher.add(slot, shard, at, first=row == 0)

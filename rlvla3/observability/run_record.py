@@ -14,6 +14,7 @@ Invariants:
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -37,10 +38,12 @@ WITHOUT_EFFECT_ON_WEIGHTS = (
 
 
 class RecordWriter:
-    """Appends entries to one file of a record, without a buffer."""
+    """Appends entries to one file of a record, without a buffer. An entry that a killed process has written in part is cut off first."""
 
     def __init__(self, path: Path, kind: np.dtype[Any]) -> None:
         self._file, self._kind = path.open("ab", buffering=0), kind
+        size = self._file.seek(0, os.SEEK_END)
+        self._file.truncate(size - size % kind.itemsize)
 
     def append(self, ticket: Any, **others: Any) -> None:
         """Append one entry for each of `ticket`. others: the other fields, an array or one number for all entries. Raises OSError where the disk is full."""

@@ -12,8 +12,9 @@ older version were made before the newer version came, even where that batch was
 A replay has one simulator process for each slot, hands tickets out in the order of their first decisions, and makes update v when all batches of version v are
 made. Then there is always a batch or an update that can be made: a replay never waits for ever.
 
-Void decisions are those that nothing was learned from: of an attempt that was lost (the same ticket begins anew later), or of a ticket whose update came after
-the last one that is repeated. Nobody asks for them. Another decision of the batch stands in, so that the last bits of the others stay the same.
+Void decisions are those that nothing was learned from: of an attempt that was lost (the same ticket begins anew later); of an inference that a lost generator
+has not answered (its successor makes the same decision later); or of a ticket whose update came after the last one that is repeated. Nobody asks for them.
+Another decision of the batch stands in, so that the last bits of the others stay the same.
 
 Pure decisions on arrays: files are read in observability/run_record.py.
 """
@@ -134,12 +135,16 @@ def _starts(values: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def _live(decisions: NDArray[Any], tickets: int) -> NDArray[np.bool_]:
-    """Which decisions, in replay order, were learned from: of a ticket below `tickets`, from the last time on that it began."""
+    """Which decisions, in replay order, were learned from: of a ticket below `tickets`, from the last time on that it began, and the last one of each row."""
     places, wanted = np.arange(len(decisions)), (decisions["ticket"] >= 0) & (decisions["ticket"] < tickets)
     began, first = np.zeros(tickets, np.int64), wanted & (decisions["row"] == 0)
     np.maximum.at(began, decisions["ticket"][first], places[first])
     live: NDArray[np.bool_] = wanted.copy()
     live[wanted] = places[wanted] >= began[decisions["ticket"][wanted]]
+    backwards = places[live][::-1]
+    _, last = np.unique(decisions["ticket"][backwards] << 32 | decisions["row"][backwards].astype(np.uint32), return_index=True)
+    live[:] = False
+    live[backwards[last]] = True
     return live
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 
 import numpy as np
@@ -11,8 +12,9 @@ import pytest
 from rlvla3.links.data_plane import Batch, GeneratorPort, ShardPort
 from rlvla3.links.doorbell import Doorbell
 from rlvla3.observability.meter import MeterBoard
+from rlvla3.scheduling.limits import FixedLimits
 from rlvla3.types import Observation, Outcome, Purpose
-from tests.support.event_loop_plane import PATIENCE_S, Host, settle
+from tests.support.event_loop_plane import NEVER, PATIENCE_S, Host, settle
 
 
 def test_each_episode_gets_its_own_chunk_and_the_batch_is_in_ticket_order():
@@ -189,5 +191,106 @@ def test_an_episode_asks_again_from_its_next_row():
                 assert await host.decide(0, episodes) == {0: [[6], [row]]}
                 episode.record(Outcome(episode.actions.copy(), np.zeros(2, np.float32), Observation({}, np.zeros(1, np.float32)), truncated=row == 2))
             assert await host.decide(0, episodes) == {0: [[6], [3]]}  # the value of what the time limit cut
+
+    asyncio.run(run())
+
+
+class Killed(BaseException):
+    """The generator is killed here."""
+
+
+class Fuse:
+    """Kills whoever writes or rings once too often. left: how many more writes and rings there are."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def burn(self) -> None:
+        if self.left == 0:
+            raise Killed
+        self.left -= 1
+
+
+class Fused(np.ndarray):
+    """An array whose every element is a write of its own, as a processor makes them."""
+
+    fuse: Fuse
+
+    def __setitem__(self, places, values) -> None:
+        flat = np.arange(self.size).reshape(self.shape)[places]
+        for place, value in zip(np.ravel(flat), np.broadcast_to(values, np.shape(flat)).ravel(), strict=True):
+            self.fuse.burn()
+            np.ndarray.__setitem__(self.reshape(-1).view(np.ndarray), place, value)
+
+
+def fused(arrays, fuse: Fuse):
+    """The same memory, with a fuse."""
+    seen = {name: array.view(Fused) for name, array in arrays.items()}
+    for array in seen.values():
+        array.fuse = fuse
+    return seen
+
+
+@pytest.mark.parametrize("writes", range(24))
+def test_a_batch_is_answered_as_a_whole_or_not_at_all_wherever_its_generator_is_killed(monkeypatch: pytest.MonkeyPatch, writes: int):
+    async def run() -> None:
+        host, fuse = Host(shards=2, slots=2), Fuse(writes)
+        host.plane.set_running([2])
+        asking = [asyncio.create_task(host.decide(shard, host.begin(shard, 2 * shard, 2 * shard + 1))) for shard in (0, 1)]
+        await settle()
+        batch = first_batch(host.generators[0])
+        assert batch is not None
+        with monkeypatch.context() as killing, contextlib.suppress(Killed):
+            ring = Doorbell.ring
+            killing.setattr(host.plane, "asked", fused(host.plane.asked, fuse))
+            killing.setattr(host.plane, "answering", fused(host.plane.answering, fuse))
+            killing.setattr(Doorbell, "ring", lambda bell, *numbers: (fuse.burn(), ring(bell, *numbers)))
+            host.respond(host.generators[0], batch)
+
+        waiting = host.plane.take_over(0)
+        assert waiting in (0, 4)
+        host.generators[0] = GeneratorPort(host.plane, 0, FixedLimits(None, NEVER), MeterBoard(["generator 0"]).meter("generator 0"))
+        async with host.generating():
+            answers = await asyncio.gather(*asking)
+        assert answers == [{0: [[0], [0]], 1: [[1], [0]]}, {0: [[2], [0]], 1: [[3], [0]]}]
+        assert [len(batch) for batch in host.batches] == [4] * (2 if waiting else 1)
+
+    asyncio.run(run())
+
+
+def test_what_is_rung_again_is_not_asked_again():
+    async def run() -> None:
+        host = Host(shards=2)
+        host.plane.set_running([1])
+        async with host.generating():
+            asking = asyncio.create_task(host.decide(0, host.begin(0, 0)))
+            await settle()
+            host.plane.requests[0].ring(0, 0, 1)
+            await asking
+            host.plane.requests[0].ring(0, 1)
+            await settle()
+            assert await host.decide(0, host.begin(0, 1)) == {0: [[1], [0]]}
+        assert host.tickets == [[0], [1]]
+
+    asyncio.run(run())
+
+
+def test_a_successor_takes_the_requests_of_its_own_shards_and_not_those_of_a_lost_one():
+    async def run() -> None:
+        host = Host(shards=4, generators=2)
+        host.plane.set_running([2, 2])
+        asking = [asyncio.create_task(host.decide(shard, host.begin(shard, shard))) for shard in range(4)]
+        await settle()
+        served = [shard for shard in range(4) if host.plane.counts["serves"][shard] == 0]
+        for port in host.generators:
+            port.waiting()  # they have heard every ring
+        asking[served[0]].cancel()
+        host.plane.withdraw(served[0])
+        assert host.plane.take_over(0) == 1
+        host.generators[0] = GeneratorPort(host.plane, 0, FixedLimits(None, NEVER), MeterBoard(["generator 0"]).meter("generator 0"))
+        host.plane.set_running([1, 2])
+        async with host.generating():
+            await asyncio.gather(*asking, return_exceptions=True)
+        assert sorted(host.tickets) == sorted([[served[1]], [shard for shard in range(4) if shard not in served]])
 
     asyncio.run(run())

@@ -127,6 +127,17 @@ def test_a_run_whose_simulator_died_is_repeated_even_where_it_dies_again(tmp_pat
 
 
 @pytest.mark.slow
+def test_a_run_whose_generators_were_killed_is_repeated(tmp_path: Path, nothing_left: None) -> None:
+    run = Run(tmp_path, cartpoles(training={"updates": 12, "checkpoint_every": 4}))
+    for number in (0, 1):
+        run.until(lambda: len(run.records("update")) >= 4 * number + 1)  # noqa: B023  # called within this round
+        run.workers(f"generator {number}")[0].send_signal(signal.SIGKILL)
+    run.finished()
+    assert sum("was lost: it was killed" in notice for notice in run.summary["notices"]) == 2
+    assert_same(run.folder, 12)
+
+
+@pytest.mark.slow
 def test_a_run_that_was_killed_and_interrupted_and_went_on_is_repeated(tmp_path: Path, nothing_left: None) -> None:
     slow = {"options": {"kwargs": {"step_s": 0.02}}}
     run = Run(tmp_path, countdown(simulator=slow, training={"updates": 1000, "checkpoint_every": 1}))

@@ -72,6 +72,48 @@ def test_a_trainer_without_a_successor_ends_the_run_with_a_sentence(tmp_path: Pa
 
 
 @pytest.mark.slow
+def test_a_generator_that_is_killed_again_and_again_changes_no_weight(tmp_path: Path, nothing_left: None) -> None:
+    """The requests that it leaves are asked again in the same batch, and its successor has the newest version."""
+    recipe = countdown(simulator=SLOW, engine={"mode": "sync"}, training={"updates": 6}, evaluation={"after": True})
+    whole = Run(tmp_path / "whole", recipe).finished()
+    run = Run(tmp_path / "killed", recipe)
+    run.until(lambda: run.workers("generator"))
+    run.workers("generator")[0].send_signal(signal.SIGKILL)  # perhaps while it is built
+    for updates in (1, 3):
+        kill_when(run, "generator", updates)
+    run.until(lambda: "evaluate" in [record["phase"] for record in run.records("phase")])
+    run.workers("generator")[0].send_signal(signal.SIGKILL)
+    run.finished()
+    said = notices(run, "the generator 0 was lost: it was killed (SIGKILL)")
+    assert len(said) == 4 and all("Another process takes its place and answers the" in notice and "logs/generator-0.log" in notice for notice in said)
+    assert run.summary["tickets"] == {"issued": 48, "trained": 48, "rerun": 0}
+    assert run.weights(6) == whole.weights(6)
+    assert run.summary["success_after"] == whole.summary["success_after"]
+
+
+@pytest.mark.slow
+def test_a_generator_and_its_shards_are_killed_together(tmp_path: Path, nothing_left: None) -> None:
+    run = Run(tmp_path, countdown(simulator=SLOW, training={"updates": 6}, engine={"generators": 2}))
+    for updates, first in ((1, "generator 0"), (3, "shard 0")):
+        run.until(lambda: any(record["update"] >= updates for record in run.records("update")))  # noqa: B023  # called within this round
+        victims = [*run.workers(first), *run.workers("generator 0"), *run.workers("shard 0"), *run.workers("shard 2")]
+        for victim in dict.fromkeys(victims):
+            victim.send_signal(signal.SIGKILL)
+    run.finished()
+    assert run.summary["tickets"]["trained"] == 48 and run.summary["tickets"]["rerun"] >= 1
+
+
+@pytest.mark.slow
+def test_a_generator_that_can_never_answer_ends_the_run_with_a_sentence(tmp_path: Path, nothing_left: None) -> None:
+    policy = {"name": "tests.support.failing_policy:CrashesWhereItActs", "options": {}}
+    run = Run(tmp_path, countdown(policy=policy))
+    printed = " ".join(run.wait().split())
+    assert run.process.returncode == 2 and "Traceback" not in printed
+    assert "it crashed, because native code used memory that it does not have (SIGSEGV)" in printed
+    assert "it was lost 5 times in a row and got no further in between" in printed
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("worker", ["generator", "trainer"])
 def test_an_error_in_a_worker_still_ends_the_run_at_once(tmp_path: Path, nothing_left: None, worker: str) -> None:
     policy: dict[str, Any] = {"name": "tests.support.failing_policy:FailingPolicy", "options": {"error": "builtins:RuntimeError", "worker": worker}}

@@ -1,7 +1,9 @@
-"""Policies that fail: one raises a chosen error in the worker where a run would meet it, the other leaves the finite numbers."""
+"""Policies that fail: one raises a chosen error in the worker where a run would meet it, one crashes, one leaves the finite numbers."""
 
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import replace
 from typing import Literal
 
@@ -28,6 +30,13 @@ class FailingPolicy(ActorCritic):
 
     def evaluate(self, observations, actions, trace):
         return raise_it(self.options.error) if self.options.worker == "trainer" else super().evaluate(observations, actions, trace)
+
+
+class CrashesWhereItActs(ActorCritic):
+    """Native code of it crashes in every generator."""
+
+    def act(self, observations, noise, explore):
+        return os.kill(os.getpid(), signal.SIGSEGV)
 
 
 class Overflowing(ActorCritic):

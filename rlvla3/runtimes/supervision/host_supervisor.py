@@ -16,6 +16,7 @@ from rlvla3.config import Recipe
 from rlvla3.errors import WorkerError
 from rlvla3.links.data_plane import DataPlane
 from rlvla3.links.weights.versions import WeightMemory
+from rlvla3.observability.formatting import number_of
 from rlvla3.observability.meter import MeterBoard
 from rlvla3.observability.run_record import RunRecord
 from rlvla3.open_files import allow_open_files
@@ -104,16 +105,9 @@ class HostSupervisor:
 
     def start(self, beside: Sequence[Lane] = ()) -> list[WorkerProcess]:
         """Start every generator. beside: workers that are lanes of the first generator's process. Returns them, started."""
-        first, *others = [
-            Lane(
-                name,
-                GENERATOR_LANE if beside and not number else GENERATOR,
-                (number, self.recipe, self.plane, self.board, self.memory, self._record, self._logs),
-            )
-            for number, name in enumerate(self._generator_names)
-        ]
-        *started, generator = self.start_lanes([*beside, first])
-        self.generators = [generator, *chain.from_iterable(self.start_lanes([lane]) for lane in others)]
+        *started, first = self.start_lanes([*beside, self._generator_lane(0, GENERATOR_LANE if beside else GENERATOR)])
+        others = [self.start_lanes([self._generator_lane(number)]) for number in range(1, len(self._generator_names))]
+        self.generators = [first, *chain.from_iterable(others)]
         return started
 
     def start_lanes(self, lanes: Sequence[Lane]) -> list[WorkerProcess]:
@@ -166,6 +160,9 @@ class HostSupervisor:
         processes = [psutil.Process(pid) for pid in {os.getpid(), *self.shards.processes, *(worker.process.pid for worker in self._workers)}]
         return sum(process.memory_full_info().pss for process in processes)
 
+    def _generator_lane(self, number: int, body: str = GENERATOR) -> Lane:
+        return Lane(self._generator_names[number], body, (number, self.recipe, self.plane, self.board, self.memory, self._record, self._logs))
+
     def _start_shard(self, shard: int) -> WorkerProcess:
         name, body = shard_name(shard), "rlvla3.runtimes.workers.shard_worker:run_shard"
         return start_worker(name, body, shard, self.recipe, self.plane, self.board, log=self._log(name), own_session=True)
@@ -200,8 +197,26 @@ class HostSupervisor:
         if process.exitcode is None or process.exitcode >= 0:
             words = f". The last it printed:\n{said}" if (said := workers[0].last_words()) else f", and it has printed nothing into {workers[0].log}"
             self._fail(WorkerError(f"the {who} was lost: {ending}{words}"))
+        elif workers[0].name in self._generator_names and len(workers) == 1:
+            self._replace_generator(workers[0], f"the {who} was lost: {ending}")
         else:
             self._fail(TrainerLost(f"the {who} was lost: {ending}. Its output is in {workers[0].log}"))
+
+    def _replace_generator(self, lost: WorkerProcess, words: str) -> None:
+        """Start another process in the place of a generator that has ended. It loads the newest weights, and takes the requests that were not answered."""
+        number, where = self._generator_names.index(lost.name), f"Its output is in {lost.log}"
+        waiting = self.plane.take_over(number)
+        if isinstance(self._record, RecordedRun):
+            self._fail(WorkerError(f"{words}. A replay needs its one generator from the beginning to the end: start the replay again. {where}"))
+        elif why_not := self._losses[lost.name].why_not_replaced(progress=self.plane.answers_of(number)):
+            self._fail(WorkerError(f"{words}. The run ends, as {why_not}. {where}"))
+        else:
+            self._notify(f"{words}. Another process takes its place and answers the {number_of(waiting, 'request')} that it has left. {where}")
+            lost.release()
+            self._workers.remove(lost)
+            (successor,) = self.start_lanes([self._generator_lane(number)])
+            self.generators[number] = successor
+            self.shards.generator_lost(number, successor)
 
     def _log(self, name: str) -> Path:
         return self._logs / f"{name.replace(' ', '-')}.log"

@@ -47,7 +47,8 @@ class CannotReplace(WorkerError):
 class SupervisedShard:
     """A shard, and the process that runs it now. The process may be replaced; the slots and their data stay.
 
-    ready: its simulator is built. owed: it has handed in episodes and waits for an answer. failure: the error that its process ended with.
+    ready: its simulator is built. owed: it has handed in episodes and waits for an answer. failure: the error that its process ended with. remembered: it is
+    lost, and its generator has not yet said that it has forgotten its requests.
     """
 
     spec: ShardSpec
@@ -55,6 +56,7 @@ class SupervisedShard:
     ready: bool = False
     owed: bool = False
     failure: Failed | None = None
+    remembered: bool = False
 
     @property
     def number(self) -> int:
@@ -98,11 +100,19 @@ class ShardSupervisor:
         """Start every simulator. generators: they are told of a shard that is lost."""
         self._generators = generators
         for generator in generators:
-            generator.control.handle(ShardForgotten, lambda message: self._replace(self._shards[message.shard]))
-            generator.control.handle(LeftDevice, partial(self._on_left, generator))
+            self._hear(generator)
         for spec in self._plane.shards:
             self._shards.append(self._follow(SupervisedShard(spec, self._start_process(spec.number))))
         self._watch.begin()
+
+    def generator_lost(self, number: int, successor: WorkerProcess) -> None:
+        """A generator has ended, and `successor` takes its place. The lost one has forgotten every shard, and has nothing on a device any more."""
+        self._hear(successor)
+        self._leaving.answered(successor.name)
+        for shard in self._shards:
+            if shard.remembered and self._assignment.serves[shard.number] == number:
+                self._plane.withdraw(shard.number)
+                self._replace(shard)
 
     async def ready(self) -> None:
         """Wait until every simulator has been built once."""
@@ -133,10 +143,10 @@ class ShardSupervisor:
                 shard.owed = False
 
     def free_devices(self, then: Callable[[], None]) -> None:
-        """Have every generator leave its device, then call `then`. A generator that is lost meanwhile ends the run anyway."""
+        """Have every generator leave its device, then call `then`. A generator that is lost meanwhile has left it."""
         self._leaving = RollCall((generator.name for generator in self._generators), then)
         for generator in self._generators:
-            with suppress(Stopped):  # the process has just died, and the run ends
+            with suppress(Stopped):  # the process has just died (`generator_lost`)
                 generator.control.send(LeaveDevice())
 
     def stuck(self, waiting: int) -> bool:
@@ -195,6 +205,11 @@ class ShardSupervisor:
         for number in leaving:
             self._dispatcher.hold(number)
 
+    def _hear(self, generator: WorkerProcess) -> None:
+        """Hear what a generator answers."""
+        generator.control.handle(ShardForgotten, lambda message: self._replace(self._shards[message.shard]))
+        generator.control.handle(LeftDevice, partial(self._on_left, generator))
+
     def _on_left(self, generator: WorkerProcess, _: LeftDevice) -> None:
         self._leaving.answered(generator.name)
 
@@ -218,7 +233,9 @@ class ShardSupervisor:
             self._fail(CannotReplace(f"{shard_name(shard.number)} {why_not}: {why}{place}"))
             return
         self._notify(f"{shard_name(shard.number)} was lost ({why}); its {len(lost)} running tickets are run again")
-        self._generators[self._assignment.serves[shard.number]].control.send(ForgetShard(shard.number))
+        shard.remembered = True
+        with suppress(Stopped):  # the generator has just died too, and then it has forgotten the shard (`generator_lost`)
+            self._generators[self._assignment.serves[shard.number]].control.send(ForgetShard(shard.number))
 
     def _how_it_ended(self, shard: SupervisedShard) -> str:
         """How the process of a shard has ended, in words."""
@@ -238,7 +255,7 @@ class ShardSupervisor:
         if self._ending:
             return
         self._dispatcher.give_back(shard.number)
-        shard.failure = None
+        shard.failure, shard.remembered = None, False
         shard.worker = self._start_process(shard.number)
         self._restarts += 1
         self._follow(shard)
