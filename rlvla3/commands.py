@@ -7,12 +7,15 @@ answered at once.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 
 from rlvla3.config import Overrides, Recipe, load_recipe, make_recipe, path_of, recipe_text
 from rlvla3.errors import RecipeError
-from rlvla3.observability.run_directory import RunDirectory, RunDirectoryError, default_path, find_run, policy_folder, version_of
+from rlvla3.observability.continuing import POLICY, continuation, policy_folder, whole_checkpoint
+from rlvla3.observability.mending import mend
+from rlvla3.observability.run_directory import RunDirectory, RunDirectoryError, default_path, find_run, version_of
 from rlvla3.observability.run_record import RunRecord
 from rlvla3.observability.run_watchers import Show, watched
 from rlvla3.observability.trust import check_trust
@@ -32,7 +35,7 @@ def clone(start: Start, overrides: Overrides, run_dir: Path | None, show: Show, 
     if recipe.clone is None:
         raise RecipeError(f"{_named(start)} says nothing of cloning: give it a clone: section, or a setting such as clone.demonstrations=10")
     preflight(recipe, clones=True, evaluates=True)
-    run = RunDirectory.create(run_dir or _default_path(start), recipe)
+    run = _new_run(run_dir, _default_path(start), recipe)
     with run.locked(), watched(run, recipe, f"clone {_stem(start)}", show=show) as watchers:
         from rlvla3.runtimes import session
 
@@ -42,42 +45,56 @@ def clone(start: Start, overrides: Overrides, run_dir: Path | None, show: Show, 
 
 def train(start: Start, overrides: Overrides, run_dir: Path | None, show: Show, trust: bool = False) -> RunDirectory:
     """Train in a new run directory, or continue a run from a checkpoint: in its own directory, or from there on in another."""
-    earlier, resume = _find_run(start) or (None, None)
+    if found := _find_run(start):
+        return _continue(*found, recipe_of(start, overrides, trust), run_dir, show, named=found[1] is not None and found[1] == start)
     recipe = recipe_of(start, overrides, trust)
-    if earlier and run_dir is None:
-        _refuse_to_continue(earlier, resume, recipe)
-    evaluates = recipe.evaluation.before or recipe.evaluation.after
-    begins = recipe.resumed_from(resume) if resume else recipe
-    preflight(begins, clones=recipe.begins_by_cloning and resume is None, trains=True, evaluates=evaluates, resumes=resume)  # before config.yaml is changed
-    run = earlier if earlier and run_dir is None else RunDirectory.create(run_dir or _default_path(start), recipe)
-    version = version_of(resume) if resume else None
-    with run.locked():
-        if earlier:
-            run.write_recipe(recipe)
-            run.copy_metrics(earlier, version)
-        with watched(run, recipe, f"{run.path.name}, {recipe.engine.mode}", version, show) as watchers:
+    preflight(recipe, clones=recipe.begins_by_cloning, trains=True, evaluates=recipe.evaluation.before or recipe.evaluation.after)
+    run = _new_run(run_dir, _default_path(start), recipe)
+    with run.locked(), watched(run, recipe, f"{run.path.name}, {recipe.engine.mode}", show=show) as watchers:
+        from rlvla3.runtimes import session
+
+        session.train(recipe, run, watchers)
+    return run
+
+
+def _continue(earlier: RunDirectory, checkpoint: Path | None, recipe: Recipe, run_dir: Path | None, show: Show, named: bool) -> RunDirectory:
+    """Continue a run. named: whether the user named the checkpoint. Its folder changes only when all workers are built: until then, anything may refuse."""
+    with ExitStack() as stack:
+        if run_dir is None:
+            stack.enter_context(earlier.locked())
+        whole = whole_checkpoint(earlier, checkpoint if named else None)
+        if run_dir is None:
+            _refuse_to_continue(earlier, whole.checkpoint, recipe, named)
+        begins = recipe.resumed_from(whole.checkpoint) if whole.checkpoint else recipe
+        clones, evaluates = recipe.begins_by_cloning and whole.checkpoint is None, recipe.evaluation.before or recipe.evaluation.after
+        preflight(begins, clones=clones, trains=True, evaluates=evaluates, resumes=whole.checkpoint)
+        continued = continuation(earlier, whole)
+        if run_dir is None:
+            run, said = earlier, mend(earlier)
+        else:
+            run, said = RunDirectory.create(run_dir, recipe), []
+            stack.enter_context(run.locked())
+        with watched(run, recipe, f"{run.path.name}, {recipe.engine.mode}", continued, show, said) as watchers:
             from rlvla3.runtimes import session
 
-            session.train(recipe, run, watchers, resume)
+            session.train(recipe, run, watchers, continued)
     return run
 
 
 def evaluate(start: Start, overrides: Overrides, run_dir: Path | None, show: Show, trust: bool = False) -> RunDirectory:
     """Measure a policy, in a run directory of its own: that of the policy's run may be at work."""
     recipe, found = recipe_of(start, overrides, trust), _find_run(start)
+    place, said = _default_path(start), list[str]()
     if found is None:
-        place = _default_path(start)
         if recipe.policy.checkpoint is None:
             raise RecipeError(f"{_named(start)} names no policy to evaluate: give policy.checkpoint=FOLDER, or a run directory instead of the recipe")
     else:
-        run, checkpoint = found
-        if checkpoint is None:
-            raise RunDirectoryError(f"{run.path} holds no checkpoint yet: there is nothing to evaluate")
+        checkpoint, said = _whole_policy(*found, start, "evaluate")
         recipe = recipe.starting_from(checkpoint)
-        place = run.path / "evaluations" / f"{datetime.now():%Y%m%d-%H%M%S}"
+        place = found[0].path / "evaluations" / f"{datetime.now():%Y%m%d-%H%M%S}"
     preflight(recipe, evaluates=True)
-    run = RunDirectory.create(run_dir or place, recipe)
-    with run.locked(), watched(run, recipe, f"eval {_stem(start) if isinstance(start, Recipe) else start}", show=show) as watchers:
+    run = _new_run(run_dir, place, recipe)
+    with run.locked(), watched(run, recipe, f"eval {_stem(start) if isinstance(start, Recipe) else start}", show=show, said=said) as watchers:
         from rlvla3.runtimes import session
 
         session.evaluate(recipe, run, watchers)
@@ -87,9 +104,9 @@ def evaluate(start: Start, overrides: Overrides, run_dir: Path | None, show: Sho
 def replay(start: Path, run_dir: Path | None, show: Show, trust: bool = False) -> None:
     """Repeat a recorded run up to a checkpoint, in a run directory of its own, and compare the weights."""
     check_trust(start, trust=trust)
-    original, checkpoint = find_run(start) or (RunDirectory.open(start), None)
-    if checkpoint is None:
-        raise RunDirectoryError(f"{original.path} holds no checkpoint yet: there is nothing to compare a replay with")
+    found = find_run(start) or (RunDirectory.open(start), None)
+    original = found[0]
+    checkpoint, said = _whole_policy(*found, start, "compare a replay with")
     recording = RunRecord(original.record)
     recipe = recording.recipe()
     preflight(recipe, clones=recipe.begins_by_cloning, trains=True)
@@ -97,8 +114,8 @@ def replay(start: Path, run_dir: Path | None, show: Show, trust: bool = False) -
     from rlvla3.runtimes import replay_session
 
     recipe = replay_session.replay_recipe(recipe)
-    run = RunDirectory.create(run_dir or original.path / "replays" / f"{datetime.now():%Y%m%d-%H%M%S}", recipe)
-    with run.locked(), watched(run, recipe, f"replay {original.path.name}", show=show) as watchers:
+    run = _new_run(run_dir, original.path / "replays" / f"{datetime.now():%Y%m%d-%H%M%S}", recipe)
+    with run.locked(), watched(run, recipe, f"replay {original.path.name}", show=show, said=said) as watchers:
         replay_session.replay(recipe, run, watchers, recorded, checkpoint)
 
 
@@ -204,16 +221,33 @@ def _stem(start: Start) -> str:
     return start.stem
 
 
-def _refuse_to_continue(run: RunDirectory, checkpoint: Path | None, recipe: Recipe) -> None:
+def _new_run(run_dir: Path | None, default: Path, recipe: Recipe) -> RunDirectory:
+    """A new run directory where the user wants it, or else at its default place, with a number behind its name where there is one already."""
+    return RunDirectory.create_beside(default, recipe) if run_dir is None else RunDirectory.create(run_dir, recipe)
+
+
+def _whole_policy(run: RunDirectory, checkpoint: Path | None, start: Start, purpose: str) -> tuple[Path, list[str]]:
+    """The checkpoint whose policy a command uses, and what the user should know: the newest whole one, or the one that `start` names."""
+    whole = whole_checkpoint(run, checkpoint if checkpoint == start else None, POLICY)
+    if whole.checkpoint is None:
+        raise RunDirectoryError(f"{run.path} holds no checkpoint yet: there is nothing to {purpose}")
+    return whole.checkpoint, list(whole.notices)
+
+
+def _refuse_to_continue(run: RunDirectory, checkpoint: Path | None, recipe: Recipe, named: bool) -> None:
     """A run is continued in its own directory from its newest checkpoint alone, and only while there is something left to do."""
-    if checkpoint != run.latest_checkpoint():
+    if named and checkpoint != run.latest_checkpoint():
         raise RunDirectoryError(
             f"{run.path} has been trained past {checkpoint}: continue from its newest checkpoint with `rlvla3 train {run.path}`, "
             f"or from this one in another folder, with --run-dir"
         )
-    if run.ended() == "finished" and checkpoint is None:
+    made = max((line["update"] for line in run.metric_lines() if line["event"] == "update"), default=0) if checkpoint is None else 0
+    if checkpoint is None and (run.ended() == "finished" or made >= min(recipe.training.checkpoint_every, recipe.training.updates)):
         raise RunDirectoryError(
             f"{run.path} is finished and holds no checkpoint, so there is nothing to continue: start a new run with "
+            f"`rlvla3 train {run.config} --run-dir FOLDER`"
+            if run.ended() == "finished"
+            else f"{run.path} has made {made} updates, and its checkpoints are gone: put {run.checkpoints} back, or start a new run with "
             f"`rlvla3 train {run.config} --run-dir FOLDER`"
         )
     done = version_of(checkpoint) if checkpoint else 0

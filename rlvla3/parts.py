@@ -15,7 +15,7 @@ from rlvla3.scheduling.ledger import Ledger, TicketBook, capacity
 from rlvla3.scheduling.limits import FixedLimits, LearnedLimits
 from rlvla3.scheduling.streamer import Streamer
 from rlvla3.simulators.common_spaces import common_spaces
-from rlvla3.types import Purpose, Spaces, Version
+from rlvla3.types import Purpose, Spaces, TicketCounts, Version
 
 EPISODES_A_SLOT = 2
 """Episodes in the data plane for each slot, where nothing is trained: one runs while another one is read."""
@@ -80,12 +80,20 @@ def _training_states(recipe: Recipe, spaces: Spaces | None) -> dict[str, Sequenc
     return {task: split.training for task, split in state_splits(recipe, spaces).items()} if spaces else {}
 
 
-def training_ledger(recipe: Recipe, spaces: Spaces | None, *, version: Version = 0, end: Version | None = None, order: Sequence[int] | None = None) -> Ledger:
+def training_ledger(
+    recipe: Recipe,
+    spaces: Spaces | None,
+    *,
+    version: Version = 0,
+    end: Version | None = None,
+    order: Sequence[int] | None = None,
+    before: TicketCounts | None = None,
+) -> Ledger:
     """The ledger of the recipe's training. spaces: as in `ticket_book`. version: the version that the run starts from. end: the version that it ends with
-    (None: training.updates). order: of its tickets, where it is not their own (a replay)."""
+    (None: training.updates). order: of its tickets, where it is not their own (a replay). before: as in `Ledger`."""
     batch = recipe.training.batch
     total = (recipe.training.updates if end is None else end) * batch
-    return Ledger(ticket_book(recipe, spaces), batch, recipe.engine.max_staleness, total=total, version=version, order=order)
+    return Ledger(ticket_book(recipe, spaces), batch, recipe.engine.max_staleness, total=total, version=version, order=order, before=before)
 
 
 def endless_ledger(recipe: Recipe, spaces: Spaces) -> Ledger:

@@ -218,6 +218,17 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
+class TicketCounts:
+    """issued: given to a shard at least once. trained: part of a finished update. rerun: issued again after a simulator was lost. set_aside: given up, because
+    their simulators were lost again and again."""
+
+    issued: int = 0
+    trained: int = 0
+    rerun: int = 0
+    set_aside: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class MicroBatch:
     """Decisions that go through the learner together. Each is named by its place in the data plane: its ticket and its row in the episode.
 

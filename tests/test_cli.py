@@ -20,7 +20,8 @@ import rlvla3.runtimes
 from rlvla3.cli import _parser, main
 from rlvla3.config import Recipe, load_recipe, make_recipe
 from rlvla3.errors import RecipeError
-from rlvla3.observability.events import Watcher
+from rlvla3.observability.continuing import Continuation
+from rlvla3.observability.events import Resumed, Watcher
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.policies.registry import make_policy
 from rlvla3.simulators.base import SimulatorError
@@ -47,8 +48,12 @@ class Session:
     def clone(self, recipe: Recipe, run: RunDirectory, watchers: Sequence[Watcher]) -> None:
         self._take("clone", recipe, run, None)
 
-    def train(self, recipe: Recipe, run: RunDirectory, watchers: Sequence[Watcher], resume: Path | None) -> None:
-        self._take("train", recipe, run, resume)
+    def train(self, recipe: Recipe, run: RunDirectory, watchers: Sequence[Watcher], continued: Continuation | None = None) -> None:
+        self._take("train", recipe, run, continued.checkpoint if continued else None)
+        if continued:
+            run.write_recipe(recipe)
+            for watcher in watchers:
+                watcher.on(Resumed(continued))
 
     def evaluate(self, recipe: Recipe, run: RunDirectory, watchers: Sequence[Watcher]) -> None:
         self._take("evaluate", recipe, run, None)
@@ -219,14 +224,15 @@ def test_a_run_is_not_continued_with_settings_that_its_weights_do_not_fit_and_ke
 @pytest.mark.parametrize(
     ("file", "content", "said"),
     [
-        ("trainer.pt", None, "no trainer.pt in a/checkpoints/000002"),
-        ("trainer.pt", b"", "cannot read a/checkpoints/000002/trainer.pt, it is damaged"),
-        ("trainer.pt", b"version https://git-lfs.github.com/spec/v1", "cannot read a/checkpoints/000002/trainer.pt, it is damaged"),
-        ("parameters/.metadata", None, "no parameters/.metadata in a/checkpoints/000002"),
-        ("parameters/.metadata", b"", "cannot read a/checkpoints/000002/parameters/.metadata, it is damaged"),
-        ("policy/config.json", None, "no policy at a/checkpoints/000002/policy"),
-        ("policy/model.safetensors", None, "a/checkpoints/000002/policy has no intact model.safetensors"),
-        ("policy/model.safetensors", b"", "a/checkpoints/000002/policy has no intact model.safetensors"),
+        ("trainer.pt", None, "trainer.pt is missing"),
+        ("trainer.pt", b"", "trainer.pt has 0 bytes, and it was written with"),
+        ("trainer.pt", b"version https://git-lfs.github.com/spec/v1", "trainer.pt has 42 bytes, and it was written with"),
+        ("parameters/.metadata", None, "parameters/.metadata is missing"),
+        ("parameters/.metadata", b"", "parameters/.metadata has 0 bytes, and it was written with 6"),
+        ("parameters/.metadata", b"Shards", "parameters/.metadata has another checksum than when it was written"),
+        ("policy/config.json", None, "policy/config.json is missing"),
+        ("policy/model.safetensors", None, "policy/model.safetensors is missing"),
+        ("manifest.json", b"{}", "manifest.json is missing, or is no list of checksums"),
     ],
 )
 def test_a_checkpoint_that_is_not_whole_is_refused_before_a_run_goes_on(
@@ -236,7 +242,7 @@ def test_a_checkpoint_that_is_not_whole_is_refused_before_a_run_goes_on(
     damaged = Path("a/checkpoints/000002", file)
     damaged.unlink() if content is None else damaged.write_bytes(content)
     assert main(["train", "a", "training.updates=4"]) == 2
-    assert said in capsys.readouterr().err
+    assert f"a/checkpoints/000002 is damaged: {said}" in capsys.readouterr().err
     assert len(session.asked) == 1
 
 

@@ -14,7 +14,7 @@ from rlvla3.api.recipes import trusted
 from rlvla3.config import path_of
 from rlvla3.errors import ExplainedError
 from rlvla3.instructions import instruction_fault
-from rlvla3.observability.run_directory import policy_folder
+from rlvla3.observability.continuing import policy_folder
 from rlvla3.observability.trust import check_trust
 from rlvla3.policies.saved_policy import SavedPolicy, read_checkpoint_config
 from rlvla3.simulators.contract import array_words

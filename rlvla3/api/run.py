@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlvla3.config import Recipe, path_of
-from rlvla3.observability.event_json import JsonObject
 from rlvla3.observability.formatting import evaluation_result
+from rlvla3.observability.metrics_lines import JsonObject
 from rlvla3.observability.run_directory import RunDirectory, RunDirectoryError, version_of
 from rlvla3.observability.trust import check_trust
 

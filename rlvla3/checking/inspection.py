@@ -15,7 +15,8 @@ from rlvla3.checkpoints.contents import Family
 from rlvla3.config import Overrides, PolicyConfig, Recipe, check_options, load_recipe, make_recipe, path_of
 from rlvla3.config.policy import is_saved_policy
 from rlvla3.errors import RecipeError
-from rlvla3.observability.run_directory import find_run, policy_folder
+from rlvla3.observability.continuing import policy_folder
+from rlvla3.observability.run_directory import find_run
 from rlvla3.policies.registry import options_class, policy_options, read_checkpoint_config
 from rlvla3.policies.vla.options import VLAOptions
 from rlvla3.policies.vla.origin import ORIGINAL

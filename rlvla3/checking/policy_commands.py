@@ -15,8 +15,8 @@ from rlvla3.checkpoints.checkpoint import read_checkpoint
 from rlvla3.config import PolicyConfig, make_recipe, path_of
 from rlvla3.config.policy import is_saved_policy
 from rlvla3.errors import RecipeError
+from rlvla3.observability.continuing import policy_folder
 from rlvla3.observability.figures import write_figures
-from rlvla3.observability.run_directory import policy_folder
 from rlvla3.observability.trust import check_trust
 from rlvla3.policies.registry import POLICIES, policy_options, read_checkpoint_config
 from rlvla3.simulators.registry import describe_simulator

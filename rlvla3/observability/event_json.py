@@ -5,16 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from math import isfinite
-from typing import Any
 
-from rlvla3.observability.events import CloneStep, EpisodeFilmed, EpisodeFinished, EvaluationFinished, Event, Notice, PhaseStarted, SuccessRate, UpdateFinished
+from rlvla3.observability.events import (
+    CloneStep,
+    EpisodeFilmed,
+    EpisodeFinished,
+    EvaluationFinished,
+    Event,
+    Notice,
+    PhaseStarted,
+    Resumed,
+    SuccessRate,
+    UpdateFinished,
+)
 from rlvla3.observability.intervals import success_rate
-
-JsonObject = dict[str, Any]
+from rlvla3.observability.metrics_lines import JsonObject
 
 
 def event_json(event: Event) -> JsonObject | None:
-    """`event` as JSON data. None for a single episode and for its film: its update or evaluation reports it. Numbers that are not finite become null."""
+    """`event` as JSON data. None where no line tells of it: of a single episode, its update or evaluation does. Numbers that are not finite become null."""
     match event:
         case UpdateFinished():
             return _update(event)
@@ -27,7 +36,7 @@ def event_json(event: Event) -> JsonObject | None:
             return {"event": "phase", "phase": event.phase, "total": event.total}
         case Notice():
             return {"event": "notice", "text": event.text}
-        case EpisodeFinished() | EpisodeFilmed():
+        case EpisodeFinished() | EpisodeFilmed() | Resumed():
             return None
 
 

@@ -12,8 +12,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from rlvla3.observability.continuing import Continuation
 from rlvla3.observability.evaluated_states import EvaluatedStates
-from rlvla3.types import Finished
+from rlvla3.types import Finished, TicketCounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +24,6 @@ class WorkerTime:
     name: str
     busy: Mapping[str, float]
     idle: Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class TicketCounts:
-    """issued: given to a shard at least once. trained: part of a finished update. rerun: issued again after a simulator was lost."""
-
-    issued: int = 0
-    trained: int = 0
-    rerun: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +113,14 @@ class Notice:
     text: str
 
 
-Event = PhaseStarted | EpisodeFinished | CloneStep | UpdateFinished | EvaluationFinished | EpisodeFilmed | Notice
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """The run goes on from a checkpoint, or begins anew in its folder. What was told of later updates is forgotten, because it is done again."""
+
+    continuation: Continuation
+
+
+Event = Resumed | PhaseStarted | EpisodeFinished | CloneStep | UpdateFinished | EvaluationFinished | EpisodeFilmed | Notice
 
 
 class Watcher(Protocol):

@@ -10,7 +10,18 @@ from statistics import fmean
 from typing import TextIO
 
 from rlvla3.observability.event_json import rate_json
-from rlvla3.observability.events import CloneStep, EpisodeFilmed, EpisodeFinished, EvaluationFinished, Event, Notice, PhaseStarted, SuccessRate, UpdateFinished
+from rlvla3.observability.events import (
+    CloneStep,
+    EpisodeFilmed,
+    EpisodeFinished,
+    EvaluationFinished,
+    Event,
+    Notice,
+    PhaseStarted,
+    Resumed,
+    SuccessRate,
+    UpdateFinished,
+)
 from rlvla3.observability.formatting import clock_time, duration, evaluation_result, judged_by_return, percent, quantity
 from rlvla3.observability.intervals import success_rate
 from rlvla3.observability.summary import RECENT_UPDATES
@@ -128,7 +139,7 @@ class PlainProgress:
                 return f"evaluation ({event.when}): {evaluation_result(rate_json(event.success))} of {event.success.episodes} episodes"
             case Notice():
                 return event.text
-            case EpisodeFilmed():
+            case EpisodeFilmed() | Resumed():
                 return None
 
     def _quarter(self) -> str | None:

@@ -4,7 +4,7 @@
       config.yaml           the resolved recipe: `rlvla3 train RUN_DIR` continues from it
       metrics.jsonl         one line for each update, evaluation, cloning step and notice
       events.out.tfevents.* the same as TensorBoard curves
-      checkpoints/000020/   policy/, trainer.pt and parameters/ after update 20
+      checkpoints/000020/   policy/, trainer.pt, parameters/, accounts.json and manifest.json after update 20
       record/               the record that `rlvla3 replay RUN_DIR` repeats the run from (run_record.py)
       trace.json            the stages of all workers over time, for Perfetto, with engine.trace (tracing.py)
       videos/               evaluation episodes
@@ -19,23 +19,38 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from rlvla3.config import Recipe, load_recipe
-from rlvla3.errors import ExplainedError, described
+from rlvla3.errors import ExplainedError, RecipeError, described
+from rlvla3.metadata import Metadata, checked, read_json
+from rlvla3.observability.checksums import write_manifest
 from rlvla3.observability.code_names import write_signed
 from rlvla3.observability.file_names import file_name
+from rlvla3.observability.metrics_lines import read_lines
+
+NUMBER = re.compile(r"[0-9]{1,15}")
+"""The name of a checkpoint."""
 
 
 class RunDirectoryError(ExplainedError, RuntimeError):
     """A run directory cannot be used. The message says what is there and what to do."""
+
+
+class _Ended(Metadata):
+    """What is read of summary.json."""
+
+    ended: str
 
 
 @dataclass(frozen=True)
@@ -46,15 +61,28 @@ class RunDirectory:
 
     @classmethod
     def create(cls, path: Path, recipe: Recipe) -> RunDirectory:
-        """A new run directory with `recipe`. Raises RunDirectoryError where something is there already."""
-        if (path / "config.yaml").is_file():
-            raise RunDirectoryError(f"{path} already holds a run: continue it with `rlvla3 train {path}`, or start a new one with another --run-dir")
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise RunDirectoryError(f"{path} is not an empty folder: choose another --run-dir")
+        """A new run directory with `recipe`. Raises RunDirectoryError where something is there already, or another process makes a run there."""
+        _refuse_unless_free(path)
         path.mkdir(parents=True, exist_ok=True)
         run = cls(path)
-        run.write_recipe(recipe)
+        with run.locked():
+            _refuse_unless_free(path)  # another process may have been faster
+            run.write_recipe(recipe)
         return run
+
+    @classmethod
+    def create_beside(cls, path: Path, recipe: Recipe) -> RunDirectory:
+        """A new run directory at `path`, or at PATH-2, PATH-3, ... where there is something already: runs that start in the same second get folders of their
+        own."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for number in count(1):
+            place = path if number == 1 else path.with_name(f"{path.name}-{number}")
+            try:
+                place.mkdir()
+            except FileExistsError:
+                continue
+            return cls.create(place, recipe)
+        raise AssertionError("unreachable")
 
     @classmethod
     def open(cls, path: Path) -> RunDirectory:
@@ -129,8 +157,8 @@ class RunDirectory:
     def checkpoint(self, version: int, keep: int, tell: Callable[[str], object] = print) -> Iterator[Path]:
         """Write the checkpoint of `version` into the folder that the block receives.
 
-        The folder gets its final name when the block ends without an error. Then all checkpoints but the newest `keep` are removed. tell: called with a
-        sentence where one cannot be removed. That is no error: the new checkpoint is there.
+        The folder gets its checksums and its final name when the block ends without an error. Then all checkpoints but the newest `keep` are removed. tell:
+        called with a sentence where one cannot be removed. That is no error: the new checkpoint is there.
 
             with run.checkpoint(version=20, keep=2) as folder:
                 policy.save(folder / "policy", "mini_vla")
@@ -142,6 +170,7 @@ class RunDirectory:
         beside.mkdir()
         try:
             yield beside
+            write_manifest(beside)
             _flush_to_disk(beside)
             if final.exists():
                 final.rename(replaced)
@@ -157,32 +186,31 @@ class RunDirectory:
 
     def all_checkpoints(self) -> list[Path]:
         """The complete checkpoints, oldest first."""
-        return sorted(folder for folder in self.checkpoints.glob("[0-9]*") if folder.is_dir() and folder.name.isdigit())
+        return sorted((folder for folder in self.checkpoints.glob("[0-9]*") if folder.is_dir() and NUMBER.fullmatch(folder.name)), key=version_of)
 
     def latest_checkpoint(self) -> Path | None:
         """The newest complete checkpoint. None before the first."""
         return next(reversed(self.all_checkpoints()), None)
 
     def metric_lines(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl. A line that was cut off when the process was killed is ignored."""
-        return list(_parsed_lines(self.metrics)) if self.metrics.is_file() else []
-
-    def copy_metrics(self, earlier: RunDirectory, version: int | None) -> None:
-        """Start with the metrics of `earlier` up to update `version`. None means none of them. `earlier` is this run where it continues in its own folder.
-
-        Later metrics are dropped, because the run will do that work again.
-        """
-        kept = [record for record in earlier.metric_lines() if version is not None and max(record.get("update", 0), record.get("version", 0)) <= version]
-        with complete_file(self.metrics) as beside:
-            beside.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        """The lines of metrics.jsonl that can be relied on. A line that was cut off when the process was killed is ignored."""
+        read = read_lines(self.metrics)
+        if read.damaged:
+            logging.getLogger(__name__).warning(
+                "rlvla3: %s: %d damaged lines are left out, the first is line %d", self.metrics, len(read.damaged), read.damaged[0]
+            )
+        return read.lines
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         with complete_file(self.summary) as beside:
             beside.write_text(json.dumps(summary, indent=2) + "\n")
 
     def ended(self) -> str | None:
-        """How the last run in this folder ended, as summary.json says. None where there is no summary."""
-        return str(json.loads(self.summary.read_text())["ended"]) if self.summary.is_file() else None
+        """How the last run in this folder ended, as summary.json says. None where there is no summary, or it is damaged."""
+        try:
+            return checked(_Ended, read_json(self.summary, ""), "", "").ended
+        except RecipeError:  # it is made anew when the run goes on
+            return None
 
     def _remove_partial(self) -> None:
         for replaced in self.checkpoints.glob(".replaced.*"):
@@ -217,22 +245,10 @@ def find_run(path: Path) -> tuple[RunDirectory, Path | None] | None:
     return None
 
 
-def policy_folder(path: Path) -> Path:
-    """Where the policy of a run (its newest checkpoint), of a checkpoint or of a policy folder is. Raises RunDirectoryError for a run without a checkpoint.
-
-    A folder that is none of the three kinds is left to `read_checkpoint_config` to refuse.
-    """
-    if found := find_run(path):
-        run, checkpoint = found
-        if checkpoint is None:
-            raise RunDirectoryError(f"{run.path} holds no checkpoint yet, and so no policy: wait for its first checkpoint, or train it")
-        return checkpoint / "policy"
-    copied = path / "policy"  # a checkpoint that was copied out of its run
-    return copied if (copied / "config.json").is_file() else path
-
-
 def version_of(checkpoint: Path) -> int:
-    """The number of updates of a checkpoint. It is the name of its folder."""
+    """The number of updates of a checkpoint. It is the name of its folder. Raises RunDirectoryError where that is no number."""
+    if not NUMBER.fullmatch(checkpoint.name):
+        raise RunDirectoryError(f"{checkpoint} is not named as a checkpoint is: its name must be the number of its update, such as 000020")
     return int(checkpoint.name)
 
 
@@ -260,17 +276,24 @@ def _flush_to_disk(path: Path, deep: bool = True) -> None:
         os.close(handle)
 
 
+def set_aside(path: Path) -> Path:
+    """Give what cannot be used another name, so that something else can take its place. Returns where it is now: NAME.damaged, or NAME.damaged-2, ..."""
+    names = (path.with_name(f"{path.name}.damaged{f'-{number}' if number > 1 else ''}") for number in count(1))
+    place = next(name for name in names if not os.path.lexists(name))
+    path.rename(place)
+    return place
+
+
+def _refuse_unless_free(path: Path) -> None:
+    if (path / "config.yaml").is_file():
+        raise RunDirectoryError(f"{path} already holds a run: continue it with `rlvla3 train {path}`, or start a new one with another --run-dir")
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise RunDirectoryError(f"{path} is not an empty folder: choose another --run-dir")
+
+
 def _remove(path: Path) -> None:
     """Remove a file, a folder with all that is in it, or a link alone."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def _parsed_lines(lines: Path) -> Iterator[dict[str, Any]]:
-    for line in lines.read_text().splitlines():
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            continue

@@ -18,6 +18,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlvla3.config import Recipe, load_recipe
+from rlvla3.errors import RecipeError
 from rlvla3.observability.code_names import write_signed
-from rlvla3.observability.run_directory import RunDirectoryError, complete_file
+from rlvla3.observability.run_directory import RunDirectoryError, complete_file, set_aside
 from rlvla3.scheduling.recorded_run import DECISION, EMITTED, RecordedRun, recorded_run
 from rlvla3.types import Version
 
@@ -38,12 +40,14 @@ WITHOUT_EFFECT_ON_WEIGHTS = (
 
 
 class RecordWriter:
-    """Appends entries to one file of a record, without a buffer. An entry that a killed process has written in part is cut off first."""
+    """Appends entries to one file of a record, without a buffer.
+
+    The file is opened with the first entry: until then, nobody knows whether the run begins. An entry that a killed process has written in part is cut off.
+    """
 
     def __init__(self, path: Path, kind: np.dtype[Any]) -> None:
-        self._file, self._kind = path.open("ab", buffering=0), kind
-        size = self._file.seek(0, os.SEEK_END)
-        self._file.truncate(size - size % kind.itemsize)
+        self._path, self._kind = path, kind
+        self._file: FileIO | None = None
 
     def append(self, ticket: Any, **others: Any) -> None:
         """Append one entry for each of `ticket`. others: the other fields, an array or one number for all entries. Raises OSError where the disk is full."""
@@ -51,8 +55,12 @@ class RecordWriter:
         entries["ticket"] = ticket
         for name, values in others.items():
             entries[name] = values
+        if self._file is None:
+            self._file = self._path.open("ab", buffering=0)
+            size = self._file.seek(0, os.SEEK_END)
+            self._file.truncate(size - size % self._kind.itemsize)
         if self._file.write(entries.data) != entries.nbytes:
-            raise OSError(f"{self._file.name} cannot be written: make room on the disk")
+            raise OSError(f"{self._path} cannot be written: make room on the disk")
 
 
 @dataclass(frozen=True)
@@ -82,27 +90,39 @@ class RunRecord:
         with complete_file(self._recipe) as beside:
             write_signed(recipe, beside)
 
-    def cut_back(self, recipe: Recipe, version: Version) -> str:
-        """Remove the entries after `version`, for a run that continues from there with `recipe`.
-
-        Returns "", or the reason why the record cannot be continued. The record is deleted then.
-        """
+    def why_not(self, recipe: Recipe, version: Version) -> str:
+        """The reason why a run that continues from `version` with `recipe` cannot continue this record. Empty where it can."""
         if not self._recipe.is_file():
-            why_not = f"what led to version {version} was not recorded in this folder"
-        elif changed := list(_differences(load_recipe(self._recipe), recipe)):
-            why_not = f"{', '.join(changed)} changed after the run began"
-        else:
-            for path, kind in self._files():
-                entries = _read(path, kind)
-                with complete_file(path) as beside:
-                    entries[entries["version" if kind == DECISION else "update"] < version].tofile(beside)
-            return ""
-        self.delete()
-        return why_not
+            return f"what led to version {version} was not recorded in this folder"
+        try:
+            began = load_recipe(self._recipe)
+        except RecipeError:
+            return f"{self._recipe} is damaged"
+        changed = list(_differences(began, recipe))
+        return f"{', '.join(changed)} changed after the run began" if changed else ""
+
+    def cut_back(self, version: Version) -> None:
+        """Remove the entries after `version`, for a run that continues from there."""
+        for path, kind in self._files():
+            entries = _read(path, kind)
+            with complete_file(path) as beside:
+                entries[entries["version" if kind == DECISION else "update"] < version].tofile(beside)
 
     def delete(self) -> None:
-        if self.folder.exists():
+        """Remove the record. One whose recipe is damaged is only set aside, because its owner may mend it."""
+        if not self.folder.exists():
+            return
+        if self._recipe.is_file() and not self._is_readable():
+            set_aside(self.folder)
+        else:
             shutil.rmtree(self.folder)
+
+    def _is_readable(self) -> bool:
+        try:
+            load_recipe(self._recipe)
+        except RecipeError:
+            return False
+        return True
 
     def recipe(self) -> Recipe:
         """The recorded settings. Raises RunDirectoryError where there is no record."""

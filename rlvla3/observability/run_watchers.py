@@ -11,6 +11,7 @@ from functools import partial
 from typing import Literal
 
 from rlvla3.config import Recipe
+from rlvla3.observability.continuing import Continuation
 from rlvla3.observability.episode_video import VideoFiles
 from rlvla3.observability.events import Event, Watcher
 from rlvla3.observability.formatting import run_result
@@ -31,21 +32,25 @@ progress: a table in a terminal or in a notebook, plain lines elsewhere. json: J
 
 
 @contextmanager
-def watched(run: RunDirectory, recipe: Recipe, title: str, version: int | None = None, show: Show = "progress") -> Iterator[Sequence[Watcher]]:
+def watched(
+    run: RunDirectory, recipe: Recipe, title: str, continued: Continuation | None = None, show: Show = "progress", said: Sequence[str] = ()
+) -> Iterator[Sequence[Watcher]]:
     """The watchers of a run. Whenever the run ends, they are closed, the summary is written, the terminal is given back and the result is printed.
 
-    title: the name of the run. version: the update that a continued run starts from. None means a new run. show: what stdout gets.
+    title: the name of the run. continued: what it goes on from (None: it is new). show: what stdout gets. said: what the user should know before it begins.
     """
-    summary, everyone = Summary(run, recipe), OutlivedWatchers()
+    summary, everyone = Summary(run, recipe, continued), OutlivedWatchers()
     everyone.add(str(run.path), lambda: KeptFolder(run, recipe, everyone.tell))
-    everyone.add("metrics.jsonl", lambda: MetricsFile(run))
-    everyone.add("TensorBoard's curves", lambda: TensorBoardWatcher(run, version))
+    everyone.add("metrics.jsonl", lambda: MetricsFile(run, continued))
+    everyone.add("TensorBoard's curves", lambda: TensorBoardWatcher(run))
     everyone.add("the videos", lambda: VideoFiles(run))
     if recipe.engine.trace:
         everyone.add("trace.json", lambda: TraceFile(run))
     everyone.add("summary.json", lambda: summary)  # closed after those before, so that it has their notices
     if show != "nothing":
         everyone.add("stdout", partial(OnStdout, run, summary, title, show))
+    for text in said:
+        everyone.tell(text)
     try:
         yield [everyone]
         summary.ended = "finished"

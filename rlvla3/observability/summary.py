@@ -1,6 +1,6 @@
 """The results of a run: summary.json.
 
-A summary is computed from the lines of metrics.jsonl. So the summary of a continued run includes what happened before, and the summary of a run that was killed
+Where a run goes on, its totals come from the accounts of its checkpoint, and the rest from the lines of metrics.jsonl. So the summary of a run that was killed
 can be made again.
 """
 
@@ -9,13 +9,17 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from statistics import fmean
 from typing import Any
 
 from rlvla3.config import Recipe
-from rlvla3.observability.event_json import JsonObject, event_json
-from rlvla3.observability.events import Event
+from rlvla3.observability.accounts import Accounts
+from rlvla3.observability.continuing import Continuation, last_second
+from rlvla3.observability.event_json import event_json
+from rlvla3.observability.events import Event, Resumed
 from rlvla3.observability.intervals import wilson
+from rlvla3.observability.metrics_lines import JsonObject
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.version import __version__
 
@@ -29,53 +33,74 @@ class Summary:
     ended: how the run ended. It is "running" until the caller sets it to "finished", "interrupted" or "failed: ...", before `close`.
     """
 
-    def __init__(self, run: RunDirectory, recipe: Recipe, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, run: RunDirectory, recipe: Recipe, continued: Continuation | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.ended = "running"
         self._run, self._recipe, self._clock = run, recipe, clock
-        self._evaluations: dict[str, JsonObject] = {}
-        self._latest: JsonObject = {}
+        self._writes = continued is None
+        """A run that goes on writes nothing before it is Resumed: it may be refused."""
+        continued = continued or Continuation(None, Accounts())
+        self._notices = [line["text"] for line in continued.lines if line["event"] == "notice"]
+        self._began = clock() - last_second(continued)
         self._recent: deque[JsonObject] = deque(maxlen=RECENT_UPDATES)
-        self._staleness: Counter[str] = Counter()
-        self._episodes = self._successes = 0
         self._times: defaultdict[str, _WorkerTotal] = defaultdict(_WorkerTotal)
         self._mismatch: JsonObject = {"mean": None, "p99": None}
-        self._notices: list[str] = []
-        earlier = run.metric_lines()
-        for record in earlier:
-            self._add(record)
-        self._began = clock() - (earlier[-1]["seconds"] if earlier else 0.0)
+        self._go_on_from(Accounts())
+        for line in continued.lines:
+            if line["event"] == "update":
+                self._add_update(line)
+        self._go_on_from(continued.accounts)
+
+    def _go_on_from(self, accounts: Accounts) -> None:
+        """Start with the totals of the accounts. What workers spent their time with is no total: it stays."""
+        self._evaluations: dict[str, JsonObject] = {}
+        for record in accounts.evaluations:
+            self._add_evaluation(record)
+        self._episodes, self._successes, self._seconds = accounts.episodes, accounts.successes, accounts.seconds
+        self._staleness = Counter({str(lag): episodes for lag, episodes in accounts.staleness.items()})
+        self._totals: JsonObject = {
+            "environment_steps": accounts.environment_steps,
+            "throughput": accounts.environment_steps / accounts.seconds if accounts.seconds else 0.0,
+            "updates": accounts.version,
+            "tickets": asdict(accounts.tickets),
+        }
 
     def on(self, event: Event) -> None:
+        if isinstance(event, Resumed):
+            if self._writes:  # the run has lost its trainer
+                self._recent.clear()
+                self._go_on_from(event.continuation.accounts)
+            self._writes = True
+            self._write()
         record = event_json(event)
         if record is not None:
             self._add(record)
             if record["event"] in ("update", "evaluation"):
-                self._run.write_summary(self.content())
+                self._write()
 
     def close(self) -> None:
-        self._run.write_summary(self.content())
+        self._write()
+
+    def _write(self) -> None:
+        if self._writes:
+            self._run.write_summary(self.content())
 
     def content(self) -> dict[str, Any]:
         """The content of summary.json. Rates are shares in [0, 1], times are seconds, throughput is environment steps per second of training.
 
         sampler_mismatch: the largest of any update, of the metrics of this name.
         """
-        latest = self._latest
         return {
             "success_before": self._evaluations.get("before"),
             "success_after": self._evaluations.get("after"),
             "success": self._evaluations.get("eval"),
             "rollouts": self._rollouts(),
-            "environment_steps": latest.get("environment_steps", 0),
-            "throughput": latest.get("throughput", 0.0),
-            "updates": latest.get("update", 0),
-            "tickets": latest.get("tickets", {"issued": 0, "trained": 0, "rerun": 0}),
+            **self._totals,
             "sampler_mismatch": self._mismatch,
             "staleness": {lag: self._staleness[lag] for lag in sorted(self._staleness, key=int)},
             "workers": [{"name": name, **total.shares()} for name, total in self._times.items()],
             "mode": self._recipe.engine.mode,
             "seed": self._recipe.seed,
-            "training_seconds": latest.get("wall_seconds", 0.0),
+            "training_seconds": self._seconds,
             "wall_seconds": self._clock() - self._began,
             "ended": self.ended,
             "notices": self._notices,
@@ -87,13 +112,16 @@ class Summary:
             case "update":
                 self._add_update(record)
             case "evaluation":
-                self._evaluations[record["when"]] = {key: value for key, value in record.items() if key not in ("event", "when", "seconds")}
+                self._add_evaluation(record)
             case "notice":
                 self._notices.append(record["text"])
 
+    def _add_evaluation(self, record: Mapping[str, Any]) -> None:
+        self._evaluations[record["when"]] = {key: value for key, value in record.items() if key not in ("event", "when", "seconds")}
+
     def _add_update(self, record: JsonObject) -> None:
-        seconds = max(record["wall_seconds"] - self._latest.get("wall_seconds", 0.0), 0.0)
-        self._latest = record
+        seconds, self._seconds = max(record["wall_seconds"] - self._seconds, 0.0), record["wall_seconds"]
+        self._totals = {name: record[name] for name in ("environment_steps", "throughput", "tickets")} | {"updates": record["update"]}
         self._recent.append(record["rollouts"])
         self._episodes += record["rollouts"]["episodes"]
         self._successes += record["rollouts"]["successes"]

@@ -16,7 +16,7 @@ from typing import Any
 
 from rlvla3.observability.appended_file import AppendedFile
 from rlvla3.observability.batching import by_name
-from rlvla3.observability.events import CloneStep, EvaluationFinished, Event, UpdateFinished
+from rlvla3.observability.events import CloneStep, EvaluationFinished, Event, Resumed, UpdateFinished
 from rlvla3.observability.intervals import success_rate
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.observability.worker_times import by_kind, mean_of
@@ -25,12 +25,12 @@ from rlvla3.observability.worker_times import by_kind, mean_of
 class TensorBoardWatcher:
     """Writes TensorBoard curves into the run directory. Their x axis is the update, for cloning the step.
 
-    version: the update that a continued run starts from. TensorBoard hides the points after it that an earlier run wrote.
+    Where the run goes on from an update, TensorBoard hides the points after it that were written before.
 
     The entries are written here and not by tensorboardX's own writer: that one has a thread which ends with its first error, and then blocks its caller.
     """
 
-    def __init__(self, run: RunDirectory, version: int | None = None) -> None:
+    def __init__(self, run: RunDirectory) -> None:
         with _without_torch():
             self._summary = importlib.import_module("tensorboardX.summary")
         self._proto = importlib.import_module("tensorboardX.proto.event_pb2")
@@ -38,11 +38,12 @@ class TensorBoardWatcher:
         # The form of the name is TensorBoard's: it reads files in the order of their names.
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
         self._file = AppendedFile(run.path / name, head=self._entry(file_version="brain.Event:2"))
-        if version is not None:
-            self._file.append(self._entry(step=version + 1, session_log=self._proto.SessionLog(status=self._proto.SessionLog.START)))
 
     def on(self, event: Event) -> None:
         match event:
+            case Resumed(continuation):
+                began = self._proto.SessionLog(status=self._proto.SessionLog.START)
+                self._file.append(self._entry(step=continuation.accounts.version + 1, session_log=began))
             case UpdateFinished():
                 self._write(_curves(event), event.update)
             case EvaluationFinished():

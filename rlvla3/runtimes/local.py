@@ -22,7 +22,7 @@ from rlvla3.runtimes.processes.control import Stopped
 from rlvla3.runtimes.processes.lanes import Lane
 from rlvla3.runtimes.processes.messages import ProceedTo, Published, ReplayStuck
 from rlvla3.runtimes.processes.process import WorkerProcess
-from rlvla3.runtimes.runtime import EveryRank, Runtime
+from rlvla3.runtimes.runtime import NONE_YET, EveryRank, Runtime
 from rlvla3.runtimes.sharing.measuring import choose_share
 from rlvla3.runtimes.supervision.host_supervisor import HostSupervisor, one_thread_each
 from rlvla3.runtimes.worker_names import trainer_name
@@ -142,10 +142,12 @@ class LocalRuntime(Runtime):
         control = self._host.generators[0].control
         control.handle(ReplayStuck, self._on_stuck)
         self.serve_trainer(ledger)
+        accounts = NONE_YET
         while ledger.version < end:
             control.send(ProceedTo(ledger.version))
             await control.receive()  # VersionDone
-            async for published, episodes in self.updates(ledger, ledger.version + 1):
+            async for published, episodes in self.updates(ledger, ledger.version + 1, accounts):
+                accounts = published.accounts
                 yield published, episodes
 
     def kill(self) -> None:

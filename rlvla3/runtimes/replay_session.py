@@ -69,7 +69,7 @@ class ReplaySession(Session):
 
     async def _repeat(self, runtime: LocalRuntime, recorded: RecordedRun) -> None:
         ledger = training_ledger(self._recipe, runtime.rollouts.spec.spaces, end=recorded.end, order=recorded.order)
-        progress = TrainingProgress(self._recipe, runtime, ledger, self._run)
+        progress = TrainingProgress(self._recipe, runtime, ledger)
         self._emit(PhaseStarted("train", recorded.end))
         runtime.trainer.control.handle(Notice, self._emit)
         async for published, episodes in runtime.repeat(ledger, recorded.end):

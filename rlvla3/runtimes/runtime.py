@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 from rlvla3.config import Recipe
 from rlvla3.errors import WorkerError
 from rlvla3.links.rollouts import Rollouts
+from rlvla3.observability.accounts import Accounts
 from rlvla3.observability.meter import MeterBoard
 from rlvla3.runtimes.processes.control import Stopped
 from rlvla3.runtimes.processes.messages import Arrived, LastUpdate, Published, StopAfterUpdate, Train, Trained
@@ -18,6 +19,9 @@ from rlvla3.scheduling.ledger import Ledger, TicketBook
 from rlvla3.types import Finished
 
 ResultT = TypeVar("ResultT")
+
+NONE_YET = Accounts()
+"""The accounts of a run that begins."""
 
 
 class TrainerLost(WorkerError):
@@ -171,10 +175,10 @@ class Runtime(ABC):
         ledger.close()
         await until(lambda: not ledger.running)  # nobody needs these episodes any more, but their slots are free only when they end
 
-    async def train(self, ledger: Ledger, end: int) -> AsyncIterator[tuple[Published, list[Finished]]]:
-        """Make updates up to version `end`. Yields each one when it is published, with its episodes in ticket order."""
+    async def train(self, ledger: Ledger, end: int, accounts: Accounts = NONE_YET) -> AsyncIterator[tuple[Published, list[Finished]]]:
+        """Make updates up to version `end`. Yields each one when it is published, with its episodes in ticket order. accounts: of what the run has done."""
         self.serve_trainer(ledger)
-        async for published, episodes in self.updates(ledger, end):
+        async for published, episodes in self.updates(ledger, end, accounts):
             yield published, episodes
 
     def serve_trainer(self, ledger: Ledger) -> None:
@@ -183,7 +187,7 @@ class Runtime(ABC):
 
         def on_finished(finished: Finished) -> None:
             index = finished.ticket.index
-            arrived = Arrived(index, finished.decisions)
+            arrived = Arrived(finished, ledger.tickets)
             if self._recipe.engine.offload and len(ledger.finished(ledger.update_of(index))) == ledger.batch:
                 self.server.free_devices(then=lambda: control.send(arrived))
             else:
@@ -191,10 +195,10 @@ class Runtime(ABC):
 
         self.server.serve(ledger, on_finished)
 
-    async def updates(self, ledger: Ledger, end: int) -> AsyncIterator[tuple[Published, list[Finished]]]:
+    async def updates(self, ledger: Ledger, end: int, accounts: Accounts = NONE_YET) -> AsyncIterator[tuple[Published, list[Finished]]]:
         """Have the trainer make updates up to version `end`. Yields as `train` does."""
         control = self.trainer.control
-        control.send(Train(ledger.version, end))
+        control.send(Train(ledger.version, end, accounts))
         while not isinstance(message := await control.receive(), Trained):
             episodes = ledger.advance(message.version)
             self.server.grant()

@@ -6,7 +6,7 @@ every worker.
 
 from __future__ import annotations
 
-import time
+import os
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -15,7 +15,10 @@ from typing import Any
 
 from rlvla3.config import Recipe
 from rlvla3.errors import RecipeError
+from rlvla3.observability.accounts import Accounts
+from rlvla3.observability.continuing import Continuation, WholeCheckpoint, went_back, whole_checkpoint
 from rlvla3.observability.evaluated_states import EvaluatedStates
+from rlvla3.observability.event_json import event_json
 from rlvla3.observability.events import (
     EpisodeFilmed,
     EpisodeFinished,
@@ -23,12 +26,12 @@ from rlvla3.observability.events import (
     Event,
     Notice,
     PhaseStarted,
-    TicketCounts,
+    Resumed,
     UpdateFinished,
     Watcher,
 )
 from rlvla3.observability.intervals import success_rate
-from rlvla3.observability.run_directory import RunDirectory, version_of
+from rlvla3.observability.run_directory import RunDirectory, set_aside, version_of
 from rlvla3.observability.run_record import RunRecord
 from rlvla3.parts import collecting_capacity, demonstration_book, evaluation_book, left_out_in_words, splits_in_words, training_capacity, training_ledger
 from rlvla3.policies.trained_on import TrainedOn
@@ -52,9 +55,9 @@ def clone(recipe: Recipe, run: RunDirectory, watchers: Sequence[Watcher]) -> Non
     run_session(session, session.clone())
 
 
-def train(recipe: Recipe, run: RunDirectory, watchers: Sequence[Watcher], resume: Path | None = None) -> None:
-    """Train. Clone before that if the recipe says so and no checkpoint is given. resume: a checkpoint of this run to go on from."""
-    session = Session(recipe, run, watchers, resume)
+def train(recipe: Recipe, run: RunDirectory, watchers: Sequence[Watcher], continued: Continuation | None = None) -> None:
+    """Train. Clone before that if the recipe says so and no checkpoint is given. continued: what the run goes on from (None: it is new)."""
+    session = Session(recipe, run, watchers, continued)
     run_session(session, session.train())
 
 
@@ -67,14 +70,20 @@ def evaluate(recipe: Recipe, run: RunDirectory, watchers: Sequence[Watcher]) -> 
 class Session:
     """The run of one command. Its three coroutines return whether they were interrupted."""
 
-    def __init__(self, recipe: Recipe, run: RunDirectory, watchers: Sequence[Watcher], resume: Path | None = None) -> None:
-        self._recipe, self._run, self._watchers, self._resume = recipe, run, watchers, resume
+    def __init__(self, recipe: Recipe, run: RunDirectory, watchers: Sequence[Watcher], continued: Continuation | None = None) -> None:
+        self._recipe, self._run, self._watchers, self._continued = recipe, run, watchers, continued
+        self._accounts = self._began = continued.accounts if continued else Accounts()
         self._interrupts = 0
         self._runtime: Runtime | None = None
         self._ledger: Ledger | None = None  # while training
 
+    @property
+    def _resume(self) -> Path | None:
+        """The checkpoint that training goes on from."""
+        return self._continued.checkpoint if self._continued else None
+
     async def clone(self) -> bool:
-        self.recording()
+        self._begin(*self.recording())
         async with self._interruptible(make_runtime(self._recipe, self._run, capacity=collecting_capacity(self._recipe), notify=self._notify)) as runtime:
             await runtime.guard(self._make_clone(runtime))
             await runtime.guard(runtime.ready())
@@ -92,29 +101,39 @@ class Session:
     def _go_on_after(self, lost: TrainerLost, losses: Losses) -> None:
         """Go on from the newest checkpoint after the trainer was lost. Raises TrainerLost where that makes no sense."""
         reached = self._ledger.version if self._ledger is not None else 0
-        self._ledger, newest = None, self._run.latest_checkpoint() or self._resume
-        begin = version_of(newest) if newest else 0
-        place = f"checkpoint {begin}" if newest else "the beginning"
+        self._ledger, newest = None, self._newest_to_go_on_from()
+        begin = version_of(newest.checkpoint) if newest.checkpoint else 0
+        place = f"checkpoint {begin}" if newest.checkpoint else "the beginning"
         if self._interrupts:
             raise TrainerLost(f"{lost}. The run was interrupted before, so it ends here; `rlvla3 train {self._run.path}` goes on from {place}") from lost
         if why_not := losses.why_not_replaced(progress=max(reached, begin)):
             raise TrainerLost(f"{lost}. The run ends, as {why_not}; `rlvla3 train {self._run.path}` goes on from {place}") from lost
-        self._resume, again = newest, f"update {reached}" if reached == begin + 1 else f"updates {begin + 1} to {reached}"
+        self._continued = went_back(newest, self._began, self._accounts.evaluations)
+        again = f"update {reached}" if reached == begin + 1 else f"updates {begin + 1} to {reached}"
         self._notify(f"{lost}. The run goes on from {place}" + (f", and {again} are made again" if reached > begin else ""))
+
+    def _newest_to_go_on_from(self) -> WholeCheckpoint:
+        """The newest whole checkpoint: of this run, or else of the run that it goes on from."""
+        newest = whole_checkpoint(self._run)
+        return WholeCheckpoint(self._resume) if newest.checkpoint is None and self._resume is not None else newest
 
     async def _train(self) -> bool:
         recipe = self._recipe.resumed_from(self._resume) if self._resume else self._recipe
-        runtime = make_runtime(recipe, self._run, capacity=training_capacity(recipe), notify=self._notify, resume=self._resume, record=self.recording())
+        record, why_not = self.recording()
+        runtime = make_runtime(recipe, self._run, capacity=training_capacity(recipe), notify=self._notify, resume=self._resume, record=record)
         async with self._interruptible(runtime):
             for said in (*splits_in_words(recipe, runtime.rollouts.spec.spaces, only_shared=True), *left_out_in_words(recipe, trains=True)):
                 self._notify(said)
-            if self._recipe.begins_by_cloning and self._resume is None:
+            clones = self._recipe.begins_by_cloning and self._resume is None
+            await runtime.guard(runtime.trainer_ready() if clones else runtime.ready())
+            self._begin(record, why_not)
+            if clones:
                 await runtime.guard(self._make_clone(runtime))
             await runtime.guard(runtime.ready())
-            if self._recipe.evaluation.before and not self._evaluated_before():
+            if self._recipe.evaluation.before and not self._accounts.version and not self._accounts.evaluated("before"):
                 await runtime.guard(self._measure(runtime, "before"))
             await runtime.guard(self._improve(runtime))
-            if self._recipe.evaluation.after and not self._interrupts:
+            if self._recipe.evaluation.after and not self._interrupts and not self._accounts.evaluated("after", self._accounts.version):
                 await runtime.guard(self._measure(runtime, "after"))
         return self._interrupts > 0
 
@@ -153,27 +172,40 @@ class Session:
             runtime.kill()
         runtime.fail(Interrupted())
 
-    def _evaluated_before(self) -> bool:
-        """Whether the evaluation before training is done. A run that goes on from version 0 may have been interrupted before or after it."""
-        if self._resume is None or version_of(self._resume) == 0:
-            return any(record["event"] == "evaluation" and record["when"] == "before" for record in self._run.metric_lines())
-        return True
+    def _begin(self, record: RunRecord | None, why_not: str) -> None:
+        """All workers are built, so nothing can refuse the run any more: from here on, its folder changes.
 
-    def recording(self) -> RunRecord | None:
-        """Where this run is recorded from its beginning on. None if it is not to be recorded or cannot be."""
+        record, why_not: as `recording` returns them.
+        """
+        if self._continued is not None:
+            self._accounts = self._continued.accounts
+            self._run.write_recipe(self._recipe)
+            for path in self._continued.damaged:
+                if path.is_relative_to(self._run.path) and os.path.lexists(path):  # it may be another run's, which is left alone
+                    set_aside(path)
+            self._emit(Resumed(self._continued))
+            for text in self._continued.notices:
+                self._notify(text)
         recording = RunRecord(self._run.record)
-        if self._recipe.runtime != "local":
+        if record is None:
             recording.delete()
-            return None
-        if self._resume is None:
-            recording.delete()
-            if self._recipe.engine.record:
-                recording.begin(self._recipe)
-        elif why_not := recording.cut_back(self._recipe, version_of(self._resume)):
-            if self._recipe.engine.record:
-                self._notify(f"`rlvla3 replay` cannot repeat this run: {why_not}")
-            return None
-        return recording if self._recipe.engine.record else None
+        elif self._resume is None:
+            recording.begin(self._recipe)
+        else:
+            recording.cut_back(version_of(self._resume))
+        if why_not:
+            self._notify(f"`rlvla3 replay` cannot repeat this run: {why_not}")
+
+    def recording(self) -> tuple[RunRecord | None, str]:
+        """Where this run is recorded from its beginning on: None if it is not to be recorded or cannot be. And the reason why it cannot be, if it is to be.
+
+        Nothing is changed yet.
+        """
+        recording = RunRecord(self._run.record)
+        if self._recipe.runtime != "local" or not self._recipe.engine.record:
+            return None, ""
+        why_not = recording.why_not(self._recipe, version_of(self._resume)) if self._resume is not None else ""
+        return (None, why_not) if why_not else (recording, "")
 
     async def _make_clone(self, runtime: Runtime) -> None:
         """Clone, and keep the policy. Simulators are needed only if their experts demonstrate."""
@@ -225,7 +257,9 @@ class Session:
         await runtime.collect(book, evaluation.episodes, look_at)
         trained_on = self._trained_on()
         states = EvaluatedStates.of(finished, spaces.initial_states, book.states, trained_on.states, trained_on.complete)
-        self._emit(EvaluationFinished(when, self._version(finished), success_rate(finished), states))
+        evaluated = EvaluationFinished(when, self._version(finished), success_rate(finished), states)
+        self._emit(evaluated)
+        self._accounts = self._accounts.and_evaluation(event_json(evaluated) or {})
         if states:
             self._notify(f"initial states ({when}): {states}")
         for episode, frames in videos:
@@ -248,11 +282,13 @@ class Session:
 
     async def _improve(self, runtime: Runtime) -> None:
         training = self._recipe.training
-        ledger = self._ledger = training_ledger(self._recipe, runtime.rollouts.spec.spaces, version=version_of(self._resume) if self._resume else 0)
-        progress = TrainingProgress(self._recipe, runtime, ledger, self._run)
+        accounts = self._accounts
+        ledger = self._ledger = training_ledger(self._recipe, runtime.rollouts.spec.spaces, version=accounts.version, before=accounts.tickets)
+        progress = TrainingProgress(self._recipe, runtime, ledger)
         self._emit(PhaseStarted("train", training.updates))
         runtime.trainer.control.handle(Notice, self._emit)
-        async for published, episodes in runtime.train(ledger, end=training.updates):
+        async for published, episodes in runtime.train(ledger, end=training.updates, accounts=accounts):
+            self._accounts = published.accounts
             self._emit(progress.update(published, episodes))
         self._ledger = None
         await self._save(runtime)
@@ -282,34 +318,25 @@ class Interrupted(Exception):
 
 
 class TrainingProgress:
-    """Counts over the updates of a run, including those before it was resumed."""
+    """What is told of each update: the accounts of the run, and how its workers spent their time since the last update."""
 
-    def __init__(self, recipe: Recipe, runtime: Runtime, ledger: Ledger, run: RunDirectory) -> None:
+    def __init__(self, recipe: Recipe, runtime: Runtime, ledger: Ledger) -> None:
         self._updates, self._runtime, self._ledger = recipe.training.updates, runtime, ledger
-        # If the run has lost its trainer, there are records of updates after the checkpoint that it goes on from.
-        before = next((record for record in reversed(run.metric_lines()) if record.get("update") == ledger.version), None) if ledger.version else None
-        self._steps = before["environment_steps"] if before else 0
-        self._seconds = before["wall_seconds"] if before else 0.0
-        self._tickets = TicketCounts(**before["tickets"]) if before else TicketCounts()
-        self._began = time.monotonic()
         self._spent = runtime.board.read()
 
     def update(self, published: Published, episodes: Sequence[Finished]) -> UpdateFinished:
-        self._steps += sum(episode.steps for episode in episodes)
-        seconds = self._seconds + time.monotonic() - self._began
         workers, self._spent = self._runtime.board.shares(self._spent), self._runtime.board.read()
-        ledger, earlier = self._ledger, self._tickets
+        accounts = published.accounts
         return UpdateFinished(
             update=published.version,
             updates=self._updates,
             episodes=episodes,
             learner=published.metrics,
-            environment_steps=self._steps,
-            throughput=self._steps / seconds,
+            environment_steps=accounts.environment_steps,
+            throughput=accounts.environment_steps / accounts.seconds,
             staleness=Counter(published.version - 1 - episode.oldest for episode in episodes),
-            # Tickets that were running when the run was stopped are handed out again, so only trained ones count for the past.
-            tickets=TicketCounts(earlier.trained + ledger.issued, earlier.trained + ledger.trained, earlier.rerun + ledger.rerun),
+            tickets=self._ledger.tickets,
             workers=workers,
             batching=self._runtime.batching(),
-            wall_seconds=seconds,
+            wall_seconds=accounts.seconds,
         )

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlvla3.scheduling.mix import Mix
-from rlvla3.types import Finished, Purpose, Ticket, Version
+from rlvla3.types import Finished, Purpose, Ticket, TicketCounts, Version
 
 SEED_BITS = 29
 """Bits of a seed for one purpose. Two more bits say which purpose it is. So no evaluation and no demonstration has a seed that is trained on."""
@@ -96,7 +96,7 @@ class Ledger:
     """Hands tickets out and takes trajectories in.
 
     total: how many tickets there are (None: no end). version: the version that the run starts from; tickets of earlier updates count as trained.
-    order: all other tickets in the order in which they are handed out (None: by their numbers).
+    order: all other tickets in the order in which they are handed out (None: by their numbers). before: the counts of what the run had done by `version`.
 
         ledger = Ledger(book, batch=64, max_staleness=1)
         ticket = ledger.take()           # None: nothing is admissible now
@@ -105,10 +105,17 @@ class Ledger:
     """
 
     def __init__(
-        self, book: TicketBook, batch: int, max_staleness: int, total: int | None = None, version: Version = 0, order: Sequence[int] | None = None
+        self,
+        book: TicketBook,
+        batch: int,
+        max_staleness: int,
+        total: int | None = None,
+        version: Version = 0,
+        order: Sequence[int] | None = None,
+        before: TicketCounts | None = None,
     ) -> None:
         self.book, self.batch, self.max_staleness, self.total, self.version = book, batch, max_staleness, total, version
-        self._first = version * batch
+        self._first, self._before = version * batch, before or TicketCounts()
         self._order = range(self._first, sys.maxsize) if order is None else order
         self._admitted = 0
         """How many tickets of the order were looked at. They were handed out, or wait for their simulator."""
@@ -130,6 +137,12 @@ class Ledger:
     def trained(self) -> int:
         """Tickets whose update is done in this run."""
         return self.version * self.batch - self._first
+
+    @property
+    def tickets(self) -> TicketCounts:
+        """The counts of the whole run. Tickets that ran when the run was stopped are handed out again. So of the time before, only trained ones are issued."""
+        before = self._before
+        return TicketCounts(before.trained + self.issued, before.trained + self.trained, before.rerun + self.rerun, before.set_aside)
 
     @property
     def running(self) -> frozenset[int]:

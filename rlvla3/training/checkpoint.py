@@ -2,6 +2,8 @@
 
     policy/         config.json and model.safetensors: the whole policy, for any use; trained_on.json: the initial states that it was trained on
     trainer.pt      what is the same on all ranks: statistics, the critic's kept features, counters
+    accounts.json   what the run has done until then: tickets, steps, seconds, evaluations (accounts.py)
+    manifest.json   the checksums of all these files, written last (checksums.py)
     parameters/     the state of each parameter: AdamW's moments, the reference policy. Each rank writes its own shards (torch.distributed.checkpoint).
 
 Invariant: reading a checkpoint never runs code from it, because a checkpoint may come from anywhere.
@@ -24,6 +26,7 @@ from torch.utils._pytree import tree_map_only
 
 from rlvla3.checkpoints.weights import check_finite_weight
 from rlvla3.errors import ExplainedError, RecipeError
+from rlvla3.observability.accounts import Accounts
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.policies.base import Policy, PolicyError
 from rlvla3.policies.trained_on import TrainedOn
@@ -46,17 +49,21 @@ class CheckpointError(ExplainedError, ValueError):
 @dataclass(frozen=True)
 class Snapshot:
     """A copy of all that a checkpoint holds, so that training can continue meanwhile. weights: whole, on rank 0 only. parameters: this rank's shards.
-    trained_on: what the weights were trained on."""
+    accounts: of the run until this version. trained_on: what the weights were trained on."""
 
-    version: Version
+    accounts: Accounts
     trained_on: TrainedOn
     weights: Mapping[str, Tensor]
     learner: Mapping[str, Any]
     parameters: Mapping[str, Tensor]
 
+    @property
+    def version(self) -> Version:
+        return self.accounts.version
 
-def take_snapshot(learner: Learner, version: Version, trained_on: TrainedOn = UNKNOWN) -> Snapshot:
-    """Take a snapshot. All ranks must call it together. version: the number of updates done. trained_on: what the policy was trained on until now."""
+
+def take_snapshot(learner: Learner, accounts: Accounts, trained_on: TrainedOn = UNKNOWN) -> Snapshot:
+    """Take a snapshot. All ranks must call it together. accounts: what the run has done until now. trained_on: what the policy was trained on until now."""
     weights = {}
     for name, tensor in learner.policy.state_dict().items():
         whole = learner.parallel.whole(tensor)
@@ -64,7 +71,7 @@ def take_snapshot(learner: Learner, version: Version, trained_on: TrainedOn = UN
             weights[name] = whole.detach().to("cpu", copy=True)
     parameters = {key: tensor.detach().to("cpu", copy=True) for key, tensor in learner.parameter_state().items()}
     state = tree_map_only(Tensor, lambda tensor: tensor.to("cpu", copy=True), learner.state_dict())
-    return Snapshot(version, trained_on, weights, state, parameters)
+    return Snapshot(accounts, trained_on, weights, state, parameters)
 
 
 def write_snapshot(folder: Path, snapshot: Snapshot, policy: Policy, policy_name: str, ranks: Ranks) -> None:
@@ -83,18 +90,19 @@ def write_snapshot(folder: Path, snapshot: Snapshot, policy: Policy, policy_name
     if ranks.first:  # after the part that all ranks take: where rank 0 fails here, no rank waits for it
         policy.save(folder / POLICY, policy_name, snapshot.weights)
         snapshot.trained_on.write(folder / POLICY)
+        snapshot.accounts.write(folder)
         torch.save({"format": FORMAT, "version": snapshot.version, "learner": snapshot.learner}, folder / TRAINER)
 
 
 def save_checkpoint(folder: Path, policy_name: str, learner: Learner, version: Version) -> None:
     """Write a checkpoint into `folder` and wait for it. The caller must make sure that the folder appears whole or not at all."""
-    write_snapshot(folder, take_snapshot(learner, version), learner.policy, policy_name, learner.ranks)
+    write_snapshot(folder, take_snapshot(learner, Accounts(version)), learner.policy, policy_name, learner.ranks)
 
 
 class CheckpointWriter:
     """Writes the checkpoints of a run while training continues, one at a time. Each rank has one, and all ranks make the same calls.
 
-        checkpoints.begin(version)
+        checkpoints.begin(accounts)
         ...                             # training continues
         checkpoints.finish()
 
@@ -115,20 +123,20 @@ class CheckpointWriter:
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._under_way: Future[None] | None = None
 
-    def begin(self, version: Version) -> None:
+    def begin(self, accounts: Accounts) -> None:
         """Take a snapshot and start to write it. Waits for the checkpoint before.
 
         Where the one before could not be written, waits for this one too, and raises CheckpointError where this one cannot be written either.
         """
         if self._outcome() is None:
-            self._submit(version).add_done_callback(self._notify_failure)
+            self._submit(accounts).add_done_callback(self._notify_failure)
         else:
-            self.write(version)
+            self.write(accounts)
 
-    def write(self, version: Version) -> None:
+    def write(self, accounts: Accounts) -> None:
         """Take a snapshot, write it and wait for it. Raises CheckpointError where it cannot be written."""
         self._outcome()
-        self._submit(version)
+        self._submit(accounts)
         self.finish()
 
     def finish(self) -> None:
@@ -136,8 +144,8 @@ class CheckpointWriter:
         if (error := self._outcome()) is not None:
             raise error
 
-    def _submit(self, version: Version) -> Future[None]:
-        self._under_way = self._thread.submit(self._write, take_snapshot(self._learner, version, self.trained_on))
+    def _submit(self, accounts: Accounts) -> Future[None]:
+        self._under_way = self._thread.submit(self._write, take_snapshot(self._learner, accounts, self.trained_on))
         return self._under_way
 
     def _outcome(self) -> CheckpointError | None:

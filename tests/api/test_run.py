@@ -40,7 +40,7 @@ def run(tmp_path: Path) -> rlvla3.Run:
 
 
 def write(run: rlvla3.Run, *records: dict[str, Any]) -> None:
-    (run.path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (run.path / "metrics.jsonl").write_text("".join(json.dumps({"seconds": 1.0, **record}) + "\n" for record in records))
 
 
 def test_metrics_are_arrays_over_updates(run: rlvla3.Run) -> None:

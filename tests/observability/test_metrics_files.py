@@ -8,12 +8,15 @@ import sys
 
 import pytest
 
+from rlvla3.observability.accounts import Accounts
+from rlvla3.observability.continuing import WholeCheckpoint, continuation
 from rlvla3.observability.events import (
     CloneStep,
     EpisodeFinished,
     EvaluationFinished,
     Notice,
     PhaseStarted,
+    Resumed,
 )
 from rlvla3.observability.formatting import run_result
 from rlvla3.observability.intervals import success_rate, wilson
@@ -21,6 +24,7 @@ from rlvla3.observability.metrics_file import MetricsFile
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.observability.summary import Summary
 from rlvla3.observability.tensorboard import TensorBoardWatcher
+from rlvla3.types import TicketCounts
 from tests.support.events import RECIPE, episode, episodes, update
 
 
@@ -50,13 +54,25 @@ def test_a_continued_run_forgets_the_updates_it_makes_again(run: RunDirectory):
     metrics.close()
     with run.metrics.open("a") as file:
         file.write('{"event": "upda')  # killed in the middle of a line
-    run.copy_metrics(run, 2)
-    assert [line.get("update", 0) for line in run.metric_lines()] == [0, 1, 2]
-    summary = Summary(run, RECIPE).content()
-    assert summary["updates"] == 2
-    assert summary["success_before"]["successes"] == 5
-    run.copy_metrics(run, None)
-    assert run.metric_lines() == []
+    accounts = Accounts(2, TicketCounts(issued=136, trained=128, rerun=1), episodes=128, successes=80, environment_steps=9000, seconds=20.0)
+    with run.checkpoint(2, keep=2) as folder:
+        accounts.write(folder)
+    continued = continuation(run, WholeCheckpoint(run.checkpoints / "000002"))
+    metrics, summary = MetricsFile(run, continued), Summary(run, RECIPE, continued)
+    before = run.metrics.read_bytes()
+    for watcher in (metrics, summary):
+        watcher.on(Notice("a worker is being built"))
+    assert (run.metrics.read_bytes(), run.summary.exists()) == (before, False), "a run that may yet be refused has changed its folder"
+    for watcher in (metrics, summary):
+        watcher.on(Resumed(continued))
+        watcher.close()
+    lines = run.metric_lines()
+    assert [line.get("update", line.get("text", 0)) for line in lines] == [0, 1, 2, "a worker is being built"]
+    assert [line["seconds"] for line in lines] == sorted(line["seconds"] for line in lines)
+    written = json.loads(run.summary.read_text())
+    assert (written["updates"], written["tickets"]["trained"], written["environment_steps"], written["rollouts"]["episodes"]) == (2, 128, 9000, 128)
+    assert written["success_before"]["successes"] == 5
+    assert written["notices"] == ["a worker is being built"]
 
 
 def test_summary_has_what_others_rely_on(run: RunDirectory):
@@ -73,7 +89,7 @@ def test_summary_has_what_others_rely_on(run: RunDirectory):
     assert {key: written["success_before"][key] for key in ("successes", "episodes")} == {"successes": 55, "episodes": 96}
     assert written["success_after"]["low"] < 89 / 96 < written["success_after"]["high"]
     assert (written["environment_steps"], written["throughput"], written["updates"]) == (18_000, 450.0, 4)
-    assert written["tickets"] == {"issued": 264, "trained": 256, "rerun": 1}
+    assert written["tickets"] == {"issued": 264, "trained": 256, "rerun": 1, "set_aside": 0}
     assert written["staleness"] == {"0": 64 + 3 * 60, "1": 3 * 4}
     assert written["workers"] == [{"name": "shard 0", "busy": {"simulate": 0.5}, "idle": {"decision": 0.5}}]
     assert (written["mode"], written["seed"], written["training_seconds"], written["ended"]) == ("full_async", 0, 40.0, "finished")

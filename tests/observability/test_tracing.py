@@ -16,11 +16,12 @@ import pytest
 from rlvla3.config import make_recipe
 from rlvla3.errors import RecipeError
 from rlvla3.observability import tracing
-from rlvla3.observability.events import TicketCounts, UpdateFinished
+from rlvla3.observability.events import UpdateFinished
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.observability.sampling import SAMPLE, SamplingBoard
 from rlvla3.observability.tracing import TraceFile, WallClock, make_board
 from rlvla3.preflight import preflight
+from rlvla3.types import TicketCounts
 from tests.support.runs import Run, countdown
 
 Stay = tuple[str, float, float]

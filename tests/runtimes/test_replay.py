@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 from rlvla3.cli import main
 from rlvla3.config import make_recipe
-from rlvla3.observability.events import Notice
+from rlvla3.observability.continuing import continuation, whole_checkpoint
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.observability.run_record import RecordWriter, RunRecord
 from rlvla3.runtimes.session import Session
@@ -189,17 +188,17 @@ TINY = {"simulator": {"name": "gymnasium:CartPole-v1"}, "policy": {"name": "acto
 
 def test_a_record_goes_on_where_nothing_that_decides_weights_has_changed(tmp_path: Path) -> None:
     recording = RunRecord(tmp_path / "record")
-    assert "was not recorded in this folder" in recording.cut_back(make_recipe(TINY), 2)
+    assert "was not recorded in this folder" in recording.why_not(make_recipe(TINY), 2)
     recording.begin(make_recipe(TINY))
     with (tmp_path / "record" / "generator-0.bin").open("wb") as file:
         np.array([(1, 0, 0, 0), (2, 1, 0, 1), (3, 2, 0, 2)], DECISION).tofile(file)
         file.write(b"cut short")
     recording.trainer_writer().append([0, 1, 2], update=[0, 1, 2], decisions=1)
-    assert recording.cut_back(make_recipe(TINY | {"evaluation": {"episodes": 5}, "training": {"updates": 99, "keep_checkpoints": 7}}), 2) == ""
+    assert recording.why_not(make_recipe(TINY | {"evaluation": {"episodes": 5}, "training": {"updates": 99, "keep_checkpoints": 7}}), 2) == ""
+    recording.cut_back(2)
     assert np.fromfile(tmp_path / "record" / "generator-0.bin", DECISION)["version"].tolist() == [0, 1]
     assert np.fromfile(tmp_path / "record" / "trainer.bin", EMITTED)["update"].tolist() == [0, 1]
-    assert "algorithm.gamma, seed changed" in recording.cut_back(make_recipe(TINY | {"seed": 1, "algorithm": {"gamma": 0.5}}), 2)
-    assert not recording.folder.exists()
+    assert "algorithm.gamma, seed changed" in recording.why_not(make_recipe(TINY | {"seed": 1, "algorithm": {"gamma": 0.5}}), 2)
 
 
 def test_a_record_goes_on_where_zero_was_the_spelling_of_no_limit(tmp_path: Path) -> None:
@@ -210,34 +209,31 @@ def test_a_record_goes_on_where_zero_was_the_spelling_of_no_limit(tmp_path: Path
     assert spelled != written.read_text()
     written.write_text(spelled)
     assert recording.recipe() == recipe
-    assert recording.cut_back(recipe, 0) == ""
+    assert recording.why_not(recipe, 0) == ""
 
 
 def test_the_number_of_updates_decides_weights_where_a_schedule_counts_them(tmp_path: Path) -> None:
     recording, falling = RunRecord(tmp_path / "record"), TINY | {"training": {"schedule": "linear", "updates": 4}}
     recording.begin(make_recipe(falling))
-    assert "training.updates changed" in recording.cut_back(make_recipe(falling | {"training": {"schedule": "linear", "updates": 8}}), 2)
+    assert "training.updates changed" in recording.why_not(make_recipe(falling | {"training": {"schedule": "linear", "updates": 8}}), 2)
 
 
 @pytest.mark.slow
 def test_a_run_that_goes_on_with_other_settings_says_that_it_has_no_record_any_more(copy_of_run: Path) -> None:
-    said: list[object] = []
-    run, watcher = RunDirectory(copy_of_run), SimpleNamespace(on=said.append)
-    recipe = run.recipe()
+    run = RunDirectory(copy_of_run)
+    recipe, continued = run.recipe(), continuation(run, whole_checkpoint(run))
     faster = recipe.model_copy(update={"training": recipe.training.model_copy(update={"learning_rate": 1.0})})
-    assert Session(recipe, run, [watcher], run.latest_checkpoint()).recording() is not None
-    assert not said
-    assert Session(faster, run, [watcher], run.latest_checkpoint()).recording() is None
-    assert said == [Notice("`rlvla3 replay` cannot repeat this run: training.learning_rate changed after the run began")]
-    assert not run.record.exists()
-    assert Session(recipe, run, [watcher], run.latest_checkpoint()).recording() is None
-    assert "was not recorded in this folder" in str(said[-1])
+    assert Session(recipe, run, [], continued).recording() == (RunRecord(run.record), "")
+    assert Session(faster, run, [], continued).recording() == (None, "training.learning_rate changed after the run began")
+    assert run.record.exists(), "a run that may yet be refused has lost its record"
+    RunRecord(run.record).delete()
+    assert "was not recorded in this folder" in Session(recipe, run, [], continued).recording()[1]
 
 
 def test_a_run_that_is_not_to_be_recorded_is_not(tmp_path: Path) -> None:
     recipe = make_recipe(TINY | {"engine": {"record": False}})
     run = RunDirectory.create(tmp_path / "run", recipe)
-    assert Session(recipe, run, []).recording() is None
+    assert Session(recipe, run, []).recording() == (None, "")
     assert not run.record.exists()
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from rlvla3.config import make_recipe
 from rlvla3.observability.events import (
-    TicketCounts,
     UpdateFinished,
     WorkerTime,
 )
-from rlvla3.types import Finished, Ticket
+from rlvla3.types import Finished, Ticket, TicketCounts
 
 RECIPE = make_recipe({"training": {"updates": 20}})
 
@@ -17,6 +16,11 @@ def episode(index: int, success: bool, task: str = "reach-v3", return_: float | 
     return Finished(
         Ticket(index, task, seed=index, group=index), decisions=14, steps=70, success=success, return_=float(success) if return_ is None else return_
     )
+
+
+def finished(ticket: int, decisions: int) -> Finished:
+    """The news of an episode of so many decisions."""
+    return Finished(Ticket(ticket, "reach-v3", seed=ticket, group=ticket), decisions, steps=decisions, success=False, return_=0.0)
 
 
 def episodes(successes: int, count: int, task: str = "reach-v3") -> list[Finished]:

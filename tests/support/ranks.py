@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from rlvla3.config import Recipe
 from rlvla3.links.rendezvous import Rendezvous, meet_on_this_host
 from rlvla3.links.rollouts import Rollouts, RolloutSpec
+from rlvla3.observability.accounts import Accounts
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.parts import make_streamer
 from rlvla3.policies.base import Policy
@@ -94,7 +95,7 @@ def do(ranks: Ranks, work: Work) -> Done:
 def _keep(learner: Learner, recipe: Recipe, work: Work) -> None:
     assert work.keep_in is not None
     checkpoints = CheckpointWriter(RunDirectory(work.keep_in), 5, learner, "tests.support.tiny:TinyPolicy")
-    checkpoints.begin(work.first + work.updates)
+    checkpoints.begin(Accounts(work.first + work.updates))
     checkpoints.finish()
 
 

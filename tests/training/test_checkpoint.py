@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.distributed.checkpoint.state_dict_saver import save
 
+from rlvla3.observability.accounts import Accounts
 from rlvla3.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint, take_snapshot
 from rlvla3.training.learner import Learner
 from tests.support.learners import make_learner, run_update, snapshot, unchanged
@@ -40,7 +41,7 @@ def test_a_run_goes_on_from_its_checkpoint_bit_for_bit(learner, folder):
 
 
 def test_a_snapshot_does_not_change_with_training(learner):
-    snapshot = take_snapshot(learner, version=1)
+    snapshot = take_snapshot(learner, Accounts(1))
     before = copy.deepcopy(snapshot)
     run_update(learner, 1)
     assert str(snapshot) == str(before)

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from rlvla3.config import make_recipe
 from rlvla3.errors import RecipeError
+from rlvla3.observability.accounts import Accounts
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.policies.running_normalisation import COUNTED
 from rlvla3.scheduling.streamer import Streamer
@@ -225,11 +226,11 @@ def kept(folder: Path) -> list[str]:
 def test_a_checkpoint_that_cannot_be_written_is_told_of_at_once_and_the_next_makes_up_for_it(tmp_path: Path) -> None:
     checkpoints, told = checkpoints_in(tmp_path, SINGLE_RANK)
     (tmp_path / "checkpoints").write_text("in the way")
-    checkpoints.begin(1)
+    checkpoints.begin(Accounts(1))
     assert "checkpoint 1 could not be written" in told.get(timeout=LIMIT_S)  # nobody has asked
     (tmp_path / "checkpoints").unlink()
-    checkpoints.begin(2)
-    checkpoints.begin(3)
+    checkpoints.begin(Accounts(2))
+    checkpoints.begin(Accounts(3))
     checkpoints.finish()
     assert told.empty() and kept(tmp_path) == ["000002", "000003"]
 
@@ -237,15 +238,15 @@ def test_a_checkpoint_that_cannot_be_written_is_told_of_at_once_and_the_next_mak
 def test_a_second_one_in_a_row_is_an_error_and_so_is_the_last(tmp_path: Path) -> None:
     checkpoints, told = checkpoints_in(tmp_path, SINGLE_RANK)
     (tmp_path / "checkpoints").write_text("in the way")
-    checkpoints.begin(1)
+    checkpoints.begin(Accounts(1))
     with pytest.raises(CheckpointError, match=f"checkpoint 2 could not be written in {tmp_path}/checkpoints .*make sure that the disk has room"):
-        checkpoints.begin(2)
-    checkpoints.begin(3)
+        checkpoints.begin(Accounts(2))
+    checkpoints.begin(Accounts(3))
     with pytest.raises(CheckpointError, match="checkpoint 3 could not be written"):
         checkpoints.finish()
     assert [told.get(timeout=LIMIT_S)[:12] for _ in range(2)] == ["checkpoint 1", "checkpoint 3"]
     with pytest.raises(CheckpointError, match="checkpoint 4 could not be written"):
-        checkpoints.write(4)
+        checkpoints.write(Accounts(4))
     assert told.empty()  # who waits for it hears of it as an error
 
 
@@ -277,7 +278,7 @@ def _write_in_trouble(ranks: Ranks, folder: Path, trouble: str) -> list[str]:
             patch.setattr(FileSystemWriter, "write_data", full)
         for version in (1, 2):
             try:
-                checkpoints.begin(version)
+                checkpoints.begin(Accounts(version))
                 checkpoints.finish()
                 came_of_it.append("")
             except (CheckpointError, RankLost) as error:

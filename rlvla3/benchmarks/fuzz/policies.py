@@ -17,7 +17,7 @@ from rlvla3.benchmarks.fuzz.good_policies import EXPORTED, FAMILIES, FED, FED_TI
 from rlvla3.benchmarks.fuzz.mutations import broken_file, broken_tree, odd_value
 from rlvla3.benchmarks.fuzz.subject import Subject
 from rlvla3.config import PolicyConfig
-from rlvla3.observability.run_directory import policy_folder
+from rlvla3.observability.continuing import policy_folder
 from rlvla3.policies.registry import make_policy, policy_options, read_checkpoint_config
 
 KEPT = "kept pi0"

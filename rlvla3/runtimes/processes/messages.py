@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rlvla3.errors import explanation
-from rlvla3.types import Finished, Ticket, Version
+from rlvla3.observability.accounts import Accounts
+from rlvla3.types import Finished, Ticket, TicketCounts, Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,18 +91,19 @@ class LeftDevice:
 @dataclass(frozen=True, slots=True)
 class Train:
     """Coordinator to trainer: make the updates from `first` up to, not including, `end`. Trajectories are announced as Arrived; the trainer reports each
-    version as Published, and the end as Trained."""
+    version as Published, and the end as Trained. accounts: of what the run has done by now."""
 
     first: int
     end: int
+    accounts: Accounts
 
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """Coordinator to trainer: the trajectory of `ticket` is in the data plane."""
+    """Coordinator to trainer: the trajectory of an episode is in the data plane. tickets: the counts of the whole run."""
 
-    ticket: int
-    decisions: int
+    finished: Finished
+    tickets: TicketCounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +120,12 @@ class LastUpdate:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """Trainer to coordinator: `version` is on the weight plane. The episodes of its update are no longer needed in the data plane."""
+    """Trainer to coordinator: `version` is on the weight plane. The episodes of its update are no longer needed in the data plane. accounts: of the run until
+    this version; a checkpoint of this version has the same."""
 
     version: Version
     metrics: Mapping[str, float]
+    accounts: Accounts
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from rlvla3.runtimes.processes.control import Control
 from rlvla3.runtimes.processes.messages import Arrived
 from rlvla3.scheduling.streamer import Streamer
 from rlvla3.training.learner import Learner
-from rlvla3.types import MicroBatch
+from rlvla3.types import Finished, MicroBatch, TicketCounts
 
 
 class ArrivingTrajectories:
@@ -23,6 +23,9 @@ class ArrivingTrajectories:
         self.streamer, self._control, self._meter, self._finish_passes = streamer, control, meter, finish_passes
         self.following: MicroBatch | None = None
         """The micro-batch after the present one, where it is known already."""
+        self.tickets = TicketCounts()
+        """The counts of the run when the last trajectory arrived."""
+        self._finished: dict[int, Finished] = {}
         self._news = asyncio.Event()
         control.handle(Arrived, self._arrived)
 
@@ -51,8 +54,14 @@ class ArrivingTrajectories:
             if coming is None:
                 yield None
 
+    def taken(self, update: int) -> list[Finished]:
+        """The episodes of an update that is done, in ticket order. They are dropped here."""
+        return [self._finished.pop(ticket) for ticket in self.streamer.tickets(update)]
+
     def _arrived(self, message: Arrived) -> None:
-        self.streamer.arrived(message.ticket, message.decisions)
+        index = message.finished.ticket.index
+        self._finished[index], self.tickets = message.finished, message.tickets
+        self.streamer.arrived(index, message.finished.decisions)
         self._news.set()
 
 

@@ -7,6 +7,7 @@ records. An answer is given only after all ranks have finished with what the ans
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from rlvla3.links.rollouts import Rollouts
 from rlvla3.links.weights.plane import WeightPlane
 from rlvla3.links.weights.versions import WeightMemory
 from rlvla3.loops import train
+from rlvla3.observability.accounts import Accounts
 from rlvla3.observability.events import CloneStep, Notice
 from rlvla3.observability.meter import Meter, MeterBoard
 from rlvla3.observability.run_directory import RunDirectory
@@ -141,6 +143,7 @@ class Trainer:
         horizon = self.policy.options.horizon_of(recipe.policy.chunk)
         self.demonstrations = DemonstrationSelection(spaces, horizon, recipe.tasks, recipe.clone.demonstrations) if recipe.clone else None
         self._update, self._is_last = -1, False
+        self.accounts = Accounts(self.version)
         control.handle(StopAfterUpdate, self._stop_after_update)
         if resume or not recipe.begins_by_cloning:
             self.learner.check_weights("the policy was built", "Start from another policy.checkpoint, or mend what draws the policy's weights")
@@ -157,14 +160,15 @@ class Trainer:
             case Clone():
                 self.residence.enter()
                 self._clone()
-            case Train(first, end):
+            case Train(first, end, accounts):
+                self.accounts, self._began = accounts, time.monotonic() - accounts.seconds
                 await train(self._updates(first, end), self.trajectories, self.metered_learner, self)
                 self._finish_publication()
                 self._say(Trained(self.version))
             case Save():
                 self.residence.enter()
                 with self.meter("checkpoint"):
-                    self.checkpoints.write(self.version)
+                    self.checkpoints.write(self.accounts)
                 self._leave()
                 self._say(Saved(self.version))
 
@@ -175,6 +179,7 @@ class Trainer:
         """
         self.learner.check_weights(f"update {version}", self.learner.way_out)
         self.version = version
+        self.accounts = self.accounts.and_update(self.trajectories.taken(version - 1), self.trajectories.tickets, time.monotonic() - self._began)
         if warning := self.mismatch_warning.after(version - 1, metrics):
             self._say(Notice(warning))
         if self.recorder:
@@ -184,12 +189,12 @@ class Trainer:
             batch = self.recipe.training.batch
             self._trained_on_tickets(self.book, range((version - 1) * batch, version * batch))
         self._finish_publication()
-        takes_turns, tell = self.recipe.engine.offload, partial(self._say, Published(version, metrics))
+        takes_turns, tell = self.recipe.engine.offload, partial(self._say, Published(version, metrics, self.accounts))
         with self.meter("publish"):
             self._publish(then=None if takes_turns else tell)
         if version % self.recipe.training.checkpoint_every == 0:
             with self.meter("checkpoint"):
-                self.checkpoints.begin(version)
+                self.checkpoints.begin(self.accounts)
         if takes_turns:
             self._leave()
             self.control.poll()  # a wish that this update be the last is answered before tickets of the next one are handed out
@@ -259,7 +264,7 @@ class Trainer:
             self._trained_on_tickets(demonstration_book(self.recipe, self.rollouts.spec.spaces), self.demonstrations.selected())
         self._publish()
         self._leave()
-        self._say(Published(self.version, {}))
+        self._say(Published(self.version, {}, self.accounts))
 
     def _trained_on_tickets(self, book: TicketBook, tickets: Iterable[int]) -> None:
         """The policy has learned from these tickets of a book."""

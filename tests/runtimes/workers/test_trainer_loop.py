@@ -16,7 +16,8 @@ from rlvla3.observability.sampling import SamplingBoard
 from rlvla3.runtimes.processes.messages import Arrived
 from rlvla3.runtimes.workers.trainer_loop import ArrivingTrajectories, MeteredLearner
 from rlvla3.scheduling.streamer import Streamer
-from rlvla3.types import MicroBatch
+from rlvla3.types import MicroBatch, TicketCounts
+from tests.support.events import finished
 from tests.support.processes import PATIENCE_S
 
 BATCH = 8
@@ -38,11 +39,11 @@ class Channel:
     def poll(self) -> None:
         for _ in range(min(self._burst, len(self._coming))):
             ticket = self._coming.pop(0)
-            self._arrived(Arrived(ticket, 1 + ticket % 4))
+            self._arrived(Arrived(finished(ticket, 1 + ticket % 4), TicketCounts()))
 
     async def go_on(self) -> None:
         while self._coming:
-            self._arrived(Arrived(ticket := self._coming.pop(0), 1 + ticket % 4))
+            self._arrived(Arrived(finished(ticket := self._coming.pop(0), 1 + ticket % 4), TicketCounts()))
             await asyncio.sleep(0)
 
 

@@ -18,6 +18,7 @@ from rlvla3.errors import RecipeError
 from rlvla3.links.rendezvous import MeetingPoint, Rendezvous
 from rlvla3.links.weights.plane import WeightPlane
 from rlvla3.links.weights.versions import WeightMemory
+from rlvla3.observability.accounts import Accounts
 from rlvla3.observability.meter import MeterBoard
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.runtimes.processes.control import Control
@@ -25,7 +26,8 @@ from rlvla3.runtimes.processes.lanes import run_body
 from rlvla3.runtimes.processes.messages import Arrived, Published, Ready, Save, Saved, Train, Trained
 from rlvla3.runtimes.workers import trainer_worker
 from rlvla3.runtimes.workers.device import check_on_host
-from rlvla3.types import Ticket
+from rlvla3.types import Ticket, TicketCounts
+from tests.support.events import finished
 from tests.support.processes import PATIENCE_S
 from tests.support.tiny import MOST_DECISIONS, TinyPolicy, tiny_recipe, tiny_rollouts, write_episode
 
@@ -56,11 +58,11 @@ class Coordinator:
         self.control, self.board, self.ended = control, board, ended
 
     def train(self, updates: int) -> None:
-        self.control.send(Train(0, updates))
+        self.control.send(Train(0, updates, Accounts()))
 
     def arrive(self, update: int) -> None:
         for index in range(update * BATCH, (update + 1) * BATCH):
-            self.control.send(Arrived(index, MOST_DECISIONS))
+            self.control.send(Arrived(finished(index, MOST_DECISIONS), TicketCounts()))
 
     async def hear(self) -> Any:
         return await asyncio.wait_for(self.control.receive(), PATIENCE_S)
