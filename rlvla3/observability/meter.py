@@ -30,6 +30,9 @@ A shard waits for a ticket (admission) or a decision. A generator waits for requ
 them included), for the publication of the last version, or for a command. A sender or a receiver of weights waits for a version.
 """
 STAGES = BUSY + IDLE
+JITTER_S = 0.5
+"""The times of workers of another host may be so late, now more and now less."""
+
 _NUMBER = {stage: number for number, stage in enumerate(STAGES)}
 
 
@@ -82,9 +85,16 @@ class MeterBoard:
         """A new process of this worker is being started. To be called before it runs, or the stage in which the last one ended would seem to go on."""
         MeterBoard.meter(self, worker).enter("start")
 
-    def set_rows(self, first: int, seconds: NDArray[np.float64], stages: NDArray[np.int64]) -> None:
-        """Copy what another board has read, into the rows from `first` on."""
+    def ages(self) -> NDArray[np.float64]:
+        """Seconds since the present stage of each worker began: [workers]."""
+        return self._now() - self.since()
+
+    def set_rows(self, first: int, seconds: NDArray[np.float64], stages: NDArray[np.int64], ages: NDArray[np.float64]) -> None:
+        """Copy what another board has read, into the rows from `first` on. A stage that goes on keeps its beginning: messages take now more time, now less."""
         rows = slice(first, first + len(stages))
+        since, told = self._now() - ages, self.since()[rows]
+        goes_on = (self._arrays["stage"][rows] == stages) & (np.abs(since - told) < JITTER_S)
+        self._arrays["since"][rows] = np.where(goes_on, told, since)
         self._arrays["seconds"][rows], self._arrays["stage"][rows] = seconds, stages
 
     def stage(self, worker: str) -> tuple[str, float]:

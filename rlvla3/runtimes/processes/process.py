@@ -79,6 +79,9 @@ class WorkerProcess:
         self._end = _end_of(process)
         self._released = False
 
+    heard = None
+    """Nobody listens to it all the time."""
+
     @property
     def pid(self) -> int | None:
         return self.process.pid

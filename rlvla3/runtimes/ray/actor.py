@@ -103,7 +103,7 @@ class WorkerActor:
         if now - self._said_status < STATUS_S or not hasattr(state, "board"):
             return []
         self._said_status = now
-        return [Status(state.board.read(), state.board.stages(), state.steps(), state.batching())]
+        return [Status(state.board.read(), state.board.stages(), state.board.ages(), state.steps(), state.batching())]
 
     def _listen(self) -> None:
         if not self._listening:
@@ -125,12 +125,17 @@ def _reside(name: str, control: Control, body: str, state: ActorState, args: tup
 class RemoteWorker:
     """An actor, as the coordinator sees it. It is its own channel.
 
-    on_lost: called when the actor is lost, with whether Ray restarts it. overhear: called with every message as it arrives.
+    on_lost: called when the actor is lost, with whether Ray restarts it. overhear: called with every message as it arrives. heard: when it last answered (None:
+    it has not begun yet). An actor that lives answers several times a second. killed: why it was killed, if it hung.
     """
+
+    pid = None
+    """Its process is not on this machine."""
 
     def __init__(self, name: str, actor: Any, on_lost: Callable[[bool], None], overhear: Callable[[Any], None] = lambda _: None) -> None:
         self.name, self.actor, self._on_lost, self._overhear = name, actor, on_lost, overhear
-        self._life = self._given_up = ""
+        self._life = self._given_up = self.killed = ""
+        self.heard: float | None = None
         self._connect()
 
     @property
@@ -150,15 +155,17 @@ class RemoteWorker:
     def reconnect(self) -> None:
         """Connect to an actor that Ray has restarted. Messages that were on their way to the lost one are dropped."""
         self.close()
-        self._given_up = self._life
+        self._given_up, self.killed, self.heard = self._life, "", None
         self._connect()
 
     def close(self) -> None:
         for relay in self._relays:
             relay.cancel()
 
-    def kill(self) -> None:
-        ray.kill(self.actor)
+    def kill(self, why: str = "") -> None:
+        """Kill the actor. why: if it is killed because it hangs. Then Ray may restart it."""
+        self.killed = why
+        ray.kill(self.actor, no_restart=not why)
 
     async def stop(self, patience_s: float) -> None:
         """Ask the body to end, read its last messages, and kill the actor when the body has ended, or after `patience_s` seconds."""
@@ -190,6 +197,7 @@ class RemoteWorker:
         try:
             while True:
                 self._life, said = await self.actor.listen.remote(self._given_up)
+                self.heard = time.monotonic()
                 for message in said:
                     if isinstance(message, Stop):  # the body has ended; the loss of the actor may still be reported
                         soon(self._ended.set)

@@ -22,7 +22,9 @@ from rlvla3.runtimes.processes.messages import Failed, HandIn, LeaveDevice, Left
 from rlvla3.runtimes.processes.roll_call import RollCall
 from rlvla3.runtimes.ray.actor import LOSS_S, RemoteWorker
 from rlvla3.runtimes.ray.messages import HostNotice, Logs, LostTicket, NewLedger, RunTickets, Status, WeightsAt
+from rlvla3.runtimes.supervision.limits import StageLimits
 from rlvla3.runtimes.supervision.shard_supervisor import CannotReplace
+from rlvla3.runtimes.supervision.watch import Watch
 from rlvla3.scheduling.dispatcher import Dispatcher, Receipt
 from rlvla3.scheduling.ledger import Ledger
 from rlvla3.types import Finished, Purpose, Ticket, Version
@@ -69,6 +71,13 @@ class ClusterSupervisor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._weights: WeightsAt | None = None
         self._leaving = RollCall((), then=lambda: None)
+        self._watch_of_hosts: Watch | None = None
+
+    def watched_by(self, watch: Watch) -> None:
+        """Have `watch` find hosts that hang. What hangs within a host, the host finds itself."""
+        self._watch_of_hosts = watch
+        for host in self.hosts:
+            watch.add(host.worker, StageLimits(host.recipe.supervision))
 
     def start(self, actors: Sequence[tuple[Recipe, Any]]) -> None:
         """Supervise these hosts. actors: each host's part of the recipe, and its actor."""
@@ -143,6 +152,8 @@ class ClusterSupervisor:
 
     def _on_ready(self, host: SupervisedHost) -> None:
         host.ready = True
+        if self._watch_of_hosts is not None:
+            self._watch_of_hosts.built(host.name)
         self._dispatcher.join(host.number, {number: simulator.shards * simulator.slots for number, simulator in enumerate(host.recipe.mixed.values())})
         if self._weights is not None:
             host.worker.control.send(self._weights)
@@ -200,26 +211,31 @@ class ClusterSupervisor:
         if self._ending:
             return
         host = self.hosts[number]
-        lost = self._dispatcher.lose(number)
+        if self._watch_of_hosts is not None:
+            self._watch_of_hosts.drop(host.name)
+        lost, why = self._dispatcher.lose(number), f" ({host.worker.killed})" if host.worker.killed else ""
         is_news = host.ready or not comes_back  # Ray may report the same loss again, until the host is back
         host.ready = False
         self._report(host.name, None)
         if not self._started:
-            self._fail(WorkerError(f"{host.name} was lost before it was ready; what Ray knows of it is in the logs of its session"))
+            self._fail(WorkerError(f"{host.name} was lost before it was ready{why}; what Ray knows of it is in the logs of its session"))
             return
         if not comes_back and not any(other.ready for other in self.hosts):
             self._fail(
                 WorkerError(
-                    f"{host.name} was lost, no other host is there, and Ray does not restart it: engine.max_restarts is used up, or no node has room for it"
+                    f"{host.name} was lost{why}, no other host is there, and Ray does not restart it: "
+                    "engine.max_restarts is used up, or no node has room for it"
                 )
             )
             return
         way_on = "Ray restarts it" if comes_back else "the other hosts go on without it"
         if is_news:
-            self._notify(f"{host.name} was lost; its {len(lost)} running tickets are run again, and {way_on}")
+            self._notify(f"{host.name} was lost{why}; its {len(lost)} running tickets are run again, and {way_on}")
         self._dispatcher.give_back(number)
         self._leaving.answered(host.name)  # it has nothing on a device any more
         if comes_back:
             host.worker.reconnect()
             self._watch(host)
+            if self._watch_of_hosts is not None:
+                self._watch_of_hosts.add(host.worker, StageLimits(host.recipe.supervision))
         self.grant()

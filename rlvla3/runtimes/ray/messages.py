@@ -64,10 +64,11 @@ class Logs:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Actor to coordinator: the times of its workers since the actor began. seconds: [workers, stages]. stages: [workers], the present one of each. steps: of
-    environments. batching: of each generator (observability/batching.py)."""
+    """Actor to coordinator: the times of its workers since the actor began. seconds: [workers, stages]. stages: [workers], the present one of each.
+    ages: [workers], the seconds since it began. steps: of environments. batching: of each generator (observability/batching.py)."""
 
     seconds: NDArray[np.float64]
     stages: NDArray[np.int64]
+    ages: NDArray[np.float64]
     steps: int
     batching: Sequence[Mapping[str, float]] = ()

@@ -77,13 +77,13 @@ class Reports:
         if told.earlier is None:
             told.earlier = self._seconds(told)
             told.earlier[:, START] -= status.seconds.sum(axis=1)
-        self.board.set_rows(told.rows.start, told.earlier + status.seconds, status.stages)
+        self.board.set_rows(told.rows.start, told.earlier + status.seconds, status.stages, status.ages)
         told.steps, told.batching = told.steps_earlier + status.steps, status.batching
 
     def lost(self, actor: str) -> None:
         """The actor is lost. Until it reports again, its workers count as being started."""
         told = self._told[actor]
-        self.board.set_rows(told.rows.start, self._seconds(told), np.full(len(told.rows), START))
+        self.board.set_rows(told.rows.start, self._seconds(told), np.full(len(told.rows), START), np.zeros(len(told.rows)))
         told.earlier, told.steps_earlier = None, told.steps
 
     def _seconds(self, told: ActorReport) -> NDArray[np.float64]:

@@ -17,7 +17,6 @@ from rlvla3.links.rollouts import Rollouts
 from rlvla3.observability.run_directory import RunDirectory, version_of
 from rlvla3.parts import rollout_spec
 from rlvla3.runtimes.processes.messages import Failed, Published, Ready
-from rlvla3.runtimes.processes.process import START_TIMEOUT_S
 from rlvla3.runtimes.ray.actor import FETCH_TIMEOUT_S, LOSS_S, RemoteWorker, WorkerActor
 from rlvla3.runtimes.ray.cluster import NodeRole, Reservation, connect, reserve
 from rlvla3.runtimes.ray.cluster_supervisor import ClusterSupervisor
@@ -25,6 +24,8 @@ from rlvla3.runtimes.ray.messages import MeetAt, Status, WeightsAt
 from rlvla3.runtimes.ray.reports import Reports, workers_of_host, workers_of_rank
 from rlvla3.runtimes.runtime import EveryRank, Runtime, TrainerLost
 from rlvla3.runtimes.supervision.host_supervisor import PATIENCE_S
+from rlvla3.runtimes.supervision.limits import StageLimits
+from rlvla3.runtimes.supervision.watch import Watch
 from rlvla3.runtimes.worker_names import trainer_name
 from rlvla3.types import Finished, Purpose, Version
 
@@ -45,6 +46,7 @@ class RayRuntime(Runtime):
         self._trainers: list[RemoteWorker] = []
         self._unbuilt: list[RemoteWorker] = []
         self._owns_ray = False
+        self._watch: Watch | None = None
         self._reservation: Reservation | None = None
         self.server = self._hosts = ClusterSupervisor(self._fetch, lambda: self._published, notify=notify, fail=self.fail, keep=self._keep, report=self._report)
 
@@ -103,16 +105,19 @@ class RayRuntime(Runtime):
         hosts = {host.name: workers_of_host(host.number, host.recipe) for host in self._hosts.hosts}
         self._reports = Reports(hosts | {trainer_name(rank): workers_of_rank(rank) for rank, _, _ in seats})
         self.board = self._reports.board
+        self._watch = Watch(self.board, self._recipe.supervision, self._notify, self.fail)
+        self._hosts.watched_by(self._watch)
+        self._watch.begin()
         if self._has_trainer:
             await self._start_trainers(seats)
 
     async def _start_trainers(self, seats: Sequence[tuple[int, int, int]]) -> None:
         """seats: (rank, bundle, device) of each rank. Rank 0 says where the others meet it."""
         first, *others = seats
-        meet_at: asyncio.Future[MeetAt] = asyncio.get_running_loop().create_future()
+        meet_at: asyncio.Future[MeetAt] = asyncio.get_running_loop().create_future()  # rank 0 is watched: it says this, or is lost
         self._start_trainer(first, None).control.handle(MeetAt, meet_at.set_result)
         if others:
-            address = (await self.guard(asyncio.wait_for(meet_at, START_TIMEOUT_S))).address
+            address = (await self.guard(_first(meet_at))).address
             for seat in others:
                 self._start_trainer(seat, address)
 
@@ -120,7 +125,9 @@ class RayRuntime(Runtime):
         rank, bundle, device = seat
         name, body = trainer_name(rank), "rlvla3.runtimes.ray.trainer_actor:run_ray_trainer"
         actor = self._actor(bundle, (device,), 0, name, body, self._recipe, self._capacity, self._run, self._resume, rank, meeting_at)
-        worker = RemoteWorker(name, actor, on_lost=lambda _: self.fail(TrainerLost(f"the {name} was lost")), overhear=self._overhear)
+        assert self._watch is not None
+        worker = RemoteWorker(name, actor, on_lost=lambda _: self._on_trainer_lost(worker), overhear=self._overhear)
+        self._watch.add(worker, StageLimits(self._recipe.supervision))
         worker.control.handle(Failed, lambda failed: self._on_trainer_failed(name, failed))
         worker.control.handle(WeightsAt, self._hosts.follow)
         worker.control.handle(Status, lambda status: self._report(name, status))
@@ -160,6 +167,9 @@ class RayRuntime(Runtime):
         if isinstance(message, Published):
             self._published = message.version
 
+    def _on_trainer_lost(self, worker: RemoteWorker) -> None:
+        self.fail(TrainerLost(f"the {worker.name} was lost" + (f": {worker.killed}" if worker.killed else "")))
+
     def _on_trainer_failed(self, name: str, failed: Failed) -> None:
         error = WorkerError(failed.message if failed.explained else f"the {name} failed with {failed.kind}: {failed.message}\n{failed.traceback}")
         if (failed.explained and failed.kind != "RankLost") or len(self._trainers) == 1:
@@ -173,9 +183,15 @@ class RayRuntime(Runtime):
         path.write_bytes(content)
 
     async def _stop(self) -> None:
+        if self._watch is not None:
+            self._watch.end()
         await self._hosts.stop(HOST_PATIENCE_S)
         await asyncio.gather(*(trainer.stop(PATIENCE_S) for trainer in self._trainers))
         if self._reservation is not None:
             self._reservation.release()
         if self._owns_ray:
             await asyncio.to_thread(ray.shutdown)
+
+
+async def _first(said: asyncio.Future[MeetAt]) -> MeetAt:
+    return await said

@@ -88,7 +88,7 @@ class HostSupervisor:
         self._losses = {name: Losses(engine.max_restarts) for name in self._generator_names}
         self._memory_kills = MemoryKills()
         self._ending = False
-        self.watch = Watch(self.board, recipe.supervision, notify)
+        self.watch = Watch(self.board, recipe.supervision, notify, fail)
         slots = [len(shard.slots) for shard in layout]
         assignment = Assignment(self.plane.counts["serves"], slots, engine.generators, engine.elastic, self.board, time.monotonic, self.steps_made)
         self.shards = ShardSupervisor(

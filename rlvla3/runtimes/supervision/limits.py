@@ -11,7 +11,10 @@ from rlvla3.config import SimulatorConfig
 from rlvla3.config.supervision import SupervisionConfig
 from rlvla3.observability.formatting import duration, number_of
 
-ANSWERING = ("ticket", "decision", "requests", "trajectories", "command")
+HOST = "host"
+"""Where a host of a Ray run is when it is built: its event loop does little at a time. It is no stage of a board."""
+
+ANSWERING = ("ticket", "decision", "requests", "trajectories", "command", HOST)
 """Stages in which a worker only waits in its event loop, so that it can answer at once."""
 
 RANKS_S = 660.0
@@ -46,6 +49,7 @@ _WAITS = {
     "trajectories": "waits for trajectories",
     "ranks": "waits for other ranks",
     "command": "waits for a command",
+    HOST: "serves its workers",
 }
 
 _WAITED_FOR = {"shard": ("requests", "trajectories"), "generator": ("decision",), "trainer": ("ticket", "ranks"), "host": ("trajectories",)}
@@ -110,6 +114,10 @@ def does_not_answer(stage: str, seconds: float) -> str:
     return f"{doing} and has not answered for {duration(seconds)}"
 
 
+def is_not_heard(seconds: float) -> str:
+    return f"has not been heard of for {duration(seconds)}"
+
+
 def is_stopped(pid: int, seconds: float) -> str:
     return f"is stopped: something sent a stop signal to its process {pid} at least {duration(seconds)} ago, and `kill -CONT {pid}` lets it go on"
 
@@ -117,11 +125,23 @@ def is_stopped(pid: int, seconds: float) -> str:
 def who_waits(worker: str, stages: Mapping[str, str]) -> str:
     """Who waits for what `worker` makes: "3 shards wait for a decision". stages: the present stage of every worker."""
     wanted = _WAITED_FOR.get(kind_of(worker), ())
-    waiting = Counter((kind_of(other), stage) for other, stage in stages.items() if other != worker and stage in wanted)
+    return _counted({other: stage for other, stage in stages.items() if other != worker and stage in wanted}) or "Nobody waits for it yet"
+
+
+def nobody_works(stages: Mapping[str, str], seconds: float) -> str:
+    return (
+        f"nobody works any more, for {duration(seconds)}: {_counted(stages)}. Every worker answers, so this is a mistake of rlvla3: please report it, with the "
+        "run directory. `rlvla3 train RUN_DIR` goes on from the last checkpoint"
+    )
+
+
+def _counted(stages: Mapping[str, str]) -> str:
+    """ "3 shards wait for a decision and 1 trainer waits for trajectories"."""
     said = []
-    for (kind, stage), count in waiting.items():
-        said.append(f"{number_of(count, kind)} {_WAITS[stage] if count == 1 else _WAITS[stage].replace('waits', 'wait', 1)}")
-    return " and ".join(said) if said else "Nobody waits for it yet"
+    for (kind, stage), count in Counter((kind_of(worker), stage) for worker, stage in stages.items()).items():
+        words = _WAITS.get(stage, f"waits for a {stage}")
+        said.append(f"{number_of(count, kind)} {words if count == 1 else words.replace('waits', 'wait', 1)}")
+    return " and ".join(said)
 
 
 def is_built_slowly(building: Sequence[str], workers: Sequence[str], seconds: float, limit: Limit) -> str:

@@ -3,7 +3,8 @@
 The rule:
 - a worker that works leaves its stage within the limit of that stage;
 - a worker that only waits answers a Ping within a limit. So its event loop runs, and what it waits for will wake it;
-- a worker whose process is stopped by a signal goes on within that limit, whatever its stage.
+- where all workers wait, and one of them for another one, nobody will ever go on: the run ends;
+- a worker whose process is stopped by a signal goes on within that limit, whatever its stage. So does an actor of Ray that is not heard of any more.
 
 Invariants:
 - the user is told of a worker that is late, and later the worker is killed. What is done then is what is done after any loss: its supervisor decides;
@@ -23,18 +24,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlvla3.config.supervision import SupervisionConfig
+from rlvla3.errors import WorkerError
 from rlvla3.observability.formatting import duration
-from rlvla3.observability.meter import STAGES, MeterBoard
+from rlvla3.observability.meter import IDLE, STAGES, MeterBoard
 from rlvla3.runtimes.processes.control import Stopped
 from rlvla3.runtimes.processes.messages import Ping, Pong
 from rlvla3.runtimes.supervision.limits import (
     ANSWERING,
+    HOST,
     Limit,
     StageLimits,
     does_not_answer,
     is_built_slowly,
+    is_not_heard,
     is_stopped,
     kind_of,
+    nobody_works,
     process_is_stopped,
     takes_long,
     who_waits,
@@ -46,6 +51,15 @@ ASK_AFTER_S = 5.0
 
 LATE_FACTOR = 5
 """A look that comes this many times later than planned is not used: then this process was stopped or starved, and so were the workers."""
+
+SAID_AT_LEAST_EVERY_S = 300.0
+"""Who is being built is said again after a while, then after twice that, and so on up to this."""
+
+STALL_FACTOR = 2
+"""A run in which nobody works ends after this many times `supervision.stage_timeout_s`."""
+
+NEEDED = frozenset({"decision", "trajectories"})
+"""A worker that waits for one of these needs another worker, and not only the coordinator."""
 
 SHORTEST_S = 1e-6
 """A stage in which a worker has spent less has not been left yet."""
@@ -60,9 +74,15 @@ class Asked(Protocol):
 
 
 class Killable(Protocol):
-    """A worker that can be watched. name: as on the board. pid: of its process, if that is on this machine."""
+    """A worker that can be watched.
+
+    name: as on the board. pid: of its process, if that is on this machine. heard: when it last said anything, if it does so all the time while it lives.
+    """
 
     name: str
+
+    @property
+    def heard(self) -> float | None: ...
 
     @property
     def control(self) -> Asked: ...
@@ -78,17 +98,18 @@ class Killable(Protocol):
 class _Watched:
     """One worker in its present life.
 
-    row: on the board. left_before: seconds [stages] in stages that its predecessors have left. began: when it was added. since: when its present stage began.
-    age: its time there, when it was last looked at. longest: by stage, of stages that it has left. pings: how often it was asked. answered: when it last
-    answered. asked: when it was asked and has not answered yet. stopped: since when its process is known to be stopped. told: its lateness was told.
+    row: on the board (None: a host, which is not on it). left_before: seconds [stages] in stages that its predecessors have left. began: when it was added.
+    since: when its present stage began. age: its time there, when it was last looked at. longest: by stage, of stages that it has left. pings: how often it was
+    asked. answered: when it last answered. asked: when it was asked and has not answered yet. stopped: since when its process is known to be stopped. told: its
+    lateness was told.
     """
 
     worker: Killable
     limits: StageLimits
-    row: int
+    row: int | None
     left_before: NDArray[np.float64]
     began: float
-    stage: str = ""
+    stage: str = "start"
     since: float = 0.0
     age: float = 0.0
     longest: dict[str, float] = field(default_factory=dict)
@@ -115,33 +136,46 @@ class _Late:
 class Watch:
     """Watches the workers that are added to it, from `begin` to `end`.
 
-    board: of the workers' times. notify: called with a sentence for the user.
+    board: of the workers' times. notify: called with a sentence for the user. fail: ends the run with an error.
 
-        watch = Watch(board, recipe.supervision, notify)
+        watch = Watch(board, recipe.supervision, notify, fail)
         watch.add(worker, StageLimits(recipe.supervision))      # again for each process that replaces it
         watch.begin()
         watch.end()
     """
 
-    def __init__(self, board: MeterBoard, settings: SupervisionConfig, notify: Callable[[str], None], now: Callable[[], float] = time.monotonic) -> None:
-        self._board, self._settings, self._notify, self._now = board, settings, notify, now
+    def __init__(
+        self,
+        board: MeterBoard,
+        settings: SupervisionConfig,
+        notify: Callable[[str], None],
+        fail: Callable[[Exception], None],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._board, self._settings, self._notify, self._fail, self._now = board, settings, notify, fail, now
         self._watched: dict[str, _Watched] = {}
         self._look_every_s = LOOK_S
         self._looked_at = self._counts_from = self._said_building_at = now()
+        self._building_every_s = 2 * settings.notice_s
         self._timer: asyncio.TimerHandle | None = None
         self._left = board.left()
 
     def add(self, worker: Killable, limits: StageLimits) -> None:
         """Watch a worker whose process has just been started (see MeterBoard.restart). It takes the place of an earlier one with its name."""
         now = self._now()
-        row = self._board.workers.index(worker.name)
-        watched = self._watched[worker.name] = _Watched(worker, limits, row, self._board.left()[row], now)
+        row = self._board.workers.index(worker.name) if worker.name in self._board.workers else None
+        left = np.zeros(len(STAGES)) if row is None else self._board.left()[row]
+        watched = self._watched[worker.name] = _Watched(worker, limits, row, left, now)
         worker.control.handle(Pong, lambda pong: watched.hear(pong, self._now()))
         self._look_every_s = min(self._look_every_s, limits.shortest() / 2)
 
     def drop(self, name: str) -> None:
         """Watch this worker no longer: it has ended."""
         self._watched.pop(name, None)
+
+    def built(self, name: str) -> None:
+        """A worker that is not on the board is built, and has nothing to do but to answer."""
+        self._watched[name].stage, self._watched[name].since = HOST, self._now()
 
     def begin(self) -> None:
         """Look from now on, in the running event loop. It may be called again."""
@@ -166,15 +200,18 @@ class Watch:
         stages = {name: STAGES[number] for name, number in zip(self._board.workers, self._board.stages().tolist(), strict=True)}
         since = self._board.since()
         for watched in list(self._watched.values()):
-            self._follow(watched, stages[watched.worker.name], float(since[watched.row]), now)
+            if watched.row is not None:
+                self._follow(watched, stages[watched.worker.name], float(since[watched.row]))
+            watched.age = now - max(watched.since, watched.began, self._counts_from)
             if (late := self._late(watched, now)) is None:
                 self._say_it_goes_on(watched)
             elif late.seconds > late.limit.seconds:
                 self._kill(watched, late)
-            elif late.seconds > late.limit.notice_s and not watched.told and watched.stage != "start":
+            elif late.seconds > late.limit.notice_s and not watched.told:
                 watched.told = True
                 self._say(watched, late, stages)
         self._say_who_is_built(now)
+        self._end_if_nobody_works(stages, now - max(float(since.max()), self._counts_from))
 
     def _plan(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(self._look_every_s, self._look_again)
@@ -183,29 +220,32 @@ class Watch:
         self._plan()
         self.look()
 
-    def _follow(self, watched: _Watched, stage: str, since: float, now: float) -> None:
+    def _follow(self, watched: _Watched, stage: str, since: float) -> None:
         """Take note of the stage that a worker is in."""
         if (stage, since) != (watched.stage, watched.since):
-            if watched.stage:
+            if watched.since:
                 watched.longest[watched.stage] = max(watched.longest.get(watched.stage, 0.0), watched.age)
             watched.stage, watched.since, watched.asked = stage, since, None
-        watched.age = now - max(since, watched.began, self._counts_from)
 
     def _late(self, watched: _Watched, now: float) -> _Late | None:
         """What a worker is late with, as far as it can be said. None if it is in time."""
+        heard, answer = watched.worker.heard, watched.limits.answer()
+        if heard is not None and (silent := now - max(heard, self._counts_from)) > min(answer.notice_s, answer.seconds):
+            return _Late(is_not_heard(silent), silent, answer)
         if watched.age < min(ASK_AFTER_S, watched.limits.shortest()):
             watched.stopped = None
             return None
         if (pid := watched.worker.pid) is not None and process_is_stopped(pid):
             watched.stopped = now if watched.stopped is None else watched.stopped
             seconds = now - watched.stopped
-            return _Late(is_stopped(pid, seconds), seconds, watched.limits.answer())
+            return _Late(is_stopped(pid, seconds), seconds, answer)
         watched.stopped = None
         if watched.stage in ANSWERING:
             return self._asked(watched, now)
         longest = watched.longest.get(watched.stage, 0.0) if self._has_left(watched) else None
         limit = watched.limits.stage(watched.stage, longest)
-        return _Late(takes_long(watched.stage, watched.age, longest), watched.age, limit) if watched.age > min(limit.notice_s, limit.seconds) else None
+        told = limit.seconds if watched.stage == "start" else limit.notice_s  # who is being built is said of all together
+        return _Late(takes_long(watched.stage, watched.age, longest), watched.age, limit) if watched.age > min(told, limit.seconds) else None
 
     def _asked(self, watched: _Watched, now: float) -> _Late | None:
         """Ask a worker that waits, where it is time to; what it is late with, if it has not answered."""
@@ -223,6 +263,8 @@ class Watch:
 
     def _has_left(self, watched: _Watched) -> bool:
         """Whether a worker, in this life, has left its present stage before."""
+        if watched.row is None:
+            return False
         stage = STAGES.index(watched.stage)
         return bool(self._left[watched.row, stage] - watched.left_before[stage] > SHORTEST_S)
 
@@ -240,12 +282,20 @@ class Watch:
         kind = "simulator" if watched.limits.simulator else kind_of(watched.worker.name)
         watched.worker.kill(f"it {late.what} and was killed; {late.limit.words} is the limit, raise it if the {kind} is only slow")
 
+    def _end_if_nobody_works(self, stages: Mapping[str, str], seconds: float) -> None:
+        """End a run in which every worker waits, and one of them for another one. All of them answer, so nobody else would find it."""
+        limit = STALL_FACTOR * self._settings.stage_timeout_s
+        if seconds > limit and all(stage in IDLE for stage in stages.values()) and not NEEDED.isdisjoint(stages.values()):
+            self._counts_from = self._now()
+            self._fail(WorkerError(nobody_works(stages, seconds)))
+
     def _say_who_is_built(self, now: float) -> None:
         """Say now and then who is still being built."""
         building = [watched for watched in self._watched.values() if watched.stage == "start"]
-        every_s = 2 * self._settings.notice_s
-        if building and now - self._said_building_at >= every_s and max(watched.age for watched in building) >= every_s:
-            self._said_building_at = now
+        if not building:
+            self._building_every_s = 2 * self._settings.notice_s
+        elif min(now - self._said_building_at, max(watched.age for watched in building)) >= self._building_every_s:
+            self._said_building_at, self._building_every_s = now, min(2 * self._building_every_s, SAID_AT_LEAST_EVERY_S)
             slowest = max(building, key=lambda watched: watched.age)
             names = [watched.worker.name for watched in building]
             self._notify(is_built_slowly(names, list(self._watched), slowest.age, slowest.limits.stage("start", None)))

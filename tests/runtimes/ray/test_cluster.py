@@ -146,7 +146,7 @@ class Actor:
         self.meter = self.board.meter("worker")
 
     def status(self):
-        return Status(self.board.read(), self.board.stages(), self.steps)
+        return Status(self.board.read(), self.board.stages(), self.board.ages(), self.steps)
 
 
 def test_what_actors_tell_is_summed_over_their_lives_and_the_rest_is_start():

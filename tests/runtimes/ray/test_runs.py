@@ -281,3 +281,22 @@ def _marked(process: psutil.Process) -> bool:
         return process.environ().get(MARK) == str(os.getpid())
     except psutil.Error:
         return False
+
+
+HUNG = {"notice_s": 3, "answer_timeout_s": 8, "stage_timeout_s": 8, "build_timeout_s": 120}
+
+
+@pytest.mark.slow
+def test_a_stopped_host_and_a_stopped_trainer_are_told_of_and_replaced(cluster: TwoNodes, tmp_path: Path) -> None:
+    run = Run(tmp_path, on(cluster, **{**SLOW, "training": {"updates": 24, "checkpoint_every": 2}}, supervision=HUNG))
+    for updates, victim in ((2, "host 1"), (6, "trainer")):
+        run.until(lambda: any(record["update"] >= updates for record in run.records("update")) and residents_processes(cluster, victim))  # noqa: B023
+        residents_processes(cluster, victim)[0].send_signal(signal.SIGSTOP)
+        run.until(lambda: any(f"{victim} was lost" in record["text"] for record in run.records("notice")))  # noqa: B023
+    printed = run.wait()
+    assert run.process.returncode == 0, printed
+    for victim in ("host 1", "trainer"):
+        said = [notice for notice in run.summary["notices"] if victim in notice]
+        assert any("has not been heard of for" in notice and "is killed after" in notice for notice in said), said
+        assert any("was lost" in notice and "supervision.answer_timeout_s=8" in notice for notice in said), said
+    assert run.records("update")[-1]["update"] == 24

@@ -46,6 +46,7 @@ class Channel:
 class Worker:
     def __init__(self, name: str, pid: int | None = None) -> None:
         self.name, self.pid, self.control, self.killed = name, pid, Channel(), ""
+        self.heard: float | None = None
 
     def kill(self, why: str) -> None:
         self.killed = why
@@ -55,9 +56,9 @@ class World:
     """Workers on a board, on a clock that the test moves."""
 
     def __init__(self, pid: int | None = None) -> None:
-        self.now, self.said = 1000.0, list[str]()
+        self.now, self.said, self.failed = 1000.0, list[str](), list[Exception]()
         self.board = MeterBoard(WORKERS, lambda: self.now)
-        self.watch = Watch(self.board, SETTINGS, self.said.append, lambda: self.now)
+        self.watch = Watch(self.board, SETTINGS, self.said.append, self.failed.append, lambda: self.now)
         self.workers = {name: Worker(name, pid) for name in WORKERS}
         for name, worker in self.workers.items():
             self.watch.add(worker, StageLimits(SETTINGS, SIMULATOR if name.startswith("shard") else None))
@@ -91,7 +92,7 @@ def test_a_worker_that_waits_and_answers_waits_as_long_as_it_likes() -> None:
 
 
 @pytest.mark.parametrize("name", WORKERS)
-@pytest.mark.parametrize("stage", ANSWERING)
+@pytest.mark.parametrize("stage", [stage for stage in ANSWERING if stage in STAGES])
 def test_a_worker_that_waits_and_does_not_answer_is_told_of_and_killed(name: str, stage: str) -> None:
     world = World()
     world.enter(name, stage)
@@ -250,3 +251,54 @@ def test_ping_is_only_for_those_who_wait_for_long() -> None:
     assert not sent
     world.live("shard 0", 6, "ticket")
     assert sent == [Ping(1)]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_actor_that_is_not_heard_of_is_told_of_and_killed_in_any_stage(stage: str) -> None:
+    world = World()
+    for second in range(100):
+        world.workers["trainer"].heard = world.now
+        world.enter("trainer", STAGES[second % len(STAGES)])
+        world.wait(1)
+    assert not world.said
+    world.enter("trainer", stage)
+    world.wait(16)
+    assert "trainer has not been heard of for 1" in world.said[0]
+    world.wait(60)
+    assert "supervision.answer_timeout_s=60" in world.killed["trainer"]
+
+
+def test_a_host_is_built_and_then_answers() -> None:
+    world = World()
+    host = Worker("host 0")
+    world.watch.add(host, StageLimits(SETTINGS))
+    world.wait(500)
+    assert len(world.said) == 4  # after 30 s, and then more and more rarely
+    assert all("host 0 still being built" in said for said in world.said)
+    world.watch.built("host 0")
+    world.wait(10_000)
+    assert not host.killed
+    host.control.answers = False
+    world.wait(80)
+    assert "it serves its workers and has not answered for 1 min" in host.killed
+
+
+def test_a_run_in_which_nobody_works_ends_and_says_who_waits_for_what() -> None:
+    world = World()
+    world.wait(1000)
+    assert not world.failed  # nobody needs another worker: the coordinator may be busy with something of its own
+    world.enter("shard 0", "decision")
+    world.wait(239)
+    assert not world.failed
+    world.wait(3)
+    (error,) = world.failed
+    assert "1 shard waits for a decision and 1 shard waits for a ticket and 1 generator waits for requests and 1 trainer waits for a command" in str(error)
+
+
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage in ("train", "infer", "receive", "start")])
+def test_a_run_in_which_somebody_works_does_not_end(stage: str) -> None:
+    world = World()
+    world.enter("shard 0", "decision")
+    for _ in range(100):
+        world.live("trainer", 10, stage)
+    assert not world.failed
