@@ -104,8 +104,8 @@ def kind_of(worker: str) -> str:
 
 
 def takes_long(stage: str, seconds: float, longest: float | None) -> str:
-    """What a worker is late with: "has taken 20 s for one inference, and at most 0.2 s before"."""
-    before = f", and at most {longest:.2g} s before" if longest else ""
+    """What a worker is late with: "has taken 20 s for one inference (0.2 s at most before)"."""
+    before = f" ({duration(longest) if longest >= 1 else f'{longest:.2g} s'} at most before)" if longest and stage != "start" else ""
     return f"has taken {duration(seconds)} {_NEEDED.get(stage, f'in stage {stage}')}{before}"
 
 

@@ -173,7 +173,7 @@ def test_the_message_names_who_what_and_who_waits() -> None:
     world.enter("shard 1", "decision")
     world.live("generator 0", 16, "infer")
     (said,) = world.said
-    assert said.startswith("generator 0 has taken 16 s for one inference, and at most 1 s before. 2 shards wait for a decision. It is killed after 2 min")
+    assert said.startswith("generator 0 has taken 16 s for one inference (1 s at most before). 2 shards wait for a decision. It is killed after 2 min")
     world.enter("generator 0", "requests")
     world.wait(1)
     assert world.said[1:] == ["generator 0 goes on"]
