@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
-from io import TextIOWrapper
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
+from rlvla3 import standard_streams
 from rlvla3.argument_types import new_file, new_folder, path, positive, seconds, seconds_or_auto
 from rlvla3.errors import RecipeError, explanation
 from rlvla3.named import note_working_folder, search_working_folder
+from rlvla3.signals import Interruption
 from rlvla3.version import __version__
 
 EXAMPLES = """\
@@ -33,29 +36,41 @@ examples:
   rlvla3 profile recipes/quickstart.yaml                   measure what its stages cost on this machine
   rlvla3 rehearse recipes/planned/libero_pi0.yaml --profile libero-pi0 --cluster 4x8   what a run would do on 32 GPUs, without a GPU
 """
-FAILED, REFUSED, INTERRUPTED = 1, 2, 130
+FAILED, REFUSED, BY_SIGNAL = 1, 2, 128
+RUNS = ("clone", "train", "eval", "replay")
+"""Commands that go on without stdout: a run is worth more than its lines (observability/outlived.py). Others have done nothing if nobody can read them."""
+
 PROFILE_S = 60.0
 CHUNK = 5
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit status: 0; 1 if a check failed; 2 if the command cannot be run as asked; 130 after Ctrl-C."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a task may have letters that the terminal does not know
-    arguments = _parse(argv)
+    """Run one command. Returns the exit status: 0; 1 if a check failed; 2 if the command cannot be run as asked; 130 after Ctrl-C, and 128 + N where signal N
+    interrupted it."""
+    standard_streams.open_closed()
+    status = _status(_parse(argv))
+    outlived = sys.modules.get("rlvla3.observability.outlived")  # where it was not imported, there was no run
+    if outlived is not None and outlived.left_behind():
+        os._exit(status)  # a write that hangs would hold the end of this process
+    standard_streams.let_go()
+    return status
+
+
+def _status(arguments: argparse.Namespace) -> int:
     try:
         note_working_folder(_working_folder())
         passed = _run(arguments)
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except BrokenPipeError:  # the reader has closed the pipe, as `head` does; what is left to be flushed is dropped
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if arguments.command not in RUNS:
+            sys.stdout.flush()
+    except KeyboardInterrupt as interrupt:
+        return BY_SIGNAL + (interrupt.number if isinstance(interrupt, Interruption) else signal.SIGINT)
+    except BrokenPipeError:  # the reader has closed the pipe, as `head` does
         return 0
     except Exception as error:
         if (said := explanation(error)) is None:
             raise
-        print(f"rlvla3: {said}", file=sys.stderr)
+        with suppress(OSError, ValueError):  # stderr may be closed, too
+            print(f"rlvla3: {said}", file=sys.stderr, flush=True)
         return REFUSED
     return 0 if passed else FAILED
 

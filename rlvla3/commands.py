@@ -20,6 +20,7 @@ from rlvla3.observability.run_record import RunRecord
 from rlvla3.observability.run_watchers import Show, watched
 from rlvla3.observability.trust import check_trust
 from rlvla3.preflight import check_data_plane, preflight
+from rlvla3.signals import heard
 
 Start = Path | Recipe
 """What a command starts from: a recipe, or the path of one, of a run directory or of a checkpoint.
@@ -29,6 +30,7 @@ they are refused with RunDirectoryError.
 """
 
 
+@heard()
 def clone(start: Start, overrides: Overrides, run_dir: Path | None, show: Show, trust: bool = False) -> RunDirectory:
     """Make a policy by behaviour cloning, in a new run directory."""
     recipe = recipe_of(start, overrides, trust)
@@ -43,6 +45,7 @@ def clone(start: Start, overrides: Overrides, run_dir: Path | None, show: Show, 
     return run
 
 
+@heard()
 def train(start: Start, overrides: Overrides, run_dir: Path | None, show: Show, trust: bool = False) -> RunDirectory:
     """Train in a new run directory, or continue a run from a checkpoint: in its own directory, or from there on in another."""
     if found := _find_run(start):
@@ -81,6 +84,7 @@ def _continue(earlier: RunDirectory, checkpoint: Path | None, recipe: Recipe, ru
     return run
 
 
+@heard()
 def evaluate(start: Start, overrides: Overrides, run_dir: Path | None, show: Show, trust: bool = False) -> RunDirectory:
     """Measure a policy, in a run directory of its own: that of the policy's run may be at work."""
     recipe, found = recipe_of(start, overrides, trust), _find_run(start)
@@ -101,6 +105,7 @@ def evaluate(start: Start, overrides: Overrides, run_dir: Path | None, show: Sho
     return run
 
 
+@heard()
 def replay(start: Path, run_dir: Path | None, show: Show, trust: bool = False) -> None:
     """Repeat a recorded run up to a checkpoint, in a run directory of its own, and compare the weights."""
     check_trust(start, trust=trust)

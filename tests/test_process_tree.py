@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 from rlvla3.process_tree import VARIABLE, end_tree, marked, new_mark
-from rlvla3.runtimes.processes.process import INTERRUPTS, start_worker
+from rlvla3.runtimes.processes.process import start_worker
+from rlvla3.signals import HEARD
 from tests.support.families import KINDS, SLEEP
 from tests.support.repository import ROOT
 
@@ -99,7 +100,7 @@ def test_only_what_has_the_mark_is_ended():
             process.wait()
 
 
-@pytest.mark.parametrize("number", sorted(INTERRUPTS))
+@pytest.mark.parametrize("number", sorted(HEARD))
 def test_what_a_worker_starts_hears_signals_that_the_worker_does_not(tmp_path: Path, number: int):
     async def within() -> None:
         worker = start_worker("signals", "tests.support.families:die_in_a_fork", number, log=tmp_path / "log", own_session=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from rlvla3.choices import Precision
-from rlvla3.config.section import Device, LearningRate, Limit, NonNegative, NonNegativeFloat, Positive, PositiveFloat, Section, Share, Workers, word
+from rlvla3.config.section import Device, LearningRate, Limit, NonNegative, NonNegativeFloat, Number, Positive, PositiveFloat, Section, Share, Workers, word
 
 CORRECTION_NAMES = ("none", "decoupled", "truncated", "vtrace", "soft")
 CAPS = {"truncated": 2.0, "vtrace": 1.0}
@@ -255,6 +255,10 @@ class TrainingConfig(Section):
 
     keep_checkpoints: Positive = 2
     """How many of the newest checkpoints are kept."""
+
+    checkpoint_patience_s: Annotated[float, Field(ge=0, le=1_000_000), Number] = 600.0
+    """The last checkpoint of a run is tried again for so many seconds if it cannot be written, because the disk is full for example. The weights stay in memory
+    meanwhile. Then the run ends with an error. An earlier checkpoint that cannot be written is told of, and training goes on until the next one."""
 
     @property
     def shards_policy(self) -> bool:

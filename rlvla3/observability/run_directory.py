@@ -24,7 +24,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
@@ -150,7 +150,8 @@ class RunDirectory:
             self._remove_partial()
             yield
         finally:
-            self._remove_partial()
+            with suppress(OSError):  # the next run in this folder removes it, and how this one has ended does not depend on it
+                self._remove_partial()
             os.close(handle)
 
     @contextmanager

@@ -7,16 +7,18 @@
 
 Invariants:
 - an inference is written before its decisions are answered, and an update before its version is published. Nothing is buffered. So whenever the processes end,
-  the record holds everything that led to a checkpoint;
+  the record holds everything that led to a checkpoint. Where something cannot be written, the record is given up;
 - a record begins with its run. Where a run continues from a checkpoint, later entries are cut off. Where it continues with other settings, and they affect the
   weights, the record is deleted.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -33,34 +35,64 @@ from rlvla3.scheduling.recorded_run import DECISION, EMITTED, RecordedRun, recor
 from rlvla3.types import Version
 
 WITHOUT_EFFECT_ON_WEIGHTS = (
-    *("evaluation.", "memory.", "supervision.", "training.checkpoint_every", "training.keep_checkpoints"),
+    *("evaluation.", "memory.", "supervision.", "training.checkpoint_", "training.keep_checkpoints"),
     *("simulator.timeout_s", "engine.max_restarts", "engine.trace", "engine.offload", "engine.share"),
 )
 """Settings that may change when a run continues, because no weight depends on them. (training.updates is one only where the schedule does not use it.)"""
+
+
+RECIPE = "recipe.yaml"
 
 
 class RecordWriter:
     """Appends entries to one file of a record, without a buffer.
 
     The file is opened with the first entry: until then, nobody knows whether the run begins. An entry that a killed process has written in part is cut off.
+
+    A record with a gap is worth nothing, and a run is worth more than its record. So where an entry cannot be written, the whole record is given up, and the
+    run goes on. Other writers of the same record find their file gone, and stop. tell: called with a sentence where this writer gives the record up.
     """
 
-    def __init__(self, path: Path, kind: np.dtype[Any]) -> None:
-        self._path, self._kind = path, kind
+    def __init__(self, path: Path, kind: np.dtype[Any], tell: Callable[[str], object] = print) -> None:
+        self._path, self._kind, self._tell = path, kind, tell
         self._file: FileIO | None = None
+        self._ended = False
 
     def append(self, ticket: Any, **others: Any) -> None:
-        """Append one entry for each of `ticket`. others: the other fields, an array or one number for all entries. Raises OSError where the disk is full."""
+        """Append one entry for each of `ticket`. others: the other fields, an array or one number for all entries."""
+        if self._ended:
+            return
         entries = np.empty(len(ticket), self._kind)
         entries["ticket"] = ticket
         for name, values in others.items():
             entries[name] = values
-        if self._file is None:
-            self._file = self._path.open("ab", buffering=0)
-            size = self._file.seek(0, os.SEEK_END)
-            self._file.truncate(size - size % self._kind.itemsize)
-        if self._file.write(entries.data) != entries.nbytes:
-            raise OSError(f"{self._path} cannot be written: make room on the disk")
+        try:
+            if self._file is None:
+                self._file = self._path.open("ab", buffering=0)
+                size = self._file.seek(0, os.SEEK_END)
+                self._file.truncate(size - size % self._kind.itemsize)
+            if not os.fstat(self._file.fileno()).st_nlink:
+                self._end()
+            elif self._file.write(entries.data) != entries.nbytes:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except FileNotFoundError:  # another writer has given the record up, or somebody has removed it
+            self._end()
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        self._end()
+        folder = self._path.parent
+        with suppress(OSError):  # what cannot be removed is incomplete, and a replay says so
+            for path in (folder / RECIPE, *folder.glob("*.bin")):
+                path.unlink(missing_ok=True)
+            folder.rmdir()
+        self._tell(f"{self._path} could not be written ({error.strerror}): the record is given up, so `rlvla3 replay` cannot repeat this run. The run goes on")
+
+    def _end(self) -> None:
+        self._ended = True
+        if self._file is not None:
+            self._file.close()
 
 
 @dataclass(frozen=True)
@@ -71,17 +103,17 @@ class RunRecord:
 
     @property
     def _recipe(self) -> Path:
-        return self.folder / "recipe.yaml"
+        return self.folder / RECIPE
 
     @property
     def _trainer(self) -> Path:
         return self.folder / "trainer.bin"
 
-    def generator_writer(self, generator: int) -> RecordWriter:
-        return RecordWriter(self.folder / f"generator-{generator}.bin", DECISION)
+    def generator_writer(self, generator: int, tell: Callable[[str], object] = print) -> RecordWriter:
+        return RecordWriter(self.folder / f"generator-{generator}.bin", DECISION, tell)
 
-    def trainer_writer(self) -> RecordWriter:
-        return RecordWriter(self._trainer, EMITTED)
+    def trainer_writer(self, tell: Callable[[str], object] = print) -> RecordWriter:
+        return RecordWriter(self._trainer, EMITTED, tell)
 
     def begin(self, recipe: Recipe) -> None:
         """Create an empty record for a new run."""

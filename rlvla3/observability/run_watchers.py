@@ -23,6 +23,7 @@ from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.observability.summary import Summary
 from rlvla3.observability.tensorboard import TensorBoardWatcher
 from rlvla3.observability.tracing import TraceFile
+from rlvla3.signals import Interruption
 
 Show = Literal["progress", "json", "nothing"]
 """What stdout gets of a run.
@@ -54,8 +55,8 @@ def watched(
     try:
         yield [everyone]
         summary.ended = "finished"
-    except KeyboardInterrupt:
-        summary.ended = "interrupted"
+    except KeyboardInterrupt as interrupt:
+        summary.ended = (interrupt if isinstance(interrupt, Interruption) else Interruption()).ended
         raise
     except BaseException as error:
         summary.ended = f"failed: {error}"

@@ -7,6 +7,7 @@ only where a run has a SamplingBoard: for a profile or for a trace (tracing.py).
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import struct
@@ -44,14 +45,24 @@ class SamplingBoard(MeterBoard):
 
 
 class SamplingMeter(Meter):
-    """One worker's meter, for the thread that creates it. A sample is in the file as soon as the stage ends, even if the worker is killed then."""
+    """One worker's meter, for the thread that creates it. A sample is in the file as soon as the stage ends, even if the worker is killed then.
+
+    max_bytes: where the samples end. Samples with a limit are those of a trace: where they cannot be written, they end, and the worker goes on. A profile needs
+    them all, so without a limit an OSError is raised.
+    """
 
     samples = True
 
     def __init__(self, meter: Meter, path: Path, max_bytes: float = math.inf) -> None:
         super().__init__(meter._seconds, meter._stage, meter._since, meter._now)
-        self._file, self._schedstat = path.open("ab", buffering=0), SCHEDSTAT.open("rb", buffering=0)
-        self._free = max_bytes - path.stat().st_size  # a worker that replaces a lost one appends to its file
+        self._may_end = max_bytes < math.inf
+        self._schedstat = SCHEDSTAT.open("rb", buffering=0)
+        self._free = 0.0
+        try:
+            self._file = path.open("ab", buffering=0)
+            self._free = max_bytes - path.stat().st_size  # a worker that replaces a lost one appends to its file
+        except OSError as error:
+            self._end(error)
         self._size = 0
         self._work, self._delay = self._spent()
 
@@ -62,8 +73,21 @@ class SamplingMeter(Meter):
             return
         self._free -= _ENTRY.size
         now, (work, delay) = float(self._since[0]), self._spent()
-        self._file.write(_ENTRY.pack(left, self._size, now, now - since, work - self._work, delay - self._delay))
+        self._write(_ENTRY.pack(left, self._size, now, now - since, work - self._work, delay - self._delay))
         self._size, self._work, self._delay = size, work, delay
+
+    def _write(self, entry: bytes) -> None:
+        try:
+            if self._file.write(entry) != len(entry):  # a reader ignores the part of an entry
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            self._end(error)
+
+    def _end(self, error: OSError) -> None:
+        if not self._may_end:
+            raise error
+        self._free = 0.0
+        print(f"the samples for trace.json end here, because they could not be written: {error.strerror}", flush=True)
 
     def _spent(self) -> tuple[float, float]:
         """Seconds until now: on cores, and waiting for a core."""

@@ -1,7 +1,7 @@
 """How the work of a session is run, whatever the program around it does, and how interrupts reach the session.
 
 Invariants:
-- the session hears of SIGINT and SIGTERM in its own event loop, and nobody else does until it has ended: the handlers from before are back afterwards;
+- the session hears of signals (signals.py) in its own event loop, and nobody else does until it has ended: the handlers from before are back afterwards;
 - when `run_session` returns or raises, the session has ended.
 """
 
@@ -16,40 +16,60 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
-from rlvla3.runtimes.processes.process import INTERRUPTS, interrupts_blocked
+from rlvla3.runtimes.processes.process import interrupts_blocked
+from rlvla3.signals import HEARD, KEEPS, Interruption, listened_to
 
 
 class Interruptible(Protocol):
-    """A session. `interrupt` is called in its event loop."""
+    """A session. Both are called in its event loop, with the signal that has come."""
 
-    def interrupt(self) -> None: ...
+    def interrupt(self, number: int) -> None: ...
+
+    def keep(self, number: int) -> None:
+        """Keep a checkpoint, and go on."""
 
 
 def run_session(session: Interruptible, work: Coroutine[Any, Any, bool]) -> None:
-    """Do the work of `session`, which returns whether it was interrupted. Raises KeyboardInterrupt if it was.
+    """Do the work of `session`, which returns whether it was interrupted. Raises Interruption if it was, with the first signal.
 
     An event loop that runs already, as in a notebook, cannot run a second one: the session then gets a thread of its own. Only the main thread can be
     interrupted, so a session that another thread runs is not.
     """
-    if _in_own_thread(session, work) if _loop_is_running() else asyncio.run(_in_this_thread(session, work)):
-        raise KeyboardInterrupt
+    heard = _Signals(session)
+    if _in_own_thread(heard, work) if _loop_is_running() else asyncio.run(_in_this_thread(heard, work)):
+        raise Interruption(heard.first or signal.SIGINT)
 
 
-async def _in_this_thread(session: Interruptible, work: Coroutine[Any, Any, bool]) -> bool:
+class _Signals:
+    """Passes signals on to a session. first: the first one that asked it to end."""
+
+    def __init__(self, session: Interruptible) -> None:
+        self._session, self.first = session, 0
+
+    def hear(self, number: int) -> None:
+        if number in KEEPS:
+            self._session.keep(number)
+        else:
+            self.first = self.first or number
+            self._session.interrupt(number)
+
+
+async def _in_this_thread(heard: _Signals, work: Coroutine[Any, Any, bool]) -> bool:
     if threading.current_thread() is not threading.main_thread():
         return await work
     loop = asyncio.get_running_loop()
+    numbers = listened_to()
     with _handlers_kept():
-        for number in INTERRUPTS:
-            loop.add_signal_handler(number, session.interrupt)
+        for number in numbers:
+            loop.add_signal_handler(number, heard.hear, number)
         try:
             return await work
         finally:
-            for number in INTERRUPTS:
+            for number in numbers:
                 loop.remove_signal_handler(number)
 
 
-def _in_own_thread(session: Interruptible, work: Coroutine[Any, Any, bool]) -> bool:
+def _in_own_thread(heard: _Signals, work: Coroutine[Any, Any, bool]) -> bool:
     """Run `work` in a thread and wait for its end. The main thread, which waits, passes interrupts on."""
     ended: Future[bool] = Future()
     loop = asyncio.new_event_loop()  # here, so that an interrupt that comes before the thread has begun finds it
@@ -61,15 +81,15 @@ def _in_own_thread(session: Interruptible, work: Coroutine[Any, Any, bool]) -> b
         except BaseException as error:
             ended.set_exception(error)
 
-    def interrupt(*_: object) -> None:
+    def interrupt(number: int, _: object) -> None:
         with suppress(RuntimeError):  # the session has just ended, and its loop is closed
-            loop.call_soon_threadsafe(session.interrupt)
+            loop.call_soon_threadsafe(heard.hear, number)
 
     # With this thread's context, so that what is printed goes to the notebook's present cell.
     thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), name="rlvla3 session", daemon=True)
     with _handlers_kept():
         if threading.current_thread() is threading.main_thread():
-            for number in INTERRUPTS:
+            for number in listened_to():
                 signal.signal(number, interrupt)
         with interrupts_blocked():  # the new thread inherits this, so that interrupts wake the main thread, which waits for it
             thread.start()
@@ -85,7 +105,7 @@ def _handlers_kept() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before: dict[signal.Signals, Callable[..., Any] | int | None] = {number: signal.getsignal(number) for number in INTERRUPTS}
+    before: dict[signal.Signals, Callable[..., Any] | int | None] = {number: signal.getsignal(number) for number in sorted(HEARD)}
     try:
         yield
     finally:

@@ -14,7 +14,7 @@ from rlvla3.links.rollouts import Rollouts
 from rlvla3.observability.accounts import Accounts
 from rlvla3.observability.meter import MeterBoard
 from rlvla3.runtimes.processes.control import Stopped
-from rlvla3.runtimes.processes.messages import Arrived, LastUpdate, Published, StopAfterUpdate, Train, Trained
+from rlvla3.runtimes.processes.messages import Arrived, KeepCheckpoint, LastUpdate, Published, StopAfterUpdate, Train, Trained
 from rlvla3.scheduling.ledger import Ledger, TicketBook
 from rlvla3.types import Finished
 
@@ -208,3 +208,7 @@ class Runtime(ABC):
         """Make the trainer's present update the last one. The trainer says which one that is, and no ticket of a later one is handed out."""
         self.trainer.control.handle(LastUpdate, lambda message: ledger.close(after_update=message.update))
         self.trainer.control.send(StopAfterUpdate())
+
+    def keep_checkpoint(self) -> None:
+        """Have the trainer keep a checkpoint after its present update, and go on."""
+        self.trainer.control.send(KeepCheckpoint())

@@ -1,20 +1,24 @@
 """What a command does with a runtime: clone, evaluate or train, in phases. It tells the watchers of everything that happens.
 
 The first interrupt makes the present update the last one and keeps its checkpoint; outside of training it ends the run at once. The second interrupt kills
-every worker.
+every worker. SIGUSR1 and SIGUSR2 keep a checkpoint after the present update, and the run goes on (signals.py).
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
+import shutil
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from rlvla3.config import Recipe
-from rlvla3.errors import RecipeError
+from rlvla3.errors import RecipeError, WorkerError, described
 from rlvla3.observability.accounts import Accounts
 from rlvla3.observability.continuing import Continuation, WholeCheckpoint, went_back, whole_checkpoint
 from rlvla3.observability.evaluated_states import EvaluatedStates
@@ -35,13 +39,17 @@ from rlvla3.observability.run_directory import RunDirectory, set_aside, version_
 from rlvla3.observability.run_record import RunRecord
 from rlvla3.parts import collecting_capacity, demonstration_book, evaluation_book, left_out_in_words, splits_in_words, training_capacity, training_ledger
 from rlvla3.policies.trained_on import TrainedOn
-from rlvla3.runtimes.processes.messages import Clone, Copied, Demonstrated, Published, Save, Saved
+from rlvla3.runtimes.processes.messages import Clone, Copied, Demonstrated, NotSaved, Published, Save, Saved
 from rlvla3.runtimes.registry import make_runtime
 from rlvla3.runtimes.running import run_session
 from rlvla3.runtimes.runtime import Runtime, TrainerLost
 from rlvla3.runtimes.supervision.losses import Losses
 from rlvla3.scheduling.ledger import Ledger
+from rlvla3.signals import in_words
 from rlvla3.types import Finished
+
+TRY_AGAIN_S = 5.0
+"""A last checkpoint that could not be written is tried again after so long."""
 
 PATIENCE_WITH_EXPERTS = 10
 """Demonstrations that are tried for each one that is wanted. An expert that fails more often is not used."""
@@ -158,7 +166,7 @@ class Session:
                     runtime.fail(Interrupted())
                 yield runtime
 
-    def interrupt(self) -> None:
+    def interrupt(self, number: int) -> None:
         """The user wants the work to end: after the present update, or at once where there is none or this is the second time."""
         self._interrupts += 1
         runtime = self._runtime
@@ -166,11 +174,26 @@ class Session:
             return  # `_interruptible` ends the first one as soon as it has started
         if self._interrupts == 1 and self._ledger is not None:
             runtime.finish_update(self._ledger)
-            self._notify(f"interrupted: update {self._ledger.version + 1} is finished and kept, then the run stops (interrupt again to stop at once)")
+            newest = self._run.latest_checkpoint()
+            left = f"{newest} is the newest checkpoint then, and what came after it is lost" if newest else "nothing is kept then: there is no checkpoint yet"
+            self._notify(
+                f"interrupted by {in_words(number)}: the run finishes update {self._ledger.version + 1}, if simulators and trainer can finish it, keeps a "
+                f"checkpoint and stops. Interrupt again to stop at once: {left}"
+            )
             return
         if self._interrupts > 1:
             runtime.kill()
         runtime.fail(Interrupted())
+
+    def keep(self, number: int) -> None:
+        """A batch system warns, or the user wants a checkpoint: keep one after the present update, and go on."""
+        if self._runtime is not None and self._ledger is not None:
+            self._runtime.keep_checkpoint()
+            self._notify(f"{in_words(number)}: a checkpoint is kept after update {self._ledger.version + 1}, and the run goes on")
+        else:
+            newest = self._run.latest_checkpoint()
+            there = f". {newest} is the newest checkpoint" if newest else ""
+            self._notify(f"{in_words(number)}: nothing new to keep, because no update is under way{there}")
 
     def _begin(self, record: RunRecord | None, why_not: str) -> None:
         """All workers are built, so nothing can refuse the run any more: from here on, its folder changes.
@@ -187,12 +210,16 @@ class Session:
             for text in self._continued.notices:
                 self._notify(text)
         recording = RunRecord(self._run.record)
-        if record is None:
-            recording.delete()
-        elif self._resume is None:
-            recording.begin(self._recipe)
-        else:
-            recording.cut_back(version_of(self._resume))
+        try:
+            if record is None:
+                recording.delete()
+            elif self._resume is None:
+                recording.begin(self._recipe)
+            else:
+                recording.cut_back(version_of(self._resume))
+        except OSError as error:
+            why_not = f"{self._run.record} could not be written ({described(error)})"
+            shutil.rmtree(self._run.record, ignore_errors=True)  # its writers find it gone, and write nothing
         if why_not:
             self._notify(f"`rlvla3 replay` cannot repeat this run: {why_not}")
 
@@ -301,9 +328,28 @@ class Session:
             )
 
     async def _save(self, runtime: Runtime) -> None:
-        runtime.trainer.control.send(Save())
-        saved: Saved = await runtime.trainer.control.receive()
-        self._emit(Notice(f"checkpoint {saved.version} kept in {self._run.checkpoints}"))
+        """Keep a checkpoint of the present weights. While it cannot be written, they stay in the trainer's memory, and it is tried again.
+
+        Raises WorkerError where it could not be written for training.checkpoint_patience_s. The user may interrupt this wait.
+        """
+        patience_s, began = self._recipe.training.checkpoint_patience_s, time.monotonic()
+        for attempt in count():
+            runtime.trainer.control.send(Save())
+            answer: Saved | NotSaved = await runtime.trainer.control.receive()
+            if isinstance(answer, Saved):
+                self._emit(Notice(f"checkpoint {answer.version} kept in {self._run.checkpoints}"))
+                return
+            left = began + patience_s - time.monotonic()
+            if left <= 0:
+                newest = self._run.latest_checkpoint()
+                kept = f"{newest} is the newest one: `rlvla3 train {self._run.path}` goes on from there" if newest else "no checkpoint was kept"
+                raise WorkerError(f"{answer.why}. It was tried for {patience_s:g} s (training.checkpoint_patience_s); {kept}")
+            if attempt == 0:
+                self._notify(
+                    f"{answer.why}. The weights stay in memory, and it is tried again for {patience_s:g} s (training.checkpoint_patience_s). "
+                    f"Interrupt to end without this checkpoint"
+                )
+            await asyncio.sleep(min(TRY_AGAIN_S, left))
 
     def _emit(self, event: Event) -> None:
         for watcher in self._watchers:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +109,8 @@ class CheckpointWriter:
 
     trained_on: what the policy was trained on until now. Whoever trains keeps it up to date.
 
-    A first checkpoint that cannot be written does not end training, because that would lose the updates since the last checkpoint. The writer calls `notify`
-    with a message, and the next checkpoint may succeed. If the next one fails too, it raises.
+    A checkpoint that cannot be written does not end training, because that would lose the updates since the last one. The writer calls `notify` with a message,
+    and the next checkpoint may succeed. Only `write` raises, for a caller that cannot go on without.
 
     notify: called with the message as soon as the failure is known, from another thread.
 
@@ -123,15 +124,10 @@ class CheckpointWriter:
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._under_way: Future[None] | None = None
 
-    def begin(self, accounts: Accounts) -> None:
-        """Take a snapshot and start to write it. Waits for the checkpoint before.
-
-        Where the one before could not be written, waits for this one too, and raises CheckpointError where this one cannot be written either.
-        """
-        if self._outcome() is None:
-            self._submit(accounts).add_done_callback(self._notify_failure)
-        else:
-            self.write(accounts)
+    def begin(self, accounts: Accounts, asked: bool = False) -> None:
+        """Take a snapshot and start to write it. Waits for the checkpoint before. asked: whether the user waits to hear that it is there."""
+        self._outcome()
+        self._submit(accounts).add_done_callback(partial(self._tell, accounts.version, asked))
 
     def write(self, accounts: Accounts) -> None:
         """Take a snapshot, write it and wait for it. Raises CheckpointError where it cannot be written."""
@@ -156,9 +152,11 @@ class CheckpointWriter:
         except CheckpointError as error:
             return error
 
-    def _notify_failure(self, written: Future[None]) -> None:
+    def _tell(self, version: Version, asked: bool, written: Future[None]) -> None:
         if isinstance(error := written.exception(), CheckpointError):
-            self._notify(f"{error}. Training goes on. If the next checkpoint cannot be written either, the run ends")
+            self._notify(f"{error}. Training goes on, earlier checkpoints stay, and the next one is tried")
+        elif asked and error is None:
+            self._notify(f"checkpoint {version} kept in {self._run.checkpoints}, and the run goes on")
 
     def _write(self, snapshot: Snapshot) -> None:
         """Raises CheckpointError on all ranks where one rank could not write its part, and RankLost where a rank has ended."""

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,8 +21,10 @@ from rlvla3.observability.episode_video import VideoFiles
 from rlvla3.observability.events import EpisodeFilmed, Event, Notice, Watcher
 from rlvla3.observability.metrics_file import MetricsFile
 from rlvla3.observability.outlived import OutlivedWatchers
-from rlvla3.observability.run_directory import RunDirectory
+from rlvla3.observability.run_directory import RunDirectory, RunDirectoryError
+from rlvla3.observability.run_record import RunRecord
 from rlvla3.observability.run_watchers import watched
+from rlvla3.observability.sampling import SamplingBoard, read_samples
 from rlvla3.observability.tensorboard import TensorBoardWatcher
 from tests.support.events import RECIPE, Clock, episode, update
 
@@ -316,3 +319,68 @@ def _encoder_that_is_cut_off(path: str) -> Iterator[None]:
     Path(path).write_bytes(b"half")
     while True:
         yield
+
+
+def full_disk(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("trouble", ["the folder is gone", "the disk is full", "an entry is cut off"])
+def test_a_record_that_cannot_be_written_is_given_up_whole_and_told_of_once(run: RunDirectory, monkeypatch: pytest.MonkeyPatch, trouble: str) -> None:
+    record, told = RunRecord(run.record), list[str]()
+    record.begin(RECIPE)
+    if trouble == "the folder is gone":
+        shutil.rmtree(run.record)
+    trainer, generator = record.trainer_writer(told.append), record.generator_writer(0, told.append)
+    trainer.append([0], update=0, decisions=1)
+    if trouble != "the folder is gone":
+        monkeypatch.setattr(generator, "_file", Refusing(generator._file, 5 if trouble == "an entry is cut off" else 0))
+    for number in range(3):
+        generator.append([number], at=0, version=0, row=0)
+        trainer.append([number], update=0, decisions=1)
+    assert len(told) == (2 if trouble == "the folder is gone" else 1)
+    assert "the record is given up, so `rlvla3 replay` cannot repeat this run" in told[0]
+    assert not (run.record.exists() and list(run.record.iterdir()))
+    with pytest.raises(RunDirectoryError, match="no record"):
+        record.recipe()
+
+
+def test_a_record_that_somebody_removes_ends_and_the_run_goes_on(run: RunDirectory) -> None:
+    record, told = RunRecord(run.record), list[str]()
+    record.begin(RECIPE)
+    writer = record.trainer_writer(told.append)
+    shutil.rmtree(run.record)
+    writer.append([0], update=0, decisions=1)
+    writer.append([1], update=0, decisions=1)
+    assert not run.record.exists() and not told
+
+
+class Refusing:
+    """An open file on a disk that takes so many bytes of each entry, and raises where it takes none."""
+
+    def __init__(self, file: Any, takes: int) -> None:
+        self._file, self._takes = file, takes
+
+    def write(self, content: Any) -> int:
+        if not self._takes:
+            full_disk()
+        return int(self._file.write(bytes(content)[: self._takes]))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+@pytest.mark.parametrize("takes", [0, 7])
+def test_the_samples_of_a_trace_end_where_the_disk_is_full_and_those_of_a_profile_raise(tmp_path: Path, takes: int, capsys: pytest.CaptureFixture[str]) -> None:
+    traced = SamplingBoard(["trainer"], folder=tmp_path, max_bytes=1000).meter("trainer")
+    traced.enter("train")
+    traced._file = Refusing(traced._file, takes)  # type: ignore[attr-defined]
+    for _ in range(3):
+        traced.enter("overhead")
+    assert capsys.readouterr().out.count("samples for trace.json end here") == 1
+    assert len(read_samples(tmp_path / "trainer.samples")) == 1
+    (tmp_path / "trainer.samples").unlink()
+    profiled = SamplingBoard(["trainer"], folder=tmp_path).meter("trainer")
+    profiled._file = Refusing(profiled._file, takes)  # type: ignore[attr-defined]
+    with pytest.raises(OSError, match="No space left"):
+        profiled.enter("train")

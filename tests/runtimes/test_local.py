@@ -151,7 +151,7 @@ def test_a_second_interrupt_ends_the_run_at_once(tmp_path: Path, nothing_left: N
     run = Run(tmp_path, countdown(simulator={"name": "tests.support.troublesome:OnceTroubled", "options": options, "timeout_s": 3600}))
     run.until(flag.exists)  # now a step takes longer than anyone will wait
     os.killpg(run.process.pid, signal.SIGINT)
-    run.until(lambda: any("interrupted: update 1" in record["text"] for record in run.records("notice")))
+    run.until(lambda: any("interrupted by Ctrl-C: the run finishes update 1" in record["text"] for record in run.records("notice")))
     began = time.monotonic()
     os.killpg(run.process.pid, signal.SIGINT)
     run.wait()

@@ -14,6 +14,7 @@ import pytest
 
 from rlvla3.errors import WorkerError
 from rlvla3.runtimes.running import run_session
+from rlvla3.signals import ENDS, HEARD, KEEPS, Interruption, heard
 
 Runner = Callable[[Callable[[], None]], None]
 
@@ -21,19 +22,25 @@ Runner = Callable[[Callable[[], None]], None]
 class Work:
     """A session that goes on until it is interrupted `enough` times, and then has an end to make."""
 
-    def __init__(self, enough: int = 0, error: Exception | None = None) -> None:
+    def __init__(self, enough: int = 0, error: Exception | None = None, number: int = signal.SIGINT) -> None:
         self.enough, self.error, self.interrupts, self.thread = enough, error, 0, threading.current_thread()
+        self.number, self.kept = number, list[int]()
         self.over = False
 
-    def interrupt(self) -> None:
+    def interrupt(self, number: int) -> None:
         assert asyncio.get_running_loop() is self.loop
         self.interrupts += 1
+        self.news.set()
+
+    def keep(self, number: int) -> None:
+        assert asyncio.get_running_loop() is self.loop
+        self.kept.append(number)
         self.news.set()
 
     async def do(self) -> bool:
         self.loop, self.thread, self.news = asyncio.get_running_loop(), threading.current_thread(), asyncio.Event()
         for _ in range(self.enough):
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), self.number)
             await self.news.wait()
             self.news.clear()
         await asyncio.sleep(0)
@@ -56,9 +63,9 @@ def in_a_running_loop(call: Callable[[], None]) -> None:
 
 @pytest.fixture(params=[plainly, in_a_running_loop])
 def runner(request: pytest.FixtureRequest) -> Iterator[Runner]:
-    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    handlers = [signal.getsignal(number) for number in sorted(HEARD)]
     yield request.param
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert [signal.getsignal(number) for number in sorted(HEARD)] == handlers
 
 
 def test_it_returns_when_the_work_is_done(runner: Runner) -> None:
@@ -76,6 +83,48 @@ def test_interrupts_reach_the_session_which_ends_by_itself(runner: Runner, times
         runner(lambda: run_session(work, work.do()))
     assert work.over
     assert work.interrupts == times
+
+
+@pytest.mark.parametrize("number", ENDS)
+def test_every_signal_that_ends_work_is_named(runner: Runner, number: int) -> None:
+    work = Work(enough=1, number=number)
+    with pytest.raises(Interruption) as ended:
+        runner(lambda: run_session(work, work.do()))
+    assert ended.value.number == number
+    assert ended.value.ended == ("interrupted" if number == signal.SIGINT else f"interrupted by {signal.Signals(number).name}")
+
+
+@pytest.mark.parametrize("number", KEEPS)
+def test_a_warning_reaches_the_session_which_goes_on(runner: Runner, number: int) -> None:
+    work = Work(enough=2, number=number)
+    runner(lambda: run_session(work, work.do()))
+    assert work.over and work.kept == [number, number]
+
+
+def test_a_signal_that_the_caller_ignores_is_left_alone(runner: Runner) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        work = Work()
+
+        async def do() -> bool:
+            os.kill(os.getpid(), signal.SIGHUP)
+            return await work.do()
+
+        runner(lambda: run_session(work, do()))
+        assert work.over and not work.interrupts
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [number for number in ENDS if number != signal.SIGINT])
+def test_around_a_command_a_signal_that_ends_it_is_raised_and_a_warning_does_nothing(number: int) -> None:
+    before = [signal.getsignal(number) for number in sorted(HEARD)]
+    with pytest.raises(Interruption) as ended, heard():
+        for warning in KEEPS:
+            signal.raise_signal(warning)
+        signal.raise_signal(number)
+    assert ended.value.number == number
+    assert [signal.getsignal(number) for number in sorted(HEARD)] == before
 
 
 def test_a_handler_that_was_set_before_is_set_again(runner: Runner) -> None:

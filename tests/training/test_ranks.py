@@ -6,6 +6,7 @@ import errno
 import os
 import queue
 import shutil
+import signal
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from rlvla3.config import make_recipe
 from rlvla3.errors import RecipeError
 from rlvla3.observability.accounts import Accounts
-from rlvla3.observability.run_directory import RunDirectory
+from rlvla3.observability.run_directory import RunDirectory, version_of
 from rlvla3.policies.running_normalisation import COUNTED
 from rlvla3.scheduling.streamer import Streamer
 from rlvla3.training.checkpoint import CheckpointError, CheckpointWriter
@@ -188,28 +189,36 @@ def test_a_rank_that_is_gone_is_missed_at_once() -> None:
 
 
 @pytest.mark.slow
-def test_a_run_says_that_it_cannot_write_goes_on_and_ends_where_it_cannot_again(tmp_path: Path, nothing_left: None) -> None:
-    recipe = countdown(simulator={"options": {"kwargs": {"step_s": 0.02}}}, training={"updates": 1000, "checkpoint_every": 3})
+@pytest.mark.parametrize("room_comes", [True, False])
+def test_a_run_that_cannot_write_checkpoints_goes_on_and_tries_the_last_one_again(tmp_path: Path, room_comes: bool, nothing_left: None) -> None:
+    patience = {"checkpoint_patience_s": 3600 if room_comes else 1}
+    recipe = countdown(simulator={"options": {"kwargs": {"step_s": 0.02}}}, training={"updates": 1000, "checkpoint_every": 3, **patience})
     run = Run(tmp_path, recipe)
     folder, aside = run.folder / "checkpoints", tmp_path / "aside"
 
-    def said() -> list[str]:
-        return [notice["text"] for notice in run.records("notice") if "could not be written" in notice["text"]]
+    def said(words: str) -> list[str]:
+        return [notice["text"] for notice in run.records("notice") if words in notice["text"]]
 
-    run.until(folder.exists)
+    run.until(lambda: folder.exists() and RunDirectory(run.folder).latest_checkpoint())
     folder.rename(aside)
     folder.write_text("in the way")
-    run.until(said)
-    folder.unlink()
-    aside.rename(folder)
-    updates = len(run.records("update"))
-    run.until(lambda: len(run.records("update")) > updates + 6)
-    assert "Training goes on" in said()[0] and len(said()) == 1 and RunDirectory(run.folder).latest_checkpoint()
-    folder.rename(aside)
-    folder.write_text("in the way")
+    run.until(lambda: len(said("could not be written in")) >= 3)
+    assert all("Training goes on" in text for text in said("could not be written in"))
+    os.killpg(run.process.pid, signal.SIGTERM)
+    if room_comes:
+        run.until(lambda: said("The weights stay in memory"))
+        folder.unlink()
+        aside.rename(folder)
     printed = run.wait()
-    assert run.process.returncode == 2 and len(said()) == 2
-    assert "Traceback" not in printed and "could not be written in" in printed.splitlines()[-1], printed
+    assert "Traceback" not in printed
+    newest = RunDirectory(run.folder).latest_checkpoint()
+    if room_comes:
+        assert run.process.returncode == 128 + signal.SIGTERM and newest and version_of(newest) == run.summary["updates"]
+        assert run.summary["ended"] == "interrupted by SIGTERM"
+    else:
+        assert run.process.returncode == 2 and len(list(aside.iterdir())) >= 1
+        assert "It was tried for 1 s (training.checkpoint_patience_s)" in printed.splitlines()[-1]
+        folder.unlink()  # the test's own
 
 
 def checkpoints_in(folder: Path, ranks: Ranks) -> tuple[CheckpointWriter, queue.Queue[str]]:
@@ -235,19 +244,30 @@ def test_a_checkpoint_that_cannot_be_written_is_told_of_at_once_and_the_next_mak
     assert told.empty() and kept(tmp_path) == ["000002", "000003"]
 
 
-def test_a_second_one_in_a_row_is_an_error_and_so_is_the_last(tmp_path: Path) -> None:
+def test_those_under_way_are_told_of_and_the_last_is_an_error_that_may_be_tried_again(tmp_path: Path) -> None:
     checkpoints, told = checkpoints_in(tmp_path, SINGLE_RANK)
     (tmp_path / "checkpoints").write_text("in the way")
-    checkpoints.begin(Accounts(1))
-    with pytest.raises(CheckpointError, match=f"checkpoint 2 could not be written in {tmp_path}/checkpoints .*make sure that the disk has room"):
-        checkpoints.begin(Accounts(2))
-    checkpoints.begin(Accounts(3))
-    with pytest.raises(CheckpointError, match="checkpoint 3 could not be written"):
+    for version in (1, 2, 3):
+        checkpoints.begin(Accounts(version))
+    with pytest.raises(CheckpointError, match=f"checkpoint 3 could not be written in {tmp_path}/checkpoints .*make sure that the disk has room"):
         checkpoints.finish()
-    assert [told.get(timeout=LIMIT_S)[:12] for _ in range(2)] == ["checkpoint 1", "checkpoint 3"]
-    with pytest.raises(CheckpointError, match="checkpoint 4 could not be written"):
-        checkpoints.write(Accounts(4))
+    assert [told.get(timeout=LIMIT_S)[:12] for _ in range(3)] == ["checkpoint 1", "checkpoint 2", "checkpoint 3"]
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match="checkpoint 4 could not be written"):
+            checkpoints.write(Accounts(4))
     assert told.empty()  # who waits for it hears of it as an error
+    (tmp_path / "checkpoints").unlink()
+    checkpoints.write(Accounts(4))
+    assert kept(tmp_path) == ["000004"]
+
+
+def test_the_user_who_asked_for_a_checkpoint_hears_that_it_is_there(tmp_path: Path) -> None:
+    checkpoints, told = checkpoints_in(tmp_path, SINGLE_RANK)
+    checkpoints.begin(Accounts(1))
+    checkpoints.begin(Accounts(2), asked=True)
+    checkpoints.finish()
+    assert told.get(timeout=LIMIT_S).startswith("checkpoint 2 kept in")
+    assert told.empty()
 
 
 TROUBLES = ("rank 0 has no folder", "rank 0 cannot write", "rank 1 cannot write")

@@ -178,10 +178,22 @@ class Clone:
 
 
 @dataclass(frozen=True, slots=True)
+class KeepCheckpoint:
+    """Coordinator to trainer: write a checkpoint after the present update too, and say when it is there in a Notice. Training goes on meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
 class Save:
-    """Coordinator to trainer: write a checkpoint of the present version. Answered by Saved."""
+    """Coordinator to trainer: write a checkpoint of the present version. Answered by Saved or NotSaved."""
 
 
 @dataclass(frozen=True, slots=True)
 class Saved:
     version: Version
+
+
+@dataclass(frozen=True, slots=True)
+class NotSaved:
+    """Trainer to coordinator: the checkpoint could not be written. The trainer goes on, and may be asked again."""
+
+    why: str

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import io
 import multiprocessing
 import os
 import select
@@ -31,9 +32,7 @@ from rlvla3.process_tree import end_tree, marked, new_mark
 from rlvla3.runtimes.processes.control import Control, Stop, Stopped
 from rlvla3.runtimes.processes.lanes import Lane, name_process, run_lanes
 from rlvla3.runtimes.processes.main_module import main_module_hidden
-
-INTERRUPTS = {signal.SIGINT, signal.SIGTERM}
-"""Terminals and job schedulers send these signals to every process of a run."""
+from rlvla3.signals import HEARD
 
 START_TIMEOUT_S = 180.0
 """A worker that has not started after this time counts as hung, where no setting says otherwise."""
@@ -165,16 +164,16 @@ def _run(lanes: Sequence[Lane], connections: Sequence[Connection], log: Path, ow
 
 def _let_interrupts_pass() -> None:
     """Interrupts do nothing here. They are not ignored, because programs that are started here would inherit that."""
-    for number in INTERRUPTS:
+    for number in HEARD:
         signal.signal(number, _pass)
         signal.siginterrupt(number, False)
-    held, ending = threading.local(), INTERRUPTS - {signal.SIGINT}  # SIGINT raises an error, which would be lost in a function that is called at a fork
+    held, ending = threading.local(), HEARD - {signal.SIGINT}  # SIGINT raises an error, which would be lost in a function that is called at a fork
     os.register_at_fork(
         before=lambda: setattr(held, "mask", signal.pthread_sigmask(signal.SIG_BLOCK, ending)),
         after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, held.mask),
         after_in_child=lambda: _hear_interrupts(held.mask),
     )
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
 
 
 def _pass(*_: object) -> None:
@@ -183,7 +182,7 @@ def _pass(*_: object) -> None:
 
 def _hear_interrupts(mask: set[signal.Signals]) -> None:
     """In a process that a worker has forked, interrupts do what they do in any program. mask: what was blocked before the fork."""
-    for number in INTERRUPTS:
+    for number in HEARD:
         if signal.getsignal(number) is _pass:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -198,17 +197,36 @@ def _end_with_parent() -> None:
 
 
 def _print_to(log: Path) -> None:
-    fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)  # it may have been removed while the run goes on
+        fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError as error:
+        print(f"rlvla3: {log} could not be opened ({error.strerror}): what this worker prints is lost", file=sys.stderr, flush=True)
+        fd = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(fd, stream)
     os.close(fd)
+    sys.stdout, sys.stderr = (io.TextIOWrapper(io.BufferedWriter(_Log(stream)), errors="backslashreplace", line_buffering=stream == 2) for stream in (1, 2))
+
+
+class _Log(io.FileIO):
+    """Standard output or standard error of a worker. What a full disk does not take is dropped: code that prints is worth more than its lines."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(descriptor, "w", closefd=False)
+
+    def write(self, content: Any) -> int:
+        try:
+            return super().write(content) or 0
+        except OSError:
+            return memoryview(content).nbytes
 
 
 @contextmanager
 def interrupts_blocked() -> Iterator[None]:
     """A child starts with interrupts blocked. It ignores them first and then unblocks them."""
     resource_tracker.ensure_running()  # otherwise the first spawn starts it, and starting it unblocks interrupts
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
     try:
         yield
     finally:

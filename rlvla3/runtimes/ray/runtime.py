@@ -179,8 +179,11 @@ class RayRuntime(Runtime):
 
     def _keep(self, name: str, content: bytes) -> None:
         path = self._run.path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        except OSError as error:
+            self._notify(f"{path} could not be written ({error.strerror}): what a host has printed there is lost")
 
     async def _stop(self) -> None:
         if self._watch is not None:

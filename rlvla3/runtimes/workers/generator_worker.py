@@ -70,7 +70,8 @@ async def run_generator(
         residence = make_residence(recipe.engine.offload, device, lambda: chain(policy.parameters(), policy.buffers()), partial(meter, "offload"))
         residence.place(policy)
         weights = WeightPlane(memory, policy.published(), recipe.weights.dtype, recipe.weights.on_host)
-        recorder = record.generator_writer(generator) if isinstance(record, RunRecord) else None
+        tell = partial(_tell, control)
+        recorder = record.generator_writer(generator, tell) if isinstance(record, RunRecord) else None
         actor = _prepared(recipe, plane, policy, device, record, control)
         requests: GeneratorPort | ReplayPort
         if isinstance(record, RecordedRun):
@@ -96,6 +97,10 @@ async def run_generator(
         control.send(Ready())
         meter.enter("overhead")
         await generate(requests, weights, engine)
+
+
+def _tell(control: Control, text: str) -> None:
+    control.send(WorkerNotice(text))
 
 
 def _prepared(recipe: Recipe, plane: DataPlane, policy: Policy, device: torch.device, record: RunRecord | RecordedRun | None, control: Control) -> Actor:

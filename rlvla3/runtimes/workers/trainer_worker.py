@@ -33,13 +33,27 @@ from rlvla3.parts import demonstration_book, make_streamer, ticket_book
 from rlvla3.policies.registry import make_policy
 from rlvla3.policies.trained_on import TrainedOn
 from rlvla3.runtimes.processes.control import Control
-from rlvla3.runtimes.processes.messages import Clone, Copied, Demonstrated, LastUpdate, Published, Ready, Save, Saved, StopAfterUpdate, Train, Trained
+from rlvla3.runtimes.processes.messages import (
+    Clone,
+    Copied,
+    Demonstrated,
+    KeepCheckpoint,
+    LastUpdate,
+    NotSaved,
+    Published,
+    Ready,
+    Save,
+    Saved,
+    StopAfterUpdate,
+    Train,
+    Trained,
+)
 from rlvla3.runtimes.worker_names import trainer_name
 from rlvla3.runtimes.workers.device import check_on_host, choose_device, trainer_memory, work_on
 from rlvla3.runtimes.workers.trainer_loop import ArrivingTrajectories, MeteredLearner
 from rlvla3.scheduling.ledger import TicketBook
 from rlvla3.scheduling.recorded_run import RecordedRun
-from rlvla3.training.checkpoint import POLICY, CheckpointWriter, load_checkpoint
+from rlvla3.training.checkpoint import POLICY, CheckpointError, CheckpointWriter, load_checkpoint
 from rlvla3.training.cloning import LOWER_CLONING_RATE, DemonstrationSelection, ExpertEpisode, clone
 from rlvla3.training.learner import Learner
 from rlvla3.training.offload import learner_tensors, make_residence
@@ -123,7 +137,7 @@ class Trainer:
         ranks: Ranks,
     ) -> None:
         self.control, self.recipe, self.meter, self.ranks = control, recipe, meter, ranks
-        self.recorder = record.trainer_writer() if isinstance(record, RunRecord) and ranks.first else None
+        self.recorder = record.trainer_writer(lambda text: self._say(Notice(text))) if isinstance(record, RunRecord) and ranks.first else None
         spaces = rollouts.spec.spaces
         self.policy = make_policy(recipe.policy, spaces)
         self.learner = Learner(self.policy, recipe, rollouts, device, ranks)
@@ -142,9 +156,10 @@ class Trainer:
         self.book = ticket_book(recipe, spaces)
         horizon = self.policy.options.horizon_of(recipe.policy.chunk)
         self.demonstrations = DemonstrationSelection(spaces, horizon, recipe.tasks, recipe.clone.demonstrations) if recipe.clone else None
-        self._update, self._is_last = -1, False
+        self._update, self._is_last, self._checkpoint_is_asked = -1, False, False
         self.accounts = Accounts(self.version)
         control.handle(StopAfterUpdate, self._stop_after_update)
+        control.handle(KeepCheckpoint, self._keep_checkpoint)
         if resume or not recipe.begins_by_cloning:
             self.learner.check_weights("the policy was built", "Start from another policy.checkpoint, or mend what draws the policy's weights")
             self._publish()
@@ -168,9 +183,16 @@ class Trainer:
             case Save():
                 self.residence.enter()
                 with self.meter("checkpoint"):
-                    self.checkpoints.write(self.accounts)
+                    answer = self._save()
                 self._leave()
-                self._say(Saved(self.version))
+                self._say(answer)
+
+    def _save(self) -> Saved | NotSaved:
+        try:
+            self.checkpoints.write(self.accounts)
+        except CheckpointError as error:  # on all ranks
+            return NotSaved(str(error))
+        return Saved(self.version)
 
     async def publish(self, version: Version, metrics: Mapping[str, float]) -> None:
         """The update is done: put its weights onto the weight plane, and then announce the version. The next update need not wait for that.
@@ -192,9 +214,12 @@ class Trainer:
         takes_turns, tell = self.recipe.engine.offload, partial(self._say, Published(version, metrics, self.accounts))
         with self.meter("publish"):
             self._publish(then=None if takes_turns else tell)
-        if version % self.recipe.training.checkpoint_every == 0:
+        self.control.poll()
+        asked = self.ranks.broadcast(self._checkpoint_is_asked)
+        if asked or version % self.recipe.training.checkpoint_every == 0:
+            self._checkpoint_is_asked = False
             with self.meter("checkpoint"):
-                self.checkpoints.begin(self.accounts)
+                self.checkpoints.begin(self.accounts, asked)
         if takes_turns:
             self._leave()
             self.control.poll()  # a wish that this update be the last is answered before tickets of the next one are handed out
@@ -247,6 +272,9 @@ class Trainer:
     def _stop_after_update(self, _: StopAfterUpdate) -> None:
         self._is_last = True
         self._say(LastUpdate(self._update))
+
+    def _keep_checkpoint(self, _: KeepCheckpoint) -> None:
+        self._checkpoint_is_asked = True
 
     def _clone(self) -> None:
         assert self.recipe.clone is not None and self.demonstrations is not None

@@ -1,0 +1,74 @@
+"""The signals that a run listens to, and what they mean.
+
+Terminals, shells, batch systems and container engines send them, often to every process of a run. Only the coordinator listens; workers ignore them.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import current_thread, main_thread
+
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU)
+"""The run is to end: Ctrl-C; `kill`, `scancel` or a container engine; a terminal or an ssh connection that is gone; a limit of CPU time."""
+
+KEEPS = (signal.SIGUSR1, signal.SIGUSR2)
+"""The run is to keep a checkpoint and go on. Batch systems warn in this way before they end a job (SLURM's --signal, -notify of Grid Engine)."""
+
+HEARD = frozenset((*ENDS, *KEEPS))
+
+RESPECTED = frozenset(HEARD - {signal.SIGINT, signal.SIGTERM})
+"""These signals are not listened to where the caller ignores them, as `nohup` ignores SIGHUP. (A shell makes every background job ignore SIGINT.)"""
+
+
+class Interruption(KeyboardInterrupt):
+    """A signal has ended the work. number: the signal."""
+
+    def __init__(self, number: int = signal.SIGINT) -> None:
+        super().__init__()
+        self.number = signal.Signals(number)
+
+    @property
+    def ended(self) -> str:
+        """How a run ended, for its summary."""
+        return "interrupted" if self.number == signal.SIGINT else f"interrupted by {self.number.name}"
+
+
+def in_words(number: int) -> str:
+    """A signal as the user knows it."""
+    return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+
+
+def listened_to() -> list[signal.Signals]:
+    """The signals that are to be listened to, sorted. To be called before a handler is set."""
+    return sorted(number for number in HEARD if number not in RESPECTED or signal.getsignal(number) is not signal.SIG_IGN)
+
+
+@contextmanager
+def heard() -> Iterator[None]:
+    """Around the whole of a command, from its first check to its last file: a signal that is to end it raises Interruption, one that warns does nothing.
+
+    While a session is at work, it hears the signals itself (runtimes/running.py). Does nothing in other threads than the main one. A handler of the user's own
+    program, or of a notebook, is left in its place.
+    """
+    if current_thread() is not main_thread():
+        yield
+        return
+    usual = (signal.SIG_DFL, signal.default_int_handler)
+    before = {number: handler for number in listened_to() if (handler := signal.getsignal(number)) in usual}
+    for number in before:
+        signal.signal(number, _raise if number in ENDS else _do_nothing)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _raise(number: int, _: object) -> None:
+    raise Interruption(number)
+
+
+def _do_nothing(*_: object) -> None:
+    """Not SIG_IGN: programs that are started meanwhile would inherit it."""
