@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable
-from contextlib import suppress
 
 from rlvla3.config import Recipe
 from rlvla3.observability.events import EvaluationFinished, Event, Notice, UpdateFinished
@@ -47,5 +46,7 @@ class KeptFolder:
         if self._lock is not None:
             os.close(self._lock)
         self._lock, self._began_in = os.open(self._run.path, os.O_RDONLY), self._run.path.stat()
-        with suppress(BlockingIOError):  # somebody began a run of its own there: both go on, and that run is not disturbed
+        try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._tell(f"{self._run.path} was removed, and another run has begun there: both write to it, so stop one of them")

@@ -21,6 +21,8 @@ from rlvla3.observability.worker_times import largest, rows_to_show
 
 BARS = "▁▂▃▄▅▆▇█"
 BAR_WIDTH = 10
+LEAST_INTERVAL_S = 0.25
+"""The table is not drawn more often."""
 
 
 class ProgressTable:
@@ -64,12 +66,26 @@ class ProgressTable:
 
 
 class LiveTable(ProgressTable):
-    """The watcher that draws the table in a terminal, four times a second. `close` gives the terminal back."""
+    """The watcher that draws the table in a terminal, when there is news and otherwise when it is told to. `close` gives the terminal back.
+
+    It has no thread that draws by itself: an error of a terminal that is gone is an error of this watcher.
+    """
 
     def __init__(self, console: Console, title: str, place: str, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(title, place, clock)
-        self._live = Live(console=console, get_renderable=self.table, refresh_per_second=4)
+        self._clock, self._drawn = clock, clock()
+        self._live = Live(console=console, get_renderable=self.table, auto_refresh=False)
         self._live.start()
+
+    def on(self, event: Event) -> None:
+        super().on(event)
+        if self._clock() - self._drawn >= LEAST_INTERVAL_S:
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Draw the table anew, with the time that has passed."""
+        self._drawn = self._clock()
+        self._live.refresh()
 
     def close(self) -> None:
         self._live.stop()

@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 from rlvla3.errors import described, explanation
 from rlvla3.observability.events import Event, Notice, Watcher
+from rlvla3.signals import HEARD
 
 SLOW_S = 30.0
 """A watcher that has been busy with one event for so long is told of."""
@@ -25,11 +26,17 @@ SLOW_S = 30.0
 CLOSING_S = 600.0
 """The longest that a watcher may take to come to its end. A trace of many workers takes minutes."""
 
+HANGING_S = 5.0
+"""How long the end of a watcher that hangs already is waited for."""
+
 WELL_AGAIN_S = 10.0
 """A watcher that had an error and has had none for so long is well again. So a disk that is full now and then gives few notices."""
 
 MOST_WAITING = 20_000
 """Events that wait for one watcher."""
+
+REFRESH_S = 0.25
+"""A watcher that can be refreshed is refreshed so long after its last event: a table shows the time that passes."""
 
 THREAD = "watcher of "
 """What the names of these threads begin with."""
@@ -66,7 +73,7 @@ class OutlivedWatchers:
             try:
                 ended = member.close(patience_s)
             except KeyboardInterrupt:
-                ended, patience_s = False, 1.0
+                ended, patience_s = False, HANGING_S
             if not ended:
                 self.tell(f"{member.what}: its end was not waited for any longer, so it may be incomplete", but=member)
 
@@ -104,20 +111,33 @@ class _Member:
             self._events.put(event)
 
     def close(self, patience_s: float) -> bool:
-        """Close the watcher after its last event. Returns whether it is closed."""
+        """Close the watcher after its last event. Returns whether it is closed. One that hangs already is hardly waited for."""
+        since = self._busy_since
+        if since is not None and self._clock() - since > SLOW_S:
+            patience_s = min(patience_s, HANGING_S)
         self._events.put(None)
         self._thread.join(patience_s)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        # Signals are for the main thread. Programs that a watcher starts, such as a video encoder, do not hear them either.
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        while (event := self._events.get()) is not None:
+        # Signals wake the main thread. Programs that a watcher starts, such as a video encoder, do not hear them either.
+        signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
+        while (event := self._next()) is not None:
             self._attempt(self._on, event)
             if not self._events.qsize():
                 self._say_what_is_lost()
         self._say_what_is_lost()
         self._attempt(self._end)
+
+    def _next(self) -> Event | None:
+        """The next event; None at the end. Until it comes, the watcher is refreshed, if it can be."""
+        while True:
+            refresh = getattr(self._watcher, "refresh", None)
+            try:
+                return self._events.get(timeout=REFRESH_S if refresh else None)
+            except queue.Empty:
+                assert refresh is not None
+                self._attempt(refresh)
 
     def _say_what_is_lost(self) -> None:
         self._told_slow = False

@@ -71,6 +71,8 @@ class OnStdout:
     def __init__(self, run: RunDirectory, summary: Summary, title: str, show: Show) -> None:
         self._shown = _progress(run, title) if show == "progress" else JsonLines(sys.stdout)
         self._result: Callable[[], str] = partial(_result, summary, run, show)
+        if refresh := getattr(self._shown, "refresh", None):  # only a table in a terminal has one
+            self.refresh = refresh
 
     def on(self, event: Event) -> None:
         self._shown.on(event)

@@ -11,13 +11,18 @@ import asyncio
 import contextvars
 import signal
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Protocol
 
 from rlvla3.runtimes.processes.process import interrupts_blocked
 from rlvla3.signals import HEARD, KEEPS, Interruption, listened_to
+
+REPEATED_S = 3.0
+"""SIGTERM often comes twice: a batch system sends it to every process of a job, and the job's script passes it on. So soon, it is not meant as a second one.
+(SIGHUP comes from the terminal and again from the shell, and SIGXCPU every second: these are never a second one.)"""
 
 
 class Interruptible(Protocol):
@@ -43,14 +48,16 @@ def run_session(session: Interruptible, work: Coroutine[Any, Any, bool]) -> None
 class _Signals:
     """Passes signals on to a session. first: the first one that asked it to end."""
 
-    def __init__(self, session: Interruptible) -> None:
-        self._session, self.first = session, 0
+    def __init__(self, session: Interruptible, clock: Callable[[], float] = time.monotonic) -> None:
+        self._session, self._clock, self.first, self._first_at = session, clock, 0, 0.0
 
     def hear(self, number: int) -> None:
         if number in KEEPS:
             self._session.keep(number)
-        else:
-            self.first = self.first or number
+        elif not self.first:
+            self.first, self._first_at = number, self._clock()
+            self._session.interrupt(number)
+        elif number == signal.SIGINT or (number == signal.SIGTERM and self._clock() - self._first_at > REPEATED_S):
             self._session.interrupt(number)
 
 
@@ -59,14 +66,19 @@ async def _in_this_thread(heard: _Signals, work: Coroutine[Any, Any, bool]) -> b
         return await work
     loop = asyncio.get_running_loop()
     numbers = listened_to()
-    with _handlers_kept():
+    with ExitStack() as stack:
+        stack.enter_context(_handlers_kept())
         for number in numbers:
             loop.add_signal_handler(number, heard.hear, number)
         try:
             return await work
         finally:
+            # A signal between the two sets of handlers would end this process: it has to wait.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
             for number in numbers:
                 loop.remove_signal_handler(number)
+            stack.close()
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _in_own_thread(heard: _Signals, work: Coroutine[Any, Any, bool]) -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -383,3 +385,41 @@ def test_the_samples_of_a_trace_end_where_the_disk_is_full_and_those_of_a_profil
     profiled._file = Refusing(profiled._file, takes)  # type: ignore[attr-defined]
     with pytest.raises(OSError, match="No space left"):
         profiled.enter("train")
+
+
+def test_a_terminal_that_is_gone_is_one_notice_and_no_thread_complains(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    complaints: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", complaints.append)
+
+    class Terminal(io.StringIO):
+        gone = False
+
+        def isatty(self) -> bool:
+            return True
+
+        def write(self, text: str) -> int:
+            if self.gone:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().write(text)
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    with run.locked(), watched(run, RECIPE, "a run") as (everyone,):
+        everyone.on(update(1))
+        _until(lambda: "1/20" in terminal.getvalue() or "update" in terminal.getvalue() or terminal.getvalue())
+        terminal.gone = True
+        everyone.on(update(2))
+        _until(lambda: [line for line in run.metric_lines() if line["event"] == "notice"])  # the table is drawn anew without news, too
+    assert [line["text"].partition(":")[0] for line in run.metric_lines() if line["event"] == "notice"] == ["stdout"]
+    assert not complaints
+    assert json.loads(run.summary.read_text())["ended"] == "finished"
+
+
+def test_a_folder_that_another_run_has_taken_is_told_of(run: RunDirectory) -> None:
+    with run.locked(), watched(run, RECIPE, "a run", show="nothing") as (everyone,):
+        run.path.rename(run.path.with_name("elsewhere"))
+        other = RunDirectory.create(run.path, RECIPE)
+        with other.locked():
+            everyone.on(update(1))
+            _until(lambda: any("another run has begun there" in line.get("text", "") for line in run.metric_lines()))

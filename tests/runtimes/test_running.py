@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from rlvla3.errors import WorkerError
+from rlvla3.runtimes import running
 from rlvla3.runtimes.running import run_session
 from rlvla3.signals import ENDS, HEARD, KEEPS, Interruption, heard
 
@@ -92,6 +93,37 @@ def test_every_signal_that_ends_work_is_named(runner: Runner, number: int) -> No
         runner(lambda: run_session(work, work.do()))
     assert ended.value.number == number
     assert ended.value.ended == ("interrupted" if number == signal.SIGINT else f"interrupted by {signal.Signals(number).name}")
+
+
+TWICE = {
+    (signal.SIGINT, signal.SIGINT, 0.0): 2,
+    (signal.SIGTERM, signal.SIGINT, 0.0): 2,
+    (signal.SIGTERM, signal.SIGTERM, 0.0): 1,  # a batch system and the script of its job
+    (signal.SIGTERM, signal.SIGTERM, 60.0): 2,
+    (signal.SIGHUP, signal.SIGTERM, 60.0): 2,
+    (signal.SIGINT, signal.SIGTERM, 0.0): 1,
+    (signal.SIGHUP, signal.SIGHUP, 60.0): 1,  # a terminal and its shell
+    (signal.SIGTERM, signal.SIGHUP, 60.0): 1,
+    (signal.SIGXCPU, signal.SIGXCPU, 60.0): 1,  # the kernel, every second
+    (signal.SIGUSR1, signal.SIGTERM, 0.0): 1,
+}
+
+
+@pytest.mark.parametrize("first", sorted(HEARD))
+@pytest.mark.parametrize("second", ENDS)
+@pytest.mark.parametrize("later", [0.0, 60.0])
+def test_which_signals_are_a_second_interrupt(monkeypatch: pytest.MonkeyPatch, first: signal.Signals, second: signal.Signals, later: float) -> None:
+    work, now = Work(), [0.0]
+    told: list[int] = []
+    monkeypatch.setattr(work, "interrupt", told.append)
+    heard = running._Signals(work, lambda: now[0])
+    monkeypatch.setattr(work, "keep", lambda number: None)
+    heard.hear(first)
+    now[0] += later
+    heard.hear(second)
+    assert len(told) == TWICE.get((first, second, later), len(told))
+    assert told[0] == (second if first in KEEPS else first)
+    assert len(told) == 1 or second in (signal.SIGINT, signal.SIGTERM)
 
 
 @pytest.mark.parametrize("number", KEEPS)
