@@ -60,3 +60,10 @@ def test_a_policy_that_hangs_while_it_is_built_is_named(tmp_path: Path, nothing_
     run = Run(tmp_path, countdown(policy=policy, supervision=SHORT | {"build_timeout_s": 25})).finished()
     assert said(run, "still being built, for")
     assert said(run, "was lost", "to be built and was killed; supervision.build_timeout_s=25 is the limit")
+
+
+def test_a_simulator_that_fails_and_does_not_end_is_replaced(tmp_path: Path, nothing_left: None) -> None:
+    options = {"kwargs": {"flag": str(tmp_path / "flag"), "trouble": "raise"}}
+    run = Run(tmp_path, countdown(simulator={"name": "tests.support.hanging_environment:OnceUnending", "options": options})).finished()
+    assert said(run, "was lost", "the physics blew up")
+    assert run.summary["tickets"]["trained"] == 32

@@ -26,7 +26,7 @@ from rlvla3.runtimes.processes.lanes import Lane
 from rlvla3.runtimes.processes.messages import Failed, Ready, WorkerNotice
 from rlvla3.runtimes.processes.process import WorkerProcess, start_lanes, start_worker
 from rlvla3.runtimes.runtime import TrainerLost
-from rlvla3.runtimes.supervision.limits import StageLimits
+from rlvla3.runtimes.supervision.limits import StageLimits, kind_of
 from rlvla3.runtimes.supervision.losses import Losses, MemoryKills, ending_in_words
 from rlvla3.runtimes.supervision.shard_supervisor import ShardSupervisor
 from rlvla3.runtimes.supervision.watch import Watch
@@ -88,6 +88,7 @@ class HostSupervisor:
         self._losses = {name: Losses(engine.max_restarts) for name in self._generator_names}
         self._memory_kills = MemoryKills()
         self._ending = False
+        self._limits = {kind: StageLimits(recipe.supervision) for kind in ("generator", "trainer")}
         self.watch = Watch(self.board, recipe.supervision, notify, fail)
         slots = [len(shard.slots) for shard in layout]
         assignment = Assignment(self.plane.counts["serves"], slots, engine.generators, engine.elastic, self.board, time.monotonic, self.steps_made)
@@ -117,7 +118,7 @@ class HostSupervisor:
         workers = start_lanes(lanes, self._log("-and-".join(lane.name for lane in lanes)))
         self.watch.begin()
         for worker in workers:
-            self.watch.add(worker, StageLimits(self.recipe.supervision))
+            self.watch.add(worker, self._limits[kind_of(worker.name)])
             worker.control.handle(Failed, partial(self._on_failed, worker))
             worker.control.handle(WorkerNotice, partial(self._on_notice, worker))
             worker.control.handle(Ready, partial(self._on_ready, worker))

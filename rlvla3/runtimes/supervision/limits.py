@@ -65,7 +65,7 @@ class Limit:
     words: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class StageLimits:
     """The limits of one worker. simulator: the settings of the simulator that it runs, if it runs one."""
 
@@ -76,19 +76,20 @@ class StageLimits:
         """Of a worker that waits, and of one whose process is stopped."""
         return Limit(self.settings.answer_timeout_s, self.settings.notice_s, f"supervision.answer_timeout_s={self.settings.answer_timeout_s:g}")
 
-    def stage(self, stage: str, longest: float | None) -> Limit:
-        """Of a worker that works. longest: the longest time that it has needed for this stage so far (None: it is there for the first time)."""
+    def stage(self, stage: str, longest: float, first: bool) -> Limit:
+        """Of a worker that works. longest: the longest time that workers with these limits have needed for the stage so far. first: it is there for the first
+        time."""
         told, simulator, build, usual = self.settings.notice_s, self.simulator, self.settings.build_timeout_s, self.settings.stage_timeout_s
-        late_s = max(told, NOTICE_GROWTH * (longest or 0.0))
+        late_s = max(told, NOTICE_GROWTH * longest)
         if simulator is not None and stage == "start":
             return Limit(simulator.build_timeout_s, late_s, f"simulator.build_timeout_s={simulator.build_timeout_s:g}")
         if simulator is not None and stage in ("reset", "simulate"):
             return Limit(simulator.timeout_s, late_s, f"simulator.timeout_s={simulator.timeout_s:g}")
         if stage == "ranks":
             return Limit(RANKS_S, 4 * told, f"{RANKS_S:g} s")
-        if stage == "start" or (longest is None and build > usual):
+        if stage == "start" or (first and build > max(usual, GROWTH * longest)):
             return Limit(build, late_s, f"supervision.build_timeout_s={build:g}")
-        if longest is not None and GROWTH * longest > usual:
+        if GROWTH * longest > usual:
             return Limit(GROWTH * longest, late_s, f"{GROWTH} times its longest time so far (supervision.stage_timeout_s={usual:g} is less)")
         return Limit(usual, late_s, f"supervision.stage_timeout_s={usual:g}")
 
@@ -103,7 +104,7 @@ def kind_of(worker: str) -> str:
     return worker.partition(" ")[0]
 
 
-def takes_long(stage: str, seconds: float, longest: float | None) -> str:
+def takes_long(stage: str, seconds: float, longest: float) -> str:
     """What a worker is late with: "has taken 20 s for one inference (0.2 s at most before)"."""
     before = f" ({duration(longest) if longest >= 1 else f'{longest:.2g} s'} at most before)" if longest and stage != "start" else ""
     return f"has taken {duration(seconds)} {_NEEDED.get(stage, f'in stage {stage}')}{before}"
@@ -126,6 +127,21 @@ def who_waits(worker: str, stages: Mapping[str, str]) -> str:
     """Who waits for what `worker` makes: "3 shards wait for a decision". stages: the present stage of every worker."""
     wanted = _WAITED_FOR.get(kind_of(worker), ())
     return _counted({other: stage for other, stage in stages.items() if other != worker and stage in wanted}) or "Nobody waits for it yet"
+
+
+def is_late(workers: Sequence[str], what: str, limit: Limit, stages: Mapping[str, str]) -> str:
+    """Workers of one kind are late with the same thing. what: as one of them is late with it. stages: the present stage of every worker."""
+    first, *others = workers
+    who, each = first, "It"
+    if others:
+        who, each = f"{first} and {number_of(len(others), f'other {kind_of(first)}')}", "Each"
+        what = what.replace("has ", "have ").replace("waits ", "wait ").replace("serves its ", "serve their ")
+    return f"{who} {what}. {who_waits(first, stages)}. {each} is killed after {duration(limit.seconds)} ({limit.words})"
+
+
+def go_on(workers: Sequence[str]) -> str:
+    first, *others = workers
+    return f"{first} and {number_of(len(others), f'other {kind_of(first)}')} go on" if others else f"{first} goes on"
 
 
 def nobody_works(stages: Mapping[str, str], seconds: float) -> str:

@@ -37,6 +37,8 @@ from rlvla3.simulators.base import ContractError
 from rlvla3.types import Finished
 
 MAX_ATTEMPTS = 3
+END_AFTER_ERROR_S = 5.0
+"""How long the process of a simulator that has failed may take to end."""
 
 
 class CannotReplace(WorkerError):
@@ -177,7 +179,7 @@ class ShardSupervisor:
         self._watch.add(shard.worker, self._limits[shard.spec.simulator])
         control.handle(Ready, lambda _: self._on_ready(shard))
         control.handle(HandIn, lambda message: self._on_hand_in(shard, message))
-        control.handle(Failed, lambda message: setattr(shard, "failure", message))
+        control.handle(Failed, lambda message: self._on_failed(shard, message))
         shard.worker.on_exit(lambda: self._on_exit(shard))
         return shard
 
@@ -188,6 +190,11 @@ class ShardSupervisor:
             self._all_ready.set()
         if self._dispatcher.serving:
             self.grant()
+
+    def _on_failed(self, shard: SupervisedShard, message: Failed) -> None:
+        """Its process ends now. A thread that the environment has started may keep it from that."""
+        shard.failure = message
+        asyncio.get_running_loop().call_later(END_AFTER_ERROR_S, shard.worker.kill)
 
     def _on_hand_in(self, shard: SupervisedShard, message: HandIn) -> None:
         for finished in message.finished:

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,7 +26,6 @@ from numpy.typing import NDArray
 
 from rlvla3.config.supervision import SupervisionConfig
 from rlvla3.errors import WorkerError
-from rlvla3.observability.formatting import duration
 from rlvla3.observability.meter import IDLE, STAGES, MeterBoard
 from rlvla3.runtimes.processes.control import Stopped
 from rlvla3.runtimes.processes.messages import Ping, Pong
@@ -35,14 +35,15 @@ from rlvla3.runtimes.supervision.limits import (
     Limit,
     StageLimits,
     does_not_answer,
+    go_on,
     is_built_slowly,
+    is_late,
     is_not_heard,
     is_stopped,
     kind_of,
     nobody_works,
     process_is_stopped,
     takes_long,
-    who_waits,
 )
 
 LOOK_S = 1.0
@@ -99,9 +100,8 @@ class _Watched:
     """One worker in its present life.
 
     row: on the board (None: a host, which is not on it). left_before: seconds [stages] in stages that its predecessors have left. began: when it was added.
-    since: when its present stage began. age: its time there, when it was last looked at. longest: by stage, of stages that it has left. pings: how often it was
-    asked. answered: when it last answered. asked: when it was asked and has not answered yet. stopped: since when its process is known to be stopped. told: its
-    lateness was told.
+    since: when its present stage began. age: its time there, when it was last looked at. pings: how often it was asked. answered: when it last answered.
+    asked: when it was asked and has not answered yet. stopped: since when its process is known to be stopped. told: its lateness was told.
     """
 
     worker: Killable
@@ -112,7 +112,6 @@ class _Watched:
     stage: str = "start"
     since: float = 0.0
     age: float = 0.0
-    longest: dict[str, float] = field(default_factory=dict)
     pings: int = 0
     answered: float = 0.0
     asked: float | None = None
@@ -126,8 +125,9 @@ class _Watched:
 
 @dataclass(frozen=True)
 class _Late:
-    """What a worker is late with, for how many seconds, and the limit."""
+    """What a worker is late with, for how many seconds, and the limit. alike: what is told in one sentence has the same word here."""
 
+    alike: str
     what: str
     seconds: float
     limit: Limit
@@ -154,6 +154,8 @@ class Watch:
     ) -> None:
         self._board, self._settings, self._notify, self._fail, self._now = board, settings, notify, fail, now
         self._watched: dict[str, _Watched] = {}
+        self._longest: dict[tuple[StageLimits, str], float] = {}
+        """By limits and stage: the longest time in a stage that was left, of all workers with these limits."""
         self._look_every_s = LOOK_S
         self._looked_at = self._counts_from = self._said_building_at = now()
         self._building_every_s = 2 * settings.notice_s
@@ -199,17 +201,21 @@ class Watch:
         self._left = self._board.left()
         stages = {name: STAGES[number] for name, number in zip(self._board.workers, self._board.stages().tolist(), strict=True)}
         since = self._board.since()
+        news, going_on = list[tuple[_Watched, _Late]](), list[str]()
         for watched in list(self._watched.values()):
             if watched.row is not None:
                 self._follow(watched, stages[watched.worker.name], float(since[watched.row]))
             watched.age = now - max(watched.since, watched.began, self._counts_from)
-            if (late := self._late(watched, now)) is None:
-                self._say_it_goes_on(watched)
-            elif late.seconds > late.limit.seconds:
+            late = self._late(watched, now)
+            if late is None and watched.told:
+                watched.told = False
+                going_on.append(watched.worker.name)
+            elif late is not None and late.seconds > late.limit.seconds:
                 self._kill(watched, late)
-            elif late.seconds > late.limit.notice_s and not watched.told:
+            elif late is not None and late.seconds > late.limit.notice_s and not watched.told:
                 watched.told = True
-                self._say(watched, late, stages)
+                news.append((watched, late))
+        self._say(news, going_on, stages)
         self._say_who_is_built(now)
         self._end_if_nobody_works(stages, now - max(float(since.max()), self._counts_from))
 
@@ -223,43 +229,42 @@ class Watch:
     def _follow(self, watched: _Watched, stage: str, since: float) -> None:
         """Take note of the stage that a worker is in."""
         if (stage, since) != (watched.stage, watched.since):
-            if watched.since:
-                watched.longest[watched.stage] = max(watched.longest.get(watched.stage, 0.0), watched.age)
+            if watched.since and watched.stopped is None:
+                key = watched.limits, watched.stage
+                self._longest[key] = max(self._longest.get(key, 0.0), watched.age)
             watched.stage, watched.since, watched.asked = stage, since, None
 
     def _late(self, watched: _Watched, now: float) -> _Late | None:
         """What a worker is late with, as far as it can be said. None if it is in time."""
         heard, answer = watched.worker.heard, watched.limits.answer()
         if heard is not None and (silent := now - max(heard, self._counts_from)) > min(answer.notice_s, answer.seconds):
-            return _Late(is_not_heard(silent), silent, answer)
+            return _Late("not heard", is_not_heard(silent), silent, answer)
         if watched.age < min(ASK_AFTER_S, watched.limits.shortest()):
             watched.stopped = None
             return None
         if (pid := watched.worker.pid) is not None and process_is_stopped(pid):
             watched.stopped = now if watched.stopped is None else watched.stopped
             seconds = now - watched.stopped
-            return _Late(is_stopped(pid, seconds), seconds, answer)
+            return _Late(f"stopped {pid}", is_stopped(pid, seconds), seconds, answer)
         watched.stopped = None
         if watched.stage in ANSWERING:
             return self._asked(watched, now)
-        longest = watched.longest.get(watched.stage, 0.0) if self._has_left(watched) else None
-        limit = watched.limits.stage(watched.stage, longest)
+        longest = self._longest.get((watched.limits, watched.stage), 0.0)
+        limit = watched.limits.stage(watched.stage, longest, first=not self._has_left(watched))
         told = limit.seconds if watched.stage == "start" else limit.notice_s  # who is being built is said of all together
-        return _Late(takes_long(watched.stage, watched.age, longest), watched.age, limit) if watched.age > min(told, limit.seconds) else None
+        return _Late(watched.stage, takes_long(watched.stage, watched.age, longest), watched.age, limit) if watched.age > min(told, limit.seconds) else None
 
     def _asked(self, watched: _Watched, now: float) -> _Late | None:
         """Ask a worker that waits, where it is time to; what it is late with, if it has not answered."""
         if watched.asked is None:
             if not watched.pings or now - watched.answered >= ASK_AFTER_S:
                 watched.pings, watched.asked = watched.pings + 1, now
-                try:
+                with suppress(Stopped):  # it has just ended, and its end is reported; or it has closed its end and lives, and will not answer
                     watched.worker.control.send(Ping(watched.pings))
-                except Stopped:
-                    self.drop(watched.worker.name)  # it has just ended, and its end is reported
             return None
         silent = now - max(watched.asked, self._counts_from)
         limit = watched.limits.answer()
-        return _Late(does_not_answer(watched.stage, silent), silent, limit) if silent > min(limit.notice_s, limit.seconds) else None
+        return _Late(watched.stage, does_not_answer(watched.stage, silent), silent, limit) if silent > min(limit.notice_s, limit.seconds) else None
 
     def _has_left(self, watched: _Watched) -> bool:
         """Whether a worker, in this life, has left its present stage before."""
@@ -268,14 +273,16 @@ class Watch:
         stage = STAGES.index(watched.stage)
         return bool(self._left[watched.row, stage] - watched.left_before[stage] > SHORTEST_S)
 
-    def _say(self, watched: _Watched, late: _Late, stages: Mapping[str, str]) -> None:
-        name, limit = watched.worker.name, late.limit
-        self._notify(f"{name} {late.what}. {who_waits(name, stages)}. It is killed after {duration(limit.seconds)} ({limit.words})")
-
-    def _say_it_goes_on(self, watched: _Watched) -> None:
-        if watched.told:
-            watched.told = False
-            self._notify(f"{watched.worker.name} goes on")
+    def _say(self, news: Sequence[tuple[_Watched, _Late]], going_on: Sequence[str], stages: Mapping[str, str]) -> None:
+        """Tell of those who have just become late, and of those who go on. Many that are late with the same thing are one sentence."""
+        alike: dict[tuple[str, str, str], list[tuple[_Watched, _Late]]] = {}
+        for watched, late in news:
+            alike.setdefault((kind_of(watched.worker.name), late.alike, late.limit.words), []).append((watched, late))
+        for together in alike.values():
+            late = max((late for _, late in together), key=lambda late: late.seconds)
+            self._notify(is_late([watched.worker.name for watched, _ in together], late.what, late.limit, stages))
+        for kind in dict.fromkeys(map(kind_of, going_on)):
+            self._notify(go_on([name for name in going_on if kind_of(name) == kind]))
 
     def _kill(self, watched: _Watched, late: _Late) -> None:
         self.drop(watched.worker.name)
@@ -298,4 +305,4 @@ class Watch:
             self._said_building_at, self._building_every_s = now, min(2 * self._building_every_s, SAID_AT_LEAST_EVERY_S)
             slowest = max(building, key=lambda watched: watched.age)
             names = [watched.worker.name for watched in building]
-            self._notify(is_built_slowly(names, list(self._watched), slowest.age, slowest.limits.stage("start", None)))
+            self._notify(is_built_slowly(names, list(self._watched), slowest.age, slowest.limits.stage("start", 0.0, first=True)))

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from rlvla3.config import SimulatorConfig
 from rlvla3.config.supervision import SupervisionConfig
 from rlvla3.observability.meter import STAGES, MeterBoard
+from rlvla3.runtimes.processes.control import Stopped
 from rlvla3.runtimes.processes.messages import Ping, Pong
 from rlvla3.runtimes.supervision.limits import ANSWERING, RANKS_S, StageLimits
 from rlvla3.runtimes.supervision.watch import Watch
@@ -60,8 +61,9 @@ class World:
         self.board = MeterBoard(WORKERS, lambda: self.now)
         self.watch = Watch(self.board, SETTINGS, self.said.append, self.failed.append, lambda: self.now)
         self.workers = {name: Worker(name, pid) for name in WORKERS}
+        self.limits = {"shard": StageLimits(SETTINGS, SIMULATOR), "generator": StageLimits(SETTINGS), "trainer": StageLimits(SETTINGS)}
         for name, worker in self.workers.items():
-            self.watch.add(worker, StageLimits(SETTINGS, SIMULATOR if name.startswith("shard") else None))
+            self.watch.add(worker, self.limits[name.partition(" ")[0]])
             self.enter(name, "overhead")
         for name, stage in zip(WORKERS, ("ticket", "ticket", "requests", "command"), strict=True):
             self.enter(name, stage)
@@ -302,3 +304,46 @@ def test_a_run_in_which_somebody_works_does_not_end(stage: str) -> None:
     for _ in range(100):
         world.live("trainer", 10, stage)
     assert not world.failed
+
+
+def test_many_that_are_late_with_the_same_thing_are_one_sentence_and_the_next_one_is_known_to_be_slow() -> None:
+    world = World()
+    world.enter("shard 0", "simulate")
+    world.enter("shard 1", "simulate")
+    world.wait(17)
+    assert world.said == [
+        "shard 0 and 1 other shard have taken 16 s for one chunk. 1 generator waits for requests. Each is killed after 50 s (simulator.timeout_s=50)"
+    ]
+    world.enter("shard 0", "ticket")
+    world.enter("shard 1", "decision")
+    world.wait(1)
+    assert world.said[1:] == ["shard 0 and 1 other shard go on"]
+    for _ in range(5):
+        world.live("shard 1", 30, "simulate")
+    assert len(world.said) == 2  # less than three times as long as it is known to take
+
+
+def test_a_worker_that_has_closed_its_channel_and_lives_is_killed() -> None:
+    world = World()
+
+    def closed(message: Any) -> None:
+        raise Stopped
+
+    world.workers["shard 0"].control.hear = closed
+    world.wait(75)
+    assert list(world.killed) == ["shard 0"]
+
+
+def test_time_in_which_a_process_was_stopped_is_not_how_long_a_stage_takes() -> None:
+    with sleeping_process() as process:
+        world = World(process.pid)
+        world.enter("trainer", "train")
+        os.kill(process.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+        world.wait(50)
+        os.kill(process.pid, signal.SIGCONT)
+        os.waitid(os.P_PID, process.pid, os.WCONTINUED | os.WNOWAIT)
+        world.enter("trainer", "trajectories")
+        world.wait(2)
+        world.live("trainer", 125, "train")
+        assert "supervision.stage_timeout_s=120 is the limit" in world.killed["trainer"]
