@@ -61,7 +61,8 @@ def preflight(recipe: Recipe, *, clones: bool = False, trains: bool = False, eva
     expected_way(recipe)  # raises where generators cannot act as policy.inference says
     with said_if_slow(f"waiting for {' and '.join(recipe.mixed)} to be built once, to see what it shows and accepts"):
         spaces = common_spaces(recipe)
-    options = policy_options(recipe.policy, spaces)
+    with said_if_slow(f"waiting for the module of policy.name={recipe.policy.name} to be imported"):
+        options = policy_options(recipe.policy, spaces)
     mirrored = [name for name, simulator in recipe.mixed.items() if simulator.options.get("mirrored")]
     options.check_fed(spaces, mirrored)
     if trains:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from rlvla3.config import Recipe
+from rlvla3.errors import WorkerError
 from rlvla3.planning.profiling.contention import on_gpu
 from rlvla3.planning.profiling.experience import episodes_of, noise_for, observations_for
 from rlvla3.policies.registry import make_policy
@@ -34,7 +35,15 @@ def device_memory(recipe: Recipe) -> MemoryProfile:
     if not on_gpu(recipe):
         return MemoryProfile()
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process, main_module_hidden():
-        return process.submit(_measured, recipe).result()
+        try:
+            return process.submit(_measured, recipe).result(recipe.supervision.build_timeout_s)
+        except TimeoutError as error:
+            for child in multiprocessing.active_children():  # it hangs, and the pool would wait for it
+                child.kill()
+            raise WorkerError(
+                f"the memory of the policy was not measured within supervision.build_timeout_s={recipe.supervision.build_timeout_s:g} s: "
+                "does its act, evaluate or constructor hang?"
+            ) from error
 
 
 def memory_of(recipe: Recipe, device: torch.device, peak: Peak) -> MemoryProfile:

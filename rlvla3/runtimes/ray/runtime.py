@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,6 +19,7 @@ from rlvla3.observability.run_directory import RunDirectory, version_of
 from rlvla3.parts import rollout_spec
 from rlvla3.runtimes.processes.messages import Failed, Published, Ready
 from rlvla3.runtimes.ray.actor import FETCH_TIMEOUT_S, LOSS_S, RemoteWorker, WorkerActor
+from rlvla3.runtimes.ray.calls import CONNECT_S, LEAVE_S, RESERVE_S, within
 from rlvla3.runtimes.ray.cluster import NodeRole, Reservation, connect, reserve
 from rlvla3.runtimes.ray.cluster_supervisor import ClusterSupervisor
 from rlvla3.runtimes.ray.messages import MeetAt, Status, WeightsAt
@@ -70,7 +72,9 @@ class RayRuntime(Runtime):
         asyncio.get_running_loop().set_exception_handler(lambda _, context: self.fail(context.get("exception") or WorkerError(context["message"])))
         self._failure = asyncio.get_running_loop().create_future()
         try:
-            self._owns_ray = await asyncio.to_thread(connect, self._recipe.ray.address)
+            address = self._recipe.ray.address
+            no_answer = f"Ray {f'at ray.address={address}' if address else 'on this machine'} has not answered within {CONNECT_S:g} s: look at `ray status`"
+            self._owns_ray = await self.guard(within(CONNECT_S, partial(connect, address), no_answer))
             await self._start_workers()
         except BaseException:
             await self._stop()
@@ -97,7 +101,9 @@ class RayRuntime(Runtime):
             trainer.kill()
 
     async def _start_workers(self) -> None:
-        self._reservation = await asyncio.to_thread(reserve, self._recipe, self._recipe.training.ranks if self._has_trainer else 0)
+        ranks = self._recipe.training.ranks if self._has_trainer else 0
+        no_answer = f"Ray has not said within {RESERVE_S:g} s what is free: look at `ray status`"
+        self._reservation = await self.guard(within(RESERVE_S, partial(reserve, self._recipe, ranks), no_answer))
         dealt = self._reservation.roles
         hosting = [(bundle, role) for bundle, role in enumerate(dealt) if role.recipe]
         self._hosts.start([(role.recipe, self._host_actor(bundle, role)) for bundle, role in hosting if role.recipe])
@@ -190,10 +196,13 @@ class RayRuntime(Runtime):
             self._watch.end()
         await self._hosts.stop(HOST_PATIENCE_S)
         await asyncio.gather(*(trainer.stop(PATIENCE_S) for trainer in self._trainers))
-        if self._reservation is not None:
-            self._reservation.release()
-        if self._owns_ray:
-            await asyncio.to_thread(ray.shutdown)
+        try:
+            if self._reservation is not None:
+                await within(LEAVE_S, self._reservation.release, "Ray does not answer, so what it has reserved for this run is released when this program ends")
+            if self._owns_ray:
+                await within(LEAVE_S, ray.shutdown, "the Ray of this run has not ended: `ray stop --force` ends it")
+        except WorkerError as late:
+            self._notify(str(late))
 
 
 async def _first(said: asyncio.Future[MeetAt]) -> MeetAt:
