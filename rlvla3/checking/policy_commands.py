@@ -19,6 +19,7 @@ from rlvla3.observability.continuing import policy_folder
 from rlvla3.observability.figures import write_figures
 from rlvla3.observability.trust import check_trust
 from rlvla3.policies.registry import POLICIES, policy_options, read_checkpoint_config
+from rlvla3.preflight import said_if_slow
 from rlvla3.simulators.registry import describe_simulator
 from rlvla3.types import ActionSpace, Spaces
 
@@ -43,7 +44,8 @@ def check_policy(name: str, settings: Sequence[str], simulator: str | None, chun
     """
     config, spaces = policy_on_trial(name, settings, simulator, chunk, trust)
     print(_described(name, config, spaces), flush=True)
-    results = run_policy_checks(PolicyTrial(config, spaces))
+    with said_if_slow(f"waiting for {name} to be built, to act and to be trained, as the checks ask it to; Ctrl-C ends them"):
+        results = run_policy_checks(PolicyTrial(config, spaces))
     print("\n".join([*lines(results), total(results)]))
     passed = all(result.verdict != "failed" for result in results)
     if figures is not None:
