@@ -17,8 +17,10 @@ RESERVE_S = 180.0
 LEAVE_S = 30.0
 
 
-async def within(seconds: float, call: Callable[[], ResultT], otherwise: str) -> ResultT:
+async def within(seconds: float, call: Callable[[], ResultT], otherwise: str, until: threading.Event | None = None) -> ResultT:
     """The result of `call`, made in a thread of its own. Raises WorkerError with the sentence `otherwise` if it does not return in time.
+
+    until: the thread lives until this is set. Processes that Ray starts end with the thread that has started them.
 
     Nobody waits for that thread then, also not at the end of the program. (The threads of `asyncio.to_thread` are waited for.)
     """
@@ -36,6 +38,8 @@ async def within(seconds: float, call: Callable[[], ResultT], otherwise: str) ->
             said = (result.set_exception, error)
         with suppress(RuntimeError):  # the event loop has ended meanwhile
             loop.call_soon_threadsafe(tell, *said)
+        if until is not None:
+            until.wait()
 
     threading.Thread(target=run, name="call of Ray", daemon=True).start()
     await asyncio.wait([result], timeout=seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -47,7 +48,7 @@ class RayRuntime(Runtime):
         self._published: Version = version_of(resume) if resume else -1 if recipe.begins_by_cloning or not trainer else 0
         self._trainers: list[RemoteWorker] = []
         self._unbuilt: list[RemoteWorker] = []
-        self._owns_ray = False
+        self._owns_ray, self._left_ray = False, threading.Event()
         self._watch: Watch | None = None
         self._reservation: Reservation | None = None
         self.server = self._hosts = ClusterSupervisor(self._fetch, lambda: self._published, notify=notify, fail=self.fail, keep=self._keep, report=self._report)
@@ -74,7 +75,7 @@ class RayRuntime(Runtime):
         try:
             address = self._recipe.ray.address
             no_answer = f"Ray {f'at ray.address={address}' if address else 'on this machine'} has not answered within {CONNECT_S:g} s: look at `ray status`"
-            self._owns_ray = await self.guard(within(CONNECT_S, partial(connect, address), no_answer))
+            self._owns_ray = await self.guard(within(CONNECT_S, partial(connect, address), no_answer, until=self._left_ray))
             await self._start_workers()
         except BaseException:
             await self._stop()
@@ -203,6 +204,8 @@ class RayRuntime(Runtime):
                 await within(LEAVE_S, ray.shutdown, "the Ray of this run has not ended: `ray stop --force` ends it")
         except WorkerError as late:
             self._notify(str(late))
+        finally:
+            self._left_ray.set()
 
 
 async def _first(said: asyncio.Future[MeetAt]) -> MeetAt:
