@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import StringConstraints
 
@@ -24,7 +24,7 @@ FILE = "accounts.json"
 class EvaluationRecord(Metadata):
     """What a line of metrics.jsonl says of an evaluation, at the least."""
 
-    when: str
+    when: Literal["before", "after", "eval"]
     version: Count
     successes: Count
     episodes: Count

@@ -160,14 +160,24 @@ def continuation(run: RunDirectory, whole: WholeCheckpoint, evaluations: Sequenc
 
 
 def _with_evaluations(continued: Continuation, known: Sequence[Mapping[str, Any]]) -> Continuation:
-    """Let the accounts and the lines have the same evaluations, and those of `known` too that are not later."""
+    """Let the accounts have the evaluations of `known` too, and the lines those of the accounts and no others. `known` may hold later ones: they are left out.
+
+    Of an earlier version, the accounts know all evaluations. One of their own version may be newer than they are, so that only a line tells of it.
+    """
     accounts, lines = continued.accounts, continued.lines
-    written = [{key: value for key, value in line.items() if key != "seconds"} for line in lines if line["event"] == "evaluation"]
-    for record in (*written, *(record for record in known if record["version"] <= accounts.version)):
-        accounts = accounts.and_evaluation(record)
-    there = set(map(evaluation_key, written))
-    lost = [{"seconds": last_second(continued), **record} for record in accounts.evaluations if evaluation_key(record) not in there]
-    return replace(continued, accounts=accounts, lines=[*lines, *lost])
+    written = {evaluation_key(line): line for line in lines if line["event"] == "evaluation"}
+    newer = [{key: value for key, value in line.items() if key != "seconds"} for line in written.values() if line["version"] == accounts.version]
+    for record in (*newer, *known):
+        if record["version"] <= accounts.version:
+            accounts = accounts.and_evaluation(record)
+    true = {evaluation_key(record): record for record in accounts.evaluations}
+    shown = [
+        {**line, **true[evaluation_key(line)]} if line["event"] == "evaluation" else line
+        for line in lines
+        if line["event"] != "evaluation" or evaluation_key(line) in true
+    ]
+    lost = [{"seconds": last_second(continued), **record} for key, record in true.items() if key not in written]
+    return replace(continued, accounts=accounts, lines=[*shown, *lost])
 
 
 def last_second(continuation: Continuation) -> float:
@@ -231,5 +241,6 @@ def _of_earlier_release(version: int, lines: Sequence[JsonObject]) -> tuple[Acco
         environment_steps=newest["environment_steps"] if newest else 0,
         seconds=newest["wall_seconds"] if newest else 0.0,
         staleness=staleness,
+        evaluations=[{key: value for key, value in line.items() if key != "seconds"} for line in lines if line["event"] == "evaluation"],
     )
     return accounts, []

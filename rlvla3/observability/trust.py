@@ -8,6 +8,7 @@ are data. Names in them that are no part of rlvla3 are loaded only where this us
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,9 @@ def check_trust(path: Path, overrides: Overrides = (), trust: bool = False) -> N
         return
     signed: dict[str, Any] = {}
     for file in (run.config, run.record / "recipe.yaml") if run else ():
-        if file.is_file():
-            signed |= _check_recipe(file, overrides, trust)
+        with suppress(*(() if run and file == run.config else (RecipeError,))):  # a damaged record names nothing, and only a replay needs it
+            if file.is_file():
+                signed |= _check_recipe(file, overrides, trust)
     for folder in (path, path / "policy", *([] if run is None else [checkpoint / "policy" for checkpoint in run.all_checkpoints()])):
         name = _policy_name(folder)
         if ":" in name and not trust and signed.get("policy.name") != name:
