@@ -26,7 +26,7 @@ START_S = 120.0
 END_S = 60.0
 """How long a run may take to end."""
 
-BACK_S = 60.0
+BACK_S = 180.0
 """How long it may take until the run makes updates again."""
 
 FAULTS_OF_ROUND = 8
