@@ -83,7 +83,7 @@ def _working_folder() -> str:
 
 
 def _run(arguments: argparse.Namespace) -> bool:
-    """Returns whether all is well. Only `check` and `bench` of fuzz, chaos and soak can return False."""
+    """Returns whether all is well. Only `check` and `bench` of fuzz, chaos, deaths and soak can return False."""
     from rlvla3 import commands
 
     trust: bool = getattr(arguments, "trust", False)  # some benchmarks read no run
@@ -213,6 +213,11 @@ def _add_benchmarks(bench: argparse.ArgumentParser) -> Mapping[str, argparse.Arg
     gpu.add_argument("--only", nargs="+", default=[], metavar="SECTION", help="such as inference training (default: all sections)")
     _add_fuzz(benchmarks.add_parser("fuzz", help="whether broken recipes and files are all refused in words: thousands of them, made from a seed"))
     _add_chaos(benchmarks.add_parser("chaos", help="whether faults in real runs cost anything: killed and hung workers, full disks, lost nodes, from a seed"))
+    deaths = benchmarks.add_parser("deaths", help="what deaths of simulators cost: steps a second with a death every few seconds, and without")
+    deaths.add_argument("--shards", type=positive, default=8, metavar="N", help="simulators (default: 8)")
+    deaths.add_argument("--every", type=seconds, default=20.0, metavar="S", help="seconds from one death to the next (default: 20)")
+    deaths.add_argument("--windows", type=positive, default=2, metavar="N", help="how often both are measured, alternately (default: 2)")
+    deaths.add_argument("--seconds", type=seconds, default=40.0, metavar="S", help="seconds of each measurement (default: 40)")
     soak = benchmarks.add_parser("soak", help="whether the memory or the open files of any process grow, over a run of very quick updates")
     soak.add_argument("--minutes", type=seconds, default=30.0, metavar="M", help="how long (default: 30)")
     _add_mismatch(benchmarks.add_parser("mismatch", help="how far rounding takes a generator's probabilities from the trainer's, by number format"))

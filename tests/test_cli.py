@@ -127,7 +127,7 @@ def test_help_needs_nothing_slow_and_names_every_command():
     assert all(command in ran.stdout for command in ("clone", "train", "eval", "replay", "check", "bench"))
 
 
-@pytest.mark.parametrize("name", ["interaction", "ladder", "weights", "overhead", "ray", "reality", "vector", "gpu", "chaos", "soak"])
+@pytest.mark.parametrize("name", ["interaction", "ladder", "weights", "overhead", "ray", "reality", "vector", "gpu", "chaos", "deaths", "soak"])
 def test_a_benchmark_needs_nothing_to_be_said(name: str):
     assert _parser().parse_args(["bench", name]).json == Path(f"runs/bench/{name}.json")
 

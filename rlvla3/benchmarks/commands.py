@@ -11,7 +11,7 @@ from rlvla3.observability.trust import check_trust
 def bench(arguments: argparse.Namespace) -> bool:
     """Run the benchmark `arguments.benchmark`. Its figures go into the JSON file `arguments.json`, or, for `parity`, into the folder `arguments.out`.
 
-    Returns whether all is well. Only `fuzz`, `chaos` and `soak` can return False."""
+    Returns whether all is well. Only `fuzz`, `chaos`, `deaths` and `soak` can return False."""
     _check_trust(arguments)
     match arguments.benchmark:
         case "interaction":
@@ -58,7 +58,7 @@ def bench(arguments: argparse.Namespace) -> bool:
             from rlvla3.benchmarks import mismatch
 
             mismatch.main(arguments.policy, arguments.overrides, arguments.json, arguments.decisions, arguments.ratio, arguments.chunk, arguments.trust)
-        case "fuzz" | "chaos" | "soak":
+        case "fuzz" | "chaos" | "deaths" | "soak":
             return _try(arguments)
         case "parity":
             from rlvla3.benchmarks.parity.parity_report import main
@@ -75,6 +75,10 @@ def _try(arguments: argparse.Namespace) -> bool:
         from rlvla3.benchmarks.fuzz import fuzz_report
 
         return fuzz_report.main(arguments.subject, arguments.cases, arguments.seed, arguments.first, arguments.keep, arguments.json)
+    if arguments.benchmark == "deaths":
+        from rlvla3.benchmarks.chaos import deaths
+
+        return deaths.main(arguments.shards, arguments.every, arguments.windows, arguments.seconds, arguments.json)
     if arguments.benchmark == "soak":
         from rlvla3.benchmarks import soak
 
