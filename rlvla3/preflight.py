@@ -31,6 +31,7 @@ from rlvla3.policies.options import PolicyOptions
 from rlvla3.policies.registry import policy_options, read_checkpoint_config
 from rlvla3.shared_memory import bytes_of
 from rlvla3.simulators.common_spaces import common_spaces
+from rlvla3.simulators.description import forget
 from rlvla3.types import Spaces
 
 SLOW_S = 10.0
@@ -60,6 +61,7 @@ def preflight(recipe: Recipe, *, clones: bool = False, trains: bool = False, eva
         allow_open_files(sum(simulator.shards for simulator in recipe.mixed.values()) + recipe.engine.generators + recipe.training.ranks)
     expected_way(recipe)  # raises where generators cannot act as policy.inference says
     with said_if_slow(f"waiting for {' and '.join(recipe.mixed)} to be built once, to see what it shows and accepts"):
+        forget()
         spaces = common_spaces(recipe)
     with said_if_slow(f"waiting for the module of policy.name={recipe.policy.name} to be imported"):
         options = policy_options(recipe.policy, spaces)

@@ -34,6 +34,9 @@ VARIABLE = "RLVLA3_PROCESS"
 ENDED_WITHIN_S = 2.0
 """How long killed processes are waited for. One that hangs in the kernel takes longer, and nobody waits for that."""
 
+WITHOUT_DESCRIPTOR_S = 0.01
+"""How long a killed process is waited for where it has no descriptor."""
+
 _starting = threading.Lock()
 _numbers = count()
 _guarded: dict[int, tuple[str, subprocess.Popen[bytes]]] = {}
@@ -71,13 +74,31 @@ def end_tree(mark: str, leader: int | None = None) -> None:
         return (leader is not None and _session(pid) == leader) or _has(pid, mark)
 
     end = time.monotonic() + ENDED_WITHIN_S
-    while time.monotonic() < end and (found := _opened(belongs)):  # again, because one may have been started while the others were killed
-        for descriptor in found:
-            with suppress(ProcessLookupError, PermissionError):
-                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-        for descriptor in found:
-            _wait_for_end(descriptor, max(0.0, end - time.monotonic()))
-            os.close(descriptor)
+    while time.monotonic() < end and (found := [pid for pid in _numbers_of_processes() if _is_to_end(pid) and belongs(pid)]):
+        killed = [_killed(pid, belongs) for pid in found]  # and then again: one may have been started while the others were killed
+        for descriptor in killed:
+            if descriptor is None:
+                time.sleep(WITHOUT_DESCRIPTOR_S)
+            else:
+                _wait_for_end(descriptor, max(0.0, end - time.monotonic()))
+                os.close(descriptor)
+
+
+def descriptor_of(pid: int) -> int | None:
+    """A descriptor of a process, which can be read when it has ended. None where there are no such descriptors (Linux before 5.3), or no such process."""
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return None
+
+
+def _killed(pid: int, belongs: Callable[[int], bool]) -> int | None:
+    """Kill a process. Returns its descriptor, if there is one."""
+    descriptor = descriptor_of(pid)
+    with suppress(ProcessLookupError, PermissionError):
+        if belongs(pid):  # asked again: now that it has a descriptor, the number cannot become another process's
+            os.kill(pid, signal.SIGKILL) if descriptor is None else signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+    return descriptor
 
 
 def _wait_for_end(descriptor: int, seconds: float) -> None:
@@ -86,18 +107,9 @@ def _wait_for_end(descriptor: int, seconds: float) -> None:
     poll.poll(1000 * seconds)
 
 
-def _opened(belongs: Callable[[int], bool]) -> list[int]:
-    """Descriptors of the processes that belong and have not ended. This process is none of them."""
-    opened = []
-    for pid in _numbers_of_processes():
-        if pid != os.getpid() and belongs(pid) and not _is_tracker(pid):
-            with suppress(OSError):  # it has ended meanwhile
-                descriptor = os.pidfd_open(pid)
-                if belongs(pid) and _is_running(pid):  # asked again, now that the number cannot become another process's
-                    opened.append(descriptor)
-                else:
-                    os.close(descriptor)
-    return opened
+def _is_to_end(pid: int) -> bool:
+    """Whether a process may be ended at all: it runs, is not this one, and is no resource tracker."""
+    return pid != os.getpid() and _after_name(pid)[:1] not in ([], [b"Z"], [b"X"]) and b"multiprocessing.resource_tracker" not in _read(pid, "cmdline")
 
 
 def _numbers_of_processes() -> list[int]:
@@ -126,20 +138,12 @@ def _session(pid: int) -> int | None:
     return int(fields[3]) if len(fields) > 3 else None
 
 
-def _is_running(pid: int) -> bool:
-    return _after_name(pid)[:1] not in ([], [b"Z"], [b"X"])
-
-
 def _has(pid: int, mark: str) -> bool:
     """Whether a process has `mark`, or a mark that was made of it."""
     name = VARIABLE.encode() + b"="
     given = next((variable for variable in _read(pid, "environ").split(b"\0") if variable.startswith(name)), b"")
     marks = given.removeprefix(name).decode(errors="replace").split()
     return any(found == mark or found.startswith(f"{mark}.") for found in marks)
-
-
-def _is_tracker(pid: int) -> bool:
-    return b"multiprocessing.resource_tracker" in _read(pid, "cmdline")
 
 
 def _start_guardian(mark: str) -> subprocess.Popen[bytes]:
@@ -158,8 +162,8 @@ def _guard(mark: str, parent: int) -> None:
         Path("/proc/self/comm").write_text("rlvla3 guardian")
     poll = select.poll()
     poll.register(0, select.POLLHUP)  # a forked copy of the parent may keep the pipe open, so the parent itself is watched too
-    with suppress(OSError):
-        poll.register(os.pidfd_open(parent), select.POLLIN)
+    if (descriptor := descriptor_of(parent)) is not None:
+        poll.register(descriptor, select.POLLIN)
     if os.getppid() == parent:
         poll.poll()
     end_tree(mark)

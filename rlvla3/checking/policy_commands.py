@@ -20,7 +20,7 @@ from rlvla3.observability.figures import write_figures
 from rlvla3.observability.trust import check_trust
 from rlvla3.policies.registry import POLICIES, policy_options, read_checkpoint_config
 from rlvla3.preflight import said_if_slow
-from rlvla3.simulators.registry import describe_simulator
+from rlvla3.simulators.description import described
 from rlvla3.types import ActionSpace, Spaces
 
 SIMULATOR = "simulator."
@@ -65,7 +65,7 @@ def policy_on_trial(name: str, settings: Sequence[str], simulator: str | None, c
             raise RecipeError(f"{setting}: with --policy, a setting has no `policy.` in front: write {setting.removeprefix('policy.')}")
     config = make_recipe({"policy": tree}, [f"policy.{setting}" for setting in own], source=f"--policy {name}").policy
     if simulator is not None:
-        spaces = describe_simulator(simulator_config(simulator, for_simulator, config.chunk))
+        spaces = described(simulator_config(simulator, for_simulator, config.chunk)).spaces
     if spaces is None:
         spaces = _fitting_spaces(config)
     policy_options(config, spaces)

@@ -18,7 +18,7 @@ from rlvla3.demonstrations.formats import open_file
 from rlvla3.demonstrations.meaning import check_meaning
 from rlvla3.demonstrations.served_tasks import DemonstrationTask, ServedTask, as_compared, served_tasks
 from rlvla3.errors import some_of
-from rlvla3.simulators.registry import describe_simulator, simulator_class
+from rlvla3.simulators.description import all_described
 
 MAX_SHARE_OUTSIDE = 0.01
 """The largest share of action numbers outside of the simulator's bounds. Where there are more, they are the actions of another controller."""
@@ -143,18 +143,19 @@ def _demonstration(file: DemonstrationFile, episode: RecordedEpisode, served: Se
 
 def _tasks(label: str, simulator: SimulatorConfig, clone: CloneConfig) -> Iterator[DemonstrationTask]:
     """The tasks of one simulator of the recipe. label: the name of its only task, where the recipe names none."""
-    spaces = describe_simulator(simulator)
-    options = simulator_class(simulator.name).Options.model_validate(simulator.options)
-    for name in simulator.share(label).tasks:
-        described = describe_simulator(simulator.model_copy(update={"tasks": [name], "task_weights": []})) if len(simulator.tasks) > 1 else spaces
+    names = simulator.share(label).tasks
+    alone = [simulator.model_copy(update={"tasks": [name], "task_weights": []}) for name in names] if len(simulator.tasks) > 1 else [simulator]
+    whole, *each = all_described([simulator, *alone])
+    for name, one in zip(names, each, strict=True):
+        described = one.spaces
         yield DemonstrationTask(
             name,
             written=clone.layout.tasks.get(name, ""),
             instruction=described.instructions[0] if len(described.instructions) == 1 else None,
-            spaces=spaces,
-            control_mode=getattr(options, "control_mode", None),
-            mirrored=getattr(options, "mirrored", False),
-            meaning=simulator_class(simulator.name).action_meaning(simulator),
+            spaces=whole.spaces,
+            control_mode=whole.control_mode,
+            mirrored=whole.mirrored,
+            meaning=whole.meaning,
         )
 
 

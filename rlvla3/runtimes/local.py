@@ -53,8 +53,9 @@ class LocalRuntime(Runtime):
         record: RunRecord | RecordedRun | None = None,
         board: Callable[[Sequence[str]], MeterBoard] | None = None,
     ) -> None:
+        run = RunDirectory(run.path.absolute())  # a policy or an environment may change the folder of its process
         board = board or make_board(recipe, run.samples)
-        self._recipe, self._run, self._resume, self._record = recipe, run, resume, record
+        self._recipe, self._run, self._resume, self._record = recipe, run, resume and resume.absolute(), record
         self._logs, self._trainer_names = run.path / "logs", [*map(trainer_name, range(recipe.training.ranks))] if trainer else []
         self._host = HostSupervisor(
             recipe, capacity=capacity, logs=self._logs, notify=notify, fail=self.fail, others=self._trainer_names, record=record, board=board

@@ -209,7 +209,7 @@ class Session:
             self._emit(Resumed(self._continued))
             for text in self._continued.notices:
                 self._notify(text)
-        recording = RunRecord(self._run.record)
+        recording = RunRecord(self._run.record.absolute())
         try:
             if record is None:
                 recording.delete()
@@ -228,7 +228,7 @@ class Session:
 
         Nothing is changed yet.
         """
-        recording = RunRecord(self._run.record)
+        recording = RunRecord(self._run.record.absolute())
         if self._recipe.runtime != "local" or not self._recipe.engine.record:
             return None, ""
         why_not = recording.why_not(self._recipe, version_of(self._resume)) if self._resume is not None else ""

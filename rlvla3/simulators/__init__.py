@@ -4,6 +4,8 @@ Simulator processes stay small, so nothing here imports torch, except ManiSkill'
 mani_skill, ...) before a simulator is built, so a recipe is checked in an instant. Nothing ever waits for an answer on standard input.
 
 base.py               the contract: Simulator, SingleEnvironment, SimulatorError
+description.py        what is known of a simulator before it runs
+describing.py         the program that describes simulators in a process of its own
 registry.py           from a simulator's name in a recipe to the simulator
 builtin.py            the names of the simulators that ship with rlvla3
 common_spaces.py      how one policy sees and acts in several different simulators

@@ -17,14 +17,17 @@ from rlvla3.config import Recipe, SimulatorConfig
 from rlvla3.errors import RecipeError
 from rlvla3.simulators.base import RunningSimulator, Simulator
 from rlvla3.simulators.builtin import BUILT_IN
+from rlvla3.simulators.description import all_described, plain
 from rlvla3.simulators.guarded import GuardedSimulator
-from rlvla3.simulators.registry import describe_simulator, make_simulator
+from rlvla3.simulators.registry import make_simulator
 from rlvla3.types import ActionSpace, Observation, Outcome, Spaces, Ticket
 
 
 def common_spaces(recipe: Recipe) -> Spaces:
     """What the policy of `recipe` sees and does. Raises RecipeError for every mistake in a simulator, or in their mix, that can be found before a run."""
-    described = {name: _named_states(name, simulator, describe_simulator(simulator)) for name, simulator in recipe.mixed.items()}
+    mixed = recipe.mixed
+    found = all_described(list(mixed.values()))
+    described = {name: _named_states(name, simulator, one.spaces) for (name, simulator), one in zip(mixed.items(), found, strict=True)}
     for name, spaces in described.items():
         if recipe.policy.chunk > spaces.max_steps:
             raise RecipeError(
@@ -53,11 +56,10 @@ def make_run_simulator(recipe: Recipe, number: int, spaces: Spaces, device: str 
 
 
 def _as_built(name: str, config: SimulatorConfig, simulator: Simulator, spaces: Spaces) -> Spaces:
-    """The common `spaces` of a run with one simulator, as the simulator itself writes them: its fixed sets of initial states may have no name."""
+    """The common `spaces` of a run with one simulator, as the simulator itself writes them: its fixed sets of initial states may have no name,
+    and what is a tuple here may be a list there."""
     built = simulator.spaces
-    if isinstance(built, Spaces) and _named_states(name, config, built).initial_states == spaces.initial_states:
-        return replace(spaces, initial_states=built.initial_states)
-    return spaces
+    return built if isinstance(built, Spaces) and plain(_named_states(name, config, built)) == plain(spaces) else spaces
 
 
 def combine_spaces(described: Mapping[str, Spaces]) -> Spaces:

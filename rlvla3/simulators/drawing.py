@@ -26,8 +26,8 @@ from rlvla3.config import SimulatorConfig
 from rlvla3.errors import RecipeError
 from rlvla3.simulators import egl
 from rlvla3.simulators.base import SimulatorError
+from rlvla3.simulators.description import described
 from rlvla3.simulators.egl import Devices, EglDevice
-from rlvla3.simulators.registry import simulator_class
 
 PACKAGES_HELP = "on Debian or Ubuntu run `apt-get install libosmesa6 libegl1 libgl1`"
 PATIENCE_S = 30.0
@@ -134,7 +134,7 @@ def place_simulator(config: SimulatorConfig, within: Sequence[str] = ()) -> tupl
 
     A simulator that does not draw with MuJoCo stays as it is, and there is nothing to tell ("").
     """
-    if not simulator_class(config.name).draws_with_mujoco:
+    if not described(config).draws_with_mujoco:
         return config, ""
     places, sentence = places_of(config.devices, within)
     return config.model_copy(update={"devices": places}), sentence

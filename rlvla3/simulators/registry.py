@@ -34,6 +34,8 @@ def describe_simulator(config: SimulatorConfig) -> Spaces:
             f"simulator.slots={config.slots}, but {config.name} runs one environment per process: set simulator.slots=1 and raise simulator.shards"
         )
     spaces = simulator.describe(config)
+    if not isinstance(spaces, Spaces):
+        raise RecipeError(f"simulator.name={config.name}: describe() returned {spaces!r:.80}: return an rlvla3.types.Spaces")
     _check_initial_states(config, spaces)
     return spaces
 

@@ -22,7 +22,7 @@ from rlvla3.policies.registry import make_policy
 from rlvla3.runtimes.processes.main_module import main_module_hidden
 from rlvla3.runtimes.virtual.costs import MemoryProfile
 from rlvla3.runtimes.workers.device import choose_device
-from rlvla3.simulators.registry import describe_simulator
+from rlvla3.simulators.description import described
 from rlvla3.training.learner import Learner
 from rlvla3.types import MicroBatch
 
@@ -48,7 +48,7 @@ def device_memory(recipe: Recipe) -> MemoryProfile:
 
 def memory_of(recipe: Recipe, device: torch.device, peak: Peak) -> MemoryProfile:
     """The memory of generator and trainer. Raises torch.OutOfMemoryError where the device is too small."""
-    spaces, torch_device = describe_simulator(recipe.simulator), str(device)
+    spaces, torch_device = described(recipe.simulator).spaces, str(device)
     largest = max(recipe.environments, 2)
     policy = make_policy(recipe.policy, spaces).to(device).eval()
     policy.compute_in(recipe.training.precision, device)

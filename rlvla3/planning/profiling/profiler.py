@@ -33,7 +33,7 @@ from rlvla3.planning.profiling.measuring import PARTS, MeasuredRuns, in_mode, me
 from rlvla3.policies.registry import make_policy, policy_options
 from rlvla3.runtimes.virtual.costs import Cost, HostProfile, On, Profile
 from rlvla3.runtimes.workers.device import choose_device
-from rlvla3.simulators.registry import describe_simulator
+from rlvla3.simulators.description import described
 from rlvla3.types import decision_layout, observation_layout
 
 MAX_LENGTHS = 200
@@ -165,7 +165,7 @@ def _lane(device: str, key: str) -> On:
 
 def _sizes(recipe: Recipe) -> tuple[float, float]:
     """The bytes of a version of the weights, and the bytes of an observation with its decision."""
-    spaces = describe_simulator(recipe.simulator)
+    spaces = described(recipe.simulator).spaces
     published = make_policy(recipe.policy, spaces).published().values()
     trace = policy_options(recipe.policy, spaces).trace(spaces, recipe.policy.chunk)
     layout = observation_layout(spaces) | decision_layout(spaces.action.size, recipe.policy.chunk, trace)

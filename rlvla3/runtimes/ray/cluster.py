@@ -22,7 +22,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from rlvla3.config import Recipe, SimulatorConfig
 from rlvla3.errors import RecipeError
 from rlvla3.scheduling.placement import Cluster, Placement, place
-from rlvla3.simulators.registry import simulator_class
+from rlvla3.simulators.description import described
 
 RESERVE_TIMEOUT_S, RESERVE_TRY_S = 60.0, 10.0
 
@@ -164,7 +164,7 @@ def _share(recipe: Recipe, number: int, hosts: int, generators: Sequence[int], s
         return (whole + hosts - 1 - number) // hosts
 
     def of(simulator: SimulatorConfig) -> SimulatorConfig:
-        takes_turns = len(simulators) > 1 and not simulator_class(simulator.name).draws_with_mujoco  # the host finds out where it can draw
+        takes_turns = len(simulators) > 1 and not described(simulator).draws_with_mujoco  # the host finds out where it can draw
         devices = simulator.devices or (list(simulators) if takes_turns else [])
         return simulator.model_copy(update={"shards": part(simulator.shards), "devices": devices})
 
