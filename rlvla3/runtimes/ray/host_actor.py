@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from rlvla3.runtimes.ray.actor import ActorState
 from rlvla3.runtimes.ray.messages import HostNotice, Logs, LostTicket, NewLedger, RunTickets, WeightsAt
 from rlvla3.runtimes.supervision.host_supervisor import HostSupervisor, one_thread_each
 from rlvla3.runtimes.worker_names import BAD_ANSWER, WEIGHTS
+from rlvla3.simulators.description import Description, remember
 from rlvla3.types import Finished, Ticket, Version
 
 LONGEST_LOG = 1 << 20
@@ -46,14 +47,15 @@ FRESH_S = 60.0
 """A folder that is younger may belong to a host that has not locked it yet."""
 
 
-async def run_host(control: Control, state: ActorState, recipe: Recipe, capacity: int, draw_on: Sequence[str]) -> None:
+async def run_host(control: Control, state: ActorState, recipe: Recipe, capacity: int, draw_on: Sequence[str], descriptions: Mapping[str, Description]) -> None:
     """Start this host's simulators and generators, report Ready, and run tickets until cancelled. recipe: with this host's shards and generators.
 
-    draw_on: the GPUs that simulators may draw on where the recipe does not say.
+    draw_on: the GPUs that simulators may draw on where the recipe does not say. descriptions: of the simulators, which the coordinator has.
 
     Raises WorkerError if one of them fails and cannot be replaced.
     """
     one_thread_each()
+    remember(descriptions)
     check_carrier(recipe.weights.carrier)
     loop = asyncio.get_running_loop()
     failure: asyncio.Future[None] = loop.create_future()

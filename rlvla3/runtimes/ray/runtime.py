@@ -30,6 +30,7 @@ from rlvla3.runtimes.supervision.host_supervisor import PATIENCE_S
 from rlvla3.runtimes.supervision.limits import StageLimits
 from rlvla3.runtimes.supervision.watch import Watch
 from rlvla3.runtimes.worker_names import trainer_name
+from rlvla3.simulators.description import known_descriptions
 from rlvla3.types import Finished, Purpose, Version
 
 HOST_PATIENCE_S = 3 * PATIENCE_S
@@ -151,7 +152,7 @@ class RayRuntime(Runtime):
         assert self._reservation is not None
         visible = {"env_vars": {"CUDA_VISIBLE_DEVICES": ",".join(map(str, devices))}}
         options = {"num_cpus": 0, "max_restarts": restarts, "scheduling_strategy": self._reservation.strategy(bundle), "runtime_env": visible}
-        return ray.remote(WorkerActor).options(**options).remote(name, body, *args)
+        return ray.remote(WorkerActor).options(**options).remote(name, body, *args, known_descriptions())
 
     async def _fetch(self, finished: Finished, host: Any) -> None:
         """Bring an episode to where it is needed: to the ranks of the trainer, or to this process."""

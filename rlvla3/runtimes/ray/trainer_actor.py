@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from rlvla3.runtimes.ray.messages import MeetAt, WeightsAt
 from rlvla3.runtimes.ray.reports import workers_of_rank
 from rlvla3.runtimes.supervision.host_supervisor import one_thread_each
 from rlvla3.runtimes.worker_names import WEIGHTS
+from rlvla3.simulators.description import Description, remember
 from rlvla3.types import Version
 
 
@@ -40,13 +41,22 @@ class AnnouncingMemory(WeightMemory):
 
 
 async def run_ray_trainer(
-    control: Control, state: ActorState, recipe: Recipe, capacity: int, run: RunDirectory, resume: Path | None, rank: int, meeting_at: MeetingPoint | None
+    control: Control,
+    state: ActorState,
+    recipe: Recipe,
+    capacity: int,
+    run: RunDirectory,
+    resume: Path | None,
+    rank: int,
+    meeting_at: MeetingPoint | None,
+    descriptions: Mapping[str, Description],
 ) -> None:
     """Run one rank. Rank 0 says where versions are sent from, and where the other ranks meet it. Then each rank does what any trainer does.
 
-    meeting_at: where rank 0 is met (None: this is rank 0).
+    meeting_at: where rank 0 is met (None: this is rank 0). descriptions: of the simulators, which the coordinator has.
     """
     one_thread_each()
+    remember(descriptions)
     from rlvla3.runtimes.workers.trainer_worker import run_trainer  # torch reads the number of threads as it is imported
 
     board, memory, here = make_board(recipe, run.samples)(workers_of_rank(rank)), AnnouncingMemory(), ray.util.get_node_ip_address()
