@@ -21,7 +21,7 @@ from rlvla3.types import ActionSpace, Spaces
 from tests.support.unruly import ENDURED, FATAL, Lists
 
 GROUPS = [
-    ["change_folder", "print_much", "handle_signals", "change_variables", "set_mask", "use_pool", "open_much"],
+    ["use_pool", "change_folder", "print_much", "handle_signals", "change_variables", "set_mask", "open_much"],
     ["leave_session", "start_program", "close_input", "close_output"],
     ["start_threads"],
     ["spoil_modules", "spoil_hooks"],

@@ -14,6 +14,7 @@ from rlvla3.config import Recipe, SimulatorConfig, make_recipe
 from rlvla3.errors import RecipeError
 from rlvla3.simulators.base import RunningSimulator, SimulatorError
 from rlvla3.simulators.common_spaces import common_spaces, make_run_simulator
+from rlvla3.simulators.description import describe_here, key, remember
 from rlvla3.simulators.guarded import EPISODES_TO_CHANGE
 from rlvla3.simulators.registry import describe_simulator
 from tests.support import gymnasium_mistakes
@@ -29,6 +30,7 @@ def recipe_of(case: str, **settings: Any) -> Recipe:
 
 
 def built(recipe: Recipe) -> RunningSimulator:
+    remember({key(recipe.simulator): describe_here(recipe.simulator)})  # here, because a process for each of so many takes a while
     return make_run_simulator(recipe, 0, common_spaces(recipe))
 
 

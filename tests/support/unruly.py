@@ -45,7 +45,7 @@ def close_input() -> None:
 
 def handle_signals() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1):
-        signal.signal(number, lambda *_: print("a signal"))
+        signal.signal(number, lambda *_: None)
 
 
 def change_variables() -> None:
@@ -97,6 +97,7 @@ KEPT: list[Any] = []
 ENDURED: dict[str, Callable[[], None]] = {
     function.__name__: function
     for function in (
+        use_pool,  # first: a program whose SIGTERM does nothing cannot end its pool
         change_folder,
         print_much,
         close_output,
@@ -106,7 +107,6 @@ ENDURED: dict[str, Callable[[], None]] = {
         set_mask,
         start_threads,
         start_program,
-        use_pool,
         leave_session,
         spoil_modules,
         spoil_hooks,
