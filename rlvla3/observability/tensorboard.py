@@ -32,8 +32,8 @@ class TensorBoardWatcher:
 
     def __init__(self, run: RunDirectory) -> None:
         with _without_torch():
-            self._summary = importlib.import_module("tensorboardX.summary")
-        self._proto = importlib.import_module("tensorboardX.proto.event_pb2")
+            importlib.import_module("tensorboardX")
+        self._proto, self._summary = (importlib.import_module(f"tensorboardX.proto.{kind}_pb2") for kind in ("event", "summary"))
         self._checksum = importlib.import_module("tensorboardX.record_writer").masked_crc32c
         # The form of the name is TensorBoard's: it reads files in the order of their names.
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
@@ -56,7 +56,8 @@ class TensorBoardWatcher:
         self._file.close()
 
     def _write(self, curves: Mapping[str, float], step: int) -> None:
-        self._file.append(b"".join(self._entry(step=step, summary=self._summary.scalar(name, value)) for name, value in curves.items()))
+        values = [self._summary.Summary.Value(tag=name, simple_value=value) for name, value in curves.items()]
+        self._file.append(self._entry(step=step, summary=self._summary.Summary(value=values)))
 
     def _entry(self, **content: Any) -> bytes:
         """One entry of an event file, in TFRecord's format: length, its checksum, the event, its checksum."""
