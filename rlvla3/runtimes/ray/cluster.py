@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import socket
 import time
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from rlvla3.config import Recipe, SimulatorConfig
 from rlvla3.errors import RecipeError
 from rlvla3.scheduling.placement import Cluster, Placement, place
+from rlvla3.signals import HEARD
 from rlvla3.simulators.description import described
 
 RESERVE_TIMEOUT_S, RESERVE_TRY_S = 60.0, 10.0
@@ -66,10 +68,14 @@ def connect(address: str) -> bool:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # actors without reserved GPUs see all GPUs; the placement says which ones they use
     logging.getLogger("ray").setLevel(logging.ERROR)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    # Ray's processes inherit this: a dropped ssh, or a warning of a batch system to every process of a job, would end them. Ray itself uses SIGTERM.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HEARD - {signal.SIGTERM})
     try:
         ray.init(address, **quiet) if address else ray.init("local", include_dashboard=False, **quiet)
     except ConnectionError as error:
         raise _no_answer(address, error) from error
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return not address
 
 
