@@ -47,11 +47,16 @@ class Metadata(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True, allow_inf_nan=False)
 
 
+def refuse_no_file(path: Path, way_out: str, error: type[ExplainedError] = RecipeError) -> None:
+    """Raise `error` where something is at `path` that is no file: a folder, a device, a pipe. Whoever opens a pipe may wait for ever."""
+    if path.exists() and not path.is_file():
+        raise error(f"{path} is {'a folder' if path.is_dir() else 'a device or a pipe'}, and no file. {way_out}")
+
+
 def read_json(path: Path, way_out: str, error: type[ExplainedError] = RecipeError) -> Any:
     """The content of a JSON file. way_out: what to do where it cannot be read, a sentence without its full stop. Raises `error`."""
     try:
-        if path.exists() and not path.is_file():
-            raise error(f"{path} is no file. {way_out}")
+        refuse_no_file(path, way_out, error)
         with path.open("rb") as file:
             text = file.read(LARGEST_FILE + 1)
         if len(text) > LARGEST_FILE:
@@ -64,8 +69,7 @@ def read_json(path: Path, way_out: str, error: type[ExplainedError] = RecipeErro
 def read_json_lines(path: Path, way_out: str, error: type[ExplainedError] = RecipeError) -> Iterator[tuple[str, Any]]:
     """The place, for messages, and the content of each line that is not empty. Raises `error`."""
     try:
-        if path.exists() and not path.is_file():
-            raise error(f"{path} is no file. {way_out}")
+        refuse_no_file(path, way_out, error)
         with path.open("rb") as file:
             number = 0
             while line := file.readline(LONGEST_LINE + 1):

@@ -21,6 +21,7 @@ from rlvla3.demonstrations.selection import select_demonstrations
 from rlvla3.errors import RecipeError
 from rlvla3.inference.choice import expected_way
 from rlvla3.links.weights.between_hosts.carriers import check_carrier
+from rlvla3.metadata import refuse_no_file
 from rlvla3.named import load_named
 from rlvla3.observability.episode_video import find_encoder
 from rlvla3.observability.formatting import size
@@ -156,6 +157,7 @@ def _check_policy(folder: Path, named: str, recipe: Recipe, spaces: Spaces, opti
     for key, value, was in _settings_of_both(here, there):
         if was != value:
             raise RecipeError(f"{named} was made with {key} {was}, and this recipe has {value}: make the recipe's the same")
+    refuse_no_file(folder / "model.safetensors", "Use another checkpoint")
     try:
         safe_open(folder / "model.safetensors", framework="numpy")
     except (OSError, SafetensorError) as error:

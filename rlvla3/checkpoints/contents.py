@@ -21,6 +21,9 @@ Layout = Literal["lerobot", "openpi", "openvla", "groot"]
 
 Family = Literal["pi0", "pi05", "smolvla", "openvla_oft", "groot"]
 
+LARGEST_CARRIED = 2**30
+"""Bytes of a file beside the weights. They are configurations, statistics and tokenizers, and are kept in memory while a policy trains."""
+
 KEPT, KEPT_TENSORS = "checkpoint.json", "unused.safetensors"
 """Where `Checkpoint.keep` says what the folder holds, and where it copies weights."""
 
@@ -80,9 +83,11 @@ class Checkpoint:
     def keep(self, folder: Path, tensors: Sequence[str] = ()) -> None:
         """Copy all but the weights into `folder`, so that the checkpoint can be written again after its own folder is gone. `kept_checkpoint` reads it.
 
-        tensors: weights that are copied as well, because no network has them (`unused`).
+        tensors: weights that are copied as well, because no network has them (`unused`). Raises RecipeError for a file that is too large to be carried.
         """
         for name in self.carried:
+            if (size := (path := self.folder / name).stat().st_size) > LARGEST_CARRIED:
+                raise RecipeError(f"{path} has {size} bytes, and files beside the weights have {LARGEST_CARRIED} at most: take it out of the folder")
             (folder / "files" / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(self.folder / name, folder / "files" / name)
         folder.mkdir(parents=True, exist_ok=True)

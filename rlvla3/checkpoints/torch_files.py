@@ -18,7 +18,7 @@ from typing import Any
 
 from rlvla3.checkpoints.weight_files import BYTES, LONGEST_HEADER, StoredTensor
 from rlvla3.errors import RecipeError
-from rlvla3.metadata import shortened, shown
+from rlvla3.metadata import refuse_no_file, shortened, shown
 
 FORMATS = {
     "DoubleStorage": "F64",
@@ -76,6 +76,7 @@ def _parameter(tensor: _Tensor, *_: Any) -> _Tensor:
 
 def read_torch_header(path: Path) -> dict[str, StoredTensor]:
     """The tensors of a state dict in a file of torch. Raises RecipeError for a file that is damaged, or holds anything else."""
+    refuse_no_file(path, "Copy it again")
     try:
         with zipfile.ZipFile(path) as archive:
             sizes = {entry.filename: entry.file_size for entry in archive.infolist()}

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from rlvla3 import metadata
 from rlvla3.errors import RecipeError
-from rlvla3.metadata import Count, Metadata, PathWithin, checked, parse_json, shown
+from rlvla3.metadata import Count, Metadata, PathWithin, checked, parse_json, refuse_no_file, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -108,6 +108,7 @@ class WeightFiles(Mapping[str, StoredTensor]):
 def read_tensor(stored: StoredTensor) -> Tensor:
     """Read one tensor, onto the CPU. Raises RecipeError if its file cannot be read."""
     file, name = stored.place or (stored.file, stored.name)
+    refuse_no_file(file, COPY_AGAIN)
     try:
         if file.suffix == ".safetensors":
             from safetensors import safe_open
@@ -125,6 +126,7 @@ def read_numbers(stored: StoredTensor) -> list[float]:
     """The numbers of a small tensor, without torch. Raises RecipeError where they cannot be read, or are not finite."""
     from safetensors import safe_open
 
+    refuse_no_file(stored.file, COPY_AGAIN)
     try:
         with safe_open(stored.file, framework="numpy") as opened:
             numbers = [float(number) for number in opened.get_tensor(stored.name).reshape(-1)]
@@ -173,6 +175,7 @@ def read_weight_files(folder: Path, stem: str = "model") -> WeightFiles:
 
 def read_header(path: Path, why: str = "a checkpoint needs it") -> dict[str, StoredTensor]:
     """The tensors of one safetensors file, from its header alone. Raises RecipeError for a file that is missing, half-written or damaged."""
+    refuse_no_file(path, COPY_AGAIN)
     if not path.is_file():
         raise RecipeError(f"{path} is missing: {why}. Copy it there, or give another checkpoint")
     size = path.stat().st_size

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import AliasChoices, Field
 
 from rlvla3.demonstrations.demonstration_file import MOST_STEPS, WAY_OUT, DemonstrationError, import_optional, readable
-from rlvla3.metadata import Count, Metadata, check_within, checked, path_template, read_json, read_json_lines, shown
+from rlvla3.metadata import Count, Metadata, check_within, checked, path_template, read_json, read_json_lines, refuse_no_file, shown
 
 INFO = Path("meta", "info.json")
 SENTENCES = Path("meta", "tasks.jsonl"), Path("meta", "tasks.parquet")
@@ -145,6 +145,7 @@ def _lines(folder: Path, info: Info) -> Iterator[tuple[str, Any]]:
 def _rows(file: Path) -> Iterator[tuple[str, Any]]:
     """The place and the content of each row of a table, without statistics."""
     parquet = import_optional("pyarrow.parquet")
+    refuse_no_file(file, WAY_OUT, DemonstrationError)
     with readable(str(file)):
         wanted = [name for name in parquet.read_schema(file).names if not name.startswith("stats/")]
         rows = parquet.read_table(file, columns=wanted).to_pylist()

@@ -87,6 +87,9 @@ def damage(checkpoint: Path, part: str = "") -> str | None:
             return f"{name} is {'no file' if os.path.lexists(path) else 'missing'}"
     if (has_manifest(checkpoint) or os.path.lexists(checkpoint / FILE)) and (wrong := first_damage(checkpoint, part)) is not None:
         return wrong
+    for path in sorted((checkpoint / part).rglob("*")):  # also what no checksum covers: whoever opens a pipe may wait for ever
+        if not path.is_file() and not path.is_dir():
+            return f"{path.relative_to(checkpoint)} is no file"
     if part:
         return None
     for name in ("trainer.pt", "parameters/.metadata"):

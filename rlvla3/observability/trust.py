@@ -8,7 +8,6 @@ are data. Names in them that are no part of rlvla3 are loaded only where this us
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +38,11 @@ def check_trust(path: Path, overrides: Overrides = (), trust: bool = False) -> N
         _accept(load_recipe(path, overrides))
         return
     signed: dict[str, Any] = {}
-    for file in (run.config, run.record / "recipe.yaml") if run else ():
-        with suppress(*(() if run and file == run.config else (RecipeError,))):  # a damaged record names nothing, and only a replay needs it
-            if file.is_file():
-                signed |= _check_recipe(file, overrides, trust)
+    if run is not None:
+        signed |= _check_recipe(run.config, overrides, trust)
+        recorded = run.record / "recipe.yaml"
+        if recorded.is_file() and (path == recorded or _is_recipe(recorded)):
+            signed |= _check_recipe(recorded, overrides, trust)
     for folder in (path, path / "policy", *([] if run is None else [checkpoint / "policy" for checkpoint in run.all_checkpoints()])):
         name = _policy_name(folder)
         if ":" in name and not trust and signed.get("policy.name") != name:
@@ -78,6 +78,15 @@ def _check_recipe(file: Path, overrides: Overrides, trust: bool) -> dict[str, An
         raise RunDirectoryError(_refusal(file, others))
     _accept(recipe)
     return names
+
+
+def _is_recipe(file: Path) -> bool:
+    """Whether the recipe of a record can be read. What cannot be read names nothing, and does not stop commands that do not need it."""
+    try:
+        load_recipe(file)
+    except RecipeError:
+        return False
+    return True
 
 
 def _accept(recipe: Recipe) -> None:

@@ -262,6 +262,9 @@ def _tensors_reader(path: Path) -> Any:
         def read_metadata(self, *_: Any, **__: Any) -> Metadata:
             with (path / ".metadata").open("rb") as file:
                 metadata: Metadata = _MetadataUnpickler(file).load()
+            for where in (metadata.storage_data or {}).values():
+                if Path(where.relative_path).name != where.relative_path or not (path / where.relative_path).is_file():
+                    raise pickle.UnpicklingError(f"a tensor is said to be in {where.relative_path}, which is no file of the checkpoint")
             metadata.storage_meta = metadata.storage_meta or StorageMeta()
             metadata.storage_meta.load_id = self.load_id
             return metadata
