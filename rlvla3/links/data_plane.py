@@ -135,7 +135,7 @@ class DataPlane:
             fewer = count < running[generator]
             running[generator] = count
             if fewer:
-                self.requests[generator].ring(RECOUNT)
+                self.requests[generator].remind(RECOUNT)  # the coordinator waits for no generator, not even for one that is stopped
 
 
 class ShardPort:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,8 +31,15 @@ class Doorbell:
         self._listening: asyncio.AbstractEventLoop | None = None
 
     def ring(self, *numbers: int) -> None:
-        """Ring all numbers at once: they are heard together."""
+        """Ring all numbers at once: they are heard together. Waits where thousands of rings are not heard yet."""
         os.write(self._write, struct.pack(f"={len(numbers)}I", *numbers))
+
+    def remind(self, number: int) -> None:
+        """Ring a number that only says "look again", without ever waiting. Where thousands of rings are not heard yet, it is needless."""
+        room = select.poll()
+        room.register(self._write, select.POLLOUT)
+        if room.poll(0):
+            self.ring(number)
 
     def collect(self) -> list[int]:
         """The numbers rung since the last call, without waiting."""

@@ -88,3 +88,13 @@ def test_who_listens_is_called_at_once_and_at_each_ring_until_the_block_ends():
         assert len(heard) == 2 and bell.collect() == [4]
 
     asyncio.run(run())
+
+
+def test_a_reminder_never_waits_and_is_heard_or_needless() -> None:
+    bell = Doorbell()
+    for _ in range(100_000):  # far more than a pipe holds
+        bell.remind(7)
+    heard = bell.collect()
+    assert heard and set(heard) == {7}
+    bell.remind(8)
+    assert bell.collect() == [8]
