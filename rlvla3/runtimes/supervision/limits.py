@@ -129,6 +129,10 @@ def who_waits(worker: str, stages: Mapping[str, str]) -> str:
     return _counted({other: stage for other, stage in stages.items() if other != worker and stage in wanted}) or "Nobody waits for it yet"
 
 
+def was_stopped(pid: int, seconds: float) -> str:
+    return f"was stopped for {duration(seconds)} by a signal that something sent to its process {pid}"
+
+
 def is_late(workers: Sequence[str], what: str, limit: Limit, stages: Mapping[str, str]) -> str:
     """Workers of one kind are late with the same thing. what: as one of them is late with it. stages: the present stage of every worker."""
     first, *others = workers
@@ -165,7 +169,9 @@ def is_built_slowly(building: Sequence[str], workers: Sequence[str], seconds: fl
     shards = [name for name in building if kind_of(name) == "shard"]
     there = sum(kind_of(name) == "shard" for name in workers)
     said = [*([f"{len(shards)} of {number_of(there, 'simulator')}"] if shards else []), *(name for name in building if name not in shards)]
-    return f"{' and '.join(said)} still being built, for {seconds:.0f} s; {limit.words} is the limit"
+    *before, last = said
+    are = "is" if len(building) == 1 else "are"
+    return f"{', '.join(before)}{' and ' if before else ''}{last} {are} still being built, for {seconds:.0f} s; {limit.words} is the limit"
 
 
 def process_is_stopped(pid: int) -> bool:

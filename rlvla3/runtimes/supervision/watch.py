@@ -44,6 +44,7 @@ from rlvla3.runtimes.supervision.limits import (
     nobody_works,
     process_is_stopped,
     takes_long,
+    was_stopped,
 )
 
 LOOK_S = 1.0
@@ -125,12 +126,14 @@ class _Watched:
 
 @dataclass(frozen=True)
 class _Late:
-    """What a worker is late with, for how many seconds, and the limit. alike: what is told in one sentence has the same word here."""
+    """What a worker is late with, for how many seconds, and the limit. alike: what is told in one sentence has the same word here. afterwards: what it was late
+    with, where that is said in other words when it has been killed."""
 
     alike: str
     what: str
     seconds: float
     limit: Limit
+    afterwards: str = ""
 
 
 class Watch:
@@ -203,6 +206,8 @@ class Watch:
         since = self._board.since()
         news, going_on = list[tuple[_Watched, _Late]](), list[str]()
         for watched in list(self._watched.values()):
+            if watched.worker.name not in self._watched:
+                continue  # it was a lane of a process that has just been killed
             if watched.row is not None:
                 self._follow(watched, stages[watched.worker.name], float(since[watched.row]))
             watched.age = now - max(watched.since, watched.began, self._counts_from)
@@ -245,7 +250,7 @@ class Watch:
         if (pid := watched.worker.pid) is not None and process_is_stopped(pid):
             watched.stopped = now if watched.stopped is None else watched.stopped
             seconds = now - watched.stopped
-            return _Late(f"stopped {pid}", is_stopped(pid, seconds), seconds, answer)
+            return _Late(f"stopped {pid}", is_stopped(pid, seconds), seconds, answer, was_stopped(pid, seconds))
         watched.stopped = None
         if watched.stage in ANSWERING:
             return self._asked(watched, now)
@@ -285,9 +290,13 @@ class Watch:
             self._notify(go_on([name for name in going_on if kind_of(name) == kind]))
 
     def _kill(self, watched: _Watched, late: _Late) -> None:
-        self.drop(watched.worker.name)
-        kind = "simulator" if watched.limits.simulator else kind_of(watched.worker.name)
-        watched.worker.kill(f"it {late.what} and was killed; {late.limit.words} is the limit, raise it if the {kind} is only slow")
+        worker = watched.worker
+        for other in list(self._watched.values()):
+            if other is watched or (worker.pid is not None and other.worker.pid == worker.pid):  # several may be lanes of one process
+                self.drop(other.worker.name)
+        kind = "simulator" if watched.limits.simulator else kind_of(worker.name)
+        raise_it = "" if late.afterwards else f", raise it if the {kind} is only slow"
+        worker.kill(f"it {late.afterwards or late.what} and was killed; {late.limit.words} is the limit{raise_it}")
 
     def _end_if_nobody_works(self, stages: Mapping[str, str], seconds: float) -> None:
         """End a run in which every worker waits, and one of them for another one. All of them answer, so nobody else would find it."""

@@ -198,7 +198,7 @@ def test_who_is_still_built_is_said_in_one_sentence() -> None:
     for name in ("shard 0", "shard 1", "trainer"):
         world.board.restart(name)
     world.wait(31)
-    assert world.said == ["2 of 2 simulators and trainer still being built, for 30 s; simulator.build_timeout_s=400 is the limit"]
+    assert world.said == ["2 of 2 simulators and trainer are still being built, for 30 s; simulator.build_timeout_s=400 is the limit"]
 
 
 @contextmanager
@@ -225,7 +225,21 @@ def test_a_stopped_process_is_named_with_the_way_to_let_it_go_on(stage: str) -> 
         if stage != "start":
             assert f"`kill -CONT {process.pid}` lets it go on" in world.said[0]
         world.wait(50)
-        assert "something sent a stop signal" in world.killed["trainer"]
+        assert f"it was stopped for 1 min 01 s by a signal that something sent to its process {process.pid} and was killed" in world.killed["trainer"]
+
+
+def test_lanes_of_one_process_are_killed_together_and_no_lane_seems_to_go_on() -> None:
+    with sleeping_process() as process:
+        world = World()
+        world.workers["trainer"].pid = world.workers["generator 0"].pid = process.pid
+        os.kill(process.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+        world.wait(67)
+        assert len(world.killed) == 1
+        os.kill(process.pid, signal.SIGCONT)
+        os.waitid(os.P_PID, process.pid, os.WCONTINUED | os.WNOWAIT)
+        world.wait(100)
+        assert len(world.said) == 2 and all("is stopped" in said for said in world.said)
 
 
 @given(st.lists(st.tuples(st.sampled_from(WORKERS), st.sampled_from(STAGES), st.floats(0.1, 110)), max_size=40))
@@ -276,7 +290,7 @@ def test_a_host_is_built_and_then_answers() -> None:
     world.watch.add(host, StageLimits(SETTINGS))
     world.wait(500)
     assert len(world.said) == 4  # after 30 s, and then more and more rarely
-    assert all("host 0 still being built" in said for said in world.said)
+    assert all("host 0 is still being built" in said for said in world.said)
     world.watch.built("host 0")
     world.wait(10_000)
     assert not host.killed
