@@ -48,6 +48,23 @@ def test_only_the_kinds_that_are_asked_for_are_done() -> None:
     assert (setting, {fault.name for fault in faults}) == ("slow trainer", {"hold-up-then-kill"})
 
 
+@pytest.mark.parametrize(
+    ("kind", "line", "tells"),
+    [
+        ("kill-shard", "shard 3 was lost (it was killed by SIGKILL); its 1 running tickets are run again", True),
+        ("shard-hangs-in-step", "shard 3 has taken 5 s for one chunk. Nobody waits for it", True),
+        ("shard-hangs-in-step", "1 of 4 simulators still being built, for 8 s", False),
+        ("stop-generator", "generator 0 is stopped: something sent a stop signal to its process 7 at least 4 s ago", True),
+        ("kill-generator", "trainer and generator 0 still being built, for 8 s", False),
+        ("stop-trainer", "trainer waits for a command and has not answered for 5 s", True),
+        ("lost-node", "host 1 was lost; its 4 running tickets are run again, and Ray restarts it", True),
+        ("kill-trainer", "the trainer was lost: it was killed by SIGKILL: the run goes on from checkpoint 4", True),
+    ],
+)
+def test_a_user_is_told_by_a_line_that_says_who_was_lost_or_late(kind: str, line: str, tells: bool) -> None:
+    assert bool(re.search(FAULTS[kind].told, line)) is tells
+
+
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_every_setting_is_a_recipe(setting: str) -> None:
     assert make_recipe(recipe(setting)).training.batch == 8

@@ -15,7 +15,7 @@ from rlvla3.benchmarks.soak import Sample, _kilobytes, growth, report
 
 
 def of(slope: float, files: int = 0, warm_up: float = 0.0) -> list[Sample]:
-    """An hour of samples of a process that grows by `slope` kilobytes a minute, and by `files` descriptors in all, after `warm_up` kilobytes in the beginning."""
+    """An hour of samples of a process. slope: kilobytes a minute. files: descriptors that it gets late. warm_up: kilobytes a minute in the first quarter."""
     return [Sample(60.0 * minute, 1000 + slope * minute + warm_up * min(minute, 15), 20 + files * (minute > 50)) for minute in range(60)]
 
 

@@ -152,8 +152,9 @@ def _hang_up(run: ObservedRun, random: Random) -> str:
     return "who read what it prints has gone"
 
 
-SHARD, GENERATOR, TRAINER = r"shard \d+|host \d+", r"generator|host \d+", "trainer"
-"""What the line that tells of a lost worker says."""
+_SAID = "(was lost|has taken|is stopped|not answered|not been heard)"
+SHARD, GENERATOR, TRAINER = rf"(shard|host) \d+.* {_SAID}", rf"(generator|host) \d+.* {_SAID}", rf"trainer.* {_SAID}"
+"""What the line that tells of a lost or a late worker says. On Ray, the host of a generator is lost with it."""
 
 _ALL = (
     Fault("kill-shard", partial(_send, "shard", signal.SIGKILL), SHARD),
@@ -162,7 +163,7 @@ _ALL = (
     Fault("shard-killed-in-step", partial(_order, "step", "kill"), SHARD),
     Fault("shard-hangs-in-reset", partial(_order, "reset", "hang"), SHARD, HUNG_S),
     Fault("shard-hangs-in-step", partial(_order, "step", "hang"), SHARD, HUNG_S),
-    Fault("shard-hangs-in-build", partial(_order_replacement, "build", "hang", "shard"), "build", HUNG_S),
+    Fault("shard-hangs-in-build", partial(_order_replacement, "build", "hang", "shard"), "built|to build", HUNG_S),
     Fault("shard-raises-in-step", partial(_order, "step", "raise"), SHARD),
     Fault("shard-exits-in-step", partial(_order, "step", "exit"), SHARD),
     Fault("nan-of-simulator", partial(_order, "step", "nan"), r"(?i)\bnan\b"),

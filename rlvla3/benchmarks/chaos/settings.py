@@ -29,7 +29,7 @@ def recipe(setting: str, updates: int = MANY, ray_address: str | None = None) ->
         "policy": {"name": "rlvla3.benchmarks.chaos.learner:Learner", "chunk": 2, "options": {"hidden": 8}},
         "training": {"updates": updates, "batch": 8, "steps": 2, "epochs": 2, "micro_batch": 5, "checkpoint_every": EVERY, "critic": {"epochs": 1}},
         "engine": {"mode": "full_async", "max_restarts": 1000},
-        "supervision": {"notice_s": 4.0, "answer_timeout_s": 10.0, "stage_timeout_s": 10.0, "build_timeout_s": 60.0},
+        "supervision": {"notice_s": 4.0, "answer_timeout_s": 10.0, "stage_timeout_s": 10.0, "build_timeout_s": 120.0},
         "evaluation": {"episodes": 4, "before": True, "after": False},
     }
     match setting:
