@@ -10,11 +10,12 @@ from typing import Any
 
 from rlvla3.checking.evidence import Evidence, Examination
 from rlvla3.checking.findings_report import as_json, lines, total, write_frames
-from rlvla3.checking.simulator_process import SimulatorProcess
+from rlvla3.checking.simulator_process import SimulatorProcess, limit_of
 from rlvla3.checking.specification import run_checks
 from rlvla3.config import SimulatorConfig, make_recipe
 from rlvla3.errors import RecipeError
 from rlvla3.observability.figures import write_figures
+from rlvla3.simulators.description import described
 from rlvla3.simulators.drawing import place_simulator
 
 
@@ -46,7 +47,7 @@ def check_simulators(
     wrong = ("failed", "warning") if strict else ("failed",)
     for name, config in simulators.items():
         print(f"{before}{_name_and_settings(name, config)}", flush=True)
-        placed, drawing = place_simulator(config)
+        placed, drawing = _placed(config, timeout_s)
         if drawing:
             print(f"{before}{drawing}", flush=True)
         evidence = examine(placed, chunk, timeout_s)
@@ -59,6 +60,15 @@ def check_simulators(
     if figures is not None:
         write_figures(findings, figures)
     return all(simulator["passed"] for simulator in findings.values())
+
+
+def _placed(config: SimulatorConfig, timeout_s: float | None) -> tuple[SimulatorConfig, str]:
+    """The simulator where it draws, and the sentence for the user. One that cannot be described stays as it is, and the checks find out why."""
+    try:
+        described(config.model_copy(update={"build_timeout_s": limit_of("describe", config, timeout_s)}))
+    except RecipeError:
+        return config, ""
+    return place_simulator(config)
 
 
 def examine(config: SimulatorConfig, chunk: int, timeout_s: float | None = None) -> Evidence:

@@ -71,8 +71,8 @@ class SimulatorConfig(Section):
     """Seconds. A shard that needs longer for one reset or one chunk counts as hung. It is killed and replaced."""
 
     build_timeout_s: Seconds = 600.0
-    """Seconds. A simulator that is not built after this time counts as hung. Several that are built at once on few cores take longer than one alone. The run
-    says every half minute how many are still being built."""
+    """Seconds. A simulator that is not built after this time counts as hung: in a run, and before it, when one is built to be described. Several that are built
+    at once on few cores take longer than one alone. The run says every half minute how many are still being built."""
 
     initial_states: InitialStatesConfig = InitialStatesConfig()
 
