@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -18,7 +17,7 @@ from rlvla3 import standard_streams
 from rlvla3.argument_types import new_file, new_folder, path, positive, seconds, seconds_or_auto
 from rlvla3.errors import RecipeError, explanation
 from rlvla3.named import note_working_folder, search_working_folder
-from rlvla3.signals import Interruption
+from rlvla3.signals import number_of
 from rlvla3.version import __version__
 
 EXAMPLES = """\
@@ -48,12 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit status: 0; 1 if a check failed; 2 if the command cannot be run as asked; 130 after Ctrl-C, and 128 + N where signal N
     interrupted it."""
     standard_streams.open_closed()
-    status = _status(_parse(argv))
-    outlived = sys.modules.get("rlvla3.observability.outlived")  # where it was not imported, there was no run
-    if outlived is not None and outlived.left_behind():
-        os._exit(status)  # a write that hangs would hold the end of this process
-    standard_streams.let_go()
-    return status
+    try:
+        status = _status(_parse(argv))
+        outlived = sys.modules.get("rlvla3.observability.outlived")  # where it was not imported, there was no run
+        if outlived is not None and outlived.left_behind():
+            os._exit(status)  # a write that hangs would hold the end of this process
+        return status
+    finally:
+        standard_streams.let_go()
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -63,7 +64,7 @@ def _status(arguments: argparse.Namespace) -> int:
         if arguments.command not in RUNS:
             sys.stdout.flush()
     except KeyboardInterrupt as interrupt:
-        return BY_SIGNAL + (interrupt.number if isinstance(interrupt, Interruption) else signal.SIGINT)
+        return BY_SIGNAL + number_of(interrupt)
     except BrokenPipeError:  # the reader has closed the pipe, as `head` does
         return 0
     except Exception as error:

@@ -23,16 +23,26 @@ RESPECTED = frozenset(HEARD - {signal.SIGINT, signal.SIGTERM})
 
 
 class Interruption(KeyboardInterrupt):
-    """A signal has ended the work. number: the signal."""
+    """Another signal than Ctrl-C's has ended the work. number: the signal."""
 
-    def __init__(self, number: int = signal.SIGINT) -> None:
+    def __init__(self, number: int) -> None:
         super().__init__()
         self.number = signal.Signals(number)
 
-    @property
-    def ended(self) -> str:
-        """How a run ended, for its summary."""
-        return "interrupted" if self.number == signal.SIGINT else f"interrupted by {self.number.name}"
+
+def interruption(number: int) -> KeyboardInterrupt:
+    """The error that says that a signal has ended the work. For Ctrl-C it is Python's own."""
+    return KeyboardInterrupt() if number == signal.SIGINT else Interruption(number)
+
+
+def number_of(interrupt: KeyboardInterrupt) -> signal.Signals:
+    """The signal that has ended the work."""
+    return interrupt.number if isinstance(interrupt, Interruption) else signal.SIGINT
+
+
+def how_ended(interrupt: KeyboardInterrupt) -> str:
+    """How a run ended, for its summary."""
+    return f"interrupted by {interrupt.number.name}" if isinstance(interrupt, Interruption) else "interrupted"
 
 
 def in_words(number: int) -> str:
@@ -47,7 +57,7 @@ def listened_to() -> list[signal.Signals]:
 
 @contextmanager
 def heard() -> Iterator[None]:
-    """Around the whole of a command, from its first check to its last file: a signal that is to end it raises Interruption, one that warns does nothing.
+    """Around the whole of a command, from its first check to its last file: a signal that is to end it raises KeyboardInterrupt, one that warns does nothing.
 
     While a session is at work, it hears the signals itself (runtimes/running.py). Does nothing in other threads than the main one. A handler of the user's own
     program, or of a notebook, is left in its place.
@@ -67,7 +77,7 @@ def heard() -> Iterator[None]:
 
 
 def _raise(number: int, _: object) -> None:
-    raise Interruption(number)
+    raise interruption(number)
 
 
 def _do_nothing(*_: object) -> None:

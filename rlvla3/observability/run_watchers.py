@@ -23,7 +23,7 @@ from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.observability.summary import Summary
 from rlvla3.observability.tensorboard import TensorBoardWatcher
 from rlvla3.observability.tracing import TraceFile
-from rlvla3.signals import Interruption
+from rlvla3.signals import how_ended
 
 Show = Literal["progress", "json", "nothing"]
 """What stdout gets of a run.
@@ -56,7 +56,7 @@ def watched(
         yield [everyone]
         summary.ended = "finished"
     except KeyboardInterrupt as interrupt:
-        summary.ended = (interrupt if isinstance(interrupt, Interruption) else Interruption()).ended
+        summary.ended = how_ended(interrupt)
         raise
     except BaseException as error:
         summary.ended = f"failed: {error}"

@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Protocol
 
 from rlvla3.runtimes.processes.process import interrupts_blocked
-from rlvla3.signals import HEARD, KEEPS, Interruption, listened_to
+from rlvla3.signals import HEARD, KEEPS, interruption, listened_to
 
 REPEATED_S = 3.0
 """SIGTERM often comes twice: a batch system sends it to every process of a job, and the job's script passes it on. So soon, it is not meant as a second one.
@@ -35,14 +35,15 @@ class Interruptible(Protocol):
 
 
 def run_session(session: Interruptible, work: Coroutine[Any, Any, bool]) -> None:
-    """Do the work of `session`, which returns whether it was interrupted. Raises Interruption if it was, with the first signal.
+    """Do the work of `session`, which returns whether it was interrupted. Raises KeyboardInterrupt if it was, which says the first signal
+    (signals.py).
 
     An event loop that runs already, as in a notebook, cannot run a second one: the session then gets a thread of its own. Only the main thread can be
     interrupted, so a session that another thread runs is not.
     """
     heard = _Signals(session)
     if _in_own_thread(heard, work) if _loop_is_running() else asyncio.run(_in_this_thread(heard, work)):
-        raise Interruption(heard.first or signal.SIGINT)
+        raise interruption(heard.first or signal.SIGINT)
 
 
 class _Signals:
