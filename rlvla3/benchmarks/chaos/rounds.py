@@ -20,10 +20,10 @@ from rlvla3.benchmarks.chaos.orders import withdraw
 from rlvla3.benchmarks.chaos.settings import SETTINGS, recipe
 from rlvla3.observability.run_directory import version_of
 
-START_S = 120.0
+START_S = 300.0
 """How long a run may take from its start to its next update."""
 
-END_S = 60.0
+END_S = 120.0
 """How long a run may take to end."""
 
 BACK_S = 180.0

@@ -23,7 +23,7 @@ def recipe(setting: str, updates: int = MANY, ray_address: str | None = None) ->
             "shards": 4,
             "max_steps": 6,
             "timeout_s": 4.0,
-            "build_timeout_s": 45.0,
+            "build_timeout_s": 120.0,
             "options": {"kwargs": {"step_s": 0.02}},
         },
         "policy": {"name": "rlvla3.benchmarks.chaos.learner:Learner", "chunk": 2, "options": {"hidden": 8}},
