@@ -34,6 +34,12 @@ VARIABLE = "RLVLA3_PROCESS"
 ENDED_WITHIN_S = 2.0
 """How long killed processes are waited for. One that hangs in the kernel takes longer, and nobody waits for that."""
 
+SESSION, START_TIME = 3, 19
+"""Places of two fields among those after the name in /proc/PID/stat."""
+
+SLACK_TICKS = 100
+"""A process that has a mark is not older than this before the mark: clocks are rounded."""
+
 WITHOUT_DESCRIPTOR_S = 0.01
 """How long a killed process is waited for where it has no descriptor."""
 
@@ -44,9 +50,9 @@ _guarded: dict[int, tuple[str, subprocess.Popen[bytes]]] = {}
 
 
 def new_mark() -> str:
-    """A mark for one worker. This process has a guardian from now on."""
+    """A mark for one worker: whose it is, when it was made, and a number. This process has a guardian from now on."""
     with _starting:
-        mark, guardian = _guarded.get(os.getpid(), (f"{os.getpid()}-{secrets.token_hex(8)}", None))
+        mark, guardian = _guarded.get(os.getpid(), (f"{os.getpid()}-{secrets.token_hex(8)}-{_ticks() - SLACK_TICKS}", None))
         if guardian is None or guardian.poll() is not None:
             _guarded[os.getpid()] = mark, _start_guardian(mark)
         return f"{mark}.{next(_numbers)}"
@@ -70,11 +76,16 @@ def marked(mark: str) -> Iterator[None]:
 def end_tree(mark: str, leader: int | None = None) -> None:
     """Kill all processes that have `mark`, and all of the session that `leader` leads, if it leads one. Returns when they have ended."""
 
+    since = int(mark.partition(".")[0].rpartition("-")[2])
+
     def belongs(pid: int) -> bool:
-        return (leader is not None and _session(pid) == leader) or _has(pid, mark)
+        fields = _after_name(pid)
+        if len(fields) <= START_TIME or int(fields[START_TIME]) < since:  # nearly all processes of a machine: they are not looked at any closer
+            return False
+        return (leader is not None and int(fields[SESSION]) == leader) or _has(pid, mark)
 
     end = time.monotonic() + ENDED_WITHIN_S
-    while time.monotonic() < end and (found := [pid for pid in _numbers_of_processes() if _is_to_end(pid) and belongs(pid)]):
+    while time.monotonic() < end and (found := [pid for pid in _numbers_of_processes() if belongs(pid) and _is_to_end(pid)]):
         killed = [_killed(pid, belongs) for pid in found]  # and then again: one may have been started while the others were killed
         for descriptor in killed:
             if descriptor is None:
@@ -133,9 +144,9 @@ def _after_name(pid: int) -> list[bytes]:
     return _read(pid, "stat").rpartition(b")")[2].split()
 
 
-def _session(pid: int) -> int | None:
-    fields = _after_name(pid)
-    return int(fields[3]) if len(fields) > 3 else None
+def _ticks() -> int:
+    """The time since this machine was started, in the unit in which /proc says when a process was started."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK")) if sys.platform == "linux" else 0
 
 
 def _has(pid: int, mark: str) -> bool:
