@@ -10,6 +10,7 @@ import pytest
 
 from rlvla3.observability.accounts import Accounts
 from rlvla3.observability.continuing import WholeCheckpoint, continuation
+from rlvla3.observability.event_json import event_json
 from rlvla3.observability.events import (
     CloneStep,
     EpisodeFinished,
@@ -54,15 +55,16 @@ def test_a_continued_run_forgets_the_updates_it_makes_again(run: RunDirectory):
     metrics.close()
     with run.metrics.open("a") as file:
         file.write('{"event": "upda')  # killed in the middle of a line
-    accounts = Accounts(2, TicketCounts(issued=136, trained=128, rerun=1), episodes=128, successes=80, environment_steps=9000, seconds=20.0)
+    before = event_json(EvaluationFinished("before", 0, success_rate(episodes(5, 10)))) or {}
+    accounts = Accounts(2, TicketCounts(issued=136, trained=128, rerun=1), 128, 80, environment_steps=9000, seconds=20.0, evaluations=[before])
     with run.checkpoint(2, keep=2) as folder:
         accounts.write(folder)
     continued = continuation(run, WholeCheckpoint(run.checkpoints / "000002"))
     metrics, summary = MetricsFile(run, continued), Summary(run, RECIPE, continued)
-    before = run.metrics.read_bytes()
+    untouched = run.metrics.read_bytes()
     for watcher in (metrics, summary):
         watcher.on(Notice("a worker is being built"))
-    assert (run.metrics.read_bytes(), run.summary.exists()) == (before, False), "a run that may yet be refused has changed its folder"
+    assert (run.metrics.read_bytes(), run.summary.exists()) == (untouched, False), "a run that may yet be refused has changed its folder"
     for watcher in (metrics, summary):
         watcher.on(Resumed(continued))
         watcher.close()
