@@ -243,7 +243,7 @@ def _start(arguments: Sequence[str], variables: Mapping[str, str]) -> subprocess
     """Start Python. It finds packages where this process does, and draws on one thread."""
     environment = {**os.environ, **variables, "LP_NUM_THREADS": "0"}
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)
-    command = [sys.executable, *arguments]
+    command = [sys.executable, "-P", *arguments]
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", env=environment)
 
 

@@ -7,6 +7,7 @@ So the main module is hidden from them, and a script needs no guard. They get th
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,33 @@ from typing import Any
 
 _hidden = threading.Lock()
 """Two threads may start processes at the same time. One that saw the module already hidden would hide it for ever."""
+
+
+SAFE_PATH, OURS = "PYTHONSAFEPATH", "rlvla3"
+"""Python's variable for `python -P`, and the value that says that it is meant for a worker alone."""
+
+
+@contextmanager
+def working_folder_unsearched() -> Iterator[None]:
+    """Processes that are started inside import nothing from the folder they start in, before they have this process's `sys.path`.
+
+    multiprocessing starts `python -c ...`, which searches that folder first, even for modules of Python. The folder may be somebody else's run directory.
+    """
+    before = os.environ.get(SAFE_PATH)
+    os.environ[SAFE_PATH] = before or OURS
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(SAFE_PATH, None)
+        else:
+            os.environ[SAFE_PATH] = before
+
+
+def let_programs_search_their_folder() -> None:
+    """In a worker: what it starts finds its modules as it would without rlvla3."""
+    if os.environ.get(SAFE_PATH) == OURS:
+        del os.environ[SAFE_PATH]
 
 
 @contextmanager

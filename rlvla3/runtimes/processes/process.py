@@ -31,7 +31,7 @@ from typing import Any
 from rlvla3.process_tree import end_tree, marked, new_mark
 from rlvla3.runtimes.processes.control import Control, Stop, Stopped
 from rlvla3.runtimes.processes.lanes import Lane, name_process, run_lanes
-from rlvla3.runtimes.processes.main_module import main_module_hidden
+from rlvla3.runtimes.processes.main_module import let_programs_search_their_folder, main_module_hidden, working_folder_unsearched
 from rlvla3.signals import HEARD
 
 START_TIMEOUT_S = 180.0
@@ -57,7 +57,7 @@ def start_lanes(lanes: Sequence[Lane], log: Path, own_session: bool = False) -> 
     spawn, mark = multiprocessing.get_context("spawn"), new_mark()
     pipes = [spawn.Pipe() for _ in lanes]
     process = spawn.Process(target=_run, args=(lanes, [theirs for _, theirs in pipes], log, own_session), daemon=True)
-    with interrupts_blocked(), main_module_hidden(), marked(mark):
+    with working_folder_unsearched(), interrupts_blocked(), main_module_hidden(), marked(mark):
         process.start()
     for _, theirs in pipes:
         theirs.close()
@@ -147,6 +147,7 @@ def _end_of(process: SpawnProcess) -> int:
 
 
 def _run(lanes: Sequence[Lane], connections: Sequence[Connection], log: Path, own_session: bool) -> None:
+    let_programs_search_their_folder()
     if own_session:
         os.setsid()
     _let_interrupts_pass()
