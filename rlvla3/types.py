@@ -206,6 +206,7 @@ class Finished:
 
     return_: the undiscounted sum of rewards.
     oldest, newest: the oldest and the newest policy version that made its decisions. Both are -1 where an expert acted.
+    set_aside: there is no episode. The ticket has lost too many simulators, and is completed without one: no decisions, no steps, no return.
     """
 
     ticket: Ticket
@@ -215,12 +216,18 @@ class Finished:
     return_: float
     oldest: Version = -1
     newest: Version = -1
+    set_aside: bool = False
+
+    @classmethod
+    def without_episode(cls, ticket: Ticket) -> Finished:
+        """A ticket that is set aside."""
+        return cls(ticket, decisions=0, steps=0, success=False, return_=0.0, set_aside=True)
 
 
 @dataclass(frozen=True, slots=True)
 class TicketCounts:
-    """issued: given to a shard at least once. trained: part of a finished update. rerun: issued again after a simulator was lost. set_aside: given up, because
-    their simulators were lost again and again."""
+    """issued: given to a shard at least once. trained: part of a finished update. rerun: issued again after a simulator was lost. set_aside: completed
+    without an episode, because they lost their simulators again and again (engine.max_set_aside)."""
 
     issued: int = 0
     trained: int = 0

@@ -117,7 +117,8 @@ def grpo(rewards: Sequence[ArrayLike], *, scale: bool = True, leave_one_out: boo
         x_{i,j} = (r_{i,j} - mean(r)) / (std(r) + eps)        A_{i,j} = sum_{k >= j} x_{i,k}
 
     mean and std are over all rewards of the group. Where an episode has one reward, its return, this is outcome supervision. Where it has a reward for each
-    decision, this is process supervision. All advantages are exactly zero where all rewards are equal: such a group has no gradient.
+    decision, this is process supervision. All advantages are exactly zero where all rewards are equal, and for an episode that is alone: such a group has no
+    gradient.
     Shao et al., "DeepSeekMath", arXiv 2402.03300, sections 4.1.2 and 4.1.3.
 
     scale: whether to divide by the deviation. False is Dr. GRPO, arXiv 2503.20783, section 3.2. Together with running statistics (normalise=running) it is
@@ -127,7 +128,7 @@ def grpo(rewards: Sequence[ArrayLike], *, scale: bool = True, leave_one_out: boo
     """
     episodes = [np.asarray(episode, np.float64) for episode in rewards]
     group = np.concatenate(episodes)
-    if np.all(group == group[0]):
+    if len(episodes) == 1 or np.all(group == group[0]):
         return [np.zeros_like(episode) for episode in episodes]
     deviation = group.std() + eps if scale else 1.0
     advantages = []

@@ -90,7 +90,8 @@ class Run:
         update: 1, 2, ... (int64, as are environment_steps, episodes, successes and tickets_*). wall_seconds: since training began.
         environment_steps: since training began. throughput: environment steps a second since then. episodes, successes, success (share), mean_return,
         mean_steps: of the episodes of the update, with exploration noise. staleness: its mean over these episodes; max_staleness: the largest.
-        tickets_issued, tickets_trained, tickets_rerun: since training began. learner/NAME: what the learner measured, such as learner/gradient_norm.
+        tickets_issued, tickets_trained, tickets_rerun, tickets_set_aside: since training began. learner/NAME: what the learner measured, such as
+        learner/gradient_norm.
         busy/WORKER: the share of the time in which that worker was not waiting.
         """
         # A run that lost its trainer goes on from a checkpoint and repeats the updates after it: the last record of each counts.
@@ -159,7 +160,7 @@ def _metrics(record: JsonObject) -> dict[str, int | float | None]:
         "mean_steps": rollouts["mean_steps"],
         "staleness": sum(lag * episodes for lag, episodes in lags.items()) / max(sum(lags.values()), 1),
         "max_staleness": max(lags, default=0),
-        **{f"tickets_{name}": tickets[name] for name in ("issued", "trained", "rerun")},
+        **{f"tickets_{name}": tickets.get(name, 0) for name in ("issued", "trained", "rerun", "set_aside")},
         **{f"learner/{name}": value for name, value in record["learner"].items()},
         **{f"busy/{worker['name']}": sum(share or 0.0 for share in worker["busy"].values()) for worker in workers},
     }

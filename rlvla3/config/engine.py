@@ -82,8 +82,13 @@ class EngineConfig(Section):
     together."""
 
     max_restarts: NonNegative = 20
-    """How many simulator processes of a host are replaced before the run gives up. On Ray it also limits how often each host is started again, and how often
-    the run continues after a trainer is lost. Each of these has a count of its own."""
+    """How many simulator processes of a host are replaced before the run gives up. It also limits how often each generator is replaced, how often the run
+    continues after a trainer is lost, and, on Ray, how often each host is started again. Each of these has a count of its own."""
+
+    max_set_aside: NonNegative = 0
+    """How many tickets may be set aside. A ticket that loses its simulator three times, the last time while it ran alone, ends the run, or is set aside: then
+    nothing is learned from it, and its group has one episode less. Evaluations leave it out and say so. On Ray it is a number for each host. It needs
+    `training.ranks` 1."""
 
     record: bool = True
     """Whether the run keeps what `rlvla3 replay` needs to repeat it bit for bit: 24 bytes for each decision and 16 for each episode."""

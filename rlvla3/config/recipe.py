@@ -118,6 +118,11 @@ class Recipe(Section):
                 f"training.ranks={self.training.ranks} is more than the {batch // group // steps} groups of an optimizer step (training.batch={batch}, "
                 f"algorithm.group_size={group}, training.steps={steps}), and a rank needs one of its own: set fewer ranks or steps, or a larger batch"
             )
+        if self.engine.max_set_aside and self.training.ranks > 1:
+            raise ValueError(
+                f"engine.max_set_aside={self.engine.max_set_aside} may leave a rank without a decision to learn from, and all ranks make each pass together: "
+                f"set engine.max_set_aside=0, or training.ranks=1 (now {self.training.ranks})"
+            )
         if self.weights.on_host == "cuda_ipc":
             self._check_cuda_ipc()
         if self.engine.offload and self.weights.on_host == "cuda_ipc":

@@ -79,6 +79,13 @@ class Rollouts:
         """Begin to write the episode of `ticket` into its block."""
         return Episode(self, ticket, observation)
 
+    def set_aside(self, ticket: Ticket) -> None:
+        """`ticket` is completed without an episode: its block holds an episode of no decisions. To be called where nobody else writes this block."""
+        block = ticket.index % self.spec.capacity
+        for name, value in {"ticket": ticket.index, "decisions": 0, "steps": 0, "success": False, "terminated": True}.items():
+            self._arrays[f"episode.{name}"][block] = value
+        self._arrays["instruction.number"][block, 0] = 0
+
     def gather(
         self, tickets: NDArray[np.int64], rows: NDArray[np.int64], names: Iterable[str], out: Mapping[str, NDArray[Any]] | None = None
     ) -> dict[str, NDArray[Any]]:

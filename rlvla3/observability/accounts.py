@@ -72,12 +72,13 @@ class Accounts:
     def and_update(self, episodes: Sequence[Finished], tickets: TicketCounts, seconds: float) -> Accounts:
         """The accounts after one more update. episodes: those of the update. tickets: the counts of the whole run when the last of these episodes had ended.
         seconds: that training took until now."""
-        lags = Counter(self.version - episode.oldest for episode in episodes)
+        ran = [episode for episode in episodes if not episode.set_aside]
+        lags = Counter(self.version - episode.oldest for episode in ran)
         return replace(
             self,
             version=self.version + 1,
             tickets=replace(tickets, trained=self.tickets.trained + len(episodes)),
-            episodes=self.episodes + len(episodes),
+            episodes=self.episodes + len(ran),
             successes=self.successes + sum(episode.success for episode in episodes),
             environment_steps=self.environment_steps + sum(episode.steps for episode in episodes),
             seconds=seconds,

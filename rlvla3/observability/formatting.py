@@ -80,6 +80,8 @@ def run_result(summary: Mapping[str, Any]) -> str:
         parts += [duration(summary["wall_seconds"])]
     if summary["tickets"]["rerun"]:
         parts.append(f"{number_of(summary['tickets']['rerun'], 'ticket')} rerun")
+    if aside := summary["tickets"].get("set_aside"):
+        parts.append(f"{number_of(aside, 'ticket')} set aside")
     return "\n".join([", ".join(parts), *_tasks(evaluations)])
 
 

@@ -30,7 +30,8 @@ def wilson(successes: int, episodes: int) -> tuple[float, float]:
 
 
 def success_rate(finished: Sequence[Finished]) -> SuccessRate:
-    """The success rate of `finished` with its interval, and the same for each task, sorted by name."""
+    """The success rate of `finished` with its interval, and the same for each task, sorted by name. Tickets that were set aside have no episode."""
+    finished = [episode for episode in finished if not episode.set_aside]
     by_task = groupby(sorted(finished, key=_task), key=_task)
     return _rate(finished, {task: _rate(list(episodes), {}) for task, episodes in by_task})
 

@@ -61,7 +61,8 @@ class ProgressTable:
             episodes = max(sum(update.staleness.values()), 1)
             lags = ", ".join(f"{lag}: {percent(count / episodes)}" for lag, count in sorted(update.staleness.items()))
             rerun = f", [yellow]{update.tickets.rerun} rerun[/]" if update.tickets.rerun else ""
-            grid.add_row("staleness", f"{lags}; tickets {update.tickets.issued} issued, {update.tickets.trained} trained{rerun}")
+            aside = f", [yellow]{update.tickets.set_aside} set aside[/]" if update.tickets.set_aside else ""
+            grid.add_row("staleness", f"{lags}; tickets {update.tickets.issued} issued, {update.tickets.trained} trained{rerun}{aside}")
         return grid
 
 

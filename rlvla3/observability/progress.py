@@ -61,7 +61,7 @@ class Progress:
                 self.successes = self.episodes = 0
                 self._phase_began = self._last_update = self.clock()
             case EpisodeFinished(finished):
-                self.episodes += 1
+                self.episodes += not finished.set_aside
                 self.successes += finished.success
                 self.done += self.phase in ("demonstrate", "evaluate")
             case CloneStep():

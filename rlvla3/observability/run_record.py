@@ -36,7 +36,7 @@ from rlvla3.types import Version
 
 WITHOUT_EFFECT_ON_WEIGHTS = (
     *("evaluation.", "memory.", "supervision.", "training.checkpoint_", "training.keep_checkpoints"),
-    *("simulator.timeout_s", "engine.max_restarts", "engine.trace", "engine.offload", "engine.share"),
+    *("simulator.timeout_s", "engine.max_restarts", "engine.max_set_aside", "engine.trace", "engine.offload", "engine.share"),
 )
 """Settings that may change when a run continues, because no weight depends on them. (training.updates is one only where the schedule does not use it.)"""
 

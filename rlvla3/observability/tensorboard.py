@@ -67,9 +67,9 @@ class TensorBoardWatcher:
 
 
 def _curves(event: UpdateFinished) -> dict[str, float]:
-    rollouts, episodes = success_rate(event.episodes), max(len(event.episodes), 1)
+    rollouts = success_rate(event.episodes)
     curves = {
-        "rollouts/success": rollouts.successes / episodes,
+        "rollouts/success": rollouts.successes / max(rollouts.episodes, 1),
         "rollouts/return": rollouts.mean_return,
         "rollouts/steps": rollouts.mean_steps,
         "engine/throughput": event.throughput,

@@ -140,11 +140,16 @@ class LocalRuntime(Runtime):
 
     async def repeat(self, ledger: Ledger, end: int) -> AsyncIterator[tuple[Published, list[Finished]]]:
         """`train` in a replay: an update begins only when all recorded inferences of the version before it are made."""
+        assert isinstance(self._record, RecordedRun)
         control = self._host.generators[0].control
         control.handle(ReplayStuck, self._on_stuck)
         self.serve_trainer(ledger)
         accounts = NONE_YET
         while ledger.version < end:
+            for index in self._record.set_aside(ledger.version):
+                finished = Finished.without_episode(ledger.book.ticket(index))
+                ledger.hand_in(finished)
+                self._host.shards.set_aside(finished)
             control.send(ProceedTo(ledger.version))
             await control.receive()  # VersionDone
             async for published, episodes in self.updates(ledger, ledger.version + 1, accounts):

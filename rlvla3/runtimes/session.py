@@ -34,6 +34,7 @@ from rlvla3.observability.events import (
     UpdateFinished,
     Watcher,
 )
+from rlvla3.observability.formatting import number_of
 from rlvla3.observability.intervals import success_rate
 from rlvla3.observability.run_directory import RunDirectory, set_aside, version_of
 from rlvla3.observability.run_record import RunRecord
@@ -271,8 +272,10 @@ class Session:
         filmed: Counter[str] = Counter()
 
         async def look_at(episode: Finished) -> bool:
-            finished.append(episode)
             self._emit(EpisodeFinished(episode))
+            if episode.set_aside:
+                return False
+            finished.append(episode)
             filmed[episode.ticket.task] += 1
             if filmed[episode.ticket.task] <= evaluation.videos and self._cameras(runtime):
                 videos.append((episode, list(runtime.rollouts.episode(episode.ticket.index, f"image.{self._cameras(runtime)[0]}").copy())))
@@ -282,6 +285,8 @@ class Session:
         spaces = runtime.rollouts.spec.spaces
         book = evaluation_book(self._recipe, spaces)
         await runtime.collect(book, evaluation.episodes, look_at)
+        if (ran := len(finished)) < evaluation.episodes:
+            self._notify(f"this evaluation ({when}) has {ran} of {number_of(evaluation.episodes, 'episode')}: the tickets of the others were set aside")
         trained_on = self._trained_on()
         states = EvaluatedStates.of(finished, spaces.initial_states, book.states, trained_on.states, trained_on.complete)
         evaluated = EvaluationFinished(when, self._version(finished), success_rate(finished), states)
@@ -299,7 +304,7 @@ class Session:
 
     def _version(self, finished: Sequence[Finished]) -> int:
         """The version that was evaluated: the published one, or else the one of the policy's checkpoint."""
-        newest = max(episode.newest for episode in finished)
+        newest = max((episode.newest for episode in finished), default=-1)
         folder = self._recipe.policy.checkpoint
         return newest if newest >= 0 else int(folder.parent.name) if folder is not None and folder.parent.name.isdigit() else 0
 
@@ -380,7 +385,7 @@ class TrainingProgress:
             learner=published.metrics,
             environment_steps=accounts.environment_steps,
             throughput=accounts.environment_steps / accounts.seconds,
-            staleness=Counter(published.version - 1 - episode.oldest for episode in episodes),
+            staleness=Counter(published.version - 1 - episode.oldest for episode in episodes if not episode.set_aside),
             tickets=self._ledger.tickets,
             workers=workers,
             batching=self._runtime.batching(),

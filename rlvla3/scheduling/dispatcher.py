@@ -5,19 +5,22 @@ A runner has slots, and runs one ticket on each slot. A ticket that the ledger h
     RUNNING --end--> ENDED --hand_in--> (the ledger has its trajectory)
        |               |
        '----- lose ----+----> LOST --give_back--> (the ledger hands it out again)
+                                |  '--give_back(alone)--> ALONE (its runner runs it again, with nothing beside it)
+                                '--set_aside--> (the ledger has it without a trajectory)
 
 Laws kept here:
 - a runner never runs more tickets of a simulator than it has slots for that simulator;
 - the next ticket goes to the runner that runs the fewest tickets, so work is spread evenly;
 - a trajectory is handed in once. A receipt of an earlier life of a runner is void;
-- a lost ticket is handed out again only after `give_back`. Until then nobody else can run it.
+- a lost ticket is handed out again only after `give_back`. Until then nobody else can run it;
+- a runner that has tickets to run alone runs one of them at a time and nothing else, from when it joins again until it has ended all of them.
 
 Pure decisions: no clock, no process, no I/O.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -33,6 +36,8 @@ class TicketSource(Protocol):
 
     def lost(self, index: int) -> None: ...
 
+    def again(self, index: int) -> None: ...
+
     def hand_in(self, finished: Finished) -> None: ...
 
 
@@ -47,19 +52,34 @@ class Dispatched:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Receipt:
-    """An episode has ended at a runner, and its trajectory is on its way to whoever needs it. Every receipt is different from every other one."""
+    """An episode has ended at a runner, and its trajectory is on its way to whoever needs it. Every receipt is different from every other one.
+
+    simulator: that it ran on.
+    """
 
     runner: int
     finished: Finished
+    simulator: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A ticket that was handed out for a simulator."""
+
+    ticket: Ticket
+    simulator: int
 
 
 @dataclass(slots=True)
 class _Runner:
-    """running: the simulator of each ticket that it runs. ended: receipts that were not handed in yet. lost: tickets that wait for `give_back`."""
+    """running: the tickets that it runs, by number. ended: receipts that were not handed in yet. lost: tickets that wait for `give_back`.
+    alone: tickets that it is to run alone, one after another. slots: of each simulator, while it runs such tickets (None: it has a seat, or is not there)."""
 
-    running: dict[int, int] = field(default_factory=dict)
+    running: dict[int, _Held] = field(default_factory=dict)
     ended: set[Receipt] = field(default_factory=set)
-    lost: list[int] = field(default_factory=list)
+    lost: dict[int, _Held] = field(default_factory=dict)
+    alone: list[_Held] = field(default_factory=list)
+    slots: Mapping[int, int] | None = None
 
 
 class Dispatcher:
@@ -91,18 +111,20 @@ class Dispatcher:
 
     def join(self, runner: int, slots: Mapping[int, int]) -> None:
         """A runner is there and all its slots are free. slots: how many it has for each simulator that it runs."""
-        self._runners.setdefault(runner, _Runner())
-        for simulator, count in slots.items():
-            self._seatings[simulator].sit(runner, count)
+        place = self._runners.setdefault(runner, _Runner())
+        if place.alone:
+            place.slots = slots
+        else:
+            self._sit(runner, slots)
 
     def dispatch(self) -> list[Dispatched]:
         """Take every admissible ticket for which there is a free slot, and say who is to run it."""
         if self._ledger is None:
             return []
-        dispatched = []
+        dispatched = [self._next_alone(runner, place) for runner, place in self._runners.items() if place.slots is not None and not place.running]
         for simulator, seating in enumerate(self._seatings):
             for runner, tickets in seating.deal(partial(self._ledger.take, simulator)).items():
-                self._runners[runner].running |= {ticket.index: simulator for ticket in tickets}
+                self._runners[runner].running |= {ticket.index: _Held(ticket, simulator) for ticket in tickets}
                 dispatched.append(Dispatched(runner, simulator, tickets))
         return dispatched
 
@@ -110,12 +132,12 @@ class Dispatcher:
         """An episode has ended. Its slot is free. A runner that is lost may still report an episode that it ended before, until `give_back`."""
         place, index = self._runners[runner], finished.ticket.index
         if index in place.running:
-            self._seatings[place.running.pop(index)].free(runner, index)
+            simulator = self._leave_slot(runner, index)
         elif index in place.lost:
-            place.lost.remove(index)
+            simulator = place.lost.pop(index).simulator
         else:
             raise AssertionError(f"runner {runner} ended ticket {index}, and it does not run it")
-        receipt = Receipt(runner, finished)
+        receipt = Receipt(runner, finished, simulator)
         place.ended.add(receipt)
         return receipt
 
@@ -132,31 +154,53 @@ class Dispatcher:
         return True
 
     def lose(self, runner: int) -> list[int]:
-        """A runner is gone, if it was there. Returns all its lost tickets, those that have ended and were not handed in among them."""
+        """A runner is gone, if it was there. Returns all its lost tickets, those that have ended and were not handed in among them. Those that wait to be run
+        alone are not lost: they were not begun."""
         place = self._runners.setdefault(runner, _Runner())
         for seating in self._seatings:
             seating.leave(runner)
-        place.lost = sorted([*place.lost, *place.running, *(receipt.finished.ticket.index for receipt in place.ended)])
-        place.running, place.ended = {}, set()
+        ended = {receipt.finished.ticket.index: _Held(receipt.finished.ticket, receipt.simulator) for receipt in place.ended}
+        place.lost = dict(sorted((place.lost | place.running | ended).items()))
+        place.running, place.ended, place.slots = {}, set(), None
         return list(place.lost)
 
     def lost(self, runner: int) -> list[int]:
         """The tickets that a lost runner has not given back."""
         return list(self._runners[runner].lost)
 
-    def give_back(self, runner: int) -> None:
-        """The ledger may hand out the lost tickets of `runner` again: nothing that the lost runner began can reach anybody any more."""
+    def give_back(self, runner: int, alone: Collection[int] = ()) -> None:
+        """The lost tickets of `runner` may be run again: nothing that the lost runner began can reach anybody any more.
+
+        alone: those of them that the runner is to run again alone. The ledger hands out the others.
+        """
         place = self._runners[runner]
-        if self._ledger is not None:
-            for index in place.lost:
+        lost, place.lost = place.lost, {}
+        if self._ledger is None:
+            return
+        for index, held in lost.items():
+            if index in alone:
+                self._ledger.again(index)
+                place.alone.append(held)
+            else:
                 self._ledger.lost(index)
-        place.lost = []
+
+    def set_aside(self, runner: int, index: int) -> Finished:
+        """A lost ticket is completed without an episode, in place of `give_back`. The ledger has it. Returns what it was told."""
+        assert self._ledger is not None
+        finished = Finished.without_episode(self._runners[runner].lost.pop(index).ticket)
+        self._ledger.hand_in(finished)
+        return finished
 
     def lose_ticket(self, runner: int, index: int) -> None:
         """A runner that is still there has lost one of its tickets. The ledger hands it out again."""
         assert self._ledger is not None
-        self._seatings[self._runners[runner].running.pop(index)].free(runner, index)
+        self._leave_slot(runner, index)
         self._ledger.lost(index)
+
+    def again(self, index: int) -> None:
+        """A runner that is still there has lost one of its tickets, and runs it again itself."""
+        assert self._ledger is not None
+        self._ledger.again(index)
 
     def hold(self, runner: int) -> None:
         """Give a runner no more tickets until `release`."""
@@ -175,3 +219,23 @@ class Dispatcher:
     def busy(self, runners: Iterable[int]) -> int:
         """How many of `runners` are busy."""
         return sum(map(self.is_busy, runners))
+
+    def _sit(self, runner: int, slots: Mapping[int, int]) -> None:
+        for simulator, count in slots.items():
+            self._seatings[simulator].sit(runner, count)
+
+    def _next_alone(self, runner: int, place: _Runner) -> Dispatched:
+        held = place.alone.pop(0)
+        place.running[held.ticket.index] = held
+        return Dispatched(runner, held.simulator, [held.ticket])
+
+    def _leave_slot(self, runner: int, index: int) -> int:
+        """A ticket no longer runs. Its slot is free; after the last ticket that ran alone, all slots are. Returns the simulator."""
+        place = self._runners[runner]
+        simulator = place.running.pop(index).simulator
+        if place.slots is None:
+            self._seatings[simulator].free(runner, index)
+        elif not place.alone:
+            slots, place.slots = place.slots, None
+            self._sit(runner, slots)
+        return simulator

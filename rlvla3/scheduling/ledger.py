@@ -5,6 +5,8 @@ A run is a numbered list of tickets. Ticket i belongs to update i // batch, alwa
     WAITING -> RUNNING -> FINISHED -> TRAINED
        ^----------'   (its simulator was lost: it waits again)
 
+A ticket that is set aside is FINISHED without an episode.
+
 Laws kept here:
 - ADMISSION: ticket i is handed out only while its update is at most `max_staleness` ahead of the current version. Every decision of the ticket is then made
   by a version no older than update - max_staleness. So staleness is bounded exactly, and nothing is ever discarded (law 2);
@@ -125,7 +127,7 @@ class Ledger:
         self._returned: defaultdict[int, list[int]] = defaultdict(list)
         self._running: set[int] = set()
         self._finished: dict[int, Finished] = {}
-        self.rerun = 0
+        self.rerun = self.set_aside = 0
         self.staleness: Counter[int] = Counter()
 
     @property
@@ -142,7 +144,7 @@ class Ledger:
     def tickets(self) -> TicketCounts:
         """The counts of the whole run. Tickets that ran when the run was stopped are handed out again. So of the time before, only trained ones are issued."""
         before = self._before
-        return TicketCounts(before.trained + self.issued, before.trained + self.trained, before.rerun + self.rerun, before.set_aside)
+        return TicketCounts(before.trained + self.issued, before.trained + self.trained, before.rerun + self.rerun, before.set_aside + self.set_aside)
 
     @property
     def running(self) -> frozenset[int]:
@@ -171,9 +173,18 @@ class Ledger:
         self.rerun += 1
         heapq.heappush(self._returned[self.book.simulator(index)], index)
 
+    def again(self, index: int) -> None:
+        """The simulator that ran this ticket is lost, and the ticket is run again by whoever has it."""
+        self.rerun += 1
+
     def hand_in(self, finished: Finished) -> None:
-        """An episode has ended and its trajectory is in the data plane."""
+        """An episode has ended and its trajectory is in the data plane. Or a ticket is set aside; in a replay it was never handed out."""
         index = finished.ticket.index
+        if finished.set_aside:
+            self._running.discard(index)
+            self._finished[index] = finished
+            self.set_aside += 1
+            return
         self._leave(index)
         self._finished[index] = finished
         if finished.ticket.purpose is Purpose.TRAIN:

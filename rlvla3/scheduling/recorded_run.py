@@ -13,8 +13,10 @@ A replay has one simulator process for each slot, hands tickets out in the order
 made. Then there is always a batch or an update that can be made: a replay never waits for ever.
 
 Void decisions are those that nothing was learned from: of an attempt that was lost (the same ticket begins anew later); of an inference that a lost generator
-has not answered (its successor makes the same decision later); or of a ticket whose update came after the last one that is repeated. Nobody asks for them.
-Another decision of the batch stands in, so that the last bits of the others stay the same.
+has not answered (its successor makes the same decision later); of a ticket that was set aside; or of a ticket whose update came after the last one that is
+repeated. Nobody asks for them. Another decision of the batch stands in, so that the last bits of the others stay the same.
+
+A ticket that was set aside was emitted without decisions. A replay sets it aside too, before the first decision of its update.
 
 Pure decisions on arrays: files are read in observability/run_record.py.
 """
@@ -90,6 +92,11 @@ class RecordedRun:
         tickets, counts = np.unique(self.decisions["ticket"][self.live], return_counts=True)
         return dict(zip(tickets.tolist(), counts.tolist(), strict=True))
 
+    def set_aside(self, update: int) -> list[int]:
+        """The tickets of one update that were set aside."""
+        tickets: list[int] = self.emitted["ticket"][(self.emitted["update"] == update) & (self.emitted["decisions"] == 0)].tolist()
+        return tickets
+
     def emission(self, update: int) -> list[int]:
         """The tickets of one update in the order in which the learner got them."""
         tickets: list[int] = self.emitted["ticket"][self.emitted["update"] == update].tolist()
@@ -104,7 +111,7 @@ def recorded_run(generators: Sequence[NDArray[Any]], emitted: NDArray[Any], batc
     emitted = emitted[emitted["update"] < end]
     _refuse_unless_emitted(emitted, batch, end)
     decisions, batches = _in_replay_order(generators)
-    live = _live(decisions, end * batch)
+    live = _live(decisions, end * batch) & ~np.isin(decisions["ticket"], emitted["ticket"][emitted["decisions"] == 0])
     used = np.isin(batches, batches[live])
     decisions, batches, live = decisions[used], batches[used], live[used]
     _refuse_unless_decided(decisions[live], emitted, batch, end)

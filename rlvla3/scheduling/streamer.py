@@ -9,7 +9,8 @@ Laws kept here:
 - the set of decisions of a step does not depend on the order of arrival or on the size of a micro-batch (for law 3, the learner divides once, by the count of
   the step);
 - the tickets of a group are emitted together, when all of them have arrived, so that an advantage over the group can be computed;
-- the micro-batches of an update depend only on the order in which its tickets are emitted, and not on when they arrived.
+- the micro-batches of an update depend only on the order in which its tickets are emitted, and not on when they arrived;
+- a ticket that was set aside has no decisions. A step that has none is not made, and an epoch ends with an empty micro-batch where its last step has none.
 
 Several ranks train together. Group g belongs to rank g mod ranks. Micro-batches come in rounds, one for each rank. A rank that has nothing left in a step gets
 an empty one, so that all ranks make equally many. Each rank streams by itself. Rounds depend only on the order of arrival, and all ranks hear of arrivals in
@@ -114,6 +115,7 @@ class Streamer:
         left = Counter(self.owner(group) for group in groups)
         waiting: list[int] = []  # groups that are whole, in the order in which they became so
         pending: list[list[Rows]] = [[] for _ in range(self.ranks)]
+        begun = void = False
         while left.total():
             waiting += self._whole.pop((update, step), ())
             ready = self._ready(update, waiting, order)
@@ -127,8 +129,9 @@ class Streamer:
                 self.emitted |= emitted
                 pending[self.owner(group)] += [_rows(ticket, decisions) for ticket, decisions in emitted.items()]
                 left[self.owner(group)] -= 1
+                void = not any(emitted.values())
             whole = [not left[rank] for rank in range(self.ranks)]
-            pending = yield from self._rounds(pending, whole, 0, step, last_step=step == self.steps - 1)
+            pending, begun = yield from self._rounds(pending, whole, 0, step, last_step=step == self.steps - 1, begun=begun, void=void)
 
     def _groups(self, update: int, step: int) -> range:
         """The first tickets of a step's groups."""
@@ -147,6 +150,8 @@ class Streamer:
 
     def _from_memory(self, update: int, epoch: int) -> Iterator[MicroBatch]:
         tickets, rows = _join([_rows(ticket, self._decisions[ticket]) for ticket in self.tickets(update)])
+        if not len(tickets):
+            return
         order = np.random.default_rng([self.seed, update, epoch]).permutation(len(tickets))
         parts = np.array_split(order, min(self.steps, len(order)))
         whole = [True] * self.ranks
@@ -155,19 +160,29 @@ class Streamer:
             pending = [[(tickets[part[owners == rank]], rows[part[owners == rank]])] for rank in range(self.ranks)]
             yield from self._rounds(pending, whole, epoch, step, last_step=step == len(parts) - 1)
 
-    def _rounds(self, pending: list[list[Rows]], whole: list[bool], epoch: int, step: int, last_step: bool) -> Generator[MicroBatch, None, list[list[Rows]]]:
+    def _rounds(
+        self, pending: list[list[Rows]], whole: list[bool], epoch: int, step: int, last_step: bool, begun: bool = False, void: bool = False
+    ) -> Generator[MicroBatch, None, tuple[list[list[Rows]], bool]]:
         """Emit this rank's part of every round in which each rank has a full micro-batch, or the last one that it will have.
 
-        whole: for each rank, whether `pending` is all that is left of the step. Returns what is left over.
+        whole: for each rank, whether `pending` is all that is left of the step. begun: whether the step has had a round. void: whether the group that came last
+        has no decisions. Then a full micro-batch before it does not close the step, as it may have been emitted before that group came. Returns what is left
+        over, and whether the step has begun and is not closed.
         """
         queues = [_join(parts) for parts in pending]
         size = self.micro_batch
         while any(len(tickets) for tickets, _ in queues) and all(done or len(tickets) >= size for (tickets, _), done in zip(queues, whole, strict=True)):
-            closes = all(whole) and all(len(tickets) <= size for tickets, _ in queues)
+            closes = all(whole) and all(len(tickets) <= size for tickets, _ in queues) and not (void and any(len(tickets) == size for tickets, _ in queues))
             tickets, rows = queues[self.rank]
             yield MicroBatch(tickets[:size], rows[:size], epoch, step, closes_step=closes, closes_epoch=closes and last_step)
             queues = [(tickets[size:], rows[size:]) for tickets, rows in queues]
-        return [[queue] for queue in queues]
+            begun = not closes
+            if closes:
+                return [[queue] for queue in queues], False
+        if all(whole) and (begun or last_step):  # the tickets that came last have no decisions
+            yield MicroBatch(*_rows(0, 0), epoch, step, closes_step=begun, closes_epoch=last_step)
+            begun = False
+        return [[queue] for queue in queues], begun
 
 
 def _rows(ticket: int, decisions: int) -> Rows:

@@ -8,7 +8,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,7 +58,7 @@ class Credit:
         if not self.config.filter_groups:
             return np.ones(len(tickets), bool)
         distinct, at = np.unique(tickets, return_inverse=True)
-        successes = [[bool(self.rollouts.about(member, "success")) for member in self._group(ticket)] for ticket in distinct.tolist()]
+        successes = [[bool(self.rollouts.about(member, "success")) for member in self._ran(self._group(ticket))] for ticket in distinct.tolist()]
         return np.array([any(group) and not all(group) for group in successes], bool)[at]
 
     def compute(self, tickets: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[Floats, Floats]:
@@ -133,9 +133,9 @@ class Credit:
             return vtrace(rewards, values[:-1], after, ratios, discounts, config.lam, correction.cap, correction.trace_cap)
         return gae(rewards, values[:-1], after, discounts, config.lam)
 
-    def _compare_group(self, group: range) -> None:
-        """GRPO or RLOO. The targets are the undiscounted returns. No critic learns them."""
-        config = self.config
+    def _compare_group(self, group: Sequence[int]) -> None:
+        """GRPO or RLOO. The targets are the undiscounted returns. No critic learns them. Tickets that were set aside do not count."""
+        config, group = self.config, self._ran(group)
         rewards, firsts = zip(*map(self._compared_rewards, group), strict=True)
         advantages = grpo(rewards, scale=config.normalise == "group", leave_one_out=config.leave_one_out or config.advantage == "rloo")
         for ticket, own, of_rewards, first in zip(group, rewards, advantages, firsts, strict=True):
@@ -159,6 +159,10 @@ class Credit:
     def _group(self, ticket: int) -> range:
         first = ticket - (ticket - self._tickets.start) % self.config.group_size
         return range(first, first + self.config.group_size)
+
+    def _ran(self, group: Iterable[int]) -> list[int]:
+        """The tickets that have an episode. A ticket without decisions was set aside."""
+        return [ticket for ticket in group if self.rollouts.decisions(ticket)]
 
     def _fill(self, ticket: int, advantages: Floats, targets: Floats) -> None:
         place = ticket - self._tickets.start

@@ -26,7 +26,7 @@ def update(number: int, **changes: Any) -> dict[str, Any]:
         "environment_steps": 40 * number,
         "throughput": 20.0,
         "staleness": {"0": 3, "2": 1},
-        "tickets": {"issued": 5 * number, "trained": 4 * number, "rerun": 0},
+        "tickets": {"issued": 5 * number, "trained": 4 * number, "rerun": 0, "set_aside": 0},
         "workers": [{"name": "trainer", "busy": {"forward": 0.25, "backward": 0.5}, "idle": {"episodes": 0.25}}],
         "wall_seconds": 2.0 * number,
         "seconds": 3.0 * number,

@@ -111,7 +111,7 @@ def made_up(
     policy.mkdir(parents=True)
     save_file({"weight": np.full(2, weight)}, policy / "model.safetensors")
     (run.path / "config.yaml").write_text((folder / "recipe.yaml").read_text())
-    counts = {"tickets": {"issued": 16, "trained": 16, "rerun": 0}, "environment_steps": 16 * LENGTH} | (summary or {})
+    counts = {"tickets": {"issued": 16, "trained": 16, "rerun": 0, "set_aside": 0}, "environment_steps": 16 * LENGTH} | (summary or {})
     (run.path / "summary.json").write_text(json.dumps(counts))
     kept = lines or ({"event": "update", "update": 1}, {"event": "update", "update": 2})
     (run.path / "metrics.jsonl").write_text("\n".join(map(json.dumps, kept)))
@@ -125,8 +125,8 @@ def test_exact_accounts_are_exact(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"summary": {"tickets": {"issued": 16, "trained": 8, "rerun": 0}}}, "8 tickets count as trained and not 16"),
-        ({"summary": {"tickets": {"issued": 8, "trained": 16, "rerun": 0}}}, "8 tickets count as issued and 16 as trained"),
+        ({"summary": {"tickets": {"issued": 16, "trained": 8, "rerun": 0, "set_aside": 0}}}, "8 tickets count as trained and not 16"),
+        ({"summary": {"tickets": {"issued": 8, "trained": 16, "rerun": 0, "set_aside": 0}}}, "8 tickets count as issued and 16 as trained"),
         ({"summary": {"environment_steps": 48}}, "48 environment steps and not 96"),
         ({"lines": ({"event": "update", "update": 2},)}, r"updates \[1\] are missing in metrics.jsonl"),
         ({"lines": tuple({"event": "update", "update": update} for update in (1, 2, 2))}, "update 2 stands in metrics.jsonl 2 times"),

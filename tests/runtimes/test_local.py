@@ -32,7 +32,7 @@ def test_every_mode_trains_in_metaworld(tmp_path: Path, mode: Mode, nothing_left
     }
     run = Run(tmp_path, recipe).finished()
     summary = run.summary
-    assert summary["tickets"] == {"issued": 12, "trained": 12, "rerun": 0}
+    assert summary["tickets"] == {"issued": 12, "trained": 12, "rerun": 0, "set_aside": 0}
     assert summary["environment_steps"] <= 12 * 20
     assert summary["success_after"]["episodes"] == 2
     assert sum(summary["staleness"].values()) == 12
@@ -115,7 +115,7 @@ def test_a_simulator_in_trouble_is_replaced(tmp_path: Path, trouble: str, nothin
     options = {"kwargs": {"flag": str(tmp_path / "flag"), "trouble": trouble}}
     run = Run(tmp_path, countdown(simulator={"name": "tests.support.troublesome:OnceTroubled", "options": options, "timeout_s": 2}))
     summary = run.finished().summary
-    assert summary["tickets"] == {"issued": 32, "trained": 32, "rerun": 1}
+    assert summary["tickets"] == {"issued": 32, "trained": 32, "rerun": 1, "set_aside": 0}
     assert any("was lost" in notice for notice in summary["notices"])
 
 
@@ -186,7 +186,7 @@ def test_a_killed_coordinator_takes_its_workers_along(tmp_path: Path, nothing_le
 def test_a_shard_of_two_slots_and_two_generators(tmp_path: Path, nothing_left: None) -> None:
     simulator = {"name": "tests.support.troublesome:Pair", "slots": 2, "shards": 3, "max_steps": 8, "options": {}}
     summary = Run(tmp_path, countdown(simulator=simulator, policy={"chunk": 1}, engine={"generators": 2})).finished().summary
-    assert summary["tickets"] == {"issued": 32, "trained": 32, "rerun": 0}
+    assert summary["tickets"] == {"issued": 32, "trained": 32, "rerun": 0, "set_aside": 0}
     assert summary["environment_steps"] == sum(2 + ticket % 5 for ticket in range(32))
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,8 +22,8 @@ from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.observability.run_record import RecordWriter, RunRecord
 from rlvla3.runtimes.session import Session
 from rlvla3.scheduling.recorded_run import DECISION, EMITTED
-from tests.support.repository import python_path
-from tests.support.runs import LIMIT_S, MARK, Run, countdown
+from tests.support.replays import assert_same, replayed
+from tests.support.runs import Run, countdown
 
 pytestmark = pytest.mark.usefixtures("no_run_outlives_its_test")
 
@@ -35,25 +33,6 @@ def cartpoles(**changes: Any) -> dict[str, Any]:
     simulator = {"name": "tests.support.troublesome:CartPoles", "shards": 3, "slots": 2, "max_steps": 30}
     engine = {"mode": "full_async", "max_batch": 3, "max_staleness": 1, "generators": 2}
     return countdown(simulator=simulator, policy={"chunk": 1}, engine=engine, **changes)
-
-
-def replayed(start: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """`rlvla3 replay`, as a user would start it."""
-    return subprocess.run(
-        [sys.executable, "-m", "rlvla3", "replay", str(start), *options],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=LIMIT_S,
-        env=os.environ | {"PYTHONPATH": python_path(), MARK: str(os.getpid())},
-    )
-
-
-def assert_same(start: Path, updates: int, *options: str) -> None:
-    ran = replayed(start, *options)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert f"replayed {updates} updates: the weights are those of {start}" in ran.stdout
-    assert "bit for bit" in ran.stdout
 
 
 @pytest.fixture(scope="module")

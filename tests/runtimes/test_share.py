@@ -41,7 +41,7 @@ def test_lanes_give_the_weights_of_processes(tmp_path: Path, nothing_left: None)
 @pytest.mark.slow
 def test_lanes_train_asynchronously_and_each_is_in_a_stage_at_any_time(tmp_path: Path, nothing_left: None):
     run = Run(tmp_path, lanes(training={"updates": 6, "checkpoint_every": 2}, engine={"generators": 2, "trace": True}, evaluation={"after": True})).finished()
-    assert run.summary["tickets"] == {"issued": 48, "trained": 48, "rerun": 0}
+    assert run.summary["tickets"] == {"issued": 48, "trained": 48, "rerun": 0, "set_aside": 0}
     workers = {worker["name"]: worker for worker in run.summary["workers"]}
     for name in ("trainer", "generator 0", "generator 1"):
         assert sum(workers[name]["busy"].values()) + sum(workers[name]["idle"].values()) == pytest.approx(1)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.replays import assert_same
 from tests.support.runs import Run, countdown
 
 pytestmark = pytest.mark.usefixtures("no_run_outlives_its_test")
@@ -86,7 +87,7 @@ def test_a_generator_that_is_killed_again_and_again_changes_no_weight(tmp_path: 
     run.finished()
     said = notices(run, "the generator 0 was lost: it was killed (SIGKILL)")
     assert len(said) == 4 and all("Another process takes its place and answers the" in notice and "logs/generator-0.log" in notice for notice in said)
-    assert run.summary["tickets"] == {"issued": 48, "trained": 48, "rerun": 0}
+    assert run.summary["tickets"] == {"issued": 48, "trained": 48, "rerun": 0, "set_aside": 0}
     assert run.weights(6) == whole.weights(6)
     assert run.summary["success_after"] == whole.summary["success_after"]
 
@@ -111,6 +112,31 @@ def test_a_generator_that_can_never_answer_ends_the_run_with_a_sentence(tmp_path
     assert run.process.returncode == 2 and "Traceback" not in printed
     assert "it crashed, because native code used memory that it does not have (SIGSEGV)" in printed
     assert "it was lost 5 times in a row and got no further in between" in printed
+
+
+def deadly(*tickets: int, **changes: Any) -> dict[str, Any]:
+    simulator = {"name": "tests.support.troublesome:DeadlyPair", "slots": 2, "shards": 2, "max_steps": 8, "options": {"deadly": list(tickets)}}
+    algorithm = {"advantage": "grpo", "group_size": 4}
+    return countdown(simulator=simulator, policy={"chunk": 1}, algorithm=algorithm, training={"critic": {}}, **changes)
+
+
+@pytest.mark.slow
+def test_tickets_that_kill_their_simulators_are_set_aside_and_the_run_is_repeated(tmp_path: Path, nothing_left: None) -> None:
+    """Ticket 9 leaves its group one episode less; of the group of 20 nothing is left."""
+    run = Run(tmp_path, deadly(9, 20, 21, 22, 23, engine={"max_set_aside": 5, "max_restarts": 3})).finished()
+    assert run.summary["tickets"]["trained"] == 32 and run.summary["tickets"]["set_aside"] == 5
+    assert len(notices(run, "It is set aside: nothing is learned from it")) == 5
+    assert sorted(int(said.split("; ticket ")[1].split()[0]) for said in notices(run, "It is set aside")) == [9, 20, 21, 22, 23]
+    assert [update["rollouts"]["episodes"] for update in run.records("update")] == [8, 7, 4, 8]
+    assert_same(run.folder, 4)
+
+
+@pytest.mark.slow
+def test_a_ticket_more_than_may_be_set_aside_ends_the_run_and_is_named(tmp_path: Path, nothing_left: None) -> None:
+    run = Run(tmp_path, deadly(9, 12, engine={"max_set_aside": 1}))
+    printed = " ".join(run.wait().split())
+    assert run.process.returncode == 2 and "Traceback" not in printed
+    assert "has now failed 3 times (engine.max_set_aside=1 is how many tickets may be set aside" in printed
 
 
 @pytest.mark.slow

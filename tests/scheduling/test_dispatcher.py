@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -37,6 +39,8 @@ class AnySchedule(RuleBasedStateMachine):
         self.running: dict[int, set[int]] = {runner: set() for runner in range(RUNNERS)}
         self.ended: dict[int, list[Receipt]] = {runner: [] for runner in range(RUNNERS)}
         self.lost: dict[int, set[int]] = {runner: set() for runner in range(RUNNERS)}
+        self.alone: dict[int, list[int]] = {runner: [] for runner in range(RUNNERS)}  # to be run alone, in this order
+        self.exclusive: set[int] = set()  # runners that run such tickets now
         self.known: set[int] = set()  # runners that have joined or were lost
         self.held: set[int] = set()
         self.void: list[Receipt] = []  # handed in, or of a runner that was lost afterwards
@@ -57,6 +61,7 @@ class AnySchedule(RuleBasedStateMachine):
         assert len(dispatched) == len(expected)
         for (runner, _), tickets in expected.items():
             self.running[runner] |= {ticket.index for ticket in tickets}
+            self.alone[runner] = [index for index in self.alone[runner] if index not in self.running[runner]]
 
     @precondition(lambda self: self._of_any(self.running))
     @rule(data=st.data())
@@ -96,12 +101,24 @@ class AnySchedule(RuleBasedStateMachine):
         self.void += ended
         self.running[runner], self.ended[runner] = set(), []
         self.slots.pop(runner, None)
+        self.exclusive.discard(runner)
         self.known.add(runner)
 
     @precondition(lambda self: self.known)
     @rule(data=st.data())
     def give_back(self, data: st.DataObject) -> None:
-        self._give_back(data.draw(st.sampled_from(sorted(self.known))))
+        runner = data.draw(st.sampled_from(sorted(self.known)))
+        of_it = sorted(self.lost[runner])
+        self._give_back(runner, data.draw(st.lists(st.sampled_from(of_it), unique=True)) if of_it and runner not in self.slots else ())
+
+    @precondition(lambda self: self._of_any(self.lost))
+    @rule(data=st.data())
+    def set_aside(self, data: st.DataObject) -> None:
+        runner, index = data.draw(st.sampled_from(self._of_any(self.lost)))
+        told = self.dispatcher.set_aside(runner, index)
+        assert told.set_aside and told.ticket.index == index and not told.decisions
+        self.lost[runner].remove(index)
+        self.handed_in.add(index)
 
     @precondition(lambda self: self._of_any(self.running))
     @rule(data=st.data())
@@ -109,6 +126,7 @@ class AnySchedule(RuleBasedStateMachine):
         runner, index = data.draw(st.sampled_from(self._of_any(self.running)))
         self.dispatcher.lose_ticket(runner, index)
         self.running[runner].remove(index)
+        self._end_exclusive(runner)
 
     @rule(runner=runners)
     def hold(self, runner: int) -> None:
@@ -139,6 +157,9 @@ class AnySchedule(RuleBasedStateMachine):
     @invariant()
     def no_runner_exceeds_its_slots(self) -> None:
         for runner, slots in self.slots.items():
+            if runner in self.exclusive:
+                assert len(self.running[runner]) <= 1
+                continue
             for simulator in range(SIMULATORS):
                 assert self._load(runner, simulator) <= slots.get(simulator, 0)
 
@@ -184,11 +205,14 @@ class AnySchedule(RuleBasedStateMachine):
         self.dispatcher.join(runner, slots)
         self.slots[runner] = slots
         self.known.add(runner)
+        if self.alone[runner]:
+            self.exclusive.add(runner)
 
     def _end(self, runner: int, index: int) -> None:
         receipt = self.dispatcher.end(runner, finished(index, self.version))
         assert receipt.runner == runner and receipt.finished.ticket.index == index
         self.running[runner].discard(index)
+        self._end_exclusive(runner)
         self.lost[runner].discard(index)
         self.ended[runner].append(receipt)
 
@@ -198,8 +222,15 @@ class AnySchedule(RuleBasedStateMachine):
         self.void.append(receipt)
         self.handed_in.add(receipt.finished.ticket.index)
 
-    def _give_back(self, runner: int) -> None:
-        self.dispatcher.give_back(runner)
+    def _end_exclusive(self, runner: int) -> None:
+        if not self.running[runner] and not self.alone[runner]:
+            self.exclusive.discard(runner)
+
+    def _give_back(self, runner: int, alone: Sequence[int] = ()) -> None:
+        before = self.ledger.rerun
+        self.dispatcher.give_back(runner, alone)
+        assert self.ledger.rerun == before + len(self.lost[runner])
+        self.alone[runner] += sorted(alone)
         self.lost[runner] = set()
 
     def _release(self, runner: int) -> None:
@@ -207,12 +238,16 @@ class AnySchedule(RuleBasedStateMachine):
         self.held.remove(runner)
 
     def _expected(self) -> dict[tuple[int, int], list[Ticket]]:
-        """One simulator after the other: the first ticket that waits goes to the runner that runs the fewest of them, if it has a free slot and is not held."""
-        dealt: dict[tuple[int, int], list[Ticket]] = {}
+        """A runner that runs tickets alone gets its next one when it runs none. Then, one simulator after the other: the first ticket that waits goes to the
+        runner that runs the fewest of them, if it has a free slot and is not held."""
+        idle = [runner for runner in self.exclusive if not self.running[runner]]
+        alone = {runner: self.alone[runner][0] for runner in idle}
+        dealt = {(runner, BOOK.simulator(index)): [BOOK.ticket(index)] for runner, index in alone.items()}
         taken = {index for runner in range(RUNNERS) for index in self._taken_by(runner)}
         admissible = range(min(self.total, (self.version + self.max_staleness + 1) * self.batch))
         for simulator in range(SIMULATORS):
-            load = {runner: self._load(runner, simulator) for runner, slots in self.slots.items() if simulator in slots and runner not in self.held}
+            there = [runner for runner, slots in self.slots.items() if simulator in slots and runner not in self.held | self.exclusive]
+            load = {runner: self._load(runner, simulator) for runner in there}
             for index in admissible:
                 if index in taken | self.handed_in or BOOK.simulator(index) != simulator:
                     continue
@@ -228,7 +263,7 @@ class AnySchedule(RuleBasedStateMachine):
         return sum(BOOK.simulator(index) == simulator for index in self.running[runner])
 
     def _taken_by(self, runner: int) -> list[int]:
-        return [*self.running[runner], *self.lost[runner], *(receipt.finished.ticket.index for receipt in self.ended[runner])]
+        return [*self.running[runner], *self.lost[runner], *self.alone[runner], *(receipt.finished.ticket.index for receipt in self.ended[runner])]
 
     def _of_any(self, tickets: dict[int, set[int]]) -> list[tuple[int, int]]:
         return [(runner, index) for runner in range(RUNNERS) for index in sorted(tickets[runner])]

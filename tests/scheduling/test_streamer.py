@@ -32,7 +32,7 @@ class Scenario:
     micro_batch: int
     streaming: bool
     in_order: bool
-    decisions: tuple[int, ...]
+    decisions: tuple[int, ...]  # 0: the ticket was set aside
     order: tuple[int, ...]
     bursts: tuple[int, ...]
 
@@ -68,7 +68,8 @@ class Scenario:
 
 
 @st.composite
-def scenarios(draw: st.DrawFn, streaming: bool | None = None, in_order: bool | None = None) -> Scenario:
+def scenarios(draw: st.DrawFn, streaming: bool | None = None, in_order: bool | None = None, least: int = 0) -> Scenario:
+    """least: decisions of a ticket."""
     group_size, groups, steps = draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(1, 3))
     tickets = UPDATES * group_size * groups * steps
     return Scenario(
@@ -79,7 +80,7 @@ def scenarios(draw: st.DrawFn, streaming: bool | None = None, in_order: bool | N
         micro_batch=draw(st.integers(1, 9)),
         streaming=draw(st.booleans()) if streaming is None else streaming,
         in_order=draw(st.booleans()) if in_order is None else in_order,
-        decisions=tuple(draw(st.lists(st.integers(1, 6), min_size=tickets, max_size=tickets))),
+        decisions=tuple(draw(st.lists(st.integers(least, 6), min_size=tickets, max_size=tickets))),
         order=tuple(draw(st.permutations(range(tickets)))),
         bursts=tuple(draw(st.lists(st.integers(0, 4), max_size=20))),
     )
@@ -145,20 +146,24 @@ def test_a_step_of_the_first_epoch_is_made_of_the_tickets_its_numbers_say(scenar
 
 @given(scenarios())
 def test_epochs_and_steps_come_in_order_and_each_closes_once_at_its_last_micro_batch(scenario: Scenario):
+    """A step without decisions is not made. Where it is the last one of the first epoch, an empty micro-batch says that the epoch ends."""
     parts = by_step(micro_batches(scenario))
+    with_decisions = sorted({scenario.step_of(ticket) for ticket, _ in scenario.pairs(0)})
+    first = [(0, step) for step in sorted({*with_decisions, scenario.steps - 1})]
     steps = min(scenario.steps, len(scenario.pairs(0)))
-    assert [key for key, _ in parts] == [(epoch, step) for epoch in range(scenario.epochs) for step in range(steps)]
-    for (_, step), (*earlier, last) in parts:
+    assert [key for key, _ in parts] == first + [(epoch, step) for epoch in range(1, scenario.epochs) for step in range(steps)]
+    for (epoch, step), (*earlier, last) in parts:
         assert not any(batch.closes_step or batch.closes_epoch for batch in earlier)
-        assert last.closes_step
-        assert last.closes_epoch == (step == steps - 1)
+        assert last.closes_step == (epoch > 0 or step in with_decisions)
+        assert last.closes_epoch == (step == (steps if epoch else scenario.steps) - 1)
 
 
 @given(scenarios())
 def test_every_micro_batch_is_full_but_the_last_of_a_step(scenario: Scenario):
     for _, (*earlier, last) in by_step(micro_batches(scenario)):
         assert all(len(batch) == scenario.micro_batch for batch in earlier)
-        assert 0 < len(last) <= scenario.micro_batch
+        assert len(last) <= scenario.micro_batch
+        assert len(last) or 0 in scenario.decisions
 
 
 @given(scenarios())
@@ -167,7 +172,7 @@ def test_a_group_is_emitted_only_when_all_of_it_has_arrived(scenario: Scenario):
         assert all(emission.arrived.issuperset(scenario.group_of(ticket)) for ticket, _ in emission.pairs)
 
 
-@given(scenarios(streaming=True))
+@given(scenarios(streaming=True, least=1))
 def test_the_streamer_waits_only_while_less_than_a_micro_batch_is_there(scenario: Scenario):
     """At every wait, whole groups of the present step, not all of them, hold less than a micro-batch that has not gone out yet."""
     gone: Counter[int] = Counter()

@@ -17,7 +17,7 @@ from gymnasium.spaces import Box, Discrete
 from rlvla3.config import SimulatorConfig
 from rlvla3.simulators.base import Simulator
 from rlvla3.simulators.gymnasium import GymnasiumSimulator
-from rlvla3.types import ActionSpace, Observation, Outcome, Spaces, Ticket
+from rlvla3.types import ActionSpace, Observation, Outcome, Purpose, Spaces, Ticket
 
 
 class Countdown(gymnasium.Env):
@@ -121,6 +121,19 @@ class Pair(Simulator):
 
     def _look(self, slot: int) -> Observation:
         return Observation({}, np.array([self.left[slot]], np.float32), elapsed=(self.length[slot] - self.left[slot]) / self.spaces.max_steps)
+
+
+class DeadlyPair(Pair):
+    """Tickets of `simulator.options.deadly` kill every process that begins them."""
+
+    def __init__(self, config: SimulatorConfig, chunk: int) -> None:
+        super().__init__(config, chunk)
+        self.slots, self.deadly = config.slots, config.options["deadly"]  # a replay has one slot a process
+
+    def reset(self, slot: int, ticket: Ticket) -> Observation:
+        if ticket.purpose is Purpose.TRAIN and ticket.index in self.deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().reset(slot, ticket)
 
 
 class CartPoles(Simulator):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from rlvla3.algorithms.advantages import vtrace
 from rlvla3.training.credit import Credit
+from rlvla3.types import Ticket
 from tests.support.tiny import CHUNK, MOST_DECISIONS, TinyPolicy, pairs, tiny_recipe, tiny_rollouts, write_episode
 
 UPDATE = range(4, 8)
@@ -179,6 +180,35 @@ def test_outcomes_are_compared_within_the_group(episodes, name, normalise, leave
     advantages, _ = found(credit_of(rollouts, advantage=name, group_size=2, **settings))
 
     np.testing.assert_allclose(advantages, expected, rtol=0, atol=1e-9)
+
+
+@given(updates, st.sets(st.sampled_from(UPDATE)), st.sampled_from(["outcome", "process"]), st.sampled_from(["group", "none"]), st.booleans())
+def test_a_group_is_compared_without_the_tickets_that_were_set_aside(episodes, aside, supervision, normalise, leave_one_out):
+    """As if the group had only the others. An episode that is left alone has nothing to be compared with."""
+    rollouts = written(episodes)
+    for ticket in aside:
+        rollouts.set_aside(Ticket(ticket, "reach", seed=0, group=1))
+    ran = [ticket for ticket in UPDATE if ticket not in aside]
+    flat = {ticket: [sum(chunk) for chunk in executed_rewards(rollouts, ticket)] for ticket in ran}
+    flat = {ticket: [sum(rewards)] if supervision == "outcome" else rewards for ticket, rewards in flat.items()}
+    expected = []
+    for ticket in ran:
+        own, others = flat[ticket], list(itertools.chain(*(rewards for other, rewards in flat.items() if other != ticket)))
+        everything = own + others
+        mean = sum(everything) / len(everything)
+        deviation = math.sqrt(sum((reward - mean) ** 2 for reward in everything) / len(everything)) + 1e-6 if normalise == "group" else 1.0
+        baseline = sum(others) / len(others) if leave_one_out and others else mean
+        compared = bool(others) and len(set(everything)) > 1
+        for t in range(rollouts.decisions(ticket)):
+            to_come = own if supervision == "outcome" else own[t:]
+            expected.append(sum((reward - baseline) / deviation for reward in to_come) if compared else 0.0)
+
+    settings = {"supervision": supervision, "normalise": normalise, "leave_one_out": leave_one_out, "group_size": 4}
+    credit = credit_of(rollouts, advantage="grpo", **settings)
+    if ran:
+        np.testing.assert_allclose(found(credit)[0], expected, rtol=0, atol=1e-9)
+    metrics = credit.finish()
+    assert metrics == ({} if not ran else {"advantage_mean": pytest.approx(np.mean(expected)), "advantage_std": pytest.approx(np.std(expected))})
 
 
 @given(updates, units, st.sampled_from(["group", "none"]), st.booleans())

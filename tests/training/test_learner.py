@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlvla3.config import make_recipe
+from rlvla3.scheduling.streamer import Streamer
 from rlvla3.training.learner import learning_rate
 from rlvla3.training.objective import LearnerError
+from rlvla3.types import Ticket
 from tests.support.learners import UPDATE, make_learner, recorded_gradients, run_update, snapshot, unchanged
 from tests.support.tiny import CHUNK, MOST_DECISIONS, TinyPolicy, micro_batch, pairs, tiny_recipe, tiny_rollouts, write_episode
 
@@ -105,12 +107,15 @@ def assert_streaming_changes_nothing(shapes, algorithm, loss, epochs, value_clip
         torch.testing.assert_close(whole, pieces, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("aside", [(), (1,), (0, 3)], ids=["all tickets", "one set aside", "two set aside"])
 @pytest.mark.parametrize("level", ["chunk", "action"])
-def test_the_gradient_is_that_of_the_mean_loss_over_decisions(level):
+def test_the_gradient_is_that_of_the_mean_loss_over_decisions(level, aside):
     """Against the loss written out for one decision at a time."""
     recipe = tiny_recipe(algorithm={"ratio": level, "entropy": 0.1, "advantage_clip": 1.0}, training={"critic": {"weight": 0.25}})
     learner = make_learner(recipe, last=1)
     rollouts, policy = learner.rollouts, TinyPolicy()
+    for ticket in aside:
+        rollouts.set_aside(Ticket(ticket, "reach", seed=0, group=ticket))
     gradients = recorded_gradients(learner)
     learner.begin_update(0, UPDATE)
     decisions = pairs(rollouts, UPDATE)
@@ -133,6 +138,27 @@ def test_the_gradient_is_that_of_the_mean_loss_over_decisions(level):
     parameters = [*policy.actor_parameters(), *policy.critic_parameters()]
     expected = torch.cat([parameter.grad.flatten() for parameter in parameters if parameter.grad is not None])
     torch.testing.assert_close(gradients[0], expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("normalised", [True, False], ids=["training", "warming up"])
+def test_an_update_whose_tickets_were_all_set_aside_changes_no_weight(normalised):
+    learner = make_learner(tiny_recipe(training={"critic": {"epochs": 1}}), normalised=normalised)
+    for ticket in UPDATE:
+        learner.rollouts.set_aside(Ticket(ticket, "reach", seed=0, group=ticket))
+    before = snapshot(learner.policy.parameters())
+    streamer = Streamer(batch=4, group_size=1, steps=2, epochs=3, micro_batch=2, streaming=True, seed=0)
+    for ticket in UPDATE:
+        streamer.arrived(ticket, decisions=0)
+    learner.begin_update(0, UPDATE)
+    for micro_batch_ in streamer.update(0):
+        assert micro_batch_ is not None
+        learner.accumulate(micro_batch_)
+        assert not micro_batch_.closes_step
+        if micro_batch_.closes_epoch and learner.enough:
+            break
+    metrics = learner.finish_update()
+    assert unchanged(learner.policy.parameters(), before)
+    assert all(math.isfinite(value) for value in metrics.values())
 
 
 def test_statistics_are_frozen_during_an_update():

@@ -21,7 +21,7 @@ from rlvla3.errors import WorkerError
 from rlvla3.runtimes.processes.messages import Failed, HandIn, LeaveDevice, LeftDevice, Ready
 from rlvla3.runtimes.processes.roll_call import RollCall
 from rlvla3.runtimes.ray.actor import LOSS_S, RemoteWorker
-from rlvla3.runtimes.ray.messages import HostNotice, Logs, LostTicket, NewLedger, RunTickets, Status, WeightsAt
+from rlvla3.runtimes.ray.messages import HostNotice, Logs, LostTicket, NewLedger, RunAgain, RunTickets, Status, WeightsAt
 from rlvla3.runtimes.supervision.limits import StageLimits
 from rlvla3.runtimes.supervision.shard_supervisor import CannotReplace
 from rlvla3.runtimes.supervision.watch import Watch
@@ -144,6 +144,7 @@ class ClusterSupervisor:
         control.handle(Ready, lambda _: self._on_ready(host))
         control.handle(HandIn, lambda message: self._on_hand_in(host, message))
         control.handle(LostTicket, lambda message: self._on_lost_ticket(host, message.index))
+        control.handle(RunAgain, lambda message: self._dispatcher.again(message.index))
         control.handle(LeftDevice, lambda _: self._leaving.answered(host.name))
         control.handle(Status, lambda status: self._report(host.name, status))
         control.handle(HostNotice, lambda message: self._notify(f"{host.name}: {message.text}"))

@@ -31,7 +31,7 @@ from rlvla3.observability.tracing import make_board
 from rlvla3.runtimes.processes.control import Control
 from rlvla3.runtimes.processes.messages import HandIn, LeaveDevice, LeftDevice, Ready
 from rlvla3.runtimes.ray.actor import ActorState
-from rlvla3.runtimes.ray.messages import HostNotice, Logs, LostTicket, NewLedger, RunTickets, WeightsAt
+from rlvla3.runtimes.ray.messages import HostNotice, Logs, LostTicket, NewLedger, RunAgain, RunTickets, WeightsAt
 from rlvla3.runtimes.supervision.host_supervisor import HostSupervisor, one_thread_each
 from rlvla3.runtimes.worker_names import BAD_ANSWER, WEIGHTS
 from rlvla3.simulators.description import Description, remember
@@ -181,6 +181,9 @@ class GrantedTickets:
 
     def lost(self, index: int) -> None:
         self._control.send(LostTicket(index))
+
+    def again(self, index: int) -> None:
+        self._control.send(RunAgain(index))
 
     def hand_in(self, finished: Finished) -> None:
         """Nothing to do here: the coordinator hears of the episode by a HandIn message."""

@@ -34,6 +34,13 @@ class LostTicket:
 
 
 @dataclass(frozen=True, slots=True)
+class RunAgain:
+    """Host to coordinator: one of its simulators was lost, and the host itself runs this ticket again."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
 class HostNotice:
     """Host to coordinator: a sentence for the user."""
 

@@ -100,6 +100,7 @@ class HostSupervisor:
             self.watch,
             limits=[StageLimits(recipe.supervision, simulator) for simulator in simulators],
             max_restarts=engine.max_restarts,
+            max_set_aside=engine.max_set_aside,
             notify=notify,
             fail=fail,
         )

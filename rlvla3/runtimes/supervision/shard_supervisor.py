@@ -6,13 +6,13 @@ Invariants:
   those tickets earlier;
 - a shard changes its generator before tickets are dispatched, and never while it runs a ticket or has one that is not given back;
 - a simulator that breaks its contract ends the run at once: a new process would do the same;
-- a ticket that loses MAX_ATTEMPTS simulators ends the run: then the ticket is at fault and not the machine.
+- a ticket that loses MAX_ATTEMPTS simulators, the last one while it ran alone, is set aside, or it ends the run: then the ticket is at fault and not the
+  machine. It is set aside only after its generator has forgotten its requests, so that nobody writes its block of the data plane any more.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,10 +33,10 @@ from rlvla3.runtimes.supervision.watch import Watch
 from rlvla3.runtimes.worker_names import shard_name
 from rlvla3.scheduling.dispatcher import Dispatcher, TicketSource
 from rlvla3.scheduling.sharding import ShardSpec
+from rlvla3.scheduling.stubborn import MAX_ATTEMPTS, LostTickets
 from rlvla3.simulators.base import ContractError
 from rlvla3.types import Finished
 
-MAX_ATTEMPTS = 3
 END_AFTER_ERROR_S = 5.0
 """How long the process of a simulator that has failed may take to end."""
 
@@ -50,7 +50,7 @@ class SupervisedShard:
     """A shard, and the process that runs it now. The process may be replaced; the slots and their data stay.
 
     ready: its simulator is built. owed: it has handed in episodes and waits for an answer. failure: the error that its process ended with. remembered: it is
-    lost, and its generator has not yet said that it has forgotten its requests.
+    lost, and its generator has not yet said that it has forgotten its requests. stubborn: of its lost tickets, those that are set aside when it is replaced.
     """
 
     spec: ShardSpec
@@ -59,6 +59,7 @@ class SupervisedShard:
     owed: bool = False
     failure: Failed | None = None
     remembered: bool = False
+    stubborn: Sequence[int] = ()
 
     @property
     def number(self) -> int:
@@ -69,7 +70,8 @@ class ShardSupervisor:
     """Serves one ledger at a time. Each shard runs the tickets of its own simulator.
 
     start: starts the process of a shard. assignment: of shards to generators. watch: kills what hangs. limits: of the shards of each simulator of the run.
-    max_restarts: processes that are replaced before the run gives up. notify: called with a sentence for the user. fail: ends the run with an error.
+    max_restarts: processes that are replaced before the run gives up. max_set_aside: tickets that may be set aside before it gives up. notify: called with a
+    sentence for the user. fail: ends the run with an error.
     """
 
     def __init__(
@@ -82,13 +84,14 @@ class ShardSupervisor:
         *,
         limits: Sequence[StageLimits],
         max_restarts: int,
+        max_set_aside: int,
         notify: Callable[[str], None],
         fail: Callable[[Exception], None],
     ) -> None:
         self._start, self._plane, self._board, self._assignment = start, plane, board, assignment
         self._watch, self._limits, self._max_restarts, self._notify, self._fail = watch, limits, max_restarts, notify, fail
         self._on_finished: Callable[[Finished], None] = lambda _: None
-        self._attempts: Counter[int] = Counter()
+        self._lost_tickets = LostTickets(max_set_aside)
         self._all_ready = asyncio.Event()
         self._restarts = 0
         self._ending = False
@@ -124,7 +127,7 @@ class ShardSupervisor:
         """Run the tickets of `ledger` from now on. on_finished: called for each episode handed in."""
         self._dispatcher.serve(ledger)
         self._on_finished = on_finished
-        self._attempts.clear()
+        self._lost_tickets.begin_anew()
         self._assignment.begin_anew()
         self.grant()
 
@@ -154,6 +157,11 @@ class ShardSupervisor:
     def stuck(self, waiting: int) -> bool:
         """Whether no shard will ask for another decision while `waiting` shards wait: no shard is being replaced, and no other one runs a ticket."""
         return all(shard.ready for shard in self._shards) and self._dispatcher.busy(shard.number for shard in self._shards) <= waiting
+
+    def set_aside(self, finished: Finished) -> None:
+        """A ticket is completed without an episode. The ledger knows it; its block of the data plane and whoever waits for the episode are told here."""
+        self._plane.rollouts.set_aside(finished.ticket)
+        self._on_finished(finished)
 
     def kill(self) -> None:
         """Kill every simulator."""
@@ -230,7 +238,7 @@ class ShardSupervisor:
         if self._ending:
             return
         lost = self._dispatcher.lost(shard.number)
-        self._attempts.update(lost)
+        self._lost_tickets.count(lost)
         why = shard.worker.killed or (shard.failure.message if shard.failure else self._how_it_ended(shard))
         if shard.failure and shard.failure.kind == ContractError.__name__:
             self._fail(CannotReplace(why))
@@ -239,7 +247,8 @@ class ShardSupervisor:
             place = "" if shard.failure and shard.failure.explained else f"\nIts output is in {shard.worker.log}"
             self._fail(CannotReplace(f"{shard_name(shard.number)} {why_not}: {why}{place}"))
             return
-        self._notify(f"{shard_name(shard.number)} was lost ({why}); its {len(lost)} running tickets are run again")
+        shard.stubborn = self._lost_tickets.stubborn(lost)
+        self._notify(f"{shard_name(shard.number)} was lost ({why}); {self._what_becomes_of(lost)}")
         shard.remembered = True
         with suppress(Stopped):  # the generator has just died too, and then it has forgotten the shard (`generator_lost`)
             self._generators[self._assignment.serves[shard.number]].control.send(ForgetShard(shard.number))
@@ -248,12 +257,27 @@ class ShardSupervisor:
         """How the process of a shard has ended, in words."""
         return ending_in_words(shard.worker.process.exitcode or 0, self._memory_kills.happened())
 
+    def _what_becomes_of(self, lost: Sequence[int]) -> str:
+        """What becomes of the tickets of a shard that was lost, in words."""
+        stubborn, suspected = (set(of(lost)) for of in (self._lost_tickets.stubborn, self._lost_tickets.suspected))
+        if stubborn:
+            number, limit = self._lost_tickets.set_aside + len(stubborn), self._lost_tickets.limit
+            return (
+                f"ticket {min(stubborn)} has lost {MAX_ATTEMPTS} simulators, and the last one while it ran alone. It is set aside: nothing is learned from it "
+                f"(ticket {number} of at most {limit}, engine.max_set_aside)"
+            )
+        alone = f", {len(suspected)} of them alone, because they have now lost {MAX_ATTEMPTS - 1} simulators" if suspected else ""
+        return f"its {number_of(len(lost), 'running ticket')} {'is' if len(lost) == 1 else 'are'} run again{alone}"
+
     def _why_not_replaced(self, lost: Sequence[int]) -> str:
         """Why a shard that has lost these tickets is not replaced; empty if it is replaced."""
         if not self._all_ready.is_set():
             return "could not be started"
-        if stubborn := [index for index in lost if self._attempts[index] >= MAX_ATTEMPTS]:
-            return f"was lost, and ticket {stubborn[0]} has now failed {MAX_ATTEMPTS} times"
+        if stubborn := self._lost_tickets.stubborn(lost):
+            if self._lost_tickets.may_set_aside(len(stubborn)):
+                return ""
+            limit = f"engine.max_set_aside={self._lost_tickets.limit} is how many tickets may be set aside in place of that"
+            return f"was lost, and ticket {stubborn[0]} has now failed {MAX_ATTEMPTS} times ({limit})"
         if self._restarts >= self._max_restarts:
             return f"was lost after engine.max_restarts={self._max_restarts} replacements"
         return ""
@@ -261,10 +285,13 @@ class ShardSupervisor:
     def _replace(self, shard: SupervisedShard) -> None:
         if self._ending:
             return
-        self._dispatcher.give_back(shard.number)
-        shard.failure, shard.remembered = None, False
+        for index in shard.stubborn:
+            self.set_aside(self._dispatcher.set_aside(shard.number, index))
+        self._lost_tickets.set_aside += len(shard.stubborn)
+        self._restarts += 1 - MAX_ATTEMPTS * len(shard.stubborn)  # simulators that a ticket has cost that is set aside do not count
+        self._dispatcher.give_back(shard.number, alone=self._lost_tickets.suspected(self._dispatcher.lost(shard.number)))
+        shard.failure, shard.remembered, shard.stubborn = None, False, ()
         shard.worker = self._start_process(shard.number)
-        self._restarts += 1
         self._follow(shard)
         if self._dispatcher.serving:
             self.grant()

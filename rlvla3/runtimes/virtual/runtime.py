@@ -31,6 +31,7 @@ from rlvla3.runtimes.virtual.trainer import VirtualTrainer
 from rlvla3.runtimes.worker_names import TRAINER, generator_name, shard_name
 from rlvla3.scheduling.dispatcher import Dispatcher
 from rlvla3.scheduling.placement import Placement
+from rlvla3.scheduling.stubborn import LostTickets
 from rlvla3.types import Finished, Version
 
 RESTART_S = 10.0
@@ -94,6 +95,7 @@ class VirtualRuntime:
             self, make_streamer(recipe, width=len(placement.trainers)), [self.machine.seat(device) for device in placement.trainers], self.board.meter(TRAINER)
         )
         self._lives: dict[VirtualShard | VirtualGenerator, VirtualTask] = {}
+        self._lost_tickets, self._killers = LostTickets(engine.max_set_aside), set[int]()
         for fault in faults:
             self.clock.at(fault.at, self._happening(fault))
 
@@ -127,6 +129,14 @@ class VirtualRuntime:
         """How many times slower training is because its ranks are on several hosts."""
         cluster = self.placement.cluster
         return self.profile.across if len({cluster.host(device) for device in self.placement.trainers}) > 1 else 1.0
+
+    def kills(self, ticket: int) -> bool:
+        """Whether a ticket kills every shard that begins it."""
+        return ticket in self._killers
+
+    def crash(self, shard: int) -> None:
+        """A shard dies now."""
+        self.clock.soon(lambda: self._lose(self.shards[shard]))
 
     def hand_in(self, shard: int, finished: Sequence[Finished]) -> None:
         """Episodes of a shard have ended."""
@@ -238,7 +248,7 @@ class VirtualRuntime:
 
     def _advance(self, version: Version) -> None:
         episodes = self._ledger.advance(version)
-        lags = Counter(version - 1 - episode.oldest for episode in episodes)
+        lags = Counter(version - 1 - episode.oldest for episode in episodes if not episode.set_aside)
         self._published.append(RehearsedUpdate(version, self.clock.now, episodes, lags))
         self._grant()
 
@@ -267,6 +277,8 @@ class VirtualRuntime:
                     self.shards[fault.which % len(self.shards)].slower = fault.severity
                 case "generator dies":
                     self._lose_generator(fault.which % len(self.generators))
+                case "ticket kills its shard":
+                    self._killers.add(fault.which)
                 case "trainer stalls":
                     self.trainer.stalled = fault.severity
 
@@ -280,13 +292,18 @@ class VirtualRuntime:
         self.clock.at(self.clock.now + self.recipe.simulator.timeout_s, lambda: self._lose(shard))
 
     def _lose(self, shard: VirtualShard) -> None:
-        """A simulator is lost: its generator forgets its requests, its tickets are given back, and it is built anew."""
+        """A simulator is lost: its generator forgets its requests, its tickets are given back or set aside, and it is built anew."""
         if self._lives[shard].ended:
             return
         self._lives[shard].cancel()
         shard.generator.forget(shard)
-        self._dispatcher.lose(shard.number)
-        self._dispatcher.give_back(shard.number)
+        lost = self._dispatcher.lose(shard.number)
+        self._lost_tickets.count(lost)
+        for index in self._lost_tickets.stubborn(lost):
+            if self._lost_tickets.may_set_aside(1):
+                self._lost_tickets.set_aside += 1
+                self._send(shard.number, [self._dispatcher.set_aside(shard.number, index)])
+        self._dispatcher.give_back(shard.number, alone=self._lost_tickets.suspected(lost))
         shard.begin_anew()
         self.board.meter(shard_name(shard.number)).enter("start")
         self._grant()

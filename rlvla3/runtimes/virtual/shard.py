@@ -116,6 +116,9 @@ class VirtualShard:
         self._straggle = 1 + self._profile.host.straggle * self._seat.random.random()
         with self._meter("reset"):
             await self._seat.begin(self._profile.reset, 1, self.slower)
+            if self._world.kills(ticket.index):
+                self._world.crash(self.number)
+                await self._clock.promise()  # for ever: its life ends here
 
     async def step(self, chunks: Mapping[int, None]) -> Mapping[int, Any]:
         with self._meter("simulate"):

@@ -32,6 +32,12 @@ class World(Protocol):
     def delay(self) -> Promise:
         """To be awaited: a message arrives."""
 
+    def kills(self, ticket: int) -> bool:
+        """Whether a ticket kills every shard that begins it."""
+
+    def crash(self, shard: int) -> None:
+        """A shard dies now."""
+
     def hand_in(self, shard: int, finished: Sequence[Finished]) -> None:
         """Episodes of a shard have ended."""
 

@@ -208,8 +208,8 @@ class Trainer:
             emitted = self.trajectories.streamer.emitted
             self.recorder.append(list(emitted), update=version - 1, decisions=list(emitted.values()))
         if self.rollouts.spec.spaces.initial_states:
-            batch = self.recipe.training.batch
-            self._trained_on_tickets(self.book, range((version - 1) * batch, version * batch))
+            emitted = self.trajectories.streamer.emitted
+            self._trained_on_tickets(self.book, [ticket for ticket, decisions in emitted.items() if decisions])
         self._finish_publication()
         takes_turns, tell = self.recipe.engine.offload, partial(self._say, Published(version, metrics, self.accounts))
         with self.meter("publish"):

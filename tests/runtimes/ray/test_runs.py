@@ -120,7 +120,7 @@ def test_two_nodes_and_two_ranks_give_the_weights_of_one_host(cluster: TwoNodes,
     local = Run(tmp_path / "local", countdown(**deterministic)).finished()
     deterministic["training"] |= {"ranks": 2, "sharding": "full"}
     spread = Run(tmp_path / "ray", on(cluster, **deterministic)).finished()
-    assert spread.summary["tickets"] == local.summary["tickets"] == {"issued": 32, "trained": 32, "rerun": 0}
+    assert spread.summary["tickets"] == local.summary["tickets"] == {"issued": 32, "trained": 32, "rerun": 0, "set_aside": 0}
     names = "checkpoints/000004/policy/model.safetensors"
     ours, theirs = load_file(spread.folder / names), load_file(local.folder / names)
     for name, weights in theirs.items():

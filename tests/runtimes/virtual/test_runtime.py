@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from rlvla3.config import Recipe
-from rlvla3.runtimes.virtual.faults import draw_faults
+from rlvla3.runtimes.virtual.faults import Fault, draw_faults
 from rlvla3.runtimes.virtual.runtime import RehearsedUpdate, StuckError, VirtualRuntime
 from rlvla3.scheduling.placement import Cluster, Placement, place
 from tests.support.rehearsals import small_profile, small_recipe
@@ -86,6 +86,26 @@ def test_the_laws_hold_whatever_goes_wrong(seeds: range):
         for generator in runtime.generators:
             assert generator.largest <= (recipe.engine.batch_limit or 10**9), seed
     assert min(happened.values()) > len(seeds) // 10
+
+
+@pytest.mark.parametrize("seeds", [range(50), pytest.param(range(50, 400), marks=pytest.mark.slow)], ids=["few", "many"])
+def test_tickets_that_kill_their_shards_are_set_aside_and_no_others(seeds: range):
+    for seed in seeds:
+        drawn = random.Random(seed)
+        group = drawn.choice([1, 2, 4])
+        recipe = small_recipe(
+            simulator={"shards": drawn.randint(1, 4), "slots": drawn.randint(1, 3)},
+            training={"updates": 3, "steps": drawn.choice([1, 2]), "micro_batch": drawn.choice([1, 3, 8, 64])},
+            algorithm={"group_size": group, "advantage": "grpo" if group > 1 else "gae"},
+            engine={"mode": drawn.choice(["sync", "full_async"]), "streaming": drawn.random() < 0.5, "max_set_aside": 24},
+        )
+        killers = set(drawn.sample(range(24), drawn.choice([1, 2, 8, 24])))
+        deaths = draw_faults(seed, drawn.randint(0, 2), within=30.0)
+        _, published = run(recipe, drawn.choice(PLACEMENTS), seed=seed, faults=[*(Fault(0.0, "ticket kills its shard", which) for which in killers), *deaths])
+        episodes = [episode for version in published for episode in version.episodes]
+        assert [episode.ticket.index for episode in episodes] == list(range(24)), seed
+        assert {episode.ticket.index for episode in episodes if episode.set_aside} == killers, seed
+        assert sum(sum(version.staleness.values()) for version in published) == 24 - len(killers), seed
 
 
 @pytest.mark.parametrize("mode", ["sync", "full_async"])
