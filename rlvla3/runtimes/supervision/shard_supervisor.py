@@ -51,6 +51,7 @@ class SupervisedShard:
 
     ready: its simulator is built. owed: it has handed in episodes and waits for an answer. failure: the error that its process ended with. remembered: it is
     lost, and its generator has not yet said that it has forgotten its requests. stubborn: of its lost tickets, those that are set aside when it is replaced.
+    losses: how often it was lost.
     """
 
     spec: ShardSpec
@@ -60,6 +61,7 @@ class SupervisedShard:
     failure: Failed | None = None
     remembered: bool = False
     stubborn: Sequence[int] = ()
+    losses: int = 0
 
     @property
     def number(self) -> int:
@@ -243,7 +245,7 @@ class ShardSupervisor:
         if shard.failure and shard.failure.kind == ContractError.__name__:
             self._fail(CannotReplace(why))
             return
-        if why_not := self._why_not_replaced(lost):
+        if why_not := self._why_not_started(shard) or self._why_not_replaced(lost):
             place = "" if shard.failure and shard.failure.explained else f"\nIts output is in {shard.worker.log}"
             self._fail(CannotReplace(f"{shard_name(shard.number)} {why_not}: {why}{place}"))
             return
@@ -269,10 +271,16 @@ class ShardSupervisor:
         alone = f", {len(suspected)} of them alone, because they have now lost {MAX_ATTEMPTS - 1} simulators" if suspected else ""
         return f"its {number_of(len(lost), 'running ticket')} {'is' if len(lost) == 1 else 'are'} run again{alone}"
 
+    def _why_not_started(self, shard: SupervisedShard) -> str:
+        """Why a shard that was lost before all were built is not started again; empty if it is. One that only was killed is, a few times."""
+        shard.losses += 1
+        by_signal = (shard.worker.process.exitcode or 0) < 0 and not shard.failure and not shard.worker.killed
+        if self._all_ready.is_set() or (by_signal and shard.losses < MAX_ATTEMPTS):
+            return ""
+        return "could not be started"
+
     def _why_not_replaced(self, lost: Sequence[int]) -> str:
         """Why a shard that has lost these tickets is not replaced; empty if it is replaced."""
-        if not self._all_ready.is_set():
-            return "could not be started"
         if stubborn := self._lost_tickets.stubborn(lost):
             if self._lost_tickets.may_set_aside(len(stubborn)):
                 return ""
