@@ -15,6 +15,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 
 from rlvla3.config import SimulatorConfig
+from rlvla3.config.section import Section
 from rlvla3.simulators.base import Simulator
 from rlvla3.simulators.gymnasium import GymnasiumSimulator
 from rlvla3.types import ActionSpace, Observation, Outcome, Purpose, Spaces, Ticket
@@ -123,8 +124,14 @@ class Pair(Simulator):
         return Observation({}, np.array([self.left[slot]], np.float32), elapsed=(self.length[slot] - self.left[slot]) / self.spaces.max_steps)
 
 
+class DeadlyOptions(Section):
+    deadly: list[int]
+
+
 class DeadlyPair(Pair):
     """Tickets of `simulator.options.deadly` kill every process that begins them."""
+
+    Options = DeadlyOptions
 
     def __init__(self, config: SimulatorConfig, chunk: int) -> None:
         super().__init__(config, chunk)
