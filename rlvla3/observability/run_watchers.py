@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +13,7 @@ from functools import partial
 from typing import Literal
 
 from rlvla3.config import Recipe
+from rlvla3.errors import ExplainedError
 from rlvla3.observability.continuing import Continuation
 from rlvla3.observability.episode_video import VideoFiles
 from rlvla3.observability.events import Event, Watcher
@@ -72,15 +75,34 @@ class OnStdout:
         self._shown = _progress(run, title) if show == "progress" else JsonLines(sys.stdout)
         self._result: Callable[[], str] = partial(_result, summary, run, show)
         if refresh := getattr(self._shown, "refresh", None):  # only a table in a terminal has one
-            self.refresh = refresh
+            self.refresh = _explained()(refresh)
 
     def on(self, event: Event) -> None:
-        self._shown.on(event)
+        with _explained():
+            self._shown.on(event)
 
     def close(self) -> None:
-        self._shown.close()
-        if result := self._result():
-            print(result, flush=True)
+        with _explained():
+            self._shown.close()
+            if result := self._result():
+                print(result, flush=True)
+
+
+class NobodyReads(ExplainedError):
+    """Whoever read stdout is gone."""
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Errors of stdout in words of its own: it is a pipe or a terminal more often than a file on a disk."""
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise NobodyReads("nobody reads it any more") from error
+    except OSError as error:
+        if error.errno == errno.EIO and stat.S_ISCHR(os.fstat(sys.stdout.fileno()).st_mode):
+            raise NobodyReads("its terminal is gone") from error
+        raise
 
 
 def _progress(run: RunDirectory, title: str) -> Watcher:

@@ -176,10 +176,14 @@ class Session:
         if self._interrupts == 1 and self._ledger is not None:
             runtime.finish_update(self._ledger)
             newest = self._run.latest_checkpoint()
-            left = f"{newest} is the newest checkpoint then, and what came after it is lost" if newest else "nothing is kept then: there is no checkpoint yet"
+            left = (
+                f"{newest} is the newest checkpoint then, and what came after it is lost"
+                if newest
+                else "nothing is kept then, because there is no checkpoint yet"
+            )
             self._notify(
                 f"interrupted by {in_words(number)}: the run finishes update {self._ledger.version + 1}, if simulators and trainer can finish it, keeps a "
-                f"checkpoint and stops. Interrupt again to stop at once: {left}"
+                f"checkpoint and stops. Interrupt again to stop at once; {left}"
             )
             return
         if self._interrupts > 1:

@@ -23,6 +23,7 @@ from rlvla3.runtimes.processes.roll_call import RollCall
 from rlvla3.runtimes.ray.actor import LOSS_S, RemoteWorker
 from rlvla3.runtimes.ray.messages import HostNotice, Logs, LostTicket, NewLedger, RunAgain, RunTickets, Status, WeightsAt
 from rlvla3.runtimes.supervision.limits import StageLimits
+from rlvla3.runtimes.supervision.losses import run_again
 from rlvla3.runtimes.supervision.shard_supervisor import CannotReplace
 from rlvla3.runtimes.supervision.watch import Watch
 from rlvla3.scheduling.dispatcher import Dispatcher, Receipt
@@ -231,7 +232,7 @@ class ClusterSupervisor:
             return
         way_on = "Ray restarts it" if comes_back else "the other hosts go on without it"
         if is_news:
-            self._notify(f"{host.name} was lost{why}; its {len(lost)} running tickets are run again, and {way_on}")
+            self._notify(f"{host.name} was lost{why}; {run_again(len(lost))}, and {way_on}")
         self._dispatcher.give_back(number)
         self._leaving.answered(host.name)  # it has nothing on a device any more
         if comes_back:

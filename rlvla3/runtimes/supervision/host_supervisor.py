@@ -213,7 +213,8 @@ class HostSupervisor:
         elif why_not := self._losses[lost.name].why_not_replaced(progress=self.plane.answers_of(number)):
             self._fail(WorkerError(f"{words}. The run ends, as {why_not}. {where}"))
         else:
-            self._notify(f"{words}. Another process takes its place and answers the {number_of(waiting, 'request')} that it has left. {where}")
+            answers = f" and answers the {number_of(waiting, 'request')} that it has not answered" if waiting else ""
+            self._notify(f"{words}. Another process takes its place{answers}. {where}")
             lost.release()
             self._workers.remove(lost)
             (successor,) = self.start_lanes([self._generator_lane(number)])

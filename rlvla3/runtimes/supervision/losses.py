@@ -6,6 +6,8 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+from rlvla3.observability.formatting import number_of
+
 IN_VAIN = 5
 """How often in a row a worker may be lost without having got any further. Its next successor would be lost too."""
 
@@ -43,6 +45,11 @@ def ending_in_words(exitcode: int, memory_was_used_up: bool = False) -> str:
         return f"{SIGNALS.get(sent, 'it was ended by a signal')} ({sent.name})"
     by = "the system, because memory was used up" if memory_was_used_up else "a user, by a batch system, or by the system because memory was short"
     return f"{SIGNALS[sent]} ({sent.name}) by {by}"
+
+
+def run_again(tickets: int) -> str:
+    """What becomes of the tickets that a lost worker was running."""
+    return f"its {number_of(tickets, 'running ticket')} {'is' if tickets == 1 else 'are'} run again" if tickets else "it was running no ticket"
 
 
 class Losses:

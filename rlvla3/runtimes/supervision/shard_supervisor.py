@@ -28,7 +28,7 @@ from rlvla3.runtimes.processes.messages import Failed, ForgetShard, Grant, HandI
 from rlvla3.runtimes.processes.process import WorkerProcess
 from rlvla3.runtimes.processes.roll_call import RollCall
 from rlvla3.runtimes.supervision.limits import StageLimits
-from rlvla3.runtimes.supervision.losses import MemoryKills, ending_in_words
+from rlvla3.runtimes.supervision.losses import MemoryKills, ending_in_words, run_again
 from rlvla3.runtimes.supervision.watch import Watch
 from rlvla3.runtimes.worker_names import shard_name
 from rlvla3.scheduling.dispatcher import Dispatcher, TicketSource
@@ -269,7 +269,7 @@ class ShardSupervisor:
                 f"(ticket {number} of at most {limit}, engine.max_set_aside)"
             )
         alone = f", {len(suspected)} of them alone, because they have now lost {MAX_ATTEMPTS - 1} simulators" if suspected else ""
-        return f"its {number_of(len(lost), 'running ticket')} {'is' if len(lost) == 1 else 'are'} run again{alone}"
+        return run_again(len(lost)) + alone
 
     def _why_not_started(self, shard: SupervisedShard) -> str:
         """Why a shard that was lost before all were built is not started again; empty if it is. One that only was killed is, a few times."""
