@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rlvla3.benchmarks.chaos.observed_run import MARK, Cluster, kill, marked
+from rlvla3.benchmarks.chaos.observed_run import MARK, Cluster, kill, marked_processes
 from rlvla3.benchmarks.chaos.orders import FOLDER
 from rlvla3.errors import RecipeError
 
@@ -50,7 +50,7 @@ def two_nodes(folder: Path, mark: str) -> Iterator[Cluster]:
             process.wait(END_S)
         except subprocess.TimeoutExpired:
             process.kill()
-        kill(marked(mark))
+        kill(marked_processes(mark))
 
 
 def _main() -> None:

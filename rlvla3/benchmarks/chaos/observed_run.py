@@ -26,6 +26,7 @@ import yaml
 
 from rlvla3.benchmarks.chaos.orders import FOLDER
 from rlvla3.observability.run_directory import RunDirectory
+from rlvla3.process_tree import marked, new_mark
 
 MARK = "RLVLA3_CHAOS_RUN"
 """The environment variable that marks every process of a run. Its value is the run's own."""
@@ -104,9 +105,10 @@ class ObservedRun:
         start = [str(self.path)] if (self.path / "config.yaml").is_file() else [str(self._recipe), "--run-dir", str(self.path)]
         command = [sys.executable, "-m", "rlvla3.benchmarks.chaos.coordinator", "train", *start]
         variables = {MARK: self._mark, FOLDER: str(self.orders), "TMPDIR": str(self.scratch), "PYTHONUNBUFFERED": "1", "RAY_AUTH_MODE": "disabled"}
-        self._process = process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True, env=os.environ | variables
-        )
+        with marked(new_mark()):  # so it ends with this process, even by `kill -9`
+            self._process = process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True, env=os.environ | variables
+            )
         self._hung_up = False
         for target in (self._read, self._await_end):
             Thread(target=target, args=(process,), daemon=True).start()
@@ -130,9 +132,9 @@ class ObservedRun:
 
     def processes(self) -> list[psutil.Process]:
         """The living processes of this run, the coordinator among them. On Ray: those of its own, and its workers in the cluster."""
-        there = {process.pid: process for process in marked(self._mark)}
+        there = {process.pid: process for process in marked_processes(self._mark)}
         if self.cluster is not None:
-            there |= {process.pid: process for process in marked(self.cluster.mark) if any(map(WORKER.fullmatch, names(process)))}
+            there |= {process.pid: process for process in marked_processes(self.cluster.mark) if any(map(WORKER.fullmatch, names(process)))}
         return list(there.values())
 
     def workers(self, role: str) -> dict[str, psutil.Process]:
@@ -185,7 +187,7 @@ class ObservedRun:
             self._news.notify_all()
 
 
-def marked(mark: str) -> Iterator[psutil.Process]:
+def marked_processes(mark: str) -> Iterator[psutil.Process]:
     """The living processes with this mark, whatever their parent is."""
     for process in psutil.process_iter():
         with suppress(psutil.Error):
