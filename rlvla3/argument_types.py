@@ -1,4 +1,6 @@
-"""What words of the command line may be: numbers with limits, and paths. What cannot be written to is refused before anything is measured or trained.
+"""How words of the command line are read, and what they may be: numbers with limits, and paths.
+
+What cannot be written to is refused before anything is measured or trained.
 
 argparse calls these functions, and shows the message of an ArgumentTypeError after the name of the argument.
 """
@@ -8,11 +10,23 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rlvla3.errors import RecipeError, described, explanation
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse drops an error that it meets while it prints. Then `--help` or `--version` would say nothing, and seem to have succeeded. Here it is raised."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if file is sys.stdout:
+            print(message, end="", flush=True)
+        else:
+            super()._print_message(message, file)
 
 
 def seconds(text: str) -> float:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from rlvla3 import standard_streams
-from rlvla3.argument_types import new_file, new_folder, path, positive, seconds, seconds_or_auto
+from rlvla3.argument_types import Parser, new_file, new_folder, path, positive, seconds, seconds_or_auto
 from rlvla3.errors import RecipeError, explanation
 from rlvla3.named import note_working_folder, search_working_folder
 from rlvla3.signals import number_of
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     interrupted it."""
     standard_streams.open_closed()
     try:
-        status = _status(_parse(argv))
+        status = _status(argv)
         outlived = sys.modules.get("rlvla3.observability.outlived")  # where it was not imported, there was no run
         if outlived is not None and outlived.left_behind():
             os._exit(status)  # a write that hangs would hold the end of this process
@@ -57,8 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         standard_streams.let_go()
 
 
-def _status(arguments: argparse.Namespace) -> int:
+def _status(argv: Sequence[str] | None) -> int:
     try:
+        arguments = _parse(argv)
         note_working_folder(_working_folder())
         passed = _run(arguments)
         if arguments.command not in RUNS:
@@ -151,7 +152,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="rlvla3",
         description="Asynchronous reinforcement learning for vision-language-action robot policies.",
         epilog=EXAMPLES,

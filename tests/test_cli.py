@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -135,6 +136,15 @@ def test_a_benchmark_needs_nothing_to_be_said(name: str):
 def test_the_command_line_is_light_to_import():
     heavy = "{'torch', 'numpy', 'pydantic', 'yaml', 'rich'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", f"import sys, rlvla3.cli\nassert not {heavy}, {heavy}"], check=True)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [["--version"], ["--help"], ["train", "--help"]], ids=" ".join)
+def test_what_cannot_be_printed_is_no_success(words: list[str], unbuffered: str):
+    with Path("/dev/full").open("w") as full:
+        variables = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+        ended = subprocess.run([sys.executable, "-m", "rlvla3", *words], stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=variables, timeout=60)
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1) and ended.stderr.startswith("rlvla3: the disk is full")
 
 
 def test_the_version_is_the_packages():

@@ -134,7 +134,7 @@ def _explain(problem: Any, prefix: str, schema: type[BaseModel]) -> str:
     if problem["type"] == "extra_forbidden":
         known = known_keys(type_at(schema, problem["loc"][:-1]))
         close = difflib.get_close_matches(str(problem["loc"][-1])[:100], known, n=1)
-        return f"  {where}: unknown key" + (f", did you mean {close[0]}?" if close else f"; known here: {', '.join(known)}")
+        return f"  {where}: unknown key" + (f", did you mean {close[0]}?" if close else f"; known here: {', '.join(known) or 'none'}")
     if problem["type"] == "model_type":
         known = known_keys(type_at(schema, problem["loc"]))
         return f"  {where}: is a section, given {shown(problem['input'])}: set its keys, such as {where}.{known[0]}=...; known here: {', '.join(known)}"

@@ -33,7 +33,7 @@ from rlvla3.errors import RecipeError
 from rlvla3.process_tree import descriptor_of, end_tree, marked, new_mark
 from rlvla3.simulators.action_meaning import ActionMeaning
 from rlvla3.simulators.builtin import BUILT_IN
-from rlvla3.simulators.registry import describe_simulator, simulator_class
+from rlvla3.simulators.registry import checked_options, describe_simulator, simulator_class
 from rlvla3.types import Spaces
 
 NOT_DESCRIBED = {"shards", "cores", "devices", "weight", "task_weights", "timeout_s", "build_timeout_s", "check_frames"}
@@ -111,7 +111,7 @@ def describe_here(config: SimulatorConfig) -> Description:
     """The description, made in this process. Raises RecipeError."""
     simulator = simulator_class(config.name)
     spaces = describe_simulator(config)
-    options = simulator.Options.model_validate(config.options)
+    options = checked_options(simulator, config)
     return Description(
         spaces, simulator.draws_with_mujoco, getattr(options, "control_mode", None), getattr(options, "mirrored", False), simulator.action_meaning(config)
     )

@@ -5,7 +5,9 @@ A simulator's class is imported only when it is used, so the packages of the oth
 
 from __future__ import annotations
 
-from rlvla3.config import InitialStatesConfig, SimulatorConfig
+from typing import Any
+
+from rlvla3.config import InitialStatesConfig, Section, SimulatorConfig, check_options
 from rlvla3.errors import RecipeError
 from rlvla3.simulators.base import Simulator, SingleEnvironment
 from rlvla3.simulators.builtin import load_simulator_or_environment
@@ -29,6 +31,7 @@ def simulator_class(name: str) -> type[Simulator]:
 def describe_simulator(config: SimulatorConfig) -> Spaces:
     """What the simulator of `config` shows and accepts, before any process starts. Raises RecipeError for every mistake that can be found so early."""
     simulator = simulator_class(config.name)
+    checked_options(simulator, config)
     if issubclass(simulator, SingleEnvironment) and config.slots != 1:
         raise RecipeError(
             f"simulator.slots={config.slots}, but {config.name} runs one environment per process: set simulator.slots=1 and raise simulator.shards"
@@ -38,6 +41,14 @@ def describe_simulator(config: SimulatorConfig) -> Spaces:
         raise RecipeError(f"simulator.name={config.name}: describe() returned {spaces!r:.80}: return an rlvla3.types.Spaces")
     _check_initial_states(config, spaces)
     return spaces
+
+
+def checked_options(simulator: type[Simulator], config: SimulatorConfig) -> Section:
+    """The options of `config`, as the simulator's class knows them. Raises RecipeError where it does not, or has no schema of options."""
+    schema: Any = simulator.Options
+    if not (isinstance(schema, type) and issubclass(schema, Section)):
+        raise RecipeError(f"simulator.name={config.name}: its Options are {schema!r:.80}: make them a subclass of rlvla3.config.Section")
+    return check_options(schema, config.options, "simulator.options")
 
 
 MOST_STATES = 1_000_000

@@ -105,12 +105,27 @@ def test_numbers_of_numpy_and_lists_are_as_good_as_ours():
         ("Secret", "describes itself with spaces.max_steps"),
         ("Broken", "cannot be described: ValueError: no robot here (unruly.py, line "),
         ("Missing", "has no Missing"),
+        ("OptionsOfAnotherKind", "its Options are <class 'dict'>: make them a subclass of rlvla3.config.Section"),
     ],
 )
 def test_a_description_that_is_none_is_refused(name: str, said: str):
     with pytest.raises(RecipeError) as refused:
         described(named(name))
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("Lists", {"speed": 2}, "simulator.options.speed: unknown key; known here: none"),
+        ("Optional", {"sped": 2}, "simulator.options.sped: unknown key, did you mean speed?"),
+        ("Optional", {"speed": "fast"}, "simulator.options.speed: Input should be a valid number"),
+    ],
+)
+def test_options_that_the_class_does_not_know_are_refused_before_it_is_asked(name: str, options: dict[str, Any], said: str):
+    with pytest.raises(RecipeError) as refused:
+        described(named(name, options=options))
+    assert said in str(refused.value) and "Traceback" not in str(refused.value)
 
 
 def test_it_is_described_once_and_anew_when_asked(tmp_path: Any):

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from rlvla3.config import SimulatorConfig
+from rlvla3.config import Section, SimulatorConfig
 from rlvla3.simulators.base import Simulator
 from rlvla3.types import ActionSpace, Spaces
 from tests.support.families import SLEEP
@@ -230,3 +230,18 @@ class Broken(Lists):
     @classmethod
     def describe(cls, config: SimulatorConfig) -> Spaces:
         raise ValueError("no robot here")
+
+
+class SpeedOptions(Section):
+    speed: float = 1.0
+    """Of its time."""
+
+
+class Optional(Lists):
+    """Has an option, and never looks at it."""
+
+    Options = SpeedOptions
+
+
+class OptionsOfAnotherKind(Lists):
+    Options = dict  # type: ignore[assignment]
