@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -75,8 +76,9 @@ def _continue(earlier: RunDirectory, checkpoint: Path | None, recipe: Recipe, ru
         if run_dir is None:
             run, said = earlier, mend(earlier)
         else:
-            run, said = RunDirectory.create(run_dir, recipe), []
+            run, said = RunDirectory.create(run_dir, recipe, whole.checkpoint, continued.lines), []
             stack.enter_context(run.locked())
+            continued = replace(continued, checkpoint=run.latest_checkpoint())
         with watched(run, recipe, f"{run.path.name}, {recipe.engine.mode}", continued, show, said) as watchers:
             from rlvla3.runtimes import session
 

@@ -65,7 +65,7 @@ def bench(arguments: argparse.Namespace) -> bool:
             from rlvla3.benchmarks.parity.trials import ParityMeasurement
 
             runs = (arguments.seeds, arguments.staleness, arguments.corrections)
-            main(ParityMeasurement.make(arguments.start, arguments.overrides, arguments.out, *runs), arguments.measure, arguments.jobs)
+            main(ParityMeasurement.make(arguments.start, arguments.overrides, arguments.out, *runs, arguments.trust), arguments.measure, arguments.jobs)
     return True
 
 

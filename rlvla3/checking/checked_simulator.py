@@ -35,7 +35,8 @@ class Failure:
     """Why a call failed.
 
     kind: "refused": it raised an error that is meant to be read (SimulatorError, RecipeError); "raised": it raised another error; "died": its process died;
-    "hung": it did not return in time. message: what happened, as the rest of a sentence that begins with `call`.
+    "hung": it did not return in time. message: what happened, as the rest of a sentence that begins with `call`. Where describe() refused, it is
+    the sentence of its error.
     """
 
     call: str
@@ -115,7 +116,9 @@ class CallHandler:
             return "returned", pickle.dumps(getattr(self, call)(*arguments))
         except Exception as error:
             if isinstance(error, (SimulatorError, RecipeError)):
-                return "raised", Failure(call_words(call, arguments), "refused", f"raised {type(error).__name__}: {error}")
+                # What `describe` refuses ends the check, and the user reads nothing but this sentence.
+                said = str(error) if call == "describe" else f"raised {type(error).__name__}: {error}"
+                return "raised", Failure(call_words(call, arguments), "refused", said)
             return "raised", Failure(call_words(call, arguments), "raised", f"raised {type(error).__name__}: {error}\n{_end_of_traceback(error)}")
 
     def describe(self) -> Description:

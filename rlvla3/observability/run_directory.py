@@ -23,7 +23,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -60,13 +60,21 @@ class RunDirectory:
     path: Path
 
     @classmethod
-    def create(cls, path: Path, recipe: Recipe) -> RunDirectory:
-        """A new run directory with `recipe`. Raises RunDirectoryError where something is there already, or another process makes a run there."""
+    def create(cls, path: Path, recipe: Recipe, checkpoint: Path | None = None, lines: Sequence[Mapping[str, Any]] = ()) -> RunDirectory:
+        """A new run directory with `recipe`. Raises RunDirectoryError where something is there already, or another process makes a run there.
+
+        checkpoint, lines: what a run goes on from that was begun in another folder, and its lines of metrics.jsonl until then. They are copied, so this folder
+        has all that it needs from its first moment on: config.yaml, without which it is no run, is written last.
+        """
         _refuse_unless_free(path)
         path.mkdir(parents=True, exist_ok=True)
         run = cls(path)
         with run.locked():
             _refuse_unless_free(path)  # another process may have been faster
+            if checkpoint is not None:
+                run._copy(checkpoint)
+                with complete_file(run.metrics) as beside:
+                    beside.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
             run.write_recipe(recipe)
         return run
 
@@ -213,6 +221,20 @@ class RunDirectory:
         except RecipeError:  # it is made anew when the run goes on
             return None
 
+    def _copy(self, checkpoint: Path) -> None:
+        """Let this folder have `checkpoint` as its only one. The files are those of the other run, byte by byte, and writable also where those are not."""
+        beside = self.path / ".partial.checkpoints"
+        copied = beside / checkpoint.name
+        copied.mkdir(parents=True)
+        for path in sorted(checkpoint.rglob("*")):
+            place = copied / path.relative_to(checkpoint)
+            if path.is_dir():
+                place.mkdir()
+            else:
+                shutil.copyfile(path, place)
+        _flush_to_disk(beside)
+        beside.rename(self.checkpoints)
+
     def _remove_partial(self) -> None:
         for replaced in self.checkpoints.glob(".replaced.*"):
             final = replaced.with_name(replaced.name.removeprefix(".replaced."))
@@ -288,7 +310,7 @@ def set_aside(path: Path) -> Path:
 def _refuse_unless_free(path: Path) -> None:
     if (path / "config.yaml").is_file():
         raise RunDirectoryError(f"{path} already holds a run: continue it with `rlvla3 train {path}`, or start a new one with another --run-dir")
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.exists() and (not path.is_dir() or any(not child.name.startswith(".partial.") for child in path.iterdir())):
         raise RunDirectoryError(f"{path} is not an empty folder: choose another --run-dir")
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from rlvla3.config import Recipe
 from rlvla3.errors import RecipeError, WorkerError, described
 from rlvla3.observability.accounts import Accounts
-from rlvla3.observability.continuing import Continuation, WholeCheckpoint, went_back, whole_checkpoint
+from rlvla3.observability.continuing import Continuation, went_back, whole_checkpoint
 from rlvla3.observability.evaluated_states import EvaluatedStates
 from rlvla3.observability.event_json import event_json
 from rlvla3.observability.events import (
@@ -110,7 +110,7 @@ class Session:
     def _go_on_after(self, lost: TrainerLost, losses: Losses) -> None:
         """Go on from the newest checkpoint after the trainer was lost. Raises TrainerLost where that makes no sense."""
         reached = self._ledger.version if self._ledger is not None else 0
-        self._ledger, newest = None, self._newest_to_go_on_from()
+        self._ledger, newest = None, whole_checkpoint(self._run)
         begin = version_of(newest.checkpoint) if newest.checkpoint else 0
         place = f"checkpoint {begin}" if newest.checkpoint else "the beginning"
         if self._interrupts:
@@ -120,11 +120,6 @@ class Session:
         self._continued = went_back(newest, self._began, self._accounts.evaluations)
         again = f"update {reached}" if reached == begin + 1 else f"updates {begin + 1} to {reached}"
         self._notify(f"{lost}. The run goes on from {place}" + (f", and {again} are made again" if reached > begin else ""))
-
-    def _newest_to_go_on_from(self) -> WholeCheckpoint:
-        """The newest whole checkpoint: of this run, or else of the run that it goes on from."""
-        newest = whole_checkpoint(self._run)
-        return WholeCheckpoint(self._resume) if newest.checkpoint is None and self._resume is not None else newest
 
     async def _train(self) -> bool:
         recipe = self._recipe.resumed_from(self._resume) if self._resume else self._recipe

@@ -301,6 +301,18 @@ def test_a_run_that_fails_is_named_with_what_it_said(tmp_path: Path):
         run_all([Command("sync-seed0", ("train", "nowhere.yaml"), tmp_path)], jobs=1)
 
 
+def test_every_run_is_told_what_may_be_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The runs are commands of their own: each would refuse the names that the user has said may be loaded."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(CARTPOLE))
+    begun: list[Command] = []
+    monkeypatch.setattr("rlvla3.benchmarks.parity.running.run_all", lambda commands, jobs: begun.extend(commands))
+    for trust in (True, False):
+        train_all(ParityMeasurement.make(recipe, [], tmp_path / "out", [0], [1], ["none"], trust), jobs=1)
+        assert begun and all(("--trust" in command.words) == trust for command in begun)
+        begun.clear()
+
+
 def test_a_schedule_is_four_settings_of_the_engine():
     assert Schedule(4, "none").settings == ("engine.mode=full_async", "engine.max_staleness=4", "algorithm.correction=none")
     assert SYNC.settings == ("engine.mode=sync", "engine.max_staleness=0")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import signal
 import subprocess
 import sys
@@ -131,3 +132,47 @@ def test_an_old_checkpoint_that_is_hard_to_remove_does_not_cost_the_new_one(run:
     assert (run.checkpoints / "000020" / "policy").is_dir()
     assert (tmp_path / "elsewhere" / "policy").is_dir()
     assert len(said) == (old == "it cannot be removed")
+
+
+def other_run(tmp_path: Path) -> Path:
+    """The checkpoint of another run. Its files cannot be written, as in an archive."""
+    folder = tmp_path / "earlier" / "checkpoints" / "000003"
+    (folder / "policy").mkdir(parents=True)
+    for name in ("trainer.pt", "policy/config.json"):
+        (folder / name).write_bytes(name.encode())
+        (folder / name).chmod(0o400)
+    folder.chmod(0o500)
+    return folder
+
+
+def test_a_run_that_goes_on_elsewhere_has_all_that_it_needs_from_its_first_moment_on(tmp_path: Path):
+    """It was without a checkpoint until its own first one, and so began anew when it was killed before."""
+    checkpoint = other_run(tmp_path)
+    run = RunDirectory.create(tmp_path / "new", RECIPE, checkpoint, [{"event": "notice", "seconds": 1.5, "text": "so far"}])
+    copied = run.latest_checkpoint()
+    assert copied == run.checkpoints / "000003"
+    assert {path.relative_to(copied): path.read_bytes() for path in copied.rglob("*") if path.is_file()} == {
+        path.relative_to(checkpoint): path.read_bytes() for path in checkpoint.rglob("*") if path.is_file()
+    }
+    assert [line["text"] for line in run.metric_lines()] == ["so far"]
+    (copied / "trainer.pt").write_bytes(b"damaged")
+    assert (checkpoint / "trainer.pt").read_bytes() == b"trainer.pt", "what happens to one does not happen to the other"
+    with run.checkpoint(4, keep=1):
+        pass
+    assert [folder.name for folder in run.all_checkpoints()] == ["000004"], "the copy can be removed, though the original cannot"
+
+
+@pytest.mark.parametrize("fails", ["copyfile", "rename"])
+def test_a_copy_that_was_cut_short_is_no_run_and_can_be_made_again(tmp_path: Path, fails: str, monkeypatch: pytest.MonkeyPatch):
+    checkpoint, place = other_run(tmp_path), tmp_path / "new"
+
+    def killed(*_: object) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patched, pytest.raises(SystemExit):
+        patched.setattr(shutil if fails == "copyfile" else Path, fails, killed)
+        patched.setattr(RunDirectory, "_remove_partial", lambda _: None)  # a process that is killed removes nothing
+        RunDirectory.create(place, RECIPE, checkpoint)
+    assert list(place.iterdir()), "something is left"
+    assert RunDirectory.create(place, RECIPE, checkpoint).latest_checkpoint() == place / "checkpoints" / "000003"
+    assert not list(place.glob(".partial.*"))

@@ -186,6 +186,20 @@ def test_a_resume_that_its_workers_refuse_changes_nothing(run: Path, monkeypatch
     assert content(run) == before
 
 
+def test_a_run_that_goes_on_in_another_folder_and_is_killed_before_its_first_checkpoint(run: Path, tmp_path: Path, begins: list[Session]):
+    """It began anew, and the updates of the earlier run were lost. Whatever becomes of the earlier run's folder, it goes on."""
+    new, earlier = tmp_path / "new", content(run)
+    commands.train(run, ["training.updates=9"], new, "nothing")
+    assert content(run) == earlier
+    shutil.rmtree(run)
+    commands.train(new, [], None, "nothing")
+    first, second = begins
+    assert first._accounts == second._accounts and second._accounts.version == 4
+    assert second._resume == new / "checkpoints" / "000004"
+    assert [line["update"] for line in RunDirectory(new).metric_lines() if line["event"] == "update"] == [1, 2, 3, 4]
+    assert not any("has no line of" in text for text in json.loads((new / "summary.json").read_text())["notices"])
+
+
 @pytest.mark.parametrize("setting", ["policy.options.hidden=128", "training.updates=nine", "simulator.name=gymnasium:Pendulum-v1", "policy.chunk=3"])
 def test_settings_that_do_not_fit_change_nothing(run: Path, setting: str):
     before = content(run)

@@ -48,7 +48,7 @@ def _clone(measurement: ParityMeasurement) -> None:
     if (measurement.clone / "config.yaml").is_file():
         with RunDirectory.open(measurement.clone).locked():
             shutil.rmtree(measurement.clone)
-    run_all([Command("clone", ("clone", str(measurement.start), *measurement.overrides, "--run-dir", str(measurement.clone)), measurement.out)], jobs=1)
+    run_all([Command("clone", _clone_words(measurement), measurement.out)], jobs=1)
 
 
 def _finished(folder: Path, recipe: Recipe) -> bool:
@@ -81,10 +81,18 @@ def _differences(there: dict[str, Any], here: dict[str, Any], prefix: str = "") 
     return found
 
 
+def _clone_words(measurement: ParityMeasurement) -> tuple[str, ...]:
+    return ("clone", str(measurement.start), *measurement.overrides, "--run-dir", str(measurement.clone), *_trust(measurement))
+
+
 def _train_words(measurement: ParityMeasurement, folder: Path, settings: Sequence[str]) -> tuple[str, ...]:
     if (folder / "config.yaml").is_file():
-        return ("train", str(folder))
-    return ("train", str(measurement.start), *settings, "--run-dir", str(folder))
+        return ("train", str(folder), *_trust(measurement))
+    return ("train", str(measurement.start), *settings, "--run-dir", str(folder), *_trust(measurement))
+
+
+def _trust(measurement: ParityMeasurement) -> tuple[str, ...]:
+    return ("--trust",) if measurement.trust else ()
 
 
 @dataclass(frozen=True, slots=True)

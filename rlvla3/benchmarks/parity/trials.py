@@ -46,13 +46,15 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class ParityMeasurement:
-    """A parity measurement of the recipe in `start`. out: the folder for its runs and results. schedules: of full_async, each with its correction's name."""
+    """A parity measurement of the recipe in `start`. out: the folder for its runs and results. schedules: of full_async, each with its correction's name.
+    trust: whether code of others that the recipe names may be loaded (observability/trust.py); every run is told so."""
 
     start: Path
     overrides: tuple[str, ...]
     out: Path
     seeds: tuple[int, ...]
     schedules: dict[Schedule, str]
+    trust: bool = False
 
     @classmethod
     def make(
@@ -63,6 +65,7 @@ class ParityMeasurement:
         seeds: Sequence[int],
         staleness: Sequence[int],
         corrections: Sequence[str] = (),
+        trust: bool = False,
     ) -> ParityMeasurement:
         """Check all settings and make the measurement. corrections: their names; if empty, `none` and the recipe's own.
 
@@ -75,7 +78,7 @@ class ParityMeasurement:
         own = load_recipe(start, overrides).algorithm.correction.name
         names = dict.fromkeys(corrections or ("none", own))
         schedules = {Schedule(most, None if name == own else name): name for most in dict.fromkeys(staleness) for name in names}
-        measurement = cls(start, tuple(overrides), out, tuple(dict.fromkeys(seeds)), schedules)
+        measurement = cls(start, tuple(overrides), out, tuple(dict.fromkeys(seeds)), schedules, trust)
         for schedule in (SYNC, *schedules):
             preflight(load_recipe(start, measurement._settings(measurement.seeds[0], schedule)))
         return measurement
