@@ -43,6 +43,9 @@ SLACK_TICKS = 100
 WITHOUT_DESCRIPTOR_S = 0.01
 """How long a killed process is waited for where it has no descriptor."""
 
+UNHEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+"""Signals that do nothing to a guardian."""
+
 _starting = threading.Lock()
 _numbers = count()
 _guarded: dict[int, tuple[str, subprocess.Popen[bytes]]] = {}
@@ -56,6 +59,14 @@ def new_mark() -> str:
         if guardian is None or guardian.poll() is not None:
             _guarded[os.getpid()] = mark, _start_guardian(mark)
         return f"{mark}.{next(_numbers)}"
+
+
+def keep_guardian() -> None:
+    """Start another guardian of this process in the place of one that has ended. To be called now and then by a process whose workers go on for long."""
+    with _starting:
+        mark, guardian = _guarded.get(os.getpid(), ("", None))
+        if guardian is not None and guardian.poll() is not None:
+            _guarded[os.getpid()] = mark, _start_guardian(mark)
 
 
 @contextmanager
@@ -158,17 +169,22 @@ def _has(pid: int, mark: str) -> bool:
 
 
 def _start_guardian(mark: str) -> subprocess.Popen[bytes]:
-    """The guardian reads a pipe that only this process can write to, so it hears of its end."""
+    """The guardian reads a pipe that only this process can write to, so it hears of its end.
+
+    It is alone in a process group of this session. So a guardian that something has stopped goes on when this process ends: Linux then continues the group.
+    """
     command = [sys.executable, "-I", "-S", __file__, mark, str(os.getpid())]
     silent = subprocess.DEVNULL
     variables = {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "PYTHONHOME") if name in os.environ}  # no mark, and nothing else that is of no use
-    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, cwd="/", env=variables, stdout=silent, stderr=silent)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, UNHEARD)  # it has them blocked from its beginning on
+    try:
+        return subprocess.Popen(command, stdin=subprocess.PIPE, process_group=0, cwd="/", env=variables, stdout=silent, stderr=silent)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _guard(mark: str, parent: int) -> None:
     """Wait until `parent` has ended, and end what it has left."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
     with suppress(OSError):
         Path("/proc/self/comm").write_text("rlvla3 guardian")
     poll = select.poll()

@@ -81,6 +81,30 @@ def test_a_guardian_ends_with_its_program():
     assert wait_for_end({"guardian": [int(done.stdout)]}) == []
 
 
+@pytest.mark.parametrize(
+    ("number", "then"), [(signal.SIGSTOP, "os.waitpid(guardian.pid, os.WUNTRACED)"), (signal.SIGKILL, "guardian.wait(); t.keep_guardian()")]
+)
+def test_a_guardian_that_was_stopped_or_killed_is_no_loss(number: signal.Signals, then: str):
+    orphan = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"""import os, signal, subprocess
+from rlvla3 import process_tree as t
+with t.marked(t.new_mark()):
+    print(subprocess.Popen({SLEEP!r}, stdout=subprocess.DEVNULL).pid, flush=True)
+[(mark, guardian)] = t._guarded.values()
+guardian.send_signal({int(number)})
+{then}
+os.kill(os.getpid(), signal.SIGKILL)""",
+        ],
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+        start_new_session=True,
+    )
+    assert wait_for_end({"program": [int(orphan.stdout)]}) == []
+
+
 def test_only_what_has_the_mark_is_ended():
     mark, other = new_mark(), new_mark()
     with marked(mark):

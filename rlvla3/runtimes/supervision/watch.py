@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from rlvla3.config.supervision import SupervisionConfig
 from rlvla3.errors import WorkerError
 from rlvla3.observability.meter import IDLE, STAGES, MeterBoard
+from rlvla3.process_tree import keep_guardian
 from rlvla3.runtimes.processes.control import Stopped
 from rlvla3.runtimes.processes.messages import Ping, Pong
 from rlvla3.runtimes.supervision.limits import (
@@ -229,6 +230,7 @@ class Watch:
 
     def _look_again(self) -> None:
         self._plan()
+        keep_guardian()
         self.look()
 
     def _follow(self, watched: _Watched, stage: str, since: float) -> None:
