@@ -114,6 +114,11 @@ def descriptor_of(pid: int) -> int | None:
         return None
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a process of this machine is stopped by a signal. False where it has ended, or where there is no /proc."""
+    return _after_name(pid)[:1] == [b"T"]
+
+
 def _killed(pid: int, belongs: Callable[[int], bool]) -> int | None:
     """Kill a process. Returns its descriptor, if there is one."""
     descriptor = descriptor_of(pid)

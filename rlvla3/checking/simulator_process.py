@@ -19,6 +19,7 @@ from typing import Any
 
 from rlvla3.checking.checked_simulator import BuiltSimulator, CallFailed, CallHandler, Description, Failure, Leftovers, call_words
 from rlvla3.config import SimulatorConfig
+from rlvla3.process_ends import ending_in_words
 from rlvla3.runtimes.processes.control import Control, Stopped
 from rlvla3.runtimes.processes.messages import Ready
 from rlvla3.runtimes.processes.process import start_worker
@@ -109,7 +110,7 @@ class SimulatorProcess:
             self._failure = Failure(call_words(call, arguments), "hung", f"did not return within {limit:g} s{self._last_lines()}")
         except Stopped:
             self._worker.process.join(limit)
-            self._failure = Failure(call_words(call, arguments), "died", f"ended its process ({self._exit()}){self._last_lines()}")
+            self._failure = Failure(call_words(call, arguments), "died", f"lost its process: {self._ending()}{self._last_lines()}")
         if self._failure is not None:
             self.kill()
             raise CallFailed(self._failure)
@@ -123,9 +124,9 @@ class SimulatorProcess:
             await asyncio.wait_for(self._worker.control.receive(), START_S)
             self._has_started = True
 
-    def _exit(self) -> str:
+    def _ending(self) -> str:
         code = self._worker.process.exitcode
-        return signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
+        return "it closed what it answers with" if code is None else ending_in_words(code)
 
     def _last_lines(self) -> str:
         lines = [line for line in self._worker.last_words(READ_LINES).splitlines() if not IRRELEVANT.search(line)]

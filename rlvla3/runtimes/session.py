@@ -44,7 +44,7 @@ from rlvla3.runtimes.processes.messages import Clone, Copied, Demonstrated, NotS
 from rlvla3.runtimes.registry import make_runtime
 from rlvla3.runtimes.running import run_session
 from rlvla3.runtimes.runtime import Runtime, TrainerLost
-from rlvla3.runtimes.supervision.losses import Losses
+from rlvla3.runtimes.supervision.losses import Replacements
 from rlvla3.scheduling.ledger import Ledger
 from rlvla3.signals import in_words
 from rlvla3.types import Finished
@@ -100,14 +100,14 @@ class Session:
         return self._interrupts > 0
 
     async def train(self) -> bool:
-        losses = Losses(self._recipe.engine.max_restarts)
+        replacements = Replacements(self._recipe.engine.max_restarts)
         while True:
             try:
                 return await self._train()
             except TrainerLost as lost:
-                self._go_on_after(lost, losses)
+                self._go_on_after(lost, replacements)
 
-    def _go_on_after(self, lost: TrainerLost, losses: Losses) -> None:
+    def _go_on_after(self, lost: TrainerLost, replacements: Replacements) -> None:
         """Go on from the newest checkpoint after the trainer was lost. Raises TrainerLost where that makes no sense."""
         reached = self._ledger.version if self._ledger is not None else 0
         self._ledger, newest = None, whole_checkpoint(self._run)
@@ -115,7 +115,7 @@ class Session:
         place = f"checkpoint {begin}" if newest.checkpoint else "the beginning"
         if self._interrupts:
             raise TrainerLost(f"{lost}. The run was interrupted before, so it ends here; `rlvla3 train {self._run.path}` goes on from {place}") from lost
-        if why_not := losses.why_not_replaced(progress=max(reached, begin)):
+        if why_not := replacements.why_not_replaced(progress=max(reached, begin)):
             raise TrainerLost(f"{lost}. The run ends, as {why_not}; `rlvla3 train {self._run.path}` goes on from {place}") from lost
         self._continued = went_back(newest, self._began, self._accounts.evaluations)
         again = f"update {reached}" if reached == begin + 1 else f"updates {begin + 1} to {reached}"

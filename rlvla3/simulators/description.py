@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -30,6 +29,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from rlvla3.config import SimulatorConfig
 from rlvla3.errors import RecipeError
+from rlvla3.process_ends import ending_in_words
 from rlvla3.process_tree import descriptor_of, end_tree, marked, new_mark
 from rlvla3.simulators.action_meaning import ActionMeaning
 from rlvla3.simulators.builtin import BUILT_IN
@@ -162,7 +162,7 @@ class _Describer:
             )
         self._has_answered = line.endswith(b"\n")
         if not self._has_answered:
-            raise RecipeError(f"simulator.name={self._name} ended its process ({self._exit_words()}) when it was built{self._last_lines()}")
+            raise RecipeError(f"simulator.name={self._name} lost its process when it was built: {self._ending()}{self._last_lines()}")
         answer = json.loads(line)
         if "refused" in answer:
             raise RecipeError(answer["refused"])
@@ -210,12 +210,11 @@ class _Describer:
                 f"rlvla3.types.Spaces for what it must say"
             ) from error
 
-    def _exit_words(self) -> str:
+    def _ending(self) -> str:
         try:
-            code = self._process.wait(PATIENCE_S)
+            return ending_in_words(self._process.wait(PATIENCE_S))
         except subprocess.TimeoutExpired:
             return "it closed what it answers with"
-        return f"by signal {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
 
     def _last_lines(self) -> str:
         self._printed.seek(0)

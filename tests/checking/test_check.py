@@ -163,7 +163,7 @@ def test_a_hang_is_killed_at_its_limit_with_all_that_it_started_and_says_where_i
 def test_a_process_that_dies_is_reported_with_its_last_words():
     evidence = examined_in_processes(mistakes.Dies)
     assert wrong(evidence) == {"calls": "failed"}
-    assert "step of slots [0] ended its process (SIGSEGV)" in words(evidence, "calls")
+    assert "step of slots [0] lost its process: it crashed, because native code used memory that it does not have (SIGSEGV)" in words(evidence, "calls")
     assert "the driver says goodbye" in words(evidence, "calls")
 
 

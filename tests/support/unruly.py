@@ -130,6 +130,10 @@ def abort() -> None:
     os.abort()
 
 
+def kill_unnamed() -> None:
+    os.kill(os.getpid(), signal.SIGRTMIN + 1)
+
+
 def kill_group() -> None:
     os.killpg(0, signal.SIGKILL)
 
@@ -160,14 +164,15 @@ def run_out_of_stack() -> None:
 
 FATAL: dict[str, tuple[Callable[[], None], str]] = {
     "leave": (leave, "cannot be made with simulator.options.kwargs={'does': ['leave']}: SystemExit: 3 (unruly.py, line "),
-    "leave_at_once": (leave_at_once, "ended its process (with exit code 3) when it was built. The last it printed:\nthe licence has expired"),
-    "abort": (abort, "ended its process (by signal SIGABRT) when it was built. The last it printed:\n"),
-    "kill_group": (kill_group, "ended its process (by signal SIGKILL) when it was built. It printed nothing"),
+    "leave_at_once": (leave_at_once, "lost its process when it was built: it ended by itself with exit code 3. The last it printed:\nthe licence has expired"),
+    "abort": (abort, "lost its process when it was built: it crashed, because a native library aborted it (SIGABRT). The last it printed:\n"),
+    "kill_group": (kill_group, "lost its process when it was built: it was killed (SIGKILL) by a user, "),
+    "kill_unnamed": (kill_unnamed, f"lost its process when it was built: it was ended by signal {signal.SIGRTMIN + 1}. It printed nothing"),
     "interrupt": (interrupt, "cannot be described: KeyboardInterrupt"),
     "raise_base": (raise_base, "cannot be described: BaseException: the base of all errors"),
     "raise_group": (raise_group, "ExceptionGroup: several (2 sub-exceptions) (unruly.py, line "),
     "raise_name": (raise_name, "RuntimeError: no display: "),
-    "close_everything": (close_everything, "ended its process ("),
+    "close_everything": (close_everything, "lost its process when it was built: "),
     "run_out_of_stack": (run_out_of_stack, "RecursionError: "),
 }
 """What nothing can be built after, and a part of what the user is told."""

@@ -28,7 +28,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
-from rlvla3.process_tree import end_tree, marked, new_mark
+from rlvla3.process_tree import descriptor_of, end_tree, marked, new_mark
 from rlvla3.runtimes.processes.control import Control, Stop, Stopped
 from rlvla3.runtimes.processes.lanes import Lane, name_process, run_lanes
 from rlvla3.runtimes.processes.main_module import let_programs_search_their_folder, main_module_hidden, working_folder_unsearched
@@ -140,10 +140,9 @@ class WorkerProcess:
 def _end_of(process: SpawnProcess) -> int:
     """A descriptor that can be read when `process` has ended. It is a new one: an event loop watches a descriptor for one worker only, and several may share
     the process."""
-    try:
-        return os.pidfd_open(process.pid or 0)
-    except (AttributeError, OSError):  # not Linux, or an old one
-        return os.dup(process.sentinel)  # the end of a pipe: children of the process that were forked hold it open, even when the process has ended
+    if (descriptor := descriptor_of(process.pid or 0)) is not None:
+        return descriptor
+    return os.dup(process.sentinel)  # the end of a pipe: children of the process that were forked hold it open, even when the process has ended
 
 
 def _run(lanes: Sequence[Lane], connections: Sequence[Connection], log: Path, own_session: bool) -> None:

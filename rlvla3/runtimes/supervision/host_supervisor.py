@@ -21,13 +21,14 @@ from rlvla3.observability.meter import MeterBoard
 from rlvla3.observability.run_record import RunRecord
 from rlvla3.open_files import allow_open_files
 from rlvla3.parts import rollout_spec
+from rlvla3.process_ends import MemoryKills, ending_in_words
 from rlvla3.runtimes.assignment import Assignment
 from rlvla3.runtimes.processes.lanes import Lane
 from rlvla3.runtimes.processes.messages import Failed, Ready, WorkerNotice
 from rlvla3.runtimes.processes.process import WorkerProcess, start_lanes, start_worker
 from rlvla3.runtimes.runtime import TrainerLost
 from rlvla3.runtimes.supervision.limits import StageLimits, kind_of
-from rlvla3.runtimes.supervision.losses import Losses, MemoryKills, ending_in_words
+from rlvla3.runtimes.supervision.losses import Replacements
 from rlvla3.runtimes.supervision.shard_supervisor import ShardSupervisor
 from rlvla3.runtimes.supervision.watch import Watch
 from rlvla3.runtimes.worker_names import generator_name, shard_name
@@ -85,7 +86,7 @@ class HostSupervisor:
         self._unbuilt: set[str] = set()
         self._news_of_building = asyncio.Event()
         self._failed: set[str] = set()
-        self._losses = {name: Losses(engine.max_restarts) for name in self._generator_names}
+        self._replacements = {name: Replacements(engine.max_restarts) for name in self._generator_names}
         self._memory_kills = MemoryKills()
         self._ending = False
         self._limits = {kind: StageLimits(recipe.supervision) for kind in ("generator", "trainer")}
@@ -210,7 +211,7 @@ class HostSupervisor:
         waiting = self.plane.take_over(number)
         if isinstance(self._record, RecordedRun):
             self._fail(WorkerError(f"{words}. A replay needs its one generator from the beginning to the end: start the replay again. {where}"))
-        elif why_not := self._losses[lost.name].why_not_replaced(progress=self.plane.answers_of(number)):
+        elif why_not := self._replacements[lost.name].why_not_replaced(progress=self.plane.answers_of(number)):
             self._fail(WorkerError(f"{words}. The run ends, as {why_not}. {where}"))
         else:
             answers = f" and answers the {number_of(waiting, 'request')} that it has not answered" if waiting else ""

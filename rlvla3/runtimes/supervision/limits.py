@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from rlvla3.config import SimulatorConfig
 from rlvla3.config.supervision import SupervisionConfig
@@ -172,12 +171,3 @@ def is_built_slowly(building: Sequence[str], workers: Sequence[str], seconds: fl
     *before, last = said
     are = "is" if len(building) == 1 else "are"
     return f"{', '.join(before)}{' and ' if before else ''}{last} {are} still being built, for {seconds:.0f} s; {limit.words} is the limit"
-
-
-def process_is_stopped(pid: int) -> bool:
-    """Whether a process of this machine is stopped by a signal."""
-    try:
-        content = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:  # it has ended, or this system has no /proc
-        return False
-    return content.rpartition(b")")[2].split()[0] == b"T"

@@ -22,13 +22,14 @@ from rlvla3.errors import WorkerError
 from rlvla3.links.data_plane import DataPlane
 from rlvla3.observability.formatting import number_of
 from rlvla3.observability.meter import MeterBoard
+from rlvla3.process_ends import MemoryKills, ending_in_words
 from rlvla3.runtimes.assignment import Assignment
 from rlvla3.runtimes.processes.control import Stopped
 from rlvla3.runtimes.processes.messages import Failed, ForgetShard, Grant, HandIn, LeaveDevice, LeftDevice, Ready, ShardForgotten
 from rlvla3.runtimes.processes.process import WorkerProcess
 from rlvla3.runtimes.processes.roll_call import RollCall
 from rlvla3.runtimes.supervision.limits import StageLimits
-from rlvla3.runtimes.supervision.losses import MemoryKills, ending_in_words, run_again
+from rlvla3.runtimes.supervision.losses import run_again
 from rlvla3.runtimes.supervision.watch import Watch
 from rlvla3.runtimes.worker_names import shard_name
 from rlvla3.scheduling.dispatcher import Dispatcher, TicketSource

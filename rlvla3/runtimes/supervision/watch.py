@@ -24,6 +24,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from rlvla3 import process_tree
 from rlvla3.config.supervision import SupervisionConfig
 from rlvla3.errors import WorkerError
 from rlvla3.observability.meter import IDLE, STAGES, MeterBoard
@@ -43,7 +44,6 @@ from rlvla3.runtimes.supervision.limits import (
     is_stopped,
     kind_of,
     nobody_works,
-    process_is_stopped,
     takes_long,
     was_stopped,
 )
@@ -249,7 +249,7 @@ class Watch:
         if watched.age < min(ASK_AFTER_S, watched.limits.shortest()):
             watched.stopped = None
             return None
-        if (pid := watched.worker.pid) is not None and process_is_stopped(pid):
+        if (pid := watched.worker.pid) is not None and process_tree.is_stopped(pid):
             watched.stopped = now if watched.stopped is None else watched.stopped
             seconds = now - watched.stopped
             return _Late(f"stopped {pid}", is_stopped(pid, seconds), seconds, answer, was_stopped(pid, seconds))
