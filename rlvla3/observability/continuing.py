@@ -30,7 +30,7 @@ NEEDED = ("trainer.pt", "parameters/.metadata", f"{POLICY}/config.json", f"{POLI
 @dataclass(frozen=True)
 class Continuation:
     """checkpoint: where the run goes on (None: it begins anew). accounts: of what it had done by then. lines: of metrics.jsonl, those that stay.
-    damaged: checkpoints and files that cannot be used, to be set aside. notices: what the user should know."""
+    damaged: checkpoints and files that cannot be used, to be renamed. notices: what the user should know."""
 
     checkpoint: Path | None
     accounts: Accounts

@@ -1,4 +1,4 @@
-"""Before a run goes on: what stands in its folder where a run writes, and is of another kind, is set aside.
+"""Before a run goes on: what stands in its folder where a run writes, and is of another kind, gets another name.
 
 A worker that opened a FIFO in place of its log would wait for ever, and a summary cannot take the place of a folder.
 """
@@ -9,15 +9,15 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from rlvla3.observability.run_directory import RunDirectory, set_aside
+from rlvla3.observability.run_directory import RunDirectory, rename_damaged
 
 FOLDERS = ("evaluations", "logs", "record", "replays", "stays", "videos")
 FILES = ("metrics.jsonl", "summary.json", "trace.json")
 
 
 def mend(run: RunDirectory) -> list[str]:
-    """Set aside what is in the way of the run. Returns a sentence for each, for the user. Checkpoints and config.yaml are left alone."""
-    return [f"{path} is no {kind}: it was set aside as {set_aside(path).name}" for path, kind in list(_in_the_way(run.path))]
+    """Rename what is in the way of the run. Returns a sentence for each, for the user. Checkpoints and config.yaml are left alone."""
+    return [f"{path} is no {kind}: it was renamed to {rename_damaged(path).name}" for path, kind in list(_in_the_way(run.path))]
 
 
 def _in_the_way(folder: Path) -> Iterator[tuple[Path, str]]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
-from rlvla3.observability.appended_file import AppendedFile
+from rlvla3.observability.appended_file import MOST_UNWRITTEN, AppendedFile
 from rlvla3.observability.continuing import Continuation, last_second, lines_until
 from rlvla3.observability.event_json import event_json
 from rlvla3.observability.events import Event, Resumed
@@ -43,7 +44,7 @@ class MetricsFile:
         self._path, self._file, self._clock = run.metrics, AppendedFile(run.metrics), clock
         self._began = clock() - (last_second(continued) if continued else 0.0)
         self._waits = continued is not None
-        self._kept_back: list[JsonObject] = []
+        self._kept_back: deque[JsonObject] = deque(maxlen=MOST_UNWRITTEN)
         self._resumed: Continuation | None = None
 
     def on(self, event: Event) -> None:
@@ -67,7 +68,8 @@ class MetricsFile:
         lines = resumed.lines if self._waits else lines_until(resumed.accounts.version, read_lines(self._path).lines)
         with complete_file(self._path) as beside:
             beside.write_text("".join(map(_text, (*lines, *self._kept_back))), encoding="utf-8")
-        self._waits, self._resumed, self._kept_back = False, None, []
+        self._waits, self._resumed = False, None
+        self._kept_back.clear()
 
 
 def _line(event: Event, seconds: float) -> JsonObject | None:

@@ -299,8 +299,8 @@ def _flush_to_disk(path: Path, deep: bool = True) -> None:
         os.close(handle)
 
 
-def set_aside(path: Path) -> Path:
-    """Give what cannot be used another name, so that something else can take its place. Returns where it is now: NAME.damaged, or NAME.damaged-2, ..."""
+def rename_damaged(path: Path) -> Path:
+    """Give what cannot be used another name, so that something else can take its place. Returns its new path: NAME.damaged, or NAME.damaged-2, ..."""
     names = (path.with_name(f"{path.name}.damaged{f'-{number}' if number > 1 else ''}") for number in count(1))
     place = next(name for name in names if not os.path.lexists(name))
     path.rename(place)

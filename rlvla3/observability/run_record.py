@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from rlvla3.config import Recipe, load_recipe
 from rlvla3.errors import RecipeError
 from rlvla3.observability.code_names import write_signed
-from rlvla3.observability.run_directory import RunDirectoryError, complete_file, set_aside
+from rlvla3.observability.run_directory import RunDirectoryError, complete_file, rename_damaged
 from rlvla3.scheduling.recorded_run import DECISION, EMITTED, RecordedRun, recorded_run
 from rlvla3.types import Version
 
@@ -141,11 +141,11 @@ class RunRecord:
                 entries[entries["version" if kind == DECISION else "update"] < version].tofile(beside)
 
     def delete(self) -> None:
-        """Remove the record. One whose recipe is damaged is only set aside, because its owner may mend it."""
+        """Remove the record. One whose recipe is damaged is only renamed, because its owner may mend it."""
         if not self.folder.exists():
             return
         if self._recipe.is_file() and not self._is_readable():
-            set_aside(self.folder)
+            rename_damaged(self.folder)
         else:
             shutil.rmtree(self.folder)
 

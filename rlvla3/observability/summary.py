@@ -27,6 +27,10 @@ RECENT_UPDATES = 3
 """Rollout success is shown as the mean over so many updates. The rate of a single update with 64 episodes has a standard error of 6 %."""
 
 
+MOST_NOTICES = 1000
+"""The summary is written after each update, and has no more notices than these, the newest ones. metrics.jsonl has all."""
+
+
 class Summary:
     """The watcher that writes summary.json after every update and evaluation.
 
@@ -39,7 +43,7 @@ class Summary:
         self._writes = continued is None
         """A run that goes on writes nothing before it is Resumed: it may be refused."""
         continued = continued or Continuation(None, Accounts())
-        self._notices = [line["text"] for line in continued.lines if line["event"] == "notice"]
+        self._notices: deque[str] = deque((line["text"] for line in continued.lines if line["event"] == "notice"), maxlen=MOST_NOTICES)
         self._began = clock() - last_second(continued)
         self._recent: deque[JsonObject] = deque(maxlen=RECENT_UPDATES)
         self._times: defaultdict[str, _WorkerTotal] = defaultdict(_WorkerTotal)
@@ -103,7 +107,7 @@ class Summary:
             "training_seconds": self._seconds,
             "wall_seconds": self._clock() - self._began,
             "ended": self.ended,
-            "notices": self._notices,
+            "notices": list(self._notices),
             "version": __version__,
         }
 

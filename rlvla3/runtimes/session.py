@@ -36,7 +36,7 @@ from rlvla3.observability.events import (
 )
 from rlvla3.observability.formatting import number_of
 from rlvla3.observability.intervals import success_rate
-from rlvla3.observability.run_directory import RunDirectory, set_aside, version_of
+from rlvla3.observability.run_directory import RunDirectory, rename_damaged, version_of
 from rlvla3.observability.run_record import RunRecord
 from rlvla3.parts import collecting_capacity, demonstration_book, evaluation_book, left_out_in_words, splits_in_words, training_capacity, training_ledger
 from rlvla3.policies.trained_on import TrainedOn
@@ -205,7 +205,7 @@ class Session:
             self._run.write_recipe(self._recipe)
             for path in self._continued.damaged:
                 if path.is_relative_to(self._run.path) and os.path.lexists(path):  # it may be another run's, which is left alone
-                    set_aside(path)
+                    rename_damaged(path)
             self._emit(Resumed(self._continued))
             for text in self._continued.notices:
                 self._notify(text)

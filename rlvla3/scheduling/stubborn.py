@@ -16,7 +16,7 @@ MAX_ATTEMPTS = 3
 
 
 class LostTickets:
-    """Counts the simulators that each ticket of one ledger has lost. limit: tickets that may be set aside, in all.
+    """Counts the simulators that each ticket of one ledger has lost. limit: tickets that may be set aside, in all. set_aside: those that were.
 
     lost.count([3, 4])
     lost.suspected([3, 4])              # those that run alone the next time

@@ -40,7 +40,7 @@ NOT_DESCRIBED = {"shards", "cores", "devices", "weight", "task_weights", "timeou
 """Settings that a description does not depend on."""
 
 PATIENCE_S = 2.0
-"""How long the process may take to end by itself when it has said everything."""
+"""How long the process may take to end: by itself when it has said everything, and when it was killed."""
 
 SHOWN_LINES = 12
 """How many of the last lines that the process printed are shown when it fails."""
@@ -176,7 +176,8 @@ class _Describer:
             wait([self._ended], PATIENCE_S)
         end_tree(self._mark, leader=self._process.pid)
         self._process.kill()  # it has ended, except where processes cannot be found by their marks
-        self._process.wait()
+        with suppress(subprocess.TimeoutExpired):  # it hangs in the kernel, and nobody waits for that
+            self._process.wait(PATIENCE_S)
         self._printed.close()
         os.close(self._answer)
         if self._ended is not None:

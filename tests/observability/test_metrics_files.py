@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from rlvla3.observability.accounts import Accounts
+from rlvla3.observability.appended_file import MOST_UNWRITTEN
 from rlvla3.observability.continuing import WholeCheckpoint, continuation
 from rlvla3.observability.event_json import event_json
 from rlvla3.observability.events import (
@@ -23,7 +24,7 @@ from rlvla3.observability.formatting import run_result
 from rlvla3.observability.intervals import success_rate, wilson
 from rlvla3.observability.metrics_file import MetricsFile
 from rlvla3.observability.run_directory import RunDirectory
-from rlvla3.observability.summary import Summary
+from rlvla3.observability.summary import MOST_NOTICES, Summary
 from rlvla3.observability.tensorboard import TensorBoardWatcher
 from rlvla3.types import TicketCounts
 from tests.support.events import RECIPE, episode, episodes, update
@@ -105,6 +106,19 @@ def test_summary_before_anything_happened_is_whole(run: RunDirectory):
     assert content["success_before"] is None
     assert content["workers"] == []
     assert run_result(content)
+
+
+def test_what_grows_with_the_length_of_a_run_is_bounded(run: RunDirectory):
+    """Notices of weeks, and lines that a full disk does not take."""
+    summary = Summary(run, RECIPE)
+    for number in range(MOST_NOTICES + 5):
+        summary.on(Notice(f"notice {number}"))
+    assert summary.content()["notices"] == [f"notice {number}" for number in range(5, MOST_NOTICES + 5)]
+    metrics = MetricsFile(run, continuation(run, WholeCheckpoint(None)))
+    for number in range(MOST_UNWRITTEN + 5):
+        metrics.on(Notice(f"notice {number}"))
+    metrics.on(Resumed(continuation(run, WholeCheckpoint(None))))
+    assert len(run.metric_lines()) == MOST_UNWRITTEN
 
 
 def test_tensorboard_files_hold_the_curves(run: RunDirectory):

@@ -297,7 +297,7 @@ class ShardSupervisor:
         for index in shard.stubborn:
             self.set_aside(self._dispatcher.set_aside(shard.number, index))
         self._lost_tickets.set_aside += len(shard.stubborn)
-        self._restarts += 1 - MAX_ATTEMPTS * len(shard.stubborn)  # simulators that a ticket has cost that is set aside do not count
+        self._restarts += 1 - MAX_ATTEMPTS * len(shard.stubborn)  # the simulators that such a ticket has cost do not count
         self._dispatcher.give_back(shard.number, alone=self._lost_tickets.suspected(self._dispatcher.lost(shard.number)))
         shard.failure, shard.remembered, shard.stubborn = None, False, ()
         shard.worker = self._start_process(shard.number)

@@ -68,7 +68,7 @@ SHORTEST_S = 1e-6
 """A stage in which a worker has spent less has not been left yet."""
 
 
-class Asked(Protocol):
+class Askable(Protocol):
     """A control channel, as the watch uses it."""
 
     def send(self, message: Any) -> None: ...
@@ -76,7 +76,7 @@ class Asked(Protocol):
     def handle(self, kind: type, handler: Callable[[Any], None]) -> None: ...
 
 
-class Killable(Protocol):
+class Watchable(Protocol):
     """A worker that can be watched.
 
     name: as on the board. pid: of its process, if that is on this machine. heard: when it last said anything, if it does so all the time while it lives.
@@ -88,7 +88,7 @@ class Killable(Protocol):
     def heard(self) -> float | None: ...
 
     @property
-    def control(self) -> Asked: ...
+    def control(self) -> Askable: ...
 
     @property
     def pid(self) -> int | None: ...
@@ -106,7 +106,7 @@ class _Watched:
     asked: when it was asked and has not answered yet. stopped: since when its process is known to be stopped. told: its lateness was told.
     """
 
-    worker: Killable
+    worker: Watchable
     limits: StageLimits
     row: int | None
     left_before: NDArray[np.float64]
@@ -166,7 +166,7 @@ class Watch:
         self._timer: asyncio.TimerHandle | None = None
         self._left = board.left()
 
-    def add(self, worker: Killable, limits: StageLimits) -> None:
+    def add(self, worker: Watchable, limits: StageLimits) -> None:
         """Watch a worker whose process has just been started (see MeterBoard.restart). It takes the place of an earlier one with its name."""
         now = self._now()
         row = self._board.workers.index(worker.name) if worker.name in self._board.workers else None
