@@ -222,16 +222,21 @@ class RunDirectory:
             return None
 
     def _copy(self, checkpoint: Path) -> None:
-        """Let this folder have `checkpoint` as its only one. The files are those of the other run, byte by byte, and writable also where those are not."""
+        """Let this folder have `checkpoint` as its only one. The files are those of the other run, byte by byte, and writable also where those are not.
+
+        Raises RunDirectoryError where the other run removes it meanwhile.
+        """
         beside = self.path / ".partial.checkpoints"
         copied = beside / checkpoint.name
         copied.mkdir(parents=True)
-        for path in sorted(checkpoint.rglob("*")):
-            place = copied / path.relative_to(checkpoint)
-            if path.is_dir():
-                place.mkdir()
-            else:
-                shutil.copyfile(path, place)
+        with suppress(FileNotFoundError):
+            for name in _content(checkpoint):
+                if (checkpoint / name).is_dir():
+                    (copied / name).mkdir()
+                else:
+                    shutil.copyfile(checkpoint / name, copied / name)
+        if not (names := _content(checkpoint)) or names != _content(copied):
+            raise RunDirectoryError(f"{checkpoint} was removed or changed while it was copied, perhaps because its run goes on: give the command again")
         _flush_to_disk(beside)
         beside.rename(self.checkpoints)
 
@@ -297,6 +302,11 @@ def _flush_to_disk(path: Path, deep: bool = True) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _content(folder: Path) -> list[Path]:
+    """The files and folders in a folder, each before what is in it. Empty where it is gone."""
+    return sorted(path.relative_to(folder) for path in folder.rglob("*"))
 
 
 def rename_damaged(path: Path) -> Path:

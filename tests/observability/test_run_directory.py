@@ -176,3 +176,24 @@ def test_a_copy_that_was_cut_short_is_no_run_and_can_be_made_again(tmp_path: Pat
     assert list(place.iterdir()), "something is left"
     assert RunDirectory.create(place, RECIPE, checkpoint).latest_checkpoint() == place / "checkpoints" / "000003"
     assert not list(place.glob(".partial.*"))
+
+
+@pytest.mark.parametrize("when", ["before", "in between"])
+def test_a_checkpoint_that_its_run_removes_while_it_is_copied_is_no_beginning(tmp_path: Path, when: str, monkeypatch: pytest.MonkeyPatch):
+    """The earlier run may be at work: it removes old checkpoints."""
+    checkpoint, place = other_run(tmp_path), tmp_path / "new"
+    checkpoint.chmod(0o700)
+    copy = shutil.copyfile
+
+    def removes(source: Path, target: Path) -> None:
+        copy(source, target)
+        shutil.rmtree(checkpoint)
+
+    with monkeypatch.context() as patched, pytest.raises(RunDirectoryError, match="give the command again"):
+        if when == "before":
+            shutil.rmtree(checkpoint)
+        else:
+            patched.setattr(shutil, "copyfile", removes)
+        RunDirectory.create(place, RECIPE, checkpoint)
+    assert not list(place.iterdir())
+    assert RunDirectory.create(place, RECIPE).latest_checkpoint() is None, "the same folder can be used"
