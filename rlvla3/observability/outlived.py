@@ -127,7 +127,7 @@ class _Member:
             if not self._events.qsize():
                 self._say_what_is_lost()
         self._say_what_is_lost()
-        self._attempt(self._end)
+        self._attempt(self._end, then="It was the last try, so this may be missing or incomplete")
 
     def _next(self) -> Event | None:
         """The next event; None at the end. Until it comes, the watcher is refreshed, if it can be."""
@@ -157,13 +157,14 @@ class _Member:
         if self._watcher is not None:
             self._watcher.close()
 
-    def _attempt(self, act: Callable[..., object], *args: Event) -> None:
+    def _attempt(self, act: Callable[..., object], *args: Event, then: str = "The run goes on, and this is tried again") -> None:
+        """Do it, and tell of an error. then: what becomes of it, for the notice."""
         self._busy_since = self._clock()
         try:
             act(*args)
         except Exception as error:  # whatever a watcher raises, also one of the user or of a library: the run is worth more
             if self._failed_at is None:
-                self._tell(f"{self.what}: {explanation(error) or described(error)}. The run goes on, and this is tried again", self)
+                self._tell(f"{self.what}: {explanation(error) or described(error)}. {then}", self)
             self._failed_at = self._clock()
         else:
             if self._failed_at is not None and self._clock() - self._failed_at > WELL_AGAIN_S:

@@ -118,8 +118,8 @@ class Session:
         if why_not := replacements.why_not_replaced(progress=max(reached, begin)):
             raise TrainerLost(f"{lost}. The run ends, as {why_not}; `rlvla3 train {self._run.path}` goes on from {place}") from lost
         self._continued = went_back(newest, self._began, self._accounts.evaluations)
-        again = f"update {reached}" if reached == begin + 1 else f"updates {begin + 1} to {reached}"
-        self._notify(f"{lost}. The run goes on from {place}" + (f", and {again} are made again" if reached > begin else ""))
+        again = f"update {reached} is" if reached == begin + 1 else f"updates {begin + 1} to {reached} are"
+        self._notify(f"{lost}. The run goes on from {place}" + (f", and {again} made again" if reached > begin else ""))
 
     async def _train(self) -> bool:
         recipe = self._recipe.resumed_from(self._resume) if self._resume else self._recipe

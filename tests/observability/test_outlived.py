@@ -78,6 +78,19 @@ def test_an_error_of_a_watcher_is_one_notice_and_the_others_hear_everything(erro
     assert well.closed
 
 
+def test_an_error_at_the_end_is_not_said_to_be_tried_again() -> None:
+    class Unfinished(Hears):
+        def close(self) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    everyone, well = OutlivedWatchers(), Hears()
+    everyone.add("trace.json", Unfinished)
+    everyone.add("stdout", lambda: well)
+    everyone.close()
+    (said,) = well.notices
+    assert said.startswith("trace.json: ") and "No space left on device" in said and said.endswith("It was the last try, so this may be missing or incomplete")
+
+
 def test_a_watcher_that_cannot_be_made_is_made_with_a_later_event() -> None:
     everyone, well, made = OutlivedWatchers(), Hears(), Hears()
     tries: list[int] = []
