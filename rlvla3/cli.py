@@ -9,7 +9,7 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +17,7 @@ from rlvla3 import standard_streams
 from rlvla3.argument_types import Parser, new_file, new_folder, path, positive, seconds, seconds_or_auto
 from rlvla3.errors import RecipeError, explanation
 from rlvla3.named import note_working_folder, search_working_folder
-from rlvla3.signals import number_of
+from rlvla3.signals import heard, number_of
 from rlvla3.version import __version__
 
 EXAMPLES = """\
@@ -61,7 +61,8 @@ def _status(argv: Sequence[str] | None) -> int:
     try:
         arguments = _parse(argv)
         note_working_folder(_working_folder())
-        passed = _run(arguments)
+        with heard() if arguments.command in RUNS else nullcontext():  # from the imports on, which take seconds on a busy machine
+            passed = _run(arguments)
         if arguments.command not in RUNS:
             sys.stdout.flush()
     except KeyboardInterrupt as interrupt:

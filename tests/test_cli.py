@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ import torch
 import yaml
 
 import rlvla3.runtimes
+from rlvla3 import cli
 from rlvla3.cli import _parser, main
 from rlvla3.config import Recipe, load_recipe, make_recipe
 from rlvla3.errors import RecipeError
@@ -379,3 +381,17 @@ def test_a_path_that_can_be_none_is_refused_in_words(capsys: pytest.CaptureFixtu
         with pytest.raises(SystemExit) as ended:
             main(["train", "r.yaml", "--run-dir", path])
         assert ended.value.code == 2 and words in capsys.readouterr().err
+
+
+def test_signals_are_heard_while_a_command_is_still_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    raised: list[Any] = []
+
+    def imports(_: Any) -> bool:
+        signal.raise_signal(signal.SIGUSR1)  # would end this process
+        raised.append("a warning did nothing")
+        signal.raise_signal(signal.SIGTERM)
+        raise AssertionError("SIGTERM did nothing")
+
+    monkeypatch.setattr(cli, "_run", imports)
+    assert main(["train", "recipe.yaml"]) == 128 + signal.SIGTERM
+    assert raised == ["a warning did nothing"]
