@@ -1,6 +1,6 @@
 """The signals that a run listens to, and what they mean.
 
-Terminals, shells, batch systems and container engines send them, often to every process of a run. Only the coordinator listens; workers ignore them.
+Terminals, shells, batch systems and container engines send them, often to every process of a run. Only the coordinator listens. In workers they do nothing.
 """
 
 from __future__ import annotations

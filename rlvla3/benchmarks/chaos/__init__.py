@@ -7,6 +7,7 @@ observed_run.py  a run as its user has it: started, read, continued; and its pro
 orders.py        how a process of a run is told to do something bad to itself
 world.py, learner.py  the environment and the policy, which obey orders; coordinator.py the program that starts a run, which obeys them too
 accounts.py      whether tickets, steps, evaluations, record and weights are exact
+settings.py      the recipes of the runs
 leftovers.py     what a run must not leave: processes, shared memory, files
 nodes.py         two Ray nodes on this machine
 deaths.py        what deaths of simulators cost

@@ -29,6 +29,9 @@ Kind = Literal["accepted", "refused", "escaped", "slow", "crashed"]
 LIMIT_S = 2.0
 """What can be known of a file is said within this time."""
 
+END_S = 10.0
+"""How long a worker that was killed is waited for. One that hangs in the kernel takes longer."""
+
 START_S = 120.0
 """How long a worker may take for its imports, and for making one case."""
 
@@ -110,7 +113,7 @@ class _Worker:
     def end(self) -> None:
         """Kill the process, if it still lives."""
         self._process.kill()
-        self._process.join()
+        self._process.join(END_S)
         self._pipe.close()
         self.lives = False
 

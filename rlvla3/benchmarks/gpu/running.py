@@ -29,7 +29,7 @@ from rlvla3.observability.run_directory import complete_file
 from rlvla3.runtimes.processes.main_module import main_module_hidden
 
 GRACE_S = 5.0
-"""A section that has not ended so many seconds after its time is stopped."""
+"""A section that has not ended so many seconds after its time is stopped, and its process is waited for as long."""
 
 
 class Reader(Protocol):
@@ -92,7 +92,7 @@ class Measurement:
                 result["state"] = f"stopped: {NO_TIME}"
         finally:
             _end(process.pid)
-            process.join()
+            process.join(GRACE_S)
         if result["state"] == "running":
             result["state"] = f"failed: its process ended with {process.exitcode}"
         self._note(section, result | {"seconds": round(time.monotonic() - began, 1)})

@@ -224,7 +224,7 @@ class _Log(io.FileIO):
 
 @contextmanager
 def interrupts_blocked() -> Iterator[None]:
-    """A child starts with interrupts blocked. It ignores them first and then unblocks them."""
+    """A child starts with interrupts blocked. It first gives them a handler that does nothing, and then unblocks them."""
     resource_tracker.ensure_running()  # otherwise the first spawn starts it, and starting it unblocks interrupts
     before = signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
     try:
