@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -28,8 +28,22 @@ class Purpose(Enum):
     DEMONSTRATE = "demonstrate"
 
 
+class Sent:
+    """The base of frozen data that processes send each other: it is pickled as its class and the values of its fields.
+
+    Python's own way asks `dataclasses.fields` each time. That takes longer, and each call leaves a tuple in a list that Python keeps for tuples of this length:
+    for days, a process would seem to grow with every message, until these lists are full.
+    """
+
+    __slots__ = ()
+    __match_args__: tuple[str, ...] = ()
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Any, ...]]:
+        return type(self), tuple([getattr(self, name) for name in self.__match_args__])  # of a list: a tuple of a generator is one of the kind above
+
+
 @dataclass(frozen=True, slots=True)
-class Ticket:
+class Ticket(Sent):
     """The right to run one episode.
 
     The index alone decides a ticket's task, seed, initial state and group. They are the same in every mode, on every machine and after every rerun.
@@ -201,7 +215,7 @@ EPISODE_LAYOUT: Layout = {
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(Sent):
     """The message that an episode has ended. It holds all that the ledger and the metrics need. The episode's arrays stay in the data plane.
 
     return_: the undiscounted sum of rewards.
@@ -225,7 +239,7 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
-class TicketCounts:
+class TicketCounts(Sent):
     """issued: given to a shard at least once. trained: part of a finished update. rerun: issued again after a simulator was lost. set_aside: completed
     without an episode, because they lost their simulators again and again (engine.max_set_aside)."""
 

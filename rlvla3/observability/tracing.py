@@ -5,7 +5,8 @@
 
 Invariants:
 - a sample is in its file as soon as the stage ends. So the samples of a killed worker are there too;
-- a file never grows beyond MAX_BYTES. Sampling stops there, and the trace says so.
+- a file never grows beyond MAX_BYTES. Sampling stops there, and the trace says so;
+- the times of at most MAX_UPDATES updates are kept in memory. The trace says how many later ones it leaves out.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ from rlvla3.observability.trace_events import TraceEvent
 
 MAX_BYTES = 16 << 20
 """The limit for a worker's file. It holds 420,000 samples: an hour of a shard that makes ten decisions a second. As JSON they are three times as long."""
+
+MAX_UPDATES = 50_000
+"""The limit for updates. Each takes about a kilobyte of memory. A run of seconds per update makes fewer in a day."""
 
 KINDS = ("trainer", "weights", "generator", "shard")
 """The kinds of workers, from the top of a trace to its bottom."""
@@ -71,6 +75,16 @@ class TraceLane:
     cut_off: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Update:
+    """What a trace shows of an update that finished at a time in seconds."""
+
+    at: float
+    number: int
+    staleness: Mapping[int, int]
+    batching: Sequence[Mapping[str, float]]
+
+
 class TraceFile:
     """The watcher that notes the time of each version, and writes trace.json when it is closed. Then the samples are removed.
 
@@ -79,18 +93,23 @@ class TraceFile:
 
     def __init__(self, run: RunDirectory, now: Callable[[], float] | None = None) -> None:
         self._run, self._now = run, now or WallClock()
-        self._updates: list[tuple[float, UpdateFinished]] = []
+        self._updates: list[_Update] = []
+        self._left_out = 0
         shutil.rmtree(run.samples, ignore_errors=True)  # of an earlier run that was killed
 
     def on(self, event: Event) -> None:
-        if isinstance(event, UpdateFinished):
-            self._updates.append((self._now(), event))
+        if not isinstance(event, UpdateFinished):
+            return
+        if len(self._updates) < MAX_UPDATES:
+            self._updates.append(_Update(self._now(), event.update, event.staleness, event.batching))
+        else:
+            self._left_out += 1
 
     def close(self) -> None:
         lanes = read_lanes(self._run.samples)
         if lanes:
             begin = min(float((lane.samples["end"] - lane.samples["wall"]).min()) for lane in lanes)
-            trace_events.write_events(self._run.trace, self._events(lanes, begin), _about(self._run, lanes, begin))
+            trace_events.write_events(self._run.trace, self._events(lanes, begin), _about(self._run, lanes, begin, self._left_out))
         shutil.rmtree(self._run.samples, ignore_errors=True)
 
     def _events(self, lanes: Sequence[TraceLane], begin: float) -> Iterator[TraceEvent]:
@@ -99,12 +118,13 @@ class TraceFile:
             yield from trace_events.host(number, name.replace("-", " ") or self._run.path.name)
         for thread, lane in enumerate(lanes, 1):
             yield from _lane_events(lane, hosts.index(lane.host), thread, begin)
-        for at, update in self._updates:
-            if update is self._updates[0][1]:
-                yield trace_events.version(update.update - 1, 0.0)
-            yield trace_events.version(update.update, at - begin)
-            yield trace_events.episodes(update.staleness, at - begin)
-            yield from (trace_events.batching(number, figures, at - begin) for number, figures in enumerate(update.batching) if figures)
+        for update in self._updates:
+            if update is self._updates[0]:
+                yield trace_events.version(update.number - 1, 0.0)
+            at = update.at - begin
+            yield trace_events.version(update.number, at)
+            yield trace_events.episodes(update.staleness, at)
+            yield from (trace_events.batching(number, figures, at) for number, figures in enumerate(update.batching) if figures)
 
 
 def read_lanes(folder: Path) -> list[TraceLane]:
@@ -136,7 +156,7 @@ def _lane_events(lane: TraceLane, on: int, thread: int, begin: float) -> Iterato
         yield trace_events.mark(on, thread, f"the limit of {MAX_BYTES >> 20} MiB of samples is reached", float(lane.samples["end"][-1]) - begin)
 
 
-def _about(run: RunDirectory, lanes: Sequence[TraceLane], begin: float) -> Mapping[str, Any]:
-    """Data about the trace. ended_early: the workers whose samples stop before the end of the run."""
+def _about(run: RunDirectory, lanes: Sequence[TraceLane], begin: float, left_out: int) -> Mapping[str, Any]:
+    """Data about the trace. ended_early: the workers whose samples stop before the end of the run. updates_left_out: those after MAX_UPDATES."""
     cut_off = [" ".join(filter(None, (lane.host.replace("-", " "), lane.worker))) for lane in lanes if lane.cut_off]
-    return {"run": run.path.name, "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(begin)), "ended_early": cut_off}
+    return {"run": run.path.name, "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(begin)), "ended_early": cut_off, "updates_left_out": left_out}

@@ -114,6 +114,18 @@ def test_noting_stops_before_a_file_grows_past_its_bound_and_the_trace_says_so(r
     assert len(trace.marks) == 1 and trace.content["otherData"]["ended_early"] == ["shard 0"]
 
 
+def test_the_updates_in_memory_are_limited_and_the_trace_says_how_many_it_leaves_out(run: RunDirectory, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tracing, "MAX_UPDATES", 3)
+    trace = TraceFile(run, Hand())
+    make_board(run.recipe(), run.samples)(["trainer"]).meter("trainer").enter("train")
+    for number in range(1, 9):
+        trace.on(update(number, {0: 8}))
+    trace.close()
+    seen = Trace(run.trace)
+    assert seen.counts["version"] == [{"version": number} for number in range(4)]
+    assert seen.content["otherData"]["updates_left_out"] == 5
+
+
 def test_a_stay_that_a_dying_worker_left_unfinished_is_passed_over(run: RunDirectory):
     make_board(run.recipe(), run.samples)(["trainer"]).meter("trainer").enter("train")
     with (run.samples / "trainer.samples").open("ab") as file:

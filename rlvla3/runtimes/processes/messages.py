@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 from rlvla3.errors import explanation
 from rlvla3.observability.accounts import Accounts
-from rlvla3.types import Finished, Ticket, TicketCounts, Version
+from rlvla3.types import Finished, Sent, Ticket, TicketCounts, Version
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(Sent):
     """Worker to coordinator: it is built and waits for work."""
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Sent):
     """Worker to coordinator: it ends because of an error. kind: the class name of the error. explained: whether the message alone tells the user what to do
     (errors.py)."""
 
@@ -33,33 +33,33 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerNotice:
+class WorkerNotice(Sent):
     """Worker to coordinator: something that the user should know."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class Ping:
+class Ping(Sent):
     """Supervisor to a worker that waits: does its event loop still run? Answered by Pong."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
-class Pong:
+class Pong(Sent):
     number: int
 
 
 @dataclass(frozen=True, slots=True)
-class HandIn:
+class HandIn(Sent):
     """Shard to dispatcher: these episodes have ended and their slots are free. Always answered by a Grant."""
 
     finished: Sequence[Finished]
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(Sent):
     """Dispatcher to shard: tickets to run. answer: whether it answers a HandIn, and then it may hold no ticket; otherwise tickets have become admissible."""
 
     tickets: Sequence[Ticket]
@@ -67,29 +67,29 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
-class ForgetShard:
+class ForgetShard(Sent):
     """Coordinator to generator: a shard is lost, drop its requests. Answered by ShardForgotten."""
 
     shard: int
 
 
 @dataclass(frozen=True, slots=True)
-class ShardForgotten:
+class ShardForgotten(Sent):
     shard: int
 
 
 @dataclass(frozen=True, slots=True)
-class LeaveDevice:
+class LeaveDevice(Sent):
     """Coordinator to generator, or to a host for all its generators: leave the device to the trainer. Answered by LeftDevice."""
 
 
 @dataclass(frozen=True, slots=True)
-class LeftDevice:
+class LeftDevice(Sent):
     """Generator to coordinator: it is off its device, until it has a batch to infer."""
 
 
 @dataclass(frozen=True, slots=True)
-class Train:
+class Train(Sent):
     """Coordinator to trainer: make the updates from `first` up to, not including, `end`. Trajectories are announced as Arrived; the trainer reports each
     version as Published, and the end as Trained. accounts: of what the run has done by now."""
 
@@ -99,7 +99,7 @@ class Train:
 
 
 @dataclass(frozen=True, slots=True)
-class Arrived:
+class Arrived(Sent):
     """Coordinator to trainer: the trajectory of an episode is in the data plane. tickets: the counts of the whole run."""
 
     finished: Finished
@@ -107,19 +107,19 @@ class Arrived:
 
 
 @dataclass(frozen=True, slots=True)
-class StopAfterUpdate:
+class StopAfterUpdate(Sent):
     """Coordinator to trainer: make the present update the last one. Answered by LastUpdate."""
 
 
 @dataclass(frozen=True, slots=True)
-class LastUpdate:
+class LastUpdate(Sent):
     """Trainer to coordinator: the number of its last update."""
 
     update: int
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class Published(Sent):
     """Trainer to coordinator: `version` is on the weight plane. The episodes of its update are no longer needed in the data plane. accounts: of the run until
     this version; a checkpoint of this version has the same."""
 
@@ -129,26 +129,26 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
+class Trained(Sent):
     """Trainer to coordinator: no more updates will come."""
 
     version: Version
 
 
 @dataclass(frozen=True, slots=True)
-class VersionDone:
+class VersionDone(Sent):
     """Generator to coordinator, in a replay: all recorded inferences of the version that it was told to proceed to are made."""
 
 
 @dataclass(frozen=True, slots=True)
-class ProceedTo:
+class ProceedTo(Sent):
     """Coordinator to generator, in a replay: `version` is on the weight plane. Answered by VersionDone when its inferences are made."""
 
     version: Version
 
 
 @dataclass(frozen=True, slots=True)
-class ReplayStuck:
+class ReplayStuck(Sent):
     """Generator to coordinator, in a replay: `waiting` shards wait for decisions, and none of them has asked for the next recorded one, decision `row` of
     `ticket`."""
 
@@ -158,14 +158,14 @@ class ReplayStuck:
 
 
 @dataclass(frozen=True, slots=True)
-class Demonstrated:
+class Demonstrated(Sent):
     """Coordinator to trainer: a demonstration is in the data plane, copy it. Answered by Copied."""
 
     finished: Finished
 
 
 @dataclass(frozen=True, slots=True)
-class Copied:
+class Copied(Sent):
     """Trainer to coordinator: the demonstration is copied. complete: whether every task has enough successful demonstrations."""
 
     ticket: Ticket
@@ -173,27 +173,27 @@ class Copied:
 
 
 @dataclass(frozen=True, slots=True)
-class Clone:
+class Clone(Sent):
     """Coordinator to trainer: clone from the copied demonstrations, or from clone.files. Answered by Notice and CloneStep events, and then by Published."""
 
 
 @dataclass(frozen=True, slots=True)
-class KeepCheckpoint:
+class KeepCheckpoint(Sent):
     """Coordinator to trainer: write a checkpoint after the present update too, and say when it is there in a Notice. Training goes on meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
-class Save:
+class Save(Sent):
     """Coordinator to trainer: write a checkpoint of the present version. Answered by Saved or NotSaved."""
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
+class Saved(Sent):
     version: Version
 
 
 @dataclass(frozen=True, slots=True)
-class NotSaved:
+class NotSaved(Sent):
     """Trainer to coordinator: the checkpoint could not be written. The trainer goes on, and may be asked again."""
 
     why: str
