@@ -44,7 +44,7 @@ from rlvla3.runtimes.processes.messages import Clone, Copied, Demonstrated, NotS
 from rlvla3.runtimes.registry import make_runtime
 from rlvla3.runtimes.running import run_session
 from rlvla3.runtimes.runtime import Runtime, TrainerLost
-from rlvla3.runtimes.supervision.losses import Replacements
+from rlvla3.runtimes.supervision.replacements import Replacements
 from rlvla3.scheduling.ledger import Ledger
 from rlvla3.signals import in_words
 from rlvla3.types import Finished

@@ -23,7 +23,7 @@ from rlvla3.runtimes.processes.roll_call import RollCall
 from rlvla3.runtimes.ray.actor import LOSS_S, RemoteWorker
 from rlvla3.runtimes.ray.messages import HostNotice, Logs, LostTicket, NewLedger, RunAgain, RunTickets, Status, WeightsAt
 from rlvla3.runtimes.supervision.limits import StageLimits
-from rlvla3.runtimes.supervision.losses import run_again
+from rlvla3.runtimes.supervision.replacements import run_again
 from rlvla3.runtimes.supervision.shard_supervisor import CannotReplace
 from rlvla3.runtimes.supervision.watch import Watch
 from rlvla3.scheduling.dispatcher import Dispatcher, Receipt

@@ -2,6 +2,6 @@
 
 shard_supervisor.py   the simulator processes of one host
 watch.py              who is late, and what is done about it; limits.py says when somebody is
-losses.py             whether a lost worker is replaced, and what becomes of its tickets
+replacements.py       whether a lost worker is replaced, and what becomes of its tickets
 host_supervisor.py    all workers of one host
 """

@@ -28,7 +28,7 @@ from rlvla3.runtimes.processes.messages import Failed, Ready, WorkerNotice
 from rlvla3.runtimes.processes.process import WorkerProcess, start_lanes, start_worker
 from rlvla3.runtimes.runtime import TrainerLost
 from rlvla3.runtimes.supervision.limits import StageLimits, kind_of
-from rlvla3.runtimes.supervision.losses import Replacements
+from rlvla3.runtimes.supervision.replacements import Replacements
 from rlvla3.runtimes.supervision.shard_supervisor import ShardSupervisor
 from rlvla3.runtimes.supervision.watch import Watch
 from rlvla3.runtimes.worker_names import generator_name, shard_name

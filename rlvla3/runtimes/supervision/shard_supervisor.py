@@ -29,7 +29,7 @@ from rlvla3.runtimes.processes.messages import Failed, ForgetShard, Grant, HandI
 from rlvla3.runtimes.processes.process import WorkerProcess
 from rlvla3.runtimes.processes.roll_call import RollCall
 from rlvla3.runtimes.supervision.limits import StageLimits
-from rlvla3.runtimes.supervision.losses import run_again
+from rlvla3.runtimes.supervision.replacements import run_again
 from rlvla3.runtimes.supervision.watch import Watch
 from rlvla3.runtimes.worker_names import shard_name
 from rlvla3.scheduling.dispatcher import Dispatcher, TicketSource

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlvla3.runtimes.supervision.losses import IN_VAIN, Replacements
+from rlvla3.runtimes.supervision.replacements import IN_VAIN, Replacements
 
 
 def test_a_worker_is_replaced_as_often_as_the_limit_says():
