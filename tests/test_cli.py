@@ -278,7 +278,7 @@ def test_an_older_checkpoint_is_continued_in_another_folder_only(session: Sessio
     assert "has been trained past" in capsys.readouterr().err
     Path("a/metrics.jsonl").write_text("".join(json.dumps({"event": "notice", "text": "", "seconds": 1.0, "update": number}) + "\n" for number in (1, 2, 3)))
     assert main(["train", "a/checkpoints/000002", "--run-dir", "b"]) == 0
-    assert (session.asked[-1].resume, session.asked[-1].run.path) == (Path("a/checkpoints/000002"), Path("b"))
+    assert (session.asked[-1].resume, session.asked[-1].run.path) == (Path("b/checkpoints/000002"), Path("b"))
     assert [record["update"] for record in session.asked[-1].run.metric_lines()] == [1, 2]
 
 

@@ -24,7 +24,7 @@ from rlvla3.runtimes.ray.reports import Reports
 
 
 def ray_recipe(**changes):
-    return make_recipe({"simulator": {"shards": 8}, "runtime": "ray"} | changes)
+    return make_recipe({"simulator": {"tasks": ["reach-v3"], "shards": 8}, "runtime": "ray"} | changes)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_simulators_draw_on_the_gpus_that_the_placement_gives_them():
     """Numbered as the host sees them: those of generators come first. Where EGL cannot draw there, the host may use the CPU, so `devices` stays empty."""
 
     def host(name):
-        simulator = {"name": name, "tasks": [], "shards": 8}
+        simulator = {"name": name, "tasks": ["reach-v3"] if name == "metaworld" else [], "shards": 8}
         return roles(ray_recipe(simulator=simulator, placement={"kind": "separate", "ratio": "2:1:1"}), [Node(4, 8)], ranks=1)[0]
 
     assert (host("metaworld").devices, host("metaworld").draw_on) == ((2, 0, 1), ("cuda:1", "cuda:2"))
