@@ -37,7 +37,7 @@ def simulators() -> Iterator[SimulatorConfig]:
     left_out = END_THEIR_PROCESS | BASES
     yield from (config_of(kind) for kind in [Correct, InstructionOnlyAtReset, *named] if kind.__name__ not in left_out)
     for name in (*MISTAKES, *REFUSED, *FINE):
-        yield SimulatorConfig(name=f"{gymnasium_mistakes.__name__}:Named", max_steps=6, options={"kwargs": {"name": name}})
+        yield SimulatorConfig(name=f"{gymnasium_mistakes.__name__}:named", max_steps=6, options={"kwargs": {"name": name}})
 
 
 SIMULATORS = list(simulators())
@@ -47,7 +47,7 @@ def why_refused(config: SimulatorConfig) -> str:
     """Why a run that clones and trains refuses a simulator; "" if it accepts it. As in a shard, each answer is guarded."""
     try:
         simulator = GuardedSimulator(make_simulator(config, CHUNK), config, CHUNK, describe_simulator(config))
-        for number, purpose in enumerate([Purpose.DEMONSTRATE] * 4 * (config.name != f"{gymnasium_mistakes.__name__}:Named") + [Purpose.TRAIN] * EPISODES):
+        for number, purpose in enumerate([Purpose.DEMONSTRATE] * 4 * (config.name != f"{gymnasium_mistakes.__name__}:named") + [Purpose.TRAIN] * EPISODES):
             run_episode(simulator, TicketBook(Mix((config.share(config.name),)), 0, purpose=purpose), number)
     except Exception as error:  # whatever a simulator raises ends the run
         return f"{type(error).__name__}: {error}"

@@ -184,7 +184,7 @@ def test_what_cannot_be_put_on_trial_is_refused(words: tuple[str, list[str], str
 
 
 def test_a_run_without_a_checkpoint_has_no_policy_yet(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").touch()
+    (tmp_path / "config.yaml").write_text("seed: 0\n")
     with pytest.raises(RunDirectoryError, match="no checkpoint yet"):
         policy_on_trial(str(tmp_path), [], None, 5)
 

@@ -25,7 +25,7 @@ CHUNK = 2
 
 
 def recipe_of(case: str, **settings: Any) -> Recipe:
-    simulator = {"name": f"{gymnasium_mistakes.__name__}:Named", "max_steps": 6, "options": {"kwargs": {"name": case}}, **settings}
+    simulator = {"name": f"{gymnasium_mistakes.__name__}:named", "max_steps": 6, "options": {"kwargs": {"name": case}}, **settings}
     return make_recipe({"simulator": simulator, "policy": {"name": "actor_critic", "chunk": CHUNK}})
 
 

@@ -271,8 +271,6 @@ FINE: dict[str, type] = {
 """Accepted, by check and by a run."""
 
 
-class Named:
+def named(name: str) -> Any:
     """Makes the environment of one name from one of the tables: `simulator.options.kwargs={"name": ...}`."""
-
-    def __new__(cls, name: str) -> Any:
-        return {**{key: kind for table in (MISTAKES, REFUSED) for key, (kind, _) in table.items()}, **FINE}[name]()
+    return {**{key: kind for table in (MISTAKES, REFUSED) for key, (kind, _) in table.items()}, **FINE}[name]()
