@@ -248,13 +248,15 @@ def _refuse_to_continue(run: RunDirectory, checkpoint: Path | None, recipe: Reci
             f"{run.path} has been trained past {checkpoint}: continue from its newest checkpoint with `rlvla3 train {run.path}`, "
             f"or from this one in another folder, with --run-dir"
         )
-    made = max((line["update"] for line in run.metric_lines() if line["event"] == "update"), default=0) if checkpoint is None else 0
-    if checkpoint is None and (run.ended() == "finished" or made >= min(recipe.training.checkpoint_every, recipe.training.updates)):
+    if checkpoint is None and run.ended() == "finished":
         raise RunDirectoryError(
             f"{run.path} is finished and holds no checkpoint, so there is nothing to continue: start a new run with "
             f"`rlvla3 train {run.config} --run-dir FOLDER`"
-            if run.ended() == "finished"
-            else f"{run.path} has made {made} updates, and its checkpoints are gone: put {run.checkpoints} back, or start a new run with "
+        )
+    made = max((line["update"] for line in run.metric_lines() if line["event"] == "update"), default=0) if checkpoint is None else 0
+    if made > 2 * recipe.training.checkpoint_every:  # the second checkpoint is begun when the first one is there: an earlier end may have come before that
+        raise RunDirectoryError(
+            f"{run.path} has made {made} updates, and none of its checkpoints is there: put {run.checkpoints} back, or start a new run with "
             f"`rlvla3 train {run.config} --run-dir FOLDER`"
         )
     done = version_of(checkpoint) if checkpoint else 0

@@ -9,7 +9,7 @@ from typing import Any
 
 from rlvla3.config import InitialStatesConfig, Section, SimulatorConfig, check_options
 from rlvla3.errors import RecipeError
-from rlvla3.simulators.base import Simulator, SingleEnvironment
+from rlvla3.simulators.base import NoOptions, Simulator, SingleEnvironment
 from rlvla3.simulators.builtin import load_simulator_or_environment
 from rlvla3.types import InitialStates, Spaces
 
@@ -48,6 +48,8 @@ def checked_options(simulator: type[Simulator], config: SimulatorConfig) -> Sect
     schema: Any = simulator.Options
     if not (isinstance(schema, type) and issubclass(schema, Section)):
         raise RecipeError(f"simulator.name={config.name}: its Options are {schema!r:.80}: make them a subclass of rlvla3.config.Section")
+    if schema is NoOptions:  # it has said nothing of its settings, and may read them by itself
+        return NoOptions()
     return check_options(schema, config.options, "simulator.options")
 
 

@@ -14,11 +14,13 @@ from typing import Any, BinaryIO
 
 import torch.distributed.distributed_c10d as collectives
 
+from rlvla3.errors import ExplainedError
+
 DIGEST = "sha256"
 SIZE = 32
 
 
-class ForgedMessage(RuntimeError):
+class ForgedMessage(ExplainedError, RuntimeError):
     """What came over a socket was not signed with this run's key. It was not unpickled."""
 
 

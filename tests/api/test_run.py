@@ -55,6 +55,7 @@ def test_metrics_are_arrays_over_updates(run: rlvla3.Run) -> None:
         "tickets_issued": [5, 10],
         "tickets_trained": [4, 8],
         "tickets_rerun": [0, 0],
+        "tickets_set_aside": [0, 0],
     }
     np.testing.assert_array_equal(metrics["success"], [0.25, 0.75])
     np.testing.assert_array_equal(metrics["staleness"], [0.5, 0.5])

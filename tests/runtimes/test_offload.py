@@ -131,7 +131,7 @@ def test_a_lost_host_is_not_waited_for() -> None:
     def silent(number: int) -> Any:
         """A host that says nothing by itself."""
         tell, handle = lambda message: told.append((number, message)), lambda kind, handler: handlers.update({(number, kind): handler})
-        return SimpleNamespace(control=SimpleNamespace(send=tell, handle=handle), reconnect=lambda: None)
+        return SimpleNamespace(control=SimpleNamespace(send=tell, handle=handle), reconnect=lambda: None, killed="")
 
     hosts = ClusterSupervisor(lambda *_: None, lambda: 0, notify=news.append, fail=news.append, keep=lambda *_: None, report=lambda *_: None)  # type: ignore[arg-type]
     hosts.hosts = [SupervisedHost(number, make_recipe({}), silent(number), ready=number < 2) for number in range(3)]
