@@ -24,14 +24,12 @@ from rlvla3.cli import _parser, main
 from rlvla3.config import Recipe, load_recipe, make_recipe
 from rlvla3.errors import RecipeError
 from rlvla3.observability.continuing import Continuation
-from rlvla3.observability.event_json import event_json
 from rlvla3.observability.events import Resumed, Watcher
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.policies.registry import make_policy
 from rlvla3.simulators.base import SimulatorError
 from rlvla3.simulators.registry import describe_simulator
 from tests.support.command_line import rlvla3_process
-from tests.support.events import update
 from tests.support.failing import raise_this
 from tests.support.repository import ROOT
 
@@ -271,20 +269,6 @@ def test_a_finished_run_whose_checkpoints_were_removed_does_not_begin_again(sess
     assert "a holds checkpoints and no config.yaml" in capsys.readouterr().err
     assert main(["replay", "elsewhere.yaml"]) == 2
     assert "elsewhere.yaml is a file, and not a run directory" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(("made", "status"), [(1, 0), (2, 0), (4, 0), (5, 2), (9, 2)])
-def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(made: int, status: int, session: Session, recipe: Path, capsys):
-    """A checkpoint is written while training goes on, so the first one may be missing until the second one is begun. After that, somebody has removed it."""
-    main(["train", str(recipe), "--run-dir", "a", "training.checkpoint_every=2", "training.updates=20"])
-    shutil.rmtree("a/checkpoints")
-    Path("a/summary.json").unlink()
-    lines = [{"seconds": 1.0, **(event_json(update(number)) or {})} for number in range(1, made + 1)]
-    Path("a/metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert main(["train", "a"]) == status
-    said = capsys.readouterr().err
-    assert len(session.asked) == (2 if status == 0 else 1), said
-    assert status == 0 or f"a has made {made} updates, and none of its checkpoints is there: put a/checkpoints back" in said
 
 
 def test_an_older_checkpoint_is_continued_in_another_folder_only(session: Session, recipe: Path, capsys: pytest.CaptureFixture[str]):
