@@ -44,7 +44,7 @@ def _answer(simulators: list[Any]) -> dict[str, Any]:
         return {"described": [_describe(SimulatorConfig.model_validate(simulator)) for simulator in simulators]}
     except ExplainedError as error:
         return {"refused": str(error)}
-    except Exception as error:
+    except Exception as error:  # whatever the user's constructor raises is what the description says
         if (sentence := explanation(error)) is None:
             return {"failed": traceback.format_exc()}
         return {"refused": f"{failed}: {sentence}"}

@@ -42,11 +42,8 @@ def test_each_signal_that_ends_a_run_keeps_a_checkpoint_and_is_named(tmp_path: P
     assert newest is not None and version_of(newest) == run.summary["updates"]
 
 
-@pytest.mark.parametrize("number", KEEPS)
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize(("number", "ranks"), [*((number, 1) for number in KEEPS), (signal.SIGUSR1, 2)])
 def test_a_warning_keeps_a_checkpoint_and_the_run_goes_on(tmp_path: Path, number: signal.Signals, ranks: int, nothing_left: None) -> None:
-    if ranks == 2 and number != signal.SIGUSR1:
-        pytest.skip("one signal is enough for two ranks")
     run = Run(tmp_path, countdown(simulator=LONG["simulator"], training=LONG["training"] | {"ranks": ranks}))
     run.until(lambda: len(run.records("update")) >= 2)
     os.killpg(run.process.pid, number)
