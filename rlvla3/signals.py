@@ -6,9 +6,10 @@ Terminals, shells, batch systems and container engines send them, often to every
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import current_thread, main_thread
+from typing import Any
 
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU)
 """The run is to end: Ctrl-C; `kill`, `scancel` or a container engine; a terminal or an ssh connection that is gone; a limit of CPU time."""
@@ -53,6 +54,21 @@ def in_words(number: int) -> str:
 def listened_to() -> list[signal.Signals]:
     """The signals that are to be listened to, sorted. To be called before a handler is set."""
     return sorted(number for number in HEARD if number not in RESPECTED or signal.getsignal(number) is not signal.SIG_IGN)
+
+
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Afterwards the handlers of interrupts are those from before."""
+    if current_thread() is not main_thread():
+        yield
+        return
+    before: dict[signal.Signals, Callable[..., Any] | int | None] = {number: signal.getsignal(number) for number in sorted(HEARD)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # None: it was not Python that set it, and Python cannot set it again
+                signal.signal(number, handler)
 
 
 @contextmanager

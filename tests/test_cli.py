@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +28,7 @@ from rlvla3.observability.events import Resumed, Watcher
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.policies.registry import make_policy
 from rlvla3.simulators.base import SimulatorError
+from rlvla3.signals import HEARD
 from rlvla3.simulators.registry import describe_simulator
 from tests.support.command_line import rlvla3_process
 from tests.support.failing import raise_this
@@ -383,7 +384,16 @@ def test_a_path_that_can_be_none_is_refused_in_words(capsys: pytest.CaptureFixtu
         assert ended.value.code == 2 and words in capsys.readouterr().err
 
 
-def test_signals_are_heard_while_a_command_is_still_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def usual_signals() -> Iterator[None]:
+    """Signals as a new process has them: Ray sets handlers of its own, and another test may have started it in this process."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in HEARD - {signal.SIGINT}}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_signals_are_heard_while_a_command_is_still_imported(monkeypatch: pytest.MonkeyPatch, usual_signals: None) -> None:
     raised: list[Any] = []
 
     def imports(_: Any) -> bool:

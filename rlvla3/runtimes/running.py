@@ -12,13 +12,13 @@ import contextvars
 import signal
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from typing import Any, Protocol
 
 from rlvla3.runtimes.processes.process import interrupts_blocked
-from rlvla3.signals import HEARD, KEEPS, interruption, listened_to
+from rlvla3.signals import HEARD, KEEPS, handlers_kept, interruption, listened_to
 
 REPEATED_S = 3.0
 """SIGTERM often comes twice: a batch system sends it to every process of a job, and the job's script passes it on. So soon, it is not meant as a second one.
@@ -68,7 +68,7 @@ async def _in_this_thread(heard: _Signals, work: Coroutine[Any, Any, bool]) -> b
     loop = asyncio.get_running_loop()
     numbers = listened_to()
     with ExitStack() as stack:
-        stack.enter_context(_handlers_kept())
+        stack.enter_context(handlers_kept())
         for number in numbers:
             loop.add_signal_handler(number, heard.hear, number)
         try:
@@ -100,7 +100,7 @@ def _in_own_thread(heard: _Signals, work: Coroutine[Any, Any, bool]) -> bool:
 
     # With this thread's context, so that what is printed goes to the notebook's present cell.
     thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), name="rlvla3 session", daemon=True)
-    with _handlers_kept():
+    with handlers_kept():
         if threading.current_thread() is threading.main_thread():
             for number in listened_to():
                 signal.signal(number, interrupt)
@@ -110,21 +110,6 @@ def _in_own_thread(heard: _Signals, work: Coroutine[Any, Any, bool]) -> bool:
             return ended.result()
         finally:
             thread.join()
-
-
-@contextmanager
-def _handlers_kept() -> Iterator[None]:
-    """Afterwards the handlers of interrupts are those from before."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before: dict[signal.Signals, Callable[..., Any] | int | None] = {number: signal.getsignal(number) for number in sorted(HEARD)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            if handler is not None:  # None: it was not Python that set it, and Python cannot set it again
-                signal.signal(number, handler)
 
 
 def _loop_is_running() -> bool:

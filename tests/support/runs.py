@@ -80,7 +80,7 @@ class Run:
 
     def records(self, event: str) -> list[dict[str, Any]]:
         metrics = self.folder / "metrics.jsonl"
-        lines = metrics.read_text().splitlines() if metrics.exists() else []
+        lines = metrics.read_text().split("\n")[:-1] if metrics.exists() else []  # the last line may still be written
         return [record for record in map(json.loads, lines) if record["event"] == event]
 
     @property

@@ -23,7 +23,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from rlvla3.config import Recipe, SimulatorConfig
 from rlvla3.errors import RecipeError
 from rlvla3.scheduling.placement import Cluster, Placement, place
-from rlvla3.signals import HEARD
+from rlvla3.signals import HEARD, handlers_kept
 from rlvla3.simulators.description import described
 
 RESERVE_TIMEOUT_S, RESERVE_TRY_S = 60.0, 10.0
@@ -71,7 +71,8 @@ def connect(address: str) -> bool:
     # Ray's processes inherit this: a dropped ssh, or a warning of a batch system to every process of a job, would end them. Ray itself uses SIGTERM.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, HEARD - {signal.SIGTERM})
     try:
-        ray.init(address, **quiet) if address else ray.init("local", include_dashboard=False, **quiet)
+        with handlers_kept():  # Ray sets one for SIGTERM, which would end this process before the run has saved anything
+            ray.init(address, **quiet) if address else ray.init("local", include_dashboard=False, **quiet)
     except ConnectionError as error:
         raise _no_answer(address, error) from error
     finally:
