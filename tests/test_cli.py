@@ -27,8 +27,8 @@ from rlvla3.observability.continuing import Continuation
 from rlvla3.observability.events import Resumed, Watcher
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.policies.registry import make_policy
-from rlvla3.simulators.base import SimulatorError
 from rlvla3.signals import HEARD
+from rlvla3.simulators.base import SimulatorError
 from rlvla3.simulators.registry import describe_simulator
 from tests.support.command_line import rlvla3_process
 from tests.support.failing import raise_this
