@@ -1,4 +1,4 @@
-"""How words of the command line are read, and what they may be: numbers with limits, and paths.
+"""How words of the command line are read, and what they may be: numbers with limits, and paths. And the arguments that many commands have.
 
 What cannot be written to is refused before anything is measured or trained.
 
@@ -17,6 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from rlvla3.errors import RecipeError, described, explanation
+
+PROFILE_S = 60.0
+"""Seconds that a profile is measured for, where nothing else is said."""
+
+CHUNK = 5
+"""Actions of a decision, where nothing else is said."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -100,3 +106,9 @@ def _writable(given: Path) -> Path:
     if not os.access(there, os.W_OK):
         raise argparse.ArgumentTypeError(f"{given} cannot be written, because {there} can only be read by this user: choose another place")
     return given
+
+
+def add_start(command: argparse.ArgumentParser, metavar: str, described: str) -> None:
+    """Where a command starts, and settings."""
+    command.add_argument("start", type=path, metavar=metavar, help=described)
+    command.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="settings that win over the recipe's, for example training.updates=10")
