@@ -12,6 +12,7 @@ import re
 import sys
 import textwrap
 import types
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -97,11 +98,13 @@ def profile() -> Iterator[str]:
 def section(schema: type[Section], key: str, title: str = "") -> Iterator[str]:
     """A section and the sections in it. key: where it stands in the recipe, "" for the recipe itself."""
     yield from wrapped(about(schema), heading=f"##{'#' * key.count('.')} {title or f'`{key}`'}")
-    yield from entries(schema, key)
-    for name, field in schema.model_fields.items():
-        inner = section_of(field.annotation)
-        if inner is not None and not is_mapping(field.annotation):
-            yield from section(inner, f"{key}.{name}" if key else name)
+    inner = {name: part for name, field in schema.model_fields.items() if (part := section_of(field.annotation)) and not is_mapping(field.annotation)}
+    first = {part: name for name, part in reversed(inner.items())}
+    alike = {part: f"`{key}.{first[part]}`" for part, count in Counter(inner.values()).items() if count > 1}
+    yield from entries(schema, key, elsewhere=alike)
+    for name, part in inner.items():
+        if first[part] == name:  # other keys with the same settings refer to it
+            yield from section(part, f"{key}.{name}" if key else name)
     match key:
         case "simulator":
             told: dict[type[Section], str] = {}

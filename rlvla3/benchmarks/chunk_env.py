@@ -67,7 +67,7 @@ class ChunkEnv(gymnasium.Env[Any, Any]):
         os.nice(NICENESS)
         if self._shard.cores:
             os.sched_setaffinity(0, self._shard.cores)
-        self._simulator = make_run_simulator(self._recipe, self._shard.simulator, self._spaces, self._shard.device)
+        self._simulator = make_run_simulator(self._recipe, self._shard, self._spaces)
         self._meter.enter("decision")
         return self._shown, {}
 

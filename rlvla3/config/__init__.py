@@ -1,6 +1,7 @@
 """The settings of a run: one typed tree, and the recipes that fill it. Nothing here imports torch."""
 
 from rlvla3.config.cloning import CloneConfig, DemonstrationLayout, Orientation
+from rlvla3.config.delay import Delay, DelayConfig
 from rlvla3.config.engine import PRESETS, ElasticConfig, EngineConfig, Mode
 from rlvla3.config.evaluation import EvaluationConfig
 from rlvla3.config.initial_states import InitialStatesConfig, Split
@@ -23,6 +24,8 @@ __all__ = [
     "CloneConfig",
     "CorrectionConfig",
     "CriticConfig",
+    "Delay",
+    "DelayConfig",
     "DemonstrationLayout",
     "ElasticConfig",
     "EngineConfig",

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
 
+from rlvla3.config.delay import DelayConfig
 from rlvla3.config.initial_states import InitialStatesConfig
 from rlvla3.config.section import Number, Positive, Seconds, Section, Workers
 from rlvla3.scheduling.mix import SimulatorShare
@@ -75,6 +76,7 @@ class SimulatorConfig(Section):
     at once on few cores take longer than one alone. The run says every half minute how many are still being built."""
 
     initial_states: InitialStatesConfig = InitialStatesConfig()
+    delay: DelayConfig = DelayConfig()
 
     check_frames: bool = True
     """Refuse frames of a single colour, and frames that never change within an episode. Set it to `false` if your environment is right to show such frames."""

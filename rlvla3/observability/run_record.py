@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -36,7 +37,7 @@ from rlvla3.types import Version
 
 WITHOUT_EFFECT_ON_WEIGHTS = (
     *("evaluation.", "memory.", "supervision.", "training.checkpoint_", "training.keep_checkpoints"),
-    *("simulator.timeout_s", "engine.max_restarts", "engine.max_set_aside", "engine.trace", "engine.offload", "engine.share"),
+    *("simulator.timeout_s", "simulator.delay.", "engine.max_restarts", "engine.max_set_aside", "engine.trace", "engine.offload", "engine.share"),
 )
 """Settings that may change when a run continues, because no weight depends on them. (training.updates is one only where the schedule does not use it.)"""
 
@@ -186,7 +187,7 @@ def _differences(began: Recipe, continued: Recipe) -> Iterator[str]:
     before, now = (dict(_flattened(recipe.model_dump(mode="json"))) for recipe in (began, continued))
     free = (*WITHOUT_EFFECT_ON_WEIGHTS, *(["training.updates"] if began.training.schedule == "constant" else []))
     changed = (key for key in before.keys() | now.keys() if before.get(key) != now.get(key) and repr(before.get(key)) != repr(now.get(key)))  # nan is not nan
-    return iter(sorted(key for key in changed if not key.startswith(free)))
+    return iter(sorted(key for key in changed if not re.sub(r"^simulators\.[^.]*", "simulator", key).startswith(free)))
 
 
 def _flattened(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

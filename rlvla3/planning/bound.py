@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from statistics import fmean
+from statistics import fmean, harmonic_mean
 
 from rlvla3.config import Recipe
 from rlvla3.runtimes.virtual.costs import Cost, Profile
@@ -94,6 +94,9 @@ class _BoundComputation:
         self.generators = min(len(placement.generators), simulator.shards)
         self.simulators = min(len(placement.simulators), simulator.shards)
         self.straggle = 1 + profile.host.straggle / 2
+        executed = self.steps() / self.decisions
+        self.reset_delay, self.chunk_delay = simulator.delay.reset.mean(), executed * simulator.delay.step.mean()
+        self.shard_delays = [executed * always for always in simulator.delay.of_shards(simulator.shards)]
         hosts = {placement.cluster.host(device) for device in placement.trainers}
         self.slower = profile.across if len(hosts) > 1 else 1.0
         self.whole, self.tail = self.trainer()
@@ -148,7 +151,8 @@ class _BoundComputation:
         generators = self.decisions / self.generators / batch * inference + seconds_of(profile.load, 1) + self.offload(profile.memory.generator)
         cycle = seconds_of(profile.simulate, self.running) * self.straggle + seconds_of(profile.turn, self.running) + inference + self.transfer()
         shards = self.recipe.simulator.shards
-        environments = self.decisions / shards / self.running * cycle + self.batch / shards * seconds_of(profile.reset, 1)
+        delayed = harmonic_mean([cycle + self.chunk_delay + delay for delay in self.shard_delays])  # a slow shard has fewer episodes
+        environments = self.decisions / shards / self.running * delayed + self.batch / shards * (seconds_of(profile.reset, 1) + self.reset_delay)
         return {"generators": generators, "environments": environments} | self.lanes(batch)
 
     def lanes(self, batch: float) -> dict[str, float]:
@@ -208,7 +212,8 @@ class _BoundComputation:
         count = len(values)
         decisions = sum(length * (((rank + 1) / count) ** self.batch - (rank / count) ** self.batch) for rank, length in enumerate(values))
         decision = seconds_of(profile.dispatch, 1) + seconds_of(profile.infer, 1) + seconds_of(profile.simulate, 1)
-        return seconds_of(profile.reset, 1) + decisions * (decision + self.transfer() / self.running)
+        decision += self.chunk_delay + min(self.shard_delays)
+        return seconds_of(profile.reset, 1) + self.reset_delay + decisions * (decision + self.transfer() / self.running)
 
     def transfer(self) -> float:
         """The shortest time in seconds that a shard's observations and actions are on their way."""

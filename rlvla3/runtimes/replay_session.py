@@ -4,7 +4,7 @@ The loops, the planes and the learner are those of any run. Four things differ:
 - there is one generator, and it takes its batches from the record;
 - every slot has a simulator process of its own. Slots that step together wait for each other, and in another order of batches they could wait for ever;
 - tickets, emission and updates come in the order of the record;
-- nothing is evaluated.
+- nothing is evaluated, and nothing is delayed on purpose.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from rlvla3.config import Recipe, SimulatorConfig
+from rlvla3.config import DelayConfig, Recipe, SimulatorConfig
 from rlvla3.observability.events import Notice, PhaseStarted, Watcher
 from rlvla3.observability.formatting import number_of
 from rlvla3.observability.run_directory import RunDirectory
@@ -40,7 +40,7 @@ def replay_recipe(recipe: Recipe) -> Recipe:
     engine, evaluation = recipe.engine, recipe.evaluation
 
     def apart(simulator: SimulatorConfig) -> SimulatorConfig:
-        return simulator.model_copy(update={"shards": simulator.shards * simulator.slots, "slots": 1})
+        return simulator.model_copy(update={"shards": simulator.shards * simulator.slots, "slots": 1, "delay": DelayConfig()})
 
     return recipe.model_copy(
         update={

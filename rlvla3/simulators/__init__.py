@@ -9,6 +9,7 @@ describing.py         the program that describes simulators in a process of its 
 registry.py           from a simulator's name in a recipe to the simulator
 builtin.py            the names of the simulators that ship with rlvla3
 common_spaces.py      how one policy sees and acts in several different simulators
+delayed.py            delays on purpose
 gymnasium.py          any Gymnasium environment
 gymnasium_instruction.py  where a Gymnasium environment says its instruction
 slow_image.py         the environment of the interaction benchmark

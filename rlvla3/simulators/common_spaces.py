@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from rlvla3.config import Recipe, SimulatorConfig
 from rlvla3.errors import RecipeError
+from rlvla3.scheduling.sharding import ShardSpec
 from rlvla3.simulators.base import RunningSimulator, Simulator
 from rlvla3.simulators.builtin import BUILT_IN
+from rlvla3.simulators.delayed import DelayedSimulator, ShardDelays
 from rlvla3.simulators.description import all_described, plain
 from rlvla3.simulators.guarded import GuardedSimulator
 from rlvla3.simulators.registry import make_simulator
@@ -42,17 +44,18 @@ def _named_states(name: str, simulator: SimulatorConfig, spaces: Spaces) -> Spac
     return replace(spaces, initial_states=named if simulator.tasks else dict(zip([name], named.values(), strict=False)))
 
 
-def make_run_simulator(recipe: Recipe, number: int, spaces: Spaces, device: str = "") -> RunningSimulator:
-    """Build simulator `number` of the run, guarded and adapted to the common `spaces`. One that is not built in is tried out.
-
-    device: where it runs; "" for the simulator's own default.
-    """
-    name, config = list(recipe.mixed.items())[number]
-    simulator = make_simulator(config.model_copy(update={"devices": [device] if device else []}), recipe.policy.chunk)
+def make_run_simulator(recipe: Recipe, shard: ShardSpec, spaces: Spaces) -> RunningSimulator:
+    """Build the simulator of a shard, guarded, adapted to the common `spaces`, and delayed as the recipe asks. One that is not built in is tried out."""
+    name, config = list(recipe.mixed.items())[shard.simulator]
+    simulator = make_simulator(config.model_copy(update={"devices": [shard.device] if shard.device else []}), recipe.policy.chunk)
     guarded = GuardedSimulator(simulator, config, recipe.policy.chunk, None if recipe.simulators else _as_built(name, config, simulator, spaces))
     if config.name not in BUILT_IN:
         guarded.try_out((config.tasks or [config.name])[0])
-    return AdaptedSimulator(guarded, spaces) if recipe.simulators else guarded
+    adapted = AdaptedSimulator(guarded, spaces) if recipe.simulators else guarded
+    if config.delay.is_none:
+        return adapted
+    first = sum(earlier.shards for earlier in list(recipe.mixed.values())[: shard.simulator])
+    return DelayedSimulator(adapted, ShardDelays(config.delay, config.delay.of_shards(config.shards)[shard.number - first]))
 
 
 def _as_built(name: str, config: SimulatorConfig, simulator: Simulator, spaces: Spaces) -> Spaces:

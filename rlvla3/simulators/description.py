@@ -36,7 +36,7 @@ from rlvla3.simulators.builtin import BUILT_IN
 from rlvla3.simulators.registry import checked_options, describe_simulator, simulator_class
 from rlvla3.types import Spaces
 
-NOT_DESCRIBED = {"shards", "cores", "devices", "weight", "task_weights", "timeout_s", "build_timeout_s", "check_frames"}
+NOT_DESCRIBED = {"shards", "cores", "devices", "weight", "task_weights", "timeout_s", "build_timeout_s", "check_frames", "delay"}
 """Settings that a description does not depend on."""
 
 PATIENCE_S = 2.0

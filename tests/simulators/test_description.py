@@ -14,6 +14,7 @@ import pytest
 
 from rlvla3.config import SimulatorConfig
 from rlvla3.errors import RecipeError
+from rlvla3.scheduling.sharding import ShardSpec
 from rlvla3.simulators import description
 from rlvla3.simulators.common_spaces import make_run_simulator
 from rlvla3.simulators.description import Description, all_described, described
@@ -92,7 +93,7 @@ def test_numbers_of_numpy_and_lists_are_as_good_as_ours():
 
     recipe = make_recipe({"simulator": {"name": "tests.support.unruly:Lists"}, "policy": {"chunk": 1}})
     with pytest.raises(Exception) as raised:  # it is built, and then tried out, which it cannot
-        make_run_simulator(recipe, 0, expected)
+        make_run_simulator(recipe, ShardSpec(0, 0, range(1), generator=0), expected)
     assert "describe() says" not in str(raised.value)
     assert Lists.spaces != expected
 

@@ -10,6 +10,7 @@ import pytest
 from rlvla3.config import InitialStatesConfig, SimulatorConfig, make_recipe
 from rlvla3.errors import RecipeError
 from rlvla3.parts import demonstration_book, evaluation_book, profiling_book, splits_in_words, state_splits, ticket_book
+from rlvla3.scheduling.sharding import ShardSpec
 from rlvla3.simulators.base import SimulatorError
 from rlvla3.simulators.common_spaces import common_spaces, make_run_simulator
 from rlvla3.simulators.registry import describe_simulator, make_simulator
@@ -144,4 +145,4 @@ def test_the_words_for_a_recipe_say_what_is_shared():
 def test_a_run_accepts_a_set_that_its_simulator_gave_no_name(name: str, tasks: list[str]):
     recipe = make_recipe({"simulator": {"name": f"{PLACE}:{name}", "tasks": tasks, "max_steps": 3}, "policy": {"name": "actor_critic", "chunk": 1}})
     spaces = common_spaces(recipe)
-    make_run_simulator(recipe, 0, spaces).reset(0, ticket_book(recipe, spaces).ticket(0))
+    make_run_simulator(recipe, ShardSpec(0, 0, range(1), generator=0), spaces).reset(0, ticket_book(recipe, spaces).ticket(0))

@@ -12,6 +12,7 @@ from gymnasium.wrappers import TimeLimit, TransformReward
 
 from rlvla3.config import Recipe, SimulatorConfig, make_recipe
 from rlvla3.errors import RecipeError
+from rlvla3.scheduling.sharding import ShardSpec
 from rlvla3.simulators.base import RunningSimulator, SimulatorError
 from rlvla3.simulators.common_spaces import common_spaces, make_run_simulator
 from rlvla3.simulators.description import describe_here, key, remember
@@ -31,7 +32,7 @@ def recipe_of(case: str, **settings: Any) -> Recipe:
 
 def built(recipe: Recipe) -> RunningSimulator:
     remember({key(recipe.simulator): describe_here(recipe.simulator)})  # here, because a process for each of so many takes a while
-    return make_run_simulator(recipe, 0, common_spaces(recipe))
+    return make_run_simulator(recipe, ShardSpec(0, 0, range(1), generator=0), common_spaces(recipe))
 
 
 def run(simulator: RunningSimulator, episodes: int = EPISODES_TO_CHANGE) -> None:

@@ -21,7 +21,7 @@ from statistics import fmean
 import numpy as np
 import torch
 
-from rlvla3.config import Recipe
+from rlvla3.config import DelayConfig, Recipe
 from rlvla3.errors import RecipeError
 from rlvla3.observability.meter import IDLE
 from rlvla3.observability.sampling import SCHEDSTAT, seconds_asleep
@@ -47,9 +47,11 @@ def profile_of(recipe: Recipe, name: str, seconds: float, notify: Callable[[str]
     """Measure the stages of `recipe` on this machine. It takes about `seconds`, and the time to start the processes.
 
     The recipe must have passed preflight. The policy has the weights that the recipe starts from: policy.checkpoint, or untrained ones.
+    Delays on purpose (`simulator.delay`) are left out, because a rehearsal adds those of its own recipe.
     Raises RecipeError if this system cannot measure, or if the recipe mixes simulators.
     """
     check_single_simulator(recipe)
+    recipe = recipe.model_copy(update={"simulator": recipe.simulator.model_copy(update={"delay": DelayConfig()})})
     if not SCHEDSTAT.exists():
         raise RecipeError(f"this system does not report waiting times of processes: a profile can only be measured on Linux, with {SCHEDSTAT}")
     with tempfile.TemporaryDirectory(prefix="rlvla3-profile-") as scratch:

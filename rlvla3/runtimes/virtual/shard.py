@@ -12,6 +12,7 @@ from rlvla3.runtimes.virtual.costs import NOTHING
 from rlvla3.runtimes.virtual.generator import Request, VirtualGenerator
 from rlvla3.runtimes.virtual.machine import Seat
 from rlvla3.runtimes.virtual.world import World
+from rlvla3.simulators.delayed import ShardDelays
 from rlvla3.types import Finished, Ticket, Version
 
 
@@ -59,6 +60,9 @@ class VirtualShard:
         self._world, self._seat, self._meter = world, seat, meter
         self._coordinator = world.machine.seat(seat.device)  # a process of its own, with normal priority
         self._clock, self._profile = world.clock, world.profile
+        simulator = world.recipe.simulator
+        delay = simulator.delay
+        self._delays = None if delay.is_none else ShardDelays(delay, delay.of_shards(simulator.shards)[number])
         self._turns, self._hands_in = world.profile.turn != NOTHING, world.profile.hand_in != NOTHING
         self.begin_anew()
 
@@ -119,15 +123,19 @@ class VirtualShard:
             if self._world.kills(ticket.index):
                 self._world.crash(self.number)
                 await self._clock.promise()  # for ever: its life ends here
+            if self._delays:
+                await self._clock.sleep(self._delays.reset(slot, ticket))
 
     async def step(self, chunks: Mapping[int, None]) -> Mapping[int, Any]:
         with self._meter("simulate"):
             await self._seat.begin(self._profile.simulate, len(chunks), self.slower * self._straggle)
             if self.hung:
                 await self._clock.promise()  # for ever, until the watchdog ends it
+            executed = {slot: min(self._profile.chunk, self._left[slot]) for slot in chunks}
+            if self._delays:
+                await self._clock.sleep(self._delays.step(executed))
         outcomes = {}
-        for slot in chunks:
-            steps = min(self._profile.chunk, self._left[slot])
+        for slot, steps in executed.items():
             self._left[slot] -= steps
             self._world.steps += steps
             done = not self._left[slot]

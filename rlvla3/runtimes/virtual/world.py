@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from rlvla3.config import Recipe
 from rlvla3.runtimes.virtual.clock import Promise, VirtualClock
 from rlvla3.runtimes.virtual.costs import Profile
 from rlvla3.runtimes.virtual.machine import Machine
@@ -18,6 +19,7 @@ class World(Protocol):
     clock: VirtualClock
     machine: Machine
     profile: Profile
+    recipe: Recipe
     steps: int
 
     @property

@@ -34,7 +34,7 @@ async def run_shard(control: Control, shard: int, recipe: Recipe, plane: DataPla
     spec = plane.shards[shard]
     if spec.cores:
         os.sched_setaffinity(0, spec.cores)
-    simulator = make_run_simulator(recipe, spec.simulator, plane.rollouts.spec.spaces, spec.device)
+    simulator = make_run_simulator(recipe, spec, plane.rollouts.spec.spaces)
     try:
         port = ShardPort(plane, shard, meter)
         control.send(Ready())
