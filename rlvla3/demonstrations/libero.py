@@ -26,7 +26,8 @@ from rlvla3.config import Orientation
 from rlvla3.demonstrations.demonstration_file import WAY_OUT, DemonstrationError, RecordedEpisode, RecordedWith, readable
 from rlvla3.demonstrations.hdf5 import Hdf5File
 from rlvla3.metadata import Metadata, MetadataT, checked, parse_json
-from rlvla3.simulators.libero.tasks import SUITES, find_task
+from rlvla3.simulators.libero.suites import SUITES
+from rlvla3.simulators.libero.tasks import find_task
 
 CAMERAS: Mapping[str, str] = {"agentview": "obs/agentview_rgb", "robot0_eye_in_hand": "obs/eye_in_hand_rgb"}
 ROBOSUITE_CONTROLLERS = ("OSC_POSE", "OSC_POSITION", "IK_POSE", "JOINT_POSITION", "JOINT_VELOCITY", "JOINT_TORQUE")

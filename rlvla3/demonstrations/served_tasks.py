@@ -17,13 +17,11 @@ from dataclasses import dataclass
 
 from rlvla3.demonstrations.demonstration_file import DemonstrationError, DemonstrationFile, RecordedEpisode
 from rlvla3.simulators.action_meaning import ActionMeaning
-from rlvla3.simulators.libero.tasks import SUITES
+from rlvla3.simulators.libero.suites import NEW_SENTENCES, SUITES, VARIANTS, suite_of_folder
 from rlvla3.types import Spaces
 
 LONG_SUITES, RECORDED_AS = ("libero_10", "libero_90"), "libero_100"
 """LIBERO's authors recorded these two suites under one name. Some of their files still have it."""
-
-KNOWN_SUITES = (*SUITES, RECORDED_AS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,20 +98,30 @@ def _short_name(file: DemonstrationFile, task: DemonstrationTask) -> str:
 
 
 def _sentences(task: DemonstrationTask) -> set[str]:
-    return {as_compared(sentence) for sentence in (task.name, task.name.rpartition("/")[2], task.instruction) if sentence}
+    suite, _, short = task.name.rpartition("/")
+    named = () if suite in VARIANTS and suite.endswith(NEW_SENTENCES) else (task.name, short)  # there the name is the one of another task
+    return {as_compared(sentence) for sentence in (*named, task.instruction) if sentence}
 
 
 def _other_suite(file: DemonstrationFile, episode: RecordedEpisode, task: DemonstrationTask) -> bool:
-    """Whether the episode is of another suite than the task. A suite inside the file is exact. A folder may have any name, such as libero_goal_no_noops."""
+    """Whether the episode is of another suite than the task. A suite inside the file is exact. A folder may have any name, such as libero_goal_no_noops.
+
+    The suites of LIBERO-PRO have tasks with the names of LIBERO's. So a file that names a task and no suite is of LIBERO's own suite.
+    """
     own = file.full_name(task.written or task.name).rpartition("/")[0]
     exact = {name.rpartition("/")[0] for name in episode.tasks if "/" in name}
-    theirs = exact or {suite for suite in KNOWN_SUITES if file.folder.casefold() == suite or file.folder.casefold().startswith(f"{suite}_")}
+    theirs = exact or _suites_of_folder(file.folder)
     if not exact and own not in SUITES:
         return bool(own and task.written)  # a folder that the recipe names, and that is not this one
     if not own or not theirs:
-        return False
+        return own in VARIANTS and bool(episode.tasks)
     recorded_together = own in LONG_SUITES and any(suite.startswith(RECORDED_AS) for suite in theirs)
     return own not in theirs and not recorded_together
+
+
+def _suites_of_folder(folder: str) -> set[str]:
+    suite = RECORDED_AS if folder.casefold().startswith(RECORDED_AS) else suite_of_folder(folder)
+    return {suite} if suite else set()
 
 
 def _check_one_name(file: DemonstrationFile, episode: RecordedEpisode, task: DemonstrationTask) -> None:

@@ -1,12 +1,13 @@
 """Where a simulator's meshes and textures are.
 
-They are looked for in this order: the recipe's path, an environment variable, the folders of the package, the hub. Nobody is asked on standard input.
+They are looked for in this order: the recipe's path, an environment variable, the folders of the package. Nothing is downloaded, and nobody is asked on
+standard input.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from rlvla3.errors import RecipeError
@@ -20,13 +21,13 @@ def find_assets(
     variable: str,
     package_folders: Sequence[Path],
     contains: str,
-    download: Callable[[], Path] | None = None,
+    way_out: str = "",
 ) -> Path:
     """The folder that holds a simulator's assets.
 
     owner: the simulator, for messages. key: the setting in the recipe; given: its value. variable: the environment variable.
     package_folders: where the simulator's package may have put its assets. contains: a file or folder that is in every folder of assets.
-    download: downloads them from the hub and returns their folder; it may raise OSError.
+    way_out: how to get them, a sentence without full stop.
     Raises RecipeError if no place has them; the message names every place. Raises it too if the recipe or the variable names a folder without them.
     """
     named = [(key, given), (f"the environment variable {variable}", Path(os.environ[variable]) if os.environ.get(variable) else None)]
@@ -38,14 +39,8 @@ def find_assets(
     for folder in package_folders:
         if (folder / contains).exists():
             return folder
-    failed = ""
-    if download is not None:
-        try:
-            return download()
-        except OSError as error:
-            failed = f"; the hub could not be reached ({type(error).__name__}: {error})"
     places = ", ".join(map(str, package_folders)) or "none"
     raise RecipeError(
         f"the assets of {owner} are not on this machine: {key} is not set, the environment variable {variable} is not set, the package has none "
-        f"(looked in {places}){failed}. Set {key} or {variable} to a folder that holds {contains}"
+        f"(looked in {places}). Set {key} or {variable} to a folder that holds {contains}{way_out and '. ' + way_out}"
     )

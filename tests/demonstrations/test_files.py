@@ -29,7 +29,6 @@ from tests.support.demonstration_files import Arm, film, write_lerobot, write_li
 from tests.support.libero import config as libero_config
 from tests.support.libero import installed as libero_installed
 from tests.support.libero import ticket as libero_ticket
-from tests.support.libero import with_assets
 from tests.support.processes import in_fresh_process
 
 CHUNK = 3
@@ -363,7 +362,6 @@ def record_libero(path: Path, task: str, steps: int) -> None:
 
 
 @pytest.mark.slow
-@with_assets
 @libero_installed
 def test_a_file_of_the_real_libero_shows_what_its_simulator_shows(tmp_path: Path) -> None:
     path, task = tmp_path / "libero_goal" / "any_demo.hdf5", "libero_goal/7"

@@ -34,10 +34,11 @@ def motions(seed: int, steps: int, size: int, closes: int) -> np.ndarray:
 
 def record_libero(path: Path) -> None:
     prepare_process("LIBERO", "cpu")
+    from rlvla3.simulators.libero.package import assets_folder
     from rlvla3.simulators.libero.scene import LiberoScene
     from rlvla3.simulators.libero.tasks import find_task
 
-    scene = LiberoScene(find_task("libero_object/0"), Path(libero.ASSETS), size=64, fast=True)
+    scene = LiberoScene(find_task("libero_object/0"), assets_folder(None), size=64, fast=True)
     for seed in range(2):
         scene.reset(seed, warmup_steps=5)
         actions = motions(seed, 100, 7, closes=1) * np.array([1, 1, 1, 0.1, 0.1, 0.1, 1], np.float32)
@@ -93,7 +94,6 @@ def check(recordings: list[Recording], meaning: ActionMeaning, *axes: int) -> No
 
 
 @pytest.mark.slow
-@libero.with_assets
 @libero.installed
 def test_libero(tmp_path: Path) -> None:
     in_fresh_process(record_libero, tmp_path)

@@ -19,7 +19,8 @@ from rlvla3.demonstrations.selection import notices, select_demonstrations
 from rlvla3.demonstrations.served_tasks import DemonstrationTask, served_tasks
 from rlvla3.errors import RecipeError
 from rlvla3.simulators.action_meaning import ActionMeaning
-from rlvla3.simulators.libero.tasks import SUITES, LiberoTask, task_names
+from rlvla3.simulators.libero.suites import STANDARD
+from rlvla3.simulators.libero.tasks import LiberoTask, task_names
 from rlvla3.types import ActionSpace, Spaces
 from tests.support.demonstration_files import Arm, write_lerobot, write_libero, write_maniskill
 
@@ -27,6 +28,7 @@ SPACES = Spaces({}, 8, ActionSpace("continuous", 7), 20)
 CLOSE = "close the top drawer of the cabinet"
 SCENE5, SCENE10 = (f"libero_90/KITCHEN_SCENE{number}_close_the_top_drawer_of_the_cabinet" for number in (5, 10))
 GOAL_BOWL, BOWL_90 = "libero_goal/put_the_bowl_on_the_plate", "libero_90/put_the_bowl_on_the_plate"
+SWAPPED_BOWL, OTHER_DRAWER = "libero_goal_swap/put_the_bowl_on_the_plate", "libero_goal_task/open_the_middle_drawer_of_the_cabinet"
 LONG_BOOK = "libero_10/STUDY_SCENE1_pick_up_the_book_and_place_it_in_the_back_compartment_of_the_caddy"
 BOOK_90 = "libero_90/STUDY_SCENE2_pick_up_the_book_and_place_it_in_the_back_compartment_of_the_caddy"
 BOOK = "pick up the book and place it in the back compartment of the caddy"
@@ -34,7 +36,7 @@ BOOK = "pick up the book and place it in the back compartment of the caddy"
 
 def libero_tasks() -> list[LiberoTask]:
     pytest.importorskip("bddl", reason="LIBERO is not installed")
-    return [LiberoTask(suite, name) for suite in SUITES for name in task_names(suite)]
+    return [LiberoTask(suite, name) for suite in STANDARD for name in task_names(suite)]
 
 
 def task(name: str, written: str = "", instruction: str | None = None) -> DemonstrationTask:
@@ -110,6 +112,7 @@ class Case:
 
 
 BOTH = {SCENE5: "", SCENE10: ""}
+BOWLS = {GOAL_BOWL: "", SWAPPED_BOWL: ""}
 NAMED: dict[str, Case] = {
     "its name alone": Case(f"{SCENE10}_demo.hdf5", BOTH, [SCENE10]),
     "in a folder of any name": Case(f"mine/{SCENE10[10:]}_demo.hdf5", BOTH, [SCENE10]),
@@ -121,6 +124,15 @@ NAMED: dict[str, Case] = {
     "the name inside under the authors' suite": Case(f"{SCENE5}_demo.hdf5", BOTH, [SCENE5], bddl=f"x/libero_100/{SCENE5[10:]}.bddl", sentence=CLOSE),
     "the name inside is of another suite": Case("mine/any.hdf5", {GOAL_BOWL: ""}, [], bddl=f"x/{BOWL_90}.bddl", sentence="put the bowl on the plate"),
     "a perturbed suite inside": Case("mine/any.hdf5", {GOAL_BOWL: ""}, [], bddl="x/libero_goal_swap/put_the_bowl_on_the_plate.bddl"),
+    "a perturbed suite inside, which the recipe has": Case("mine/any.hdf5", BOWLS, [SWAPPED_BOWL], bddl=f"x/{SWAPPED_BOWL}.bddl"),
+    "in the folder of a perturbed suite": Case(f"{SWAPPED_BOWL}_demo.hdf5", BOWLS, [SWAPPED_BOWL]),
+    "in a folder called after a perturbed suite": Case("libero_goal_swap_no_noops/put_the_bowl_on_the_plate_demo.hdf5", BOWLS, [SWAPPED_BOWL]),
+    "of the suite that is perturbed": Case(f"{GOAL_BOWL}_demo.hdf5", {SWAPPED_BOWL: ""}, []),
+    "of no suite": Case("mine/put_the_bowl_on_the_plate_demo.hdf5", BOWLS, [GOAL_BOWL]),
+    "of no suite, and the recipe's is perturbed": Case("mine/put_the_bowl_on_the_plate_demo.hdf5", {SWAPPED_BOWL: ""}, []),
+    "of no suite, and the recipe says which": Case(
+        "mine/put_the_bowl_on_the_plate_demo.hdf5", {SWAPPED_BOWL: "mine/put_the_bowl_on_the_plate"}, [SWAPPED_BOWL]
+    ),
     "an old name inside": Case(
         "libero_goal/open_the_middle_drawer_of_the_cabinet_demo.hdf5",
         {"libero_goal/open_the_middle_drawer_of_the_cabinet": ""},
@@ -155,6 +167,7 @@ NAMED: dict[str, Case] = {
     "case and spaces do not matter": Case("mine/x.hdf5", {SCENE5: ""}, [SCENE5], sentence="Close the  top drawer of the Cabinet."),
 }
 
+MIDDLE, BOTTOM = "open the middle drawer of the cabinet", "open the bottom drawer of the cabinet"
 DATASETS: dict[str, Case] = {
     "the task's own name": Case("data", {"stack_the_blocks": ""}, ["stack_the_blocks"], sentences=["stack the blocks"]),
     "the simulator's sentence": Case("data", {"t/1": ""}, ["t/1"], sentences=["stack the blocks"], instructions={"t/1": "Stack the blocks."}),
@@ -169,6 +182,10 @@ DATASETS: dict[str, Case] = {
     "the folder is called after the suite": Case("libero_90_lerobot", {LONG_BOOK: "", BOOK_90: ""}, [BOOK_90], sentences=[BOOK]),
     "the folder is called after another suite": Case("libero_90_lerobot", {LONG_BOOK: ""}, [], sentences=[BOOK]),
     "the folder says nothing": Case("libero", {LONG_BOOK: "", BOOK_90: ""}, "fits 2 tasks", sentences=[BOOK]),
+    "the folder is a perturbed suite": Case("libero_goal_swap", BOWLS, [SWAPPED_BOWL], sentences=["put the bowl on the plate"]),
+    "a perturbed suite alone": Case("data", {SWAPPED_BOWL: ""}, [SWAPPED_BOWL], sentences=["put the bowl on the plate"]),
+    "the name of a task with another goal": Case("data", {OTHER_DRAWER: ""}, [], sentences=[MIDDLE], instructions={OTHER_DRAWER: BOTTOM}),
+    "the sentence of a task with another goal": Case("data", {OTHER_DRAWER: ""}, [OTHER_DRAWER], sentences=[BOTTOM], instructions={OTHER_DRAWER: BOTTOM}),
     "several sentences, one of a task": Case("data", {SCENE5: ""}, [SCENE5], sentences=["open it", CLOSE]),
     "several sentences of two tasks": Case("data", {SCENE5: "", LONG_BOOK: ""}, [LONG_BOOK, SCENE5], sentences=[BOOK, CLOSE, "and so on"]),
     "several sentences of one task": Case("data", {SCENE5: ""}, [SCENE5], sentences=[CLOSE, CLOSE.upper()]),

@@ -11,7 +11,7 @@ import torch
 
 from rlvla3.config import PolicyConfig
 from rlvla3.policies.registry import make_policy, read_checkpoint_config
-from tests.support.libero import ASSETS, installed, with_assets
+from tests.support.libero import installed
 from tests.support.runs import Run
 from tests.support.vla import FAMILIES
 
@@ -60,10 +60,9 @@ def test_cloned_then_grpo_with_adapters(tmp_path: Path, family: str, nothing_lef
 
 
 @installed
-@with_assets
 @pytest.mark.parametrize("family", ["pi05", "groot"])
 def test_in_libero(tmp_path: Path, family: str, nothing_left: None) -> None:
-    libero = {"name": "libero", "tasks": ["libero_goal/8"], "shards": 2, "max_steps": 15, "options": {"assets": str(ASSETS), "warmup_steps": 1}}
+    libero = {"name": "libero", "tasks": ["libero_goal/8"], "shards": 2, "max_steps": 15, "options": {"warmup_steps": 1}}
     run = Run(tmp_path, recipe(family, libero)).finished()
     saved = read_checkpoint_config(run.folder / "checkpoints" / "000002" / "policy")
     assert saved.options["preset"] == "libero" and saved.options["processing"]["images"]["turn"] == "mirrored"

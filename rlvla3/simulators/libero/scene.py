@@ -9,23 +9,23 @@ Importing this file imports robosuite and mujoco. They read environment variable
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rlvla3.simulators.base import SimulatorError
+from rlvla3.simulators.libero.package import package_folder
 from rlvla3.simulators.libero.tasks import LiberoTask
 from rlvla3.simulators.mujoco_renderer import MujocoRenderer
-from rlvla3.simulators.robosuite_import import empty_libero_config, import_robosuite
+from rlvla3.simulators.robosuite_import import import_robosuite, libero_config
 
 import_robosuite()
-with empty_libero_config():
-    import libero.libero as package
-    from libero.libero.envs import TASK_MAPPING
-    from libero.libero.envs.bddl_utils import get_problem_info
-    from robosuite import load_controller_config
-    from robosuite.utils.errors import RandomizationError
+from robosuite import load_controller_config  # noqa: E402
+from robosuite.utils.errors import RandomizationError  # noqa: E402
 
 COLLISION_SHAPES = 0
 """robosuite's group of geoms that serve only for collisions."""
@@ -50,19 +50,19 @@ class LiberoScene:
     """
 
     def __init__(self, task: LiberoTask, assets: Path, size: int, fast: bool) -> None:
-        package._assets_path_cache = str(assets)
         definition = str(task.definition)
-        np.random.seed(0)  # LIBERO draws from numpy's global generator
-        self._environment = TASK_MAPPING[get_problem_info(definition)["problem_name"]](
-            definition,
-            robots=["Panda"],
-            controller_configs=load_controller_config(default_controller="OSC_POSE"),
-            initialization_noise=None,
-            use_camera_obs=False,
-            has_offscreen_renderer=False,
-            ignore_done=True,
-            hard_reset=False,
-        )
+        with _imported_libero(assets) as libero:
+            np.random.seed(0)  # LIBERO draws from numpy's global generator
+            self._environment = libero.TASK_MAPPING[libero.bddl_utils.get_problem_info(definition)["problem_name"]](
+                definition,
+                robots=["Panda"],
+                controller_configs=load_controller_config(default_controller="OSC_POSE"),
+                initialization_noise=None,
+                use_camera_obs=False,
+                has_offscreen_renderer=False,
+                ignore_done=True,
+                hard_reset=False,
+            )
         self._environment._observables = {}  # observations are read below when a decision is due, not at each of 25 physics steps
         self._states = task.initial_states()
         self._model, self._data = self._environment.sim.model._model, self._environment.sim.data._data
@@ -123,6 +123,23 @@ class LiberoScene:
             except RandomizationError:
                 continue
         raise SimulatorError(f"LIBERO found no place for the objects of {self._environment.bddl_file_name} in {MAX_PLACEMENTS} attempts")
+
+
+@contextmanager
+def _imported_libero(assets: Path) -> Iterator[ModuleType]:
+    """Within this context tasks can be built from libero.libero.envs, which is yielded.
+
+    Raises SimulatorError if LIBERO was imported with another folder of assets: parts of it read the folder once.
+    """
+    with libero_config(package_folder(), assets):
+        import libero.libero as package
+        import libero.libero.envs as environments
+
+        package._assets_path_cache = str(assets)  # of hf-libero, which does not read its configuration for it
+        in_use = Path(environments.__dict__.setdefault("rlvla3_assets", assets))
+        if in_use != assets:
+            raise SimulatorError(f"LIBERO already reads its assets in {in_use} and cannot read {assets} too: give each folder a process of its own")
+        yield environments
 
 
 def axis_angle(quaternion: NDArray[np.float64]) -> NDArray[np.float64]:

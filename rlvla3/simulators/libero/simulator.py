@@ -1,4 +1,4 @@
-"""LIBERO: a Panda arm at a table, in a kitchen, a living room or a study, and 130 tasks in five suites.
+"""LIBERO and LIBERO-PRO: a Panda arm at a table, in a kitchen, a living room or a study.
 
 An episode begins from one of the benchmark's initial states of its task, the one of its ticket. The arm stands still for some steps before the episode begins.
 The state is proprioceptive (hand and fingers), as published policies of LIBERO expect it. An action moves the hand, turns it, and opens or closes the gripper;
@@ -21,8 +21,9 @@ from rlvla3.errors import RecipeError
 from rlvla3.simulators.action_meaning import OSC_POSE, ActionMeaning
 from rlvla3.simulators.base import SimulatorError, SingleEnvironment, Step, initial_state
 from rlvla3.simulators.graphics import GRAPHICS_HELP, check_frame, check_moving, prepare_process
-from rlvla3.simulators.libero.assets import check_assets, get_assets
-from rlvla3.simulators.libero.tasks import INSTALL, SUITES, find_task
+from rlvla3.simulators.libero.package import INSTALL, assets_folder
+from rlvla3.simulators.libero.suites import longest_episode
+from rlvla3.simulators.libero.tasks import InstructionSource, check_runs, find_task
 from rlvla3.simulators.scene_cache import SceneCache
 from rlvla3.types import ActionSpace, InitialStates, Observation, Spaces, Ticket
 
@@ -56,8 +57,12 @@ class LiberoOptions(Section):
     live_tasks: Positive = 4
     """How many tasks a process keeps ready, at about 400 MB each. Any other task is built before its episode, which takes 1 to 3 s."""
 
+    instruction: InstructionSource = "task"
+    """What the policy is told. `name`: the words of the task's name, as in published evaluations of LIBERO. `definition`: the words of the task's definition.
+    `task`: `definition` in the suites of LIBERO-PRO that change the instruction (`..._lan`, `..._task`) and keep the old name, and `name` in all others."""
+
     assets: ExpandedPath | None = None
-    """The folder with meshes and textures. With `null` it is $RLVLA3_LIBERO_ASSETS, or else the folder of the package, or else the one from the hub."""
+    """The folder with meshes and textures. With `null` it is $RLVLA3_LIBERO_ASSETS, or else the folder of the package."""
 
     @model_validator(mode="before")
     @classmethod
@@ -76,16 +81,18 @@ class Libero(SingleEnvironment):
     def describe(cls, config: SimulatorConfig) -> Spaces:
         options = check_options(LiberoOptions, config.options, "simulator.options")
         if not config.tasks:
-            raise RecipeError("simulator.tasks is empty: choose among the 130 tasks of LIBERO, for example simulator.tasks=[libero_goal/0-9]")
+            raise RecipeError("simulator.tasks is empty: choose among the tasks of LIBERO, for example simulator.tasks=[libero_goal/0-9]")
         tasks = [find_task(name) for name in config.tasks]
-        check_assets(options.assets)
+        assets = assets_folder(options.assets)
+        for task in tasks:
+            check_runs(task, assets)
         size = options.image_size
         return Spaces(
             cameras=dict.fromkeys(options.cameras, (size, size, 3)),
             state=8,
             action=ActionSpace("continuous", 7),
-            max_steps=config.max_steps or max(SUITES[task.suite] for task in tasks),
-            instructions=tuple(task.instruction for task in tasks),
+            max_steps=config.max_steps or max(longest_episode(task.suite) for task in tasks),
+            instructions=tuple(task.instruction_from(options.instruction) for task in tasks),
             initial_states={name: InitialStates(task.initial_state_count, str(task)) for name, task in zip(config.tasks, tasks, strict=True)},
         )
 
@@ -98,7 +105,7 @@ class Libero(SingleEnvironment):
         self.spaces, self.chunk = self.describe(config), chunk
         self._options = check_options(LiberoOptions, config.options, "simulator.options")
         prepare_process("LIBERO", *config.devices)
-        self._assets = get_assets(self._options.assets)
+        self._assets = assets_folder(self._options.assets)
         self._scenes = SceneCache(self._options.live_tasks, self._build)
         self._scene = self._scenes[str(find_task(config.tasks[0]))]
 
@@ -106,7 +113,7 @@ class Libero(SingleEnvironment):
         task = find_task(ticket.task)
         self._scene = self._scenes[str(task)]
         self._scene.reset(initial_state(ticket, self._scene.initial_states), self._options.warmup_steps)
-        self._instruction = task.instruction
+        self._instruction = task.instruction_from(self._options.instruction)
         self._succeeded = False
 
     def act(self, action: NDArray[np.float32]) -> Step:

