@@ -28,6 +28,11 @@ def installed(site: Path, name: str, version: str) -> None:
     put(site / f"{name.replace('-', '_')}-{version}.dist-info" / "METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
 
 
+def forget() -> None:
+    for cache in CACHES:
+        cache.cache_clear()
+
+
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     """Makes a folder that comes before all other packages, with LIBERO as `packages` install it. Nothing of LIBERO is found anywhere else."""
@@ -58,11 +63,9 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     monkeypatch.setattr(importlib.util, "find_spec", found)
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     (tmp_path / "site").mkdir()
-    for cache in CACHES:
-        cache.cache_clear()
+    forget()
     yield made
-    for cache in CACHES:
-        cache.cache_clear()
+    forget()
 
 
 def test_a_package_with_its_meshes_is_complete(site: Site) -> None:
@@ -135,10 +138,10 @@ def test_initial_states_that_cannot_be_read_are_no_initial_states(site: Site, co
     file.parent.mkdir(parents=True)
     if content is not None:
         file.write_bytes(content)
-        tasks._missing.cache_clear(), tasks._count_initial_states.cache_clear()
+        forget()
         with pytest.raises(RecipeError, match=r"turn_on_the_stove.pruned_init.npz cannot be read"):
             tasks.check_runs(task, folder)
     np.savez(file, states=np.zeros((3, 79)))
-    tasks._missing.cache_clear(), tasks._count_initial_states.cache_clear()
+    forget()
     tasks.check_runs(task, folder)
     assert task.initial_state_count == 3

@@ -105,7 +105,8 @@ def test_a_task_that_lacks_a_file_is_refused_and_says_which(task: str, words: st
 
 
 def test_a_task_of_a_suite_that_is_only_partly_there_runs() -> None:
-    assert describe_simulator(config("libero_object_triggered_episode/0")).instructions == ("pick up the alphabet soup and place it in the basket",)
+    sentence = "pick up the alphabet soup and place it in the basket"
+    assert describe_simulator(config("libero_object_triggered_episode/1")).instructions == (sentence,)
 
 
 def test_initial_states_of_a_variation_are_others_than_those_that_it_varies() -> None:
