@@ -55,7 +55,7 @@ class LiberoOptions(Section):
     """Whether a success ends the episode."""
 
     live_tasks: Positive = 4
-    """How many tasks a process keeps ready, at about 400 MB each. Any other task is built before its episode, which takes 1 to 3 s."""
+    """How many tasks a process keeps ready, at 300 to 800 MB each. Any other task is built before its episode, which takes 2 to 5 s."""
 
     instruction: InstructionSource = "task"
     """What the policy is told. `name`: the words of the task's name, as in published evaluations of LIBERO. `definition`: the words of the task's definition.
