@@ -34,15 +34,36 @@ def _import_quietly() -> None:
         raise ModuleNotFoundError("robosuite is not installed")
     spec = importlib.util.spec_from_file_location("robosuite.macros", Path(package.origin).with_name("macros.py"))
     assert spec is not None and spec.loader is not None
+    settings = {**QUIET_SETTINGS, "CACHE_NUMBA": _numba_can_keep_code(Path(package.origin).parent)}
     private = ModuleType("robosuite.macros_private")  # in robosuite 1.5 these settings win over its own
-    private.__dict__.update(QUIET_SETTINGS)
+    private.__dict__.update(settings)
     sys.modules["robosuite.macros_private"] = private
     macros = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(macros)
-    macros.__dict__.update(QUIET_SETTINGS)
+    macros.__dict__.update(settings)
     sys.modules["robosuite.macros"] = macros
     logging.getLogger("robosuite_logs").setLevel(logging.ERROR)
     import robosuite  # noqa: F401
+
+
+def _numba_can_keep_code(robosuite: Path) -> bool:
+    """Whether numba can write what it compiles of `robosuite` to one of the folders that it tries.
+
+    Where it cannot, as in a container that nothing may write to, numba refuses to compile code that is to be kept. Then each process compiles for itself.
+    """
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path(os.environ.get("HOME") or "/", ".cache"))
+    places = [os.environ.get("NUMBA_CACHE_DIR"), robosuite / "utils" / "__pycache__", caches / "numba"]
+    return any(_writable(Path(place)) for place in places if place)
+
+
+def _writable(folder: Path) -> bool:
+    """Whether files can be written in `folder`, which is made if it is not there. Numba finds it out in the same way."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

