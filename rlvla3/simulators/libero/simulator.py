@@ -93,7 +93,7 @@ class Libero(SingleEnvironment):
             action=ActionSpace("continuous", 7),
             max_steps=config.max_steps or max(longest_episode(task.suite) for task in tasks),
             instructions=tuple(task.instruction_from(options.instruction) for task in tasks),
-            initial_states={name: InitialStates(task.initial_state_count, str(task)) for name, task in zip(config.tasks, tasks, strict=True)},
+            initial_states={name: InitialStates(task.initial_state_count, task.initial_state_set) for name, task in zip(config.tasks, tasks, strict=True)},
         )
 
     @classmethod

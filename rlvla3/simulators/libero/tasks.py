@@ -78,6 +78,11 @@ class LiberoTask:
         """How many initial states the benchmark has for this task: 50 in LIBERO's own suites."""
         return _count_initial_states(self)
 
+    @property
+    def initial_state_set(self) -> str:
+        """The name of this task's set of initial states: the task, or the task of LIBERO's own suites with the same states."""
+        return str(_first_with_these_states(self))
+
 
 def find_task(name: str) -> LiberoTask:
     """The task `name`, such as libero_goal/3 or libero_goal/open_the_top_drawer_and_put_the_bowl_inside. Raises RecipeError with similar names."""
@@ -131,6 +136,14 @@ def _count_initial_states(task: LiberoTask) -> int:
         return len(task.initial_states())
     except FileNotFoundError:
         return 0
+
+
+@functools.cache
+def _first_with_these_states(task: LiberoTask) -> LiberoTask:
+    """The task of LIBERO's own suites that `task` has its initial states from, else `task`. libero_object_two_normal_episodes has those of libero_object."""
+    suite = next((suite for suite in STANDARD if task.suite.startswith(f"{suite}_")), task.suite)
+    own = LiberoTask(suite, task.name)
+    return own if own.name in task_names(suite) and np.array_equal(task.initial_states(), own.initial_states()) else task
 
 
 @functools.cache

@@ -16,7 +16,7 @@ from rlvla3.simulators.libero.package import CONTAINS, MESHES, TASK_TABLE, VARIA
 from rlvla3.simulators.libero.tasks import find_task
 
 Site = Callable[..., Path]
-CACHES = (package.package_folder, tasks._task_table, tasks._count_initial_states, tasks._missing, tasks._sentence)
+CACHES = (package.package_folder, tasks._task_table, tasks._count_initial_states, tasks._missing, tasks._sentence, tasks._first_with_these_states)
 
 
 def put(file: Path, text: str = "") -> Path:
