@@ -12,6 +12,9 @@ common_spaces.py      how one policy sees and acts in several different simulato
 delayed.py            delays on purpose
 gymnasium.py          any Gymnasium environment
 gymnasium_instruction.py  where a Gymnasium environment says its instruction
+gymnasium_packages.py how an ID of Gymnasium is found
+gymnasium_render.py   what an environment draws, as a camera
+resizing.py           images of another size
 slow_image.py         the environment of the interaction benchmark
 
 metaworld/            Meta-World

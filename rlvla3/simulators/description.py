@@ -112,9 +112,8 @@ def describe_here(config: SimulatorConfig) -> Description:
     simulator = simulator_class(config.name)
     spaces = describe_simulator(config)
     options = checked_options(simulator, config)
-    return Description(
-        spaces, simulator.draws_with_mujoco, getattr(options, "control_mode", None), getattr(options, "mirrored", False), simulator.action_meaning(config)
-    )
+    draws = simulator.draws_with_mujoco or (config.name.startswith("gymnasium:") and bool(spaces.cameras) and "mujoco" in sys.modules)
+    return Description(spaces, draws, getattr(options, "control_mode", None), getattr(options, "mirrored", False), simulator.action_meaning(config))
 
 
 @contextmanager

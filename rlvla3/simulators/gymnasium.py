@@ -1,7 +1,8 @@
 """Any Gymnasium environment: a registered ID, or a class or function of your own.
 
-gymnasium_observations.py makes images and a state of observations, and gymnasium_instruction.py finds the instruction. gymnasium_actions.py makes actions of
-the environment's space of a policy's actions. gymnasium_answers.py checks what reset and step return.
+gymnasium_packages.py finds an ID. gymnasium_observations.py makes images and a state of observations, gymnasium_render.py makes an image of what `render()`
+returns, and gymnasium_instruction.py finds the instruction. gymnasium_actions.py makes actions of the environment's space of a policy's actions.
+gymnasium_answers.py checks what reset and step return.
 
 Invariant: every action that reaches `step` is in the action space.
 """
@@ -9,6 +10,7 @@ Invariant: every action that reaches `step` is in the action space.
 from __future__ import annotations
 
 import inspect
+import random
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -20,16 +22,22 @@ import numpy as np
 from gymnasium.wrappers import TimeLimit
 from numpy.typing import NDArray
 
-from rlvla3.config import Section, SimulatorConfig, check_options
+from rlvla3.config import Positive, Section, SimulatorConfig, check_options
 from rlvla3.errors import RecipeError
 from rlvla3.named import call_of_user
 from rlvla3.simulators.base import ContractError, SingleEnvironment, Step, initial_state
 from rlvla3.simulators.builtin import load_simulator_or_environment
 from rlvla3.simulators.gymnasium_actions import native_actions
-from rlvla3.simulators.gymnasium_answers import StepAnswer, check_signatures, explain_unpacking, layers, reset_answer, step_answer
+from rlvla3.simulators.gymnasium_answers import SUCCESS_KEYS, StepAnswer, check_signatures, explain_unpacking, layers, reset_answer, step_answer
 from rlvla3.simulators.gymnasium_instruction import InstructionReader
 from rlvla3.simulators.gymnasium_observations import ObservationReader
+from rlvla3.simulators.gymnasium_packages import registered_id
+from rlvla3.simulators.gymnasium_render import CAMERA, prepared_to_draw, rendered, rendered_shape, rendering
+from rlvla3.simulators.resizing import resized
 from rlvla3.types import InitialStates, Observation, Spaces, Ticket
+
+REGISTERED = "gymnasium:"
+"""What the name of a registered environment begins with."""
 
 DECLARED = "fixed_initial_states"
 """The attribute with which an environment declares how many initial states it has."""
@@ -57,13 +65,29 @@ class GymnasiumOptions(Section):
     """The lowest and the highest action in dimensions of a Box whose own bounds cannot be used: one bound alone, or bounds above a million. With `null` such a
     Box is refused, and dimensions without any bounds take the policy's numbers as they are, within [-1, 1]."""
 
+    render: bool = False
+    """Show what `render()` returns as one more camera, called `render`. The environment is made with `render_mode: rgb_array`. It is for environments whose
+    observations have no image. How large the frames are is up to the environment, which often has `kwargs` for it."""
+
+    image_size: Positive | tuple[Positive, Positive] | None = None
+    """Height and width of all images in pixels, or one number for both. Larger and smaller images are resized by averaging areas. With `null` they stay as the
+    environment gives them."""
+
+    success_key: str | None = None
+    """The key of the environment's info that says success. With `null` it is `success`, `is_success` or `succeed`, and if info has none of them, no episode
+    succeeds. One true value within an episode makes it a success."""
+
     success_return: float | None = None
-    """An episode with at least this return counts as a success. With `null`, success is what the environment's info says at any step under `success` or
-    `is_success`. If it never says so, no episode succeeds."""
+    """An episode with at least this return counts as a success, whatever info says. With `null` info says it."""
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width of all images. None: their own."""
+        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
 
 
 class GymnasiumSimulator(SingleEnvironment):
-    """One Gymnasium environment. It is reset with the ticket's seed. If the recipe has tasks, it is also reset with options {"task": the ticket's task}.
+    """One Gymnasium environment. It is reset with the ticket's seed, and so are the generators of the whole process (`random` and `numpy.random`). If the recipe has tasks, it is also reset with options {"task": the ticket's task}.
 
     Its attribute `fixed_initial_states` may say how many initial states it has: a number, or {task: number}. Then it is also reset with options
     {"initial_state": the ticket's initial state}, numbered from 0.
@@ -86,6 +110,7 @@ class GymnasiumSimulator(SingleEnvironment):
         self._reader = ObservationReader(self.environment.observation_space, config.name, self._options.images)
         self._actions = native_actions(self.environment.action_space, config.name, self._options.action_bounds)
         self._instruction = InstructionReader(self.environment, config.name, self._options.instruction, self._options.instruction_from)
+        self._success_keys = SUCCESS_KEYS if self._options.success_key is None else (self._options.success_key,)
         self._has_tasks = bool(config.tasks)
         self._states = self.spaces.initial_states
         self._only_states = None if config.tasks else next(iter(self._states.values()), None)
@@ -94,27 +119,39 @@ class GymnasiumSimulator(SingleEnvironment):
         options: dict[str, Any] = {"task": ticket.task} if self._has_tasks else {}
         if (states := self._states.get(ticket.task, self._only_states)) is not None:
             options["initial_state"] = initial_state(ticket, states.count)
+        np.random.seed(ticket.seed % 2**32)  # noqa: NPY002  # some environments draw from these instead of their own generator
+        random.seed(ticket.seed)
         try:
             answer = self.environment.reset(seed=ticket.seed, options=options or None)
         except (TypeError, ValueError) as error:
             explain_unpacking(error)
         self._last_observation, info = reset_answer(answer)
         self._instruction.begin(info)
-        self._return, self._succeeded = 0.0, False
+        self._return, self._succeeded, self._told = 0.0, False, False
 
     def act(self, action: NDArray[np.float32]) -> Step:
         answer = self._native_step(self._actions.of(action))
         self._last_observation = answer.observation
         self._instruction.hear(answer.info)
         self._return += answer.reward
-        self._succeeded = self._succeeded or answer.success
+        self._succeeded = self._succeeded or bool(answer.success)
+        self._told = self._told or answer.success is not None
         done = answer.terminated or answer.truncated or self._steps + 1 >= self.spaces.max_steps
+        if done and not self._told and self._options.success_key is not None:
+            raise ContractError(
+                f"simulator.options.success_key={self._options.success_key}, and info of no step of the episode has it: it has "
+                f"{', '.join(map(str, answer.info)) or 'no keys'} in the last step. Name a key that says success by the end of each episode"
+            )
         return_reached = self._options.success_return is not None and done and self._return >= self._options.success_return
         succeeded = self._succeeded if self._options.success_return is None else return_reached
         return Step(answer.reward, succeeded, answer.terminated, answer.truncated)
 
     def observe(self) -> Observation:
         images, state = self._reader.read(self._last_observation)
+        if self._options.render:
+            images[CAMERA] = rendered(self.environment)
+        if self._options.size is not None:
+            images = {camera: resized(image, self._options.size) for camera, image in images.items()}
         return Observation(images=images, state=state, instruction=self._instruction.read(self._last_observation))
 
     def close(self) -> None:
@@ -127,19 +164,22 @@ class GymnasiumSimulator(SingleEnvironment):
             answer = self.environment.step(action)
         except (TypeError, ValueError) as error:
             explain_unpacking(error)
-        return step_answer(answer)
+        return step_answer(answer, self._success_keys)
 
 
 def _make(config: SimulatorConfig, options: GymnasiumOptions) -> gymnasium.Env[Any, Any]:
     """Build the environment. Raises RecipeError if it cannot be built, or if it is no Gymnasium environment."""
-    registry, _, identifier = config.name.partition(":")
+    kwargs = rendering(config.name, options.kwargs) if options.render else options.kwargs
     failed = f"simulator.name={config.name} cannot be made with simulator.options.kwargs={options.kwargs}"
-    if registry == "gymnasium":
-        made = partial(gymnasium.make, identifier, max_episode_steps=config.max_steps, disable_env_checker=True)
+    if config.name.startswith(REGISTERED):
+        with prepared_to_draw(config.name, next(iter(config.devices), "")):
+            identifier = registered_id(config.name.removeprefix(REGISTERED))
+            made = partial(gymnasium.make, identifier, max_episode_steps=config.max_steps, disable_env_checker=True)
+            environment = call_of_user(made, failed, **kwargs)
     else:
-        made = load_simulator_or_environment(config.name)
-        _check_maker(made, config.name)
-    environment = call_of_user(made, failed, **options.kwargs)
+        maker = load_simulator_or_environment(config.name)
+        _check_maker(maker, config.name)
+        environment = call_of_user(maker, failed, **kwargs)
     if not isinstance(environment, gymnasium.Env):
         raise RecipeError(f"simulator.name={config.name} makes a {type(environment).__name__}, not a gymnasium.Env: {_other_kind_help(type(environment))}")
     check_signatures(environment, config.name)
@@ -179,8 +219,15 @@ def _describe(environment: gymnasium.Env[Any, Any], config: SimulatorConfig) -> 
     if not limits:
         raise RecipeError(f"{config.name} has no time limit of its own: set simulator.max_steps, for example simulator.max_steps=500")
     states = _initial_states(environment, config)
+    cameras = dict(reader.cameras)
+    if options.render and CAMERA in cameras:
+        raise RecipeError(f"{config.name} shows an image {CAMERA!r} by itself: leave simulator.options.render out")
+    if options.render:
+        cameras[CAMERA] = call_of_user(rendered_shape, f"{config.name} cannot render", environment, config.name)
+    if options.size is not None:
+        cameras = {camera: (*options.size, channels) for camera, (_, _, channels) in cameras.items()}
     instructions = () if options.instruction is None else (options.instruction,)
-    return Spaces(reader.cameras, reader.state, action, min(limits), instructions, initial_states=states)
+    return Spaces(cameras, reader.state, action, min(limits), instructions, initial_states=states)
 
 
 def _initial_states(environment: gymnasium.Env[Any, Any], config: SimulatorConfig) -> dict[str, InitialStates]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any, NamedTuple, NoReturn
 
@@ -22,14 +22,18 @@ RESET_WORDS = "write reset(self, *, seed=None, options=None) and return (observa
 STEP_WORDS = "return (observation, reward, terminated, truncated, info)"
 
 
+SUCCESS_KEYS = ("success", "is_success", "succeed")
+"""Where info says success, unless the recipe names a key. The first one that is not None counts."""
+
+
 class StepAnswer(NamedTuple):
-    """What step returned, checked. success: what info says of it, False if it says nothing."""
+    """What step returned, checked. success: what info says of it, None if it says nothing."""
 
     observation: Any
     reward: float
     terminated: bool
     truncated: bool
-    success: bool
+    success: bool | None
     info: Mapping[str, Any]
 
 
@@ -60,8 +64,8 @@ def reset_answer(answer: Any) -> tuple[Any, Mapping[str, Any]]:
     raise ContractError(f"reset returned {_words(answer)}{older}: {RESET_WORDS}")
 
 
-def step_answer(answer: Any) -> StepAnswer:
-    """What step returned, checked. Raises ContractError if that is not what Gymnasium expects."""
+def step_answer(answer: Any, success_keys: Sequence[str] = SUCCESS_KEYS) -> StepAnswer:
+    """What step returned, checked. success_keys: where info says success. Raises ContractError if that is not what Gymnasium expects."""
     if not isinstance(answer, tuple) or len(answer) != 5:
         older = ", as in Gym before 0.26" if isinstance(answer, tuple) and len(answer) == 4 else ""
         raise ContractError(f"step returned {_words(answer)}{older}: {STEP_WORDS}")
@@ -69,7 +73,7 @@ def step_answer(answer: Any) -> StepAnswer:
     if not isinstance(info, Mapping):
         raise ContractError(f"step returned a {type(info).__name__} as info, but info is a dict: {STEP_WORDS}")
     flags = _flag("terminated", terminated), _flag("truncated", truncated)
-    return StepAnswer(observation, _reward(reward), *flags, _success(info), info)
+    return StepAnswer(observation, _reward(reward), *flags, _success(info, success_keys), info)
 
 
 def explain_unpacking(error: TypeError | ValueError) -> NoReturn:
@@ -113,12 +117,11 @@ def _flag(name: str, flag: Any) -> bool:
     raise ContractError(f"{name} is {_words(flag)}, but it is one bool: {STEP_WORDS}, with bool({name})")
 
 
-def _success(info: Mapping[str, Any]) -> bool:
-    """Success as info tells it: a bool, or 0 or 1; None and nothing mean that it is not known yet. Where `success` is None, `is_success` counts."""
-    success = info.get("success")
-    success = info.get("is_success") if success is None else success
+def _success(info: Mapping[str, Any], keys: Sequence[str]) -> bool | None:
+    """Success as info tells it under the first of `keys` that is not None there: a bool, or 0 or 1. None means that it is not known yet."""
+    key, success = next(((key, info[key]) for key in keys if info.get(key) is not None), ("", None))
     if success is None or isinstance(success, (bool, np.bool_)):
-        return bool(success)
+        return None if success is None else bool(success)
     if getattr(success, "shape", ()) == () and not isinstance(success, str):
         try:
             number = float(success)
@@ -126,7 +129,7 @@ def _success(info: Mapping[str, Any]) -> bool:
             number = -1.0
         if number in (0, 1):
             return bool(number)
-    raise ContractError(f"success in info is {_words(success)}, but it is one bool, of this one environment: put a bool there")
+    raise ContractError(f"{key} in info is {_words(success)}, but it is one bool, of this one environment: put a bool there")
 
 
 def _words(value: Any) -> str:
