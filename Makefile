@@ -22,7 +22,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt $$(grep '^torch==' constraints.txt)
 	$(BIN)/pip uninstall -qq --yes hf-libero
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[metaworld,libero,maniskill,files,vla,ray,plots,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[metaworld,libero,maniskill,gymnasium-packages,files,vla,ray,plots,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps gym-pusht gym-hil
 	@touch $@
 
 # The main job on real input: clone a small VLA from scripted experts, then improve it by asynchronous RL. An earlier demo is moved aside.

@@ -87,7 +87,8 @@ class GymnasiumOptions(Section):
 
 
 class GymnasiumSimulator(SingleEnvironment):
-    """One Gymnasium environment. It is reset with the ticket's seed, and so are the generators of the whole process (`random` and `numpy.random`). If the recipe has tasks, it is also reset with options {"task": the ticket's task}.
+    """One Gymnasium environment. It is reset with the ticket's seed, and so are the generators of the whole process (`random` and `numpy.random`). If the recipe
+    has tasks, it is also reset with options {"task": the ticket's task}.
 
     Its attribute `fixed_initial_states` may say how many initial states it has: a number, or {task: number}. Then it is also reset with options
     {"initial_state": the ticket's initial state}, numbered from 0.
@@ -119,7 +120,7 @@ class GymnasiumSimulator(SingleEnvironment):
         options: dict[str, Any] = {"task": ticket.task} if self._has_tasks else {}
         if (states := self._states.get(ticket.task, self._only_states)) is not None:
             options["initial_state"] = initial_state(ticket, states.count)
-        np.random.seed(ticket.seed % 2**32)  # noqa: NPY002  # some environments draw from these instead of their own generator
+        np.random.seed(ticket.seed % 2**32)  # some environments draw from these instead of their own generator
         random.seed(ticket.seed)
         try:
             answer = self.environment.reset(seed=ticket.seed, options=options or None)

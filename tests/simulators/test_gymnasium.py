@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import gymnasium
@@ -89,6 +90,24 @@ def test_the_same_ticket_is_the_same_episode_after_any_history(name):
     first, other, again = episode(3), episode(4), episode(3)
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert not np.array_equal(first[0], other[0])
+
+
+class Careless(gymnasium.Env[Any, Any]):
+    """Draws from the generators of the whole process."""
+
+    observation_space, action_space = Box(0, 1, (2,), np.float32), Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        return np.array([np.random.random(), random.random()], np.float32), {}
+
+    def step(self, action):
+        return np.array([np.random.random(), random.random()], np.float32), 0.0, False, False, {}
+
+
+def test_an_environment_that_draws_from_the_generators_of_the_process_has_the_same_episodes_too():
+    simulator = begun(SimulatorConfig(name=f"{__name__}:Careless", max_steps=5), chunk=1)
+    first, other, again = ([simulator.reset(0, ticket(seed)).state, stepped(simulator).observation.state] for seed in (2**40, 4, 2**40))
+    assert np.array_equal(first, again) and not np.array_equal(first[0], other[0])
 
 
 @pytest.mark.parametrize(

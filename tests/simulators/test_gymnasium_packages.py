@@ -28,7 +28,7 @@ CASES: Mapping[str, tuple[str, dict[str, Any], set[str], int, int]] = {
         14,
         14,
     ),
-    "gym_hil": ("gym_hil/PandaPickCubeBase-v0", {"kwargs": {"image_obs": True}}, {"pixels.front", "pixels.wrist"}, 18, 7),
+    "gym_hil": ("gym_hil/PandaPickCubeBase-v0", {"kwargs": {"image_obs": True, "random_block_position": True}}, {"pixels.front", "pixels.wrist"}, 18, 7),
     "gymnasium_robotics": ("FetchReach-v4", {"render": True, "kwargs": {"width": 64, "height": 64}}, {"render"}, 16, 4),
 }
 """By module: an ID, the options that it needs, and what it then shows and takes: cameras, numbers of the state, numbers of an action."""
