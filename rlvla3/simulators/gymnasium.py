@@ -87,8 +87,8 @@ class GymnasiumOptions(Section):
 
 
 class GymnasiumSimulator(SingleEnvironment):
-    """One Gymnasium environment. It is reset with the ticket's seed, and so are the generators of the whole process (`random` and `numpy.random`). If the recipe
-    has tasks, it is also reset with options {"task": the ticket's task}.
+    """One Gymnasium environment. It is reset with the ticket's seed, and so are the generators of the whole process, `random` and `numpy.random`. If the
+    recipe has tasks, it is also reset with options {"task": the ticket's task}.
 
     Its attribute `fixed_initial_states` may say how many initial states it has: a number, or {task: number}. Then it is also reset with options
     {"initial_state": the ticket's initial state}, numbered from 0.
