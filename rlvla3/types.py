@@ -11,10 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
+
+if TYPE_CHECKING:
+    from typing import Self  # Python 3.10, which a simulator may have, has none
 
 Version = int
 """The number of updates done. Version 0 is the policy that a run starts from."""
@@ -160,6 +163,9 @@ class Field:
 
     shape: tuple[int, ...]
     dtype: DTypeLike
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Any, ...]]:
+        return type(self), (self.shape, np.dtype(self.dtype).str)  # numpy's own names of types differ between its versions
 
 
 Layout = Mapping[str, Field]

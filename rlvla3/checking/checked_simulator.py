@@ -8,7 +8,6 @@ Invariants:
 from __future__ import annotations
 
 import os
-import pickle
 import sys
 import threading
 import time
@@ -21,6 +20,7 @@ import psutil
 
 from rlvla3.config import SimulatorConfig
 from rlvla3.errors import RecipeError
+from rlvla3.runtimes.processes.plain_pickle import dumps
 from rlvla3.simulators.base import Simulator, SimulatorError, SingleEnvironment
 from rlvla3.simulators.contract import reset_kind_fault, step_kind_fault
 from rlvla3.simulators.registry import describe_simulator, make_simulator, simulator_class
@@ -113,7 +113,7 @@ class CallHandler:
     def answer(self, call: str, *arguments: Any) -> Answer:
         """The answer to a call. What the call returned is pickled; if it cannot be pickled, this too is a failure of the simulator."""
         try:
-            return "returned", pickle.dumps(getattr(self, call)(*arguments))
+            return "returned", dumps(getattr(self, call)(*arguments))
         except Exception as error:
             if isinstance(error, (SimulatorError, RecipeError)):
                 # What `describe` refuses ends the check, and the user reads nothing but this sentence.

@@ -61,7 +61,7 @@ class SimulatorProcess:
         self._has_started = self._has_ended = False
         self._failure: Failure | None = None
         body, log = "rlvla3.checking.simulator_process:answer_calls", folder / f"{name}.log"
-        self._worker = start_worker(name, body, config, chunk, timeout_s, log=log, own_session=True)
+        self._worker = start_worker(name, body, config, chunk, timeout_s, log=log, own_session=True, python=config.python)
 
     async def describe(self) -> Description:
         answer: Description = await self._call("describe")

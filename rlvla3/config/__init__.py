@@ -15,7 +15,6 @@ from rlvla3.config.recipe import Recipe
 from rlvla3.config.section import ExpandedPath, NonNegative, NonNegativeFloat, Positive, PositiveFloat, Section, Share, path_of
 from rlvla3.config.simulator import SimulatorConfig
 from rlvla3.config.weights import WeightsConfig
-from rlvla3.config.yaml_text import read_yaml
 
 __all__ = [
     "CORRECTION_NAMES",
@@ -55,7 +54,6 @@ __all__ = [
     "load_recipe",
     "make_recipe",
     "path_of",
-    "read_yaml",
     "recipe_text",
     "write_recipe",
 ]

@@ -2,6 +2,8 @@
 
 Every input ends in a Recipe or in a RecipeError, and `write_recipe` writes what `load_recipe` reads back unchanged.
 Unknown keys are refused, and the nearest known one is named.
+
+The package for YAML is imported when a text is read or written: a simulator in an interpreter of its own needs none.
 """
 
 from __future__ import annotations
@@ -22,7 +24,6 @@ from rlvla3.config.recipe import Recipe
 from rlvla3.config.schema import known_keys, type_at
 from rlvla3.config.section import Section, word
 from rlvla3.config.words import settled
-from rlvla3.config.yaml_text import read_yaml, yaml_of
 from rlvla3.errors import RecipeError
 from rlvla3.metadata import shown
 
@@ -37,6 +38,8 @@ def load_recipe(path: Path, overrides: Overrides = ()) -> Recipe:
 
     Raises RecipeError where the file is missing or anything in it cannot be run.
     """
+    from rlvla3.config.yaml_text import read_yaml
+
     tree = read_yaml(path, "recipe", "give the path of a YAML file, for example recipes/quickstart.yaml")
     if tree == "":
         if not overrides:  # a file that was cut short must not run with all defaults
@@ -73,6 +76,8 @@ def check_options(schema: type[SectionT], options: Mapping[str, Any], prefix: st
 
 def recipe_text(recipe: Recipe) -> str:
     """The resolved settings, every default spelled out, as YAML."""
+    from rlvla3.config.yaml_text import yaml_of
+
     return yaml_of(recipe.model_dump(mode="json"))
 
 

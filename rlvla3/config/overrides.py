@@ -8,7 +8,6 @@ from typing import Any, get_origin
 from rlvla3.config.plain_tree import plain
 from rlvla3.config.recipe import Recipe
 from rlvla3.config.schema import type_at
-from rlvla3.config.yaml_text import YamlProblem, parse_yaml
 from rlvla3.errors import RecipeError
 from rlvla3.metadata import shown
 
@@ -63,6 +62,8 @@ def _settings(path: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ..
 
 
 def _value_of(override: str, value: str) -> Any:
+    from rlvla3.config.yaml_text import YamlProblem, parse_yaml
+
     try:
         return parse_yaml(value)
     except YamlProblem as problem:

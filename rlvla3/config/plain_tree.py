@@ -22,6 +22,10 @@ DIGITS = 100
 """Digits of a number."""
 
 
+class Word(str):
+    """A word without quotes that readers of YAML take for different things."""
+
+
 def plain(value: Any, key: str = "") -> Any:
     """A copy of `value` in the types of YAML. key: the path of `value` in the recipe, for messages. Raises RecipeError where the recipe cannot hold it."""
     return _Copy().of(value, key, 0)

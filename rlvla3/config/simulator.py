@@ -41,6 +41,11 @@ class SimulatorConfig(Section):
     name: str = "metaworld"
     """`metaworld`, `libero`, `maniskill`, `robosuite`, `robocasa`, `gymnasium:ID`, or `module:Class` for one of your own."""
 
+    python: str = ""
+    """The interpreter that its processes run in, if that is another one: the name of an environment that `rlvla3 env create` has made, such as `libero`, or the
+    path of an interpreter, such as `/path/to/bin/python`. So simulators whose packages clash can run in one run. With an empty text it is the interpreter of
+    rlvla3."""
+
     tasks: list[str] = []
     """The tasks to train on. Groups of tickets take the tasks in turn. `libero_goal/0-9` is short for `libero_goal/0` to `libero_goal/9`. Written as a mapping
     from task to weight, a task with weight 2 has twice as many groups as one with weight 1. Simulators with a single task need no name here."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import Any, get_origin
 
+from rlvla3.config.plain_tree import Word
 from rlvla3.config.recipe import Recipe
 from rlvla3.config.schema import alternatives, is_section, type_at, type_inside
-from rlvla3.config.yaml_text import Word
 from rlvla3.errors import RecipeError
 
 INSTEAD = {"yes": "true", "on": "true", "no": "false", "off": "false", "none": "null", "nan": ".nan"}

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from rlvla3.config.plain_tree import DEPTH, DIGITS, VALUES
+from rlvla3.config.plain_tree import DEPTH, DIGITS, VALUES, Word
 from rlvla3.errors import RecipeError
 
 BYTES = 2**19
@@ -35,10 +35,6 @@ WORDS = re.compile(r"|yes|Yes|YES|no|No|NO|on|On|ON|off|Off|OFF|None|[-+]?(inf|I
 
 STR, MAP, SEQ = ("tag:yaml.org,2002:" + kind for kind in ("str", "map", "seq"))
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-class Word(str):
-    """A word without quotes that readers of YAML take for different things."""
 
 
 MERGE = Word("<<")

@@ -50,6 +50,11 @@ def code_names(recipe: Recipe) -> dict[str, Any]:
 
 def _of_simulator(where: str, simulator: SimulatorConfig) -> dict[str, Any]:
     name, _, registered = simulator.name.partition(":")
+    interpreter = {f"{where}.python": simulator.python} if simulator.python else {}  # any program: it is started
+    return interpreter | _of_name(where, simulator, name, registered)
+
+
+def _of_name(where: str, simulator: SimulatorConfig, name: str, registered: str) -> dict[str, Any]:
     if not registered or (name == "gymnasium" and ":" not in registered):  # gymnasium:ID is installed, and gymnasium:module:ID imports the module
         return _flat(f"{where}.options.kwargs", simulator.options.get("kwargs") or {})
     return {f"{where}.name": simulator.name} | _flat(f"{where}.options", simulator.options)

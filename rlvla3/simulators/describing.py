@@ -1,6 +1,6 @@
-"""A program: describes simulators in a process of its own, and writes what they say to a pipe, as one line of JSON. description.py runs it.
+"""Describes simulators in a process of its own, and writes what they say to a pipe, as one line of JSON. description.py starts that process.
 
-The request comes on stdin: where modules are found, the settings of the simulators, and the pipe. What simulators print goes to stdout and stderr, as always.
+The request comes on stdin: the settings of the simulators, and the pipe. What simulators print goes to stdout and stderr, as always.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ def main() -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
-    sys.path[:] = request["path"]
     faulthandler.enable()
     faulthandler.dump_traceback_later(STACK_AT * request["seconds"])
     os.write(answer, json.dumps(_answer(request["simulators"]), default=repr).encode() + b"\n")
@@ -63,7 +62,3 @@ def _end_with(parent: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,8 @@
 """What is known of a simulator before it runs: its description. Commands, checks, runtimes and hosts of a cluster all ask here.
 
 A simulator of the user's own is built to be described. This happens once, in a process of its own (describing.py). There it may change its folder, print, close
-its output or end the process, and nothing of ours is touched. Simulators of this package say what they show without being built, so they need no process.
+its output or end the process, and nothing of ours is touched. Simulators of this package say what they show without being built, so they need no process, if
+they have no interpreter of their own.
 
 Invariants:
 - the modules that a recipe names as simulators are imported in such a process and in shards, never in the process that asks;
@@ -14,14 +15,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, is_dataclass
 from multiprocessing.connection import wait
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from rlvla3.config import SimulatorConfig
 from rlvla3.errors import RecipeError
+from rlvla3.interpreters.interpreter import find_interpreter, program
 from rlvla3.process_ends import ending_in_words
 from rlvla3.process_tree import descriptor_of, end_tree, marked, new_mark
 from rlvla3.simulators.action_meaning import ActionMeaning
@@ -74,12 +74,12 @@ def all_described(configs: Sequence[SimulatorConfig]) -> list[Description]:
     """The descriptions of simulators, in the same order. Those that are not known are made, those of different names side by side."""
     unknown = {key(config): config for config in configs if key(config) not in _known}
     for unknown_key, config in unknown.items():
-        if config.name in BUILT_IN:
+        if config.name in BUILT_IN and not config.python:
             _known[unknown_key] = describe_here(config)
-    others: dict[str, list[SimulatorConfig]] = {}
-    for config in unknown.values():
-        if config.name not in BUILT_IN:
-            others.setdefault(config.name, []).append(config)
+    others: dict[tuple[str, str], list[SimulatorConfig]] = {}
+    for unknown_key, config in unknown.items():
+        if unknown_key not in _known:
+            others.setdefault((config.name, config.python), []).append(config)
     with _started(list(others.values())) as describers:
         for describer in describers:
             for config, description in zip(describer.configs, describer.descriptions(), strict=True):
@@ -100,6 +100,7 @@ def remember(descriptions: Mapping[str, Description]) -> None:
 def forget() -> None:
     """Describe every simulator anew from now on: its files may have been changed since."""
     _known.clear()
+    find_interpreter.cache_clear()
 
 
 def key(config: SimulatorConfig) -> str:
@@ -136,16 +137,16 @@ class _Describer:
         self._name, self._limit = configs[0].name, max(config.build_timeout_s for config in configs)
         self._printed: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed by end()
         self._answer, theirs = os.pipe()
-        command = [sys.executable, "-P", str(Path(__file__).with_name("describing.py"))]
         with marked(self._mark):
+            command, variables = program(configs[0].python, "rlvla3.simulators.describing:main")
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=self._printed, stderr=self._printed, pass_fds=[theirs], start_new_session=True
+                command, stdin=subprocess.PIPE, stdout=self._printed, stderr=self._printed, pass_fds=[theirs], start_new_session=True, env=variables
             )
         os.close(theirs)
         self._ended, self._has_answered = descriptor_of(self._process.pid), False
         self._end = time.monotonic() + self._limit
         asked = [config.model_dump(mode="json") for config in configs]
-        request = {"path": sys.path, "parent": os.getpid(), "answer": theirs, "seconds": self._limit, "simulators": asked}
+        request = {"parent": os.getpid(), "answer": theirs, "seconds": self._limit, "simulators": asked}
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):  # it has ended, as `descriptions` will find
             self._process.stdin.write(json.dumps(request).encode())

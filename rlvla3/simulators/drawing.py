@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 from rlvla3.config import SimulatorConfig
 from rlvla3.errors import RecipeError
+from rlvla3.interpreters.interpreter import program
 from rlvla3.simulators import egl
 from rlvla3.simulators.base import SimulatorError
 from rlvla3.simulators.description import described
@@ -112,15 +113,15 @@ def named_by_user(variables: Mapping[str, str], asked: Sequence[str] = ()) -> st
     return ""
 
 
-def places_of(asked: Sequence[str], within: Sequence[str] = ()) -> tuple[list[str], str]:
+def places_of(asked: Sequence[str], within: Sequence[str] = (), python: str = "") -> tuple[list[str], str]:
     """Where the shards of a simulator draw in turn, and the sentence that tells the user.
 
     asked: `simulator.devices`. within: where the recipe does not say, the GPUs that may be used, such as cuda:0 (empty, or none of them can draw: all).
-    Raises RecipeError if a device of the recipe cannot draw, and SimulatorError if nothing can.
+    python: `simulator.python`. Raises RecipeError if a device of the recipe cannot draw, and SimulatorError if nothing can.
     """
     if given := named_by_user(os.environ, asked):
         return [""], f"drawing: as {given} says" + (", so simulator.devices is not used for it" if asked else "")
-    drawing = find_drawing()
+    drawing = find_drawing(python)
     allowed = [drawing.cuda[number] for number in drawing.cuda if f"cuda:{number}" in within]
     places = [drawing.place(device) for device in asked] or allowed or list(drawing.places)
     wants_egl = os.environ.get("MUJOCO_GL", os.environ.get("PYOPENGL_PLATFORM", "")).lower() == "egl"
@@ -136,7 +137,7 @@ def place_simulator(config: SimulatorConfig, within: Sequence[str] = ()) -> tupl
     """
     if not described(config).draws_with_mujoco:
         return config, ""
-    places, sentence = places_of(config.devices, within)
+    places, sentence = places_of(config.devices, within, config.python)
     return config.model_copy(update={"devices": places}), sentence
 
 
@@ -148,9 +149,12 @@ def place_here(device: str) -> str:
 
 
 @functools.cache
-def find_drawing() -> Drawing:
-    """Where this host can draw. Takes a tenth of a second where no GPU is found, and longer where frames are tried. Raises SimulatorError."""
-    return choose(_look(), os.environ, _try_all)
+def find_drawing(python: str = "") -> Drawing:
+    """Where this host can draw, with the MuJoCo of the interpreter `python` ("": of this one). Raises SimulatorError.
+
+    Takes a tenth of a second where no GPU is found, and longer where frames are tried.
+    """
+    return choose(_look(), os.environ, lambda numbers: _try_all(numbers, python))
 
 
 def choose(found: Devices, variables: Mapping[str, str], try_all: Callable[[Sequence[int]], Sequence[Trial]]) -> Drawing:
@@ -216,14 +220,15 @@ def _why_no_gpu(found: Devices, variables: Mapping[str, str]) -> str:
 
 def _look() -> Devices:
     """What the drivers say."""
-    process = _start(["-I", "-S", egl.__file__], {})
+    process = _start([sys.executable, "-I", "-S", egl.__file__], os.environ)
     printed, ended = _finish(process, time.monotonic() + PATIENCE_S)
     return egl.read_answer(printed, ended)
 
 
-def _try_all(numbers: Sequence[int]) -> list[Trial]:
+def _try_all(numbers: Sequence[int], python: str = "") -> list[Trial]:
     """Try a frame on each of these devices of EGL, all at once."""
-    processes = [_start(["-P", "-m", "rlvla3.simulators.drawing_trial"], variables_of(f"egl:{number}")) for number in numbers]
+    command, variables = program(python, "rlvla3.simulators.drawing_trial:main")
+    processes = [_start(command, {**variables, **variables_of(f"egl:{number}"), "LP_NUM_THREADS": "0"}) for number in numbers]
     end = time.monotonic() + PATIENCE_S
     trials = []
     for process in processes:
@@ -239,12 +244,8 @@ def variables_of(place: str) -> dict[str, str]:
     return {"MUJOCO_GL": "egl", "PYOPENGL_PLATFORM": "egl", "MUJOCO_EGL_DEVICE_ID": place.removeprefix("egl:")}
 
 
-def _start(arguments: Sequence[str], variables: Mapping[str, str]) -> subprocess.Popen[str]:
-    """Start Python. It finds packages where this process does, and draws on one thread."""
-    environment = {**os.environ, **variables, "LP_NUM_THREADS": "0"}
-    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
-    command = [sys.executable, "-P", *arguments]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", env=environment)
+def _start(command: Sequence[str], variables: Mapping[str, str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", env=variables)
 
 
 def _finish(process: subprocess.Popen[str], end: float) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""A program: draws one frame with MuJoCo as the environment says (MUJOCO_GL, MUJOCO_EGL_DEVICE_ID), and prints the name of what drew it.
+"""Draws one frame with MuJoCo as the environment says (MUJOCO_GL, MUJOCO_EGL_DEVICE_ID), and prints the name of what drew it.
 
 It ends with an error if no context can be made, or if the frame is flat. drawing.py runs it in a process of its own, because a broken driver may crash or hang.
 """
@@ -31,7 +31,8 @@ def draw_ball() -> str:
     return str(GL.glGetString(GL.GL_RENDERER).decode())
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Draw, print and end the process."""
     try:
         print(draw_ball(), flush=True)
         os._exit(0)  # drivers may crash when they are unloaded

@@ -12,8 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rlvla3.config import yaml_text
-from rlvla3.config.plain_tree import DEPTH, VALUES
-from rlvla3.config.yaml_text import BYTES, Word, YamlProblem, parse_yaml, read_yaml, yaml_of
+from rlvla3.config.plain_tree import DEPTH, VALUES, Word
+from rlvla3.config.yaml_text import BYTES, YamlProblem, parse_yaml, read_yaml, yaml_of
 from rlvla3.errors import RecipeError
 
 SCALARS: dict[str, Any] = {

@@ -37,6 +37,7 @@ HOSTILE: Mapping[str, dict[str, Any]] = {
     "one of several simulators": {"simulator": None, "simulators": {"a": {"name": "gymnasium:CartPole-v1"}, "b": {"name": "evil:Env"}}},
     "a policy": {"policy": {"name": "evil:Policy", "chunk": 1}},
     "a correction": {"algorithm": {"correction": {"name": "evil:Env"}}},
+    "an interpreter": {"simulator": {"name": "gymnasium:CartPole-v1", "python": "./evil-python"}},
     "a cluster": {"runtime": "ray", "ray": {"address": "192.0.2.1:6379"}},
 }
 

@@ -144,7 +144,7 @@ def test_the_environment_wins(variables: dict[str, str], asked: Sequence[str], n
 
 
 def test_shards_take_the_gpus_in_turn_within_those_they_may_use(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(drawing, "find_drawing", lambda: TWO_GPUS)
+    monkeypatch.setattr(drawing, "find_drawing", lambda python="": TWO_GPUS)
     assert places_of([])[0] == ["egl:1", "egl:0"]
     assert places_of([], within=["cuda:1"]) == (["egl:0"], "drawing: EGL on cuda:1 (NVIDIA H100, EGL device 0)")
     assert places_of(["cuda:1", "cpu"], within=["cuda:0"])[0] == ["egl:0", "cpu"]
@@ -153,10 +153,10 @@ def test_shards_take_the_gpus_in_turn_within_those_they_may_use(monkeypatch: pyt
 
 
 def test_a_users_own_choice_stays(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(drawing, "find_drawing", lambda: Drawing(("cpu",), because="EGL has no GPU here"))
+    monkeypatch.setattr(drawing, "find_drawing", lambda python="": Drawing(("cpu",), because="EGL has no GPU here"))
     monkeypatch.setenv("MUJOCO_GL", "egl")
     assert places_of([]) == ([""], "drawing: EGL, as the environment says, although EGL has no GPU here")
-    monkeypatch.setattr(drawing, "find_drawing", lambda: pytest.fail("nothing is looked for"))
+    monkeypatch.setattr(drawing, "find_drawing", lambda python="": pytest.fail("nothing is looked for"))
     monkeypatch.setenv("MUJOCO_GL", "osmesa")
     assert places_of([]) == ([""], "drawing: as MUJOCO_GL=osmesa says")
     assert places_of(["cuda:0"]) == ([""], "drawing: as MUJOCO_GL=osmesa says, so simulator.devices is not used for it")
@@ -164,7 +164,7 @@ def test_a_users_own_choice_stays(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_only_simulators_that_draw_with_mujoco_are_placed(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(drawing, "find_drawing", lambda: TWO_GPUS)
+    monkeypatch.setattr(drawing, "find_drawing", lambda python="": TWO_GPUS)
     config, sentence = place_simulator(SimulatorConfig(name="metaworld", tasks=["reach-v3"]))
     assert (config.devices, sentence) == (["egl:1", "egl:0"], "drawing: EGL on cuda:0, cuda:1 (NVIDIA H100, EGL devices 1, 0)")
     other = SimulatorConfig(name="gymnasium:CartPole-v1", devices=["cuda:0"])
@@ -178,7 +178,7 @@ def mix() -> Recipe:
 
 @pytest.mark.skipif(importlib.util.find_spec("metaworld") is None, reason="metaworld is not installed")
 def test_a_host_spreads_its_shards_and_says_so_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setattr(drawing, "find_drawing", lambda: TWO_GPUS)
+    monkeypatch.setattr(drawing, "find_drawing", lambda python="": TWO_GPUS)
     notices: list[str] = []
     errors: list[Exception] = []
     host = HostSupervisor(mix(), capacity=4, logs=tmp_path, notify=notices.append, fail=errors.append)

@@ -16,9 +16,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from multiprocessing.reduction import ForkingPickler
 from threading import Lock
 from typing import Any
+
+from rlvla3.runtimes.processes.plain_pickle import dumps
 
 _LENGTH = struct.Struct("!i")
 """Stands before each message: its bytes, as multiprocessing itself writes it."""
@@ -63,7 +64,7 @@ class Control:
 
     def send(self, message: Any) -> None:
         """Raises Stopped if the other side is gone."""
-        content = bytes(ForkingPickler.dumps(message))
+        content = dumps(message)
         framed = _LENGTH.pack(len(content)) + content
         try:
             if self._supervises:

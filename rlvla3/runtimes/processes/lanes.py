@@ -16,7 +16,7 @@ import ctypes
 import importlib
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -86,8 +86,7 @@ class RunningLane:
     def run(self) -> None:
         name_process(self.name)
         try:
-            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-                runner.run(self._run_body())
+            _run_to_its_end(self._loop, self._run_body())
             self.succeeded = True
         except (Exception, SystemExit) as error:  # code of the user may call sys.exit
             with suppress(Stopped):  # nobody is there to be told
@@ -124,6 +123,20 @@ class _AnnouncingControl(Control):
         super().send(message)
         if isinstance(message, Ready):
             self._built.set()
+
+
+def _run_to_its_end(loop: asyncio.AbstractEventLoop, body: Coroutine[Any, Any, None]) -> None:
+    """What asyncio.Runner does, which Python 3.10 has not: run `body`, then end what it has left running, and close `loop`."""
+    try:
+        loop.run_until_complete(body)
+    finally:
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True) if left else asyncio.sleep(0))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
 
 
 async def run_body(control: Control, body: Callable[..., Awaitable[None]], *args: Any) -> None:

@@ -1,7 +1,8 @@
 """Worker processes of one host: how they start, what they inherit, and how they end. Several workers may be lanes of one process (lanes.py).
 
 Invariants:
-- processes are spawned and never forked: a renderer that has run in the parent hangs in a forked child;
+- processes are spawned and never forked: a renderer that has run in the parent hangs in a forked child. A simulator may have an interpreter of its own
+  (other_interpreter.py);
 - a worker ends when its parent ends, however the parent ends;
 - the main module of the program is not imported again in a worker: a script needs no `if __name__ == "__main__":`;
 - an interrupt reaches only the coordinator, which decides what its workers do. Programs that a worker starts hear signals as any other program does;
@@ -32,6 +33,7 @@ from rlvla3.process_tree import descriptor_of, end_tree, marked, new_mark
 from rlvla3.runtimes.processes.control import Control, Stop, Stopped
 from rlvla3.runtimes.processes.lanes import Lane, name_process, run_lanes
 from rlvla3.runtimes.processes.main_module import let_programs_search_their_folder, main_module_hidden, working_folder_unsearched
+from rlvla3.runtimes.processes.other_interpreter import OtherProcess
 from rlvla3.signals import HEARD
 
 START_TIMEOUT_S = 180.0
@@ -43,20 +45,22 @@ END_S = 10.0
 _PR_SET_PDEATHSIG = 1
 
 
-def start_worker(name: str, body: str, *args: Any, log: Path, own_session: bool = False) -> WorkerProcess:
+def start_worker(name: str, body: str, *args: Any, log: Path, own_session: bool = False, python: str = "") -> WorkerProcess:
     """Start a process that runs `await body(control, *args)`. body: "module:function". log: the file that the process prints to.
 
     own_session: whether it leads a session of its own, as a process with an environment does. What a terminal sends, such as Ctrl-Z, does not reach it.
+    python: as `simulator.python`, where it runs in another interpreter. Raises RecipeError where that is none.
     """
-    (worker,) = start_lanes([Lane(name, body, args)], log, own_session)
+    (worker,) = start_lanes([Lane(name, body, args)], log, own_session, python)
     return worker
 
 
-def start_lanes(lanes: Sequence[Lane], log: Path, own_session: bool = False) -> list[WorkerProcess]:
+def start_lanes(lanes: Sequence[Lane], log: Path, own_session: bool = False, python: str = "") -> list[WorkerProcess]:
     """Start one process that runs all `lanes`. Returns its workers, in the same order."""
     spawn, mark = multiprocessing.get_context("spawn"), new_mark()
     pipes = [spawn.Pipe() for _ in lanes]
-    process = spawn.Process(target=_run, args=(lanes, [theirs for _, theirs in pipes], log, own_session), daemon=True)
+    arguments = (lanes, [theirs for _, theirs in pipes], log, own_session, os.getpid())
+    process: SpawnProcess | OtherProcess = OtherProcess(python, _run, arguments) if python else spawn.Process(target=_run, args=arguments, daemon=True)
     with working_folder_unsearched(), interrupts_blocked(), main_module_hidden(), marked(mark):
         process.start()
     for _, theirs in pipes:
@@ -71,7 +75,7 @@ class WorkerProcess:
     if it has not.
     """
 
-    def __init__(self, name: str, process: SpawnProcess, control: Control, log: Path, mark: str) -> None:
+    def __init__(self, name: str, process: SpawnProcess | OtherProcess, control: Control, log: Path, mark: str) -> None:
         self.name, self.process, self.control, self.log, self._mark = name, process, control, log, mark
         self.killed = ""
         self.control.listen()
@@ -137,7 +141,7 @@ class WorkerProcess:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
 
 
-def _end_of(process: SpawnProcess) -> int:
+def _end_of(process: SpawnProcess | OtherProcess) -> int:
     """A descriptor that can be read when `process` has ended. It is a new one: an event loop watches a descriptor for one worker only, and several may share
     the process."""
     if (descriptor := descriptor_of(process.pid or 0)) is not None:
@@ -145,14 +149,14 @@ def _end_of(process: SpawnProcess) -> int:
     return os.dup(process.sentinel)  # the end of a pipe: children of the process that were forked hold it open, even when the process has ended
 
 
-def _run(lanes: Sequence[Lane], connections: Sequence[Connection], log: Path, own_session: bool) -> None:
+def _run(lanes: Sequence[Lane], connections: Sequence[Connection], log: Path, own_session: bool, parent: int) -> None:
     let_programs_search_their_folder()
     if own_session:
         os.setsid()
     _let_interrupts_pass()
     multiprocessing.current_process().daemon = False  # a daemonic process may have no children, and environments may need some
     name_process(" and ".join(lane.name for lane in lanes))
-    _end_with_parent()
+    _end_with(parent)
     _print_to(log)
     succeeded = run_lanes(lanes, connections)
     for child in multiprocessing.active_children():
@@ -188,11 +192,10 @@ def _hear_interrupts(mask: set[signal.Signals]) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
+def _end_with(parent: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if parent is not None and os.getppid() != parent.pid:  # the parent ended before the line above
+    if os.getppid() != parent:  # the parent ended before the line above
         sys.exit(1)
 
 

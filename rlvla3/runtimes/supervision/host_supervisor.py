@@ -168,7 +168,8 @@ class HostSupervisor:
 
     def _start_shard(self, shard: int) -> WorkerProcess:
         name, body = shard_name(shard), "rlvla3.runtimes.workers.shard_worker:run_shard"
-        return start_worker(name, body, shard, self.recipe, self.plane, self.board, log=self._log(name), own_session=True)
+        python = [*self.recipe.mixed.values()][self.plane.shards[shard].simulator].python
+        return start_worker(name, body, shard, self.recipe, self.plane, self.board, log=self._log(name), own_session=True, python=python)
 
     def _on_ready(self, worker: WorkerProcess, _: Ready) -> None:
         self._unbuilt.discard(worker.name)

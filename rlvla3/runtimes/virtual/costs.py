@@ -10,7 +10,8 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from rlvla3.config import NonNegativeFloat, Positive, PositiveFloat, Section, Share, check_options, read_yaml
+from rlvla3.config import NonNegativeFloat, Positive, PositiveFloat, Section, Share, check_options
+from rlvla3.config.yaml_text import read_yaml
 from rlvla3.errors import RecipeError
 
 On = Literal["cores", "compute", "simulation", "coordinator", "nothing"]
