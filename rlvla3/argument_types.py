@@ -112,3 +112,16 @@ def add_start(command: argparse.ArgumentParser, metavar: str, described: str) ->
     """Where a command starts, and settings."""
     command.add_argument("start", type=path, metavar=metavar, help=described)
     command.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="settings that win over the recipe's, for example training.updates=10")
+
+
+def add_environments(env: argparse.ArgumentParser) -> None:
+    """The words of `rlvla3 env`."""
+    actions = env.add_subparsers(dest="action", required=True, metavar="ACTION")
+    create = actions.add_parser("create", help="make the environment of a simulator, with versions that were run together")
+    create.add_argument("name", metavar="SIMULATOR", help="libero, maniskill, metaworld, robocasa or robosuite")
+    create.add_argument("--python", default="", metavar="X", help="the interpreter to make it from, such as python3.12 (default: the one of rlvla3)")
+    create.add_argument("--path", type=path, metavar="P", help="its folder (default: SIMULATOR in the folder of environments)")
+    actions.add_parser("list", help="the environments that there are, and those that can be made")
+    check = actions.add_parser("check", help="whether environments work: interpreter, packages, simulator")
+    check.add_argument("name", nargs="?", metavar="NAME", help="an environment, or the path of one (default: all)")
+    check.add_argument("--simulator", metavar="SIMULATOR", help="which simulator it is for, where `env create` has not made it")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from rlvla3 import standard_streams
-from rlvla3.argument_types import CHUNK, PROFILE_S, Parser, add_start, new_file, new_folder, path, positive, seconds
+from rlvla3.argument_types import CHUNK, PROFILE_S, Parser, add_environments, add_start, new_file, new_folder, path, positive, seconds
 from rlvla3.benchmark_arguments import add_benchmarks
 from rlvla3.errors import RecipeError, explanation
 from rlvla3.named import note_working_folder, search_working_folder
@@ -84,7 +84,7 @@ def _working_folder() -> str:
 
 
 def _run(arguments: argparse.Namespace) -> bool:
-    """Returns whether all is well. Only `check` and `bench` of fuzz, chaos, deaths and soak can return False."""
+    """Returns whether all is well. Only `check`, `env check` and `bench` of fuzz, chaos, deaths and soak can return False."""
     from rlvla3 import commands
 
     trust: bool = getattr(arguments, "trust", False)  # some benchmarks read no run
@@ -110,6 +110,10 @@ def _run(arguments: argparse.Namespace) -> bool:
             commands.export(arguments.start, arguments.out, arguments.layout, arguments.adapters, arguments.precision, trust)
         case "profile" | "rehearse" | "plan":
             _plan_ahead(arguments)
+        case "env":
+            from rlvla3.checking.environments import run
+
+            return run(arguments)
         case "bench":
             from rlvla3.benchmarks.commands import bench
 
@@ -185,9 +189,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_rehearse(commands.add_parser("rehearse", help="what a recipe would do on a cluster: throughput, idle time and staleness, on a virtual clock"))
     _add_plan(commands.add_parser("plan", help="find the fastest placement and settings of a recipe on a cluster, by rehearsals"))
 
+    add_environments(commands.add_parser("env", help="interpreters of their own for simulators whose packages clash: make one, list them, check them"))
+
     bench = commands.add_parser("bench", help="measure the engine itself")
     benchmarks = add_benchmarks(bench)
-    for reads_runs in (*(command for command in commands.choices.values() if command is not bench), *benchmarks.values()):
+    for reads_runs in (*(command for name, command in commands.choices.items() if name not in ("bench", "env")), *benchmarks.values()):
         reads_runs.add_argument("--trust", action="store_true", help="load code of others that a run directory or a policy folder names (docs/security.md)")
     return parser
 

@@ -4,4 +4,5 @@ Invariant: a process in another interpreter runs the same files of rlvla3 as the
 
     entry.py         the program that such a process runs: it finds rlvla3, and calls one function of it
     interpreter.py   from `simulator.python` to an interpreter that is known to work, and how a program of it is started
+    environments.py  which packages each simulator needs, and how an environment is made of them
 """

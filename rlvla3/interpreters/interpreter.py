@@ -70,7 +70,7 @@ def find_interpreter(python: str) -> Interpreter:
 
     Raises RecipeError where there is none, or where a simulator's process cannot run in it.
     """
-    path = _path_of(python)
+    path = _path_of(python, f"simulator.python={python}")
     named = f"simulator.python={python}" + (f" ({path})" if path != python else "")
     answer = _ask(path, named)
     version, (found, failed) = tuple(answer["version"]), (answer["found"], answer["failed"])
@@ -111,23 +111,29 @@ def program(python: str, call: str, *arguments: Any) -> tuple[list[str], dict[st
     """
     asked = {"call": call, "arguments": arguments, "path": sys.path if not python else list(_folders_of_user()), "instead": not python}
     path = find_interpreter(python).path if python else sys.executable
-    return [path, entry.__file__, json.dumps(asked)], _variables() if python else dict(os.environ)
+    return [path, entry.__file__, json.dumps(asked)], variables_elsewhere() if python else dict(os.environ)
 
 
-def _path_of(python: str) -> str:
-    """The path of an interpreter. Raises RecipeError where nothing is there."""
+def _path_of(python: str, named: str) -> str:
+    """The path of an interpreter. Raises RecipeError where nothing is there. named: what the message begins with."""
     if "/" in python or python.startswith(("~", ".")):
         path = Path(python).expanduser().absolute()
-        return str(_runnable(path / "bin" / "python" if (path / "bin").is_dir() else path, f"simulator.python={python}"))
+        return str(_runnable(path / "bin" / "python" if (path / "bin").is_dir() else path, named))
     if (environment := environments_folder() / python).is_dir():
-        return str(_runnable(environment / "bin" / "python", f"simulator.python={python}"))
+        return str(_runnable(environment / "bin" / "python", named))
     if found := shutil.which(python):
         return found
     names = ", ".join(environment_names())
     raise RecipeError(
-        f"simulator.python={python} is no environment in {environments_folder()}{f' (there are: {names})' if names else ''}, and no program that is found: "
+        f"{named} is no environment in {environments_folder()}{f' (there are: {names})' if names else ''}, and no program that is found: "
         f"make one with `rlvla3 env create`, or write the path of an interpreter, such as /path/to/bin/python"
     )
+
+
+def version_of(python: str, named: str) -> tuple[str, tuple[int, ...]]:
+    """The path and the version of an interpreter, whatever is installed there. named: where it was written, for messages. Raises RecipeError."""
+    path = _path_of(python, named)
+    return path, tuple(_ask(path, f"{named} {python}")["version"])
 
 
 def environment_names() -> list[str]:
@@ -154,7 +160,7 @@ def _ask(path: str, named: str) -> Any:
     try:
         asked = subprocess.run(
             [path, "-c", question],
-            stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE_S, env=_variables(), cwd="/", check=False,
+            stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE_S, env=variables_elsewhere(), cwd="/", check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise RecipeError(f"{named} did not answer within {PATIENCE_S:g} s, as an interpreter of Python does: name another interpreter") from error
@@ -173,7 +179,7 @@ def _ask(path: str, named: str) -> Any:
     return answer
 
 
-def _variables() -> dict[str, str]:
+def variables_elsewhere() -> dict[str, str]:
     """The environment variables of a process in another interpreter."""
     return {name: value for name, value in os.environ.items() if name not in UNSUITABLE}
 

@@ -77,7 +77,7 @@ NOT_PYTHON = {
 
 @pytest.mark.parametrize("why", NOT_PYTHON)
 def test_a_program_that_is_no_python_is_refused(why: str, folder: Path) -> None:
-    with pytest.raises(RecipeError, match="does not work as an interpreter of Python: .*name another"):
+    with pytest.raises(RecipeError, match=r"does not work as an interpreter of Python: .*name another"):
         find_interpreter(str(fake(folder / "python", NOT_PYTHON[why])))
 
 
@@ -98,13 +98,13 @@ def test_what_cannot_be_started_is_refused(folder: Path) -> None:
         with pytest.raises(RecipeError, match=f"simulator.python={given}.*{said}"):
             find_interpreter(given)
     (folder / "text").chmod(0o755)
-    with pytest.raises(RecipeError, match="cannot be started .*no program of this machine"):
+    with pytest.raises(RecipeError, match=r"cannot be started .*no program of this machine"):
         find_interpreter(str(folder / "text"))
 
 
 def test_one_that_hangs_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rlvla3.interpreters.interpreter.PATIENCE_S", 0.3)
-    with pytest.raises(RecipeError, match="did not answer within 0.3 s"):
+    with pytest.raises(RecipeError, match=r"did not answer within 0\.3 s"):
         find_interpreter(str(fake(folder / "python", "exec sleep 30")))
 
 
