@@ -1,4 +1,4 @@
-"""What `rlvla3 env` does: it makes environments of Python for simulators, lists them, and checks whether they work."""
+"""Makes, lists and checks environments of Python for simulators: `rlvla3 env create`, `rlvla3 env list` and `rlvla3 env check`."""
 
 from __future__ import annotations
 

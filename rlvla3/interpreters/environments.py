@@ -49,12 +49,12 @@ PINS: Mapping[str, Pins] = {
     "maniskill": Pins([["torch==2.13.0"], ["mani_skill==3.0.1", "numpy==1.26.4"]], "PickCube-v1"),
     "metaworld": Pins([["metaworld==3.1.1", "mujoco==3.3.0", "gymnasium==1.4.0", "packaging", "numpy==2.4.6"]], "button-press-topdown-v3"),
     "robocasa": Pins(
-        [["rlinf-robocasa365==1.0.1", "robosuite==1.5.2", "mujoco==3.8.1", "numpy==2.2.6"]],
+        [["rlinf-robocasa365==1.0.1", "robosuite==1.5.2", "mujoco==3.8.1", "numpy==1.26.4"]],
         "TurnOnStove",
         "the kitchens (textures, fixtures and objects, about 10 GB) are on no package index: get them with "
         "`{python} -m robocasa.scripts.download_kitchen_assets`, which asks before it downloads",
     ),
-    "robosuite": Pins([["robosuite==1.5.2", "mujoco==3.8.1", "numpy==2.2.6"]], "Lift"),
+    "robosuite": Pins([["robosuite==1.5.2", "mujoco==3.8.1", "numpy==1.26.4"]], "Lift"),
 }
 """The environments that `rlvla3 env create` makes: {simulator: its packages, in versions that were run together}."""
 
