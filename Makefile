@@ -22,7 +22,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt $$(grep '^torch==' constraints.txt)
 	$(BIN)/pip uninstall -qq --yes hf-libero
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[metaworld,libero,maniskill,gymnasium-packages,files,vla,ray,plots,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[metaworld,libero,maniskill,gymnasium-packages,files,vla,ray,plots,serve,dev]'
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps gym-pusht gym-hil
 	@touch $@
 
@@ -35,10 +35,12 @@ test: install $(TESTS_INSTALLED)
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # What only tests need, and nobody who trains does: 500 MB of JAX, to read openpi's JAX checkpoints with. orbax brings uvloop and can do without it. Ray takes
-# it where it finds it, and then the trace of a run lacks hosts.
+# it where it finds it, and then the trace of a run lacks hosts. And the clients that `rlvla3 serve` is tested with; openpi's asks for numpy below 2, which it
+# does not need.
 $(TESTS_INSTALLED): $(INSTALLED)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[jax]'
 	$(BIN)/pip uninstall --quiet --yes uvloop
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps openpi-client vla-eval
 	@touch $@
 
 # While you work: all packages, without the tests that are marked slow.

@@ -62,6 +62,25 @@ def positive(text: str) -> int:
     return number
 
 
+def not_negative(text: str) -> float:
+    """A number of at least 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text[:40]} is not what is needed: give a number of 0 or more")
+    return number
+
+
+def port(text: str) -> int:
+    """A port of this machine, or 0 for any that is free."""
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else -1
+    if not 0 <= number < 2**16:
+        raise argparse.ArgumentTypeError(f"{text[:40]} is no port: give a whole number from 0 to 65535")
+    return number
+
+
 def path(text: str) -> Path:
     """A path. ~ stands for the home folder, as in `--run-dir=~/runs`, where the shell leaves it."""
     from rlvla3.config import path_of  # imports pydantic, which `rlvla3 --help` does not wait for

@@ -18,6 +18,7 @@ from rlvla3.argument_types import CHUNK, PROFILE_S, Parser, add_environments, ad
 from rlvla3.benchmark_arguments import add_benchmarks
 from rlvla3.errors import RecipeError, explanation
 from rlvla3.named import note_working_folder, search_working_folder
+from rlvla3.serving_arguments import add_serve, serve
 from rlvla3.signals import heard, number_of
 from rlvla3.version import __version__
 
@@ -33,11 +34,12 @@ examples:
   rlvla3 check --policy my_policy:MyPolicy                 check one policy: act and evaluate agree, gradients, saving, ...
   rlvla3 inspect lerobot/pi0_base                          what a pretrained policy is fed, and what is made of its answers
   rlvla3 export runs/demo my_policy                        write a run's pretrained policy in the layout that it came in
+  rlvla3 serve runs/demo                                   actions for a robot, or for another evaluation program
   rlvla3 profile recipes/quickstart.yaml                   measure what its stages cost on this machine
   rlvla3 rehearse recipes/planned/libero_pi0.yaml --profile libero-pi0 --cluster 4x8   what a run would do on 32 GPUs, without a GPU
 """
 FAILED, REFUSED, BY_SIGNAL = 1, 2, 128
-RUNS = ("clone", "train", "eval", "replay")
+RUNS = ("clone", "train", "eval", "replay", "serve")
 """Commands that go on without stdout: a run is worth more than its lines (observability/outlived.py). Others have done nothing if nobody can read them."""
 
 
@@ -108,6 +110,8 @@ def _run(arguments: argparse.Namespace) -> bool:
             commands.inspect(arguments.checkpoint, arguments.recipe, arguments.overrides, arguments.instruction, arguments.json, trust)
         case "export":
             commands.export(arguments.start, arguments.out, arguments.layout, arguments.adapters, arguments.precision, trust)
+        case "serve":
+            serve(arguments)
         case "profile" | "rehearse" | "plan":
             _plan_ahead(arguments)
         case "env":
@@ -184,6 +188,8 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_inspect(commands.add_parser("inspect", help="what a pretrained policy will be fed, and what is made of its answers: every number, and its source"))
     _add_export(commands.add_parser("export", help="write a pretrained policy in the layout that came in, or in another, for the software that robots run"))
+
+    add_serve(commands.add_parser("serve", help="answer robots and other evaluation programs with a policy's actions, over openpi's protocol or vla-eval's"))
 
     _add_profile(commands.add_parser("profile", help="measure what the stages of a recipe cost on this machine, for rehearse and plan"))
     _add_rehearse(commands.add_parser("rehearse", help="what a recipe would do on a cluster: throughput, idle time and staleness, on a virtual clock"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from rlvla3.api.recipes import trusted
 from rlvla3.config import path_of
 from rlvla3.errors import ExplainedError
-from rlvla3.instructions import instruction_fault
+from rlvla3.inference.misfits import misfits
 from rlvla3.observability.continuing import policy_folder
 from rlvla3.observability.trust import check_trust
 from rlvla3.policies.saved_policy import SavedPolicy, read_checkpoint_config
-from rlvla3.simulators.contract import array_words
 from rlvla3.types import Observation, Spaces
 
 if TYPE_CHECKING:
@@ -107,27 +106,6 @@ class LoadedPolicy:
 def _refuse_misfits(observations: Sequence[Observation], spaces: Spaces) -> None:
     """Raise ObservationError with all that is wrong with the first observation that is not as `spaces` says."""
     for number, observation in enumerate(observations):
-        if faults := list(_faults(observation, spaces)):
+        if faults := list(misfits(observation, spaces)):
             which = f"observation {number} of {len(observations)}" if len(observations) > 1 else "the observation"
             raise ObservationError(f"{which} is not of the kind that this policy was trained with:\n" + "\n".join(f"  {fault}" for fault in faults))
-
-
-def _faults(observation: object, spaces: Spaces) -> Iterator[str]:
-    if not isinstance(observation, Observation):
-        yield f"it is a {type(observation).__name__}: give rlvla3.Observation(images={{...}}, state=..., instruction=...), or a list of them"
-        return
-    if set(observation.images) != set(spaces.cameras):
-        yield f"images: given cameras {sorted(observation.images)}, the policy sees {sorted(spaces.cameras)}: give exactly these"
-    for camera in spaces.cameras.keys() & observation.images.keys():
-        image, shape = observation.images[camera], spaces.cameras[camera]
-        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape != tuple(shape):
-            yield f"images[{camera!r}]: given {array_words(image)}, the policy sees uint8 {list(shape)}, height, width and channels with values from 0 to 255"
-    state = np.asarray(observation.state)
-    if state.dtype.kind not in "fiu" or state.shape != (spaces.state,):
-        yield f"state: given {array_words(state)}, the policy sees float32 [{spaces.state}]"
-    elif not np.isfinite(state).all():
-        yield f"state: {np.count_nonzero(~np.isfinite(state))} of {spaces.state} numbers are nan or infinite"
-    if fault := instruction_fault(observation.instruction):
-        yield fault
-    if not 0 <= observation.elapsed <= 1:
-        yield f"elapsed: given {observation.elapsed}, expected the share of the episode's steps that are gone, from 0 to 1"

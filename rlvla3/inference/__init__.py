@@ -7,4 +7,5 @@ answers.py  decisions on their way back
 choice.py   which way a policy acts: as it is, from CUDA graphs, or compiled
 graphs.py   CUDA graphs
 watch.py    what a graph cannot hold
+misfits.py  what is wrong with an observation that comes from outside of a run
 """
