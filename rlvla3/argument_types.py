@@ -73,6 +73,14 @@ def not_negative(text: str) -> float:
     return number
 
 
+def seed(text: str) -> int:
+    """A whole number of at least 0 that fits into 63 bits."""
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
+    if not 0 <= number < 2**63:
+        raise argparse.ArgumentTypeError(f"{text[:40]} is no seed: give a whole number of 0 or more")
+    return number
+
+
 def port(text: str) -> int:
     """A port of this machine, or 0 for any that is free."""
     number = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else -1

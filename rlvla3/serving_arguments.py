@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from rlvla3.argument_types import add_start, not_negative, path, port, positive
+from rlvla3.argument_types import add_start, not_negative, path, port, positive, seed
 
 PORT, MAX_WAIT_MS = 8000, 10.0
 
@@ -27,7 +27,7 @@ def add_serve(serve: argparse.ArgumentParser) -> None:
     noise = serve.add_mutually_exclusive_group()
     noise.add_argument("--deterministic", action="store_true", help="the same observation always gets the same actions: all chunks start from the same noise")
     noise.add_argument("--explore", action="store_true", help="with exploration noise, as in training")
-    serve.add_argument("--seed", type=int, metavar="N", help="of all noise (default: the run's)")
+    serve.add_argument("--seed", type=seed, metavar="N", help="of all noise (default: the run's)")
     serve.add_argument("--instruction", metavar="TEXT", help="for clients that send none")
     serve.add_argument("--key", action="append", default=[], metavar="NAME=PATH", help="what clients call a camera, state or instruction: wrist=images/hand")
     serve.add_argument(

@@ -39,12 +39,6 @@ class Noise:
     deterministic: bool = False
 
 
-class OneVersion:
-    """The weights of a server do not change."""
-
-    newest: Version = 0
-
-
 class ServedPolicyEngine:
     """Decides for batches of requests. tell: takes what the user of the server should know."""
 

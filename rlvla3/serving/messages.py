@@ -47,7 +47,7 @@ def unpacked(data: bytes | str) -> Any:
         return msgpack.unpackb(data, object_hook=_object)
     except MessageError:
         raise
-    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:  # StackError, ExtraData, FormatError, bad UTF-8, unhashable keys
+    except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:  # all that msgpack and numpy raise for bad bytes
         raise MessageError(f"a message of {len(data)} bytes is no msgpack ({described(error)}): send it as openpi-client or vla-eval does") from error
 
 

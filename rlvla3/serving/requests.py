@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rlvla3.scheduling.batcher import DynamicBatcher
 from rlvla3.scheduling.limits import FixedLimits
-from rlvla3.types import Observation
+from rlvla3.types import Observation, Version
 
 IDLE_S = 2.0
 """A robot that has not asked for so long has paused. The pause is no thinking time either."""
@@ -56,6 +56,12 @@ class Request:
 
 
 Batch = Sequence[Request]
+
+
+class OneVersion:
+    """The weights of a server, for the generate loop: they do not change."""
+
+    newest: Version = 0
 
 
 class ServedRequests:

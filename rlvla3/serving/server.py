@@ -1,5 +1,7 @@
 """The websocket server: who may connect, how clients are kept apart, how it ends.
 
+Nothing here imports torch.
+
 Invariants:
 - nobody connects without the token, where there is one; no web page connects at all: a browser says where it comes from;
 - what a client does, or does not do, ends at most its own connection;
@@ -26,12 +28,11 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 
-from rlvla3.loops import generate
+from rlvla3.loops import PolicyEngine, generate
 from rlvla3.serving.addresses import listen
 from rlvla3.serving.conversation import Conversation
-from rlvla3.serving.engine import OneVersion, ServedPolicyEngine
 from rlvla3.serving.latency import Latency
-from rlvla3.serving.requests import ServedRequests
+from rlvla3.serving.requests import OneVersion, ServedRequests
 from rlvla3.signals import ENDS, handlers_kept, in_words, listened_to
 from rlvla3.types import Observation
 
@@ -68,7 +69,7 @@ class Served:
 class PolicyServer:
     """Serves one policy until a signal comes. say: prints a line."""
 
-    def __init__(self, served: Served, requests: ServedRequests, engine: ServedPolicyEngine, token: str | None, say: Callable[[str], None]) -> None:
+    def __init__(self, served: Served, requests: ServedRequests, engine: PolicyEngine, token: str | None, say: Callable[[str], None]) -> None:
         self._served, self._requests, self._engine, self._token, self._say = served, requests, engine, token, say
         self._latency, self._clients, self._sessions = Latency(), set[int](), 0
         self._ending, self._busy = asyncio.Event(), 0
@@ -134,22 +135,24 @@ class PolicyServer:
             self._quiet.set()
 
     async def _close(self, servers: list[WebsocketServer]) -> None:
-        for server in servers:
-            server.close(close_connections=False)
         with suppress(TimeoutError):
             async with asyncio.timeout(GRACE_S):
                 await self._quiet.wait()
         for server in servers:
             server.close()
-            await server.wait_closed()
+        with suppress(TimeoutError):  # of a policy that never answers: its clients are cancelled with everything else
+            async with asyncio.timeout(2 * CLOSING_S):
+                await asyncio.gather(*(server.wait_closed() for server in servers))
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
         """None to go on, or why not."""
         address = urlsplit(request.path)
         if address.path in HEALTH:
             return connection.respond(HTTPStatus.OK, "OK\n")
-        if self._token is not None and not any(hmac.compare_digest(given.encode(), self._token.encode()) for given in _tokens(request)):
+        if self._token is not None and not any(hmac.compare_digest(given, self._token.encode()) for given in _tokens(request)):
             return connection.respond(HTTPStatus.UNAUTHORIZED, "This server asks for a token: Authorization: Api-Key TOKEN, or ?token=TOKEN in the address.\n")
+        if self._ending.is_set():
+            return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "This server ends.\n")
         if len(self._clients) >= MOST_CLIENTS:
             return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, f"{MOST_CLIENTS} clients are connected, and this server takes no more.\n")
         return None
@@ -198,11 +201,12 @@ class PolicyServer:
                 shown = asked
 
 
-def _tokens(request: Request) -> list[str]:
+def _tokens(request: Request) -> list[bytes]:
     """The tokens that a client gives: in the header, as openpi-client does, or in the address, for clients that set no header."""
     words = request.headers.get("Authorization", "").split(" ")
     header = [words[1]] if len(words) == 2 and words[0] in ("Api-Key", "Bearer") else []
-    return header + parse_qs(urlsplit(request.path).query).get("token", [])
+    given = header + parse_qs(urlsplit(request.path).query).get("token", [])
+    return [token.encode(errors="surrogateescape") for token in given]  # a header may hold any bytes
 
 
 def _silent() -> logging.Logger:

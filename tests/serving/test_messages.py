@@ -80,6 +80,7 @@ REFUSED = {
     "a dtype that is none": (msgpack.packb(array(dtype=None)), "dtype None"),
     "a dtype with a shape": (msgpack.packb(array(dtype="(1000000000,)f4")), "dtype"),
     "a shape that is too large": (msgpack.packb(array(shape=[2**40, 2**40])), "do not belong together"),
+    "a shape beyond all": (msgpack.packb(array(data=b"", shape=[0, 2**64 - 1])), "no msgpack"),
     "a negative shape": (msgpack.packb(array(shape=[-1])), "without its data or its shape"),
     "a shape of texts": (msgpack.packb(array(shape=["2"])), "without its data or its shape"),
     "a shape that is true": (msgpack.packb(array(shape=[True, 2])), "without its data or its shape"),

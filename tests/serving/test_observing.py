@@ -74,8 +74,8 @@ def test_frames_of_published_policies_are_turned_to_those_of_training(turn, undo
     assert (Observing(SPACES, turn)(ours).images["agentview"] == sent["observation/image"]).all()
 
 
-@pytest.mark.parametrize("side", [8, 16, 31, 64, 224])
-@pytest.mark.parametrize("other", [8, 16, 31, 224])
+@pytest.mark.parametrize("side", [8, 24, 31, 224])
+@pytest.mark.parametrize("other", [16, 20, 100])  # openpi's client fails at more extreme proportions than 1 to 20
 def test_frames_are_resized_as_openpis_client_resizes_them(side, other):
     frame = np.random.default_rng(side).integers(256, size=(side, other, 3), dtype=np.uint8)
     expected = image_tools.resize_with_pad(frame, 24, 20)

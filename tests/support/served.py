@@ -8,24 +8,22 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from rlvla3.config import PolicyConfig
-from rlvla3.inference.actor import Actor
-from rlvla3.policies.base import Decisions, Policy
-from rlvla3.policies.options import PolicyOptions
-from rlvla3.policies.registry import make_policy
+from rlvla3.loops import PolicyEngine
+from rlvla3.policies.noise import decision_noise
 from rlvla3.scheduling.limits import FixedLimits, LearnedLimits
 from rlvla3.serving.conversation import greeting
-from rlvla3.serving.engine import Noise, ServedPolicyEngine
+from rlvla3.serving.messages import MessageError
 from rlvla3.serving.observing import Observing
-from rlvla3.serving.requests import ServedRequests
+from rlvla3.serving.requests import Batch, Request, ServedRequests
 from rlvla3.serving.server import PolicyServer, Served
 from rlvla3.types import ActionSpace, Spaces
 
@@ -33,45 +31,48 @@ PATIENCE_S = 120.0
 CHUNK, STATE = 3, 8
 SIDE = 16
 SPACES = Spaces({"agentview": (SIDE, SIDE, 3), "robot0_eye_in_hand": (SIDE, SIDE, 3)}, STATE, ActionSpace("continuous", 7), 220)
-REFUSED, FAILING, INFINITE = "refuse this", "fail at this", "answer this with infinity"
-"""Instructions at which EchoPolicy goes wrong."""
+REFUSED = "refuse this"
+"""An instruction that EchoEngine refuses."""
 
 
-class EchoPolicy(Policy):
-    """Answers with what it sees, so that a test knows whose answer it got: action n of a chunk is n, then the first three numbers of the state, the mean of the
-    first camera, the length of the instruction, and the first number of the noise."""
+class EchoEngine:
+    """Answers with what it sees, so that a test knows whose answer it got, and without torch: action n of a chunk is n, then the first three numbers of the
+    state, the mean of the first camera, the length of the instruction, and the first number of the noise.
 
-    Options = PolicyOptions
+    batches: the sizes of all batches so far.
+    """
 
-    def __init__(self, spaces: Spaces = SPACES) -> None:
-        super().__init__(spaces, CHUNK, PolicyOptions())
-        self.weight = torch.nn.Parameter(torch.zeros(1))
+    version, beside_host = 0, False
+
+    def __init__(self) -> None:
         self.batches: list[int] = []
 
-    def act(self, observations, noise, explore):
-        for text in observations.instructions:
-            if text == REFUSED:
-                raise ValueError("this instruction has too many tokens")
-            if text == FAILING:
-                raise RuntimeError("the policy is broken")
-        self.batches.append(len(observations))
-        rows = len(observations)
-        actions = torch.zeros(rows, CHUNK, 7)
-        actions[:, :, 0] = torch.arange(CHUNK)
-        actions[:, :, 1:4] = observations.state[:, None, :3]
-        actions[:, :, 4] = observations.images["agentview"].float().mean((1, 2, 3))[:, None]
-        actions[:, :, 5] = torch.tensor([float("inf") if text == INFINITE else len(text) for text in observations.instructions])[:, None]
-        actions[:, :, 6] = noise.reshape(rows, -1)[:, :1]
-        return Decisions(actions, torch.zeros(rows, CHUNK, 7), torch.zeros(rows))
+    async def load_weights(self) -> None:
+        raise AssertionError
 
-    def evaluate(self, observations, actions, trace):
-        raise NotImplementedError
+    async def begin(self, batch: Batch) -> None:
+        """As on a CPU, all happens in `end`."""
 
-    def value_of(self, features):
-        raise NotImplementedError
+    async def end(self, batch: Batch) -> None:
+        self.batches.append(len(batch))
+        await asyncio.sleep(0.002)
 
-    def critic_parameters(self):
-        return []
+    def write(self, batch: Batch) -> None:
+        for request in batch:
+            if request.observation.instruction == REFUSED:
+                request.fail(MessageError("this instruction has too many tokens"))
+            else:
+                request.settle(self._echo(request), len(batch), time.monotonic())
+
+    @staticmethod
+    def _echo(request: Request) -> np.ndarray:
+        seen, actions = request.observation, np.zeros((CHUNK, 7), np.float32)
+        actions[:, 0] = np.arange(CHUNK)
+        actions[:, 1:4] = seen.state[:3]
+        actions[:, 4] = seen.images["agentview"].mean()
+        actions[:, 5] = len(seen.instruction)
+        actions[:, 6] = decision_noise(0, [(0, *request.decision)], (1,))[0, 0]
+        return actions
 
 
 def libero_observation(seed: int = 0, side: int = SIDE, **others: Any) -> dict[str, Any]:
@@ -83,7 +84,7 @@ def libero_observation(seed: int = 0, side: int = SIDE, **others: Any) -> dict[s
 
 @contextmanager
 def policy_server(
-    policy: Policy | None = None, *, noise: Noise | None = None, token: str | None = None, batch: int | None = 1, execute: int = CHUNK
+    engine: PolicyEngine | None = None, *, spaces: Spaces = SPACES, token: str | None = None, batch: int | None = 1, execute: int = CHUNK
 ) -> Iterator[tuple[str, int, list[str]]]:
     """A server in a thread. Gives its host, its port, and the lines that it prints."""
     said: list[str] = []
@@ -91,11 +92,9 @@ def policy_server(
     there = threading.Event()
 
     async def run() -> None:
-        actor = Actor(policy or EchoPolicy(), torch.device("cpu"), "eager", 64)
-        engine = ServedPolicyEngine(actor, noise or Noise(), 1, said.append)
         limits = LearnedLimits(0.01) if batch is None else FixedLimits(batch, 0.01)
-        served = Served(greeting({"policy": "echo"}, {}), Observing(actor.policy.spaces, "none", tell=said.append), execute)
-        server = PolicyServer(served, ServedRequests(limits, 64), engine, token, said.append)
+        served = Served(greeting({"policy": "echo"}, {}), Observing(spaces, "none", tell=said.append), execute)
+        server = PolicyServer(served, ServedRequests(limits, 64), engine or EchoEngine(), token, said.append)
         place.append((asyncio.get_running_loop(), server))
 
         def ready(host: str, port: int) -> None:
@@ -105,7 +104,6 @@ def policy_server(
         try:
             await server.serve("127.0.0.1", 0, ready)
         finally:
-            engine.close()
             there.set()
 
     thread = threading.Thread(target=asyncio.run, args=(run(),), daemon=True)
@@ -122,6 +120,10 @@ def policy_server(
 
 def saved_policy(folder: Path, spaces: Spaces = SPACES, name: str = "actor_critic") -> Path:
     """A small policy with random weights in `folder`."""
+    import torch
+
+    from rlvla3.policies.registry import make_policy
+
     torch.manual_seed(0)
     make_policy(PolicyConfig(name=name, chunk=CHUNK), spaces).save(folder, name)
     return folder
