@@ -6,6 +6,7 @@ import asyncio
 import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -82,14 +83,15 @@ async def _run(subject: Subject, serving: Serving, keys: Mapping[str, Sequence[s
     from rlvla3.serving.requests import ServedRequests
     from rlvla3.serving.server import PolicyServer, Served
 
-    actor = _actor(subject, serving)
+    thread = ThreadPoolExecutor(1, "device")
+    actor = await asyncio.get_running_loop().run_in_executor(thread, _actor, subject, serving)
     recipe = subject.recipe
     seed = serving.seed if serving.seed is not None else recipe.seed if recipe else 0
     wait = serving.max_wait_ms / 1000
     requests = ServedRequests(LearnedLimits(wait) if serving.max_batch is None else FixedLimits(serving.max_batch, wait), actor.largest)
     for size, taken in actor.measured.items():
         requests.measured(size, taken)
-    engine = ServedPolicyEngine(actor, Noise(seed, serving.explore, serving.deterministic), serving.threads, _say)
+    engine = ServedPolicyEngine(actor, Noise(seed, serving.explore, serving.deterministic), thread, _say)
     observing = Observing(subject.spaces, subject.turn, keys, serving.instruction, _say)
     served = Served(greeting(subject.described(), subject.asked_of_benchmarks()), observing, serving.execute or subject.config.chunk)
 
@@ -102,10 +104,11 @@ async def _run(subject: Subject, serving: Serving, keys: Mapping[str, Sequence[s
         await PolicyServer(served, requests, engine, token, _say).serve(serving.host, serving.port, ready)
     finally:
         engine.close()
+        thread.shutdown(wait=False, cancel_futures=True)
 
 
 def _actor(subject: Subject, serving: Serving) -> Actor:
-    """The policy on its device, ready to act."""
+    """The policy on its device, ready to act. To be called in the thread that works on the device."""
     import torch
 
     from rlvla3.inference.actor import make_actor

@@ -17,7 +17,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from rlvla3.errors import ExplainedError, described
@@ -40,15 +39,17 @@ class Noise:
 
 
 class ServedPolicyEngine:
-    """Decides for batches of requests. tell: takes what the user of the server should know."""
+    """Decides for batches of requests.
+
+    device: the one thread that works on the device. The actor was made in it. tell: takes what the user of the server should know.
+    """
 
     version: Version = 0
 
-    def __init__(self, actor: Actor, noise: Noise, threads: int, tell: Callable[[str], None] = print) -> None:
+    def __init__(self, actor: Actor, noise: Noise, device: ThreadPoolExecutor, tell: Callable[[str], None] = print) -> None:
         self.beside_host = actor.beside_host
-        self._actor, self._noise, self._tell = actor, noise, tell
+        self._actor, self._noise, self._device, self._tell = actor, noise, device, tell
         self._shape = actor.policy.options.noise_shape(actor.policy.spaces, actor.policy.chunk)
-        self._device = ThreadPoolExecutor(1, "device", initializer=_prepare_thread, initargs=(actor.device, threads))
         self._waiter = ThreadPoolExecutor(1, "waiter", initializer=work_on, initargs=(actor.device,))
         self._answers: dict[int, Answer] = {}
 
@@ -88,8 +89,7 @@ class ServedPolicyEngine:
         await answer.ended(self._waiter)
 
     def close(self) -> None:
-        for thread in (self._device, self._waiter):
-            thread.shutdown(wait=False, cancel_futures=True)
+        self._waiter.shutdown(wait=False, cancel_futures=True)
 
     async def _launched(self, batch: Batch) -> None:
         loop = asyncio.get_running_loop()
@@ -136,8 +136,3 @@ def _part(request: Request, name: str) -> object:
     """The array `name` of types.observation_layout."""
     seen = request.observation
     return seen.images[name.removeprefix("image.")] if name.startswith("image.") else getattr(seen, name)
-
-
-def _prepare_thread(device: torch.device, threads: int) -> None:
-    torch.set_num_threads(threads)
-    work_on(device)

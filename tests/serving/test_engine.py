@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -69,11 +70,12 @@ async def _answers(engine: ServedPolicyEngine, instructions: list[str]) -> list[
 def answers(instructions: list[str], noise: Noise | None = None) -> tuple[list[object], list[str], Policies]:
     """What each request of a batch is answered, what was said, and the policy."""
     policy, said = Policies(), list[str]()
-    engine = ServedPolicyEngine(Actor(policy, torch.device("cpu"), "eager", 16), noise or Noise(), 1, said.append)
-    try:
-        return asyncio.run(_answers(engine, instructions)), said, policy
-    finally:
-        engine.close()
+    with ThreadPoolExecutor(1) as thread:
+        engine = ServedPolicyEngine(Actor(policy, torch.device("cpu"), "eager", 16), noise or Noise(), thread, said.append)
+        try:
+            return asyncio.run(_answers(engine, instructions)), said, policy
+        finally:
+            engine.close()
 
 
 def right(answer: object, number: int) -> bool:
@@ -111,10 +113,11 @@ def test_noise_is_that_of_a_run():
 
 def test_a_server_is_warm_before_its_first_client_and_a_policy_that_cannot_act_is_found():
     policy = Policies()
-    engine = ServedPolicyEngine(Actor(policy, torch.device("cpu"), "eager", 16), Noise(), 1)
-    asyncio.run(engine.warm())
-    assert policy.batches == [1]
-    policy.act = None  # type: ignore[method-assign, assignment]
-    with pytest.raises(TypeError):
+    with ThreadPoolExecutor(1) as thread:
+        engine = ServedPolicyEngine(Actor(policy, torch.device("cpu"), "eager", 16), Noise(), thread)
         asyncio.run(engine.warm())
-    engine.close()
+        assert policy.batches == [1]
+        policy.act = None  # type: ignore[method-assign, assignment]
+        with pytest.raises(TypeError):
+            asyncio.run(engine.warm())
+        engine.close()

@@ -16,10 +16,10 @@ from vla_eval.protocol import numpy_codec
 
 from rlvla3.serving.messages import Dialect, MessageError, packed, unpacked
 
-ARRAYS = {
+ARRAYS: dict[str, np.ndarray] = {
     "image": np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3),
     "state": np.linspace(-1, 1, 8),
-    "float32": np.float32([1.5, -2]),
+    "float32": np.array([1.5, -2], np.float32),
     "empty": np.zeros((0, 3), np.float32),
     "one": np.array(3.5),
     "yes": np.array([True, False]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,7 +96,7 @@ def test_a_resized_camera_is_told_of_once():
 
 def test_numbers_from_0_to_1_become_bytes_as_in_openpi():
     numbers = np.random.default_rng(0).random((SIDE, SIDE, 3))
-    seen = Observing(SPACES, "none")(libero_observation(**{"observation/image": numbers}))
+    seen = Observing(SPACES, "none")({**libero_observation(), "observation/image": numbers})
     assert (seen.images["agentview"] == image_tools.convert_to_uint8(numbers)).all()
 
 
@@ -122,7 +123,7 @@ def test_a_policy_without_cameras_and_state_needs_an_instruction_alone():
 
 
 IMAGE, STATE = "observation/image", "observation/state"
-REFUSED = {
+REFUSED: dict[str, tuple[Any, str]] = {
     "nothing": ({}, "given nothing"),
     "no map": ([1], "a map of names to values"),
     "unknown names": ({"pixels": 1}, "given pixels"),
@@ -154,9 +155,9 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_seen_is_refused_in_words(name):
     changed, word = REFUSED[name]
-    known = name in ("nothing", "no map", "unknown names")
+    whole = name in ("nothing", "no map", "unknown names")
     with pytest.raises(MessageError, match=word):
-        Observing(SPACES, "none")(changed if known else libero_observation(**changed))
+        Observing(SPACES, "none")(changed if whole else {**libero_observation(), **changed})
 
 
 def test_frames_whose_turn_nobody_knows_are_refused():

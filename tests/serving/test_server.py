@@ -8,6 +8,7 @@ import threading
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import anyio
 import numpy as np
@@ -17,6 +18,7 @@ from openpi_client.websocket_client_policy import WebsocketClientPolicy
 from vla_eval.connection import Connection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from rlvla3.policies.noise import decision_noise
 from rlvla3.serving import server as serving
@@ -25,7 +27,7 @@ from tests.support.served import CHUNK, REFUSED, EchoEngine, libero_observation,
 TOKEN = "a token of 16 characters or more"
 
 
-def answered(actions: np.ndarray, sent: dict) -> bool:
+def answered(actions: np.ndarray, sent: dict[str, Any]) -> bool:
     """Whether EchoEngine answered this observation."""
     state, prompt = sent["observation/state"].astype(np.float32), sent["prompt"]
     return actions.shape == (CHUNK, 7) and (actions[:, 1:4] == state[:3]).all() and (actions[:, 5] == len(prompt)).all()
@@ -143,7 +145,7 @@ def test_a_token_is_asked_for():
 def test_no_web_page_can_connect():
     with policy_server() as (host, port, _):
         with pytest.raises(InvalidStatus) as refused:
-            connect(f"ws://{host}:{port}", origin="http://evil.example")  # type: ignore[arg-type]  # a str at run time
+            connect(f"ws://{host}:{port}", origin=Origin("http://evil.example"))
         assert refused.value.response.status_code == 403
 
 

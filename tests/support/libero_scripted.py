@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +65,7 @@ class ScriptedLibero(Policy):
 def _dense(path: np.ndarray) -> np.ndarray:
     """The points of a path, SPACING apart. Each has the gripper of the corner that it leads to."""
     parts = [path[:1]]
-    for before, after in zip(path, path[1:], strict=False):
+    for before, after in pairwise(path):
         steps = max(int(np.ceil(np.linalg.norm(after[:3] - before[:3]) / SPACING)), 1)
         points = before + (after - before) * np.linspace(1 / steps, 1, steps)[:, None]
         points[:, 3] = after[3]
