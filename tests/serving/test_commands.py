@@ -107,7 +107,7 @@ def test_frames_for_a_pretrained_policy_have_the_size_that_changes_nothing():
 def test_a_served_policy_acts_as_in_python_and_ends_cleanly(tmp_path, ends):
     folder = saved_policy(tmp_path / "policy")
     with serve_process(folder, "--turn", "mirrored", "--deterministic", ends=ends) as (port, lines, process):
-        assert any("it sees agentview 16 x 16, robot0_eye_in_hand 16 x 16 and a state of 8 numbers" in line for line in lines)
+        assert any("it sees agentview 32 x 32, robot0_eye_in_hand 32 x 32 and a state of 8 numbers" in line for line in lines)
         client, sent = WebsocketClientPolicy("127.0.0.1", port), libero_observation()
         served = client.infer(sent)["actions"]
         images = {"agentview": sent["observation/image"][:, ::-1], "robot0_eye_in_hand": sent["observation/wrist_image"][:, ::-1]}

@@ -91,7 +91,7 @@ def test_a_resized_camera_is_told_of_once():
         sent = libero_observation(seed, side=224)
         seen = observing(sent)
         assert (seen.images["agentview"] == image_tools.resize_with_pad(sent["observation/image"], SIDE, SIDE)).all()
-    assert len(told) == 2 and "224 x 224 pixels and is resized to 16 x 16" in told[0]
+    assert len(told) == 2 and "224 x 224 pixels and is resized to 32 x 32" in told[0]
 
 
 def test_numbers_from_0_to_1_become_bytes_as_in_openpi():

@@ -89,7 +89,7 @@ async def _episodes(port: int, execute: int) -> None:
             await connection.start_episode({"task": {"name": "x"}})
             for step in range(2 * execute + 1):
                 states = np.full(8, 10 * episode + step, np.float32)
-                images = {"agentview": np.full((16, 16, 3), step, np.uint8), "wrist": np.zeros((16, 16, 3), np.uint8)}
+                images = {"agentview": np.full((32, 32, 3), step, np.uint8), "wrist": np.zeros((16, 16, 3), np.uint8)}
                 action = (await connection.act({"images": images, "task_description": "do it", "states": states}))["actions"]
                 place = step % execute
                 assert action.shape == (7,) and action[0] == place and action[1] == states[0] - place, (

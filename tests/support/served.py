@@ -29,7 +29,7 @@ from rlvla3.types import ActionSpace, Spaces
 
 PATIENCE_S = 120.0
 CHUNK, STATE = 3, 8
-SIDE = 16
+SIDE = 32
 SPACES = Spaces({"agentview": (SIDE, SIDE, 3), "robot0_eye_in_hand": (SIDE, SIDE, 3)}, STATE, ActionSpace("continuous", 7), 220)
 REFUSED = "refuse this"
 """An instruction that EchoEngine refuses."""
