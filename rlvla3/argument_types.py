@@ -35,6 +35,19 @@ class Parser(argparse.ArgumentParser):
             super()._print_message(message, file)
 
 
+class Protocols(argparse.Action):
+    """Prints the protocols of evaluation and ends, as --help does."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(nargs=0, **given)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from rlvla3.evaluation.listing import protocols_in_words
+
+        parser._print_message(protocols_in_words() + "\n", sys.stdout)
+        parser.exit()
+
+
 def seconds(text: str) -> float:
     """A time of more than 0."""
     try:

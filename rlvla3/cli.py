@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from rlvla3 import standard_streams
-from rlvla3.argument_types import CHUNK, PROFILE_S, Parser, add_environments, add_start, new_file, new_folder, path, positive, seconds
+from rlvla3.argument_types import CHUNK, PROFILE_S, Parser, Protocols, add_environments, add_start, new_file, new_folder, path, positive, seconds
 from rlvla3.benchmark_arguments import add_benchmarks
 from rlvla3.errors import RecipeError, explanation
 from rlvla3.named import note_working_folder, search_working_folder
@@ -98,7 +98,7 @@ def _run(arguments: argparse.Namespace) -> bool:
         case "train":
             commands.train(arguments.start, arguments.overrides, arguments.run_dir, _show(arguments), trust)
         case "eval":
-            commands.evaluate(arguments.start, arguments.overrides, arguments.run_dir, _show(arguments), trust)
+            commands.evaluate(arguments.start, arguments.overrides, arguments.run_dir, _show(arguments), trust, arguments.protocol)
         case "replay":
             commands.replay(arguments.start, arguments.run_dir, _show(arguments), trust)
         case "check":
@@ -178,6 +178,8 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = commands.add_parser("eval", help="measure a policy: success per task with its 95 %% interval, without exploration noise")
     add_start(evaluate, "CHECKPOINT|RECIPE", "a run directory (its newest checkpoint), a checkpoint, or a YAML file with policy.checkpoint")
+    evaluate.add_argument("--protocol", metavar="NAME", help="settle steps, limits, episodes, initial states and frames as a published evaluation has them")
+    evaluate.add_argument("--protocols", action=Protocols, help="list the protocols, and what each fixes")
     _add_output(evaluate, "RUN_DIR/evaluations/DATE-TIME")
 
     replay = commands.add_parser("replay", help="repeat a recorded run, and check that it comes to the same weights, bit for bit")

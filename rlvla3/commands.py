@@ -87,8 +87,11 @@ def _continue(earlier: RunDirectory, checkpoint: Path | None, recipe: Recipe, ru
 
 
 @heard()
-def evaluate(start: Start, overrides: Overrides, run_dir: Path | None, show: Show, trust: bool = False) -> RunDirectory:
-    """Measure a policy, in a run directory of its own: that of the policy's run may be at work."""
+def evaluate(start: Start, overrides: Overrides, run_dir: Path | None, show: Show, trust: bool = False, protocol: str | None = None) -> RunDirectory:
+    """Measure a policy, in a run directory of its own: that of the policy's run may be at work. protocol: the name of a published one, or None."""
+    from rlvla3.evaluation.applying import apply_protocol
+    from rlvla3.evaluation.results import RESULTS, ResultsFile
+
     recipe, found = recipe_of(start, overrides, trust), _find_run(start)
     place, said = _default_path(start), list[str]()
     if found is None:
@@ -98,9 +101,15 @@ def evaluate(start: Start, overrides: Overrides, run_dir: Path | None, show: Sho
         checkpoint, said = _whole_policy(*found, start, "evaluate")
         recipe = recipe.starting_from(checkpoint)
         place = found[0].path / "evaluations" / f"{datetime.now():%Y%m%d-%H%M%S}"
+    about = None
+    if named := protocol or recipe.evaluation.protocol:
+        applied = apply_protocol(named, recipe, overrides)
+        recipe, about, said = applied.recipe, applied.json(), [*said, *applied.sentences()]
     preflight(recipe, evaluates=True)
     run = _new_run(run_dir, place, recipe)
-    with run.locked(), watched(run, recipe, f"eval {_stem(start) if isinstance(start, Recipe) else start}", show=show, said=said) as watchers:
+    title = f"eval {_stem(start) if isinstance(start, Recipe) else start}"
+    also = {RESULTS: lambda tell: ResultsFile(run, recipe, about, tell)}
+    with run.locked(), watched(run, recipe, title, show=show, said=said, protocol=about, also=also) as watchers:
         from rlvla3.runtimes import session
 
         session.evaluate(recipe, run, watchers)

@@ -39,7 +39,8 @@ def demonstration_book(recipe: Recipe, spaces: Spaces) -> TicketBook:
 def evaluation_book(recipe: Recipe, spaces: Spaces) -> TicketBook:
     """The tickets that a policy is measured on: every task as often as any other, and the same initial states for every run."""
     states = {task: split.evaluation for task, split in state_splits(recipe, spaces).items()}
-    return TicketBook(recipe.mix.even(), recipe.evaluation.seed, purpose=Purpose.EVALUATE, states=states)
+    evaluation = recipe.evaluation
+    return TicketBook(recipe.mix.even(), evaluation.seed, purpose=Purpose.EVALUATE, states=states, in_order=evaluation.in_order)
 
 
 def state_splits(recipe: Recipe, spaces: Spaces) -> dict[str, Split]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from rlvla3 import commands
@@ -36,14 +37,22 @@ def clone(source: Source, overrides: Overrides = (), *, run_dir: PathName | None
     return _run(commands.clone, source, overrides, run_dir, progress, trust)
 
 
-def evaluate(source: Source, overrides: Overrides = (), *, run_dir: PathName | None = None, progress: bool = True, trust: bool = False) -> Evaluation:
+def evaluate(
+    source: Source,
+    overrides: Overrides = (),
+    *,
+    run_dir: PathName | None = None,
+    progress: bool = True,
+    trust: bool = False,
+    protocol: str | None = None,
+) -> Evaluation:
     """Measure a policy: its success for each task, without exploration noise.
 
     source: a run or the path of its directory, for its newest checkpoint; the path of a checkpoint; or a recipe with policy.checkpoint.
-    overrides: such as {"evaluation.episodes": 96}. run_dir: where the evaluation is kept (default: RUN_DIR/evaluations/DATE-TIME). The parameters
-    `progress` and `trust` and the errors are those of `train`.
+    overrides: such as {"evaluation.episodes": 96}. run_dir: where the evaluation is kept (default: RUN_DIR/evaluations/DATE-TIME). protocol: the
+    name of a published protocol (docs/evaluation.md). The parameters `progress` and `trust` and the errors are those of `train`.
     """
-    return _run(commands.evaluate, source, overrides, run_dir, progress, trust).evaluations[-1]
+    return _run(partial(commands.evaluate, protocol=protocol), source, overrides, run_dir, progress, trust).evaluations[-1]
 
 
 def _run(command: Command, source: Source, overrides: Overrides, run_dir: PathName | None, progress: bool, trust: bool) -> Run:

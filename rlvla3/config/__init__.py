@@ -8,7 +8,7 @@ from rlvla3.config.initial_states import InitialStatesConfig, Split
 from rlvla3.config.learning import CORRECTION_NAMES, AlgorithmConfig, CorrectionConfig, CriticConfig, ReferenceConfig, TrainingConfig
 from rlvla3.config.loading import check_options, load_recipe, make_recipe, recipe_text, write_recipe
 from rlvla3.config.memory import MemoryConfig
-from rlvla3.config.overrides import Overrides
+from rlvla3.config.overrides import Overrides, set_by
 from rlvla3.config.placement import PlacementConfig, RayConfig
 from rlvla3.config.policy import PolicyConfig
 from rlvla3.config.recipe import Recipe
@@ -55,5 +55,6 @@ __all__ = [
     "make_recipe",
     "path_of",
     "recipe_text",
+    "set_by",
     "write_recipe",
 ]

@@ -17,6 +17,13 @@ class EvaluationConfig(Section):
     """Selects the initial states. Runs with the same value are evaluated on the same states, whatever the seed of the run. Of a fixed set, it selects the
     order."""
 
+    in_order: bool = False
+    """Whether each task begins from its fixed initial states in the order of their numbers, as published evaluations do. Otherwise `seed` selects the order. It
+    decides which states are evaluated where there are fewer episodes than states."""
+
+    protocol: str | None = None
+    """The published protocol of an evaluation, by name, as `rlvla3 eval --protocol NAME` sets it. `rlvla3 eval --protocols` lists them. Training takes none."""
+
     videos: NonNegative = 2
     """How many episodes of each task are kept as videos."""
 

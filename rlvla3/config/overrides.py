@@ -46,6 +46,17 @@ def assignments(overrides: Overrides) -> Iterator[tuple[tuple[str, ...], Any]]:
         yield path, _value_of(override, value)
 
 
+def set_by(overrides: Overrides) -> set[tuple[str, ...]]:
+    """The paths of all settings that `overrides` give a value: those within a section that is given as a whole, too. Raises RecipeError."""
+
+    def within(path: tuple[str, ...], value: Any) -> Iterator[tuple[str, ...]]:
+        yield path
+        for key, inner in value.items() if isinstance(value, dict) else ():
+            yield from within((*path, str(key)), inner)
+
+    return {inner for path, value in assignments(overrides) for inner in within(path, value)}
+
+
 def _refuse_repeated(paths: Sequence[tuple[str, ...]]) -> None:
     """A mapping may name a setting in two ways: {"training.updates": 1, "training": {"updates": 2}}."""
     if repeated := [path for number, path in enumerate(paths) if path in paths[:number]]:

@@ -28,8 +28,10 @@ def event_json(event: Event) -> JsonObject | None:
         case UpdateFinished():
             return _update(event)
         case EvaluationFinished():
-            states = {"initial_states": event.initial_states.json()} if event.initial_states else {}
-            return {"event": "evaluation", "when": event.when, "version": event.version, **rate_json(event.success), **states}
+            more: JsonObject = {"initial_states": event.initial_states.json()} if event.initial_states else {}
+            if event.protocol:
+                more["protocol"] = event.protocol
+            return {"event": "evaluation", "when": event.when, "version": event.version, **rate_json(event.success), **more}
         case CloneStep():
             return {"event": "clone", "step": event.step, "total": event.total, "loss": _number(event.loss)}
         case PhaseStarted():

@@ -89,12 +89,13 @@ class SuccessRate:
 @dataclass(frozen=True, slots=True)
 class EvaluationFinished:
     """An evaluation has finished. when: before, after, or eval for an evaluation without training. version: the evaluated version of the policy.
-    initial_states: where it began. None where no simulator has a fixed set of initial states."""
+    initial_states: where it began. None where no simulator has a fixed set of initial states. protocol: its name; None without one."""
 
     when: str
     version: int
     success: SuccessRate
     initial_states: EvaluatedStates | None = None
+    protocol: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from rlvla3.config import Recipe
 from rlvla3.errors import ExplainedError
@@ -28,6 +28,8 @@ from rlvla3.observability.tensorboard import TensorBoardWatcher
 from rlvla3.observability.tracing import TraceFile
 from rlvla3.signals import how_ended
 
+Tell = Callable[[str], None]
+
 Show = Literal["progress", "json", "nothing"]
 """What stdout gets of a run.
 
@@ -37,17 +39,27 @@ progress: a table in a terminal or in a notebook, plain lines elsewhere. json: J
 
 @contextmanager
 def watched(
-    run: RunDirectory, recipe: Recipe, title: str, continued: Continuation | None = None, show: Show = "progress", said: Sequence[str] = ()
+    run: RunDirectory,
+    recipe: Recipe,
+    title: str,
+    continued: Continuation | None = None,
+    show: Show = "progress",
+    said: Sequence[str] = (),
+    protocol: Mapping[str, Any] | None = None,
+    also: Mapping[str, Callable[[Tell], Watcher]] | None = None,
 ) -> Iterator[Sequence[Watcher]]:
     """The watchers of a run. Whenever the run ends, they are closed, the summary is written, the terminal is given back and the result is printed.
 
     title: the name of the run. continued: what it goes on from (None: it is new). show: what stdout gets. said: what the user should know before it begins.
+    protocol: of an evaluation, for the summary. also: {what it writes: how another watcher is made, from what tells the user}.
     """
-    summary, everyone = Summary(run, recipe, continued), OutlivedWatchers()
+    summary, everyone = Summary(run, recipe, continued, protocol=protocol), OutlivedWatchers()
     everyone.add(str(run.path), lambda: KeptFolder(run, recipe, everyone.tell))
     everyone.add("metrics.jsonl", lambda: MetricsFile(run, continued))
     everyone.add("TensorBoard's curves", lambda: TensorBoardWatcher(run))
     everyone.add("the videos", lambda: VideoFiles(run))
+    for what, make in (also or {}).items():
+        everyone.add(what, partial(make, everyone.tell))
     if recipe.engine.trace:
         everyone.add("trace.json", lambda: TraceFile(run))
     everyone.add("summary.json", lambda: summary)  # closed after those before, so that it has their notices

@@ -35,10 +35,18 @@ class Summary:
     """The watcher that writes summary.json after every update and evaluation.
 
     ended: how the run ended. It is "running" until the caller sets it to "finished", "interrupted" or "failed: ...", before `close`.
+    protocol: of an evaluation, as JSON data.
     """
 
-    def __init__(self, run: RunDirectory, recipe: Recipe, continued: Continuation | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self.ended = "running"
+    def __init__(
+        self,
+        run: RunDirectory,
+        recipe: Recipe,
+        continued: Continuation | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        protocol: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.ended, self._protocol = "running", protocol
         self._run, self._recipe, self._clock = run, recipe, clock
         self._writes = continued is None
         """A run that goes on writes nothing before it is Resumed: it may be refused."""
@@ -97,6 +105,7 @@ class Summary:
             "success_before": self._evaluations.get("before"),
             "success_after": self._evaluations.get("after"),
             "success": self._evaluations.get("eval"),
+            **({"protocol": self._protocol} if self._protocol else {}),
             "rollouts": self._rollouts(),
             **self._totals,
             "sampler_mismatch": self._mismatch,

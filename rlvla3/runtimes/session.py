@@ -288,7 +288,7 @@ class Session:
             self._notify(f"this evaluation ({when}) has {ran} of {number_of(evaluation.episodes, 'episode')}: the tickets of the others were set aside")
         trained_on = self._trained_on()
         states = EvaluatedStates.of(finished, spaces.initial_states, book.states, trained_on.states, trained_on.complete)
-        evaluated = EvaluationFinished(when, self._version(finished), success_rate(finished), states)
+        evaluated = EvaluationFinished(when, self._version(finished), success_rate(finished), states, evaluation.protocol)
         self._emit(evaluated)
         self._accounts = self._accounts.and_evaluation(event_json(evaluated) or {})
         if states:

@@ -44,6 +44,7 @@ class TicketBook:
 
     states: {task: the numbers of the initial states that its tickets begin from}, for tasks with a fixed set. The groups of a task go through its states in
     rounds: each state comes once in a round, in an order that is drawn anew. So all states of a task come equally often, to within one group.
+    in_order: whether every round goes through the states in the order in which they stand in `states`.
     """
 
     mix: Mix
@@ -51,6 +52,7 @@ class TicketBook:
     group_size: int = 1
     purpose: Purpose = Purpose.TRAIN
     states: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    in_order: bool = False
 
     def ticket(self, index: int) -> Ticket:
         group = index // self.group_size
@@ -79,6 +81,8 @@ class TicketBook:
         if (states := self.states.get(task)) is None:
             return None
         number, place = divmod(turn, len(states))
+        if self.in_order:
+            return states[place]
         order = _round(len(states), self.seed, self._purpose, number)
         return states[int(order[place])]
 

@@ -139,8 +139,12 @@ class SingleEnvironment(Simulator):
         """The scripted expert's actions [A] for the current state: (label, executed). They differ if demonstrations are disturbed."""
         raise SimulatorError(f"{type(self).__name__} has no scripted expert, so it cannot give demonstrations: clone from a simulator that has one")
 
+    def longest(self, ticket: Ticket) -> int:
+        """The longest that the episode of `ticket` may be, in environment steps: at most `spaces.max_steps`."""
+        return self.spaces.max_steps
+
     def reset(self, slot: int, ticket: Ticket) -> Observation:
-        self._ticket, self._steps = ticket, 0
+        self._ticket, self._steps, self._limit = ticket, 0, self.longest(ticket)
         self.begin(ticket)
         return self._observed()
 
@@ -165,7 +169,7 @@ class SingleEnvironment(Simulator):
                 raise kind(f"at step {self._steps + 1} of ticket {self._ticket.index}: {reward_fault(reward)}")
             rewards.append(reward)
             self._steps += 1
-            truncated = not terminated and (truncated or self._steps >= self.spaces.max_steps)
+            truncated = not terminated and (truncated or self._steps >= self._limit)
             if terminated or truncated:
                 break
         if chunk is None:
@@ -181,5 +185,5 @@ class SingleEnvironment(Simulator):
 
     def _observed(self) -> Observation:
         observation = self.observe()
-        observation.elapsed = self._steps / self.spaces.max_steps
+        observation.elapsed = self._steps / self._limit
         return observation

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,7 +25,14 @@ def books(draw: st.DrawFn) -> TicketBook:
             if draw(st.booleans()):
                 states[task] = sorted(draw(st.sets(st.integers(0, 60), min_size=1, max_size=12)))
     mix = Mix(tuple(shares))
-    return TicketBook(mix.even() if draw(st.booleans()) else mix, draw(st.integers(0, 2**40)), draw(st.integers(1, 4)), draw(st.sampled_from(Purpose)), states)
+    return TicketBook(
+        mix.even() if draw(st.booleans()) else mix,
+        draw(st.integers(0, 2**40)),
+        draw(st.integers(1, 4)),
+        draw(st.sampled_from(Purpose)),
+        states,
+        draw(st.booleans()),
+    )
 
 
 @given(books(), st.integers(1, 60))
@@ -66,3 +74,13 @@ def test_where_no_set_is_fixed_a_ticket_is_what_it_was():
 
 
 BEFORE = [503148827, 457190280, 423458921]
+
+
+@given(books(), st.integers(1, 60))
+def test_a_book_in_order_goes_through_the_states_of_each_task_as_they_stand(book: TicketBook, groups: int):
+    ordered = replace(book, in_order=True)
+    tickets = [ordered.ticket(group * book.group_size) for group in range(groups)]
+    for task, states in book.states.items():
+        went = [ticket.initial_state for ticket in tickets if ticket.task == task]
+        assert went == [states[turn % len(states)] for turn in range(len(went))]
+    assert [ticket.seed for ticket in tickets] == [book.ticket(group * book.group_size).seed for group in range(groups)]

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +66,7 @@ class LiberoScene:
             )
         self._environment._observables = {}  # observations are read below when a decision is due, not at each of 25 physics steps
         self._states = task.initial_states()
+        self._before_draw: dict[int, list[Any]] = {}  # {seed: numpy's generator before each draw of a turn}, as far as they are known
         self._model, self._data = self._environment.sim.model._model, self._environment.sim.data._data
         self._robot = self._environment.robots[0]
         self._renderer = MujocoRenderer(self._model, size, fast=fast, hidden=[COLLISION_SHAPES])
@@ -74,12 +76,16 @@ class LiberoScene:
         """The number of initial states that the benchmark has for this task."""
         return len(self._states)
 
-    def reset(self, initial_state: int, warmup_steps: int) -> None:
+    def reset(self, initial_state: int, warmup_steps: int, gripper: float = -1.0, fixture_seed: int = 0, in_turn: bool = False) -> None:
         """Go to the benchmark's initial state number `initial_state`, then stand still for `warmup_steps` while objects settle.
 
-        Fixtures such as cabinets are not part of these states: LIBERO draws a place for each within a region. Here that draw is seeded with `initial_state`.
+        Fixtures such as cabinets are not part of these states: LIBERO draws a place for each within a region. Here the draw is seeded with `fixture_seed` +
+        `initial_state`. With `in_turn`, the seed is `fixture_seed`, and as many draws as `initial_state` are made before: a script that goes through the states
+        in order does this. gripper: its number while the arm stands still.
+
+        All that follows is bit for bit what follows a hard reset, in which robosuite builds the model anew.
         """
-        np.random.seed(initial_state)
+        self._seed_draw(initial_state, fixture_seed, in_turn)
         self._place_fixtures()
         self._robot.gripper.current_action = np.zeros(self._robot.gripper.dof)
         self._environment.sim.set_state_from_flattened(self._states[initial_state])
@@ -87,7 +93,7 @@ class LiberoScene:
         self._environment.sim.forward()
         self._environment._post_process()  # updates what shows that a stove is on
         for _ in range(warmup_steps):
-            self._environment.step(STAND_STILL)
+            self._environment.step(np.array([0, 0, 0, 0, 0, 0, gripper]))
 
     def step(self, action: NDArray[np.float32]) -> bool:
         """Make one step with `action` [7] and return whether the task's goal holds now.
@@ -110,6 +116,20 @@ class LiberoScene:
         """Free the model and its objects in the graphics context. robosuite's objects refer to one another, so they would keep the model otherwise."""
         self._renderer.close()
         self._environment.close()
+
+    def _seed_draw(self, initial_state: int, seed: int, in_turn: bool) -> None:
+        """Bring numpy's generator to where the draw of `initial_state` begins."""
+        if not in_turn:
+            np.random.seed((seed + initial_state) % 2**32)
+            return
+        if not (known := self._before_draw.setdefault(seed, [])):
+            np.random.seed(seed % 2**32)
+            known.append(np.random.get_state())
+        while len(known) <= initial_state:  # nothing but a reset draws numbers
+            np.random.set_state(known[-1])
+            self._place_fixtures()
+            known.append(np.random.get_state())
+        np.random.set_state(known[initial_state])
 
     def _place_fixtures(self) -> None:
         """Reset as robosuite does. It draws places for the objects and fails if they overlap, so it is repeated until they do not.

@@ -22,7 +22,7 @@ from rlvla3.simulators.action_meaning import OSC_POSE, ActionMeaning
 from rlvla3.simulators.base import SimulatorError, SingleEnvironment, Step, initial_state
 from rlvla3.simulators.graphics import GRAPHICS_HELP, check_frame, check_moving, prepare_process
 from rlvla3.simulators.libero.package import INSTALL, assets_folder
-from rlvla3.simulators.libero.suites import longest_episode
+from rlvla3.simulators.libero.suites import STANDARD, SUITES, longest_episode
 from rlvla3.simulators.libero.tasks import InstructionSource, check_runs, find_task
 from rlvla3.simulators.scene_cache import SceneCache
 from rlvla3.types import ActionSpace, InitialStates, Observation, Spaces, Ticket
@@ -36,7 +36,7 @@ Camera = Literal["agentview", "robot0_eye_in_hand"]
 class LiberoOptions(Section):
     """Settings of LIBERO."""
 
-    image_size: Annotated[int, Field(ge=64, le=256)] = 64
+    image_size: Annotated[int, Field(ge=64, le=512)] = 64
     """Height and width of images, in pixels."""
 
     cameras: Annotated[list[Camera], Field(min_length=1)] = ["agentview", "robot0_eye_in_hand"]
@@ -50,6 +50,19 @@ class LiberoOptions(Section):
 
     warmup_steps: NonNegative = 10
     """Environment steps of standing still before an episode, while objects settle."""
+
+    warmup_gripper: Annotated[float, Field(ge=-1, le=1)] = -1.0
+    """The gripper's number during `warmup_steps`: -1 opens it, 0 lets it be, 1 closes it."""
+
+    suite_max_steps: dict[str, Positive] = {}
+    """The longest episode of a suite, in environment steps, for suites that have less than `simulator.max_steps`: {suite: steps}."""
+
+    fixture_draws: Literal["by_state", "in_turn"] = "by_state"
+    """How the places of fixtures, such as cabinets, are drawn. `by_state`: initial state k has the seed `fixture_seed` + k. `in_turn`: the seed is set once for
+    a task, and initial state k has draw number k + 1, as in scripts that go through the initial states in order."""
+
+    fixture_seed: NonNegative = 0
+    """The seed of these draws."""
 
     end_on_success: bool = True
     """Whether a success ends the episode."""
@@ -83,6 +96,8 @@ class Libero(SingleEnvironment):
         if not config.tasks:
             raise RecipeError("simulator.tasks is empty: choose among the tasks of LIBERO, for example simulator.tasks=[libero_goal/0-9]")
         tasks = [find_task(name) for name in config.tasks]
+        if unknown := sorted(options.suite_max_steps.keys() - set(SUITES)):
+            raise RecipeError(f"simulator.options.suite_max_steps names {unknown[0]}, which is no suite of LIBERO: known are {', '.join(STANDARD)}, ...")
         assets = assets_folder(options.assets)
         for task in tasks:
             check_runs(task, assets)
@@ -112,9 +127,13 @@ class Libero(SingleEnvironment):
     def begin(self, ticket: Ticket) -> None:
         task = find_task(ticket.task)
         self._scene = self._scenes[str(task)]
-        self._scene.reset(initial_state(ticket, self._scene.initial_states), self._options.warmup_steps)
-        self._instruction = task.instruction_from(self._options.instruction)
+        options, number = self._options, initial_state(ticket, self._scene.initial_states)
+        self._scene.reset(number, options.warmup_steps, options.warmup_gripper, options.fixture_seed, options.fixture_draws == "in_turn")
+        self._instruction = task.instruction_from(options.instruction)
         self._succeeded = False
+
+    def longest(self, ticket: Ticket) -> int:
+        return min(self._options.suite_max_steps.get(find_task(ticket.task).suite, self.spaces.max_steps), self.spaces.max_steps)
 
     def act(self, action: NDArray[np.float32]) -> Step:
         success = self._scene.step(action)

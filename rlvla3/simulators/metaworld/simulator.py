@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from rlvla3.config import NonNegativeFloat, Positive, Section, SimulatorConfig, check_options
+from rlvla3.config import NonNegative, NonNegativeFloat, Positive, Section, SimulatorConfig, check_options
 from rlvla3.errors import RecipeError
 from rlvla3.simulators.action_meaning import ActionMeaning, Gripper, Motion
-from rlvla3.simulators.base import SimulatorError, SingleEnvironment, Step
+from rlvla3.simulators.base import SimulatorError, SingleEnvironment, Step, initial_state
 from rlvla3.simulators.graphics import GRAPHICS_HELP, check_frame, check_moving, prepare_process
 from rlvla3.simulators.metaworld.tasks import INSTRUCTIONS
 from rlvla3.simulators.scene_cache import SceneCache
-from rlvla3.types import ActionSpace, Observation, Spaces, Ticket
+from rlvla3.types import ActionSpace, InitialStates, Observation, Spaces, Ticket
 
 if TYPE_CHECKING:
     from rlvla3.simulators.metaworld.scene import MetaWorldScene
@@ -45,7 +45,7 @@ INSTALL = "run `make install`, or pip install 'rlvla3[metaworld]'"
 class MetaWorldOptions(Section):
     """Settings of Meta-World."""
 
-    image_size: Annotated[int, Field(ge=64, le=224)] = 64
+    image_size: Annotated[int, Field(ge=64, le=512)] = 64
     """Height and width of images, in pixels."""
 
     cameras: Annotated[list[Camera], Field(min_length=1)] = ["corner3"]
@@ -60,6 +60,19 @@ class MetaWorldOptions(Section):
 
     end_on_success: bool = True
     """Whether a success ends the episode."""
+
+    instructions: dict[str, str] = {}
+    """Other instructions than ours: {task: sentence}. A policy of other software knows the sentences of its own data."""
+
+    warmup_steps: NonNegative = 0
+    """Environment steps without motion before an episode, as RLinf has them. They do not count as steps of the episode."""
+
+    first_seed: NonNegative | None = None
+    """With a number, each task has `seeds` fixed initial states: state k is the one that Meta-World draws with seed `first_seed` + k. With `null` the seed of a
+    ticket draws the initial state, and there is no limit to their number."""
+
+    seeds: Annotated[int, Field(ge=1, le=10_000)] = 50
+    """How many fixed initial states there are with `first_seed`."""
 
     demonstration_noise: NonNegativeFloat = 0.0
     """Size of the disturbance that is added to the expert's actions. The labels are the undisturbed actions. With 0 there is no disturbance."""
@@ -77,9 +90,11 @@ class MetaWorld(SingleEnvironment):
     def describe(cls, config: SimulatorConfig) -> Spaces:
         options = check_options(MetaWorldOptions, config.options, "simulator.options")
         _check_tasks(config.tasks)
+        _check_tasks(list(options.instructions) or config.tasks, "simulator.options.instructions")
         max_steps = config.max_steps or DEFAULT_STEPS
-        if max_steps > LONGEST_STEPS:
-            raise RecipeError(f"simulator.max_steps={max_steps}, but Meta-World's episodes end at {LONGEST_STEPS} steps: set {LONGEST_STEPS} or less")
+        if max_steps > (most := LONGEST_STEPS - options.warmup_steps):
+            before = f" and {options.warmup_steps} steps before" if options.warmup_steps else ""
+            raise RecipeError(f"simulator.max_steps={max_steps}{before}, but Meta-World's episodes end at {LONGEST_STEPS} steps: set {most} or less")
         if importlib.util.find_spec("metaworld") is None:
             raise RecipeError(f"simulator.name=metaworld needs the package metaworld, which is not installed: {INSTALL}")
         size = options.image_size
@@ -88,7 +103,10 @@ class MetaWorld(SingleEnvironment):
             state=4,
             action=ActionSpace("continuous", 4),
             max_steps=max_steps,
-            instructions=tuple(INSTRUCTIONS[task] for task in config.tasks),
+            instructions=tuple(_instruction(task, options) for task in config.tasks),
+            initial_states={}
+            if options.first_seed is None
+            else {task: InitialStates(options.seeds, f"{task}, seeds from {options.first_seed}") for task in config.tasks},
         )
 
     @classmethod
@@ -107,8 +125,11 @@ class MetaWorld(SingleEnvironment):
 
     def begin(self, ticket: Ticket) -> None:
         self._scene = self._scenes[ticket.task]
-        self._scene.reset(ticket.seed)
-        self._instruction = INSTRUCTIONS[ticket.task]
+        options = self._options
+        self._scene.reset(ticket.seed if options.first_seed is None else options.first_seed + initial_state(ticket, options.seeds))
+        for _ in range(options.warmup_steps):
+            self._scene.step(np.zeros(4, np.float32))
+        self._instruction = _instruction(ticket.task, options)
         self._succeeded = False
         self._disturbance = Disturbance(ticket.seed, self._options.demonstration_noise)
 
@@ -167,14 +188,18 @@ class Disturbance:
         return self._push
 
 
-def _check_tasks(tasks: list[str]) -> None:
+def _instruction(task: str, options: MetaWorldOptions) -> str:
+    return options.instructions.get(task, INSTRUCTIONS[task])
+
+
+def _check_tasks(tasks: list[str], named: str = "simulator.tasks") -> None:
     if not tasks:
         raise RecipeError("simulator.tasks is empty: choose among Meta-World's 50 tasks, for example simulator.tasks=[button-press-topdown-v3]")
     for task in tasks:
         if task not in INSTRUCTIONS:
             close = difflib.get_close_matches(task, INSTRUCTIONS, n=3)
             way_out = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(INSTRUCTIONS)}"
-            raise RecipeError(f"simulator.tasks: {task!r} is not a Meta-World task; {way_out}")
+            raise RecipeError(f"{named}: {task!r} is not a Meta-World task; {way_out}")
 
 
 def _check_frames(scene: MetaWorldScene, task: str, camera: str) -> None:

@@ -287,3 +287,60 @@ def test_what_cannot_be_run_is_refused_with_the_way_out(wrong, words):
     with pytest.raises(RecipeError) as refused:
         describe_simulator(wrong)
     assert words in str(refused.value)
+
+
+def lerobots_states(task: str, seeds: list[int]) -> list[np.ndarray[Any, Any]]:
+    """The first observation vectors of episodes as lerobot begins them: MT1's environment, drawn by a seed."""
+    import metaworld
+
+    benchmark = metaworld.MT1(task, seed=42)
+    environment = benchmark.train_classes[task]()
+    environment.set_task(benchmark.train_tasks[0])
+    environment.reset()
+    environment._freeze_rand_vec, environment.seeded_rand_vec = False, True
+    seen = []
+    for seed in seeds:
+        environment.seed(seed)
+        vector, _ = environment.reset(seed=seed)
+        seen.append(np.asarray(vector))
+    return seen
+
+
+def numbered_states(task: str, numbers: list[int], **options: Any) -> list[np.ndarray[Any, Any]]:
+    simulator = MetaWorld(config(task, **options), CHUNK)
+    seen = []
+    for number in numbers:
+        simulator.reset(0, Ticket(index=0, task=task, seed=5, group=0, initial_state=number))
+        seen.append(np.asarray(simulator._scene._environment._get_obs()))
+    return seen
+
+
+@pytest.mark.slow
+def test_numbered_states_are_those_that_lerobot_begins_from():
+    theirs = in_fresh_process(lerobots_states, DOOR, [1000, 1001, 1007])
+    ours = in_fresh_process(numbered_states, DOOR, [7, 0, 1], first_seed=1000, seeds=10)
+    # the last three numbers are the goal, which lerobot hides. The object stands where the goal of this task depends on it.
+    for state, number in ((ours[1], 0), (ours[2], 1), (ours[0], 2)):
+        np.testing.assert_array_equal(state[:36], theirs[number][:36])
+    assert not np.array_equal(ours[0], ours[1])
+
+
+@pytest.mark.slow
+def test_warm_up_steps_come_before_an_episode():
+    still = in_fresh_process(numbered_states, DOOR, [3], first_seed=0)[0]
+    settled = in_fresh_process(numbered_states, DOOR, [3], first_seed=0, warmup_steps=16)[0]
+    assert not np.array_equal(still, settled)
+
+
+def test_numbered_states_are_a_fixed_set():
+    spaces = describe_simulator(config(DOOR, BUTTON, first_seed=1000, seeds=12))
+    assert {task: (states.count, states.name) for task, states in spaces.initial_states.items()} == {
+        DOOR: (12, f"{DOOR}, seeds from 1000"),
+        BUTTON: (12, f"{BUTTON}, seeds from 1000"),
+    }
+    assert describe_simulator(config(DOOR)).initial_states == {}
+
+
+def test_warm_up_counts_towards_the_steps_that_meta_world_makes():
+    with pytest.raises(RecipeError, match=r"max_steps=490 and 16 steps before, .* set 484 or less"):
+        describe_simulator(config(DOOR, max_steps=490, warmup_steps=16))

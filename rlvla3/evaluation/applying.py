@@ -1,0 +1,162 @@
+"""A recipe with the settings of a protocol, and in words where the two differ.
+
+The order is: the recipe, then the protocol, then what the user sets on the command line. What the protocol changes in the recipe is said, and so is each
+setting of the user's that leaves the protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rlvla3.config import Overrides, Recipe, make_recipe, set_by
+from rlvla3.evaluation.finding import find_protocol
+from rlvla3.evaluation.protocol import Protocol
+from rlvla3.evaluation.settings import FixedSettings, Path, fixed_settings, simulators_of
+from rlvla3.metadata import shown
+from rlvla3.policies.registry import policy_options
+from rlvla3.policies.vla.options import VLAOptions
+from rlvla3.simulators.common_spaces import common_spaces
+from rlvla3.simulators.libero.tasks import task_names
+from rlvla3.simulators.registry import checked_options, simulator_class
+
+
+@dataclass(frozen=True)
+class AppliedProtocol:
+    """A protocol in a recipe.
+
+    fixed: {setting: value}, what the protocol has. changed: where the recipe had something else. deviations: where this evaluation leaves the protocol. Without
+    deviations, its figures may stand beside those of the protocol's own code.
+    """
+
+    protocol: Protocol
+    recipe: Recipe
+    fixed: Mapping[str, Any]
+    changed: Sequence[str]
+    deviations: Sequence[str]
+
+    def json(self) -> dict[str, Any]:
+        """As summary.json and results.json have it."""
+        protocol = self.protocol
+        return {
+            "name": protocol.name,
+            "simulator": protocol.simulator,
+            "about": protocol.about,
+            "source": protocol.source,
+            "episodes_per_task": protocol.episodes,
+            "fixed": dict(self.fixed),
+            "facts": list(protocol.facts),
+            "differences": list(protocol.differences),
+            "changed": list(self.changed),
+            "deviations": list(self.deviations),
+        }
+
+    def sentences(self) -> list[str]:
+        """What the user should know before the evaluation begins."""
+        protocol = self.protocol
+        fixed = ", ".join(f"{path}={shown(value)}" for path, value in self.fixed.items())
+        said = [f"protocol {protocol.name} for {protocol.simulator}: {protocol.about} ({protocol.source}). It fixes {fixed}"]
+        said += [f"protocol {protocol.name}: {fact}" for fact in protocol.facts]
+        said += [f"protocol {protocol.name} sets {changed}" for changed in self.changed]
+        said += [f"not as in the protocol, by what can be had here: {difference}" for difference in protocol.differences]
+        said += [f"not as in the protocol, by this evaluation: {deviation}" for deviation in self.deviations]
+        return said
+
+
+def apply_protocol(name: str, recipe: Recipe, overrides: Overrides) -> AppliedProtocol:
+    """The protocol `name` in `recipe`, in which `overrides`, the settings of the user, are already applied. Raises RecipeError."""
+    protocol = find_protocol(name, recipe)
+    chosen = set_by(overrides)
+    fixed = fixed_settings(protocol, recipe, _tasks_chosen(recipe, chosen))
+    before = recipe.model_dump(mode="json")
+    tree = recipe.model_dump(mode="json")
+    for path, value in fixed.values.items():
+        if path not in chosen:
+            _put(tree, path, value)
+    tree["evaluation"]["protocol"] = name
+    new = make_recipe(tree)
+    usual = _options_of(recipe)
+    changed = [
+        f"{_name(path)}={shown(value)} in the place of the recipe's {shown(was)}"
+        for path, value in fixed.values.items()
+        if path not in chosen and (was := _at(before, path, usual)) != value and path[-1] != "task_weights"
+    ]
+    deviations = [*_deviations(protocol, fixed, new), *_tasks_left_out(protocol, new, tasks_fixed=bool(protocol.tasks))]
+    return AppliedProtocol(protocol, new, {_name(path): value for path, value in fixed.values.items()}, changed, deviations)
+
+
+def _tasks_chosen(recipe: Recipe, chosen: set[Path]) -> list[str] | None:
+    """The tasks that the user has set for the only simulator. None where it is the recipe, or the protocol, that names them."""
+    return recipe.simulator.tasks if ("simulator", "tasks") in chosen and not recipe.simulators else None
+
+
+def _orientation(protocol: Protocol, recipe: Recipe) -> list[str]:
+    """Where a policy gets frames that are not rotated as the protocol's. Ours are the right way up, so what is left of the rotation exchanges left and right."""
+    if not protocol.rotated:
+        return []
+    options = policy_options(recipe.policy, common_spaces(recipe))
+    turned = isinstance(options, VLAOptions) and options.processing.images.turn in ("mirrored", "rotated")
+    if all(turned != config.options.get("mirrored", False) for config in recipe.mixed.values()):
+        return []
+    way_out = ": policy.options.preset=libero rotates them" if isinstance(options, VLAOptions) else ", as this policy was made"
+    return [f"frames are not rotated by 180 degrees against robosuite's, and the protocol's are{way_out}"]
+
+
+def _deviations(protocol: Protocol, fixed: FixedSettings, new: Recipe) -> list[str]:
+    now, usual = new.model_dump(mode="json"), _options_of(new)
+    yours = [
+        f"{_name(path)}={shown(has)}, and the protocol has {shown(value)}" for path, value in fixed.values.items() if (has := _at(now, path, usual)) != value
+    ]
+    kept = [
+        f"{_name(path)}={shown(has)}, as this policy was made, and the protocol has {shown(value)}"
+        for path, value in fixed.kept.items()
+        if (has := _at(now, path, usual)) != value
+    ]
+    return yours + kept + _orientation(protocol, new)
+
+
+def _tasks_left_out(protocol: Protocol, recipe: Recipe, tasks_fixed: bool) -> list[str]:
+    """Published figures are of whole suites."""
+    if tasks_fixed:
+        (config,) = simulators_of(recipe).values()
+        left = [task for task in protocol.tasks if task not in config.tasks]
+        return [f"{len(left)} of the protocol's {len(protocol.tasks)} tasks are left out: {', '.join(left[:5])}{' ...' * (len(left) > 5)}"] if left else []
+    if protocol.simulator != "libero":
+        left = [task for task in protocol.limits if task not in recipe.tasks]
+        return [f"{len(left)} of the {len(protocol.limits)} tasks are left out, and published figures are of all"] if left else []
+    said = []
+    for suite in dict.fromkeys(task.partition("/")[0] for task in recipe.tasks):
+        count, there = len(task_names(suite)), len({task for task in recipe.tasks if task.startswith(f"{suite}/")})
+        if there < count:
+            said.append(f"{there} of the {count} tasks of {suite}, and published figures are of all: simulator.tasks=[{suite}/0-{count - 1}] names them")
+    return said
+
+
+def _options_of(recipe: Recipe) -> dict[Path, Any]:
+    """{path of an option: its value}, for options that the recipe does not name too. Raises RecipeError."""
+    values: dict[Path, Any] = {}
+    for place, config in simulators_of(recipe).items():
+        options = checked_options(simulator_class(config.name), config).model_dump(mode="json")
+        values |= {(*place, "options", key): value for key, value in options.items()}
+    return values
+
+
+def _at(tree: Mapping[str, Any], path: Path, usual: Mapping[Path, Any]) -> Any:
+    """The value at `path`, or what it is by default."""
+    if path in usual:
+        return usual[path]
+    found: Any = tree
+    for key in path:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found
+
+
+def _put(tree: dict[str, Any], path: Path, value: Any) -> None:
+    for key in path[:-1]:
+        tree = tree.setdefault(key, {})
+    tree[path[-1]] = value
+
+
+def _name(path: Path) -> str:
+    return ".".join(path)
