@@ -92,7 +92,7 @@ def _tasks_chosen(recipe: Recipe, chosen: set[Path]) -> list[str] | None:
 
 
 def _orientation(protocol: Protocol, recipe: Recipe) -> list[str]:
-    """Where a policy gets frames that are not rotated as the protocol's. Ours are the right way up, so what is left of the rotation exchanges left and right."""
+    """Where a policy gets frames that are not rotated as the protocol's. Ours are the right way up, so the rest of the rotation exchanges left and right."""
     if not protocol.rotated:
         return []
     options = policy_options(recipe.policy, common_spaces(recipe))

@@ -12,6 +12,7 @@ from rlvla3.config import SimulatorConfig
 from rlvla3.errors import RecipeError
 from rlvla3.simulators.libero.package import assets_folder
 from rlvla3.simulators.libero.simulator import Libero
+from rlvla3.simulators.libero.tasks import find_task
 from rlvla3.simulators.registry import describe_simulator
 from tests.support.libero import config, installed, ticket
 from tests.support.processes import in_fresh_process

@@ -306,7 +306,7 @@ def lerobots_states(task: str, seeds: list[int]) -> list[np.ndarray[Any, Any]]:
     return seen
 
 
-def numbered_states(task: str, numbers: list[int], **options: Any) -> list[np.ndarray[Any, Any]]:
+def numbered_states(task: str, numbers: list[int], options: dict[str, Any]) -> list[np.ndarray[Any, Any]]:
     simulator = MetaWorld(config(task, **options), CHUNK)
     seen = []
     for number in numbers:
@@ -318,7 +318,7 @@ def numbered_states(task: str, numbers: list[int], **options: Any) -> list[np.nd
 @pytest.mark.slow
 def test_numbered_states_are_those_that_lerobot_begins_from():
     theirs = in_fresh_process(lerobots_states, DOOR, [1000, 1001, 1007])
-    ours = in_fresh_process(numbered_states, DOOR, [7, 0, 1], first_seed=1000, seeds=10)
+    ours = in_fresh_process(numbered_states, DOOR, [7, 0, 1], {"first_seed": 1000, "seeds": 10})
     # the last three numbers are the goal, which lerobot hides. The object stands where the goal of this task depends on it.
     for state, number in ((ours[1], 0), (ours[2], 1), (ours[0], 2)):
         np.testing.assert_array_equal(state[:36], theirs[number][:36])
@@ -327,8 +327,8 @@ def test_numbered_states_are_those_that_lerobot_begins_from():
 
 @pytest.mark.slow
 def test_warm_up_steps_come_before_an_episode():
-    still = in_fresh_process(numbered_states, DOOR, [3], first_seed=0)[0]
-    settled = in_fresh_process(numbered_states, DOOR, [3], first_seed=0, warmup_steps=16)[0]
+    still = in_fresh_process(numbered_states, DOOR, [3], {"first_seed": 0})[0]
+    settled = in_fresh_process(numbered_states, DOOR, [3], {"first_seed": 0, "warmup_steps": 16})[0]
     assert not np.array_equal(still, settled)
 
 
