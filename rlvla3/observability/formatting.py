@@ -50,6 +50,11 @@ def success_with_interval(rate: Rate) -> str:
     return f"{percent(rate['successes'] / max(rate['episodes'], 1))} [{100 * rate['low']:.0f}, {100 * rate['high']:.0f}]"
 
 
+def success_of_episodes(rate: Rate) -> str:
+    """A rate with its interval and its episodes: "57 % [47, 67] of 96". A rate says little without them."""
+    return f"{success_with_interval(rate)} of {rate['episodes']}"
+
+
 def judged_by_return(successes: int, mean_return: float | None) -> bool:
     """Whether to judge by the mean return: many environments give rewards but report no success."""
     return successes == 0 and bool(mean_return)
@@ -68,6 +73,9 @@ def run_result(summary: Mapping[str, Any]) -> str:
     before, after = summary["success_before"], summary["success_after"]
     evaluations = [rate for rate in (before, after, summary["success"]) if rate]
     parts = [_change(evaluations)] if evaluations else []
+    if protocol := summary.get("protocol"):
+        left = len(protocol["deviations"])
+        parts.append(f"protocol {protocol['name']}" + (f" with {number_of(left, 'deviation')}" if left else ""))
     if summary["updates"]:
         steps, seconds = summary["environment_steps"], summary["training_seconds"]
         parts += [
@@ -100,4 +108,8 @@ def _tasks(evaluations: list[Rate]) -> list[str]:
     results = [rate.get("per_task", {}) for rate in evaluations]
     tasks = dict.fromkeys(task for per_task in results for task in per_task)
     width = max(map(len, tasks), default=0)
-    return [f"  {task:{width}}  {' -> '.join(evaluation_result(per_task[task]) for per_task in results if task in per_task)}" for task in tasks]
+    return [f"  {task:{width}}  {' -> '.join(_of_task(per_task[task]) for per_task in results if task in per_task)}" for task in tasks]
+
+
+def _of_task(rate: Rate) -> str:
+    return f"{evaluation_result(rate)} of {rate['episodes']}"

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from rlvla3.observability.event_json import rate_json
 from rlvla3.observability.events import Event, SuccessRate, WorkerTime
-from rlvla3.observability.formatting import clock_time, duration, evaluation_result, percent, quantity
+from rlvla3.observability.formatting import clock_time, duration, evaluation_result, percent, quantity, success_of_episodes
 from rlvla3.observability.progress import UNITS, Progress
 from rlvla3.observability.summary import RECENT_UPDATES
 from rlvla3.observability.worker_times import largest, rows_to_show
@@ -124,7 +124,7 @@ def _rollouts(progress: Progress) -> str:
         now, recent = f"mean return {latest.mean_return:.1f}", f"{progress.recent_return():.1f}"
     else:
         history = [rollouts.successes / max(rollouts.episodes, 1) for rollouts in progress.rollouts]
-        now, recent = f"success {percent(history[-1])}", percent(progress.recent_success())
+        now, recent = f"success {success_of_episodes(rate_json(latest))}", success_of_episodes(progress.recent_success())
     return f"[bold]{now}[/], last {RECENT_UPDATES} updates [bold]{recent}[/]  [green]{_sparkline(history)}[/]"
 
 

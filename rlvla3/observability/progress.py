@@ -22,8 +22,8 @@ from rlvla3.observability.events import (
     SuccessRate,
     UpdateFinished,
 )
-from rlvla3.observability.formatting import clock_time, duration, evaluation_result, judged_by_return, percent, quantity
-from rlvla3.observability.intervals import success_rate
+from rlvla3.observability.formatting import Rate, clock_time, duration, evaluation_result, judged_by_return, percent, quantity, success_of_episodes
+from rlvla3.observability.intervals import success_rate, wilson
 from rlvla3.observability.summary import RECENT_UPDATES
 from rlvla3.observability.worker_times import by_kind, mean_of
 
@@ -101,10 +101,12 @@ class Progress:
         """Whether to show the mean return instead of the success rate: no rollout succeeded, but there were rewards."""
         return judged_by_return(self._successes, self._rewards)
 
-    def recent_success(self) -> float:
-        """The share of successes over the last updates, in [0, 1]."""
+    def recent_success(self) -> Rate:
+        """The success rate over the last updates, with its episodes and its interval."""
         recent = [*self.rollouts][-RECENT_UPDATES:]
-        return sum(rollouts.successes for rollouts in recent) / max(sum(rollouts.episodes for rollouts in recent), 1)
+        successes, episodes = sum(rollouts.successes for rollouts in recent), sum(rollouts.episodes for rollouts in recent)
+        low, high = wilson(successes, episodes)
+        return {"successes": successes, "episodes": episodes, "low": low, "high": high}
 
     def recent_return(self) -> float:
         """The mean return over the last updates."""
@@ -157,7 +159,8 @@ class PlainProgress:
         if progress.by_return():
             did = f"return {rollouts.mean_return:.1f} (last {RECENT_UPDATES}: {progress.recent_return():.1f})"
         else:
-            did = f"success {percent(rollouts.successes / max(rollouts.episodes, 1))} (last {RECENT_UPDATES}: {percent(progress.recent_success())})"
+            recent = success_of_episodes(progress.recent_success())
+            did = f"success {success_of_episodes(rate_json(rollouts))} (last {RECENT_UPDATES}: {recent})"
         busy = " ".join(f"{kind} {percent(sum(mean_of(kind, workers).busy.values()))}" for kind, workers in by_kind(event.workers).items())
         parts = [f"update {event.update}/{event.updates}", did, f"{quantity(event.throughput)} steps/s", f"staleness {staleness(event)}"]
         parts += [f"busy: {busy}"] if busy else []

@@ -151,7 +151,8 @@ class Summary:
         low, high = wilson(successes, episodes)
         returns = [rollouts["mean_return"] for rollouts in self._recent if rollouts["mean_return"] is not None]
         recent = {"successes": successes, "episodes": episodes, "low": low, "high": high, "mean_return": fmean(returns) if returns else 0.0}
-        return {"successes": self._successes, "episodes": self._episodes, "recent": recent}
+        low, high = wilson(self._successes, self._episodes)
+        return {"successes": self._successes, "episodes": self._episodes, "low": low, "high": high, "recent": recent}
 
 
 class _WorkerTotal:

@@ -16,7 +16,7 @@ from typing import Any
 
 from rlvla3.observability.appended_file import AppendedFile
 from rlvla3.observability.batching import by_name
-from rlvla3.observability.events import CloneStep, EvaluationFinished, Event, Resumed, UpdateFinished
+from rlvla3.observability.events import CloneStep, EvaluationFinished, Event, Resumed, SuccessRate, UpdateFinished
 from rlvla3.observability.intervals import success_rate
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.observability.worker_times import by_kind, mean_of
@@ -48,7 +48,8 @@ class TensorBoardWatcher:
                 self._write(_curves(event), event.update)
             case EvaluationFinished():
                 rates = {"success": event.success, **(event.success.per_task if len(event.success.per_task) > 1 else {})}
-                self._write({f"evaluation/{name}": rate.successes / max(rate.episodes, 1) for name, rate in rates.items()}, event.version)
+                curves = [rate_curves("evaluation", name, rate) for name, rate in rates.items()]
+                self._write({curve: value for found in curves for curve, value in found.items()}, event.version)
             case CloneStep():
                 self._write({"clone/loss": event.loss}, event.step)
 
@@ -66,10 +67,20 @@ class TensorBoardWatcher:
         return length + struct.pack("<I", self._checksum(length)) + event + struct.pack("<I", self._checksum(event))
 
 
+def rate_curves(group: str, name: str, rate: SuccessRate) -> dict[str, float]:
+    """A success rate, and beside it the ends of its 95 % interval and the number of its episodes: {curve: value}."""
+    return {
+        f"{group}/{name}": rate.successes / max(rate.episodes, 1),
+        f"{group}_low/{name}": rate.low,
+        f"{group}_high/{name}": rate.high,
+        f"{group}_episodes/{name}": float(rate.episodes),
+    }
+
+
 def _curves(event: UpdateFinished) -> dict[str, float]:
     rollouts = success_rate(event.episodes)
     curves = {
-        "rollouts/success": rollouts.successes / max(rollouts.episodes, 1),
+        **rate_curves("rollouts", "success", rollouts),
         "rollouts/return": rollouts.mean_return,
         "rollouts/steps": rollouts.mean_steps,
         "engine/throughput": event.throughput,

@@ -15,6 +15,7 @@ from rlvla3.observability.events import (
     EvaluationFinished,
     Notice,
     PhaseStarted,
+    SuccessRate,
     WorkerTime,
 )
 from rlvla3.observability.formatting import duration, quantity, run_result
@@ -24,6 +25,7 @@ from rlvla3.observability.progress import PlainProgress
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.observability.run_watchers import watched
 from rlvla3.observability.summary import Summary
+from rlvla3.observability.tensorboard import rate_curves
 from rlvla3.observability.worker_times import rows_to_show
 from tests.support.events import RECIPE, Clock, episode, episodes, update
 
@@ -71,7 +73,10 @@ def test_plain_progress_is_a_line_an_update_and_a_few_for_other_phases():
         "[   0:36] evaluate 72/96, 12 s left",
     ]
     assert lines[4] == "[   0:48] evaluation (before): success 50 % [40, 60] of 96 episodes"
-    assert lines[-1] == ("[   1:08] update 2/20, success 100 % (last 3: 75 %), 450 steps/s, staleness 0: 60 1: 4, busy: shard 25 %, 3 min 00 s left")
+    assert lines[-1] == (
+        "[   1:08] update 2/20, success 100 % [94, 100] of 64 (last 3: 75 % [67, 82] of 128), 450 steps/s, "
+        "staleness 0: 60 1: 4, busy: shard 25 %, 3 min 00 s left"
+    )
     assert len(lines) == 8
 
 
@@ -98,7 +103,20 @@ def test_the_live_table_shows_success_throughput_staleness_workers_and_time_left
         table = rendered(live, width)
     finally:
         live.close()
-    for words in ("2/20", "57 % [47, 67]", "success 100 %", "75 %", "450 steps/s", "1: 6 %", "shard x16", "25 % busy", "simulate 25 %", "[signal 9]"):
+    for words in (
+        "2/20",
+        "57 % [47, 67]",
+        "success 100 %",
+        "of 64",
+        "75 %",
+        "of 128",
+        "450 steps/s",
+        "1: 6 %",
+        "shard x16",
+        "25 % busy",
+        "simulate 25 %",
+        "[signal 9]",
+    ):
         assert words in table
     if width >= 80:
         assert "3 min 00 s left" in table
@@ -136,3 +154,18 @@ def test_json_lines_end_with_the_summary(run: RunDirectory, capsys: pytest.Captu
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["event"] for line in lines] == ["update", "summary"]
     assert lines[-1]["ended"] == json.loads(run.summary.read_text())["ended"] == "interrupted"
+
+
+def test_no_success_rate_stands_without_its_episodes_and_its_interval(run: RunDirectory):
+    summary = Summary(run, RECIPE)
+    per_task = {"a": SuccessRate(10, 20, 0.3, 0.7), "b": SuccessRate(20, 20, 0.84, 1.0)}
+    summary.on(EvaluationFinished("eval", 3, SuccessRate(30, 40, 0.6, 0.86, per_task)))
+    summary.on(update(1, successes=32))
+    said = run_result(summary.content()).splitlines()
+    assert said[1:] == ["  a  success 50 % [30, 70] of 20", "  b  success 100 % [84, 100] of 20"]
+    assert "75 % [60, 86] (40 episodes)" in said[0]
+    rollouts = summary.content()["rollouts"]
+    assert rollouts.keys() >= {"successes", "episodes", "low", "high"}
+    assert rollouts["recent"].keys() >= {"successes", "episodes", "low", "high"}
+    curves = rate_curves("evaluation", "success", success_rate(episodes(30, 40)))
+    assert curves.keys() == {"evaluation/success", "evaluation_low/success", "evaluation_high/success", "evaluation_episodes/success"}
