@@ -15,7 +15,7 @@ from rlvla3.evaluation.finding import find_protocol
 from rlvla3.evaluation.protocol import Protocol
 from rlvla3.evaluation.settings import FixedSettings, Path, fixed_settings, simulators_of
 from rlvla3.metadata import shown
-from rlvla3.policies.registry import policy_options
+from rlvla3.policies.registry import options_class, policy_options
 from rlvla3.policies.vla.options import VLAOptions
 from rlvla3.simulators.common_spaces import common_spaces
 from rlvla3.simulators.libero.tasks import task_names
@@ -68,7 +68,7 @@ def apply_protocol(name: str, recipe: Recipe, overrides: Overrides) -> AppliedPr
     """The protocol `name` in `recipe`, in which `overrides`, the settings of the user, are already applied. Raises RecipeError."""
     protocol = find_protocol(name, recipe)
     chosen = set_by(overrides)
-    fixed = fixed_settings(protocol, recipe, _tasks_chosen(recipe, chosen))
+    fixed = fixed_settings(protocol, recipe, chosen)
     before = recipe.model_dump(mode="json")
     tree = recipe.model_dump(mode="json")
     for path, value in fixed.values.items():
@@ -86,21 +86,22 @@ def apply_protocol(name: str, recipe: Recipe, overrides: Overrides) -> AppliedPr
     return AppliedProtocol(protocol, new, {_name(path): value for path, value in fixed.values.items()}, changed, deviations)
 
 
-def _tasks_chosen(recipe: Recipe, chosen: set[Path]) -> list[str] | None:
-    """The tasks that the user has set for the only simulator. None where it is the recipe, or the protocol, that names them."""
-    return recipe.simulator.tasks if ("simulator", "tasks") in chosen and not recipe.simulators else None
-
-
 def _orientation(protocol: Protocol, recipe: Recipe) -> list[str]:
     """Where a policy gets frames that are not rotated as the protocol's. Ours are the right way up, so the rest of the rotation exchanges left and right."""
     if not protocol.rotated:
         return []
-    options = policy_options(recipe.policy, common_spaces(recipe))
-    turned = isinstance(options, VLAOptions) and options.processing.images.turn in ("mirrored", "rotated")
+    pretrained = options_class(recipe.policy.name).Pretrained
+    turned = pretrained and _turn(recipe) in ("mirrored", "rotated")
     if all(turned != config.options.get("mirrored", False) for config in recipe.mixed.values()):
         return []
-    way_out = ": policy.options.preset=libero rotates them" if isinstance(options, VLAOptions) else ", as this policy was made"
+    way_out = ": policy.options.preset=libero rotates them" if pretrained else ", as this policy was made"
     return [f"frames are not rotated by 180 degrees against robosuite's, and the protocol's are{way_out}"]
+
+
+def _turn(recipe: Recipe) -> str:
+    """How a pretrained policy turns frames. Raises RecipeError where its checkpoint cannot be read."""
+    options = policy_options(recipe.policy, common_spaces(recipe))
+    return options.processing.images.turn if isinstance(options, VLAOptions) else "none"
 
 
 def _deviations(protocol: Protocol, fixed: FixedSettings, new: Recipe) -> list[str]:

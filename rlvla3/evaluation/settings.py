@@ -6,6 +6,7 @@ What a policy of ours was trained to see, and its chunk, belong to its weights. 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +26,8 @@ class FixedSettings:
     kept: Mapping[Path, Any]
 
 
-def fixed_settings(protocol: Protocol, recipe: Recipe, tasks: Sequence[str] | None) -> FixedSettings:
-    """What `protocol` fixes for the policy and the simulators of `recipe`. tasks: those that the user asks for (None: none).
+def fixed_settings(protocol: Protocol, recipe: Recipe, chosen: AbstractSet[Path]) -> FixedSettings:
+    """What `protocol` fixes for the policy and the simulators of `recipe`. chosen: the settings of the user's. They may be tasks.
 
     Raises RecipeError for a task that the protocol does not know.
     """
@@ -36,11 +37,11 @@ def fixed_settings(protocol: Protocol, recipe: Recipe, tasks: Sequence[str] | No
     frames: dict[Path, Any] = {}
     episodes = 0
     for place, config in simulators_of(recipe).items():
-        chosen = list(tasks or protocol.tasks or config.tasks)
-        if protocol.tasks and tasks is None:
-            values |= {(*place, "tasks"): chosen, (*place, "task_weights"): []}
-        episodes += protocol.episodes * len(chosen)
-        values |= _of_simulator(protocol, config, place, chosen, family)
+        tasks = list(config.tasks if (*place, "tasks") in chosen else protocol.tasks or config.tasks)
+        if protocol.tasks and (*place, "tasks") not in chosen:
+            values |= {(*place, "tasks"): tasks, (*place, "task_weights"): []}
+        episodes += protocol.episodes * len(tasks)
+        values |= _of_simulator(protocol, place, tasks, family)
         frames |= {(*place, *path.split(".")): value for path, value in protocol.frames.items()}
     values[("evaluation", "episodes")] = episodes
     if protocol.states:
@@ -56,7 +57,7 @@ def simulators_of(recipe: Recipe) -> dict[Path, SimulatorConfig]:
     return {("simulators", name): config for name, config in recipe.simulators.items()} or {("simulator",): recipe.simulator}
 
 
-def _of_simulator(protocol: Protocol, config: SimulatorConfig, place: Path, tasks: Sequence[str], family: str) -> dict[Path, Any]:
+def _of_simulator(protocol: Protocol, place: Path, tasks: Sequence[str], family: str) -> dict[Path, Any]:
     values = {(*place, *path.split(".")): value for path, value in {**protocol.settings, **protocol.settings_of.get(family, {})}.items()}
     limits = {task: _limit(protocol, task, family) for task in tasks}
     if limits:

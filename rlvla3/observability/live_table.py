@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.markup import escape
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -54,7 +55,9 @@ class ProgressTable:
         for when, found in progress.evaluations.items():
             grid.add_row(when, _evaluation(found))
         if progress.rollouts:
-            grid.add_row("rollouts", _rollouts(progress))
+            latest, recent = _rollouts(progress)
+            grid.add_row("rollouts", latest)
+            grid.add_row(f"last {RECENT_UPDATES} updates", recent)
         if progress.latest is not None:
             update = progress.latest
             grid.add_row("throughput", f"{quantity(update.throughput)} steps/s, {quantity(update.environment_steps)} environment steps")
@@ -116,8 +119,8 @@ def _evaluation(found: SuccessRate) -> str:
     return f"[bold]{evaluation_result(rate_json(found))}[/] of {found.episodes} episodes"
 
 
-def _rollouts(progress: Progress) -> str:
-    """The result of the latest update, the moving average, and a line of small bars for the run so far."""
+def _rollouts(progress: Progress) -> tuple[str, str]:
+    """The result of the latest update; and the moving average, with a line of small bars for the run so far."""
     latest = progress.rollouts[-1]
     if progress.by_return():
         history = [rollouts.mean_return for rollouts in progress.rollouts]
@@ -125,7 +128,7 @@ def _rollouts(progress: Progress) -> str:
     else:
         history = [rollouts.successes / max(rollouts.episodes, 1) for rollouts in progress.rollouts]
         now, recent = f"success {success_of_episodes(rate_json(latest))}", success_of_episodes(progress.recent_success())
-    return f"[bold]{now}[/], last {RECENT_UPDATES} updates [bold]{recent}[/]  [green]{_sparkline(history)}[/]"
+    return f"[bold]{escape(now)}[/]", f"[bold]{escape(recent)}[/]  [green]{_sparkline(history)}[/]"
 
 
 def _sparkline(history: list[float]) -> str:

@@ -32,7 +32,7 @@ SUITES = {"libero_spatial": 10, "libero_object": 10, "libero_goal": 10, "libero_
 def libero(*tasks: str, policy: str = "pi05", **more: Any) -> Recipe:
     options = {"preset": "libero"} if policy != "mini_vla" else {}
     tree = {
-        "simulator": {"name": "libero", "tasks": list(tasks)},
+        "simulator": {"name": "libero", "tasks": list(tasks), "options": {"live_tasks": 3}},
         "policy": {"name": policy, "chunk": 2, "options": options, **({"size": "tiny"} if options else {})},
     }
     return make_recipe(tree | more)
@@ -89,7 +89,7 @@ def test_each_of_several_suites_has_its_own_limit():
 CHANGES = st.fixed_dictionaries(
     {},
     optional={
-        "simulator.max_steps": st.integers(1, 600),
+        "simulator.max_steps": st.integers(10, 600),
         "simulator.options.warmup_steps": st.integers(0, 20),
         "simulator.options.fixture_seed": st.integers(0, 9),
         "simulator.options.image_size": st.sampled_from([64, 128, 256, 360]),
@@ -117,7 +117,7 @@ def test_the_user_wins_over_the_protocol_the_protocol_over_the_recipe_and_all_is
     recipe = make_recipe(make_recipe(plain.model_dump(mode="json"), recipes).model_dump(mode="json"), users)
     found = apply_protocol(name, recipe, users)
     before, now = leaves(recipe.model_dump(mode="json")), leaves(found.recipe.model_dump(mode="json"))
-    fixed = {path.partition(".suite_max_steps")[0]: value for path, value in found.fixed.items()}
+    fixed = found.fixed
     for path in before.keys() | now.keys():
         fixing = next((key for key in fixed if path == key or path.startswith(f"{key}.")), None)
         value, words = now.get(path), " ".join(found.deviations)
@@ -131,7 +131,7 @@ def test_the_user_wins_over_the_protocol_the_protocol_over_the_recipe_and_all_is
             assert value == fixed[path]
             if path in recipes and recipes[path] != value:
                 assert any(sentence.startswith(f"{path}=") for sentence in found.changed)
-        elif not fixing and path != "simulator.options.suite_max_steps":
+        elif not fixing:
             assert value == before.get(path), path
     strangers = {path for path in users if path in fixed and users[path] != fixed[path]}
     if policy == "pi05":
@@ -205,6 +205,22 @@ def test_a_user_may_take_some_of_a_protocols_tasks():
     assert found.recipe.tasks == ("push-v3", "pick-place-v3")
     assert any(said.startswith("8 of the protocol's 10 tasks are left out: reach-v3") for said in found.deviations)
     assert any("evaluation.episodes=4, and the protocol has 100" in said for said in found.deviations)
+
+
+def test_a_simulator_under_a_name_of_the_users_is_no_exception():
+    recipe = make_recipe({"simulators": {"mine": {"name": "metaworld", "tasks": ["reach-v3"]}}})
+    assert len(apply_protocol("mt10", recipe, ()).recipe.tasks) == 10
+    found = applied("mt10", recipe, "simulators.mine.tasks=[push-v3]", "simulators.mine.max_steps=50")
+    assert (found.recipe.tasks, found.recipe.evaluation.episodes, found.recipe.simulators["mine"].max_steps) == (("push-v3",), 50, 50)
+    assert "simulators.mine.max_steps=50, and the protocol has 500" in found.deviations
+
+
+@installed
+def test_several_simulators_of_one_kind_are_evaluated_together():
+    tree = {name: {"name": "libero", "tasks": [f"libero_{name}/0-9"]} for name in ("goal", "10")}
+    found = apply_protocol("openpi", make_recipe({"simulators": tree, "policy": {"name": "pi05", "size": "tiny", "options": {"preset": "libero"}}}), ())
+    assert {name: config.max_steps for name, config in found.recipe.simulators.items()} == {"goal": 300, "10": 520}
+    assert (found.recipe.evaluation.episodes, found.deviations) == (1000, [])
 
 
 def test_weights_of_tasks_do_not_outlive_their_tasks():

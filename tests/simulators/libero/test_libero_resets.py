@@ -36,6 +36,8 @@ def scripts_episodes(task: str, states: int, seed: int, anew: bool, gripper: flo
     from rlvla3.simulators.graphics import prepare_process
 
     prepare_process("LIBERO")
+    from robosuite import load_controller_config
+
     from rlvla3.simulators.libero import scene
 
     definition = str(find_task(task).definition)
@@ -43,7 +45,7 @@ def scripts_episodes(task: str, states: int, seed: int, anew: bool, gripper: flo
         environment = libero.TASK_MAPPING[libero.bddl_utils.get_problem_info(definition)["problem_name"]](
             definition,
             robots=["Panda"],
-            controller_configs=scene.load_controller_config(default_controller="OSC_POSE"),
+            controller_configs=load_controller_config(default_controller="OSC_POSE"),
             initialization_noise=None,
             use_camera_obs=False,
             has_offscreen_renderer=False,
