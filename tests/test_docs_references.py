@@ -37,6 +37,8 @@ FOREIGN = {
     "metrics.jsonl",  # of a run directory, as are the lines below
     "trained_on.json",
     "summary.json",
+    "results.json",
+    "results.png",
     "trace.json",
     "logs/",
     "config.yaml",
@@ -138,7 +140,7 @@ def commands(document: Path, program: str) -> Iterator[list[str]]:
 def test_every_command_is_understood(document: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command in commands(document, "rlvla3"):
         line = shlex.join(["rlvla3", *command])
-        if command in (["--help"], ["--version"]):
+        if command in (["--help"], ["--version"], ["eval", "--protocols"]):
             continue
         try:
             arguments = _parse(command)

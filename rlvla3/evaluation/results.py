@@ -20,7 +20,7 @@ from rlvla3.observability.run_directory import RunDirectory, complete_file
 from rlvla3.types import Finished
 from rlvla3.version import __version__
 
-FORMAT = "rlvla3 evaluation 1"
+FORMAT = "evaluation 1"
 RESULTS, PICTURE = "results.json", "results.png"
 
 
