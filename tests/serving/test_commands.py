@@ -47,7 +47,7 @@ class Words:
     ],
 )
 def test_what_cannot_be_served_is_refused_in_words_and_without_torch(words, said):
-    refused = rlvla3_process("serve", *words, without=["torch"])
+    refused = rlvla3_process("serve", *words, without=["torch"], timeout_s=240)
     assert refused.returncode == 2 and said in refused.stderr and "Traceback" not in refused.stderr
 
 
@@ -123,5 +123,5 @@ def test_a_port_that_is_taken_is_refused_in_words(tmp_path):
     folder = saved_policy(tmp_path / "policy")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        refused = rlvla3_process("serve", folder, "--port", str(port), timeout_s=120)
+        refused = rlvla3_process("serve", folder, "--port", str(port), timeout_s=240)
     assert refused.returncode == 2 and f"cannot listen on 127.0.0.1, port {port}: another program listens there" in refused.stderr

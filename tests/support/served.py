@@ -27,7 +27,7 @@ from rlvla3.serving.requests import Batch, Request, ServedRequests
 from rlvla3.serving.server import PolicyServer, Served
 from rlvla3.types import ActionSpace, Spaces
 
-PATIENCE_S = 120.0
+PATIENCE_S = 240.0
 CHUNK, STATE = 3, 8
 SIDE = 32
 SPACES = Spaces({"agentview": (SIDE, SIDE, 3), "robot0_eye_in_hand": (SIDE, SIDE, 3)}, STATE, ActionSpace("continuous", 7), 220)
