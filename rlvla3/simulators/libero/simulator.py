@@ -159,6 +159,8 @@ class Libero(SingleEnvironment):
             from rlvla3.simulators.libero.scene import LiberoScene
 
             scene = LiberoScene(task, self._assets, self._options.image_size, self._options.fast_rendering)
+        except SimulatorError:
+            raise
         except ImportError as error:
             raise SimulatorError(f"LIBERO cannot be imported ({type(error).__name__}: {error}): {INSTALL}; {GRAPHICS_HELP}") from error
         except Exception as error:  # a missing mesh or graphics library raises ValueError, AttributeError, RuntimeError and types of the libraries

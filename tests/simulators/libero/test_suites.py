@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from rlvla3.errors import RecipeError
-from rlvla3.simulators.libero.package import assets_folder
+from rlvla3.simulators.base import SimulatorError
+from rlvla3.simulators.libero.package import CONTAINS, assets_folder
 from rlvla3.simulators.libero.simulator import Libero
 from rlvla3.simulators.libero.suites import STANDARD, SUITES, longest_episode, suite_of_folder
 from rlvla3.simulators.libero.tasks import LiberoTask, check_runs, find_task, suite_names, task_names
@@ -146,8 +148,8 @@ def test_the_suite_that_a_folder_is_named_after(folder: str, suite: str | None) 
     assert suite_of_folder(folder) == suite
 
 
-def in_a_perturbed_scene() -> None:
-    """Three variations of one task, and the task itself: an object of another kind, another place, another goal."""
+def in_a_perturbed_scene(other_assets: Path) -> None:
+    """A task, and two variations of it: an object of another kind, another place."""
     same, other_object, other_place = "libero_object/0", "libero_object_object/0", "libero_object_swap/0"
     simulator = Libero(config(same, other_object, other_place, live_tasks=1, warmup_steps=0), 5)
     seen: dict[str, Any] = {}
@@ -159,8 +161,12 @@ def in_a_perturbed_scene() -> None:
         assert outcome.observation is not None and not outcome.success
         seen[task] = observation.images["agentview"]
     assert all((seen[same] != seen[task]).mean() > 0.05 for task in (other_object, other_place))
+    with pytest.raises(SimulatorError, match=f"^LIBERO already reads its assets in .* and cannot read {other_assets} too"):
+        Libero(config(same, assets=other_assets), 5)
 
 
 @pytest.mark.slow
-def test_a_perturbed_task_is_built_reset_and_drawn() -> None:
-    in_fresh_process(in_a_perturbed_scene)
+def test_a_perturbed_task_is_built_reset_and_drawn(tmp_path: Path) -> None:
+    (tmp_path / CONTAINS).parent.mkdir()
+    (tmp_path / CONTAINS).touch()
+    in_fresh_process(in_a_perturbed_scene, tmp_path)
