@@ -48,7 +48,10 @@ def package_folder() -> Path:
     installed = robosuite_version()
     if installed is not None and installed[:2] != ROBOSUITE:
         found = ".".join(map(str, installed))
-        raise RecipeError(f"LIBERO needs robosuite 1.4, and robosuite {found} is installed: {INSTALL}, in an environment without robosuite {found}")
+        raise RecipeError(
+            f"LIBERO needs robosuite 1.4, and robosuite {found} is installed: give LIBERO an environment of its own with `rlvla3 env create libero`, and set "
+            f"simulator.python=libero"
+        )
     return folder
 
 
