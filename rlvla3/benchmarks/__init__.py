@@ -13,6 +13,7 @@ overhead.py             what a simulator adds to its environment (`bench overhea
 vector.py               the engine against a synchronous vector environment (`bench vector`)
 lockstep.py             the training loop of the vector environment
 chunk_env.py            a recipe's simulator as an environment of the vector environment
+still_env.py            an environment that costs next to nothing, to be delayed on purpose
 emulated_inference.py   a policy whose inference takes a given time, as on a GPU
 timed.py                an environment that measures its own steps
 fuzz/                   whether broken input is refused in words (`bench fuzz`)

@@ -60,7 +60,7 @@ def main(minutes: float, figures: Path) -> bool:
     """Make a run of so many minutes, and print how each process grew. Returns whether all are flat."""
     with tempfile.TemporaryDirectory(prefix="rlvla3-soak-", ignore_cleanup_errors=True) as folder:
         settings = recipe("async")
-        settings["simulator"]["options"]["kwargs"]["step_s"] = 0.0
+        settings["simulator"]["delay"]["step"] = 0.0
         run = ObservedRun(Path(folder), f"soak-{os.getpid()}", settings)
         try:
             run.start()

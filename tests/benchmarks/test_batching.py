@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -97,5 +98,6 @@ def test_figures_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 def test_real_trials_sleep_as_long_as_their_profile_says():
     recipe = sleeping_recipe(PROFILES[1], mode="sync")
     assert recipe.policy.options["inference_ms"] == pytest.approx(20) and recipe.policy.options["each_ms"] == pytest.approx(1)
-    assert recipe.simulator.options["kwargs"] == {"mean": 0.1, "variation": 1.0}
+    delay = recipe.simulator.delay.step
+    assert delay.mean() == 0.1 and math.sqrt(math.exp(delay.sigma**2) - 1) == pytest.approx(1.0)
     assert recipe.engine.max_batch is None

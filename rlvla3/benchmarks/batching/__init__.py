@@ -3,6 +3,5 @@
 cost_profiles.py     what inference, simulation and training cost in each trial
 rehearsed.py         trials on the virtual clock
 real.py              trials with real processes, whose inference and simulators sleep
-sleeping.py          the environment of the real trials
 batching_report.py   what `rlvla3 bench batching` does: the claims, and whether they hold
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,12 +40,12 @@ def try_for_real(costs: CostProfile, seconds: float) -> Trial:
 
 
 def sleeping_recipe(costs: CostProfile, **engine: Any) -> Recipe:
-    """A recipe whose inference and simulators take these times."""
+    """A recipe whose inference and simulators take these times. costs.variation: the coefficient of variation, sqrt(exp(sigma^2) - 1) of a lognormal time."""
     n = costs.environments
-    environment = {"name": "rlvla3.benchmarks.batching.sleeping:SleepingEnv", "shards": n, "max_steps": STEPS}
+    delay = {"step": {"distribution": "lognormal", "mean_s": costs.chunk, "sigma": math.sqrt(math.log(1 + costs.variation**2))}}
     recipe = make_recipe(
         {
-            "simulator": environment | {"options": {"kwargs": {"mean": costs.chunk, "variation": costs.variation}}},
+            "simulator": {"name": "rlvla3.benchmarks.still_env:StillEnv", "shards": n, "max_steps": STEPS, "delay": delay},
             "policy": {"name": "actor_critic", "chunk": 1},
             "training": {"updates": ENDLESS, "batch": n, "steps": 1, "epochs": 1, "micro_batch": 128, "checkpoint_every": ENDLESS},
             "engine": engine,

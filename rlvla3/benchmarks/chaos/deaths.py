@@ -55,9 +55,9 @@ def main(shards: int, every_s: float, windows: int, seconds: float, figures: Pat
 
 
 def death_recipe(shards: int) -> dict[str, Any]:
-    """The asynchronous setting with so many simulators, which sleep in place of computing."""
+    """The asynchronous setting with so many simulators, which are delayed in place of computing."""
     settings = recipe("async")
-    settings["simulator"] |= {"shards": shards, "options": {"kwargs": {"step_s": 0.05}}}
+    settings["simulator"] |= {"shards": shards, "delay": {"step": 0.05}}
     settings["training"] |= {"batch": 16, "checkpoint_every": 50}
     settings["engine"]["generators"] = 1
     return settings

@@ -24,7 +24,7 @@ def recipe(setting: str, updates: int = MANY, ray_address: str | None = None) ->
             "max_steps": 6,
             "timeout_s": 4.0,
             "build_timeout_s": 120.0,
-            "options": {"kwargs": {"step_s": 0.02}},
+            "delay": {"step": 0.02},
         },
         "policy": {"name": "rlvla3.benchmarks.chaos.learner:Learner", "chunk": 2, "options": {"hidden": 8}},
         "training": {"updates": updates, "batch": 8, "steps": 2, "epochs": 2, "micro_batch": 5, "checkpoint_every": EVERY, "critic": {"epochs": 1}},

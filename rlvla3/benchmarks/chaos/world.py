@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import gymnasium
@@ -19,14 +18,14 @@ obey_all_the_time()
 
 
 class World(gymnasium.Env[NDArray[np.float32], int]):
-    """Ends after LENGTH steps of `step_s` seconds each. The reward of an action is the action. Places of orders: build, reset, step, close."""
+    """Ends after LENGTH steps. The reward of an action is the action. Places of orders: build, reset, step, close."""
 
     observation_space: Any = Box(-1, 1, (3,), np.float32)
     action_space: Any = Discrete(2)
 
-    def __init__(self, step_s: float = 0.0) -> None:
+    def __init__(self) -> None:
         obey("build")
-        self._step_s, self._left = step_s, LENGTH
+        self._left = LENGTH
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[NDArray[np.float32], dict[str, Any]]:
         super().reset(seed=seed)
@@ -36,7 +35,6 @@ class World(gymnasium.Env[NDArray[np.float32], int]):
 
     def step(self, action: int) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         ordered = obey("step")
-        time.sleep(self._step_s)
         self._left -= 1
         over = self._left == 0
         return self._look(), float("nan") if ordered == "nan" else float(action), over, False, {"success": over}

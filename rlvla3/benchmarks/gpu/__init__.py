@@ -21,6 +21,5 @@ Shared by sections:
 policies.py       the policies that are measured, with random weights
 operations.py     floating-point operations and bytes of a policy, counted
 timing.py         the time of a call on a device
-camera_env.py     an environment with a camera whose steps sleep, for machines without Meta-World
 device_watch.py   memory and utilisation of the GPU while something runs
 """

@@ -1,6 +1,6 @@
 """The four modes in real runs: simulators, generator and trainer on this machine, with the default settings of each mode.
 
-Simulators are Meta-World's where it is installed, one per process, else an environment with a camera whose steps sleep. The policy has random weights, and a
+Simulators are Meta-World's where it is installed, one per process, else an environment with a camera, delayed on purpose. The policy has random weights, and a
 learning rate so small that it keeps them. So episodes are equally long in all modes. Steps are counted after the first updates, and over whole waves
 (planning/rehearsal.py).
 """
@@ -8,6 +8,7 @@ learning rate so small that it keeps them. So episodes are equally long in all m
 from __future__ import annotations
 
 import asyncio
+import math
 import tempfile
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -32,6 +33,9 @@ UPDATES = 2
 
 TASK = "button-press-topdown-v3"
 TINY_STEPS = 10
+
+SIGMA = 0.5
+"""How uneven the steps are where Meta-World is missing: the standard deviation of the logarithm."""
 
 
 def measure(sheet: Sheet) -> None:
@@ -72,7 +76,9 @@ def _order(sizes: Sizes) -> Iterator[tuple[str, Mode]]:
 def _simulator(image: int, sizes: Sizes) -> dict[str, Any]:
     if sizes.on_gpu and find_spec("metaworld") is not None:
         return {"name": "metaworld", "tasks": [TASK], "options": {"image_size": image}}
-    return {"name": "rlvla3.benchmarks.gpu.camera_env:CameraEnv", "options": {"kwargs": {"image": image, "step_ms": 10.0 if sizes.on_gpu else 1.0}}}
+    median_s = 0.01 if sizes.on_gpu else 0.001
+    delay = {"step": {"distribution": "lognormal", "mean_s": median_s * math.exp(SIGMA**2 / 2), "sigma": SIGMA}}
+    return {"name": "rlvla3.benchmarks.still_env:StillEnv", "options": {"kwargs": {"image": image}}, "delay": delay}
 
 
 def _seconds_a_mode(sheet: Sheet, name: str) -> float:

@@ -12,12 +12,12 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from rlvla3.benchmarks.gpu import modes, rehearsal
-from rlvla3.benchmarks.gpu.camera_env import CameraEnv
 from rlvla3.benchmarks.gpu.modes import MODES, recipe_for
 from rlvla3.benchmarks.gpu.policies import POLICIES
 from rlvla3.benchmarks.gpu.sheet import Sheet
 from rlvla3.benchmarks.gpu.sizes import FULL, TINY
 from rlvla3.benchmarks.gpu.tables import TABLES
+from rlvla3.benchmarks.still_env import StillEnv
 from rlvla3.config import Mode
 from rlvla3.preflight import preflight
 from rlvla3.runtimes.virtual.costs import Cost, Profile, load_profile
@@ -46,8 +46,8 @@ def test_what_matters_most_is_measured_first():
     assert len(set(order)) == len(order) == len(FULL.running) * len(MODES)
 
 
-def test_the_camera_environment_is_one_of_gymnasium():
-    environment = CameraEnv(64, step_ms=0.1)
+def test_the_still_environment_is_one_of_gymnasium():
+    environment = StillEnv(64)
     check_env(environment, skip_render_check=True)
     assert environment.reset(seed=0)[0]["corner3"].shape == (64, 64, 3)
 
