@@ -22,6 +22,10 @@ BUILT_IN: Mapping[str, str] = {
 }
 
 
+GYMNASIUM = "rlvla3.simulators.gymnasium:GymnasiumSimulator"
+"""What runs every environment of Gymnasium."""
+
+
 def load_simulator_or_environment(name: str) -> Any:
     """What `name` stands for: a key of BUILT_IN, or `module:Class`. Raises RecipeError if there is no such name, or if it is nothing that can be called."""
     path = BUILT_IN.get(name, name)

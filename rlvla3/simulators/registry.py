@@ -9,8 +9,9 @@ from typing import Any
 
 from rlvla3.config import InitialStatesConfig, Section, SimulatorConfig, check_options
 from rlvla3.errors import RecipeError
+from rlvla3.named import load_named
 from rlvla3.simulators.base import NoOptions, Simulator, SingleEnvironment
-from rlvla3.simulators.builtin import load_simulator_or_environment
+from rlvla3.simulators.builtin import GYMNASIUM, load_simulator_or_environment
 from rlvla3.types import InitialStates, Spaces
 
 
@@ -23,9 +24,8 @@ def simulator_class(name: str) -> type[Simulator]:
         found = load_simulator_or_environment(name)
         if isinstance(found, type) and issubclass(found, Simulator):
             return found
-    from rlvla3.simulators.gymnasium import GymnasiumSimulator
-
-    return GymnasiumSimulator
+    loaded: type[Simulator] = load_named(GYMNASIUM, "simulator.name")
+    return loaded
 
 
 def describe_simulator(config: SimulatorConfig) -> Spaces:
