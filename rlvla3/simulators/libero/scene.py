@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,6 +35,27 @@ COLLISION_SHAPES = 0
 STAND_STILL = np.array([0, 0, 0, 0, 0, 0, -1.0])
 """The action for no motion with an open gripper. Published evaluations use it while objects settle."""
 
+PHYSICS_STEPS = 25
+"""Physics steps of 2 ms in an environment step."""
+
+SHOWN = (
+    "qpos",
+    "xpos",
+    "xquat",
+    "xmat",
+    "xipos",
+    "ximat",
+    "geom_xpos",
+    "geom_xmat",
+    "site_xpos",
+    "site_xmat",
+    "cam_xpos",
+    "cam_xmat",
+    "light_xpos",
+    "light_xdir",
+)
+"""The arrays of MjData that a frame and the state are made of."""
+
 MAX_PLACEMENTS = 100
 """How often a reset may draw new places for the fixtures."""
 
@@ -42,6 +64,7 @@ class LiberoScene:
     """LIBERO's environment of `task`, drawn at `size` x `size` pixels.
 
     assets: the folder of meshes and textures. fast: see MujocoRenderer.
+    lag: `state` and `draw` show what was so many physics steps before the end of an environment step.
 
     Example:
         scene = LiberoScene(find_task("libero_goal/8"), assets, size=64, fast=True)
@@ -50,7 +73,7 @@ class LiberoScene:
         image = scene.draw("agentview")
     """
 
-    def __init__(self, task: LiberoTask, assets: Path, size: int, fast: bool) -> None:
+    def __init__(self, task: LiberoTask, assets: Path, size: int, fast: bool, lag: int = 0) -> None:
         definition = str(task.definition)
         with _imported_libero(assets) as libero:
             np.random.seed(0)  # LIBERO draws from numpy's global generator
@@ -70,6 +93,10 @@ class LiberoScene:
         self._model, self._data = self._environment.sim.model._model, self._environment.sim.data._data
         self._robot = self._environment.robots[0]
         self._renderer = MujocoRenderer(self._model, size, fast=fast, hidden=[COLLISION_SHAPES])
+        self._observed, self._observed_at, self._physics_steps = self._data, PHYSICS_STEPS - lag, 0
+        if lag:
+            self._observed = mujoco.MjData(self._model)
+            self._environment._update_observables = self._after_physics_step  # robosuite calls it after each physics step
 
     @property
     def initial_states(self) -> int:
@@ -92,30 +119,43 @@ class LiberoScene:
         self._data.qacc_warmstart[:] = 0  # the solver's last solution, which belongs to the last episode
         self._environment.sim.forward()
         self._environment._post_process()  # updates what shows that a stove is on
+        self._keep_observed()
         for _ in range(warmup_steps):
-            self._environment.step(np.array([0, 0, 0, 0, 0, 0, gripper]))
+            self.step(np.array([0, 0, 0, 0, 0, 0, gripper]))
 
-    def step(self, action: NDArray[np.float32]) -> bool:
+    def step(self, action: NDArray[Any]) -> bool:
         """Make one step with `action` [7] and return whether the task's goal holds now.
 
         action: how far the hand moves (3) and turns (3), each clipped to [-1, 1], and the gripper (1), which opens below 0 and closes above 0.
         """
+        self._physics_steps = 0
         return bool(self._environment.step(action)[2])
 
     def state(self) -> NDArray[np.float32]:
         """float32 [8]: the hand's position in metres (3), its orientation as axis times angle in radians (3), and both fingers' positions in metres (2)."""
-        quaternion = self._data.body(self._robot.robot_model.eef_name).xquat
-        fingers = self._data.qpos[self._robot._ref_gripper_joint_pos_indexes]
-        return np.concatenate([self._data.site_xpos[self._robot.eef_site_id], axis_angle(quaternion), fingers], dtype=np.float32)
+        quaternion = self._observed.body(self._robot.robot_model.eef_name).xquat
+        fingers = self._observed.qpos[self._robot._ref_gripper_joint_pos_indexes]
+        return np.concatenate([self._observed.site_xpos[self._robot.eef_site_id], axis_angle(quaternion), fingers], dtype=np.float32)
 
     def draw(self, camera: str) -> NDArray[np.uint8]:
         """The scene as `camera` sees it, the right way up: uint8 [size, size, 3]."""
-        return self._renderer.draw(self._data, camera)
+        return self._renderer.draw(self._observed, camera)
 
     def close(self) -> None:
         """Free the model and its objects in the graphics context. robosuite's objects refer to one another, so they would keep the model otherwise."""
         self._renderer.close()
         self._environment.close()
+
+    def _after_physics_step(self, force: bool = False) -> None:
+        self._physics_steps += 1
+        if self._physics_steps == self._observed_at:
+            self._keep_observed()
+
+    def _keep_observed(self) -> None:
+        """What is there now is what `state` and `draw` show."""
+        if self._observed is not self._data:
+            for name in SHOWN:
+                getattr(self._observed, name)[:] = getattr(self._data, name)
 
     def _seed_draw(self, initial_state: int, seed: int, in_turn: bool) -> None:
         """Bring numpy's generator to where the draw of `initial_state` begins."""

@@ -54,6 +54,10 @@ class LiberoOptions(Section):
     warmup_gripper: Annotated[float, Field(ge=-1, le=1)] = -1.0
     """The gripper's number during `warmup_steps`: -1 opens it, 0 lets it be, 1 closes it."""
 
+    observation_lag: Annotated[int, Field(ge=0, le=24)] = 0
+    """How many physics steps of 2 ms the policy's observation is older than the end of an environment step, which has 25. In published evaluations it is 1,
+    because of how robosuite samples observations."""
+
     suite_max_steps: dict[str, Positive] = {}
     """The longest episode of a suite, in environment steps, for suites that have less than `simulator.max_steps`: {suite: steps}."""
 
@@ -158,7 +162,7 @@ class Libero(SingleEnvironment):
         try:
             from rlvla3.simulators.libero.scene import LiberoScene
 
-            scene = LiberoScene(task, self._assets, self._options.image_size, self._options.fast_rendering)
+            scene = LiberoScene(task, self._assets, self._options.image_size, self._options.fast_rendering, self._options.observation_lag)
         except SimulatorError:
             raise
         except ImportError as error:

@@ -108,6 +108,56 @@ def test_our_reset_begins_the_episode_of_a_hard_reset_bit_for_bit(anew: bool, se
     assert not np.array_equal(first[0], second[0])  # the fixtures do stand elsewhere
 
 
+Seen = list[NDArray[Any]]
+"""Frames and states that a policy would get."""
+
+CAMERAS = ("agentview", "robot0_eye_in_hand")
+PUSH = [0.5, 0.2, -0.3, 0, 0, 0.1, 1]
+
+
+def scripts_observations(task: str, seed: int, steps: int) -> Seen:
+    """What openpi's client sends to a policy: before the first action, and after so many steps."""
+    from rlvla3.simulators.graphics import prepare_process
+
+    prepare_process("LIBERO")
+    from rlvla3.simulators.libero import scene
+
+    seen: Seen = []
+    with scene._imported_libero(assets_folder(None)) as libero:
+        environment = libero.OffScreenRenderEnv(bddl_file_name=str(find_task(task).definition), camera_heights=128, camera_widths=128)
+        environment.seed(seed)
+        environment.reset()
+        environment.set_init_state(find_task(task).initial_states()[0])
+        for actions in ([[0] * 6 + [-1]] * 10, [PUSH] * steps):
+            for action in actions:
+                observation = environment.step(action)[0]
+            seen += [observation[f"{camera}_image"][::-1, ::-1].copy() for camera in CAMERAS]
+            seen.append(np.concatenate([observation["robot0_eef_pos"], observation["robot0_gripper_qpos"]]).astype(np.float32))
+    return seen
+
+
+def our_observations(given: SimulatorConfig, steps: int) -> Seen:
+    simulator = Libero(given, steps)
+    observations = [simulator.reset(0, ticket(given.tasks[0], 0)), simulator.step({0: np.array([PUSH] * steps, np.float32)})[0].observation]
+    seen: Seen = []
+    for observation in observations:
+        assert observation is not None
+        seen += [observation.images[camera][:, ::-1] for camera in CAMERAS]  # the preset of pretrained policies mirrors
+        seen.append(observation.state[[0, 1, 2, 6, 7]])
+    return seen
+
+
+@pytest.mark.slow
+def test_a_policy_sees_the_frames_and_the_state_of_the_scripts_bit_for_bit():
+    theirs = in_fresh_process(scripts_observations, CABINET, 7, 5)
+    settings = {"image_size": 128, "fast_rendering": False, "fixture_seed": 7, "fixture_draws": "in_turn"}
+    ours = in_fresh_process(our_observations, config(CABINET, observation_lag=1, **settings), 5)
+    for number, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+        np.testing.assert_array_equal(a, b, err_msg=f"part {number} of what is seen")
+    newest = in_fresh_process(our_observations, config(CABINET, **settings), 5)
+    assert not np.array_equal(newest[-1], theirs[-1])  # 2 ms later
+
+
 def lengths(given: SimulatorConfig) -> list[int]:
     simulator = Libero(given, 4)
     found = []
