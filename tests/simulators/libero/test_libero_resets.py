@@ -150,7 +150,7 @@ def our_observations(given: SimulatorConfig, steps: int) -> Seen:
 @pytest.mark.slow
 def test_a_policy_sees_the_frames_and_the_state_of_the_scripts_bit_for_bit():
     theirs = in_fresh_process(scripts_observations, CABINET, 7, 5)
-    settings = {"image_size": 128, "fast_rendering": False, "fixture_seed": 7, "fixture_draws": "in_turn"}
+    settings: dict[str, Any] = {"image_size": 128, "fast_rendering": False, "fixture_seed": 7, "fixture_draws": "in_turn"}
     ours = in_fresh_process(our_observations, config(CABINET, observation_lag=1, **settings), 5)
     for number, (a, b) in enumerate(zip(ours, theirs, strict=True)):
         np.testing.assert_array_equal(a, b, err_msg=f"part {number} of what is seen")

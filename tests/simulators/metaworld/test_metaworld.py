@@ -306,6 +306,34 @@ def lerobots_states(task: str, seeds: list[int]) -> list[np.ndarray[Any, Any]]:
     return seen
 
 
+def lerobots_frame(task: str, seed: int) -> np.ndarray[Any, Any]:
+    """What lerobot and RLinf show a policy first: corner2 from nearer, with both axes turned."""
+    os.environ["MUJOCO_GL"] = os.environ.get("MUJOCO_GL", "osmesa")
+    import metaworld
+
+    benchmark = metaworld.MT1(task, seed=42)
+    environment = benchmark.train_classes[task](render_mode="rgb_array", camera_name="corner2")
+    environment.set_task(benchmark.train_tasks[0])
+    environment.model.cam_pos[2] = [0.75, 0.075, 0.7]
+    environment.reset()
+    environment._freeze_rand_vec, environment.seeded_rand_vec = False, True
+    environment.seed(seed)
+    environment.reset(seed=seed)
+    return np.flip(np.asarray(environment.render()), (0, 1)).copy()
+
+
+def our_frame(task: str, number: int, options: dict[str, Any]) -> np.ndarray[Any, Any]:
+    simulator = MetaWorld(config(task, **options), CHUNK)
+    return simulator.reset(0, Ticket(index=0, task=task, seed=5, group=0, initial_state=number)).images["corner2_near"]
+
+
+@pytest.mark.slow
+def test_a_policy_sees_the_frames_of_lerobot_bit_for_bit():
+    theirs = in_fresh_process(lerobots_frame, DOOR, 1003)
+    options = {"first_seed": 1000, "seeds": 10, "cameras": ["corner2_near"], "image_size": 480, "fast_rendering": False}
+    np.testing.assert_array_equal(in_fresh_process(our_frame, DOOR, 3, options), theirs)
+
+
 def numbered_states(task: str, numbers: list[int], options: dict[str, Any]) -> list[np.ndarray[Any, Any]]:
     simulator = MetaWorld(config(task, **options), CHUNK)
     seen = []
