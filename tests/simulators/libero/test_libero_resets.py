@@ -154,8 +154,6 @@ def test_a_policy_sees_the_frames_and_the_state_of_the_scripts_bit_for_bit():
     ours = in_fresh_process(our_observations, config(CABINET, observation_lag=1, **settings), 5)
     for number, (a, b) in enumerate(zip(ours, theirs, strict=True)):
         np.testing.assert_array_equal(a, b, err_msg=f"part {number} of what is seen")
-    newest = in_fresh_process(our_observations, config(CABINET, **settings), 5)
-    assert not np.array_equal(newest[-1], theirs[-1])  # 2 ms later
 
 
 def lengths(given: SimulatorConfig) -> list[int]:
