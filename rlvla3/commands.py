@@ -7,12 +7,15 @@ answered at once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 from rlvla3.config import Overrides, Recipe, load_recipe, make_recipe, path_of, recipe_text
+from rlvla3.demonstrations.writing.dataset_folder import dataset_folder
+from rlvla3.demonstrations.writing.encodings import Encoding
 from rlvla3.errors import RecipeError
 from rlvla3.observability.continuing import POLICY, continuation, policy_folder, whole_checkpoint
 from rlvla3.observability.mending import mend
@@ -20,8 +23,14 @@ from rlvla3.observability.run_directory import RunDirectory, RunDirectoryError, 
 from rlvla3.observability.run_record import RunRecord
 from rlvla3.observability.run_watchers import Show, watched
 from rlvla3.observability.trust import check_trust
+from rlvla3.parts import collecting_capacity, training_capacity
 from rlvla3.preflight import check_data_plane, preflight
+from rlvla3.scheduling.recorded_run import RecordedRun
 from rlvla3.signals import heard
+from rlvla3.types import Purpose
+
+Source = Literal["policy", "evaluation", "training"]
+"""Which episodes `record` writes."""
 
 Start = Path | Recipe
 """What a command starts from: a recipe, or the path of one, of a run directory or of a checkpoint.
@@ -92,15 +101,7 @@ def evaluate(start: Start, overrides: Overrides, run_dir: Path | None, show: Sho
     from rlvla3.evaluation.applying import apply_protocol
     from rlvla3.evaluation.results import RESULTS, ResultsFile
 
-    recipe, found = recipe_of(start, overrides, trust), _find_run(start)
-    place, said = _default_path(start), list[str]()
-    if found is None:
-        if recipe.policy.checkpoint is None:
-            raise RecipeError(f"{_named(start)} names no policy to evaluate: give policy.checkpoint=FOLDER, or a run directory instead of the recipe")
-    else:
-        checkpoint, said = _whole_policy(*found, start, "evaluate")
-        recipe = recipe.starting_from(checkpoint)
-        place = found[0].path / "evaluations" / f"{datetime.now():%Y%m%d-%H%M%S}"
+    recipe, place, said = _of_policy(start, overrides, "evaluate", "evaluations", trust)
     about = None
     if named := protocol or recipe.evaluation.protocol:
         applied = apply_protocol(named, recipe, overrides)
@@ -119,20 +120,61 @@ def evaluate(start: Start, overrides: Overrides, run_dir: Path | None, show: Sho
 @heard()
 def replay(start: Path, run_dir: Path | None, show: Show, trust: bool = False) -> None:
     """Repeat a recorded run up to a checkpoint, in a run directory of its own, and compare the weights."""
-    check_trust(start, trust=trust)
-    found = find_run(start) or (RunDirectory.open(start), None)
-    original = found[0]
-    checkpoint, said = _whole_policy(*found, start, "compare a replay with")
-    recording = RunRecord(original.record)
-    recipe = recording.recipe()
-    preflight(recipe, clones=recipe.begins_by_cloning, trains=True)
-    recorded = recording.recorded_run(version_of(checkpoint))
+    repeated = _repeated(start, "replays", trust)
     from rlvla3.runtimes import replay_session
 
-    recipe = replay_session.replay_recipe(recipe)
-    run = _new_run(run_dir, original.path / "replays" / f"{datetime.now():%Y%m%d-%H%M%S}", recipe)
-    with run.locked(), watched(run, recipe, f"replay {original.path.name}", show=show, said=said) as watchers:
-        replay_session.replay(recipe, run, watchers, recorded, checkpoint)
+    run = _new_run(run_dir, repeated.place, repeated.recipe)
+    with run.locked(), watched(run, repeated.recipe, f"replay {repeated.original.name}", show=show, said=repeated.said) as watchers:
+        replay_session.replay(repeated.recipe, run, watchers, repeated.recorded, repeated.checkpoint)
+
+
+@heard()
+def record(
+    start: Start,
+    folder: Path | None,
+    overrides: Overrides,
+    run_dir: Path | None,
+    show: Show,
+    source: Source = "policy",
+    episodes: int | None = None,
+    failures: bool = False,
+    encoding: Encoding = "h264",
+    fps: float | None = None,
+    trust: bool = False,
+) -> Path:
+    """Write episodes as a LeRobotDataset, into a new folder (None: one in the run directory). Returns it.
+
+    source: new episodes of the policy, those of its evaluation, or those of training, repeated. episodes: how many are run; of training, how many of the last
+    ones are looked at. failures: whether episodes without success are written too. encoding: of frames. fps: actions a second (None: as the simulator says).
+    """
+    from rlvla3.runtimes.recorder import Recorder, Wanted, check_wanted, on_this_host
+
+    wanted = Wanted(failures, encoding, fps)
+    repeated = None
+    if source == "training":
+        if isinstance(start, Recipe) or overrides:
+            raise RecipeError("episodes of training are repeated as they were: give a run directory, and no settings")
+        repeated = _repeated(start, "recordings", trust)
+        recipe, place, said = repeated.recipe, repeated.place, repeated.said
+    else:
+        recipe, place, said = _of_policy(start, overrides, "record", "recordings", trust)
+        recipe = on_this_host(recipe, episodes)
+        preflight(recipe)
+    check_wanted(recipe, wanted, folder, place, training_capacity(recipe) if repeated else collecting_capacity(recipe))
+    run = _new_run(run_dir, place, recipe)
+    with run.locked(), dataset_folder(folder or run.path / "dataset") as new, watched(run, recipe, f"record {_stem(start)}", show=show, said=said) as watchers:
+        if repeated is not None:
+            from rlvla3.runtimes import replay_session
+
+            first = max(repeated.recorded.end * recipe.training.batch - episodes, 0) if episodes else 0
+            with closing(Recorder(recipe, new, wanted, Purpose.TRAIN, first)) as recorder:
+                replay_session.replay(recipe, run, watchers, repeated.recorded, repeated.checkpoint, recorder)
+        else:
+            from rlvla3.runtimes import record_session
+
+            with closing(Recorder(recipe, new, wanted, Purpose.EVALUATE if source == "evaluation" else Purpose.RECORD)) as recorder:
+                record_session.record(recipe, run, watchers, recorder)
+    return new.folder
 
 
 def check_policy(name: str, settings: Sequence[str], simulator: str | None, chunk: int, figures: Path | None, trust: bool = False) -> bool:
@@ -166,7 +208,7 @@ def check(
     print(recipe_text(recipe), end="")
     from rlvla3.checking.model_memory import check_model
     from rlvla3.inference.choice import way_in_words
-    from rlvla3.parts import left_out_in_words, splits_in_words, training_capacity
+    from rlvla3.parts import left_out_in_words, splits_in_words
     from rlvla3.runtimes.sharing.measuring import share_in_words
 
     print(f"# inference: {way_in_words(recipe)}")
@@ -218,6 +260,46 @@ def recipe_of(start: Start, overrides: Overrides, trust: bool = False) -> Recipe
 
 def _find_run(start: Start) -> tuple[RunDirectory, Path | None] | None:
     return None if isinstance(start, Recipe) else find_run(start)
+
+
+@dataclass(frozen=True)
+class _Repeated:
+    """A recorded run that is repeated: its settings, its folder, the place of the new one, its record, and the checkpoint whose weights must come out."""
+
+    recipe: Recipe
+    original: Path
+    place: Path
+    recorded: RecordedRun
+    checkpoint: Path
+    said: list[str]
+
+
+def _repeated(start: Path, folder: str, trust: bool) -> _Repeated:
+    """folder: of the run directory, where the new one goes."""
+    check_trust(start, trust=trust)
+    found = find_run(start) or (RunDirectory.open(start), None)
+    original = found[0]
+    checkpoint, said = _whole_policy(*found, start, "compare a replay with")
+    recording = RunRecord(original.record)
+    recipe = recording.recipe()
+    preflight(recipe, clones=recipe.begins_by_cloning, trains=True)
+    recorded = recording.recorded_run(version_of(checkpoint))
+    from rlvla3.runtimes import replay_session
+
+    place = original.path / folder / f"{datetime.now():%Y%m%d-%H%M%S}"
+    return _Repeated(replay_session.replay_recipe(recipe), original.path, place, recorded, checkpoint, said)
+
+
+def _of_policy(start: Start, overrides: Overrides, purpose: str, folder: str, trust: bool) -> tuple[Recipe, Path, list[str]]:
+    """What runs a policy without training it: the recipe, the default place of the run directory, and what the user should know. purpose: a verb, for messages.
+    folder: of the policy's run directory, where the new one goes."""
+    recipe, found = recipe_of(start, overrides, trust), _find_run(start)
+    if found is None:
+        if recipe.policy.checkpoint is None:
+            raise RecipeError(f"{_named(start)} names no policy to {purpose}: give policy.checkpoint=FOLDER, or a run directory instead of the recipe")
+        return recipe, _default_path(start), []
+    checkpoint, said = _whole_policy(*found, start, purpose)
+    return recipe.starting_from(checkpoint), found[0].path / folder / f"{datetime.now():%Y%m%d-%H%M%S}", said
 
 
 def _default_path(start: Start) -> Path:

@@ -43,6 +43,11 @@ def evaluation_book(recipe: Recipe, spaces: Spaces) -> TicketBook:
     return TicketBook(recipe.mix.even(), evaluation.seed, purpose=Purpose.EVALUATE, states=states, in_order=evaluation.in_order)
 
 
+def recording_book(recipe: Recipe, spaces: Spaces) -> TicketBook:
+    """The tickets that a policy is recorded on: every task as often as any other, from the initial states of training, and never those of evaluation."""
+    return TicketBook(recipe.mix.even(), recipe.seed, purpose=Purpose.RECORD, states=_training_states(recipe, spaces))
+
+
 def state_splits(recipe: Recipe, spaces: Spaces) -> dict[str, Split]:
     """{task: its initial states of training and of evaluation}, for tasks with a fixed set."""
     configs = {task: config for name, config in recipe.mixed.items() for task in config.share(name).tasks}

@@ -29,6 +29,8 @@ class Purpose(Enum):
     TRAIN = "train"
     EVALUATE = "evaluate"
     DEMONSTRATE = "demonstrate"
+    RECORD = "record"
+    """As in evaluation, with seeds of its own: what is recorded may be trained on, and what is evaluated may not."""
 
 
 class Sent:

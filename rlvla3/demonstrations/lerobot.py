@@ -5,7 +5,8 @@
 
 meta/info.json holds the templates of these paths, the frame rate, and the dtype and shape of every array (lerobot_metadata.py). The frames of a camera are
 images in the data files, or a video. An episode's tasks are its sentences. Where it has several, the array task_index says which of them a frame has, as a
-number in the table meta/tasks. Without the array next.success, every episode counts as a success.
+number in the table meta/tasks. Without the array next.success, every episode counts as a success. Those of `rlvla3 record` name the
+task of each episode, too.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlvla3.config import DemonstrationLayout
+from rlvla3.config import DemonstrationLayout, Orientation
 from rlvla3.demonstrations.demonstration_file import (
     WAY_OUT,
     ArrayHeader,
@@ -32,9 +33,10 @@ from rlvla3.demonstrations.demonstration_file import (
     readable,
 )
 from rlvla3.demonstrations.frames import decoded
-from rlvla3.demonstrations.lerobot_metadata import INFO, EpisodeEntry, read_episodes, read_info, read_sentences
+from rlvla3.demonstrations.lerobot_metadata import INFO, EpisodeEntry, read_episodes, read_info, read_origin, read_sentences
 from rlvla3.demonstrations.video_frames import video_frames
 from rlvla3.metadata import check_within
+from rlvla3.simulators.libero.tasks import full_name
 
 __all__ = ["INFO", "LeRobotDataset"]
 
@@ -56,6 +58,7 @@ class LeRobotDataset(DemonstrationFile):
         self._info = read_info(path)
         self._features = self._info.features
         self._entries = read_episodes(path, self._info)
+        self._origin = read_origin(path)
 
     def episodes(self) -> Iterator[RecordedEpisode]:
         for entry in self._entries.values():
@@ -63,7 +66,8 @@ class LeRobotDataset(DemonstrationFile):
                 if not file.is_file():
                     raise DemonstrationError(f"{self.path}, episode {entry.number} needs {file}, which does not exist: get the whole dataset again")
             success = SUCCESS not in self._features or bool(self._column(entry, SUCCESS).any())
-            yield RecordedEpisode(entry.number, (), entry.sentences[0], entry.steps, success, sentences=entry.sentences)
+            tasks = () if entry.task is None else (full_name(entry.task),)
+            yield RecordedEpisode(entry.number, tasks, entry.sentences[0], entry.steps, success, sentences=entry.sentences)
 
     def header(self, episode: RecordedEpisode, name: str) -> ArrayHeader | None:
         feature = self._features.get(name)
@@ -109,6 +113,12 @@ class LeRobotDataset(DemonstrationFile):
 
     def recorded_with(self) -> RecordedWith:
         return RecordedWith(rate_hz=self._info.fps, rate_is_exact=False)
+
+    def full_name(self, task: str) -> str:
+        return full_name(task) if self._origin else task
+
+    def orientation(self) -> Orientation:
+        return self._origin.orientation if self._origin else "upright"
 
     def location(self, episode: RecordedEpisode) -> str:
         return f"{self.path}, episode {episode.key}"

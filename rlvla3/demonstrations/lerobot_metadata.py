@@ -13,12 +13,19 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import AliasChoices, Field
 
+from rlvla3.config import Orientation
 from rlvla3.demonstrations.demonstration_file import MOST_STEPS, WAY_OUT, DemonstrationError, import_optional, readable
 from rlvla3.metadata import Count, Metadata, check_within, checked, path_template, read_json, read_json_lines, refuse_no_file, shown
 
 INFO = Path("meta", "info.json")
 SENTENCES = Path("meta", "tasks.jsonl"), Path("meta", "tasks.parquet")
 """The table of a dataset's sentences, in versions 2 and 3."""
+
+ORIGIN = Path("meta", "rlvla3.json")
+"""What lerobot has no place for, in a dataset that `rlvla3 record` has written."""
+
+TASK = "simulator_task"
+"""In the list of episodes that `rlvla3 record` has written: the name of an episode's task. A sentence may be that of several tasks."""
 
 DatasetPath = Annotated[str, path_template("episode_chunk", "episode_index", "chunk_index", "file_index", "video_key")]
 Seconds = Annotated[float, Field(ge=0, le=1e9)]
@@ -64,10 +71,17 @@ class Info(Versioned):
         return [name for name, feature in self.features.items() if feature.dtype == "video"]
 
 
+class Origin(Metadata):
+    """What `rlvla3 record` says of a dataset. orientation: how its frames are stored, compared with the world."""
+
+    orientation: Orientation
+
+
 class EpisodeLine(Metadata):
-    """What both versions say of an episode."""
+    """What both versions say of an episode. simulator_task: only where `rlvla3 record` has written it."""
 
     episode_index: Count
+    simulator_task: str | None = None
     tasks: Annotated[list[str], Field(min_length=1)] | str
     length: Annotated[int, Field(ge=0, le=MOST_STEPS)]
 
@@ -94,13 +108,15 @@ class VideoPlace(FilePlace):
 
 @dataclass(frozen=True, slots=True)
 class EpisodeEntry:
-    """The dataset's own metadata of one episode. videos: for each camera, the file and the time in seconds at which the episode begins in it."""
+    """The dataset's own metadata of one episode. videos: for each camera, the file and the time in seconds at which the episode begins in it.
+    task: the name of its task. None where only its sentences are known."""
 
     number: int
     sentences: tuple[str, ...]
     steps: int
     data: Path
     videos: Mapping[str, tuple[Path, float]]
+    task: str | None = None
 
 
 def read_info(folder: Path) -> Info:
@@ -116,6 +132,14 @@ def read_info(folder: Path) -> Info:
     if info.videos and info.video_path is None:
         raise DemonstrationError(f"{path}: video_path is missing, and {info.videos[0]} is a video. {WAY_OUT}")
     return info
+
+
+def read_origin(folder: Path) -> Origin | None:
+    """What `rlvla3 record` says of the dataset in `folder`. None where something else has written it. Raises DemonstrationError, naming the key."""
+    path = folder / ORIGIN
+    if not path.exists():
+        return None
+    return checked(Origin, read_json(path, WAY_OUT, DemonstrationError), str(path), WAY_OUT, DemonstrationError)
 
 
 def read_episodes(folder: Path, info: Info) -> dict[int, EpisodeEntry]:
@@ -177,7 +201,7 @@ def _entry(folder: Path, info: Info, place: str, line: Any) -> EpisodeEntry:
         videos[key] = _path(folder, str(info.video_path), key, where), video.from_timestamp
     data = checked(FilePlace, _part(line, "data/"), f"{place}: data", WAY_OUT, DemonstrationError)
     where = {"chunk_index": data.chunk_index, "file_index": data.file_index}
-    return EpisodeEntry(known.episode_index, sentences, known.length, _path(folder, info.data_path, "", where), videos)
+    return EpisodeEntry(known.episode_index, sentences, known.length, _path(folder, info.data_path, "", where), videos, known.simulator_task)
 
 
 def _part(line: Mapping[str, Any], prefix: str) -> dict[str, Any]:

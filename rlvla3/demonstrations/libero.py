@@ -26,8 +26,7 @@ from rlvla3.config import Orientation
 from rlvla3.demonstrations.demonstration_file import WAY_OUT, DemonstrationError, RecordedEpisode, RecordedWith, readable
 from rlvla3.demonstrations.hdf5 import Hdf5File
 from rlvla3.metadata import Metadata, MetadataT, checked, parse_json
-from rlvla3.simulators.libero.suites import SUITES
-from rlvla3.simulators.libero.tasks import find_task
+from rlvla3.simulators.libero.tasks import full_name
 
 CAMERAS: Mapping[str, str] = {"agentview": "obs/agentview_rgb", "robot0_eye_in_hand": "obs/eye_in_hand_rgb"}
 ROBOSUITE_CONTROLLERS = ("OSC_POSE", "OSC_POSITION", "IK_POSE", "JOINT_POSITION", "JOINT_VELOCITY", "JOINT_TORQUE")
@@ -87,8 +86,7 @@ class LiberoFile(Hdf5File):
         return ["obs/ee_pos", "obs/ee_ori", "obs/gripper_states"]
 
     def full_name(self, task: str) -> str:
-        suite, _, number = task.partition("/")
-        return str(find_task(task)) if suite in SUITES and number.isdecimal() else task
+        return full_name(task)
 
     def recorded_with(self) -> RecordedWith:
         settings = self._attribute("env_args", EnvironmentArguments).env_kwargs

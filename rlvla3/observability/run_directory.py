@@ -180,11 +180,11 @@ class RunDirectory:
         try:
             yield beside
             write_manifest(beside)
-            _flush_to_disk(beside)
+            flush_to_disk(beside)
             if final.exists():
                 final.rename(replaced)
             beside.rename(final)
-            _flush_to_disk(self.checkpoints, deep=False)
+            flush_to_disk(self.checkpoints, deep=False)
         finally:
             _remove(beside)
         for old in (replaced, *self.all_checkpoints()[:-keep]):
@@ -237,7 +237,7 @@ class RunDirectory:
                     shutil.copyfile(checkpoint / name, copied / name)
         if not (names := _content(checkpoint)) or names != _content(copied):
             raise RunDirectoryError(f"{checkpoint} was removed or changed while it was copied, perhaps because its run goes on: give the command again")
-        _flush_to_disk(beside)
+        flush_to_disk(beside)
         beside.rename(self.checkpoints)
 
     def _remove_partial(self) -> None:
@@ -287,16 +287,16 @@ def complete_file(final: Path) -> Iterator[Path]:
     beside = final.with_name(f".partial.{final.name}")
     try:
         yield beside
-        _flush_to_disk(beside)
+        flush_to_disk(beside)
         beside.replace(final)
     finally:
         beside.unlink(missing_ok=True)
 
 
-def _flush_to_disk(path: Path, deep: bool = True) -> None:
+def flush_to_disk(path: Path, deep: bool = True) -> None:
     """fsync a file, or a folder and everything in it (deep)."""
     for child in path.iterdir() if deep and path.is_dir() else ():
-        _flush_to_disk(child)
+        flush_to_disk(child)
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

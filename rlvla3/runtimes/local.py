@@ -28,6 +28,7 @@ from rlvla3.runtimes.supervision.host_supervisor import HostSupervisor, one_thre
 from rlvla3.runtimes.worker_names import trainer_name
 from rlvla3.scheduling.ledger import Ledger
 from rlvla3.scheduling.recorded_run import RecordedRun, ReplayError
+from rlvla3.simulators.every_step import StepsToKeep
 from rlvla3.types import Finished
 
 TRAINER, TRAINER_LANE = "rlvla3.runtimes.workers.trainer_worker:run_trainer", "rlvla3.runtimes.workers.lanes:run_trainer_lane"
@@ -38,7 +39,7 @@ class LocalRuntime(Runtime):
 
     capacity: episodes that the data plane holds. trainer: whether the run needs one. resume: a checkpoint for the trainer. notify: called with a sentence for
     the user. record: where the run is recorded, or the recorded run that `repeat` repeats. board: makes the board of the workers' times from their names (None:
-    as the recipe asks).
+    as the recipe asks). keep: whose environment steps simulators keep in files (None: of no episode).
     """
 
     def __init__(
@@ -52,13 +53,14 @@ class LocalRuntime(Runtime):
         resume: Path | None = None,
         record: RunRecord | RecordedRun | None = None,
         board: Callable[[Sequence[str]], MeterBoard] | None = None,
+        keep: StepsToKeep | None = None,
     ) -> None:
         run = RunDirectory(run.path.absolute())  # a policy or an environment may change the folder of its process
         board = board or make_board(recipe, run.samples)
         self._recipe, self._run, self._resume, self._record = recipe, run, resume and resume.absolute(), record
         self._logs, self._trainer_names = run.path / "logs", [*map(trainer_name, range(recipe.training.ranks))] if trainer else []
         self._host = HostSupervisor(
-            recipe, capacity=capacity, logs=self._logs, notify=notify, fail=self.fail, others=self._trainer_names, record=record, board=board
+            recipe, capacity=capacity, logs=self._logs, notify=notify, fail=self.fail, others=self._trainer_names, record=record, board=board, keep=keep
         )
         self.board, self.server = self._host.board, self._host.shards
         self._trainers: list[WorkerProcess] = []

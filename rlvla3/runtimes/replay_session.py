@@ -22,6 +22,7 @@ from rlvla3.observability.formatting import number_of
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.parts import training_capacity, training_ledger
 from rlvla3.runtimes.local import LocalRuntime
+from rlvla3.runtimes.recorder import Recorder
 from rlvla3.runtimes.running import run_session
 from rlvla3.runtimes.session import Session, TrainingProgress
 from rlvla3.scheduling.recorded_run import RecordedRun, ReplayError
@@ -29,9 +30,12 @@ from rlvla3.scheduling.recorded_run import RecordedRun, ReplayError
 Weights = Mapping[str, Tensor]
 
 
-def replay(recipe: Recipe, run: RunDirectory, watchers: Sequence[Watcher], recorded: RecordedRun, checkpoint: Path) -> None:
-    """Repeat `recorded` with the settings of `replay_recipe`, and compare the weights with those of `checkpoint`. Raises ReplayError if they differ."""
+def replay(recipe: Recipe, run: RunDirectory, watchers: Sequence[Watcher], recorded: RecordedRun, checkpoint: Path, recorder: Recorder | None = None) -> None:
+    """Repeat `recorded` with the settings of `replay_recipe`, and compare the weights with those of `checkpoint`. Raises ReplayError if they differ.
+
+    recorder: writes the episodes as a dataset, which is kept if the weights are the same."""
     session = ReplaySession(recipe, run, watchers)
+    session.recorder = recorder
     run_session(session, session.repeat(recorded, checkpoint))
 
 
@@ -55,9 +59,12 @@ def replay_recipe(recipe: Recipe) -> Recipe:
 class ReplaySession(Session):
     """A session that repeats a recorded run. An interrupt ends it at once: it makes nothing that is worth keeping."""
 
+    recorder: Recorder | None = None
+
     async def repeat(self, recorded: RecordedRun, checkpoint: Path) -> bool:
         weights = _weights(checkpoint)  # before anything starts: the original run may still be training, and remove this checkpoint
-        runtime = LocalRuntime(self._recipe, self._run, capacity=training_capacity(self._recipe), notify=self._notify, record=recorded)
+        keep = self.recorder.steps if self.recorder else None
+        runtime = LocalRuntime(self._recipe, self._run, capacity=training_capacity(self._recipe), notify=self._notify, record=recorded, keep=keep)
         async with self._interruptible(runtime):
             if self._recipe.begins_by_cloning:
                 await runtime.guard(self._make_clone(runtime))
@@ -65,6 +72,8 @@ class ReplaySession(Session):
             await runtime.guard(self._repeat(runtime, recorded))
             _refuse_unless_same(_weights(self._run.checkpoints / checkpoint.name), weights, checkpoint)
             self._emit(Notice(f"replayed {number_of(recorded.end, 'update')}: the weights are those of {checkpoint}, bit for bit"))
+        if self.recorder and not self._interrupts:
+            self._notify(await self.recorder.finish())
         return self._interrupts > 0
 
     async def _repeat(self, runtime: LocalRuntime, recorded: RecordedRun) -> None:
@@ -74,6 +83,8 @@ class ReplaySession(Session):
         runtime.trainer.control.handle(Notice, self._emit)
         async for published, episodes in runtime.repeat(ledger, recorded.end):
             self._emit(progress.update(published, episodes))
+            for episode in episodes if self.recorder else ():
+                await self.recorder.take(episode, recorded.versions(episode.ticket.index))
         await self._save(runtime)
 
 

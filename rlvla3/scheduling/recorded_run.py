@@ -92,6 +92,11 @@ class RecordedRun:
         tickets, counts = np.unique(self.decisions["ticket"][self.live], return_counts=True)
         return dict(zip(tickets.tolist(), counts.tolist(), strict=True))
 
+    def versions(self, ticket: int) -> NDArray[np.int64]:
+        """The version that made each decision of one episode, the value of a last observation included."""
+        own = self.decisions[self.live & (self.decisions["ticket"] == ticket)]
+        return own["version"][np.argsort(own["row"])].astype(np.int64)
+
     def set_aside(self, update: int) -> list[int]:
         """The tickets of one update that were set aside."""
         tickets: list[int] = self.emitted["ticket"][(self.emitted["update"] == update) & (self.emitted["decisions"] == 0)].tolist()

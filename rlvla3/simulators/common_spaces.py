@@ -20,6 +20,7 @@ from rlvla3.simulators.base import RunningSimulator, Simulator
 from rlvla3.simulators.builtin import BUILT_IN
 from rlvla3.simulators.delayed import DelayedSimulator, ShardDelays
 from rlvla3.simulators.description import all_described, plain
+from rlvla3.simulators.every_step import EveryStep, StepsToKeep
 from rlvla3.simulators.guarded import GuardedSimulator
 from rlvla3.simulators.registry import make_simulator
 from rlvla3.types import ActionSpace, Observation, Outcome, Spaces, Ticket
@@ -44,14 +45,19 @@ def _named_states(name: str, simulator: SimulatorConfig, spaces: Spaces) -> Spac
     return replace(spaces, initial_states=named if simulator.tasks else dict(zip([name], named.values(), strict=False)))
 
 
-def make_run_simulator(recipe: Recipe, shard: ShardSpec, spaces: Spaces) -> RunningSimulator:
-    """Build the simulator of a shard, guarded, adapted to the common `spaces`, and delayed as the recipe asks. One that is not built in is tried out."""
+def make_run_simulator(recipe: Recipe, shard: ShardSpec, spaces: Spaces, keep: StepsToKeep | None = None) -> RunningSimulator:
+    """Build the simulator of a shard, guarded, adapted to the common `spaces`, and delayed as the recipe asks. One that is not built in is tried out.
+
+    keep: whose environment steps are kept in files (None: of no episode).
+    """
     name, config = list(recipe.mixed.items())[shard.simulator]
-    simulator = make_simulator(config.model_copy(update={"devices": [shard.device] if shard.device else []}), recipe.policy.chunk)
-    guarded = GuardedSimulator(simulator, config, recipe.policy.chunk, None if recipe.simulators else _as_built(name, config, simulator, spaces))
+    chunk = 1 if keep else recipe.policy.chunk
+    simulator = make_simulator(config.model_copy(update={"devices": [shard.device] if shard.device else []}), chunk)
+    guarded = GuardedSimulator(simulator, config, chunk, None if recipe.simulators else _as_built(name, config, simulator, spaces))
     if config.name not in BUILT_IN:
         guarded.try_out((config.tasks or [config.name])[0])
-    adapted = AdaptedSimulator(guarded, spaces) if recipe.simulators else guarded
+    running = EveryStep(guarded, recipe.policy.chunk, keep) if keep else guarded
+    adapted = AdaptedSimulator(running, spaces) if recipe.simulators else running
     if config.delay.is_none:
         return adapted
     first = sum(earlier.shards for earlier in list(recipe.mixed.values())[: shard.simulator])

@@ -35,6 +35,7 @@ from rlvla3.runtimes.worker_names import generator_name, shard_name
 from rlvla3.scheduling.recorded_run import RecordedRun
 from rlvla3.scheduling.sharding import lay_out
 from rlvla3.simulators.drawing import place_simulator
+from rlvla3.simulators.every_step import StepsToKeep
 
 GENERATOR, GENERATOR_LANE = "rlvla3.runtimes.workers.generator_worker:run_generator", "rlvla3.runtimes.workers.lanes:run_generator_lane"
 
@@ -48,6 +49,7 @@ class HostSupervisor:
     capacity: episodes that the data plane holds. logs: the folder that workers print to. notify: called with a sentence for the user. fail: ends the run with
     an error. others: names of workers that `start_lanes` adds. record: where inferences are recorded, or the recorded run that is repeated. board: makes the
     board of the workers' times from their names. draw_on: the GPUs that simulators may draw on where the recipe does not say, such as cuda:0 (empty: all).
+    keep: whose environment steps simulators keep in files (None: of no episode).
 
     Raises SimulatorError or RecipeError if a simulator is to draw and cannot here, before anything is started.
 
@@ -70,6 +72,7 @@ class HostSupervisor:
         record: RunRecord | RecordedRun | None = None,
         board: Callable[[Sequence[str]], MeterBoard] = MeterBoard,
         draw_on: Sequence[str] = (),
+        keep: StepsToKeep | None = None,
     ) -> None:
         engine, placed = recipe.engine, [place_simulator(simulator, draw_on) for simulator in recipe.mixed.values()]
         for sentence in dict.fromkeys(sentence for _, sentence in placed if sentence):
@@ -81,7 +84,7 @@ class HostSupervisor:
         self._generator_names = [generator_name(number) for number in range(engine.generators)]
         self.board = board([*map(shard_name, range(len(layout))), *self._generator_names, *others])
         self.generators: list[WorkerProcess] = []
-        self._logs, self._fail, self._notify, self._record = logs, fail, notify, record
+        self._logs, self._fail, self._notify, self._record, self._keep = logs, fail, notify, record, keep
         self._workers: list[WorkerProcess] = []
         self._unbuilt: set[str] = set()
         self._news_of_building = asyncio.Event()
@@ -169,7 +172,8 @@ class HostSupervisor:
     def _start_shard(self, shard: int) -> WorkerProcess:
         name, body = shard_name(shard), "rlvla3.runtimes.workers.shard_worker:run_shard"
         python = [*self.recipe.mixed.values()][self.plane.shards[shard].simulator].python
-        return start_worker(name, body, shard, self.recipe, self.plane, self.board, log=self._log(name), own_session=True, python=python)
+        arguments = (shard, self.recipe, self.plane, self.board, self._keep)
+        return start_worker(name, body, *arguments, log=self._log(name), own_session=True, python=python)
 
     def _on_ready(self, worker: WorkerProcess, _: Ready) -> None:
         self._unbuilt.discard(worker.name)

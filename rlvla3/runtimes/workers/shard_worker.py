@@ -18,6 +18,7 @@ from rlvla3.runtimes.processes.messages import Grant, HandIn, Ready
 from rlvla3.runtimes.worker_names import shard_name
 from rlvla3.simulators.base import RunningSimulator
 from rlvla3.simulators.common_spaces import make_run_simulator
+from rlvla3.simulators.every_step import StepsToKeep
 from rlvla3.types import Finished, Observation, Outcome, Ticket
 
 NICENESS = 10
@@ -26,15 +27,15 @@ simulators would run up to the bound of admission, and then wait with idle cores
 """
 
 
-async def run_shard(control: Control, shard: int, recipe: Recipe, plane: DataPlane, board: MeterBoard) -> None:
-    """Build the simulator, report Ready, and run tickets until cancelled."""
+async def run_shard(control: Control, shard: int, recipe: Recipe, plane: DataPlane, board: MeterBoard, keep: StepsToKeep | None = None) -> None:
+    """Build the simulator, report Ready, and run tickets until cancelled. keep: whose environment steps are kept in files."""
     meter = board.meter(shard_name(shard))
     meter.enter("start")
     os.nice(NICENESS)
     spec = plane.shards[shard]
     if spec.cores:
         os.sched_setaffinity(0, spec.cores)
-    simulator = make_run_simulator(recipe, spec, plane.rollouts.spec.spaces)
+    simulator = make_run_simulator(recipe, spec, plane.rollouts.spec.spaces, keep)
     try:
         port = ShardPort(plane, shard, meter)
         control.send(Ready())

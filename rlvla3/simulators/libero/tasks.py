@@ -117,6 +117,13 @@ def suite_names() -> tuple[str, ...]:
     return tuple(_task_table())
 
 
+def full_name(task: str) -> str:
+    """The task with its own name, where it is a number in a suite of LIBERO, as in libero_goal/3. Any other name as it is."""
+    suite, _, number = task.partition("/")
+    return str(find_task(task)) if suite in SUITES and number.isdecimal() else task
+
+
+@functools.cache
 def task_names(suite: str) -> tuple[str, ...]:
     """The tasks of `suite` in the benchmark's order. A task's number is its place in this order."""
     return _task_table()[suite]
