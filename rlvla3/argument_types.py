@@ -11,7 +11,7 @@ import argparse
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,29 @@ def seconds(text: str) -> float:
 def seconds_or_auto(text: str) -> float | str:
     """A time, or `auto`."""
     return text if text == "auto" else seconds(text)
+
+
+def rate(text: str) -> float:
+    """Frames or actions a second, at most 1000."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not 0 < found <= 1000:
+        raise argparse.ArgumentTypeError(f"{text[:40]} is no rate: give a number of more than 0, and at most 1000")
+    return found
+
+
+def folder_and_settings(words: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """Of the words after the start: the folder, if one is named, and the settings, which have a `=`. Raises RecipeError for several folders."""
+    folders, settings = [word for word in words if "=" not in word], [word for word in words if "=" in word]
+    if len(folders) > 1:
+        raise RecipeError(f"{' and '.join(folders)} are {len(folders)} folders, and a dataset goes into one: name one, and write settings as key=value")
+    if not folders:
+        return None, settings
+    from rlvla3.config import path_of
+
+    return path_of(folders[0]), settings
 
 
 def positive(text: str) -> int:

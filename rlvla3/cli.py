@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from rlvla3 import standard_streams
-from rlvla3.argument_types import CHUNK, PROFILE_S, Parser, Protocols, add_environments, add_start, new_file, new_folder, path, positive, seconds
+from rlvla3.argument_types import CHUNK, PROFILE_S, Parser, Protocols, add_environments, add_start, folder_and_settings, new_file, new_folder, path, positive, rate, seconds
 from rlvla3.benchmark_arguments import add_benchmarks
 from rlvla3.errors import RecipeError, explanation
 from rlvla3.named import note_working_folder, search_working_folder
@@ -29,6 +29,7 @@ examples:
   rlvla3 train runs/demo                                   continue from the newest checkpoint
   rlvla3 eval runs/demo evaluation.episodes=192            success of the newest checkpoint
   rlvla3 replay runs/demo                                  repeat the run, bit for bit
+  rlvla3 record runs/demo my_dataset                       write successful episodes as a LeRobotDataset
   rlvla3 check recipes/quickstart.yaml                     print the whole recipe, and check its simulators
   rlvla3 check --simulator my_robot:MyEnv max_steps=200    check one simulator, yours for example
   rlvla3 check --policy my_policy:MyPolicy                 check one policy: act and evaluate agree, gradients, saving, ...
@@ -39,7 +40,7 @@ examples:
   rlvla3 rehearse recipes/planned/libero_pi0.yaml --profile libero-pi0 --cluster 4x8   what a run would do on 32 GPUs, without a GPU
 """
 FAILED, REFUSED, BY_SIGNAL = 1, 2, 128
-RUNS = ("clone", "train", "eval", "replay", "serve")
+RUNS = ("clone", "train", "eval", "replay", "record", "serve")
 """Commands that go on without stdout: a run is worth more than its lines (observability/outlived.py). Others have done nothing if nobody can read them."""
 
 
@@ -101,6 +102,10 @@ def _run(arguments: argparse.Namespace) -> bool:
             commands.evaluate(arguments.start, arguments.overrides, arguments.run_dir, _show(arguments), trust, arguments.protocol)
         case "replay":
             commands.replay(arguments.start, arguments.run_dir, _show(arguments), trust)
+        case "record":
+            folder, settings = folder_and_settings(arguments.overrides)
+            which = (arguments.source, arguments.episodes, arguments.all, arguments.frames, arguments.fps)
+            commands.record(arguments.start, folder, settings, arguments.run_dir, _show(arguments), *which, trust)
         case "check":
             if arguments.policy is not None:
                 return commands.check_policy(arguments.policy, arguments.overrides, arguments.simulator, arguments.chunk, arguments.json, trust)
@@ -186,6 +191,8 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("start", type=path, metavar="RUN_DIR|CHECKPOINT", help="a run directory (up to its newest checkpoint), or one of its checkpoints")
     _add_output(replay, "RUN_DIR/replays/DATE-TIME")
 
+    _add_record(commands.add_parser("record", help="write episodes of a policy, or of its training, as a LeRobotDataset: data for the next cloning"))
+
     _add_check(commands.add_parser("check", help="check that a recipe can be run, and that its simulators, one simulator or one policy keep their contract"))
 
     _add_inspect(commands.add_parser("inspect", help="what a pretrained policy will be fed, and what is made of its answers: every number, and its source"))
@@ -230,6 +237,30 @@ def _add_inspect(inspect: argparse.ArgumentParser) -> None:
     inspect.add_argument("--recipe", type=path, metavar="FILE", help="the recipe that is to start from it: whether they fit, and how")
     inspect.add_argument("--instruction", metavar="TEXT", help="the instruction whose prompt is shown (default: that of the recipe's first task)")
     inspect.add_argument("--json", type=new_file, metavar="FILE", help="where the same goes as data")
+
+
+def _add_record(record: argparse.ArgumentParser) -> None:
+    record.add_argument("start", type=path, metavar="RUN_DIR|CHECKPOINT|RECIPE", help="whose policy acts (a YAML file needs policy.checkpoint)")
+    record.add_argument("overrides", nargs="*", default=[], metavar="FOLDER key=value", help="a new folder (default: one in the run directory), and settings")
+    record.add_argument(
+        "--from",
+        dest="source",
+        choices=("policy", "evaluation", "training"),
+        default="policy",
+        help="which episodes: new ones from initial states of training (default), those that `rlvla3 eval` runs, or those of training, repeated",
+    )
+    record.add_argument(
+        "--episodes", type=positive, metavar="N", help="how many are run (default: evaluation.episodes); of training, the last N (all)"
+    )
+    record.add_argument("--all", action="store_true", help="write episodes without success too")
+    record.add_argument(
+        "--frames",
+        choices=("h264", "av1", "png"),
+        default="h264",
+        help="how frames are kept: in videos of H.264 (default) or AV1, or as PNG images, which lose nothing",
+    )
+    record.add_argument("--fps", type=rate, metavar="N", help="actions a second (default: as the simulator says, or 20)")
+    _add_output(record, "RUN_DIR/recordings/DATE-TIME")
 
 
 def _add_export(export: argparse.ArgumentParser) -> None:

@@ -187,9 +187,7 @@ def import_optional(package: str) -> Any:
     try:
         return import_module(package)
     except ImportError as error:
-        raise DemonstrationError(
-            f"demonstrations need the package {package}, which is not installed: pip install 'rlvla3[files]' ({error})"
-        ) from error
+        raise DemonstrationError(f"demonstrations need the package {package}, which is not installed: pip install 'rlvla3[files]' ({error})") from error
 
 
 def cannot_open(path: Path, error: OSError) -> DemonstrationError:

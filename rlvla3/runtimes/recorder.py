@@ -144,8 +144,8 @@ def check_wanted(recipe: Recipe, wanted: Wanted, folder: Path | None, place: Pat
     there = next(parent for parent in (folder or place).absolute().parents if parent.exists())
     if (free := shutil.disk_usage(there).free) < needed:
         raise DemonstrationError(
-            f"{there} has {size(free)} free, and the episodes that run at once may need {size(needed)} until they are written: name a folder on a larger disk, or "
-            f"run fewer at once (simulator.shards)"
+            f"{there} has {size(free)} free, and the episodes that run at once may need {size(needed)} until they are written: name a folder on a larger "
+            f"disk, or run fewer at once (simulator.shards)"
         )
 
 

@@ -6,6 +6,7 @@ Every second frame of a video is a key frame, as lerobot's writer has it: traini
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Generator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +23,7 @@ Encoding = Literal["h264", "av1", "png"]
 ENCODERS: Mapping[str, tuple[str, ...]] = {
     # No frame is predicted from later ones: the first frame is at time 0 for every reader.
     "h264": ("libx264", "-crf", "18", "-g", "2", "-bf", "0"),
-    "av1": ("libsvtav1", "-crf", "30", "-g", "2", "-preset", "12"),
+    "av1": ("libsvtav1", "-crf", "30", "-g", "2", "-preset", "10"),
 }
 """ffmpeg's encoder and its settings. crf: the quality, smaller is better. AV1 has lerobot's own."""
 
@@ -71,6 +72,7 @@ class VideoFile:
             ffmpeg_log_level="quiet",
             output_params=settings,
         )
+        os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder says its settings on stderr otherwise
         self._send(None)
 
     def add(self, frame: Frame) -> None:
@@ -105,6 +107,4 @@ class VideoFile:
 
     def _not_encoded(self, why: str) -> DemonstrationError:
         first = why.split("FFMPEG COMMAND")[0].strip()[:300]
-        return DemonstrationError(
-            f"{self.path} could not be encoded as {self._encoding} ({first}): is the disk full? Or write --frames png"
-        )
+        return DemonstrationError(f"{self.path} could not be encoded as {self._encoding} ({first}): is the disk full? Or write --frames png")
