@@ -249,9 +249,7 @@ def _add_record(record: argparse.ArgumentParser) -> None:
         default="policy",
         help="which episodes: new ones from initial states of training (default), those that `rlvla3 eval` runs, or those of training, repeated",
     )
-    record.add_argument(
-        "--episodes", type=positive, metavar="N", help="how many are run (default: evaluation.episodes); of training, the last N (all)"
-    )
+    record.add_argument("--episodes", type=positive, metavar="N", help="how many are run (default: evaluation.episodes); of training, the last N (all)")
     record.add_argument("--all", action="store_true", help="write episodes without success too")
     record.add_argument(
         "--frames",

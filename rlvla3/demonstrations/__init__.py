@@ -17,4 +17,5 @@ Nothing here imports torch or starts a simulator, so that the files can be check
     lerobot_metadata.py    the schemas of their meta folder
     frames.py              decodes, turns and resizes frames
     video_frames.py        reads frames from an encoded video
+    writing/               writes episodes as a LeRobot dataset
 """

@@ -10,6 +10,7 @@
       videos/               evaluation episodes
       evaluations/          one run directory for each `rlvla3 eval RUN_DIR`
       replays/              one for each `rlvla3 replay RUN_DIR`
+      recordings/           one for each `rlvla3 record RUN_DIR`, with its dataset
       summary.json          the results
 
 Invariant: a file or checkpoint that has its final name is complete. It is written under another name, flushed to disk and then renamed.

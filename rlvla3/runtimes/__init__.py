@@ -6,6 +6,8 @@ The loops (rlvla3/loops.py) and the decisions (rlvla3/scheduling) are the same i
     runtime.py                   what the local and the Ray runtime share: a coordinator that drives a ledger
     session.py                   what a command does with a runtime: clone, evaluate, train
     replay_session.py            `rlvla3 replay`: a recorded run again
+    record_session.py            `rlvla3 record`: episodes that become a dataset
+    recorder.py                  from the steps of episodes to datasets
     processes/                   worker processes and the control channel to them
     workers/                     what runs inside worker processes: shard, generator, trainer
     sharing/                     how generator and trainer share a GPU: measured at the start of a run

@@ -10,6 +10,7 @@ registry.py           from a simulator's name in a recipe to the simulator
 builtin.py            the names of the simulators that ship with rlvla3
 common_spaces.py      how one policy sees and acts in several different simulators
 delayed.py            delays on purpose
+every_step.py         keeps every environment step in files, for `rlvla3 record`
 gymnasium.py          any Gymnasium environment
 gymnasium_instruction.py  where a Gymnasium environment says its instruction
 gymnasium_packages.py how an ID of Gymnasium is found
