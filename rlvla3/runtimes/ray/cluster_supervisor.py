@@ -135,7 +135,7 @@ class ClusterSupervisor:
         match ticket.purpose:
             case Purpose.TRAIN:
                 return max(self._ledger.update_of(ticket.index) - self._ledger.max_staleness, 0)
-            case Purpose.EVALUATE:
+            case Purpose.EVALUATE | Purpose.RECORD:
                 return self._published()
             case Purpose.DEMONSTRATE:
                 return -1

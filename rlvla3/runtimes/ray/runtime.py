@@ -162,7 +162,7 @@ class RayRuntime(Runtime):
                 await self._trainers[finished.ticket.group % len(self._trainers)].actor.bring.remote(index, host)
             case Purpose.DEMONSTRATE:
                 await asyncio.gather(*(trainer.actor.bring.remote(index, host) for trainer in self._trainers))
-            case Purpose.EVALUATE:
+            case Purpose.EVALUATE | Purpose.RECORD:
                 self._rollouts.unpack(index, await asyncio.wait_for(host.episode.remote(index), FETCH_TIMEOUT_S))
 
     def _report(self, name: str, status: Status | None) -> None:
