@@ -78,13 +78,14 @@ class ReplaySession(Session):
 
     async def _repeat(self, runtime: LocalRuntime, recorded: RecordedRun) -> None:
         ledger = training_ledger(self._recipe, runtime.rollouts.spec.spaces, end=recorded.end, order=recorded.order)
-        progress = TrainingProgress(self._recipe, runtime, ledger)
+        progress, recorder = TrainingProgress(self._recipe, runtime, ledger), self.recorder
         self._emit(PhaseStarted("train", recorded.end))
         runtime.trainer.control.handle(Notice, self._emit)
         async for published, episodes in runtime.repeat(ledger, recorded.end):
             self._emit(progress.update(published, episodes))
-            for episode in episodes if self.recorder else ():
-                await self.recorder.take(episode, recorded.versions(episode.ticket.index))
+            if recorder is not None:
+                for episode in episodes:
+                    await recorder.take(episode, recorded.versions(episode.ticket.index))
         await self._save(runtime)
 
 

@@ -117,7 +117,7 @@ def test_h264_keeps_frames_whose_sides_are_odd(tmp_path: Path) -> None:
     spaces = spaces_of({"odd": (33, 35, 3)})
     dataset = written(tmp_path / "dataset", [episode(spaces, 6)], spaces, "h264")
     (shown,) = frames(dataset, "odd")
-    assert np.shape(shown) == (6, 33, 35, 3)
+    assert np.array(shown).shape == (6, 33, 35, 3)
 
 
 @pytest.mark.parametrize("sentence", ODD_SENTENCES)
@@ -160,7 +160,7 @@ def test_statistics_of_pixels_are_those_of_all_pixels(frame_count: int, size: in
     counts.merge(other)
     expected, found = statistics(films.reshape(-1, 3) / 255), counts.statistics()
     for name in expected.keys() - {"count"}:
-        assert np.shape(found[name]) == (3, 1, 1)
+        assert np.array(found[name]).shape == (3, 1, 1)
         assert np.allclose(np.ravel(found[name]), expected[name]), name
     assert found["count"] == [frame_count]
 
@@ -186,9 +186,10 @@ def test_a_camera_that_a_dataset_cannot_hold_is_refused(cameras: dict[str, tuple
 
 
 def test_a_folder_that_exists_is_refused(tmp_path: Path) -> None:
-    for there in ("folder", "file", "link"):
-        place = tmp_path / there
-        {"folder": place.mkdir, "file": place.touch, "link": lambda place=place: place.symlink_to("nowhere")}[there]()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    for place in tmp_path.iterdir():
         with pytest.raises(DemonstrationError, match="exists already"), dataset_folder(place):
             pass
 

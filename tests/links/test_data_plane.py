@@ -36,15 +36,15 @@ def test_a_shard_is_woken_once_for_all_its_answers_of_a_batch(monkeypatch: pytes
     assert sorted(rung) == [(0, 2, 1), (4, 3)]
 
 
-def test_training_explores_evaluation_does_not_and_a_demonstration_asks_nobody():
+def test_training_explores_evaluation_and_recording_do_not_and_a_demonstration_asks_nobody():
     async def run() -> None:
-        host = Host(shards=1, slots=3)
+        host = Host(shards=1, slots=4)
         host.plane.set_running([1])
         episodes = dict(enumerate(host.begin(0, index, purpose=purpose)[0] for index, purpose in enumerate(Purpose)))
         async with host.generating():
             answers = await host.decide(0, episodes)
-        assert answers == {0: [[0], [0]], 1: [[1], [0]], 2: None}
-        assert host.batches[0].explore.tolist() == [True, False]
+        assert answers == {0: [[0], [0]], 1: [[1], [0]], 2: None, 3: [[3], [0]]}
+        assert host.batches[0].explore.tolist() == [True, False, False]
 
     asyncio.run(run())
 

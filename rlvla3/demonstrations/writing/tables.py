@@ -44,7 +44,8 @@ class StepTables:
     """The data files of the dataset in `folder`."""
 
     def __init__(self, folder: Path, described: Mapping[str, Feature]) -> None:
-        self._folder, self._number, self._writer = folder / "data", -1, None
+        self._folder, self._number = folder / "data", -1
+        self._writer: Any = None
         arrow = import_optional("pyarrow")
         self._described = {name: feature for name, feature in described.items() if feature["dtype"] != "video"}
         self._schema = arrow.schema([(name, _arrow_type(arrow, feature)) for name, feature in self._described.items()])
@@ -95,7 +96,8 @@ class EpisodeTable:
     """The list of episodes of the dataset in `folder`."""
 
     def __init__(self, folder: Path) -> None:
-        self._path, self._rows, self._writer = folder / "meta" / "episodes" / file_path(0), list[dict[str, Any]](), None
+        self._path, self._rows = folder / "meta" / "episodes" / file_path(0), list[dict[str, Any]]()
+        self._writer: Any = None
 
     def add(self, entry: Mapping[str, Any], statistics: Mapping[str, Statistics]) -> None:
         numbers = {f"stats/{name}/{kind}": of[kind] for name, of in statistics.items() for kind in NAMES}
