@@ -14,7 +14,21 @@ from pathlib import Path
 from typing import Literal
 
 from rlvla3 import standard_streams
-from rlvla3.argument_types import CHUNK, PROFILE_S, Parser, Protocols, add_environments, add_start, folder_and_settings, new_file, new_folder, path, positive, rate, seconds
+from rlvla3.argument_types import (
+    CHUNK,
+    PROFILE_S,
+    Parser,
+    Protocols,
+    add_environments,
+    add_start,
+    folder_and_settings,
+    new_file,
+    new_folder,
+    path,
+    positive,
+    rate,
+    seconds,
+)
 from rlvla3.benchmark_arguments import add_benchmarks
 from rlvla3.errors import RecipeError, explanation
 from rlvla3.named import note_working_folder, search_working_folder

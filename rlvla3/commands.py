@@ -158,6 +158,11 @@ def record(
         recipe, place, said = repeated.recipe, repeated.place, repeated.said
     else:
         recipe, place, said = _of_policy(start, overrides, "record", "recordings", trust)
+        if source == "evaluation" and recipe.evaluation.protocol:
+            from rlvla3.evaluation.applying import apply_protocol
+
+            applied = apply_protocol(recipe.evaluation.protocol, recipe, overrides)
+            recipe, said = applied.recipe, [*said, *applied.sentences()]
         recipe = on_this_host(recipe, episodes)
         preflight(recipe)
     check_wanted(recipe, wanted, folder, place, training_capacity(recipe) if repeated else collecting_capacity(recipe))
