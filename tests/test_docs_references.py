@@ -52,6 +52,9 @@ FOREIGN = {
     "videos/",
     "evaluations/",
     "replays/",
+    "recordings/",
+    "dataset/",
+    "meta/rlvla3.json",
 }
 """Files and folders that documents name and that are not in this repository."""
 

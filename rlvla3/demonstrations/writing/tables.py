@@ -44,7 +44,7 @@ class StepTables:
     """The data files of the dataset in `folder`."""
 
     def __init__(self, folder: Path, described: Mapping[str, Feature]) -> None:
-        self._folder, self._number = folder / "data", -1
+        self._folder, self._number, self._path = folder / "data", -1, folder
         self._writer: Any = None
         arrow = import_optional("pyarrow")
         self._described = {name: feature for name, feature in described.items() if feature["dtype"] != "video"}
