@@ -151,10 +151,10 @@ def _token(serving: Serving) -> str | None:
             given = serving.token_file.read_text().strip()
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"--token-file {serving.token_file} cannot be read ({error}): name a file with the token and nothing else") from error
+    elif given == "new":
+        return secrets.token_urlsafe(24)
     if given is None:
         given = os.environ.get(TOKEN_VARIABLE)
-    if given == "new":
-        return secrets.token_urlsafe(24)
     if given is not None and (len(given) < LEAST_TOKEN or not given.isascii() or not given.isprintable() or " " in given):
         raise RecipeError(f"a token has at least {LEAST_TOKEN} printable characters of ASCII and no space: give a longer one, or --token new to have one made")
     return given

@@ -125,7 +125,7 @@ class Conversation:
         """Of this answer, in milliseconds: waiting for the batch, inference, all of the answer before this one as openpi has it; the batch; percentiles."""
         total = time.monotonic() - began
         self._latency.add(decided, total)
-        p50, p99 = self._latency.percentiles_ms()
+        p50, p99 = self._latency.percentiles_ms
         before = {} if self._last_total is None else {"prev_total_ms": 1000 * self._last_total}
         self._last_total = total
         times = {"infer_ms": 1000 * decided.inferring, "wait_ms": 1000 * decided.waiting, "total_ms": 1000 * total}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -12,35 +12,38 @@ from rlvla3.serving.requests import Decided
 REMEMBERED = 2048
 """Answers that percentiles are taken of: the newest ones."""
 
+ANEW = 32
+"""Percentiles for answers are computed anew after so many of them: sorting takes time in which others wait."""
+
 
 class Latency:
     """Notes answers. Times are in seconds.
 
-    total: from a message that has come whole to its answer, which is handed to the network. answered: how many there were.
+    answered, errors: how many there were. percentiles_ms: the p50 and p99 of answers in milliseconds, NaN before the first one.
     """
 
     def __init__(self) -> None:
         self.answered, self.errors = 0, 0
+        self.percentiles_ms = (math.nan, math.nan)
         self._total: deque[float] = deque(maxlen=REMEMBERED)
         self._inferring: deque[float] = deque(maxlen=REMEMBERED)
         self._batches: deque[int] = deque(maxlen=REMEMBERED)
 
     def add(self, decided: Decided, total: float) -> None:
+        """total: from a message that has come whole to its answer, which is handed to the network."""
         self.answered += 1
         self._total.append(total)
         self._inferring.append(decided.inferring)
         self._batches.append(decided.batch)
-
-    def percentiles_ms(self) -> tuple[float, float]:
-        """The p50 and p99 of answers, in milliseconds. NaN before the first one."""
-        return _percentiles_ms(self._total)
+        if self.answered < ANEW or self.answered % ANEW == 0:
+            self.percentiles_ms = _percentiles_ms(self._total)
 
     def in_words(self) -> str:
         """One line for the terminal."""
         errors = f", {self.errors} refused" if self.errors else ""
         if not self._total:
             return f"{self.answered} answers{errors}"
-        (p50, p99), (infer50, infer99) = self.percentiles_ms(), _percentiles_ms(self._inferring)
+        (p50, p99), (infer50, infer99) = _percentiles_ms(self._total), _percentiles_ms(self._inferring)
         # Each answer of a batch of B notes B, so batches are counted by 1 / B.
         batches = np.array(self._batches)
         return (
@@ -49,8 +52,6 @@ class Latency:
         )
 
 
-def _percentiles_ms(seconds: Sequence[float] | deque[float]) -> tuple[float, float]:
-    if not seconds:
-        return float("nan"), float("nan")
+def _percentiles_ms(seconds: deque[float]) -> tuple[float, float]:
     p50, p99 = np.percentile(np.array(seconds), [50, 99])
     return 1000 * float(p50), 1000 * float(p99)
