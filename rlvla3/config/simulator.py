@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from rlvla3.config.delay import DelayConfig
 from rlvla3.config.initial_states import InitialStatesConfig
@@ -33,6 +33,8 @@ def _place(name: str) -> str:
 
 
 Place = Annotated[str, AfterValidator(_place)]
+Python = Annotated[str, BeforeValidator(lambda given: "" if given is None else given)]
+"""Where an interpreter is. Empty for the one of rlvla3."""
 
 
 class SimulatorConfig(Section):
@@ -41,9 +43,9 @@ class SimulatorConfig(Section):
     name: str = "metaworld"
     """`metaworld`, `libero`, `maniskill`, `robosuite`, `robocasa`, `gymnasium:ID`, or `module:Class` for one of your own."""
 
-    python: str = ""
+    python: Python = ""
     """The interpreter that its processes run in, if that is another one: the name of an environment that `rlvla3 env create` has made, such as `libero`, or the
-    path of an interpreter, such as `/path/to/bin/python`. So simulators whose packages clash can run in one run. With an empty text it is the interpreter of
+    path of an interpreter, such as `/path/to/bin/python`. So simulators whose packages clash can run in one run. With `null` it is the interpreter of
     rlvla3."""
 
     tasks: list[str] = []

@@ -48,12 +48,17 @@ def profile_of(recipe: Recipe, name: str, seconds: float, notify: Callable[[str]
 
     The recipe must have passed preflight. The policy has the weights that the recipe starts from: policy.checkpoint, or untrained ones.
     Delays on purpose (`simulator.delay`) are left out, because a rehearsal adds those of its own recipe.
-    Raises RecipeError if this system cannot measure, or if the recipe mixes simulators.
+    Raises RecipeError if this system cannot measure, or if the recipe mixes simulators or has one in another interpreter.
     """
     check_single_simulator(recipe)
     recipe = recipe.model_copy(update={"simulator": recipe.simulator.model_copy(update={"delay": DelayConfig()})})
     if not SCHEDSTAT.exists():
         raise RecipeError(f"this system does not report waiting times of processes: a profile can only be measured on Linux, with {SCHEDSTAT}")
+    if recipe.simulator.python:
+        raise RecipeError(
+            f"simulator.python={recipe.simulator.python}, and a profile is measured in processes that simulate, infer and train at once, in rlvla3's own "
+            f"interpreter: install the simulator there, and add simulator.python= to the command"
+        )
     with tempfile.TemporaryDirectory(prefix="rlvla3-profile-") as scratch:
         measured = measure(recipe, Path(scratch), seconds, notify)
         single = measured.alone.with_at_once(1)
