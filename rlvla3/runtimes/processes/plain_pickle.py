@@ -48,5 +48,13 @@ def _number(content: bytes, dtype: str) -> Any:
     return np.frombuffer(content, dtype)[0]
 
 
+def _reduce_path(path: Path) -> Any:
+    return _path, (str(path),)
+
+
+def _path(text: str) -> Path:
+    return Path(text)
+
+
 _PLAIN_NUMBERS = [np.bool_, *(np.dtype(code).type for code in np.typecodes["AllInteger"] + np.typecodes["AllFloat"])]
-_REDUCED: dict[type, Any] = {np.ndarray: _reduce_array, PosixPath: lambda path: (Path, (str(path),))} | dict.fromkeys(_PLAIN_NUMBERS, _reduce_number)
+_REDUCED: dict[type, Any] = {np.ndarray: _reduce_array, PosixPath: _reduce_path} | dict.fromkeys(_PLAIN_NUMBERS, _reduce_number)
