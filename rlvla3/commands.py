@@ -213,7 +213,7 @@ def check(
     print(recipe_text(recipe), end="")
     from rlvla3.checking.model_memory import check_model
     from rlvla3.inference.choice import way_in_words
-    from rlvla3.parts import left_out_in_words, splits_in_words
+    from rlvla3.parts import beside_capacity, left_out_in_words, splits_in_words, training_capacity
     from rlvla3.runtimes.sharing.measuring import share_in_words
 
     print(f"# inference: {way_in_words(recipe)}")
@@ -226,7 +226,7 @@ def check(
             print(f"# demonstrations: {said}")
     for words_of_tasks in (*splits_in_words(recipe, spaces), *left_out_in_words(recipe, trains=True)):
         print(f"# {words_of_tasks}")
-    for needed in (check_data_plane(recipe, training_capacity(recipe)), *check_model(recipe, spaces)):
+    for needed in (check_data_plane(recipe, training_capacity(recipe) + beside_capacity(recipe)), *check_model(recipe, spaces)):
         print(f"# memory: {needed}", flush=True)
     return check_simulators(recipe.mixed, recipe.policy.chunk, timeout_s, frames, figures, strict, before="# ")
 

@@ -32,6 +32,9 @@ class TicketExchange(Protocol):
 
 
 class ShardPlane(Protocol):
+    @property
+    def withdrawn(self) -> bool: ...
+
     def begin(self, ticket: Ticket, observation: Observation) -> EpisodeWriter: ...
 
     async def decide(self, episodes: Mapping[int, Any]) -> Mapping[int, Chunk]: ...
@@ -50,15 +53,25 @@ async def simulate(simulator: AsyncSimulator, ledger: TicketExchange, plane: Sha
 
     Waits for: a ticket, when no slot has one (unblocked by the ledger: a new version, a rerun); decisions (unblocked by the generator).
     bootstrap: also ask for the value of the last observation of a training episode that a time limit cut.
+
+    Training does not wait for an evaluation beside it: where the shard must leave that one (`withdrawn`), its episodes are dropped as they are. They are run
+    again later, perhaps elsewhere.
     """
     episodes: dict[int, EpisodeWriter] = {}
     finished: list[Finished] = []
     while True:
-        tickets = await ledger.exchange(finished, running=len(episodes))
+        tickets, finished = await ledger.exchange(finished, running=len(episodes)), []
+        if plane.withdrawn:
+            episodes = {slot: episode for slot, episode in episodes.items() if not episode.ticket.beside}
+            tickets = [ticket for ticket in tickets if not ticket.beside]
         for slot, ticket in zip(_free(simulator.slots, episodes), tickets, strict=False):
             episodes[slot] = plane.begin(ticket, await simulator.reset(slot, ticket))
+        if not episodes:
+            continue  # its tickets of training are on their way
 
         chunks = await plane.decide(episodes)
+        if plane.withdrawn and any(episode.ticket.beside for episode in episodes.values()):
+            continue  # its decisions may be none
         for slot, outcome in (await simulator.step(chunks)).items():
             episodes[slot].record(outcome)
 
@@ -75,14 +88,13 @@ def _free(slots: int, taken: Iterable[int]) -> list[int]:
 class Requests(Protocol):
     async def batch(self) -> Any: ...
 
-    def due(self) -> Any | None: ...
+    def due(self, like: Any) -> Any | None: ...
 
     def answer(self, batch: Any) -> None: ...
 
 
 class Weights(Protocol):
-    @property
-    def newest(self) -> Version: ...
+    def wanted(self, batch: Any) -> Version: ...
 
 
 class PolicyEngine(Protocol):
@@ -91,7 +103,7 @@ class PolicyEngine(Protocol):
     @property
     def beside_host(self) -> bool: ...
 
-    async def load_weights(self) -> None: ...
+    async def load_weights(self, batch: Any) -> None: ...
 
     async def begin(self, batch: Any) -> None: ...
 
@@ -101,7 +113,7 @@ class PolicyEngine(Protocol):
 
 
 async def generate(requests: Requests, weights: Weights, engine: PolicyEngine) -> None:
-    """Make the decisions that shards ask for, in batches, always with the newest weights.
+    """Make the decisions that shards ask for, in batches, each with the weights that it wants: the newest, or those of an evaluation beside training.
 
     Where a device computes beside the host, a batch that is due when another one ends is begun first. The other one's decisions are written and answered then.
 
@@ -111,14 +123,14 @@ async def generate(requests: Requests, weights: Weights, engine: PolicyEngine) -
     while True:
         if begun is None:
             begun = await requests.batch()
-            if weights.newest > engine.version:
-                await engine.load_weights()
+            if weights.wanted(begun) != engine.version:
+                await engine.load_weights(begun)
             await engine.begin(begun)
 
         batch, begun = begun, None
         await engine.end(batch)
-        if engine.beside_host and weights.newest <= engine.version:
-            begun = requests.due()
+        if engine.beside_host and weights.wanted(batch) == engine.version:
+            begun = requests.due(batch)
             if begun is not None:
                 await engine.begin(begun)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from rlvla3.config import EngineConfig, Recipe, Split
 from rlvla3.links.rollouts import RolloutSpec
 from rlvla3.policies.registry import policy_options
+from rlvla3.scheduling.beside import BesideLedger
 from rlvla3.scheduling.ledger import Ledger, TicketBook, capacity
 from rlvla3.scheduling.limits import FixedLimits, LearnedLimits
 from rlvla3.scheduling.streamer import Streamer
@@ -46,6 +47,19 @@ def evaluation_book(recipe: Recipe, spaces: Spaces) -> TicketBook:
 def recording_book(recipe: Recipe, spaces: Spaces) -> TicketBook:
     """The tickets that a policy is recorded on: every task as often as any other, from the initial states of training, and never those of evaluation."""
     return TicketBook(recipe.mix.even(), recipe.seed, purpose=Purpose.RECORD, states=_training_states(recipe, spaces))
+
+
+def is_due_beside(recipe: Recipe, version: Version) -> bool:
+    """Whether `version` is evaluated beside training. The last version is not, where it is evaluated after training."""
+    every, last = recipe.evaluation.every, recipe.training.updates
+    return every > 0 and version > 0 and version % every == 0 and (version < last or not recipe.evaluation.after)
+
+
+def beside_ledger(recipe: Recipe, spaces: Spaces, version: Version) -> BesideLedger:
+    """The evaluation of `version` beside training. With engine.offload, generators have no device while training has it: then training waits for the evaluation
+    from the beginning."""
+    late_at = version if recipe.engine.offload else version + math.ceil(recipe.evaluation.every / 2)
+    return BesideLedger(evaluation_book(recipe, spaces), recipe.evaluation.episodes, beside_capacity(recipe), version, late_at)
 
 
 def state_splits(recipe: Recipe, spaces: Spaces) -> dict[str, Split]:
@@ -140,10 +154,10 @@ def bootstraps(recipe: Recipe) -> bool:
     return recipe.algorithm.bootstrap and recipe.algorithm.has_critic
 
 
-def rollout_spec(recipe: Recipe, capacity: int) -> RolloutSpec:
-    """The shape of a recipe's data plane for `capacity` episodes."""
+def rollout_spec(recipe: Recipe, capacity: int, beside: int = 0) -> RolloutSpec:
+    """The shape of a recipe's data plane for `capacity` episodes, and for `beside` more of an evaluation beside training."""
     spaces = common_spaces(recipe)
-    return RolloutSpec(spaces, recipe.policy.chunk, policy_options(recipe.policy, spaces).trace(spaces, recipe.policy.chunk), capacity)
+    return RolloutSpec(spaces, recipe.policy.chunk, policy_options(recipe.policy, spaces).trace(spaces, recipe.policy.chunk), capacity, beside)
 
 
 def collecting_capacity(recipe: Recipe) -> int:
@@ -154,3 +168,8 @@ def collecting_capacity(recipe: Recipe) -> int:
 def training_capacity(recipe: Recipe) -> int:
     """Episodes in the data plane of a run that trains, and evaluates too."""
     return max(capacity(recipe.training.batch, recipe.engine.max_staleness), collecting_capacity(recipe))
+
+
+def beside_capacity(recipe: Recipe) -> int:
+    """Episodes of an evaluation beside training in the data plane of a run that trains."""
+    return min(recipe.evaluation.episodes, collecting_capacity(recipe)) if recipe.evaluation.every else 0

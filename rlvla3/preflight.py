@@ -27,7 +27,7 @@ from rlvla3.observability.episode_video import find_encoder
 from rlvla3.observability.formatting import size
 from rlvla3.observability.sampling import SCHEDSTAT
 from rlvla3.open_files import allow_open_files
-from rlvla3.parts import collecting_capacity, rollout_spec, training_capacity
+from rlvla3.parts import beside_capacity, collecting_capacity, rollout_spec, training_capacity
 from rlvla3.policies.options import PolicyOptions
 from rlvla3.policies.registry import policy_options, read_checkpoint_config
 from rlvla3.shared_memory import bytes_of
@@ -91,7 +91,7 @@ def preflight(recipe: Recipe, *, clones: bool = False, trains: bool = False, eva
         find_encoder()
     if recipe.engine.trace and not SCHEDSTAT.exists():
         raise RecipeError(f"engine.trace needs Linux, which tells work from waiting in {SCHEDSTAT}: leave it out")
-    check_data_plane(recipe, training_capacity(recipe) if trains else collecting_capacity(recipe))
+    check_data_plane(recipe, training_capacity(recipe) + beside_capacity(recipe) if trains else collecting_capacity(recipe))
     if clones and recipe.clone is not None and recipe.clone.files:
         demonstrations = select_demonstrations(recipe)
         check_room(bytes_needed(demonstration_layout(spaces, options.horizon_of(recipe.policy.chunk)), sum(one.decisions for one in demonstrations)))

@@ -23,6 +23,10 @@ Version = int
 """The number of updates done. Version 0 is the policy that a run starts from."""
 
 
+BESIDE = 1 << 40
+"""Tickets of an evaluation beside training are numbered from here on, so that no ticket of training has their numbers."""
+
+
 class Purpose(Enum):
     """Why an episode is run. The purpose decides whether a policy or an expert acts, and whether the policy explores."""
 
@@ -63,6 +67,11 @@ class Ticket(Sent):
     group: int
     purpose: Purpose = Purpose.TRAIN
     initial_state: int | None = None
+
+    @property
+    def beside(self) -> bool:
+        """Whether it belongs to an evaluation beside training."""
+        return self.index >= BESIDE
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,8 @@ class Shard:
             raise Over
         return tickets
 
+    withdrawn = False
+
     def begin(self, ticket: Ticket, observation: Observation) -> Writer:
         assert observation.instruction == str(ticket.index)
         return Writer(ticket)
@@ -162,7 +164,10 @@ class Generator:
             raise Over from None
         return next(self._names)
 
-    def due(self) -> str | None:
+    def wanted(self, batch: str) -> Version:
+        return self.newest
+
+    def due(self, like: str) -> str | None:
         assert self.beside_host
         follows = next(self._names)
         if follows in self._due:
@@ -170,7 +175,7 @@ class Generator:
         self._names = chain([follows], self._names)
         return None
 
-    async def load_weights(self) -> None:
+    async def load_weights(self, batch: str) -> None:
         self.version = self.newest
         self.log += f"load {self.version}, "
 

@@ -11,6 +11,9 @@ Invariants:
 - a ticket is handed out again only after its generator has forgotten the requests of the lost shard. So an answer never reaches the wrong episode;
 - requests stand in memory and outlive a generator: each has a number, which its shard counts up when it asks. A ring only says where to look. So a request is
   taken once, however often it is rung, and the successor of a lost generator takes those that were not answered;
+- no batch mixes decisions of training and of an evaluation beside it. Those of training come first;
+- `withdrawn` says which shards must leave the evaluation beside training, because they have tickets of training. Only the shard supervisor writes it, before it
+  sends these tickets. A generator answers such a shard without deciding, and the shard drops those episodes before it reads an answer;
 - the requests of a batch are answered together, even if the generator is killed meanwhile: what it was about to answer is written down first, and
   `take_over` completes it. So a batch that is inferred again has the same requests.
 """
@@ -34,7 +37,7 @@ from rlvla3.scheduling.batcher import DynamicBatcher
 from rlvla3.scheduling.limits import FixedLimits
 from rlvla3.scheduling.sharding import ShardSpec
 from rlvla3.shared_memory import SharedArrays
-from rlvla3.types import Field, Observation, Purpose, Ticket
+from rlvla3.types import BESIDE, Field, Observation, Purpose, Ticket
 
 RECOUNT = 2**32 - 1
 """The number that is rung at a generator when `running` has changed: a batch may be due."""
@@ -45,6 +48,7 @@ class Batch:
     """Requests that one inference answers. tickets, rows: int64 [B]. explore: bool [B]. slots: that have asked.
 
     kept: the positions whose decisions are written (...: all). A batch of a replay is as wide as the recorded one, even if some of its decisions are void.
+    beside: whether it belongs to an evaluation beside training.
     """
 
     tickets: NDArray[np.int64]
@@ -52,13 +56,14 @@ class Batch:
     explore: NDArray[np.bool_]
     slots: tuple[int, ...]
     kept: NDArray[np.int64] | EllipsisType = ...
+    beside: bool = False
 
     def __len__(self) -> int:
         return len(self.tickets)
 
     def keys(self) -> list[tuple[int, int, int]]:
-        """The key of each decision, from which its noise is drawn: (purpose, ticket, decision)."""
-        return list(zip(self.explore.astype(int).tolist(), self.tickets.tolist(), self.rows.tolist(), strict=True))
+        """The key of each decision, from which its noise is drawn: (purpose, ticket, decision). An evaluation beside training has the keys of any other."""
+        return list(zip(self.explore.astype(int).tolist(), (self.tickets % BESIDE).tolist(), self.rows.tolist(), strict=True))
 
 
 class DataPlane:
@@ -78,7 +83,8 @@ class DataPlane:
             {"count": Field((generators,), np.int64), "slots": Field((generators, n), np.int64), "numbers": Field((generators, n), np.int64)},
         )
         self.counts = SharedArrays(
-            {"running": Field((generators,), np.int64), "serves": Field((len(shards),), np.int64), "steps": Field((len(shards),), np.int64)},
+            {"running": Field((generators,), np.int64), "serves": Field((len(shards),), np.int64), "steps": Field((len(shards),), np.int64)}
+            | {"withdrawn": Field((len(shards),), np.bool_)},
         )
         self.counts["serves"][:] = [shard.generator for shard in shards]
         self.choices = BatchingChoices(generators)
@@ -137,6 +143,14 @@ class DataPlane:
             if fewer:
                 self.requests[generator].remind(RECOUNT)  # the coordinator waits for no generator, not even for one that is stopped
 
+    def set_withdrawn(self, shards: Sequence[bool]) -> None:
+        """Say which shards must leave the evaluation beside training, and wake the generators of those that must leave it now."""
+        withdrawn = self.counts["withdrawn"]
+        newly = np.flatnonzero(np.greater(shards, withdrawn))
+        withdrawn[:] = shards
+        for generator in {*self.counts["serves"][newly].tolist()}:
+            self.requests[generator].remind(RECOUNT)
+
 
 class ShardPort:
     """A simulator process's side of the data plane."""
@@ -145,6 +159,11 @@ class ShardPort:
         self._plane, self._shard, self._meter = plane, shard, meter
         self._first, self._answers = plane.shards[shard].slots.start, plane.answers[shard]
         self._answers.collect()  # removes answers to a lost predecessor
+
+    @property
+    def withdrawn(self) -> bool:
+        """Whether this shard must leave the evaluation beside training."""
+        return bool(self._plane.counts["withdrawn"][self._shard])
 
     def begin(self, ticket: Ticket, observation: Observation) -> Episode:
         return self._plane.rollouts.begin(ticket, observation)
@@ -176,7 +195,8 @@ class ShardPort:
 
 
 class GeneratorPort:
-    """A generator's side of the data plane: requests come in batches, by B_max and T_max.
+    """A generator's side of the data plane: requests come in batches, by B_max and T_max. Those of an evaluation beside training are answered whenever no batch
+    of training is due, all that wait at once.
 
     It begins with the requests that a lost predecessor has not answered.
 
@@ -187,6 +207,7 @@ class GeneratorPort:
         self._plane, self._generator, self._meter, self._take_in = plane, generator, meter, take_in
         self._bell = plane.requests[generator]
         self._batcher: DynamicBatcher[int] = DynamicBatcher(limits)
+        self._beside: DynamicBatcher[int] = DynamicBatcher(FixedLimits(None, 0.0))
         self._taken: list[int] = plane.asked["answered"].tolist()  # of each slot: the number of the last request that was taken
         self._take_up(np.flatnonzero(plane.asked["number"] != plane.asked["answered"]).tolist())
 
@@ -202,10 +223,12 @@ class GeneratorPort:
                 slots = self._due()
         return self._batch(slots)
 
-    def due(self) -> Batch | None:
-        """The batch that is due now, or None."""
+    def due(self, like: Batch) -> Batch | None:
+        """The batch that is due now, or None. It needs the same version of the weights as the batch `like`."""
         self._take_in()
-        slots = self._due()
+        if like.beside:
+            return None  # decisions of training come first, and need another version
+        slots = self._due(beside=False)
         return self._batch(slots) if slots else None
 
     def heard_by(self, call: Callable[[], None]) -> AbstractContextManager[None]:
@@ -221,12 +244,13 @@ class GeneratorPort:
     def _batch(self, slots: list[int]) -> Batch:
         asked = self._plane.asked
         order = np.array(slots)[np.argsort(asked["ticket"][slots])]  # in ticket order: the same batch is the same computation, whatever the order of requests
-        return Batch(asked["ticket"][order], asked["row"][order], asked["explore"][order], tuple(order.tolist()))
+        tickets = asked["ticket"][order]
+        return Batch(tickets, asked["row"][order], asked["explore"][order], tuple(order.tolist()), beside=bool(tickets[0] >= BESIDE))
 
     def answer(self, batch: Batch) -> None:
         """Wake the shards of the oldest batch that is not answered yet: its decisions are in the data plane."""
         self._plane.answer(batch.slots, self._generator)
-        self._batcher.answered(time.monotonic())
+        (self._beside if batch.beside else self._batcher).answered(time.monotonic())
         self._plane.choices.write(self._generator, self._batcher.limits.choice)
 
     def measured(self, size: int, seconds: float) -> None:
@@ -235,18 +259,32 @@ class GeneratorPort:
 
     def limit(self, largest: int) -> None:
         """A batch may have at most `largest` decisions, whatever B_max is: the device can do no more."""
-        self._batcher.largest = largest
+        self._batcher.largest = self._beside.largest = largest
 
     def forget(self, shard: int) -> None:
         """Drop the requests of a lost shard."""
         self._collect()
         self._batcher.forget(shard)
+        self._beside.forget(shard)
         self._plane.withdraw(shard)
         self._bell.ring(RECOUNT)  # other requests that were collected here may be due, and `batch` waits for the doorbell
 
-    def _due(self) -> list[int]:
+    def _due(self, beside: bool = True) -> list[int]:
+        """The slots whose requests are due. beside: whether those of an evaluation beside training may be among them."""
         self._collect()
-        return self._batcher.take(time.monotonic(), running=int(self._plane.counts["running"][self._generator]))
+        slots = self._batcher.take(time.monotonic(), running=int(self._plane.counts["running"][self._generator]))
+        if len(self._beside):
+            self._dismiss()
+            return slots or (self._beside.take(time.monotonic(), running=0) if beside else [])
+        return slots
+
+    def _dismiss(self) -> None:
+        """Answer shards that must leave the evaluation beside training, without deciding anything for them."""
+        slots = [slot for slot in self._beside if self._plane.counts["withdrawn"][self._plane.shard_of(slot)]]
+        for shard in {self._plane.shard_of(slot) for slot in slots}:
+            self._beside.forget(shard)
+        if slots:
+            self._plane.answer(slots, self._generator)
 
     def _collect(self) -> None:
         self._take_up([slot for slot in self._bell.collect() if slot != RECOUNT])
@@ -254,9 +292,9 @@ class GeneratorPort:
     def _take_up(self, slots: list[int]) -> None:
         """Take the requests of these slots that are for this generator and were not taken yet."""
         asked, serves = self._plane.asked, self._plane.counts["serves"]
-        wanted = zip(slots, *(asked[name][slots].tolist() for name in ("number", "at", "row")), strict=True)
-        for slot, number, at, row in wanted:
+        wanted = zip(slots, *(asked[name][slots].tolist() for name in ("number", "at", "row", "ticket")), strict=True)
+        for slot, number, at, row, ticket in wanted:
             shard = self._plane.shard_of(slot)
             if number != self._taken[slot] and serves[shard] == self._generator:
                 self._taken[slot] = number
-                self._batcher.add(slot, shard, at, first=row == 0)
+                (self._beside if ticket >= BESIDE else self._batcher).add(slot, shard, at, first=row == 0)

@@ -57,12 +57,15 @@ class ReplayPort:
         """The next batch, as soon as it is due."""
         with self._meter("requests"):
             self._take_in()
-            while (batch := self.due()) is None:
+            while (batch := self._take()) is None:
                 await self._bell.wait()
         return batch
 
-    def due(self) -> Batch | None:
-        """The batch that is due now, or None."""
+    def due(self, like: Batch) -> Batch | None:
+        """The batch that is due now, or None. All batches of a replay belong to training."""
+        return self._take()
+
+    def _take(self) -> Batch | None:
         if not self._is_due():
             return None
         assert self._next is not None

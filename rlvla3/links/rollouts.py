@@ -6,6 +6,7 @@ Nothing is sent, copied into a queue or serialised.
 Invariants:
 - ticket i lives in block i mod capacity. Admission (scheduling/ledger.py) hands ticket i out only after ticket i - capacity was trained on. So a block is
   always free when its ticket comes, and no allocator is needed: the staleness bound is also the memory bound;
+- the episodes of an evaluation beside training have blocks of their own, behind those of training;
 - a row has one writer at a time. The simulator writes the observation and the outcome; between these two, the generator writes the decision;
 - a decision reads the instruction of its own observation. A text is written once, when it changes, and the rows that read it name it.
 """
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from rlvla3.instructions import InstructionError, decode_instructions, encode_instruction
 from rlvla3.shared_memory import SharedArrays
 from rlvla3.types import (
+    BESIDE,
     EPISODE_LAYOUT,
     Field,
     Finished,
@@ -41,12 +43,28 @@ from rlvla3.types import (
 
 @dataclass(frozen=True, slots=True)
 class RolloutSpec:
-    """The shape of the data plane. capacity: episodes. chunk: actions of a decision. trace: the arrays that the policy keeps of a decision."""
+    """The shape of the data plane. capacity: episodes. chunk: actions of a decision. trace: the arrays that the policy keeps of a decision. beside: more
+    episodes, of an evaluation beside training."""
 
     spaces: Spaces
     chunk: int
     trace: Layout
     capacity: int
+    beside: int = 0
+
+    @property
+    def blocks(self) -> int:
+        """Episodes in all."""
+        return self.capacity + self.beside
+
+    def block(self, ticket: int) -> int:
+        """Where the episode of a ticket is."""
+        return ticket % self.capacity if ticket < BESIDE else self.capacity + (ticket - BESIDE) % self.beside
+
+    def blocks_of(self, tickets: NDArray[np.int64]) -> NDArray[np.int64]:
+        """`block` of many tickets."""
+        places = tickets % self.capacity
+        return np.where(tickets < BESIDE, places, self.capacity + (tickets - BESIDE) % self.beside) if self.beside else places
 
     @property
     def rows(self) -> int:
@@ -56,8 +74,8 @@ class RolloutSpec:
     def arrays(self) -> dict[str, Field]:
         decision = decision_layout(self.spaces.action.size, self.chunk, self.trace)
         per_row = observation_layout(self.spaces) | instruction_layout() | decision | outcome_layout(self.chunk)
-        rows = {name: Field((self.capacity, self.rows, *field.shape), field.dtype) for name, field in per_row.items()}
-        return rows | {f"episode.{name}": Field((self.capacity, *field.shape), field.dtype) for name, field in EPISODE_LAYOUT.items()}
+        rows = {name: Field((self.blocks, self.rows, *field.shape), field.dtype) for name, field in per_row.items()}
+        return rows | {f"episode.{name}": Field((self.blocks, *field.shape), field.dtype) for name, field in EPISODE_LAYOUT.items()}
 
 
 class Rollouts:
@@ -71,7 +89,7 @@ class Rollouts:
             self._arrays["episode.ticket"][:] = -1  # no block holds an episode yet
         # The arrays of decisions, with the rows of all blocks one after another: [capacity * rows, ...].
         of_rows = {name: array for name, array in self._arrays.items() if not name.startswith("episode.")}
-        self._flat = {name: array.reshape(spec.capacity * spec.rows, *array.shape[2:]) for name, array in of_rows.items()}
+        self._flat = {name: array.reshape(spec.blocks * spec.rows, *array.shape[2:]) for name, array in of_rows.items()}
         self.observation_names = tuple(observation_layout(spec.spaces))
         self.trace_names = tuple(f"trace.{name}" for name in spec.trace)
 
@@ -81,7 +99,7 @@ class Rollouts:
 
     def set_aside(self, ticket: Ticket) -> None:
         """`ticket` is completed without an episode: its block holds an episode of no decisions. To be called where nobody else writes this block."""
-        block = ticket.index % self.spec.capacity
+        block = self.spec.block(ticket.index)
         for name, value in {"ticket": ticket.index, "decisions": 0, "steps": 0, "success": False, "terminated": True}.items():
             self._arrays[f"episode.{name}"][block] = value
         self._arrays["instruction.number"][block, 0] = 0
@@ -116,14 +134,14 @@ class Rollouts:
 
     def parcel(self, ticket: int) -> dict[str, NDArray[Any]]:
         """A copy of an episode that has ended, to be sent: its decisions, the observation after the last one, and the entries of EPISODE_LAYOUT."""
-        block, rows = ticket % self.spec.capacity, self.decisions(ticket) + 1
+        block, rows = self.spec.block(ticket), self.decisions(ticket) + 1
         texts = int(self._arrays["instruction.number"][block, :rows].max()) + 1
         lengths = {"instruction.text": texts}
         return {name: (array[block] if name.startswith("episode.") else array[block, : lengths.get(name, rows)]).copy() for name, array in self._arrays.items()}
 
     def unpack(self, ticket: int, parcel: Mapping[str, NDArray[Any]]) -> None:
         """Write an episode that was sent into its block."""
-        block = ticket % self.spec.capacity
+        block = self.spec.block(ticket)
         for name, array in parcel.items():
             if name.startswith("episode."):
                 self._arrays[name][block] = array
@@ -132,12 +150,12 @@ class Rollouts:
 
     def rows(self, ticket: int, name: str) -> NDArray[Any]:
         """One array of one block, over all its rows."""
-        view: NDArray[Any] = self._arrays[name][ticket % self.spec.capacity]
+        view: NDArray[Any] = self._arrays[name][self.spec.block(ticket)]
         return view
 
     def about(self, ticket: int, name: str) -> Any:
         """One entry of EPISODE_LAYOUT for one episode. Raises LookupError if the block holds another ticket by now."""
-        block = ticket % self.spec.capacity
+        block = self.spec.block(ticket)
         held = int(self._arrays["episode.ticket"][block])
         if held != ticket:
             raise LookupError(f"ticket {ticket} is no longer in the data plane: its block holds ticket {held}")
@@ -148,7 +166,7 @@ class Rollouts:
 
     def instructions(self, tickets: NDArray[np.int64], rows: NDArray[np.int64]) -> list[str]:
         """The instruction of the decision at each (ticket, row) pair. Raises LookupError if the block of one of them holds another ticket by now."""
-        blocks = tickets % self.spec.capacity
+        blocks = self.spec.blocks_of(tickets)
         lost = np.flatnonzero(self._arrays["episode.ticket"][blocks] != tickets)
         if len(lost):
             self.about(int(tickets[lost[0]]), "ticket")  # raises
@@ -159,7 +177,7 @@ class Rollouts:
         """Where (ticket, row) pairs lie among all rows of all blocks."""
         if len(rows) and not 0 <= rows.min() <= rows.max() < self._row_count:
             raise IndexError(f"rows {rows.min()} to {rows.max()} are asked for, and an episode has rows 0 to {self._row_count - 1}")
-        return tickets % self.spec.capacity * self._row_count + rows
+        return self.spec.blocks_of(tickets) * self._row_count + rows
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Rollouts, (self.spec, self._arrays)
@@ -171,7 +189,7 @@ class Episode:
     def __init__(self, rollouts: Rollouts, ticket: Ticket, observation: Observation) -> None:
         self.ticket, self.row, self.steps, self.success, self.return_ = ticket, 0, 0, False, 0.0
         self.done = self.truncated = False
-        block = ticket.index % rollouts.spec.capacity
+        block = rollouts.spec.block(ticket.index)
         self._rows = {name: array[block] for name, array in rollouts._arrays.items() if not name.startswith("episode.")}
         self._about = {name: rollouts._arrays[f"episode.{name}"] for name in EPISODE_LAYOUT}
         self._block = block

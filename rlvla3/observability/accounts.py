@@ -24,12 +24,13 @@ FILE = "accounts.json"
 class EvaluationRecord(Metadata):
     """What a line of metrics.jsonl says of an evaluation, at the least."""
 
-    when: Literal["before", "after", "eval"]
+    when: Literal["before", "during", "after", "eval"]
     version: Count
     successes: Count
     episodes: Count
     low: float
     high: float
+    best: bool = False
 
 
 class TicketRecord(Metadata):
@@ -89,6 +90,13 @@ class Accounts:
         """The accounts with one more evaluation. A second one of the same moment and version is left out."""
         key = evaluation_key(record)
         return self if key in map(evaluation_key, self.evaluations) else replace(self, evaluations=(*self.evaluations, record))
+
+    def and_evaluations(self, records: Sequence[Mapping[str, Any]]) -> Accounts:
+        """The accounts with these evaluations too."""
+        accounts = self
+        for record in records:
+            accounts = accounts.and_evaluation(record)
+        return accounts
 
     def evaluated(self, when: str, version: Version | None = None) -> bool:
         """Whether this evaluation is done. version: of the policy (None: any)."""

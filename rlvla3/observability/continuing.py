@@ -165,11 +165,16 @@ def continuation(run: RunDirectory, whole: WholeCheckpoint, evaluations: Sequenc
 def _with_evaluations(continued: Continuation, known: Sequence[Mapping[str, Any]]) -> Continuation:
     """Let the accounts have the evaluations of `known` too, and the lines those of the accounts and no others. `known` may hold later ones: they are left out.
 
-    Of an earlier version, the accounts know all evaluations. One of their own version may be newer than they are, so that only a line tells of it.
+    Of an earlier version, the accounts know all evaluations but those beside training, which end later. These, and one of their own version, may be newer than
+    they are, so that only a line tells of them.
     """
     accounts, lines = continued.accounts, continued.lines
     written = {evaluation_key(line): line for line in lines if line["event"] == "evaluation"}
-    newer = [{key: value for key, value in line.items() if key != "seconds"} for line in written.values() if line["version"] == accounts.version]
+    newer = [
+        {key: value for key, value in line.items() if key != "seconds"}
+        for line in written.values()
+        if line["version"] == accounts.version or line["when"] == "during"
+    ]
     for record in (*newer, *known):
         if record["version"] <= accounts.version:
             accounts = accounts.and_evaluation(record)

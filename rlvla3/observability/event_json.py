@@ -31,6 +31,8 @@ def event_json(event: Event) -> JsonObject | None:
             more: JsonObject = {"initial_states": event.initial_states.json()} if event.initial_states else {}
             if event.protocol:
                 more["protocol"] = event.protocol
+            if event.best:
+                more["best"] = True
             return {"event": "evaluation", "when": event.when, "version": event.version, **rate_json(event.success), **more}
         case CloneStep():
             return {"event": "clone", "step": event.step, "total": event.total, "loss": _number(event.loss)}

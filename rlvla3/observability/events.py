@@ -88,14 +88,16 @@ class SuccessRate:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationFinished:
-    """An evaluation has finished. when: before, after, or eval for an evaluation without training. version: the evaluated version of the policy.
-    initial_states: where it began. None where no simulator has a fixed set of initial states. protocol: its name; None without one."""
+    """An evaluation has finished. when: before, during or after training, or eval for an evaluation without training. version: the evaluated version of the
+    policy. initial_states: where it began. None where no simulator has a fixed set of initial states. protocol: its name; None without one. best: whether it is
+    the best one of a run that keeps its best checkpoint."""
 
     when: str
     version: int
     success: SuccessRate
     initial_states: EvaluatedStates | None = None
     protocol: str | None = None
+    best: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@
       metrics.jsonl         one line for each update, evaluation, cloning step and notice
       events.out.tfevents.* the same as TensorBoard curves
       checkpoints/000020/   policy/, trainer.pt, parameters/, accounts.json and manifest.json after update 20
+      checkpoints/best      a link to the checkpoint whose evaluation was the best one, with evaluation.every
       record/               the record that `rlvla3 replay RUN_DIR` repeats the run from (run_record.py)
       trace.json            the stages of all workers over time, for Perfetto, with engine.trace (tracing.py)
       videos/               evaluation episodes
@@ -42,6 +43,9 @@ from rlvla3.observability.metrics_lines import read_lines
 
 NUMBER = re.compile(r"[0-9]{1,15}")
 """The name of a checkpoint."""
+
+BEST = "best"
+"""The name of the link to the best checkpoint."""
 
 
 class RunDirectoryError(ExplainedError, RuntimeError):
@@ -164,11 +168,11 @@ class RunDirectory:
             os.close(handle)
 
     @contextmanager
-    def checkpoint(self, version: int, keep: int, tell: Callable[[str], object] = print) -> Iterator[Path]:
+    def checkpoint(self, version: int, keep: int, tell: Callable[[str], object] = print, evaluated: Callable[[], int | None] = lambda: None) -> Iterator[Path]:
         """Write the checkpoint of `version` into the folder that the block receives.
 
-        The folder gets its checksums and its final name when the block ends without an error. Then all checkpoints but the newest `keep` are removed. tell:
-        called with a sentence where one cannot be removed. That is no error: the new checkpoint is there.
+        The folder gets its checksums and its final name when the block ends without an error. Then all checkpoints are removed but the newest `keep`, the best
+        one and the one that is evaluated now. tell: called with a sentence where one cannot be removed. That is no error: the new checkpoint is there.
 
             with run.checkpoint(version=20, keep=2) as folder:
                 policy.save(folder / "policy", "mini_vla")
@@ -188,7 +192,8 @@ class RunDirectory:
             flush_to_disk(self.checkpoints, deep=False)
         finally:
             _remove(beside)
-        for old in (replaced, *self.all_checkpoints()[:-keep]):
+        kept = {self._best_name(), f"{evaluated():06d}" if evaluated() is not None else ""}
+        for old in (replaced, *(older for older in self.all_checkpoints()[:-keep] if older.name not in kept)):
             try:
                 _remove(old)
             except OSError as error:
@@ -201,6 +206,26 @@ class RunDirectory:
     def latest_checkpoint(self) -> Path | None:
         """The newest complete checkpoint. None before the first."""
         return next(reversed(self.all_checkpoints()), None)
+
+    def best_checkpoint(self) -> Path | None:
+        """The checkpoint whose evaluation was the best one. None where no evaluation beside training has ended, and where it is gone."""
+        folder = self.checkpoints / self._best_name()
+        return folder if NUMBER.fullmatch(folder.name) and folder.is_dir() else None
+
+    def keep_best(self, version: int) -> None:
+        """Let `best` be the checkpoint of `version`, whenever this process ends. Raises OSError, also where there is no such checkpoint."""
+        final, beside = self.checkpoints / f"{version:06d}", self.checkpoints / f".partial.{BEST}"
+        if not final.is_dir():
+            raise FileNotFoundError(f"there is no {final}")
+        _remove(beside)
+        beside.symlink_to(final.name)
+        beside.replace(self.checkpoints / BEST)
+        _flush_to_disk(self.checkpoints, deep=False)
+
+    def _best_name(self) -> str:
+        """The name of the best checkpoint, "" where there is none."""
+        link = self.checkpoints / BEST
+        return str(link.readlink()) if link.is_symlink() else ""
 
     def metric_lines(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl that can be relied on. A line that was cut off when the process was killed is ignored."""
@@ -265,6 +290,8 @@ def find_run(path: Path) -> tuple[RunDirectory, Path | None] | None:
     if (path / "config.yaml").is_file():
         run = RunDirectory(path)
         return run, run.latest_checkpoint()
+    if path.name == BEST and path.is_symlink():
+        path = path.parent / path.readlink()
     owner = path.parent.parent
     if path.is_dir() and path.parent.name == "checkpoints" and (owner / "config.yaml").is_file():
         return RunDirectory(owner), path

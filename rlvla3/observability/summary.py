@@ -65,6 +65,8 @@ class Summary:
     def _go_on_from(self, accounts: Accounts) -> None:
         """Start with the totals of the accounts. What workers spent their time with is no total: it stays."""
         self._evaluations: dict[str, JsonObject] = {}
+        self._during: dict[int, JsonObject] = {}
+        self._best: JsonObject | None = None
         for record in accounts.evaluations:
             self._add_evaluation(record)
         self._episodes, self._successes, self._seconds = accounts.episodes, accounts.successes, accounts.seconds
@@ -99,12 +101,15 @@ class Summary:
     def content(self) -> dict[str, Any]:
         """The content of summary.json. Rates are shares in [0, 1], times are seconds, throughput is environment steps per second of training.
 
+        evaluations: those beside training, by version. best: the evaluation of the best checkpoint, with evaluation.every.
         sampler_mismatch: the largest of any update, of the metrics of this name.
         """
         return {
             "success_before": self._evaluations.get("before"),
             "success_after": self._evaluations.get("after"),
             "success": self._evaluations.get("eval"),
+            "evaluations": sorted(self._during.values(), key=lambda record: record["version"]),
+            "best": self._best,
             **({"protocol": self._protocol} if self._protocol else {}),
             "rollouts": self._rollouts(),
             **self._totals,
@@ -130,7 +135,13 @@ class Summary:
                 self._notices.append(record["text"])
 
     def _add_evaluation(self, record: Mapping[str, Any]) -> None:
-        self._evaluations[record["when"]] = {key: value for key, value in record.items() if key not in ("event", "when", "seconds")}
+        shown = {key: value for key, value in record.items() if key not in ("event", "when", "seconds", "best")}
+        if record["when"] == "during":
+            self._during[record["version"]] = shown
+        else:
+            self._evaluations[record["when"]] = shown
+        if record.get("best"):
+            self._best = shown
 
     def _add_update(self, record: JsonObject) -> None:
         seconds, self._seconds = max(record["wall_seconds"] - self._seconds, 0.0), record["wall_seconds"]

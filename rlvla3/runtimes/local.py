@@ -37,9 +37,10 @@ TRAINER, TRAINER_LANE = "rlvla3.runtimes.workers.trainer_worker:run_trainer", "r
 class LocalRuntime(Runtime):
     """The workers of one run on this host.
 
-    capacity: episodes that the data plane holds. trainer: whether the run needs one. resume: a checkpoint for the trainer. notify: called with a sentence for
-    the user. record: where the run is recorded, or the recorded run that `repeat` repeats. board: makes the board of the workers' times from their names (None:
-    as the recipe asks). keep: whose environment steps simulators keep in files (None: of no episode).
+    capacity: episodes that the data plane holds. beside: more of them, of an evaluation beside training. trainer: whether the run needs one. resume: a
+    checkpoint for the trainer. notify: called with a sentence for the user. record: where the run is recorded, or the recorded run that `repeat` repeats.
+    board: makes the board of the workers' times from their names (None: as the recipe asks). keep: whose environment
+    steps simulators keep in files (None: of no episode).
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class LocalRuntime(Runtime):
         run: RunDirectory,
         *,
         capacity: int,
+        beside: int = 0,
         notify: Callable[[str], None],
         trainer: bool = True,
         resume: Path | None = None,
@@ -60,7 +62,16 @@ class LocalRuntime(Runtime):
         self._recipe, self._run, self._resume, self._record = recipe, run, resume and resume.absolute(), record
         self._logs, self._trainer_names = run.path / "logs", [*map(trainer_name, range(recipe.training.ranks))] if trainer else []
         self._host = HostSupervisor(
-            recipe, capacity=capacity, logs=self._logs, notify=notify, fail=self.fail, others=self._trainer_names, record=record, board=board, keep=keep
+            recipe,
+            capacity=capacity,
+            beside=beside,
+            logs=self._logs,
+            notify=notify,
+            fail=self.fail,
+            others=self._trainer_names,
+            record=record,
+            board=board,
+            keep=keep,
         )
         self.board, self.server = self._host.board, self._host.shards
         self._trainers: list[WorkerProcess] = []

@@ -17,6 +17,7 @@ def make_runtime(
     run: RunDirectory,
     *,
     capacity: int,
+    beside: int = 0,
     notify: Callable[[str], None],
     trainer: bool = True,
     resume: Path | None = None,
@@ -24,7 +25,7 @@ def make_runtime(
 ) -> Runtime:
     """The runtime that `recipe` asks for. Parameters as in LocalRuntime. Only a local run is recorded."""
     if recipe.runtime == "local":
-        return LocalRuntime(recipe, run, capacity=capacity, notify=notify, trainer=trainer, resume=resume, record=record)
+        return LocalRuntime(recipe, run, capacity=capacity, beside=beside, notify=notify, trainer=trainer, resume=resume, record=record)
     from rlvla3.runtimes.ray.runtime import RayRuntime
 
-    return RayRuntime(recipe, run, capacity=capacity, notify=notify, trainer=trainer, resume=resume)
+    return RayRuntime(recipe, run, capacity=capacity, beside=beside, notify=notify, trainer=trainer, resume=resume)

@@ -24,7 +24,8 @@ from rlvla3.parts import training_capacity, training_ledger
 from rlvla3.runtimes.local import LocalRuntime
 from rlvla3.runtimes.recorder import Recorder
 from rlvla3.runtimes.running import run_session
-from rlvla3.runtimes.session import Session, TrainingProgress
+from rlvla3.runtimes.session import Session
+from rlvla3.runtimes.training_progress import TrainingProgress
 from rlvla3.scheduling.recorded_run import RecordedRun, ReplayError
 
 Weights = Mapping[str, Tensor]
@@ -51,7 +52,7 @@ def replay_recipe(recipe: Recipe) -> Recipe:
             "simulator": apart(recipe.simulator),
             "simulators": {name: apart(simulator) for name, simulator in recipe.simulators.items()},
             "engine": engine.model_copy(update={"generators": 1, "record": False, "share": "processes"}),
-            "evaluation": evaluation.model_copy(update={"before": False, "after": False}),
+            "evaluation": evaluation.model_copy(update={"before": False, "after": False, "every": 0}),
         }
     )
 

@@ -15,10 +15,18 @@ from rlvla3.observability.accounts import Accounts
 from rlvla3.observability.meter import MeterBoard
 from rlvla3.runtimes.processes.control import Stopped
 from rlvla3.runtimes.processes.messages import Arrived, KeepCheckpoint, LastUpdate, Published, StopAfterUpdate, Train, Trained
+from rlvla3.scheduling.beside import BesideLedger
 from rlvla3.scheduling.ledger import Ledger, TicketBook
-from rlvla3.types import Finished
+from rlvla3.types import Finished, Version
 
 ResultT = TypeVar("ResultT")
+
+
+class Beside(Protocol):
+    """The evaluations beside training (runtimes/beside.py)."""
+
+    def advanced(self, version: Version) -> None: ...
+
 
 NONE_YET = Accounts()
 """The accounts of a run that begins."""
@@ -36,6 +44,12 @@ class TicketServer(Protocol):
 
     def grant(self) -> None:
         """Send admissible tickets to free slots. To be called when the ledger's version has advanced."""
+
+    def serve_beside(self, ledger: BesideLedger | None, on_finished: Callable[[Finished], None]) -> None:
+        """Let tickets of an evaluation beside training fill slots that training leaves idle (None: there is none any more)."""
+
+    def hold_training(self, hold: bool) -> None:
+        """Whether tickets of training wait for the evaluation beside it. Those that run go on."""
 
     def free_devices(self, then: Callable[[], None]) -> None:
         """Have every generator leave its device, then call `then`."""
@@ -175,10 +189,13 @@ class Runtime(ABC):
         ledger.close()
         await until(lambda: not ledger.running)  # nobody needs these episodes any more, but their slots are free only when they end
 
-    async def train(self, ledger: Ledger, end: int, accounts: Accounts = NONE_YET) -> AsyncIterator[tuple[Published, list[Finished]]]:
-        """Make updates up to version `end`. Yields each one when it is published, with its episodes in ticket order. accounts: of what the run has done."""
+    async def train(
+        self, ledger: Ledger, end: int, accounts: Accounts = NONE_YET, beside: Beside | None = None
+    ) -> AsyncIterator[tuple[Published, list[Finished]]]:
+        """Make updates up to version `end`. Yields each one when it is published, with its episodes in ticket order. accounts: of what the run has done.
+        beside: the evaluations beside training, if there are any."""
         self.serve_trainer(ledger)
-        async for published, episodes in self.updates(ledger, end, accounts):
+        async for published, episodes in self.updates(ledger, end, accounts, beside):
             yield published, episodes
 
     def serve_trainer(self, ledger: Ledger) -> None:
@@ -195,12 +212,16 @@ class Runtime(ABC):
 
         self.server.serve(ledger, on_finished)
 
-    async def updates(self, ledger: Ledger, end: int, accounts: Accounts = NONE_YET) -> AsyncIterator[tuple[Published, list[Finished]]]:
+    async def updates(
+        self, ledger: Ledger, end: int, accounts: Accounts = NONE_YET, beside: Beside | None = None
+    ) -> AsyncIterator[tuple[Published, list[Finished]]]:
         """Have the trainer make updates up to version `end`. Yields as `train` does."""
         control = self.trainer.control
         control.send(Train(ledger.version, end, accounts))
         while not isinstance(message := await control.receive(), Trained):
             episodes = ledger.advance(message.version)
+            if beside is not None:
+                beside.advanced(message.version)
             self.server.grant()
             yield message, episodes
 

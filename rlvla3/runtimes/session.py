@@ -11,8 +11,10 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -31,23 +33,33 @@ from rlvla3.observability.events import (
     Notice,
     PhaseStarted,
     Resumed,
-    UpdateFinished,
     Watcher,
 )
 from rlvla3.observability.formatting import number_of
 from rlvla3.observability.intervals import success_rate
 from rlvla3.observability.run_directory import RunDirectory, rename_damaged, version_of
 from rlvla3.observability.run_record import RunRecord
-from rlvla3.parts import collecting_capacity, demonstration_book, evaluation_book, left_out_in_words, splits_in_words, training_capacity, training_ledger
+from rlvla3.parts import (
+    beside_capacity,
+    collecting_capacity,
+    demonstration_book,
+    evaluation_book,
+    left_out_in_words,
+    splits_in_words,
+    training_capacity,
+    training_ledger,
+)
 from rlvla3.policies.trained_on import TrainedOn
-from rlvla3.runtimes.processes.messages import Clone, Copied, Demonstrated, NotSaved, Published, Save, Saved
+from rlvla3.runtimes.beside import EvaluationsBeside, is_better
+from rlvla3.runtimes.processes.messages import Clone, Copied, Demonstrated, KeepBest, NotSaved, Published, Save, Saved
 from rlvla3.runtimes.registry import make_runtime
 from rlvla3.runtimes.running import run_session
 from rlvla3.runtimes.runtime import Runtime, TrainerLost
 from rlvla3.runtimes.supervision.replacements import Replacements
+from rlvla3.runtimes.training_progress import TrainingProgress
 from rlvla3.scheduling.ledger import Ledger
 from rlvla3.signals import in_words
-from rlvla3.types import Finished
+from rlvla3.types import Finished, Version
 
 TRY_AGAIN_S = 5.0
 """A last checkpoint that could not be written is tried again after so long."""
@@ -85,6 +97,8 @@ class Session:
         self._interrupts = 0
         self._runtime: Runtime | None = None
         self._ledger: Ledger | None = None  # while training
+        self._best: Mapping[str, Any] | None = None
+        """The evaluation of the best checkpoint, in a run that keeps it."""
 
     @property
     def _resume(self) -> Path | None:
@@ -124,7 +138,8 @@ class Session:
     async def _train(self) -> bool:
         recipe = self._recipe.resumed_from(self._resume) if self._resume else self._recipe
         record, why_not = self.recording()
-        runtime = make_runtime(recipe, self._run, capacity=training_capacity(recipe), notify=self._notify, resume=self._resume, record=record)
+        capacity, beside = training_capacity(recipe), beside_capacity(recipe)
+        runtime = make_runtime(recipe, self._run, capacity=capacity, beside=beside, notify=self._notify, resume=self._resume, record=record)
         async with self._interruptible(runtime):
             for said in (*splits_in_words(recipe, runtime.rollouts.spec.spaces, only_shared=True), *left_out_in_words(recipe, trains=True)):
                 self._notify(said)
@@ -209,6 +224,9 @@ class Session:
             self._emit(Resumed(self._continued))
             for text in self._continued.notices:
                 self._notify(text)
+            best = self._run.best_checkpoint()
+            of_best = [record for record in self._accounts.evaluations if best and record.get("best") and record["version"] == version_of(best)]
+            self._best = of_best[-1] if of_best else None
         recording = RunRecord(self._run.record.absolute())
         try:
             if record is None:
@@ -281,20 +299,29 @@ class Session:
             return False
 
         self._emit(PhaseStarted("evaluate", evaluation.episodes))
-        spaces = runtime.rollouts.spec.spaces
-        book = evaluation_book(self._recipe, spaces)
-        await runtime.collect(book, evaluation.episodes, look_at)
+        await runtime.collect(evaluation_book(self._recipe, runtime.rollouts.spec.spaces), evaluation.episodes, look_at)
         if (ran := len(finished)) < evaluation.episodes:
             self._notify(f"this evaluation ({when}) has {ran} of {number_of(evaluation.episodes, 'episode')}: the tickets of the others were set aside")
-        trained_on = self._trained_on()
-        states = EvaluatedStates.of(finished, spaces.initial_states, book.states, trained_on.states, trained_on.complete)
-        evaluated = EvaluationFinished(when, self._version(finished), success_rate(finished), states, evaluation.protocol)
-        self._emit(evaluated)
-        self._accounts = self._accounts.and_evaluation(event_json(evaluated) or {})
-        if states:
-            self._notify(f"initial states ({when}): {states}")
+        self._tell_of_evaluation(runtime, when, self._version(finished), finished, self._trained_on())
         for episode, frames in videos:
             self._emit(EpisodeFilmed(when, episode, frames))
+
+    def _tell_of_evaluation(self, runtime: Runtime, when: str, version: Version, finished: Sequence[Finished], trained_on: TrainedOn) -> Mapping[str, Any]:
+        """An evaluation is over. Returns its line of metrics.jsonl."""
+        spaces = runtime.rollouts.spec.spaces
+        book = evaluation_book(self._recipe, spaces)
+        states = EvaluatedStates.of(finished, spaces.initial_states, book.states, trained_on.states, trained_on.complete)
+        evaluated = EvaluationFinished(when, version, success_rate(finished), states, self._recipe.evaluation.protocol)
+        if self._recipe.evaluation.every and when != "eval" and (version or self._run.latest_checkpoint()) and is_better(evaluated.success, self._best):
+            evaluated = replace(evaluated, best=True)
+            self._best = event_json(evaluated)
+            runtime.trainer.control.send(KeepBest(version))
+        record = event_json(evaluated) or {}
+        self._emit(evaluated)
+        self._accounts = self._accounts.and_evaluation(record)
+        if states:
+            self._notify(f"initial states ({when}): {states}")
+        return record
 
     def _trained_on(self) -> TrainedOn:
         """What the present policy was trained on. Whenever it is evaluated, it is the policy of a checkpoint, or the one that the run starts from."""
@@ -318,11 +345,13 @@ class Session:
         progress = TrainingProgress(self._recipe, runtime, ledger)
         self._emit(PhaseStarted("train", training.updates))
         runtime.trainer.control.handle(Notice, self._emit)
-        async for published, episodes in runtime.train(ledger, end=training.updates, accounts=accounts):
-            self._accounts = published.accounts
+        beside = EvaluationsBeside(self._recipe, runtime, over=partial(self._tell_of_evaluation, runtime, "during"), notify=self._notify)
+        async for published, episodes in runtime.train(ledger, end=training.updates, accounts=accounts, beside=beside):
+            self._accounts = published.accounts.and_evaluations(self._accounts.evaluations)
             self._emit(progress.update(published, episodes))
         self._ledger = None
         await self._save(runtime)
+        await beside.end(interrupted=self._interrupts > 0)
         left = ledger.issued - ledger.trained
         if left:
             self._emit(
@@ -365,28 +394,3 @@ class Session:
 
 class Interrupted(Exception):
     """The user wants the run to end now."""
-
-
-class TrainingProgress:
-    """What is told of each update: the accounts of the run, and how its workers spent their time since the last update."""
-
-    def __init__(self, recipe: Recipe, runtime: Runtime, ledger: Ledger) -> None:
-        self._updates, self._runtime, self._ledger = recipe.training.updates, runtime, ledger
-        self._spent = runtime.board.read()
-
-    def update(self, published: Published, episodes: Sequence[Finished]) -> UpdateFinished:
-        workers, self._spent = self._runtime.board.shares(self._spent), self._runtime.board.read()
-        accounts = published.accounts
-        return UpdateFinished(
-            update=published.version,
-            updates=self._updates,
-            episodes=episodes,
-            learner=published.metrics,
-            environment_steps=accounts.environment_steps,
-            throughput=accounts.environment_steps / accounts.seconds,
-            staleness=Counter(published.version - 1 - episode.oldest for episode in episodes if not episode.set_aside),
-            tickets=self._ledger.tickets,
-            workers=workers,
-            batching=self._runtime.batching(),
-            wall_seconds=accounts.seconds,
-        )

@@ -8,11 +8,18 @@ A runner has slots, and runs one ticket on each slot. A ticket that the ledger h
                                 |  '--give_back(alone)--> ALONE (its runner runs it again, with nothing beside it)
                                 '--set_aside--> (the ledger has it without a trajectory)
 
+Beside its ledger, it serves one of an evaluation beside training. Tickets of that one fill slots that training leaves idle:
+
+    RUNNING --(its runner gets a ticket of training)--> WITHDRAWN --(that one ends)--> (its ledger hands it out again)
+
 Laws kept here:
 - a runner never runs more tickets of a simulator than it has slots for that simulator;
 - the next ticket goes to the runner that runs the fewest tickets, so work is spread evenly;
 - a trajectory is handed in once. A receipt of an earlier life of a runner is void;
 - a lost ticket is handed out again only after `give_back`. Until then nobody else can run it;
+- who gets which ticket of training, and when, does not depend on an evaluation beside it, unless training is held (`hold_training`);
+- a runner with tickets of training runs none of the evaluation: its slots step together, so those would slow them down;
+- a withdrawn ticket is handed out again only when its runner has shown that it has dropped it: it has ended a ticket that came later;
 - a runner that has tickets to run alone runs one of them at a time and nothing else, from when it joins again until it has ended all of them.
 
 Pure decisions: no clock, no process, no I/O.
@@ -26,7 +33,7 @@ from functools import partial
 from typing import Protocol
 
 from rlvla3.scheduling.seating import Seating
-from rlvla3.types import Finished, Ticket
+from rlvla3.types import BESIDE, Finished, Ticket
 
 
 class TicketSource(Protocol):
@@ -72,14 +79,25 @@ class _Held:
 
 @dataclass(slots=True)
 class _Runner:
-    """running: the tickets that it runs, by number. ended: receipts that were not handed in yet. lost: tickets that wait for `give_back`.
+    """running: the tickets that it runs, by number. withdrawn: those of them that it is to drop. ended: receipts that were not handed in yet.
+    lost: tickets that wait for `give_back`.
     alone: tickets that it is to run alone, one after another. slots: of each simulator, while it runs such tickets (None: it has a seat, or is not there)."""
 
     running: dict[int, _Held] = field(default_factory=dict)
+    withdrawn: set[int] = field(default_factory=set)
     ended: set[Receipt] = field(default_factory=set)
     lost: dict[int, _Held] = field(default_factory=dict)
     alone: list[_Held] = field(default_factory=list)
     slots: Mapping[int, int] | None = None
+
+    @property
+    def trains(self) -> bool:
+        """Whether it runs a ticket of training, or has lost one."""
+        return any(index < BESIDE for index in (*self.running, *self.lost))
+
+    def beside(self) -> list[int]:
+        """The tickets of an evaluation beside training that it runs."""
+        return [index for index in self.running if index >= BESIDE]
 
 
 class Dispatcher:
@@ -93,9 +111,13 @@ class Dispatcher:
     dispatcher.hand_in(receipt)                          # the ledger has the trajectory
     lost = dispatcher.lose(3)                            # runner 3 is gone; it may join again
     dispatcher.give_back(3)                              # its tickets may be run again
+
+    whole: whether a runner with tickets of training runs none of an evaluation beside it. A host, whose own dispatcher sees to that, may have both.
     """
 
-    def __init__(self, simulators: int) -> None:
+    def __init__(self, simulators: int, whole: bool = True) -> None:
+        self._whole, self._held_back = whole, False
+        self._beside: TicketSource | None = None
         self._seatings = [Seating() for _ in range(simulators)]
         self._runners: dict[int, _Runner] = {}
         self._ledger: TicketSource | None = None
@@ -108,6 +130,24 @@ class Dispatcher:
     def serve(self, ledger: TicketSource) -> None:
         """Dispatch the tickets of `ledger` from now on."""
         self._ledger = ledger
+
+    def serve_beside(self, ledger: TicketSource | None) -> None:
+        """Let the tickets of `ledger`, of an evaluation beside training, fill the slots that are idle (None: there is none any more)."""
+        self._beside = ledger
+
+    def hold_training(self, hold: bool) -> None:
+        """Whether tickets of training wait. Those that run go on."""
+        self._held_back = hold
+
+    def must_leave(self, runner: int) -> bool:
+        """Whether a runner is to drop its tickets of the evaluation beside training."""
+        place = self._runners.get(runner)
+        return place is not None and bool(place.withdrawn)
+
+    def trains(self, runner: int) -> bool:
+        """Whether a runner has a ticket of training that it runs, or that it has lost and not given back."""
+        place = self._runners.get(runner)
+        return place is not None and place.trains
 
     def join(self, runner: int, slots: Mapping[int, int]) -> None:
         """A runner is there and all its slots are free. slots: how many it has for each simulator that it runs."""
@@ -122,11 +162,36 @@ class Dispatcher:
         if self._ledger is None:
             return []
         dispatched = [self._next_alone(runner, place) for runner, place in self._runners.items() if place.slots is not None and not place.running]
-        for simulator, seating in enumerate(self._seatings):
+        for simulator, seating in enumerate(self._seatings if not self._held_back else ()):
             for runner, tickets in seating.deal(partial(self._ledger.take, simulator)).items():
-                self._runners[runner].running |= {ticket.index: _Held(ticket, simulator) for ticket in tickets}
-                dispatched.append(Dispatched(runner, simulator, tickets))
+                place = self._runners[runner]
+                if self._whole:
+                    place.withdrawn.update(place.beside())
+                dispatched.append(self._give(runner, simulator, tickets))
+        return dispatched + self._dispatch_beside()
+
+    def _dispatch_beside(self) -> list[Dispatched]:
+        """Fill idle slots with tickets of the evaluation beside training."""
+        if self._beside is None:
+            return []
+        dispatched = []
+        for simulator, seating in enumerate(self._seatings):
+            for runner, slots in seating.there():
+                place = self._runners[runner]
+                if self._whole and (place.trains or place.withdrawn):
+                    continue
+                free = slots - sum(place.running[index].simulator == simulator for index in place.beside())
+                tickets = [ticket for _ in range(free) if (ticket := self._beside.take(simulator)) is not None]
+                if tickets:
+                    dispatched.append(self._give(runner, simulator, tickets))
         return dispatched
+
+    def _give(self, runner: int, simulator: int, tickets: Sequence[Ticket]) -> Dispatched:
+        self._runners[runner].running |= {ticket.index: _Held(ticket, simulator) for ticket in tickets}
+        return Dispatched(runner, simulator, tickets)
+
+    def _ledger_of(self, index: int) -> TicketSource | None:
+        return self._beside if index >= BESIDE else self._ledger
 
     def end(self, runner: int, finished: Finished) -> Receipt:
         """An episode has ended. Its slot is free. A runner that is lost may still report an episode that it ended before, until `give_back`."""
@@ -139,6 +204,8 @@ class Dispatcher:
             raise AssertionError(f"runner {runner} ended ticket {index}, and it does not run it")
         receipt = Receipt(runner, finished, simulator)
         place.ended.add(receipt)
+        if index < BESIDE:  # whatever it was to drop, it has dropped before it began this ticket
+            self._return_withdrawn(place)
         return receipt
 
     def is_valid(self, receipt: Receipt) -> bool:
@@ -147,10 +214,11 @@ class Dispatcher:
 
     def hand_in(self, receipt: Receipt) -> bool:
         """The trajectory has arrived. Returns False, and does nothing, where the receipt is not valid any more: the ticket is run again."""
-        if self._ledger is None or not self.is_valid(receipt):
+        ledger = self._ledger_of(receipt.finished.ticket.index)
+        if ledger is None or not self.is_valid(receipt):
             return False
         self._runners[receipt.runner].ended.remove(receipt)
-        self._ledger.hand_in(receipt.finished)
+        ledger.hand_in(receipt.finished)
         return True
 
     def lose(self, runner: int) -> list[int]:
@@ -161,7 +229,7 @@ class Dispatcher:
             seating.leave(runner)
         ended = {receipt.finished.ticket.index: _Held(receipt.finished.ticket, receipt.simulator) for receipt in place.ended}
         place.lost = dict(sorted((place.lost | place.running | ended).items()))
-        place.running, place.ended, place.slots = {}, set(), None
+        place.running, place.withdrawn, place.ended, place.slots = {}, set(), set(), None
         return list(place.lost)
 
     def lost(self, runner: int) -> list[int]:
@@ -175,32 +243,33 @@ class Dispatcher:
         """
         place = self._runners[runner]
         lost, place.lost = place.lost, {}
-        if self._ledger is None:
-            return
         for index, held in lost.items():
+            if (ledger := self._ledger_of(index)) is None:
+                continue
             if index in alone:
-                self._ledger.again(index)
+                ledger.again(index)
                 place.alone.append(held)
             else:
-                self._ledger.lost(index)
+                ledger.lost(index)
 
     def set_aside(self, runner: int, index: int) -> Finished:
         """A lost ticket is completed without an episode, in place of `give_back`. The ledger has it. Returns what it was told."""
-        assert self._ledger is not None
+        ledger = self._ledger_of(index)
         finished = Finished.without_episode(self._runners[runner].lost.pop(index).ticket)
-        self._ledger.hand_in(finished)
+        if ledger is not None:
+            ledger.hand_in(finished)
         return finished
 
     def lose_ticket(self, runner: int, index: int) -> None:
         """A runner that is still there has lost one of its tickets. The ledger hands it out again."""
-        assert self._ledger is not None
         self._leave_slot(runner, index)
-        self._ledger.lost(index)
+        if (ledger := self._ledger_of(index)) is not None:
+            ledger.lost(index)
 
     def again(self, index: int) -> None:
         """A runner that is still there has lost one of its tickets, and runs it again itself."""
-        assert self._ledger is not None
-        self._ledger.again(index)
+        if (ledger := self._ledger_of(index)) is not None:
+            ledger.again(index)
 
     def hold(self, runner: int) -> None:
         """Give a runner no more tickets until `release`."""
@@ -220,6 +289,13 @@ class Dispatcher:
         """How many of `runners` are busy."""
         return sum(map(self.is_busy, runners))
 
+    def _return_withdrawn(self, place: _Runner) -> None:
+        for index in sorted(place.withdrawn):
+            del place.running[index]
+            if self._beside is not None:
+                self._beside.lost(index)
+        place.withdrawn.clear()
+
     def _sit(self, runner: int, slots: Mapping[int, int]) -> None:
         for simulator, count in slots.items():
             self._seatings[simulator].sit(runner, count)
@@ -233,8 +309,10 @@ class Dispatcher:
         """A ticket no longer runs. Its slot is free; after the last ticket that ran alone, all slots are. Returns the simulator."""
         place = self._runners[runner]
         simulator = place.running.pop(index).simulator
+        place.withdrawn.discard(index)
         if place.slots is None:
-            self._seatings[simulator].free(runner, index)
+            if index < BESIDE:
+                self._seatings[simulator].free(runner, index)
         elif not place.alone:
             slots, place.slots = place.slots, None
             self._sit(runner, slots)

@@ -9,7 +9,7 @@ Laws kept here:
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from rlvla3.types import Ticket
 
@@ -52,6 +52,10 @@ class Seating:
         self._held.remove(runner)
         if runner in self._running:
             self._offer(runner)
+
+    def there(self) -> Iterator[tuple[int, int]]:
+        """The runners that are not held, each with the slots on which it runs nothing."""
+        return ((runner, self._slots[runner] - len(running)) for runner, running in self._running.items() if runner not in self._held)
 
     def running(self, runner: int) -> int:
         """How many tickets a runner runs."""

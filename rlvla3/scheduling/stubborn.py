@@ -35,6 +35,10 @@ class LostTickets:
         """These tickets were running when their simulator was lost."""
         self._losses.update(indices)
 
+    def forget(self, index: int) -> None:
+        """This ticket has ended. An evaluation has the same tickets each time."""
+        self._losses.pop(index, None)
+
     def suspected(self, indices: Iterable[int]) -> list[int]:
         """Those that may be at fault."""
         return [index for index in indices if self._losses[index] >= MAX_ATTEMPTS - 1]

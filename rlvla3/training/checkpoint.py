@@ -26,9 +26,9 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from rlvla3.checkpoints.weights import check_finite_weight
-from rlvla3.errors import ExplainedError, RecipeError
+from rlvla3.errors import ExplainedError, RecipeError, described
 from rlvla3.observability.accounts import Accounts
-from rlvla3.observability.run_directory import RunDirectory
+from rlvla3.observability.run_directory import BEST, RunDirectory
 from rlvla3.policies.base import Policy, PolicyError
 from rlvla3.policies.trained_on import TrainedOn
 from rlvla3.training.learner import Learner
@@ -107,7 +107,8 @@ class CheckpointWriter:
         ...                             # training continues
         checkpoints.finish()
 
-    trained_on: what the policy was trained on until now. Whoever trains keeps it up to date.
+    trained_on: what the policy was trained on until now. evaluated: the version that is evaluated beside training now; its checkpoint is not removed. Whoever
+    trains keeps both up to date.
 
     A checkpoint that cannot be written does not end training, because that would lose the updates since the last one. The writer calls `notify` with a message,
     and the next checkpoint may succeed. Only `write` raises, for a caller that cannot go on without.
@@ -120,6 +121,7 @@ class CheckpointWriter:
     def __init__(self, run: RunDirectory, keep: int, learner: Learner, policy_name: str, notify: Callable[[str], object] = print) -> None:
         self._run, self._keep, self._learner, self._policy_name, self._notify = run, keep, learner, policy_name, notify
         self.trained_on = UNKNOWN
+        self.evaluated: Version | None = None
         self._ranks = learner.ranks.separate_channel()
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._under_way: Future[None] | None = None
@@ -139,6 +141,25 @@ class CheckpointWriter:
         """Wait until the last checkpoint is on disk. Raises CheckpointError where it could not be written."""
         if (error := self._outcome()) is not None:
             raise error
+
+    def keep_best(self, version: Version) -> None:
+        """From now on, the checkpoint of `version` is the best one. Rank 0 notes it when the checkpoints before are written."""
+        if self._ranks.first:
+            self._thread.submit(self._keep_best, version)
+
+    def let_go(self, version: Version) -> None:
+        """The evaluation of `version` is over, and whether its checkpoint is the best one is known: `keep_best` comes before."""
+        self._thread.submit(self._let_go, version)
+
+    def _let_go(self, version: Version) -> None:
+        if self.evaluated == version:
+            self.evaluated = None
+
+    def _keep_best(self, version: Version) -> None:
+        try:
+            self._run.keep_best(version)
+        except OSError as error:
+            self._notify(f"{self._run.checkpoints / BEST} does not lead to checkpoint {version}, the best one until now ({described(error)})")
 
     def _submit(self, accounts: Accounts) -> Future[None]:
         self._under_way = self._thread.submit(self._write, take_snapshot(self._learner, accounts, self.trained_on))
@@ -180,7 +201,7 @@ class CheckpointWriter:
         with ExitStack() as stack:
             try:
                 if self._ranks.first:
-                    folder = stack.enter_context(self._run.checkpoint(version, self._keep, self._notify))
+                    folder = stack.enter_context(self._run.checkpoint(version, self._keep, self._notify, lambda: self.evaluated))
             finally:
                 folder = self._ranks.broadcast(folder)
             if folder is None:

@@ -18,7 +18,7 @@ import torch
 import torch.multiprocessing  # registers how tensors are handed to other processes
 from torch import Tensor
 
-from rlvla3.links.weights.versions import BUFFERS, WeightMemory
+from rlvla3.links.weights.versions import WeightMemory
 
 LONGEST_HANDLES = 1 << 16
 
@@ -58,10 +58,10 @@ class DeviceBuffers:
 
     def to_write(self) -> Sequence[Tensor]:
         if self._buffers is None:
-            self._buffers = [torch.empty(self._size, dtype=torch.uint8, device=self._device) for _ in range(BUFFERS)]
+            self._buffers = [torch.empty(self._size, dtype=torch.uint8, device=self._device) for _ in self._memory.buffers]
             handles = bytes(ForkingPickler.dumps(self._buffers))
             if len(handles) > LONGEST_HANDLES:
-                raise ValueError(f"the handles of {BUFFERS} buffers take {len(handles)} bytes, and there is room for {LONGEST_HANDLES}")
+                raise ValueError(f"the handles of {len(self._buffers)} buffers take {len(handles)} bytes, and there is room for {LONGEST_HANDLES}")
             self._handles.map(LONGEST_HANDLES)[: len(handles)] = handles
             self._memory.made_here = self._buffers
         return self._buffers

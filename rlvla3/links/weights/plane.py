@@ -20,7 +20,7 @@ from rlvla3.choices import OnHost, WireType
 from rlvla3.links.weights.buffers import Buffers, DeviceBuffers, HostBuffers
 from rlvla3.links.weights.layout import WeightLayout
 from rlvla3.links.weights.staging import Inbound, Outbound, device_of
-from rlvla3.links.weights.versions import WeightMemory
+from rlvla3.links.weights.versions import NONE, WeightMemory
 from rlvla3.types import Version
 
 
@@ -30,6 +30,7 @@ class WeightPlane:
     plane = WeightPlane(memory, policy.published())
     plane.publish(version)                                        # the trainer
     if plane.newest > version: version = plane.load()             # a generator, between batches
+    version = plane.load(pinned=True)                             # for an evaluation beside training
 
     dtype: the type in which weights travel; tensors keep their own. on_host: where versions lie. overlap: whether a publication goes on in a thread of its own
     after the tensors were copied aside. None: if tensors are on a GPU and versions are not; otherwise, publishing costs no more than copying aside. fail:
@@ -56,11 +57,18 @@ class WeightPlane:
         self._inbound: Inbound | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._under_way: Future[None] | None = None
+        self._loaded: Version = NONE
+        self._aside: tuple[Version, Mapping[str, Tensor]] | None = None
 
     @property
     def newest(self) -> Version:
         """The newest version published, -1 before the first."""
         return self._memory.newest
+
+    @property
+    def pinned(self) -> Version:
+        """The version that is pinned, -1 if none is."""
+        return self._memory.pinned
 
     @property
     def size(self) -> int:
@@ -101,10 +109,27 @@ class WeightPlane:
             under_way, self._under_way = self._under_way, None
             under_way.result()
 
-    def load(self) -> Version:
-        """Copy the newest version into the tensors, in place. Returns its number. Raises WeightsError before the first version."""
+    def load(self, pinned: bool = False) -> Version:
+        """Let the tensors have the newest version, or the pinned one, in place. Returns its number. Raises WeightsError where there is none.
+
+        While a version is pinned, the version that the tensors had before is kept aside on their device. So pinned and newest version change places without a
+        copy from the plane. It takes the memory of one more version there, until the next load after the pinned one was released.
+        """
+        wanted = self.pinned if pinned else self.newest
+        if self.pinned < 0:
+            self._aside = None
+        elif self._aside is not None and self._aside[0] == wanted:
+            self._change_places(self._aside[1])
+            self._aside, self._loaded = (self._loaded, self._aside[1]), wanted
+            return wanted
+        elif self._loaded >= 0 and (pinned or self._loaded == self.pinned):
+            self._put_aside()
+        self._loaded = self._load(pinned)
+        return self._loaded
+
+    def _load(self, pinned: bool) -> Version:
         while True:
-            which, version = self._memory.holder()
+            which, version = self._memory.where_pinned() if pinned else self._memory.holder()
             buffers = self._buffers.to_read()
             if self._staged:
                 self._inbound = self._inbound or Inbound(self._layout, self._device)
@@ -116,6 +141,19 @@ class WeightPlane:
                 self._wait_for_device()
             if self._memory.holds(which, version):
                 return version
+
+    def _put_aside(self) -> None:
+        """Copy the tensors aside."""
+        kept = self._aside[1] if self._aside is not None else {name: torch.empty_like(tensor) for name, tensor in self._tensors.items()}
+        for name, tensor in self._tensors.items():
+            kept[name].copy_(tensor)
+        self._aside = self._loaded, kept
+
+    def _change_places(self, aside: Mapping[str, Tensor]) -> None:
+        for name, tensor in self._tensors.items():
+            before = tensor.clone()
+            tensor.copy_(aside[name])
+            aside[name].copy_(before)
 
     @property
     def _form(self) -> tuple[int, int]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rlvla3.errors import explanation
 from rlvla3.observability.accounts import Accounts
+from rlvla3.policies.trained_on import TrainedOn
 from rlvla3.types import Finished, Sent, Ticket, TicketCounts, Version
 
 
@@ -126,6 +128,29 @@ class Published(Sent):
     version: Version
     metrics: Mapping[str, float]
     accounts: Accounts
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned(Sent):
+    """Trainer to coordinator, before Published: `version` stays on the weight plane until Release, for an evaluation beside training. trained_on: what it was
+    trained on."""
+
+    version: Version
+    trained_on: TrainedOn
+
+
+@dataclass(frozen=True, slots=True)
+class Release(Sent):
+    """Coordinator to trainer: the evaluation of the pinned version is over. evaluation: its line of metrics.jsonl, for the accounts."""
+
+    evaluation: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class KeepBest(Sent):
+    """Coordinator to trainer: of all versions that were evaluated, `version` is the best one."""
+
+    version: Version
 
 
 @dataclass(frozen=True, slots=True)

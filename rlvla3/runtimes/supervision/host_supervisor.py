@@ -65,6 +65,7 @@ class HostSupervisor:
         recipe: Recipe,
         *,
         capacity: int,
+        beside: int = 0,
         logs: Path,
         notify: Callable[[str], None],
         fail: Callable[[Exception], None],
@@ -80,7 +81,8 @@ class HostSupervisor:
         simulators = [simulator for simulator, _ in placed]
         layout = lay_out([simulator.sharding for simulator in simulators], engine.generators, engine.serving, sorted(os.sched_getaffinity(0)))
         allow_open_files(len(layout) + engine.generators + len(others))
-        self.recipe, self.plane, self.memory = recipe, DataPlane(rollout_spec(recipe, capacity), layout, engine.generators), WeightMemory()
+        self.recipe, self.plane = recipe, DataPlane(rollout_spec(recipe, capacity, beside), layout, engine.generators)
+        self.memory = WeightMemory(pins=beside > 0)
         self._generator_names = [generator_name(number) for number in range(engine.generators)]
         self.board = board([*map(shard_name, range(len(layout))), *self._generator_names, *others])
         self.generators: list[WorkerProcess] = []

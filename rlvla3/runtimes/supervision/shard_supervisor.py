@@ -94,6 +94,7 @@ class ShardSupervisor:
         self._start, self._plane, self._board, self._assignment = start, plane, board, assignment
         self._watch, self._limits, self._max_restarts, self._notify, self._fail = watch, limits, max_restarts, notify, fail
         self._on_finished: Callable[[Finished], None] = lambda _: None
+        self._on_finished_beside: Callable[[Finished], None] = lambda _: None
         self._lost_tickets = LostTickets(max_set_aside)
         self._all_ready = asyncio.Event()
         self._restarts = 0
@@ -134,11 +135,23 @@ class ShardSupervisor:
         self._assignment.begin_anew()
         self.grant()
 
+    def serve_beside(self, ledger: TicketSource | None, on_finished: Callable[[Finished], None]) -> None:
+        """Let tickets of an evaluation beside training fill idle slots (None: there is none any more). on_finished: called for each episode of it."""
+        self._dispatcher.serve_beside(ledger)
+        self._on_finished_beside = on_finished
+        self.grant()
+
+    def hold_training(self, hold: bool) -> None:
+        """Whether tickets of training wait for the evaluation beside it."""
+        self._dispatcher.hold_training(hold)
+        self.grant()
+
     def grant(self) -> None:
         """Send admissible tickets to free shards, and an answer to every shard that waits for one. To be called when the ledger's version has advanced."""
         for number in self._assignment.move(self._dispatcher.is_busy):
             self._dispatcher.release(number)
         dispatched = {grant.runner: grant.tickets for grant in self._dispatcher.dispatch()}
+        self._plane.set_withdrawn([self._dispatcher.must_leave(shard.number) for shard in self._shards])
         # Counts come before grants: a generator that sees a request must know of every shard that began together with it.
         self._count_running()
         for shard in self._shards:
@@ -164,7 +177,7 @@ class ShardSupervisor:
     def set_aside(self, finished: Finished) -> None:
         """A ticket is completed without an episode. The ledger knows it; its block of the data plane and whoever waits for the episode are told here."""
         self._plane.rollouts.set_aside(finished.ticket)
-        self._on_finished(finished)
+        self._tell_of(finished)
 
     def kill(self) -> None:
         """Kill every simulator."""
@@ -210,10 +223,17 @@ class ShardSupervisor:
     def _on_hand_in(self, shard: SupervisedShard, message: HandIn) -> None:
         for finished in message.finished:
             self._dispatcher.hand_in(self._dispatcher.end(shard.number, finished))
-            self._on_finished(finished)
+            self._tell_of(finished)
         shard.owed = True
         self._follow_load()
         self.grant()
+
+    def _tell_of(self, finished: Finished) -> None:
+        if finished.ticket.beside:
+            self._lost_tickets.forget(finished.ticket.index)
+            self._on_finished_beside(finished)
+        else:
+            self._on_finished(finished)
 
     def _follow_load(self) -> None:
         """Choose shards that are to change their generator, where the load asks for more or fewer active generators."""
@@ -306,8 +326,9 @@ class ShardSupervisor:
             self.grant()
 
     def _count_running(self) -> None:
-        """Tell each generator how many of its shards have a ticket. A ticket that was lost counts until the generator has forgotten what was asked for it."""
+        """Tell each generator how many of its shards have a ticket, but for those of an evaluation beside training. A ticket that was lost counts until the
+        generator has forgotten what was asked for it."""
         counts = [0] * len(self._plane.requests)
         for shard in self._shards:
-            counts[self._assignment.serves[shard.number]] += self._dispatcher.is_busy(shard.number)
+            counts[self._assignment.serves[shard.number]] += self._dispatcher.trains(shard.number)
         self._plane.set_running(counts)

@@ -90,8 +90,11 @@ class VirtualGenerator:
 
     beside_host = False
 
-    def due(self) -> None:
+    def due(self, like: list[Request]) -> None:
         """Not asked: its device does not compute beside the host."""
+
+    def wanted(self, batch: list[Request]) -> Version:
+        return self.newest
 
     async def batch(self) -> list[Request]:
         with self._meter("requests"):
@@ -111,7 +114,7 @@ class VirtualGenerator:
             self._bell.give()
         return self._asked_to_leave
 
-    async def load_weights(self) -> None:
+    async def load_weights(self, batch: list[Request]) -> None:
         await self._enter()
         with self._meter("load_weights"):
             version = self.newest

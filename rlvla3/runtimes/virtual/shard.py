@@ -98,6 +98,8 @@ class VirtualShard:
         tickets, self._tickets = self._tickets, []
         return tickets
 
+    withdrawn = False
+
     def begin(self, ticket: Ticket, observation: object) -> VirtualEpisode:
         return VirtualEpisode(ticket)
 

@@ -13,7 +13,7 @@ import torch
 from rlvla3.config import Recipe
 from rlvla3.errors import RecipeError
 from rlvla3.inference.actor import Actor, make_actor
-from rlvla3.links.data_plane import DataPlane, GeneratorPort
+from rlvla3.links.data_plane import Batch, DataPlane, GeneratorPort
 from rlvla3.links.replay_port import ReplayPort
 from rlvla3.links.weights.plane import WeightPlane
 from rlvla3.links.weights.versions import WeightMemory
@@ -41,6 +41,7 @@ from rlvla3.runtimes.workers.device import check_on_host, choose_device, generat
 from rlvla3.runtimes.workers.policy_engine import DataPlanePolicyEngine
 from rlvla3.scheduling.recorded_run import RecordedRun
 from rlvla3.training.offload import make_residence
+from rlvla3.types import Version
 
 
 async def run_generator(
@@ -96,7 +97,17 @@ async def run_generator(
         control.handle(LeaveDevice, leave)
         control.send(Ready())
         meter.enter("overhead")
-        await generate(requests, weights, engine)
+        await generate(requests, WantedWeights(weights), engine)
+
+
+class WantedWeights:
+    """Which version a batch wants."""
+
+    def __init__(self, plane: WeightPlane) -> None:
+        self._plane = plane
+
+    def wanted(self, batch: Batch) -> Version:
+        return self._plane.pinned if batch.beside else self._plane.newest
 
 
 def _tell(control: Control, text: str) -> None:

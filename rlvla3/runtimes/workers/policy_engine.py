@@ -92,10 +92,11 @@ class DataPlanePolicyEngine:
     def beside_host(self) -> bool:
         return self._actor.beside_host
 
-    async def load_weights(self) -> None:
+    async def load_weights(self, batch: Batch) -> None:
+        """Let the policy have the weights that `batch` wants."""
         self._residence.enter()
         with self._meter("load_weights"):
-            self.version = self._weights.load()
+            self.version = self._weights.load(pinned=batch.beside)
 
     async def infer(self, batch: Batch) -> None:
         """Decide for a batch, and write the decisions."""

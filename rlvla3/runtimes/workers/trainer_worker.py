@@ -29,7 +29,7 @@ from rlvla3.observability.events import CloneStep, Notice
 from rlvla3.observability.meter import Meter, MeterBoard
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.observability.run_record import RunRecord
-from rlvla3.parts import demonstration_book, make_streamer, ticket_book
+from rlvla3.parts import demonstration_book, is_due_beside, make_streamer, ticket_book
 from rlvla3.policies.registry import make_policy
 from rlvla3.policies.trained_on import TrainedOn
 from rlvla3.runtimes.processes.control import Control
@@ -37,11 +37,14 @@ from rlvla3.runtimes.processes.messages import (
     Clone,
     Copied,
     Demonstrated,
+    KeepBest,
     KeepCheckpoint,
     LastUpdate,
     NotSaved,
+    Pinned,
     Published,
     Ready,
+    Release,
     Save,
     Saved,
     StopAfterUpdate,
@@ -148,7 +151,7 @@ class Trainer:
             run, recipe.training.keep_checkpoints, self.learner, recipe.policy.name, notify=lambda text: self._say(Notice(text))
         )
         self.checkpoints.trained_on = TrainedOn.read(resume / POLICY if resume else recipe.policy.starts_from)
-        self.weights = self._plane(memory) if ranks.first else None
+        self.memory, self.weights = memory, self._plane(memory) if ranks.first else None
         streamer = make_streamer(recipe, order=_order(record), rank=ranks.rank, ranks=ranks.size)
         self.trajectories = ArrivingTrajectories(streamer, control, meter, self.learner.finish_passes)
         self.metered_learner = MeteredLearner(self.learner, streamer, meter, lambda: self.trajectories.following, self.residence.enter)
@@ -160,6 +163,8 @@ class Trainer:
         self.accounts = Accounts(self.version)
         control.handle(StopAfterUpdate, self._stop_after_update)
         control.handle(KeepCheckpoint, self._keep_checkpoint)
+        control.handle(Release, self._release)
+        control.handle(KeepBest, lambda message: self.checkpoints.keep_best(message.version))
         if resume or not recipe.begins_by_cloning:
             self.learner.check_weights("the policy was built", "Start from another policy.checkpoint, or mend what draws the policy's weights")
             self._publish()
@@ -177,6 +182,8 @@ class Trainer:
                 self._clone()
             case Train(first, end, accounts):
                 self.accounts, self._began = accounts, time.monotonic() - accounts.seconds
+                if self._pins(self.version):
+                    self._pin()
                 await train(self._updates(first, end), self.trajectories, self.metered_learner, self)
                 self._finish_publication()
                 self._say(Trained(self.version))
@@ -211,12 +218,13 @@ class Trainer:
             emitted = self.trajectories.streamer.emitted
             self._trained_on_tickets(self.book, [ticket for ticket, decisions in emitted.items() if decisions])
         self._finish_publication()
-        takes_turns, tell = self.recipe.engine.offload, partial(self._say, Published(version, metrics, self.accounts))
+        takes_turns, pins = self.recipe.engine.offload, self._pins(version)
+        tell = partial(self._tell_of, Published(version, metrics, self.accounts), pins)
         with self.meter("publish"):
             self._publish(then=None if takes_turns else tell)
         self.control.poll()
-        asked = self.ranks.broadcast(self._checkpoint_is_asked)
-        if asked or version % self.recipe.training.checkpoint_every == 0:
+        asked, pins = self.ranks.broadcast((self._checkpoint_is_asked, pins))
+        if asked or pins or version % self.recipe.training.checkpoint_every == 0:
             self._checkpoint_is_asked = False
             with self.meter("checkpoint"):
                 self.checkpoints.begin(self.accounts, asked)
@@ -239,6 +247,28 @@ class Trainer:
         if self.weights is not None and self.weights.going_on:
             with self.meter("publication"):
                 self.weights.finish()
+
+    def _pins(self, version: Version) -> bool:
+        """Whether `version` is to be evaluated beside training. Only rank 0 knows. What is due while another evaluation goes on is left out."""
+        due = self.ranks.first and is_due_beside(self.recipe, version) and not self.accounts.evaluated("during", version)
+        return due and self.memory.pinned < 0
+
+    def _pin(self) -> None:
+        """The newest version on the weight plane is to be evaluated beside training."""
+        self.memory.pin()
+        self.checkpoints.evaluated = self.memory.pinned
+        self._say(Pinned(self.memory.pinned, self.checkpoints.trained_on))
+
+    def _tell_of(self, published: Published, pins: bool) -> None:
+        """The version is on the weight plane."""
+        if pins:
+            self._pin()
+        self._say(published)
+
+    def _release(self, message: Release) -> None:
+        self.accounts = self.accounts.and_evaluation(message.evaluation)
+        self.checkpoints.let_go(self.memory.pinned)
+        self.memory.release()
 
     def _leave(self) -> None:
         """With engine.offload: when this returns, no rank has anything on its device."""

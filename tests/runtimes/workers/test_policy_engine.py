@@ -79,7 +79,10 @@ class Weights:
         self.newest, self._policy = 0, policy
         self._first = [parameter.detach().clone() for parameter in policy.parameters()]
 
-    def load(self) -> int:
+    def wanted(self, batch) -> int:
+        return self.newest
+
+    def load(self, pinned: bool = False) -> int:
         self.into(self._policy, self.newest)
         return self.newest
 
