@@ -13,7 +13,7 @@ Invariants:
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,14 @@ NONE = -1
 
 class WeightsError(ExplainedError, RuntimeError):
     """Weights that do not fit, or do not arrive: what was found, what was expected, and what to do about it."""
+
+
+class PinnedVersion(NamedTuple):
+    """The bytes of a pinned version, uint8 [size], on their way to another host. layout: the fingerprint of their layout."""
+
+    version: Version
+    layout: int
+    data: NDArray[np.uint8]
 
 
 class WeightMemory:
@@ -93,6 +101,20 @@ class WeightMemory:
     def release(self) -> None:
         """The pinned version is not needed any more. To be called by the process that writes."""
         self.header["pinned"][0] = self.header["pinned_in"][0] = NONE
+
+    def take_pinned(self) -> PinnedVersion:
+        """A copy of the pinned version, for another host. Raises WeightsError where none is pinned."""
+        which, version = self.where_pinned()
+        size, layout = (int(self.header[name][0]) for name in ("size", "layout"))
+        return PinnedVersion(version, layout, self.lay_out(size, layout)[which].copy())
+
+    def put_pinned(self, pinned: PinnedVersion) -> None:
+        """Let this memory have a version that is pinned on the trainer's host. Its buffer is one that no other version is written to: the last one."""
+        which = len(self.buffers) - 1
+        self.lay_out(len(pinned.data), pinned.layout)[which][:] = pinned.data
+        self.header["stamp"][which] = pinned.version
+        self.header["pinned_in"][0] = which
+        self.header["pinned"][0] = pinned.version
 
     def where_pinned(self) -> tuple[int, Version]:
         """The buffer of the pinned version, and the version. Raises WeightsError where none is pinned."""

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from ray.exceptions import ActorUnavailableError, RayActorError
 
 from rlvla3.links.rollouts import Rollouts
+from rlvla3.links.weights.versions import PinnedVersion, WeightMemory
 from rlvla3.observability.meter import MeterBoard
 from rlvla3.runtimes.processes.control import Control, Stop, Stopped
 from rlvla3.runtimes.processes.lanes import name_process, run_body
@@ -44,13 +45,14 @@ STATUS_S = 0.2
 
 
 class ActorState:
-    """What a body lets other actors see: episodes to fetch or to bring, the board of its workers' times, environment steps so far, and how its
-    generators batch."""
+    """What a body lets other actors see: episodes to fetch or to bring, the board of its workers' times, environment steps so far, how its generators batch,
+    and its versions of the weights."""
 
     rollouts: Rollouts
     board: MeterBoard
     steps: Callable[[], int] = staticmethod(lambda: 0)
     batching: Callable[[], Sequence[Mapping[str, float]]] = staticmethod(lambda: ())
+    memory: WeightMemory
 
 
 class WorkerActor:
@@ -96,6 +98,10 @@ class WorkerActor:
     async def bring(self, ticket: int, source: Any) -> None:
         """Fetch an episode of another actor into this one. Raises RayActorError if that actor is lost."""
         self._state.rollouts.unpack(ticket, await asyncio.wait_for(source.episode.remote(ticket), FETCH_TIMEOUT_S))
+
+    async def pinned(self) -> PinnedVersion:
+        """The pinned version of this actor."""
+        return self._state.memory.take_pinned()
 
     def _status(self) -> list[Status]:
         """The times of its workers, if they are due."""

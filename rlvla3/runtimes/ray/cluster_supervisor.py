@@ -21,11 +21,12 @@ from rlvla3.errors import WorkerError
 from rlvla3.runtimes.processes.messages import Failed, HandIn, LeaveDevice, LeftDevice, Ready
 from rlvla3.runtimes.processes.roll_call import RollCall
 from rlvla3.runtimes.ray.actor import LOSS_S, RemoteWorker
-from rlvla3.runtimes.ray.messages import HostNotice, Logs, LostTicket, NewLedger, RunAgain, RunTickets, Status, WeightsAt
+from rlvla3.runtimes.ray.messages import HostNotice, Logs, LostTicket, NewLedger, Pin, RunAgain, RunTickets, Status, WeightsAt
 from rlvla3.runtimes.supervision.limits import StageLimits
 from rlvla3.runtimes.supervision.replacements import run_again
 from rlvla3.runtimes.supervision.shard_supervisor import CannotReplace
 from rlvla3.runtimes.supervision.watch import Watch
+from rlvla3.scheduling.beside import BesideLedger
 from rlvla3.scheduling.dispatcher import Dispatcher, Receipt
 from rlvla3.scheduling.ledger import Ledger
 from rlvla3.types import Finished, Purpose, Ticket, Version
@@ -48,7 +49,8 @@ class SupervisedHost:
 class ClusterSupervisor:
     """Serves one ledger at a time.
 
-    fetch: brings an episode from a host's actor to whoever needs it. published: the newest version. notify, fail: as in ShardSupervisor. keep: called with the
+    fetch: brings an episode from a host's actor to whoever needs it. published: the newest version. pinned: returns a reference to the version that is
+    evaluated beside training. notify, fail: as in ShardSupervisor. keep: called with the
     name of a file in the run directory and its content. report: called with the name of a host and the times of its workers (None: the host is lost).
     """
 
@@ -57,14 +59,18 @@ class ClusterSupervisor:
         fetch: Callable[[Finished, Any], Awaitable[None]],
         published: Callable[[], Version],
         *,
+        pinned: Callable[[], Any],
         notify: Callable[[str], None],
         fail: Callable[[Exception], None],
         keep: Callable[[str, bytes], None],
         report: Callable[[str, Status | None], None],
     ) -> None:
+        self._pinned, self._pin = pinned, Pin(None)
+        self._beside: BesideLedger | None = None
+        self._on_finished_beside: Callable[[Finished], None] = lambda _: None
         self._fetch, self._published, self._notify, self._fail, self._keep, self._report = fetch, published, notify, fail, keep, report
         self.hosts: list[SupervisedHost] = []
-        self._dispatcher = Dispatcher(simulators=0)
+        self._dispatcher = Dispatcher(simulators=0, whole=False)
         self._ledger: Ledger | None = None
         self._on_finished: Callable[[Finished], None] = lambda _: None
         self._all_ready = asyncio.Event()
@@ -82,7 +88,7 @@ class ClusterSupervisor:
 
     def start(self, actors: Sequence[tuple[Recipe, Any]]) -> None:
         """Supervise these hosts. actors: each host's part of the recipe, and its actor."""
-        self._dispatcher = Dispatcher(simulators=len(actors[0][0].mixed))
+        self._dispatcher = Dispatcher(simulators=len(actors[0][0].mixed), whole=False)
         for number, (recipe, actor) in enumerate(actors):
             worker = RemoteWorker(f"host {number}", actor, on_lost=partial(self._on_lost, number))
             self.hosts.append(SupervisedHost(number, recipe, worker))
@@ -105,6 +111,19 @@ class ClusterSupervisor:
         for host in self.hosts:
             if host.ready:
                 host.worker.control.send(NewLedger())
+        self.grant()
+
+    def serve_beside(self, ledger: BesideLedger | None, on_finished: Callable[[Finished], None]) -> None:
+        self._beside, self._on_finished_beside = ledger, on_finished
+        self._pin = Pin(None if ledger is None else self._pinned())
+        for host in self.hosts:
+            if host.ready:
+                host.worker.control.send(self._pin)
+        self._dispatcher.serve_beside(ledger)
+        self.grant()
+
+    def hold_training(self, hold: bool) -> None:
+        self._dispatcher.hold_training(hold)
         self.grant()
 
     def grant(self) -> None:
@@ -132,6 +151,9 @@ class ClusterSupervisor:
     def _needs(self, ticket: Ticket) -> Version:
         """The oldest version that may make decisions in the episode of a ticket."""
         assert self._ledger is not None
+        if ticket.beside:
+            assert self._beside is not None
+            return self._beside.version
         match ticket.purpose:
             case Purpose.TRAIN:
                 return max(self._ledger.update_of(ticket.index) - self._ledger.max_staleness, 0)
@@ -159,6 +181,8 @@ class ClusterSupervisor:
         self._dispatcher.join(host.number, {number: simulator.shards * simulator.slots for number, simulator in enumerate(host.recipe.mixed.values())})
         if self._weights is not None:
             host.worker.control.send(self._weights)
+        if self._pin.weights is not None:
+            host.worker.control.send(self._pin)
         if all(host.ready for host in self.hosts):
             self._started = True
             self._all_ready.set()
@@ -177,7 +201,8 @@ class ClusterSupervisor:
         """Fetch an episode, then hand it in; unless its host is lost on the way."""
         finished = receipt.finished
         try:
-            await self._fetch(finished, host.worker.actor)
+            if not finished.ticket.beside:  # of an evaluation beside training, only the news is needed
+                await self._fetch(finished, host.worker.actor)
         except (RayActorError, RayTaskError, TimeoutError) as error:
             if isinstance(error, RayActorError):
                 await asyncio.sleep(LOSS_S)  # the loss of an actor, of this one or of the one that fetches, is reported elsewhere with more detail
@@ -186,7 +211,7 @@ class ClusterSupervisor:
                 self._kill(host)  # its episodes cannot be fetched
             return
         if self._dispatcher.hand_in(receipt):
-            self._on_finished(finished)
+            (self._on_finished_beside if finished.ticket.beside else self._on_finished)(finished)
             self.grant()
 
     def _on_lost_ticket(self, host: SupervisedHost, index: int) -> None:

@@ -22,16 +22,18 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayActorError
 
 from rlvla3.config import Recipe
 from rlvla3.links.weights.between_hosts.carriers import check_carrier
 from rlvla3.links.weights.between_hosts.relay import WeightRelay
+from rlvla3.links.weights.versions import PinnedVersion
 from rlvla3.observability.meter import OverlappingMeter
 from rlvla3.observability.tracing import make_board
 from rlvla3.runtimes.processes.control import Control
 from rlvla3.runtimes.processes.messages import HandIn, LeaveDevice, LeftDevice, Ready
-from rlvla3.runtimes.ray.actor import ActorState
-from rlvla3.runtimes.ray.messages import HostNotice, Logs, LostTicket, NewLedger, RunAgain, RunTickets, WeightsAt
+from rlvla3.runtimes.ray.actor import FETCH_TIMEOUT_S, ActorState
+from rlvla3.runtimes.ray.messages import HostNotice, Logs, LostTicket, NewLedger, Pin, RunAgain, RunTickets, WeightsAt
 from rlvla3.runtimes.supervision.host_supervisor import HostSupervisor, one_thread_each
 from rlvla3.runtimes.worker_names import BAD_ANSWER, WEIGHTS
 from rlvla3.simulators.description import Description, remember
@@ -47,8 +49,18 @@ FRESH_S = 60.0
 """A folder that is younger may belong to a host that has not locked it yet."""
 
 
-async def run_host(control: Control, state: ActorState, recipe: Recipe, capacity: int, draw_on: Sequence[str], descriptions: Mapping[str, Description]) -> None:
+async def run_host(
+    control: Control,
+    state: ActorState,
+    recipe: Recipe,
+    capacity: int,
+    beside: int,
+    draw_on: Sequence[str],
+    descriptions: Mapping[str, Description],
+) -> None:
     """Start this host's simulators and generators, report Ready, and run tickets until cancelled. recipe: with this host's shards and generators.
+
+    capacity, beside: see LocalRuntime.
 
     draw_on: the GPUs that simulators may draw on where the recipe does not say. descriptions: of the simulators, which the coordinator has.
 
@@ -66,7 +78,7 @@ async def run_host(control: Control, state: ActorState, recipe: Recipe, capacity
 
     loop.set_exception_handler(lambda _, context: fail(context.get("exception") or RuntimeError(context["message"])))
     with _own_folder() as folder:
-        host = RayHost(control, recipe, capacity, folder, fail, draw_on)
+        host = RayHost(control, recipe, (capacity, beside), folder, fail, draw_on)
         host.show(state)
         try:
             await _unless(failure, host.start())
@@ -78,17 +90,24 @@ async def run_host(control: Control, state: ActorState, recipe: Recipe, capacity
 class RayHost:
     """The workers of one host, and what they and the coordinator hear of one another.
 
-    folder: for what workers print. fail: ends the host with an error. draw_on: see HostSupervisor.
+    room: episodes in the data plane, and those of an evaluation beside training. folder: for what workers print. fail: ends the host with an error.
+    draw_on: see HostSupervisor.
     """
 
-    def __init__(self, control: Control, recipe: Recipe, capacity: int, folder: Path, fail: Callable[[Exception], None], draw_on: Sequence[str] = ()) -> None:
+    def __init__(
+        self, control: Control, recipe: Recipe, room: tuple[int, int], folder: Path, fail: Callable[[Exception], None], draw_on: Sequence[str] = ()
+    ) -> None:
         self._control, self._carrier, self._folder, self._fail = control, recipe.weights.carrier, folder, fail
         self._samples = folder / "stays"
         board = make_board(recipe, self._samples)
-        self._host = HostSupervisor(recipe, capacity=capacity, logs=folder, notify=self._notify, fail=fail, others=[WEIGHTS], board=board, draw_on=draw_on)
+        capacity, beside = room
+        self._host = HostSupervisor(
+            recipe, capacity=capacity, beside=beside, logs=folder, notify=self._notify, fail=fail, others=[WEIGHTS], board=board, draw_on=draw_on
+        )
         self._weights_meter = OverlappingMeter(self._host.board.meter(WEIGHTS), "version")
         self._ledger = GrantedTickets(control, newest=lambda: self._host.memory.newest)
-        self._relays: list[asyncio.Future[None]] = []
+        self._beside = GrantedTickets(control, newest=lambda: self._host.memory.pinned)
+        self._relays: list[asyncio.Future[Any]] = []
 
     def show(self, state: ActorState) -> None:
         """Let the actor see the episodes, the times of workers and the steps of this host."""
@@ -102,6 +121,7 @@ class RayHost:
         self._control.handle(WeightsAt, self._follow)
         self._control.handle(LeaveDevice, lambda _: self._host.shards.free_devices(then=lambda: self._control.send(LeftDevice())))
         self._control.handle(NewLedger, lambda _: self._serve())
+        self._control.handle(Pin, self._pin)
         self._serve()
         self._control.send(Ready())
 
@@ -115,11 +135,34 @@ class RayHost:
         self._control.send(Logs(printed, {path.name: path.read_bytes() for path in self._samples.glob("*.samples")}))
 
     def _serve(self) -> None:
-        self._host.shards.serve(self._ledger, lambda finished: self._control.send(HandIn([finished])))
+        self._host.shards.serve(self._ledger, self._hand_in)
+        self._host.shards.serve_beside(self._beside, self._hand_in)
 
-    def _grant(self, tickets: RunTickets) -> None:
-        self._ledger.grant(tickets)
+    def _hand_in(self, finished: Finished) -> None:
+        self._control.send(HandIn([finished]))
+
+    def _grant(self, run: RunTickets) -> None:
+        (self._beside if run.tickets[0][0].beside else self._ledger).grant(run)
         self._host.shards.grant()
+
+    def _pin(self, pin: Pin) -> None:
+        """Fetch a version that is evaluated beside training: its tickets may begin when it is here. Or that evaluation is over."""
+        if pin.weights is None:
+            self._host.memory.release()
+            return
+        fetch = asyncio.ensure_future(asyncio.to_thread(ray.get, pin.weights, timeout=FETCH_TIMEOUT_S))
+        self._relays.append(fetch)
+        fetch.add_done_callback(self._pinned)
+
+    def _pinned(self, fetch: asyncio.Future[PinnedVersion]) -> None:
+        self._relays.remove(fetch)
+        if fetch.cancelled():
+            return
+        if (error := fetch.exception()) is None:
+            self._host.memory.put_pinned(fetch.result())
+            self._host.shards.grant()
+        elif not isinstance(error, RayActorError):  # a lost trainer is reported elsewhere, and the run goes back
+            self._fail(RuntimeError(f"the version that is evaluated beside training could not be fetched: {error}"))
 
     def _follow(self, weights: WeightsAt) -> None:
         """Fetch versions from there on. A version that arrives may make granted tickets runnable."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +53,13 @@ class WeightsAt(Sent):
     """Trainer to coordinator, which passes it on to hosts: where versions are sent from."""
 
     address: SenderAddress
+
+
+@dataclass(frozen=True, slots=True)
+class Pin(Sent):
+    """Coordinator to host: a version that is evaluated beside training. weights: a reference to its PinnedVersion (None: the evaluation is over)."""
+
+    weights: Any
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,9 +41,18 @@ class RayRuntime(Runtime):
     """The workers of one run on the nodes of a Ray cluster. Parameters as in LocalRuntime. Runs are not recorded."""
 
     def __init__(
-        self, recipe: Recipe, run: RunDirectory, *, capacity: int, notify: Callable[[str], None], trainer: bool = True, resume: Path | None = None
+        self,
+        recipe: Recipe,
+        run: RunDirectory,
+        *,
+        capacity: int,
+        beside: int = 0,
+        notify: Callable[[str], None],
+        trainer: bool = True,
+        resume: Path | None = None,
     ) -> None:
         self._recipe, self._run, self._capacity, self._notify = recipe, RunDirectory(run.path.absolute()), capacity, notify
+        self._beside = beside
         self._has_trainer, self._resume = trainer, resume.absolute() if resume else None
         self._rollouts = Rollouts(rollout_spec(recipe, capacity))
         self._published: Version = version_of(resume) if resume else -1 if recipe.begins_by_cloning or not trainer else 0
@@ -52,7 +61,9 @@ class RayRuntime(Runtime):
         self._owns_ray, self._left_ray = False, threading.Event()
         self._watch: Watch | None = None
         self._reservation: Reservation | None = None
-        self.server = self._hosts = ClusterSupervisor(self._fetch, lambda: self._published, notify=notify, fail=self.fail, keep=self._keep, report=self._report)
+        self.server = self._hosts = ClusterSupervisor(
+            self._fetch, lambda: self._published, pinned=self._pinned, notify=notify, fail=self.fail, keep=self._keep, report=self._report
+        )
 
     @property
     def rollouts(self) -> Rollouts:
@@ -146,7 +157,7 @@ class RayRuntime(Runtime):
     def _host_actor(self, bundle: int, role: NodeRole) -> Any:
         restarts = self._recipe.engine.max_restarts
         body = "rlvla3.runtimes.ray.host_actor:run_host"
-        return self._actor(bundle, role.devices, restarts, f"host {bundle}", body, role.recipe, self._capacity, role.draw_on)
+        return self._actor(bundle, role.devices, restarts, f"host {bundle}", body, role.recipe, self._capacity, self._beside, role.draw_on)
 
     def _actor(self, bundle: int, devices: tuple[int, ...], restarts: int, name: str, body: str, *args: Any) -> Any:
         assert self._reservation is not None
@@ -164,6 +175,9 @@ class RayRuntime(Runtime):
                 await asyncio.gather(*(trainer.actor.bring.remote(index, host) for trainer in self._trainers))
             case Purpose.EVALUATE | Purpose.RECORD:
                 self._rollouts.unpack(index, await asyncio.wait_for(host.episode.remote(index), FETCH_TIMEOUT_S))
+
+    def _pinned(self) -> Any:
+        return self._trainers[0].actor.pinned.remote()
 
     def _report(self, name: str, status: Status | None) -> None:
         if status is None:
