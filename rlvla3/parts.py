@@ -37,9 +37,9 @@ def demonstration_book(recipe: Recipe, spaces: Spaces) -> TicketBook:
     return TicketBook(recipe.mix.even(), recipe.seed, purpose=Purpose.DEMONSTRATE, states=_training_states(recipe, spaces))
 
 
-def evaluation_book(recipe: Recipe, spaces: Spaces) -> TicketBook:
-    """The tickets that a policy is measured on: every task as often as any other, and the same initial states for every run."""
-    states = {task: split.evaluation for task, split in state_splits(recipe, spaces).items()}
+def evaluation_book(recipe: Recipe, spaces: Spaces | None) -> TicketBook:
+    """The tickets that a policy is measured on: every task as often as any other, and the same initial states for every run. spaces: as in `ticket_book`."""
+    states = {task: split.evaluation for task, split in state_splits(recipe, spaces).items()} if spaces else {}
     evaluation = recipe.evaluation
     return TicketBook(recipe.mix.even(), evaluation.seed, purpose=Purpose.EVALUATE, states=states, in_order=evaluation.in_order)
 
@@ -55,7 +55,7 @@ def is_due_beside(recipe: Recipe, version: Version) -> bool:
     return every > 0 and version > 0 and version % every == 0 and (version < last or not recipe.evaluation.after)
 
 
-def beside_ledger(recipe: Recipe, spaces: Spaces, version: Version) -> BesideLedger:
+def beside_ledger(recipe: Recipe, spaces: Spaces | None, version: Version) -> BesideLedger:
     """The evaluation of `version` beside training. With engine.offload, generators have no device while training has it: then training waits for the evaluation
     from the beginning."""
     late_at = version if recipe.engine.offload else version + math.ceil(recipe.evaluation.every / 2)

@@ -12,17 +12,22 @@ from rlvla3.runtimes.virtual.costs import Profile
 from rlvla3.runtimes.virtual.machine import Seat
 from rlvla3.scheduling.batcher import DynamicBatcher
 from rlvla3.scheduling.limits import FixedLimits
-from rlvla3.types import Version
+from rlvla3.types import Ticket, Version
 
 
 class AskingShard(Protocol):
     number: int
+
+    @property
+    def withdrawn(self) -> bool:
+        """Whether it must leave the evaluation beside training."""
 
     def answer(self) -> None:
         """One of its requests is answered."""
 
 
 class DecidedEpisode(Protocol):
+    ticket: Ticket
     decisions: int
 
     def decided(self, version: Version) -> None:
@@ -41,7 +46,8 @@ class Request:
 class VirtualGenerator:
     """A generator process: requests, weights and engine of its generate loop.
 
-    running: returns how many of its shards have tickets. newest: the newest version that has reached it. offload: seconds that it needs to enter or to leave
+    running: returns how many of its shards have tickets of training. newest: the newest version that has reached it. pinned: the version that is evaluated
+    beside training. offload: seconds that it needs to enter or to leave
     its device (0: it never leaves).
     """
 
@@ -55,18 +61,19 @@ class VirtualGenerator:
         running: Callable[[], int],
         offload: float,
     ) -> None:
-        self.device, self.version, self.newest, self.inferences = seat.device, -1, -1, 0
+        self.device, self.version, self.newest, self.pinned, self.inferences = seat.device, -1, -1, -1, 0
         self._running, self._offload = running, offload
         self._away, self._asked_to_leave = offload > 0, clock.promise()
         self._asked_to_leave.resolve()
         self._clock, self._profile, self._seat, self._meter = clock, profile, seat, meter
         self._batcher: DynamicBatcher[Request] = DynamicBatcher(limits)
+        self._beside: DynamicBatcher[Request] = DynamicBatcher(FixedLimits(None, 0.0))
         self._bell = Signal(clock)
         self._under_way: list[Request] = []
         self.largest = 0
 
     def ask(self, request: Request) -> None:
-        self._batcher.add(request, request.shard.number, request.at, first=request.episode.decisions == 0)
+        self._queue(request).add(request, request.shard.number, request.at, first=request.episode.decisions == 0)
         self._bell.give()
 
     def recount(self) -> None:
@@ -76,6 +83,7 @@ class VirtualGenerator:
     def forget(self, shard: AskingShard) -> None:
         """Drop the requests of a lost shard."""
         self._batcher.forget(shard.number)
+        self._beside.forget(shard.number)
         self._under_way = [request for request in self._under_way if request.shard is not shard]
         self._bell.give()
 
@@ -84,8 +92,9 @@ class VirtualGenerator:
         self.version = -1
         self._has_left()
         self._batcher.abandon()
+        self._beside.abandon()
         for request in self._under_way:
-            self._batcher.add(request, request.shard.number, request.at, first=True)
+            self._queue(request).add(request, request.shard.number, request.at, first=True)
         self._under_way = []
 
     beside_host = False
@@ -94,11 +103,11 @@ class VirtualGenerator:
         """Not asked: its device does not compute beside the host."""
 
     def wanted(self, batch: list[Request]) -> Version:
-        return self.newest
+        return self.pinned if batch[0].episode.ticket.beside else self.newest
 
     async def batch(self) -> list[Request]:
         with self._meter("requests"):
-            while not (due := self._batcher.take(self._clock.now, self._running())):
+            while not (due := self._due()):
                 if not self._asked_to_leave.done:
                     await self._move()
                     self._has_left()
@@ -117,7 +126,7 @@ class VirtualGenerator:
     async def load_weights(self, batch: list[Request]) -> None:
         await self._enter()
         with self._meter("load_weights"):
-            version = self.newest
+            version = self.wanted(batch)
             await self._seat.begin(self._profile.load, 1)
             self.version = version
 
@@ -139,7 +148,17 @@ class VirtualGenerator:
             request.episode.decided(self.version)
             request.shard.answer()
         self._under_way = []
-        self._batcher.answered(self._clock.now)
+        self._queue(batch[0]).answered(self._clock.now)
+
+    def _queue(self, request: Request) -> DynamicBatcher[Request]:
+        return self._beside if request.episode.ticket.beside else self._batcher
+
+    def _due(self) -> list[Request]:
+        """Requests of training come first. Shards that must leave the evaluation beside it are answered without a decision."""
+        for request in [request for request in self._beside if request.shard.withdrawn]:
+            self._beside.forget(request.shard.number)
+            request.shard.answer()
+        return self._batcher.take(self._clock.now, self._running()) or self._beside.take(self._clock.now, running=0)
 
     async def _enter(self) -> None:
         if self._away:

@@ -19,7 +19,7 @@ from rlvla3.errors import ExplainedError, RecipeError
 from rlvla3.loops import generate, simulate, train
 from rlvla3.observability.events import WorkerTime
 from rlvla3.observability.meter import MeterBoard
-from rlvla3.parts import bootstraps, make_limits, make_streamer, training_ledger
+from rlvla3.parts import beside_ledger, bootstraps, is_due_beside, make_limits, make_streamer, training_ledger
 from rlvla3.runtimes.assignment import Assignment
 from rlvla3.runtimes.virtual.clock import Promise, VirtualClock, VirtualTask
 from rlvla3.runtimes.virtual.costs import NOTHING, Profile
@@ -29,6 +29,7 @@ from rlvla3.runtimes.virtual.machine import Machine, together
 from rlvla3.runtimes.virtual.shard import VirtualShard
 from rlvla3.runtimes.virtual.trainer import VirtualTrainer
 from rlvla3.runtimes.worker_names import TRAINER, generator_name, shard_name
+from rlvla3.scheduling.beside import BesideLedger
 from rlvla3.scheduling.dispatcher import Dispatcher
 from rlvla3.scheduling.placement import Placement
 from rlvla3.scheduling.stubborn import LostTickets
@@ -50,6 +51,16 @@ class RehearsedUpdate:
     at: float
     episodes: Sequence[Finished]
     staleness: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class RehearsedEvaluation:
+    """An evaluation beside training, of one version. since, until: seconds. episodes: in the order in which they ended."""
+
+    version: Version
+    since: float
+    until: float
+    episodes: Sequence[Finished]
 
 
 class VirtualRuntime:
@@ -76,6 +87,9 @@ class VirtualRuntime:
         self.clock = VirtualClock()
         self.machine = Machine(self.clock, placement.cluster, profile, seed)
         self._published: list[RehearsedUpdate] = []
+        self._beside: BesideLedger | None = None
+        self.evaluations: list[RehearsedEvaluation] = []
+        """The evaluations beside training that have ended."""
         self._ended = Counter[int]()
         """Episodes of each update that have ended and were not sent to the trainer yet."""
         self._delays = delays
@@ -115,6 +129,9 @@ class VirtualRuntime:
                 if not self._published:
                     raise StuckError(f"no worker can go on after {self.clock.now:.3f} s: {self._who_waits()}")
                 yield self._published.pop()
+            self.clock.run(while_=lambda: self._beside is not None)
+            if self._beside is not None:
+                raise StuckError(f"the evaluation beside training does not end after {self.clock.now:.3f} s: {self._who_waits()}")
         finally:
             for life in self._lives.values():
                 life.cancel()
@@ -134,6 +151,10 @@ class VirtualRuntime:
         """Whether a ticket kills every shard that begins it."""
         return ticket in self._killers
 
+    def must_leave(self, shard: int) -> bool:
+        """Whether a shard must leave the evaluation beside training."""
+        return self._dispatcher.must_leave(shard)
+
     def crash(self, shard: int) -> None:
         """A shard dies now."""
         self.clock.soon(lambda: self._lose(self.shards[shard]))
@@ -143,6 +164,7 @@ class VirtualRuntime:
         for episode in finished:
             self._dispatcher.hand_in(self._dispatcher.end(shard, episode))
         self._send(shard, finished)
+        self._look_at_beside()
         for number in self.assignment.look():
             self._dispatcher.hold(number)
         generator = self.shards[shard].generator  # the one that has served it until now
@@ -174,7 +196,7 @@ class VirtualRuntime:
         seat = self.machine.seat(self.placement.generators[number])
 
         def running() -> int:
-            return self._dispatcher.busy(self._served[number])
+            return sum(map(self._dispatcher.trains, self._served[number]))
 
         shares = self.profile.infer.on == self.profile.train.on == "compute" and seat.device in self.placement.trainers
         limits = make_limits(engine, partial(self.board.busy_seconds, TRAINER) if shares else None)
@@ -216,6 +238,7 @@ class VirtualRuntime:
 
     def _send(self, shard: int, finished: Sequence[Finished]) -> None:
         """Send trajectories to the trainer while their shard goes on: each at once; or, without streaming, all of an update when the last one has ended."""
+        finished = [episode for episode in finished if not episode.ticket.beside]
         if self.profile.send == NOTHING:
             for episode in finished:
                 self.trainer.arrived(episode)
@@ -250,14 +273,36 @@ class VirtualRuntime:
         episodes = self._ledger.advance(version)
         lags = Counter(version - 1 - episode.oldest for episode in episodes if not episode.set_aside)
         self._published.append(RehearsedUpdate(version, self.clock.now, episodes, lags))
+        if self._beside is None and is_due_beside(self.recipe, version):
+            self._begin_beside(version)
+        if self._beside is not None and self._beside.is_late(version):
+            self._dispatcher.hold_training(True)
         self._grant()
+
+    def _begin_beside(self, version: Version) -> None:
+        """A version has arrived everywhere, and is evaluated beside training."""
+        self._beside, self._beside_since = beside_ledger(self.recipe, None, version), self.clock.now
+        for generator in self.generators:
+            generator.pinned = version
+        self._dispatcher.serve_beside(self._beside)
+
+    def _look_at_beside(self) -> None:
+        if self._beside is not None and self._beside.over:
+            self.evaluations.append(RehearsedEvaluation(self._beside.version, self._beside_since, self.clock.now, self._beside.finished))
+            self._beside = None
+            self._dispatcher.serve_beside(None)
+            self._dispatcher.hold_training(False)
 
     def _grant(self) -> None:
         for number in self.assignment.move(self._dispatcher.is_busy):
             self._go_over(number)
             self._dispatcher.release(number)
+        stayed = [shard for shard in self.shards if not shard.withdrawn]
         for dispatched in self._dispatcher.dispatch():
             self.shards[dispatched.runner].grant(dispatched.tickets)
+        for shard in stayed:
+            if shard.withdrawn:
+                shard.generator.recount()
 
     def _go_over(self, number: int) -> None:
         """From now on, a shard is served by the generator that it is assigned to."""
@@ -304,6 +349,7 @@ class VirtualRuntime:
                 self._lost_tickets.set_aside += 1
                 self._send(shard.number, [self._dispatcher.set_aside(shard.number, index)])
         self._dispatcher.give_back(shard.number, alone=self._lost_tickets.suspected(lost))
+        self._look_at_beside()
         shard.begin_anew()
         self.board.meter(shard_name(shard.number)).enter("start")
         self._grant()

@@ -98,7 +98,9 @@ class VirtualShard:
         tickets, self._tickets = self._tickets, []
         return tickets
 
-    withdrawn = False
+    @property
+    def withdrawn(self) -> bool:
+        return self._world.must_leave(self.number)
 
     def begin(self, ticket: Ticket, observation: object) -> VirtualEpisode:
         return VirtualEpisode(ticket)

@@ -37,6 +37,9 @@ class World(Protocol):
     def kills(self, ticket: int) -> bool:
         """Whether a ticket kills every shard that begins it."""
 
+    def must_leave(self, shard: int) -> bool:
+        """Whether a shard must leave the evaluation beside training."""
+
     def crash(self, shard: int) -> None:
         """A shard dies now."""
 
