@@ -63,7 +63,8 @@ def check_model(recipe: Recipe, spaces: Spaces) -> Iterator[str]:
     parts = training.ranks if training.shards_policy else 1
     held = {"weights": model.weights, "gradients": model.trained, "AdamW's moments": 2 * model.trained, "earlier policies": copies * model.actor}
     rank = {name: number // parts for name, number in held.items() if number}
-    yield f"weight plane {size(BUFFERS * model.version)} of the {_home_of_versions(recipe)}'s memory, for {BUFFERS} versions"
+    versions = BUFFERS + (recipe.evaluation.every > 0)
+    yield f"weight plane {size(versions * model.version)} of the {_home_of_versions(recipe)}'s memory, for {versions} versions"
     each = "" if training.ranks == 1 else f" for each of {training.ranks} ranks"
     needed = sum(rank.values())
     yield (
@@ -74,8 +75,9 @@ def check_model(recipe: Recipe, spaces: Spaces) -> Iterator[str]:
     decisions = "all waiting" if recipe.engine.batch_limit is None else f"at most {recipe.engine.batch_limit}"
     each = "" if generators == 1 else f" for each of {generators}"
     sharing = _generators_on_one_device(recipe)
+    aside = f" and {size(model.version)} while an evaluation runs beside training" if recipe.evaluation.every else ""
     yield (
-        f"generator {size(model.weights)}{each}, plus the activations of {decisions} decisions"
+        f"generator {size(model.weights)}{each}{aside}, plus the activations of {decisions} decisions"
         f"{_limit('generator', devices['generator'], sharing * model.weights, share.generator)}"
     )
     if recipe.engine.offload:
