@@ -28,8 +28,8 @@ Array = NDArray[np.float64] | NDArray[np.int64]
 class Evaluation:
     """How a policy did without exploration noise.
 
-    version: updates behind the policy. when: "before" or "after" training, or "eval" for an evaluation of its own. low, high: the 95 % Wilson score interval
-    of the success rate. mean_return: of undiscounted returns. mean_steps: environment steps. per_task: the same for each task, where there are several.
+    version: updates behind the policy. when: "before", "during" or "after" training, or "eval" for an evaluation of its own. low, high: the 95 % Wilson score
+    interval of the success rate. mean_return: of undiscounted returns. mean_steps: environment steps. per_task: the same for each task, where there are several.
     path: the run directory that it is kept in. initial_states: from which initial states of fixed sets it began, and how many of them were trained on, as in
     metrics.jsonl. None where simulators draw initial states from seeds.
     """
@@ -120,6 +120,11 @@ class Run:
     def checkpoints(self) -> list[Path]:
         """The checkpoint folders that have been kept, oldest first."""
         return self._directory.all_checkpoints()
+
+    @property
+    def best_checkpoint(self) -> Path | None:
+        """The checkpoint with the best evaluation beside training (evaluation.every). None where there is none."""
+        return self._directory.best_checkpoint()
 
     @property
     def version(self) -> int:

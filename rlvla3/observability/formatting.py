@@ -86,6 +86,8 @@ def run_result(summary: Mapping[str, Any]) -> str:
         parts += [f"staleness at most {max(map(int, summary['staleness']), default=0)}"]
     else:
         parts += [duration(summary["wall_seconds"])]
+    if best := summary.get("best"):
+        parts.append(f"checkpoints/best is version {best['version']}: {evaluation_result(best)} of {number_of(best['episodes'], 'episode')}")
     if summary["tickets"]["rerun"]:
         parts.append(f"{number_of(summary['tickets']['rerun'], 'ticket')} rerun")
     if aside := summary["tickets"].get("set_aside"):

@@ -70,6 +70,8 @@ class Progress:
                 self._add_update(event)
             case EvaluationFinished():
                 self.evaluations[event.when] = event.success
+                if event.best:
+                    self.evaluations["best"] = event.success
             case Notice():
                 self.notices.append(event.text)
 
@@ -138,7 +140,8 @@ class PlainProgress:
             case UpdateFinished():
                 return self._update(event)
             case EvaluationFinished():
-                return f"evaluation ({event.when}): {evaluation_result(rate_json(event.success))} of {event.success.episodes} episodes"
+                which = f"of version {event.version}" if event.when == "during" else f"({event.when})"
+                return f"evaluation {which}: {evaluation_result(rate_json(event.success))} of {event.success.episodes} episodes"
             case Notice():
                 return event.text
             case EpisodeFilmed() | Resumed():

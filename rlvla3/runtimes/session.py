@@ -316,10 +316,10 @@ class Session:
             evaluated = replace(evaluated, best=True)
             self._best = event_json(evaluated)
             runtime.trainer.control.send(KeepBest(version))
-        record = event_json(evaluated) or {}
+        record, said = event_json(evaluated) or {}, when == "during" and self._accounts.evaluated(when)
         self._emit(evaluated)
         self._accounts = self._accounts.and_evaluation(record)
-        if states:
+        if states and not said:
             self._notify(f"initial states ({when}): {states}")
         return record
 

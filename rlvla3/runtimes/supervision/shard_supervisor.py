@@ -95,6 +95,7 @@ class ShardSupervisor:
         self._watch, self._limits, self._max_restarts, self._notify, self._fail = watch, limits, max_restarts, notify, fail
         self._on_finished: Callable[[Finished], None] = lambda _: None
         self._on_finished_beside: Callable[[Finished], None] = lambda _: None
+        self._serves_beside = False
         self._lost_tickets = LostTickets(max_set_aside)
         self._all_ready = asyncio.Event()
         self._restarts = 0
@@ -138,7 +139,8 @@ class ShardSupervisor:
     def serve_beside(self, ledger: TicketSource | None, on_finished: Callable[[Finished], None]) -> None:
         """Let tickets of an evaluation beside training fill idle slots (None: there is none any more). on_finished: called for each episode of it."""
         self._dispatcher.serve_beside(ledger)
-        self._on_finished_beside = on_finished
+        self._serves_beside, self._on_finished_beside = ledger is not None, on_finished
+        self._plane.set_withdrawn([False] * len(self._shards))
         self.grant()
 
     def hold_training(self, hold: bool) -> None:
@@ -151,7 +153,8 @@ class ShardSupervisor:
         for number in self._assignment.move(self._dispatcher.is_busy):
             self._dispatcher.release(number)
         dispatched = {grant.runner: grant.tickets for grant in self._dispatcher.dispatch()}
-        self._plane.set_withdrawn([self._dispatcher.must_leave(shard.number) for shard in self._shards])
+        if self._serves_beside:
+            self._plane.set_withdrawn([self._dispatcher.must_leave(shard.number) for shard in self._shards])
         # Counts come before grants: a generator that sees a request must know of every shard that began together with it.
         self._count_running()
         for shard in self._shards:

@@ -218,6 +218,7 @@ class Trainer:
             emitted = self.trajectories.streamer.emitted
             self._trained_on_tickets(self.book, [ticket for ticket, decisions in emitted.items() if decisions])
         self._finish_publication()
+        self.control.poll()  # an evaluation that is over makes room for the next one
         takes_turns, pins = self.recipe.engine.offload, self._pins(version)
         tell = partial(self._tell_of, Published(version, metrics, self.accounts), pins)
         with self.meter("publish"):
