@@ -29,9 +29,9 @@ class Evaluation:
     """How a policy did without exploration noise.
 
     version: updates behind the policy. when: "before", "during" or "after" training, or "eval" for an evaluation of its own. low, high: the 95 % Wilson score
-    interval of the success rate. mean_return: of undiscounted returns. mean_steps: environment steps. per_task: the same for each task, where there are several.
-    path: the run directory that it is kept in. initial_states: from which initial states of fixed sets it began, and how many of them were trained on, as in
-    metrics.jsonl. None where simulators draw initial states from seeds.
+    interval of the success rate. mean_return: of undiscounted returns. mean_steps: environment steps. per_task: the same for each task, where there are
+    several. path: the run directory that it is kept in. initial_states: from which initial states of fixed sets it began, and how many of them were trained
+    on, as in metrics.jsonl. None where simulators draw initial states from seeds.
     """
 
     version: int

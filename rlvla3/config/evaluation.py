@@ -32,9 +32,9 @@ class EvaluationConfig(Section):
 
     every: NonNegative = 0
     """Training is evaluated beside its rollouts after every so many updates; with 0 it is not. The evaluation uses slots that training leaves idle, and the
-    weights of its own version. If it is not over after half of the way to the next one, training waits for it. Each version that is evaluated gets a checkpoint,
-    and the best one so far is kept in addition to `training.keep_checkpoints` (`checkpoints/best`). While an evaluation runs, each generator holds one more
-    version of the trained weights."""
+    weights of its own version. If it is not over after half of the way to the next one, training waits for it. Each version that is evaluated gets a
+    checkpoint. The best one so far is kept in addition to `training.keep_checkpoints`: `checkpoints/best`. While an evaluation runs, each generator holds one
+    more version of the trained weights."""
 
     after: bool = True
     """Whether training evaluates at its end."""
