@@ -136,7 +136,7 @@ def test_a_lost_host_is_not_waited_for() -> None:
     def nothing(*_: Any) -> Any:
         """Nobody needs it here."""
 
-    hosts = ClusterSupervisor(nothing, lambda: 0, pinned=nothing, notify=news.append, fail=news.append, keep=nothing, report=nothing)
+    hosts = ClusterSupervisor(nothing, lambda: 0, pinned=nothing, notify=news.append, fail=lambda error: news.append(str(error)), keep=nothing, report=nothing)
     hosts.hosts = [SupervisedHost(number, make_recipe({}), silent(number), ready=number < 2) for number in range(3)]
     hosts._started = True
     for host in hosts.hosts:

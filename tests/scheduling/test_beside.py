@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import pytest
 
+from rlvla3.config import make_recipe
 from rlvla3.parts import beside_ledger, is_due_beside
 from rlvla3.scheduling.beside import BesideLedger
 from rlvla3.scheduling.dispatcher import Dispatcher
@@ -19,7 +20,6 @@ from rlvla3.scheduling.ledger import Ledger, TicketBook
 from rlvla3.scheduling.mix import Mix
 from rlvla3.types import BESIDE, ActionSpace, Finished, Purpose, Spaces, Ticket
 from tests.support.runs import countdown
-from tests.support.tiny import make_recipe
 
 BOOK = TicketBook(Mix.of("reach", "push"), seed=0)
 EVALUATION = TicketBook(Mix.of("reach", "push"), seed=1, purpose=Purpose.EVALUATE)

@@ -27,7 +27,6 @@ from ray.exceptions import RayActorError
 from rlvla3.config import Recipe
 from rlvla3.links.weights.between_hosts.carriers import check_carrier
 from rlvla3.links.weights.between_hosts.relay import WeightRelay
-from rlvla3.links.weights.versions import PinnedVersion
 from rlvla3.observability.meter import OverlappingMeter
 from rlvla3.observability.tracing import make_board
 from rlvla3.runtimes.processes.control import Control
@@ -150,11 +149,11 @@ class RayHost:
         if pin.weights is None:
             self._host.memory.release()
             return
-        fetch = asyncio.ensure_future(asyncio.to_thread(ray.get, pin.weights, timeout=FETCH_TIMEOUT_S))
+        fetch: asyncio.Future[Any] = asyncio.ensure_future(asyncio.to_thread(ray.get, pin.weights, timeout=FETCH_TIMEOUT_S))
         self._relays.append(fetch)
         fetch.add_done_callback(self._pinned)
 
-    def _pinned(self, fetch: asyncio.Future[PinnedVersion]) -> None:
+    def _pinned(self, fetch: asyncio.Future[Any]) -> None:
         self._relays.remove(fetch)
         if fetch.cancelled():
             return
