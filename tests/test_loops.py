@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlvla3.loops import generate, simulate, train
-from rlvla3.types import Finished, MicroBatch, Observation, Outcome, Purpose, Ticket, Version
+from rlvla3.types import BESIDE, Finished, MicroBatch, Observation, Outcome, Purpose, Ticket, Version
 
 PATIENCE_S = 20.0
 """How long any of this may take at most: a hang fails instead of lasting."""
@@ -142,6 +142,52 @@ def test_the_last_value_is_asked_for_only_where_a_time_limit_cut_a_training_epis
     shard = Shard([1, 1, 1, 1, 2], slots=5, cut=lambda ticket: ticket.index != 1)
     shard.run(bootstrap, tickets)
     assert shard.asked == ([[0, 1, 2, 3, 4], [0], [4], [4]] if bootstrap else [[0, 1, 2, 3, 4], [4]])
+
+
+class LeavingShard(Shard):
+    """A shard of one slot. After `after` looks at its messages and its answers, it must leave the evaluation; the ticket of training comes `late` exchanges
+    later."""
+
+    def __init__(self, after: int, late: int) -> None:
+        super().__init__([3], slots=1)
+        self._looks, self._late, self._evaluation = after, late, ticket(BESIDE, Purpose.EVALUATE)
+        self.log: list[str] = []
+
+    @property
+    def withdrawn(self) -> bool:  # type: ignore[override]
+        self._looks -= 1
+        return self._looks < 0
+
+    async def exchange(self, finished: Sequence[Finished], running: int) -> Sequence[Ticket]:
+        if self._looks >= 0:
+            self.finished += finished
+            return [] if running else [self._evaluation]
+        if self._late:
+            self._late -= 1
+            return []
+        return await super().exchange(finished, running)
+
+    async def reset(self, slot: int, ticket: Ticket) -> Observation:
+        self._in_slot.pop(slot, None)  # an episode that was dropped
+        self.log.append(f"reset {'evaluation' if ticket.beside else 'training'}")
+        return await super().reset(slot, ticket)
+
+    async def step(self, chunks: Mapping[int, str]) -> dict[int, Outcome]:
+        assert chunks, "nothing is stepped"
+        self.log.append(f"step {'evaluation' if self._in_slot[0].beside else 'training'}")
+        if self._in_slot[0].beside:
+            return {0: Outcome(np.zeros((1, 1), np.float32), np.zeros(1, np.float32), None)}
+        return await super().step(chunks)
+
+
+@pytest.mark.parametrize("late", [0, 1, 2])
+@pytest.mark.parametrize("after", [1, 2, 3, 4, 5])
+def test_a_shard_drops_an_evaluation_wherever_it_is_and_hands_in_nothing_of_it(after: int, late: int) -> None:
+    shard = LeavingShard(after, late)
+    shard.run()
+    assert shard.log[-4:] == ["reset training", "step training", "step training", "step training"]
+    assert set(shard.log[:-4]) <= {"reset evaluation", "step evaluation"} and shard.log.count("step evaluation") <= after // 2
+    assert [finished.ticket.index for finished in shard.finished] == [0]
 
 
 # Generate

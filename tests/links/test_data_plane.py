@@ -13,7 +13,7 @@ from rlvla3.links.data_plane import Batch, GeneratorPort, ShardPort
 from rlvla3.links.doorbell import Doorbell
 from rlvla3.observability.meter import MeterBoard
 from rlvla3.scheduling.limits import FixedLimits
-from rlvla3.types import Observation, Outcome, Purpose
+from rlvla3.types import BESIDE, Observation, Outcome, Purpose
 from tests.support.event_loop_plane import NEVER, PATIENCE_S, Host, settle
 
 
@@ -299,3 +299,61 @@ def test_a_successor_takes_the_requests_of_its_own_shards_and_not_those_of_a_los
         assert sorted(host.tickets) == sorted([[served[1]], [shard for shard in range(4) if shard not in served]])
 
     asyncio.run(run())
+
+
+def test_training_and_an_evaluation_beside_it_share_no_batch_and_training_comes_first():
+    async def run() -> None:
+        host = Host(shards=4, beside=4)
+        host.plane.set_running([2])
+        evaluation = [asyncio.create_task(host.decide(shard, host.begin(shard, BESIDE + shard, purpose=Purpose.EVALUATE))) for shard in (2, 3)]
+        training = [asyncio.create_task(host.decide(shard, host.begin(shard, shard))) for shard in (0, 1)]
+        await settle()
+        async with host.generating():
+            await asyncio.gather(*training, *evaluation)
+        assert host.tickets == [[0, 1], [BESIDE + 2, BESIDE + 3]]
+        assert [batch.beside for batch in host.batches] == [False, True]
+        assert host.batches[1].keys() == [(0, 2, 0), (0, 3, 0)]  # the noise is that of any other evaluation
+
+    asyncio.run(run())
+
+
+def test_an_evaluation_is_answered_while_training_waits_for_its_last_shard():
+    async def run() -> None:
+        host = Host(shards=3, beside=3)
+        host.plane.set_running([2])
+        training = asyncio.create_task(host.decide(0, host.begin(0, 0)))
+        async with host.generating():
+            await host.decide(2, host.begin(2, BESIDE, purpose=Purpose.EVALUATE))
+            assert not training.done()
+            await host.decide(1, host.begin(1, 1))
+            await training
+        assert host.tickets == [[BESIDE], [0, 1]]
+
+    asyncio.run(run())
+
+
+def test_a_shard_that_must_leave_the_evaluation_is_answered_without_a_decision_however_busy_training_is():
+    async def run() -> None:
+        host = Host(shards=2, beside=2)
+        host.plane.set_running([1])
+        left = asyncio.create_task(host.decide(1, host.begin(1, BESIDE, purpose=Purpose.EVALUATE)))
+        await settle()
+        host.plane.set_withdrawn([False, True])
+        assert host.shards[1].withdrawn and not host.shards[0].withdrawn
+        host.plane.set_running([2])  # it has a ticket of training, and asks for nothing yet
+        async with host.generating():
+            await left
+            assert host.tickets == []
+            host.plane.set_withdrawn([False, False])
+            await asyncio.gather(host.decide(0, host.begin(0, 0)), host.decide(1, host.begin(1, 1)))
+        assert host.tickets == [[0, 1]]
+
+    asyncio.run(run())
+
+
+def test_episodes_beside_training_have_blocks_of_their_own():
+    host = Host(shards=1, beside=3)
+    spec, tickets = host.plane.rollouts.spec, [0, 7, 8, 15, BESIDE, BESIDE + 1, BESIDE + 2, BESIDE + 3]
+    blocks = [spec.block(ticket) for ticket in tickets]
+    assert blocks == spec.blocks_of(np.array(tickets)).tolist() == [0, 7, 0, 7, 8, 9, 10, 8]
+    assert spec.blocks == 11

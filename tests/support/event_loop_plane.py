@@ -29,8 +29,8 @@ NEVER = math.inf
 class Host:
     """A data plane with a few shards, and generators that decide (ticket, row) for (ticket, row)."""
 
-    def __init__(self, shards: int = 2, slots: int = 1, generators: int = 1, max_batch: int | None = None, max_wait: float = NEVER) -> None:
-        self.plane = DataPlane(RolloutSpec(SPACES, chunk=2, trace={}, capacity=8), lay_out([Sharding(shards, slots)], generators), generators)
+    def __init__(self, shards: int = 2, slots: int = 1, generators: int = 1, max_batch: int | None = None, max_wait: float = NEVER, beside: int = 0) -> None:
+        self.plane = DataPlane(RolloutSpec(SPACES, chunk=2, trace={}, capacity=8, beside=beside), lay_out([Sharding(shards, slots)], generators), generators)
         board = MeterBoard([*(f"shard {number}" for number in range(shards)), *(f"generator {number}" for number in range(generators))])
         self.shards = [ShardPort(self.plane, number, board.meter(f"shard {number}")) for number in range(shards)]
         self.generators = [
