@@ -172,6 +172,19 @@ def test_every_host_finds_its_own_number_of_generators_and_loses_nothing(cluster
 
 
 @pytest.mark.slow
+def test_versions_are_evaluated_beside_training_on_both_nodes_though_a_simulator_is_killed(cluster: TwoNodes, tmp_path: Path) -> None:
+    run = Run(tmp_path, on(cluster, **{**SLOW, "evaluation": {"every": 2, "episodes": 8}}))
+    run.until(lambda: len(run.records("update")) >= 3 and residents_processes(cluster, "shard 1"))
+    residents_processes(cluster, "shard 1")[0].send_signal(signal.SIGKILL)
+    run.finished()
+    evaluations = [line for line in run.records("evaluation") if line["when"] == "during"]
+    assert {2} <= {line["version"] for line in evaluations} <= {2, 4, 6, 8}
+    assert [line["episodes"] for line in evaluations] == [8] * len(evaluations)
+    assert run.summary["tickets"]["trained"] == 80 and max(map(int, run.summary["staleness"])) <= 1
+    assert (run.folder / "checkpoints" / "best" / "policy" / "model.safetensors").is_file()
+
+
+@pytest.mark.slow
 def test_a_killed_trainer_costs_what_came_after_its_last_checkpoint(cluster: TwoNodes, tmp_path: Path) -> None:
     run = Run(tmp_path, on(cluster, **{**SLOW, "training": {"updates": 24, "checkpoint_every": 2, "ranks": 2}}))
     run.until(lambda: len(run.records("update")) >= 3 and any((run.folder / "checkpoints").glob("[0-9]*")))  # it is written while training goes on
