@@ -5,6 +5,7 @@ Terminals, shells, batch systems and container engines send them, often to every
 
 from __future__ import annotations
 
+import ctypes
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ HEARD = frozenset((*ENDS, *KEEPS))
 
 RESPECTED = frozenset(HEARD - {signal.SIGINT, signal.SIGTERM})
 """These signals are not listened to where the caller ignores them, as `nohup` ignores SIGHUP. (A shell makes every background job ignore SIGINT.)"""
+
+_LIBC = ctypes.CDLL(None)
 
 
 class Interruption(KeyboardInterrupt):
@@ -58,17 +61,28 @@ def listened_to() -> list[signal.Signals]:
 
 @contextmanager
 def handlers_kept() -> Iterator[None]:
-    """Afterwards the handlers of interrupts are those from before."""
-    if current_thread() is not main_thread():
-        yield
-        return
-    before: dict[signal.Signals, Callable[..., Any] | int | None] = {number: signal.getsignal(number) for number in sorted(HEARD)}
+    """Afterwards the handlers of interrupts are those from before.
+
+    In other threads than the main one, this holds for the handlers of the process alone, and not for those that Python calls: no other thread can set these.
+    """
+    of_process = {number: _of_process(number) for number in sorted(HEARD)}
+    in_main = current_thread() is main_thread()
+    of_python: dict[signal.Signals, Callable[..., Any] | int | None] = {number: signal.getsignal(number) for number in sorted(HEARD)} if in_main else {}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in of_python.items():
             if handler is not None:  # None: it was not Python that set it, and Python cannot set it again
                 signal.signal(number, handler)
+        for number, action in of_process.items():
+            _LIBC.sigaction(number, action, None)
+
+
+def _of_process(number: int) -> ctypes.Array[ctypes.c_char]:
+    """The handler that the kernel calls, with its flags: a `struct sigaction` of C."""
+    action = ctypes.create_string_buffer(1024)  # the structure has 152 bytes on Linux
+    _LIBC.sigaction(number, None, action)
+    return action
 
 
 @contextmanager

@@ -189,7 +189,7 @@ class Round:
             if withdraw(run.orders, order):
                 outcome.wrong.append(f"nobody came to {order}")
         if fault.after == "ends" and not run.alive and run.status <= 0:
-            outcome.wrong.append(f"the run ended with status {run.status}")
+            outcome.wrong.append(f"the run ended with status {run.status}: {self._last_words(since)}")
 
     def _continue(self, outcome: Outcome) -> None:
         """Look for what the run has left, and continue it."""

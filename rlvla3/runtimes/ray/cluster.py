@@ -71,7 +71,7 @@ def connect(address: str) -> bool:
     # Ray's processes inherit this: a dropped ssh, or a warning of a batch system to every process of a job, would end them. Ray itself uses SIGTERM.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, HEARD - {signal.SIGTERM})
     try:
-        with handlers_kept():  # Ray sets one for SIGTERM, which would end this process before the run has saved anything
+        with handlers_kept():  # Ray sets one for SIGTERM, which ends this process 3 s later, whether the run has saved its checkpoint or not
             ray.init(address, **quiet) if address else ray.init("local", include_dashboard=False, **quiet)
     except ConnectionError as error:
         raise _no_answer(address, error) from error

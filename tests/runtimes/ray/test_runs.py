@@ -301,3 +301,33 @@ def test_a_stopped_host_and_a_stopped_trainer_are_told_of_and_replaced(cluster: 
         assert any("has not been heard of for" in notice and "is killed after" in notice for notice in said), said
         assert any("was lost" in notice and "supervision.answer_timeout_s=8" in notice for notice in said), said
     assert run.records("update")[-1]["update"] == 24
+
+
+ENDS_LATER = """
+    import os, signal, sys, threading, time
+    from rlvla3.runtimes.ray.cluster import connect
+
+    heard = []
+    signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    if sys.argv[2] == "in a thread":
+        thread = threading.Thread(target=connect, args=(sys.argv[1],))
+        thread.start()
+        thread.join()
+    else:
+        connect(sys.argv[1])
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(5)
+    os.write(1, f"heard {len(heard)}".encode())
+    os._exit(0)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["in a thread", "in the main thread"])
+def test_a_process_that_is_connected_to_ray_has_all_the_time_it_needs_after_an_interrupt(cluster: Any, where: str) -> None:
+    """Ray's own handler of SIGTERM ends the process with SIGABRT after 3 s."""
+    command = [sys.executable, "-c", textwrap.dedent(ENDS_LATER), cluster.address, where]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=PATIENCE_S, env=os.environ | {"PYTHONPATH": python_path(), "RAY_AUTH_MODE": "disabled"}, check=False
+    )
+    assert (done.returncode, done.stdout[-7:]) == (0, "heard 1"), done.stderr
