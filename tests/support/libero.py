@@ -32,7 +32,7 @@ with_assets = pytest.mark.skipif(not ASSETS, reason=f"LIBERO's assets are not on
 
 
 def config(*tasks: str, max_steps: int | None = None, slots: int = 1, **options: Any) -> SimulatorConfig:
-    return SimulatorConfig(name="libero", tasks=list(tasks), max_steps=max_steps, slots=slots, options={"assets": ASSETS, **options})
+    return SimulatorConfig(name="libero", tasks=list(tasks), max_steps=max_steps, slots=slots, options=({"assets": ASSETS} if ASSETS else {}) | options)
 
 
 def ticket(task: str, state: int, seed: int = 0) -> Ticket:

@@ -76,7 +76,7 @@ class Run:
 
     def workers(self, name: str = "") -> list[psutil.Process]:
         """The run's own processes, all or those called `name`."""
-        return [child for child in psutil.Process(self.process.pid).children(recursive=True) if name in child.name()]
+        return [child for child in psutil.Process(self.process.pid).children(recursive=True) if name in _name(child)]
 
     def records(self, event: str) -> list[dict[str, Any]]:
         metrics = self.folder / "metrics.jsonl"
@@ -90,6 +90,13 @@ class Run:
 
     def weights(self, version: int) -> dict[str, bytes]:
         return {name: array.tobytes() for name, array in load_file(self.folder / "checkpoints" / f"{version:06d}" / "policy" / "model.safetensors").items()}
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return process.name()
+    except psutil.NoSuchProcess:
+        return "ended"
 
 
 def traces(scratch: Path) -> set[str]:

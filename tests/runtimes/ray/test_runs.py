@@ -217,7 +217,7 @@ def test_an_actor_that_was_taken_for_lost_and_is_not_begins_anew(cluster: TwoNod
 
     connect(cluster.address)
     try:
-        assert asyncio.run(lose_sight()) == [True]
+        assert set(asyncio.run(lose_sight())) == {True}  # Ray may say it twice, while it starts the actor again
     finally:
         ray.shutdown()
 

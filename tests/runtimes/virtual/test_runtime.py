@@ -104,8 +104,10 @@ def test_tickets_that_kill_their_shards_are_set_aside_and_no_others(seeds: range
         _, published = run(recipe, drawn.choice(PLACEMENTS), seed=seed, faults=[*(Fault(0.0, "ticket kills its shard", which) for which in killers), *deaths])
         episodes = [episode for version in published for episode in version.episodes]
         assert [episode.ticket.index for episode in episodes] == list(range(24)), seed
-        assert {episode.ticket.index for episode in episodes if episode.set_aside} == killers, seed
-        assert sum(sum(version.staleness.values()) for version in published) == 24 - len(killers), seed
+        set_aside = {episode.ticket.index for episode in episodes if episode.set_aside}
+        assert set_aside >= killers, seed
+        assert len(set_aside - killers) <= len(deaths), seed  # a shard that dies by chance, while it runs a suspected ticket alone, looks like its victim
+        assert sum(sum(version.staleness.values()) for version in published) == 24 - len(set_aside), seed
 
 
 @pytest.mark.parametrize("mode", ["sync", "full_async"])
