@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import rlvla3
+from rlvla3.observability import accounts
 from rlvla3.observability.checksums import MANIFEST
 from rlvla3.policies.trained_on import FILE, TrainedOn
 from tests.support.fixed_states import LOG
@@ -111,8 +112,8 @@ def test_a_policy_remembers_what_it_was_trained_on_from_run_to_run_and_says_so_w
     assert shared in begun.summary["notices"], "before anything runs"
     assert any("All of these states were trained on. Episodes from one state" in notice for notice in begun.summary["notices"])
 
-    # Where the record is lost, nobody claims to know. (A checkpoint of an earlier release has no manifest.)
-    (begun.checkpoints[-1] / MANIFEST).unlink()
-    (begun.checkpoints[-1] / "policy" / FILE).unlink()
+    # Where the record is lost, nobody claims to know. (A checkpoint of an earlier release has no checksums.)
+    for name in (MANIFEST, accounts.FILE, f"policy/{FILE}"):
+        (begun.checkpoints[-1] / name).unlink()
     unknown = rlvla3.evaluate(begun, progress=False).initial_states
     assert unknown is not None and not unknown["complete"] and unknown["trained_on"] == 0
