@@ -6,10 +6,9 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +18,6 @@ import torch
 import yaml
 
 import rlvla3.runtimes
-from rlvla3 import cli
 from rlvla3.cli import _parser, main
 from rlvla3.config import Recipe, load_recipe, make_recipe
 from rlvla3.errors import RecipeError
@@ -27,7 +25,6 @@ from rlvla3.observability.continuing import Continuation
 from rlvla3.observability.events import Resumed, Watcher
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.policies.registry import make_policy
-from rlvla3.signals import HEARD
 from rlvla3.simulators.base import SimulatorError
 from rlvla3.simulators.registry import describe_simulator
 from tests.support.command_line import rlvla3_process
@@ -382,26 +379,3 @@ def test_a_path_that_can_be_none_is_refused_in_words(capsys: pytest.CaptureFixtu
         with pytest.raises(SystemExit) as ended:
             main(["train", "r.yaml", "--run-dir", path])
         assert ended.value.code == 2 and words in capsys.readouterr().err
-
-
-@pytest.fixture
-def usual_signals() -> Iterator[None]:
-    """Signals as a new process has them: Ray sets handlers of its own, and another test may have started it in this process."""
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in HEARD - {signal.SIGINT}}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-def test_signals_are_heard_while_a_command_is_still_imported(monkeypatch: pytest.MonkeyPatch, usual_signals: None) -> None:
-    raised: list[Any] = []
-
-    def imports(_: Any) -> bool:
-        signal.raise_signal(signal.SIGUSR1)  # would end this process
-        raised.append("a warning did nothing")
-        signal.raise_signal(signal.SIGTERM)
-        raise AssertionError("SIGTERM did nothing")
-
-    monkeypatch.setattr(cli, "_run", imports)
-    assert main(["train", "recipe.yaml"]) == 128 + signal.SIGTERM
-    assert raised == ["a warning did nothing"]
