@@ -132,6 +132,13 @@ def test_tickets_that_kill_their_simulators_are_set_aside_and_the_run_is_repeate
 
 
 @pytest.mark.slow
+def test_the_simulators_that_set_aside_tickets_have_cost_do_not_count_as_replacements(tmp_path: Path, nothing_left: None) -> None:
+    """One such ticket in each update, one update after the other: 12 simulators are lost, and only 3 may be replaced."""
+    run = Run(tmp_path, deadly(1, 9, 17, 25, engine={"mode": "sync", "max_set_aside": 4, "max_restarts": 3})).finished()
+    assert run.summary["tickets"]["trained"] == 32 and run.summary["tickets"]["set_aside"] == 4
+
+
+@pytest.mark.slow
 def test_a_ticket_more_than_may_be_set_aside_ends_the_run_and_is_named(tmp_path: Path, nothing_left: None) -> None:
     run = Run(tmp_path, deadly(9, 12, engine={"max_set_aside": 1}))
     printed = " ".join(run.wait().split())

@@ -39,6 +39,14 @@ class CrashesWhereItActs(ActorCritic):
         return os.kill(os.getpid(), signal.SIGSEGV)
 
 
+class ActsWithoutNumbers(ActorCritic):
+    """What it decides is nan."""
+
+    def act(self, observations, noise, explore):
+        decided = super().act(observations, noise, explore)
+        return replace(decided, actions=decided.actions * float("nan"))
+
+
 class Overflowing(ActorCritic):
     """Values are finite, and the square of one is not."""
 

@@ -29,7 +29,7 @@ from rlvla3.runtimes.processes.process import WorkerProcess, start_lanes, start_
 from rlvla3.runtimes.runtime import TrainerLost
 from rlvla3.runtimes.supervision.limits import StageLimits, kind_of
 from rlvla3.runtimes.supervision.replacements import Replacements
-from rlvla3.runtimes.supervision.shard_supervisor import ShardSupervisor
+from rlvla3.runtimes.supervision.shard_supervisor import CannotReplace, ShardSupervisor
 from rlvla3.runtimes.supervision.watch import Watch
 from rlvla3.runtimes.worker_names import generator_name, shard_name
 from rlvla3.scheduling.recorded_run import RecordedRun
@@ -244,6 +244,6 @@ def one_thread_each() -> list[str]:
 
 
 def _error(name: str, failed: Failed, worker: WorkerProcess) -> WorkerError:
-    return WorkerError(
-        failed.message if failed.explained else f"the {name} failed with {failed.kind}: {failed.message}\n{failed.traceback}Its output is in {worker.log}"
-    )
+    if failed.explained:
+        return CannotReplace(failed.message)
+    return WorkerError(f"the {name} failed with {failed.kind}: {failed.message}\n{failed.traceback}Its output is in {worker.log}")

@@ -43,7 +43,7 @@ END_AFTER_ERROR_S = 5.0
 
 
 class CannotReplace(WorkerError):
-    """A lost simulator that is not replaced, as the next one would be lost too."""
+    """A lost simulator or generator that is not replaced, on this host or on another one: the next one would be lost too."""
 
 
 @dataclass

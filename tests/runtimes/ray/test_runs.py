@@ -157,6 +157,14 @@ def test_a_killed_simulator_a_killed_generator_and_a_lost_node_cost_reruns_and_n
 
 
 @pytest.mark.slow
+def test_an_answer_of_the_policy_that_is_wrong_ends_the_run_and_not_its_host(cluster: TwoNodes, tmp_path: Path) -> None:
+    run = Run(tmp_path, on(cluster, policy={"name": "tests.support.failing_policy:ActsWithoutNumbers", "options": {}}))
+    printed = " ".join(run.wait().split())
+    assert run.process.returncode == 2 and "Traceback" not in printed
+    assert "returned actions with nan" in printed and "was lost" not in printed
+
+
+@pytest.mark.slow
 def test_every_host_finds_its_own_number_of_generators_and_loses_nothing(cluster: TwoNodes, tmp_path: Path) -> None:
     """All infer on one device, so that shards wait. T_max is infinite: one count that is wrong on a host, and nobody there goes on."""
     policy = {"name": "tests.support.slow_policy:SlowActorCritic", "chunk": 1}
