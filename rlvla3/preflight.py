@@ -58,11 +58,8 @@ def preflight(recipe: Recipe, *, clones: bool = False, trains: bool = False, eva
             f"placement.kind={recipe.placement.kind} deals out several devices, and a run on one host does not: leave placement out and set engine.device and "
             f"training.device, set runtime=ray, or see what it would do with `rlvla3 rehearse`"
         )
-    if (clones or trains) and (protocol := recipe.evaluation.protocol) is not None:
-        raise RecipeError(
-            f"evaluation.protocol={protocol} is for `rlvla3 eval` alone, because a protocol fixes settings of the simulator: leave it out, and run "
-            f"`rlvla3 eval RUN_DIR --protocol {protocol}` afterwards"
-        )
+    if clones or trains:
+        _check_no_protocol(recipe)
     if recipe.runtime == "local":
         allow_open_files(sum(simulator.shards for simulator in recipe.mixed.values()) + recipe.engine.generators + recipe.training.ranks)
     expected_way(recipe)  # raises where generators cannot act as policy.inference says
@@ -100,6 +97,14 @@ def preflight(recipe: Recipe, *, clones: bool = False, trains: bool = False, eva
         options.check(recorded, recipe.policy.chunk)
         options.check_fed(recorded, mirrored)
     return spaces
+
+
+def _check_no_protocol(recipe: Recipe) -> None:
+    if (protocol := recipe.evaluation.protocol) is not None:
+        raise RecipeError(
+            f"evaluation.protocol={protocol} is for `rlvla3 eval` alone, because a protocol fixes settings of the simulator: leave it out, and run "
+            f"`rlvla3 eval RUN_DIR --protocol {protocol}` afterwards"
+        )
 
 
 @contextmanager

@@ -28,6 +28,7 @@ SHELL = {"", "bash", "console", "sh", "shell", "text"}
 
 FOREIGN = {
     *examples(),  # docs/extending.md: the reader's own files
+    "client.json",  # docs/serving.md: what a client writes
     "my_robot.py",  # docs/python.md: the reader's own module
     "scripts/create_dataset.py",  # LIBERO's
     "regenerate_libero_dataset.py",  # OpenVLA's
@@ -43,6 +44,7 @@ FOREIGN = {
     "logs/",
     "config.yaml",
     "checkpoints/",
+    "checkpoints/best",
     "record/",
     "record/recipe.yaml",
     "policy/",

@@ -220,7 +220,7 @@ class RunDirectory:
         _remove(beside)
         beside.symlink_to(final.name)
         beside.replace(self.checkpoints / BEST)
-        _flush_to_disk(self.checkpoints, deep=False)
+        flush_to_disk(self.checkpoints, deep=False)
 
     def _best_name(self) -> str:
         """The name of the best checkpoint, "" where there is none."""

@@ -95,7 +95,8 @@ class RecordedRun:
     def versions(self, ticket: int) -> NDArray[np.int64]:
         """The version that made each decision of one episode, the value of a last observation included."""
         own = self.decisions[self.live & (self.decisions["ticket"] == ticket)]
-        return own["version"][np.argsort(own["row"])].astype(np.int64)
+        versions: NDArray[np.int64] = own["version"][np.argsort(own["row"])].astype(np.int64)
+        return versions
 
     def set_aside(self, update: int) -> list[int]:
         """The tickets of one update that were set aside."""

@@ -53,7 +53,7 @@ class ServedPolicyEngine:
         self._waiter = ThreadPoolExecutor(1, "waiter", initializer=work_on, initargs=(actor.device,))
         self._answers: dict[int, Answer] = {}
 
-    async def load_weights(self) -> None:
+    async def load_weights(self, batch: Batch) -> None:
         """Never called: there is one version."""
 
     async def begin(self, batch: Batch) -> None:

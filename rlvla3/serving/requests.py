@@ -61,7 +61,8 @@ Batch = Sequence[Request]
 class OneVersion:
     """The weights of a server, for the generate loop: they do not change."""
 
-    newest: Version = 0
+    def wanted(self, batch: Batch) -> Version:
+        return 0
 
 
 class ServedRequests:
@@ -105,8 +106,8 @@ class ServedRequests:
                 continue
         return batch
 
-    def due(self) -> Batch | None:
-        """The batch that is due now, or None."""
+    def due(self, like: Batch | None = None) -> Batch | None:
+        """The batch that is due now, or None. like: a batch of the same version, as all batches here are."""
         now = self._clock()
         running = sum(now - heard <= IDLE_S for heard in self._heard_of.values())
         taken = self._batcher.take(now, running)

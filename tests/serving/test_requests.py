@@ -26,7 +26,7 @@ class Engine:
         self.seen: list[list[tuple[int, int]]] = []
         self._seconds = seconds
 
-    async def load_weights(self) -> None:
+    async def load_weights(self, batch: Batch) -> None:
         raise AssertionError
 
     async def begin(self, batch: Batch) -> None:

@@ -83,7 +83,7 @@ def test_without_steps_there_is_no_delay():
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The seconds that are slept, in place of sleeping."""
     seconds: list[float] = []
-    monkeypatch.setattr(delayed.time, "sleep", seconds.append)
+    monkeypatch.setattr("rlvla3.simulators.delayed.time.sleep", seconds.append)
     return seconds
 
 

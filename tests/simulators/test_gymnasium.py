@@ -106,7 +106,13 @@ class Careless(gymnasium.Env[Any, Any]):
 
 def test_an_environment_that_draws_from_the_generators_of_the_process_has_the_same_episodes_too():
     simulator = begun(SimulatorConfig(name=f"{__name__}:Careless", max_steps=5), chunk=1)
-    first, other, again = ([simulator.reset(0, ticket(seed)).state, stepped(simulator).observation.state] for seed in (2**40, 4, 2**40))
+
+    def drawn(seed: int) -> list[Any]:
+        first, then = simulator.reset(0, ticket(seed)), stepped(simulator).observation
+        assert then is not None
+        return [first.state, then.state]
+
+    first, other, again = (drawn(seed) for seed in (2**40, 4, 2**40))
     assert np.array_equal(first, again) and not np.array_equal(first[0], other[0])
 
 

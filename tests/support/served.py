@@ -47,7 +47,7 @@ class EchoEngine:
     def __init__(self) -> None:
         self.batches: list[int] = []
 
-    async def load_weights(self) -> None:
+    async def load_weights(self, batch: Batch) -> None:
         raise AssertionError
 
     async def begin(self, batch: Batch) -> None:

@@ -55,9 +55,8 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def imported(bare: Path) -> list[str]:
     """The modules of rlvla3 that a simulator's process imports."""
-    root = Path(__file__).parents[3]
     command = [str(bare / "bin/python"), "-c", TELL, *SHARD, *SIMULATORS]
-    found = subprocess.run(command, env={"PYTHONPATH": str(root)}, cwd="/", capture_output=True, text=True, check=False)
+    found = subprocess.run(command, env={"PYTHONPATH": python_path()}, cwd="/", capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
     modules: list[str] = json.loads(found.stdout)
     return modules
