@@ -45,6 +45,7 @@ FOREIGN = {
     "config.yaml",
     "checkpoints/",
     "checkpoints/best",
+    "evaluation/success",  # a name of TensorBoard
     "record/",
     "record/recipe.yaml",
     "policy/",

@@ -13,7 +13,6 @@ from rlvla3.config import DelayConfig, make_recipe
 from rlvla3.parts import evaluation_book, ticket_book
 from rlvla3.runtimes.replay_session import replay_recipe
 from rlvla3.scheduling.sharding import ShardSpec
-from rlvla3.simulators import delayed
 from rlvla3.simulators.common_spaces import common_spaces, make_run_simulator
 from rlvla3.simulators.delayed import DelayedSimulator, ShardDelays
 from rlvla3.simulators.guarded import GuardedSimulator
