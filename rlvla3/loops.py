@@ -28,16 +28,15 @@ class EpisodeWriter(Protocol):
 
 
 class TicketExchange(Protocol):
-    async def exchange(self, finished: Sequence[Finished], running: int) -> Sequence[Ticket]: ...
+    async def exchange(self, finished: Sequence[Finished], running: Mapping[int, EpisodeWriter]) -> tuple[Sequence[Ticket], dict[int, EpisodeWriter]]:
+        """Hand in what has ended. Returns tickets for free slots, and which of the running episodes go on: all but those whose ticket is withdrawn."""
 
 
 class ShardPlane(Protocol):
-    @property
-    def withdrawn(self) -> bool: ...
-
     def begin(self, ticket: Ticket, observation: Observation) -> EpisodeWriter: ...
 
-    async def decide(self, episodes: Mapping[int, Any]) -> Mapping[int, Chunk]: ...
+    async def decide(self, episodes: Mapping[int, Any]) -> Mapping[int, Chunk]:
+        """A chunk for each episode whose ticket is not withdrawn meanwhile."""
 
 
 class AsyncSimulator(Protocol):
@@ -54,24 +53,17 @@ async def simulate(simulator: AsyncSimulator, ledger: TicketExchange, plane: Sha
     Waits for: a ticket, when no slot has one (unblocked by the ledger: a new version, a rerun); decisions (unblocked by the generator).
     bootstrap: also ask for the value of the last observation of a training episode that a time limit cut.
 
-    Training does not wait for an evaluation beside it: where the shard must leave that one (`withdrawn`), its episodes are dropped as they are. They are run
-    again later, perhaps elsewhere.
+    Training does not wait for an evaluation beside it: its tickets are withdrawn from a shard that training needs. Such an episode gets no chunk any more, and
+    is dropped as it is. It is run again later, perhaps elsewhere.
     """
     episodes: dict[int, EpisodeWriter] = {}
     finished: list[Finished] = []
     while True:
-        tickets, finished = await ledger.exchange(finished, running=len(episodes)), []
-        if plane.withdrawn:
-            episodes = {slot: episode for slot, episode in episodes.items() if not episode.ticket.beside}
-            tickets = [ticket for ticket in tickets if not ticket.beside]
+        tickets, episodes = await ledger.exchange(finished, episodes)
         for slot, ticket in zip(_free(simulator.slots, episodes), tickets, strict=False):
             episodes[slot] = plane.begin(ticket, await simulator.reset(slot, ticket))
-        if not episodes:
-            continue  # its tickets of training are on their way
 
         chunks = await plane.decide(episodes)
-        if plane.withdrawn and any(episode.ticket.beside for episode in episodes.values()):
-            continue  # its decisions may be none
         for slot, outcome in (await simulator.step(chunks)).items():
             episodes[slot].record(outcome)
 

@@ -71,15 +71,13 @@ class Shard:
             self._tickets = iter(tickets)
         until_over(simulate(self, self, self, bootstrap))
 
-    async def exchange(self, finished: Sequence[Finished], running: int) -> Sequence[Ticket]:
+    async def exchange(self, finished: Sequence[Finished], running: Mapping[int, Writer]) -> tuple[list[Ticket], dict[int, Writer]]:
         self.finished += finished
         admitted = next(self._admitted, self.slots) if running else self.slots
-        tickets = list(islice(self._tickets, min(admitted, self.slots - running)))
+        tickets = list(islice(self._tickets, min(admitted, self.slots - len(running))))
         if not tickets and not running:
             raise Over
-        return tickets
-
-    withdrawn = False
+        return tickets, {**running}
 
     def begin(self, ticket: Ticket, observation: Observation) -> Writer:
         assert observation.instruction == str(ticket.index)
@@ -153,19 +151,23 @@ class LeavingShard(Shard):
         self._looks, self._late, self._evaluation = after, late, ticket(BESIDE, Purpose.EVALUATE)
         self.log: list[str] = []
 
-    @property
-    def withdrawn(self) -> bool:  # type: ignore[override]
+    def _withdraws(self) -> bool:
         self._looks -= 1
         return self._looks < 0
 
-    async def exchange(self, finished: Sequence[Finished], running: int) -> Sequence[Ticket]:
-        if self._looks >= 0:
+    async def exchange(self, finished: Sequence[Finished], running: Mapping[int, Writer]) -> tuple[list[Ticket], dict[int, Writer]]:
+        if not self._withdraws():
             self.finished += finished
-            return [] if running else [self._evaluation]
+            return [] if running else [self._evaluation], {**running}
+        going_on = {slot: episode for slot, episode in running.items() if not episode.ticket.beside}
         if self._late:
             self._late -= 1
-            return []
-        return await super().exchange(finished, running)
+            return [], going_on
+        return await super().exchange(finished, going_on)
+
+    async def decide(self, episodes: Mapping[int, Writer]) -> dict[int, str]:
+        chunks = await super().decide(episodes)
+        return {} if self._withdraws() and any(episode.ticket.beside for episode in episodes.values()) else chunks
 
     async def reset(self, slot: int, ticket: Ticket) -> Observation:
         self._in_slot.pop(slot, None)  # an episode that was dropped
@@ -173,7 +175,8 @@ class LeavingShard(Shard):
         return await super().reset(slot, ticket)
 
     async def step(self, chunks: Mapping[int, str]) -> dict[int, Outcome]:
-        assert chunks, "nothing is stepped"
+        if not chunks:
+            return {}
         self.log.append(f"step {'evaluation' if self._in_slot[0].beside else 'training'}")
         if self._in_slot[0].beside:
             return {0: Outcome(np.zeros((1, 1), np.float32), np.zeros(1, np.float32), None)}

@@ -12,8 +12,9 @@ Invariants:
 - requests stand in memory and outlive a generator: each has a number, which its shard counts up when it asks. A ring only says where to look. So a request is
   taken once, however often it is rung, and the successor of a lost generator takes those that were not answered;
 - no batch mixes decisions of training and of an evaluation beside it. Those of training come first;
-- `withdrawn` says which shards must leave the evaluation beside training, because they have tickets of training. Only the shard supervisor writes it, before it
-  sends these tickets. A generator answers such a shard without deciding, and the shard drops those episodes before it reads an answer;
+- `withdrawn` says from which shards the tickets of an evaluation beside training are withdrawn, because they have tickets of training. Only the shard
+  supervisor writes it: it sets it before it sends these tickets, and clears it after one of them has ended. So whoever sees it set knows that every ticket of
+  the evaluation that such a shard has is withdrawn. A generator answers those requests without deciding, and the shard drops those episodes;
 - the requests of a batch are answered together, even if the generator is killed meanwhile: what it was about to answer is written down first, and
   `take_over` completes it. So a batch that is inferred again has the same requests.
 """
@@ -122,7 +123,7 @@ class DataPlane:
         """The slots whose shards a generator serves."""
         return np.flatnonzero(self.counts["serves"][self._shard_of] == generator).tolist()
 
-    def withdraw(self, shard: int) -> None:
+    def drop_requests(self, shard: int) -> None:
         """Drop the requests of a lost shard. To be called where nobody answers them any more: by their generator, or when it is lost too."""
         slots = self.shards[shard].slots
         self.asked["answered"][slots.start : slots.stop] = self.asked["number"][slots.start : slots.stop]
@@ -144,7 +145,7 @@ class DataPlane:
                 self.requests[generator].remind(RECOUNT)  # the coordinator waits for no generator, not even for one that is stopped
 
     def set_withdrawn(self, shards: Sequence[bool]) -> None:
-        """Say which shards must leave the evaluation beside training, and wake the generators of those that must leave it now."""
+        """Say from which shards the tickets of the evaluation beside training are withdrawn, and wake the generators of those that lose them now."""
         withdrawn = self.counts["withdrawn"]
         newly = np.flatnonzero(np.greater(shards, withdrawn))
         withdrawn[:] = shards
@@ -160,16 +161,16 @@ class ShardPort:
         self._first, self._answers = plane.shards[shard].slots.start, plane.answers[shard]
         self._answers.collect()  # removes answers to a lost predecessor
 
-    @property
-    def withdrawn(self) -> bool:
-        """Whether this shard must leave the evaluation beside training."""
-        return bool(self._plane.counts["withdrawn"][self._shard])
+    def is_withdrawn(self, ticket: Ticket) -> bool:
+        """Whether a ticket that this shard has is withdrawn."""
+        return ticket.beside and bool(self._plane.counts["withdrawn"][self._shard])
 
     def begin(self, ticket: Ticket, observation: Observation) -> Episode:
         return self._plane.rollouts.begin(ticket, observation)
 
     async def decide(self, episodes: Mapping[int, Episode]) -> dict[int, NDArray[np.float32] | None]:
-        """The chunk [C, A] that is decided for each episode's present observation, by slot. None for a demonstration: the simulator's expert acts there."""
+        """The chunk [C, A] that is decided for each episode's present observation, by slot. None for a demonstration: the simulator's expert acts there. An
+        episode whose ticket is withdrawn gets none."""
         asking = {slot: episode for slot, episode in episodes.items() if episode.ticket.purpose is not Purpose.DEMONSTRATE}
         asked = self._plane.asked
         for slot, episode in asking.items():
@@ -182,7 +183,7 @@ class ShardPort:
             self._plane.requests[self._plane.counts["serves"][self._shard]].ring(*slots)
             with self._meter("decision"):
                 await self._answered(slots)
-        return {slot: episode.actions if slot in asking else None for slot, episode in episodes.items()}
+        return {slot: episode.actions if slot in asking else None for slot, episode in episodes.items() if not self.is_withdrawn(episode.ticket)}
 
     async def _answered(self, slots: list[int]) -> None:
         """Wait until all requests of these slots are answered. A ring may be one of an earlier answer."""
@@ -266,7 +267,7 @@ class GeneratorPort:
         self._collect()
         self._batcher.forget(shard)
         self._beside.forget(shard)
-        self._plane.withdraw(shard)
+        self._plane.drop_requests(shard)
         self._bell.ring(RECOUNT)  # other requests that were collected here may be due, and `batch` waits for the doorbell
 
     def _due(self, beside: bool = True) -> list[int]:
@@ -279,7 +280,7 @@ class GeneratorPort:
         return slots
 
     def _dismiss(self) -> None:
-        """Answer shards that must leave the evaluation beside training, without deciding anything for them."""
+        """Answer the shards whose tickets of the evaluation are withdrawn, without deciding anything for them."""
         slots = [slot for slot in self._beside if self._plane.counts["withdrawn"][self._plane.shard_of(slot)]]
         for shard in {self._plane.shard_of(slot) for slot in slots}:
             self._beside.forget(shard)

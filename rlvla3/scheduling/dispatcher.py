@@ -139,7 +139,7 @@ class Dispatcher:
         """Whether tickets of training wait. Those that run go on."""
         self._held_back = hold
 
-    def must_leave(self, runner: int) -> bool:
+    def withdraws(self, runner: int) -> bool:
         """Whether a runner is to drop its tickets of the evaluation beside training."""
         place = self._runners.get(runner)
         return place is not None and bool(place.withdrawn)

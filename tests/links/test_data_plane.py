@@ -290,7 +290,7 @@ def test_a_successor_takes_the_requests_of_its_own_shards_and_not_those_of_a_los
         for port in host.generators:
             port.waiting()  # they have heard every ring
         asking[served[0]].cancel()
-        host.plane.withdraw(served[0])
+        host.plane.drop_requests(served[0])
         assert host.plane.take_over(0) == 1
         host.generators[0] = GeneratorPort(host.plane, 0, FixedLimits(None, NEVER), MeterBoard(["generator 0"]).meter("generator 0"))
         host.plane.set_running([1, 2])
@@ -332,17 +332,18 @@ def test_an_evaluation_is_answered_while_training_waits_for_its_last_shard():
     asyncio.run(run())
 
 
-def test_a_shard_that_must_leave_the_evaluation_is_answered_without_a_decision_however_busy_training_is():
+def test_a_withdrawn_ticket_is_answered_without_a_decision_however_busy_training_is():
     async def run() -> None:
         host = Host(shards=2, beside=2)
         host.plane.set_running([1])
-        left = asyncio.create_task(host.decide(1, host.begin(1, BESIDE, purpose=Purpose.EVALUATE)))
+        (episode,) = (episodes := host.begin(1, BESIDE, purpose=Purpose.EVALUATE)).values()
+        left = asyncio.create_task(host.shards[1].decide(episodes))
         await settle()
         host.plane.set_withdrawn([False, True])
-        assert host.shards[1].withdrawn and not host.shards[0].withdrawn
+        assert [shard.is_withdrawn(episode.ticket) for shard in host.shards] == [False, True]
         host.plane.set_running([2])  # it has a ticket of training, and asks for nothing yet
         async with host.generating():
-            await left
+            assert await left == {}
             assert host.tickets == []
             host.plane.set_withdrawn([False, False])
             await asyncio.gather(host.decide(0, host.begin(0, 0)), host.decide(1, host.begin(1, 1)))

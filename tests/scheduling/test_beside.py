@@ -1,7 +1,7 @@
 """An evaluation beside training, over random schedules of shards that work, die and come back.
 
 Each schedule is played twice: with the evaluation, and without it. A shard is played as its loop is: it reads a grant late, and drops the evaluation when it
-sees that it must.
+sees that its tickets are withdrawn.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Played:
     def read(self, shard: int) -> None:
         """A shard looks at its messages, and begins what it got."""
         tickets, self.inbox[shard] = self.inbox[shard], []
-        if self.dispatcher.must_leave(shard):
+        if self.dispatcher.withdraws(shard):
             self.running[shard] = {index: ticket for index, ticket in self.running[shard].items() if not ticket.beside}
             tickets = [ticket for ticket in tickets if not ticket.beside]
         for ticket in tickets:

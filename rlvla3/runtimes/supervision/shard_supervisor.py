@@ -121,7 +121,7 @@ class ShardSupervisor:
         self._leaving.answered(successor.name)
         for shard in self._shards:
             if shard.remembered and self._assignment.serves[shard.number] == number:
-                self._plane.withdraw(shard.number)
+                self._plane.drop_requests(shard.number)
                 self._replace(shard)
 
     async def ready(self) -> None:
@@ -154,7 +154,7 @@ class ShardSupervisor:
             self._dispatcher.release(number)
         dispatched = {grant.runner: grant.tickets for grant in self._dispatcher.dispatch()}
         if self._serves_beside:
-            self._plane.set_withdrawn([self._dispatcher.must_leave(shard.number) for shard in self._shards])
+            self._plane.set_withdrawn([self._dispatcher.withdraws(shard.number) for shard in self._shards])
         # Counts come before grants: a generator that sees a request must know of every shard that began together with it.
         self._count_running()
         for shard in self._shards:

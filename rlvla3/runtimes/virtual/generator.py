@@ -18,9 +18,8 @@ from rlvla3.types import Ticket, Version
 class AskingShard(Protocol):
     number: int
 
-    @property
-    def withdrawn(self) -> bool:
-        """Whether it must leave the evaluation beside training."""
+    def is_withdrawn(self, ticket: Ticket) -> bool:
+        """Whether a ticket that it has is withdrawn."""
 
     def answer(self) -> None:
         """One of its requests is answered."""
@@ -154,8 +153,8 @@ class VirtualGenerator:
         return self._beside if request.episode.ticket.beside else self._batcher
 
     def _due(self) -> list[Request]:
-        """Requests of training come first. Shards that must leave the evaluation beside it are answered without a decision."""
-        for request in [request for request in self._beside if request.shard.withdrawn]:
+        """Requests of training come first. Those of withdrawn tickets are answered without a decision."""
+        for request in [request for request in self._beside if request.shard.is_withdrawn(request.episode.ticket)]:
             self._beside.forget(request.shard.number)
             request.shard.answer()
         return self._batcher.take(self._clock.now, self._running()) or self._beside.take(self._clock.now, running=0)

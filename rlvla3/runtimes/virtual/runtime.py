@@ -151,9 +151,9 @@ class VirtualRuntime:
         """Whether a ticket kills every shard that begins it."""
         return ticket in self._killers
 
-    def must_leave(self, shard: int) -> bool:
-        """Whether a shard must leave the evaluation beside training."""
-        return self._dispatcher.must_leave(shard)
+    def withdraws(self, shard: int) -> bool:
+        """Whether a shard is to drop its tickets of the evaluation beside training."""
+        return self._dispatcher.withdraws(shard)
 
     def crash(self, shard: int) -> None:
         """A shard dies now."""
@@ -297,11 +297,11 @@ class VirtualRuntime:
         for number in self.assignment.move(self._dispatcher.is_busy):
             self._go_over(number)
             self._dispatcher.release(number)
-        stayed = [shard for shard in self.shards if not shard.withdrawn]
+        before = [shard for shard in self.shards if self.withdraws(shard.number)]
         for dispatched in self._dispatcher.dispatch():
             self.shards[dispatched.runner].grant(dispatched.tickets)
-        for shard in stayed:
-            if shard.withdrawn:
+        for shard in self.shards:
+            if self.withdraws(shard.number) and shard not in before:
                 shard.generator.recount()
 
     def _go_over(self, number: int) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rlvla3.loops import EpisodeWriter
 from rlvla3.observability.meter import Meter
 from rlvla3.runtimes.virtual.clock import Signal
 from rlvla3.runtimes.virtual.costs import NOTHING
@@ -84,7 +85,7 @@ class VirtualShard:
         if not self._unanswered:
             self._answered.resolve()
 
-    async def exchange(self, finished: Sequence[Finished], running: int) -> Sequence[Ticket]:
+    async def exchange(self, finished: Sequence[Finished], running: Mapping[int, EpisodeWriter]) -> tuple[list[Ticket], dict[int, EpisodeWriter]]:
         if finished:
             with self._meter("ticket"):
                 await self._world.delay()
@@ -96,11 +97,11 @@ class VirtualShard:
                 while not self._tickets:
                     await self._news.wait()
         tickets, self._tickets = self._tickets, []
-        return tickets
+        going_on = {slot: episode for slot, episode in running.items() if not self.is_withdrawn(episode.ticket)}
+        return [ticket for ticket in tickets if not self.is_withdrawn(ticket)], going_on
 
-    @property
-    def withdrawn(self) -> bool:
-        return self._world.must_leave(self.number)
+    def is_withdrawn(self, ticket: Ticket) -> bool:
+        return ticket.beside and self._world.withdraws(self.number)
 
     def begin(self, ticket: Ticket, observation: object) -> VirtualEpisode:
         return VirtualEpisode(ticket)
@@ -117,7 +118,7 @@ class VirtualShard:
             await self._send(len(episodes))
         if self._turns:
             await self._seat.begin(self._profile.turn, len(episodes), self.slower)
-        return dict.fromkeys(episodes)
+        return dict.fromkeys(slot for slot, episode in episodes.items() if not self.is_withdrawn(episode.ticket))
 
     async def reset(self, slot: int, ticket: Ticket) -> Any:
         self._left[slot], self._cut[slot] = self._profile.steps(ticket.index), self._profile.cut(ticket.index)
@@ -131,6 +132,8 @@ class VirtualShard:
                 await self._clock.sleep(self._delays.reset(slot, ticket))
 
     async def step(self, chunks: Mapping[int, None]) -> Mapping[int, Any]:
+        if not chunks:
+            return {}
         with self._meter("simulate"):
             await self._seat.begin(self._profile.simulate, len(chunks), self.slower * self._straggle)
             if self.hung:

@@ -37,8 +37,8 @@ class World(Protocol):
     def kills(self, ticket: int) -> bool:
         """Whether a ticket kills every shard that begins it."""
 
-    def must_leave(self, shard: int) -> bool:
-        """Whether a shard must leave the evaluation beside training."""
+    def withdraws(self, shard: int) -> bool:
+        """Whether a shard is to drop its tickets of the evaluation beside training."""
 
     def crash(self, shard: int) -> None:
         """A shard dies now."""

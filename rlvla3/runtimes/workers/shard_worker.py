@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rlvla3.config import Recipe
 from rlvla3.links.data_plane import DataPlane, ShardPort
-from rlvla3.loops import Chunk, simulate
+from rlvla3.loops import Chunk, EpisodeWriter, simulate
 from rlvla3.observability.meter import Meter, MeterBoard
 from rlvla3.parts import bootstraps
 from rlvla3.runtimes.processes.control import Control
@@ -40,7 +40,8 @@ async def run_shard(control: Control, shard: int, recipe: Recipe, plane: DataPla
         port = ShardPort(plane, shard, meter)
         control.send(Ready())
         meter.enter("overhead")
-        await simulate(MeteredSimulator(simulator, meter, plane.counts["steps"][shard : shard + 1]), TicketChannel(control, meter), port, bootstraps(recipe))
+        metered = MeteredSimulator(simulator, meter, plane.counts["steps"][shard : shard + 1])
+        await simulate(metered, TicketChannel(control, meter, port.is_withdrawn), port, bootstraps(recipe))
     finally:
         simulator.close()
 
@@ -57,6 +58,8 @@ class MeteredSimulator:
             return self._simulator.reset(slot, ticket)
 
     async def step(self, chunks: Mapping[int, Chunk]) -> Mapping[int, Outcome]:
+        if not chunks:
+            return {}
         with self._meter("simulate", len(chunks)):
             outcomes = self._simulator.step(chunks)
         self._steps[0] += sum(len(outcome.rewards) for outcome in outcomes.values())
@@ -64,13 +67,13 @@ class MeteredSimulator:
 
 
 class TicketChannel:
-    """The ledger, as a shard sees it: hand-ins go out and grants come in on the control channel."""
+    """The ledger, as a shard sees it: hand-ins go out and grants come in on the control channel. is_withdrawn: whether a ticket that it has is withdrawn."""
 
-    def __init__(self, control: Control, meter: Meter) -> None:
-        self._control, self._meter = control, meter
+    def __init__(self, control: Control, meter: Meter, is_withdrawn: Callable[[Ticket], bool]) -> None:
+        self._control, self._meter, self._is_withdrawn = control, meter, is_withdrawn
 
-    async def exchange(self, finished: Sequence[Finished], running: int) -> Sequence[Ticket]:
-        """Hand finished episodes in and get tickets for free slots. Waits for the answer to a hand-in, and for a ticket if no slot runs one."""
+    async def exchange(self, finished: Sequence[Finished], running: Mapping[int, EpisodeWriter]) -> tuple[list[Ticket], dict[int, EpisodeWriter]]:
+        """As the loop asks for it. Waits for the answer to a hand-in, and for a ticket if no slot runs one."""
         tickets: list[Ticket] = []
         answered = not finished
         if finished:
@@ -82,4 +85,5 @@ class TicketChannel:
                 answered |= grant.answer
         for grant in self._control.arrived():
             tickets += grant.tickets
-        return tickets
+        going_on = {slot: episode for slot, episode in running.items() if not self._is_withdrawn(episode.ticket)}
+        return [ticket for ticket in tickets if not self._is_withdrawn(ticket)], going_on
