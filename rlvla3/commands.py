@@ -59,7 +59,7 @@ def clone(start: Start, overrides: Overrides, run_dir: Path | None, show: Show, 
 def train(start: Start, overrides: Overrides, run_dir: Path | None, show: Show, trust: bool = False) -> RunDirectory:
     """Train in a new run directory, or continue a run from a checkpoint: in its own directory, or from there on in another."""
     if found := _find_run(start):
-        return _continue(*found, recipe_of(start, overrides, trust), run_dir, show, named=found[1] is not None and found[1] == start)
+        return _continue(*found, recipe_of(start, overrides, trust), run_dir, show, named=start != found[0].path)
     recipe = recipe_of(start, overrides, trust)
     preflight(recipe, clones=recipe.begins_by_cloning, trains=True, evaluates=recipe.evaluation.before or recipe.evaluation.after)
     run = _new_run(run_dir, _default_path(start), recipe)
@@ -331,7 +331,7 @@ def _new_run(run_dir: Path | None, default: Path, recipe: Recipe) -> RunDirector
 
 def _whole_policy(run: RunDirectory, checkpoint: Path | None, start: Start, purpose: str) -> tuple[Path, list[str]]:
     """The checkpoint whose policy a command uses, and what the user should know: the newest whole one, or the one that `start` names."""
-    whole = whole_checkpoint(run, checkpoint if checkpoint == start else None, POLICY)
+    whole = whole_checkpoint(run, None if start == run.path else checkpoint, POLICY)
     if whole.checkpoint is None:
         raise RunDirectoryError(f"{run.path} holds no checkpoint yet: there is nothing to {purpose}")
     return whole.checkpoint, list(whole.notices)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import field_validator
+
 from rlvla3.choices import Inference
 from rlvla3.config.section import ExpandedPath, Positive, Section
 from rlvla3.errors import RecipeError
@@ -22,7 +24,7 @@ class PolicyConfig(Section):
 
     checkpoint: ExpandedPath | None = None
     """A policy folder to start from, or for a pretrained policy its folder or its name on the Hugging Face hub. With `null` the policy starts with new
-    weights."""
+    weights. `RUN_DIR/checkpoints/best/policy` stands for the checkpoint that is the best one when the recipe is read."""
 
     size: Literal["published", "tiny"] = "published"
     """The size of a pretrained policy. `tiny` has about a million random weights, and a pretrained `checkpoint` is not read: it is for trying a recipe on
@@ -35,6 +37,14 @@ class PolicyConfig(Section):
 
     options: dict[str, Any] = {}
     """The policy's own settings. Each policy has others."""
+
+    @field_validator("checkpoint")
+    @classmethod
+    def _without_link(cls, folder: Path | None) -> Path | None:
+        """`checkpoints/best` is a link that leads elsewhere when its run goes on. All workers of this run, and whoever repeats it, need the same weights."""
+        if folder is None or folder.parent.name != "best" or not folder.parent.is_symlink():
+            return folder
+        return folder.parent.parent / folder.parent.readlink() / folder.name
 
     @property
     def starts_from(self) -> Path | None:

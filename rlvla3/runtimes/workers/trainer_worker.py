@@ -183,7 +183,7 @@ class Trainer:
             case Train(first, end, accounts):
                 self.accounts, self._began = accounts, time.monotonic() - accounts.seconds
                 if self._pins(self.version):
-                    self._pin()
+                    self._pin(self.checkpoints.trained_on)
                 await train(self._updates(first, end), self.trajectories, self.metered_learner, self)
                 self._finish_publication()
                 self._say(Trained(self.version))
@@ -220,7 +220,7 @@ class Trainer:
         self._finish_publication()
         self.control.poll()  # an evaluation that is over makes room for the next one
         takes_turns, pins = self.recipe.engine.offload, self._pins(version)
-        tell = partial(self._tell_of, Published(version, metrics, self.accounts), pins)
+        tell = partial(self._tell_of, Published(version, metrics, self.accounts), self.checkpoints.trained_on if pins else None)
         with self.meter("publish"):
             self._publish(then=None if takes_turns else tell)
         self.control.poll()
@@ -254,16 +254,16 @@ class Trainer:
         due = self.ranks.first and is_due_beside(self.recipe, version) and not self.accounts.evaluated("during", version)
         return due and self.memory.pinned < 0
 
-    def _pin(self) -> None:
-        """The newest version on the weight plane is to be evaluated beside training."""
+    def _pin(self, trained_on: TrainedOn) -> None:
+        """The newest version on the weight plane is to be evaluated beside training. trained_on: what that version was trained on."""
         self.memory.pin()
         self.checkpoints.evaluated = self.memory.pinned
-        self._say(Pinned(self.memory.pinned, self.checkpoints.trained_on))
+        self._say(Pinned(self.memory.pinned, trained_on))
 
-    def _tell_of(self, published: Published, pins: bool) -> None:
-        """The version is on the weight plane."""
-        if pins:
-            self._pin()
+    def _tell_of(self, published: Published, pinned: TrainedOn | None) -> None:
+        """The version is on the weight plane. pinned: what it was trained on, if it is to be evaluated. The next update may have begun by now."""
+        if pinned is not None:
+            self._pin(pinned)
         self._say(published)
 
     def _release(self, message: Release) -> None:
