@@ -25,6 +25,7 @@ def add_benchmarks(bench: argparse.ArgumentParser) -> Mapping[str, argparse.Argu
     overhead.add_argument("--episodes", type=positive, default=20, metavar="N", help="episodes of each simulator and of its bare environment (default: 20)")
     _add_ray(benchmarks.add_parser("ray", help="the Ray runtime against the local one, on one host"))
     _add_reality(benchmarks.add_parser("reality", help="rehearsed and measured throughput in the four modes, from one profile"))
+    _add_beside(benchmarks.add_parser("beside", help="what evaluation beside training (evaluation.every) costs training"))
     _add_vector(benchmarks.add_parser("vector", help="the engine against a synchronous vector environment with the same simulators"))
     gpu = benchmarks.add_parser("gpu", help="one GPU: its limits, inference and training against them, and the four modes in real runs")
     gpu.add_argument("--minutes", type=seconds, default=8.0, metavar="M", help="how long all of it may take (default: 8)")
@@ -43,7 +44,7 @@ def add_benchmarks(bench: argparse.ArgumentParser) -> Mapping[str, argparse.Argu
         figures = Path("runs/bench") / f"{name}.json"
         benchmark.add_argument("--json", type=new_file, default=figures, metavar="FILE", help=f"where the figures go (default: {figures})")
     _add_parity(benchmarks.add_parser("parity", help="whether full_async learns what sync learns: same tickets, several seeds, a table and a picture"))
-    return {name: benchmarks.choices[name] for name in ("mismatch", "parity", "reality", "vector")}
+    return {name: benchmarks.choices[name] for name in ("beside", "mismatch", "parity", "reality", "vector")}
 
 
 def _add_batch(batch: argparse.ArgumentParser) -> None:
@@ -67,6 +68,12 @@ def _add_reality(reality: argparse.ArgumentParser) -> None:
     reality.add_argument("--profile", type=path, metavar="FILE", help="an earlier profile of the same recipe (default: measure it first)")
     reality.add_argument("--profile-seconds", type=seconds, default=PROFILE_S, metavar="S", help=f"seconds to measure it (default: {PROFILE_S:g})")
     reality.add_argument("--updates", type=positive, default=20, metavar="N", help="updates that are measured in each mode after it has settled (default: 20)")
+
+
+def _add_beside(beside: argparse.ArgumentParser) -> None:
+    beside.add_argument("overrides", nargs="*", default=[], metavar="RECIPE key=value", help="a YAML file (default: one with spare slots), and settings")
+    beside.add_argument("--pairs", type=positive, default=5, metavar="N", help="how often training is measured with and without, alternately (default: 5)")
+    beside.add_argument("--seconds", type=seconds, default=20.0, metavar="S", help="seconds of each measurement, at least (default: 20)")
 
 
 def _add_vector(vector: argparse.ArgumentParser) -> None:

@@ -71,7 +71,7 @@ class Shard:
             self._tickets = iter(tickets)
         until_over(simulate(self, self, self, bootstrap))
 
-    async def exchange(self, finished: Sequence[Finished], running: Mapping[int, Writer]) -> tuple[list[Ticket], dict[int, Writer]]:
+    async def exchange(self, finished: Sequence[Finished], running: Mapping[int, Any]) -> tuple[list[Ticket], dict[int, Any]]:
         self.finished += finished
         admitted = next(self._admitted, self.slots) if running else self.slots
         tickets = list(islice(self._tickets, min(admitted, self.slots - len(running))))
@@ -155,7 +155,7 @@ class LeavingShard(Shard):
         self._looks -= 1
         return self._looks < 0
 
-    async def exchange(self, finished: Sequence[Finished], running: Mapping[int, Writer]) -> tuple[list[Ticket], dict[int, Writer]]:
+    async def exchange(self, finished: Sequence[Finished], running: Mapping[int, Any]) -> tuple[list[Ticket], dict[int, Any]]:
         if not self._withdraws():
             self.finished += finished
             return [] if running else [self._evaluation], {**running}

@@ -7,6 +7,8 @@ interaction.py          what share of the ideal rate of environment steps a trai
 batching/               whether learned limits of batching are the best ones (`bench batching`)
 ladder.py               the four modes on the same tickets (`bench ladder`)
 reality.py              rehearsals against measurements (`bench reality`)
+beside.py               what evaluation beside training costs (`bench beside`)
+trained_rate.py         how many environment steps a second a run trains on
 ray.py                  the Ray runtime against the local one (`bench ray`)
 batch.py                what a generator does for one batch beside the network (`bench batch`)
 overhead.py             what a simulator adds to its environment (`bench overhead`)

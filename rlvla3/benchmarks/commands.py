@@ -42,6 +42,10 @@ def bench(arguments: argparse.Namespace) -> bool:
             from rlvla3.benchmarks import vector
 
             vector.main(arguments.overrides, arguments.json, arguments.inference, arguments.pairs, arguments.seconds, arguments.threads)
+        case "beside":
+            from rlvla3.benchmarks import beside
+
+            beside.main(arguments.overrides, arguments.json, arguments.pairs, arguments.seconds)
         case "ray":
             from rlvla3.benchmarks import ray
 
@@ -92,5 +96,5 @@ def _try(arguments: argparse.Namespace) -> bool:
 def _check_trust(arguments: argparse.Namespace) -> None:
     """Ask whether the names in the recipe of a benchmark may be loaded. `mismatch` asks by itself, as it may be given a name."""
     words = [str(arguments.start), *arguments.overrides] if arguments.benchmark == "parity" else getattr(arguments, "overrides", [])
-    if arguments.benchmark in ("parity", "reality", "vector") and words and "=" not in words[0]:
+    if arguments.benchmark in ("beside", "parity", "reality", "vector") and words and "=" not in words[0]:
         check_trust(path_of(words[0]), words[1:], arguments.trust)
