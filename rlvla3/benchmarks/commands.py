@@ -38,18 +38,8 @@ def bench(arguments: argparse.Namespace) -> bool:
             from rlvla3.benchmarks import reality
 
             reality.main(arguments.overrides, arguments.json, arguments.profile, arguments.profile_seconds, arguments.updates)
-        case "vector":
-            from rlvla3.benchmarks import vector
-
-            vector.main(arguments.overrides, arguments.json, arguments.inference, arguments.pairs, arguments.seconds, arguments.threads)
-        case "beside":
-            from rlvla3.benchmarks import beside
-
-            beside.main(arguments.overrides, arguments.json, arguments.pairs, arguments.seconds)
-        case "ray":
-            from rlvla3.benchmarks import ray
-
-            ray.main(arguments.json, arguments.pairs, arguments.seconds)
+        case "beside" | "ray" | "vector":
+            _compare(arguments)
         case "overhead":
             from rlvla3.benchmarks import overhead
 
@@ -71,6 +61,24 @@ def bench(arguments: argparse.Namespace) -> bool:
             runs = (arguments.seeds, arguments.staleness, arguments.corrections)
             main(ParityMeasurement.make(arguments.start, arguments.overrides, arguments.out, *runs, arguments.trust), arguments.measure, arguments.jobs)
     return True
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    """Measure two sides alternately."""
+    pairs, seconds = arguments.pairs, arguments.seconds
+    match arguments.benchmark:
+        case "beside":
+            from rlvla3.benchmarks import beside
+
+            beside.main(arguments.overrides, arguments.json, pairs, seconds)
+        case "ray":
+            from rlvla3.benchmarks import ray
+
+            ray.main(arguments.json, pairs, seconds)
+        case "vector":
+            from rlvla3.benchmarks import vector
+
+            vector.main(arguments.overrides, arguments.json, arguments.inference, pairs, seconds, arguments.threads)
 
 
 def _try(arguments: argparse.Namespace) -> bool:
