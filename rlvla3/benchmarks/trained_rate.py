@@ -32,8 +32,8 @@ class TrainedRate:
 
 async def trained_rate(recipe: Recipe, scratch: Path, seconds: float) -> TrainedRate:
     """Train for at least `seconds`, and with `evaluation.every` until one evaluation has ended. recipe: of a run without an end."""
-    rooms = {"capacity": training_capacity(recipe), "beside": beside_capacity(recipe)}
-    async with make_runtime(recipe, RunDirectory.create(scratch / "run", recipe), **rooms, notify=print) as runtime:
+    run, room = RunDirectory.create(scratch / "run", recipe), training_capacity(recipe)
+    async with make_runtime(recipe, run, capacity=room, beside=beside_capacity(recipe), notify=print) as runtime:
         await runtime.guard(runtime.ready())
         return await runtime.guard(_train(runtime, recipe, seconds))
 
