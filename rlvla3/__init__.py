@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rlvla3.api.policy import LoadedPolicy, load_policy
     from rlvla3.api.recipes import load_recipe
     from rlvla3.api.run import Evaluation, Run
-    from rlvla3.api.running import clone, evaluate, train
+    from rlvla3.api.running import clone, evaluate, record, train
     from rlvla3.config import Recipe
     from rlvla3.errors import ExplainedError, RecipeError, WorkerError
     from rlvla3.observability.run_directory import RunDirectoryError
@@ -42,6 +42,7 @@ __all__ = [
     "evaluate",
     "load_policy",
     "load_recipe",
+    "record",
     "train",
 ]
 
@@ -59,6 +60,7 @@ _MODULES = {
     "evaluate": "rlvla3.api.running",
     "load_policy": "rlvla3.api.policy",
     "load_recipe": "rlvla3.api.recipes",
+    "record": "rlvla3.api.running",
     "train": "rlvla3.api.running",
 }
 """Where each name of the API is defined."""

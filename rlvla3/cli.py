@@ -117,9 +117,7 @@ def _run(arguments: argparse.Namespace) -> bool:
         case "replay":
             commands.replay(arguments.start, arguments.run_dir, _show(arguments), trust)
         case "record":
-            folder, settings = folder_and_settings(arguments.overrides)
-            which = (arguments.source, arguments.episodes, arguments.all, arguments.frames, arguments.fps)
-            commands.record(arguments.start, folder, settings, arguments.run_dir, _show(arguments), *which, trust)
+            _record(arguments, trust)
         case "check":
             if arguments.policy is not None:
                 return commands.check_policy(arguments.policy, arguments.overrides, arguments.simulator, arguments.chunk, arguments.json, trust)
@@ -253,12 +251,31 @@ def _add_inspect(inspect: argparse.ArgumentParser) -> None:
     inspect.add_argument("--json", type=new_file, metavar="FILE", help="where the same goes as data")
 
 
+def _record(arguments: argparse.Namespace, trust: bool) -> None:
+    from rlvla3 import commands
+
+    folder, settings = folder_and_settings(arguments.overrides)
+    commands.record(
+        arguments.start,
+        settings,
+        arguments.run_dir,
+        _show(arguments),
+        trust,
+        folder=folder,
+        episodes_of=arguments.episodes_of,
+        episodes=arguments.episodes,
+        failures=arguments.all,
+        frames=arguments.frames,
+        fps=arguments.fps,
+    )
+
+
 def _add_record(record: argparse.ArgumentParser) -> None:
     record.add_argument("start", type=path, metavar="RUN_DIR|CHECKPOINT|RECIPE", help="whose policy acts (a YAML file needs policy.checkpoint)")
     record.add_argument("overrides", nargs="*", default=[], metavar="FOLDER key=value", help="a new folder (default: one in the run directory), and settings")
     record.add_argument(
         "--from",
-        dest="source",
+        dest="episodes_of",
         choices=("policy", "evaluation", "training"),
         default="policy",
         help="which episodes: new ones from initial states of training (default), those that `rlvla3 eval` runs, or those of training, repeated",

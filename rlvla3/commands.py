@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from rlvla3.config import Overrides, Recipe, load_recipe, make_recipe, path_of, recipe_text
 from rlvla3.demonstrations.writing.dataset_folder import dataset_folder
@@ -29,7 +29,7 @@ from rlvla3.scheduling.recorded_run import RecordedRun
 from rlvla3.signals import heard
 from rlvla3.types import Purpose
 
-Source = Literal["policy", "evaluation", "training"]
+EpisodesOf = Literal["policy", "evaluation", "training"]
 """Which episodes `record` writes."""
 
 Start = Path | Recipe
@@ -131,34 +131,40 @@ def replay(start: Path, run_dir: Path | None, show: Show, trust: bool = False) -
 @heard()
 def record(
     start: Start,
-    folder: Path | None,
     overrides: Overrides,
     run_dir: Path | None,
     show: Show,
-    source: Source = "policy",
+    trust: bool = False,
+    *,
+    folder: Path | None = None,
+    episodes_of: EpisodesOf = "policy",
     episodes: int | None = None,
     failures: bool = False,
-    encoding: Encoding = "h264",
+    frames: Encoding = "h264",
     fps: float | None = None,
-    trust: bool = False,
 ) -> Path:
     """Write episodes as a LeRobotDataset, into a new folder (None: one in the run directory). Returns it.
 
-    source: new episodes of the policy, those of its evaluation, or those of training, repeated. episodes: how many are run; of training, how many of the last
-    ones are looked at. failures: whether episodes without success are written too. encoding: of frames. fps: actions a second (None: as the simulator says).
+    episodes_of: new episodes of the policy, those of its evaluation, or those of training, repeated. episodes: how many are run; of training, how many of the
+    last ones are looked at. failures: whether episodes without success are written too. frames: how they are kept. fps: actions a second (None: as the
+    simulator says).
     """
     from rlvla3.runtimes.recorder import Recorder, Wanted, check_wanted, on_this_host
 
-    wanted = Wanted(failures, encoding, fps)
+    if episodes_of not in get_args(EpisodesOf):
+        raise RecipeError(f"episodes_of={episodes_of!r} is unknown: choose among {', '.join(get_args(EpisodesOf))}")
+    if episodes is not None and episodes < 1:
+        raise RecipeError(f"episodes={episodes}: record 1 or more")
+    wanted = Wanted(failures, frames, fps)
     repeated = None
-    if source == "training":
+    if episodes_of == "training":
         if isinstance(start, Recipe) or overrides:
             raise RecipeError("episodes of training are repeated as they were: give a run directory, and no settings")
         repeated = _repeated(start, "recordings", trust)
         recipe, place, said = repeated.recipe, repeated.place, repeated.said
     else:
         recipe, place, said = _of_policy(start, overrides, "record", "recordings", trust)
-        if source == "evaluation" and recipe.evaluation.protocol:
+        if episodes_of == "evaluation" and recipe.evaluation.protocol:
             from rlvla3.evaluation.applying import apply_protocol
 
             applied = apply_protocol(recipe.evaluation.protocol, recipe, overrides)
@@ -177,7 +183,7 @@ def record(
         else:
             from rlvla3.runtimes import record_session
 
-            with closing(Recorder(recipe, new, wanted, Purpose.EVALUATE if source == "evaluation" else Purpose.RECORD)) as recorder:
+            with closing(Recorder(recipe, new, wanted, Purpose.EVALUATE if episodes_of == "evaluation" else Purpose.RECORD)) as recorder:
                 record_session.record(recipe, run, watchers, recorder)
     return new.folder
 

@@ -1,4 +1,4 @@
-"""Training, cloning and evaluating from Python. Each call returns when the work is done and every process that it started has ended."""
+"""Training, cloning, evaluating and recording from Python. Each call returns when the work is done and every process that it started has ended."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from rlvla3 import commands
 from rlvla3.api.recipes import PathName, Source, start_of, trusted
 from rlvla3.api.run import Evaluation, Run
 from rlvla3.config import Overrides, path_of
+from rlvla3.demonstrations.writing.encodings import Encoding
 from rlvla3.errors import ExplainedError
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.observability.run_watchers import Show
 
-Command = Callable[[commands.Start, Overrides, Path | None, Show, bool], RunDirectory]
+Result = TypeVar("Result")
+Command = Callable[[commands.Start, Overrides, Path | None, Show, bool], Result]
 
 
 def train(source: Source, overrides: Overrides = (), *, run_dir: PathName | None = None, progress: bool = True, trust: bool = False) -> Run:
@@ -55,11 +58,51 @@ def evaluate(
     return _run(partial(commands.evaluate, protocol=protocol), source, overrides, run_dir, progress, trust).evaluations[-1]
 
 
-def _run(command: Command, source: Source, overrides: Overrides, run_dir: PathName | None, progress: bool, trust: bool) -> Run:
+def record(
+    source: Source,
+    overrides: Overrides = (),
+    *,
+    folder: PathName | None = None,
+    episodes_of: commands.EpisodesOf = "policy",
+    episodes: int | None = None,
+    failures: bool = False,
+    frames: Encoding = "h264",
+    fps: float | None = None,
+    run_dir: PathName | None = None,
+    progress: bool = True,
+    trust: bool = False,
+) -> Path:
+    """Write episodes as a LeRobotDataset v3.0, and return its folder (docs/recording.md).
+
+    source: as `evaluate` takes it. overrides: such as {"seed": 1}. folder: a new one (default: `dataset` in run_dir).
+    episodes_of: "policy", new episodes that begin as those of training do; "evaluation", those that `evaluate` runs; or "training", those of training, which
+    is repeated: source is a run then, without overrides. episodes: how many are run (default: evaluation.episodes); of training, the last so many (default:
+    all). failures: whether episodes without success are written too. frames: "h264", "av1", or "png", which loses nothing. fps: actions a second (default: as
+    the simulator says, or 20). run_dir: where logs are kept (default: RUN_DIR/recordings/DATE-TIME).
+
+    The parameters `progress` and `trust` and the errors are those of `train`. After Ctrl-C, `folder` has the episodes that had ended.
+    """
+    command = partial(
+        commands.record,
+        folder=None if folder is None else path_of(folder),
+        episodes_of=episodes_of,
+        episodes=episodes,
+        failures=failures,
+        frames=frames,
+        fps=fps,
+    )
+    return _call(command, source, overrides, run_dir, progress, trust)
+
+
+def _run(command: Command[RunDirectory], source: Source, overrides: Overrides, run_dir: PathName | None, progress: bool, trust: bool) -> Run:
+    return Run(_call(command, source, overrides, run_dir, progress, trust).path, trust=True)  # this process has just made it
+
+
+def _call(command: Command[Result], source: Source, overrides: Overrides, run_dir: PathName | None, progress: bool, trust: bool) -> Result:
     try:
-        folder = None if run_dir is None else path_of(run_dir)
+        place = None if run_dir is None else path_of(run_dir)
         show: Show = "progress" if progress else "nothing"
-        return Run(command(start_of(source), overrides, folder, show, trusted(source, trust)).path, trust=True)  # this process has just made it
+        return command(start_of(source), overrides, place, show, trusted(source, trust))
     except (ExplainedError, KeyboardInterrupt) as error:  # others are mistakes of ours, and a debugger wants their frames
         _let_go(error)
         raise

@@ -15,6 +15,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ from rlvla3.demonstrations.writing.dataset_folder import DatasetFolder, check_ne
 from rlvla3.demonstrations.writing.dataset_writer import DatasetSettings, DatasetWriter
 from rlvla3.demonstrations.writing.encodings import Encoding, check_encoder
 from rlvla3.demonstrations.writing.features import check_recordable
+from rlvla3.errors import RecipeError
 from rlvla3.observability.file_names import file_name
 from rlvla3.observability.formatting import number_of, size
 from rlvla3.simulators.description import all_described
@@ -35,14 +37,26 @@ from rlvla3.types import Finished, Purpose
 USUAL_FPS = 20.0
 """Actions a second, where neither the user nor the simulator says it."""
 
+HIGHEST_FPS = 1000
+"""lerobot finds frames by their times, to within 0.1 ms."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is to be written. failures: whether episodes without success too. encoding: of frames. fps: actions a second (None: as the simulator says)."""
+    """What is to be written. failures: whether episodes without success too. encoding: of frames. fps: actions a second (None: as the simulator says).
+
+    Raises RecipeError for an encoding that does not exist, and for a rate that no dataset has.
+    """
 
     failures: bool = False
     encoding: Encoding = "h264"
     fps: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.encoding not in get_args(Encoding):
+            raise RecipeError(f"frames={self.encoding!r} is unknown: choose among {', '.join(get_args(Encoding))}")
+        if self.fps is not None and not 0 < self.fps <= HIGHEST_FPS:
+            raise RecipeError(f"fps={self.fps:g} is no rate of a dataset: give more than 0, and at most {HIGHEST_FPS}")
 
 
 class Recorder:

@@ -139,6 +139,12 @@ def test_mistakes_are_refused_before_anything_is_made(tmp_path: Path, monkeypatc
         (lambda: rlvla3.train(settings, {"simulator.name": "__main__:Mine"}), "put it into a file of its own beside the script"),
         (lambda: rlvla3.clone(settings), "the recipe says nothing of cloning"),
         (lambda: rlvla3.evaluate(settings), "the recipe names no policy to evaluate"),
+        (lambda: rlvla3.record(settings), "the recipe names no policy to record"),
+        (lambda: rlvla3.record(settings, episodes_of="training"), "give a run directory, and no settings"),
+        (lambda: rlvla3.record(settings, episodes_of="tests"), "episodes_of='tests' is unknown"),  # type: ignore[arg-type]
+        (lambda: rlvla3.record(settings, frames="mp4"), "choose among h264, av1, png"),  # type: ignore[arg-type]
+        (lambda: rlvla3.record(settings, episodes=0), "record 1 or more"),
+        (lambda: rlvla3.record(settings, fps=float("nan")), "fps=nan is no rate"),
         (lambda: rlvla3.train(rlvla3.load_recipe(settings).model_copy(update={"seed": -1})), "seed: Input should be greater than or equal to 0"),
     ):
         with pytest.raises(rlvla3.RecipeError, match=complaint):

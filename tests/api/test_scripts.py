@@ -40,6 +40,7 @@ def test_the_example_of_the_page_runs(tmp_path: Path, nothing_left: None) -> Non
     assert ran.returncode == 0, ran.stderr
     assert re.search(r"^5 updates: mean return [\d.]+ after \d+ steps, [\d.]+ after \d+$", ran.stdout, re.M)
     assert re.search(r"^mean return [\d.]+ of 8 episodes$", ran.stdout, re.M)
+    assert re.search(r"^\S*/my_dataset has 1 data file$", ran.stdout, re.M)
     assert "training.bach: unknown key, did you mean batch?" in ran.stdout
     run = rlvla3.Run(tmp_path / "runs" / "first")
     assert run.metrics["update"].tolist() == [1, 2, 3, 4, 5]
@@ -115,6 +116,8 @@ def test_one_process_trains_fails_trains_again_and_keeps_nothing(tmp_path: Path,
         second = rlvla3.train(TINY, run_dir="second", progress=False)
         result = rlvla3.evaluate(first, progress=False)
         assert result.path.parent == first.path / "evaluations" and result.episodes == 2 and result.version == 2
+        dataset = rlvla3.record(first, folder="dataset", episodes=2, failures=True, frames="png", progress=False)
+        assert str(dataset) == os.path.abspath("dataset") and (dataset / "meta/info.json").is_file()
         assert left() == ([], 0, []), left()
         assert not [variable for variable in os.environ if variable.endswith("_NUM_THREADS")]
         assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers

@@ -23,9 +23,9 @@ from rlvla3.simulators.common_spaces import common_spaces
 from rlvla3.types import Ticket
 from tests.support.filmed import Filmed
 from tests.support.repository import python_path
-from tests.support.runs import LIMIT_S, MARK, Run, countdown
+from tests.support.runs import MARK, Run, countdown
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_run_outlives_its_test")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_run_outlives_its_test"), pytest.mark.timeout(600)]
 
 FILMED = "tests.support.filmed:Filmed"
 UPDATES, BATCH, CHUNK = 2, 6, 4
@@ -49,7 +49,6 @@ def recorded(*words: Any) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=LIMIT_S,
         env=os.environ | {"PYTHONPATH": python_path(), MARK: str(os.getpid())},
     )
 
@@ -157,7 +156,7 @@ def test_a_run_that_is_interrupted_keeps_a_whole_dataset_or_none(trained: Path, 
     while not list((tmp_path / ".partial.dataset/data").glob("*/*")):
         assert process.poll() is None, printed + process.stdout.read()
     process.send_signal(signal.SIGINT)
-    rest, _ = process.communicate(timeout=LIMIT_S)
+    rest, _ = process.communicate()
     assert process.returncode == 130, printed + rest
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dataset"]
     found = dataset(tmp_path / "dataset")
@@ -181,7 +180,7 @@ def test_what_cannot_be_recorded_is_one_sentence(trained: Path, tmp_path: Path) 
         (str(trained), "a", "b"): "name one",
         (str(trained), "--from", "training", "seed=3"): "no settings",
         (str(trained), str(tmp_path / "none"), "--episodes", "3", "simulator.options.succeeds=1000000"): "none of 3 episodes succeeded",
-        (str(trained), str(tmp_path / "none"), "simulator.name=gymnasium:CartPole-v1"): "simulator",
+        (str(trained), str(tmp_path / "none"), "simulator.name=gymnasium:CartPole-v1"): "this recipe has {}",
     }.items():
         ran = recorded(*words)
         assert ran.returncode == 2, ran.stdout + ran.stderr
