@@ -9,6 +9,9 @@ The protocol. For each task: build the environment with frames of 256 pixels, an
 set the benchmark's initial state of the episode's number, and do nothing for 10 steps with an open gripper. Then ask for a chunk, execute its first 5 actions,
 and ask again, until the goal holds or the steps of the suite are used up. Frames are rotated by 180 degrees and resized to 224. The state is the hand's
 position, its orientation as axis times angle, and both fingers.
+
+Frames take most of the time without a GPU. With --without-frames they are not drawn, and black ones are sent: for a policy that reads the state alone. The
+rest of the protocol stays the same.
 """
 
 from __future__ import annotations
@@ -22,12 +25,13 @@ from typing import Any
 
 import numpy as np
 from libero.libero import benchmark, get_libero_path
-from libero.libero.envs import OffScreenRenderEnv
+from libero.libero.envs.env_wrapper import ControlEnv
 from openpi_client.image_tools import convert_to_uint8, resize_with_pad
 from openpi_client.websocket_client_policy import WebsocketClientPolicy
 
 MOST_STEPS = {"libero_spatial": 220, "libero_object": 280, "libero_goal": 300, "libero_10": 520, "libero_90": 400}
 DRAWN, SENT = 256, 224
+BLACK = np.zeros((SENT, SENT, 3), np.uint8)
 SETTLING, STILL = 10, [0.0] * 6 + [-1.0]
 EXECUTED = 5
 SEED = 7
@@ -41,6 +45,7 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--token", help="of the server")
+    parser.add_argument("--without-frames", action="store_true", help="draw nothing, and send black frames")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the success of each episode goes")
     arguments = parser.parse_args()
 
@@ -48,21 +53,22 @@ def main() -> None:
     policy = WebsocketClientPolicy(arguments.host, arguments.port, arguments.token)
     suite = benchmark.get_benchmark_dict()[arguments.suite]()
     tasks = range(suite.n_tasks) if arguments.tasks is None else arguments.tasks
-    results = [result for task in tasks for result in evaluate_task(policy, suite, arguments.suite, task, arguments.episodes)]
+    results = [result for task in tasks for result in evaluate_task(policy, suite, arguments.suite, task, arguments)]
     succeeded = sum(result["success"] for result in results)
     print(f"{arguments.suite}: {succeeded} of {len(results)} episodes succeeded")
     if arguments.json:
         arguments.json.write_text(json.dumps({"suite": arguments.suite, "server": plain(policy.get_server_metadata()), "episodes": results}, indent=1) + "\n")
 
 
-def evaluate_task(policy: WebsocketClientPolicy, suite: Any, name: str, number: int, episodes: int) -> Iterator[dict[str, Any]]:
+def evaluate_task(policy: WebsocketClientPolicy, suite: Any, name: str, number: int, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """The result of each episode of one task."""
     task, states = suite.get_task(number), suite.get_task_init_states(number)
     definition = Path(get_libero_path("bddl_files")) / task.problem_folder / task.bddl_file
-    environment = OffScreenRenderEnv(bddl_file_name=str(definition), camera_heights=DRAWN, camera_widths=DRAWN)
+    drawn = not arguments.without_frames
+    environment = ControlEnv(str(definition), use_camera_obs=drawn, has_offscreen_renderer=drawn, camera_heights=DRAWN, camera_widths=DRAWN)
     environment.seed(SEED)
     try:
-        for episode in range(episodes):
+        for episode in range(arguments.episodes):
             environment.reset()
             seen = environment.set_init_state(states[episode])
             for _ in range(SETTLING):
@@ -89,9 +95,15 @@ def run_episode(policy: WebsocketClientPolicy, environment: Any, seen: dict[str,
 def observation(seen: dict[str, Any], instruction: str) -> dict[str, Any]:
     """What the policy is sent."""
     frames = {"observation/image": "agentview_image", "observation/wrist_image": "robot0_eye_in_hand_image"}
-    sent = {name: convert_to_uint8(resize_with_pad(np.ascontiguousarray(seen[frame][::-1, ::-1]), SENT, SENT)) for name, frame in frames.items()}
+    sent = {name: sent_frame(seen[frame]) if frame in seen else BLACK for name, frame in frames.items()}
     state = np.concatenate([seen["robot0_eef_pos"], axis_angle(seen["robot0_eef_quat"]), seen["robot0_gripper_qpos"]])
     return {**sent, "observation/state": state, "prompt": str(instruction)}
+
+
+def sent_frame(frame: np.ndarray) -> np.ndarray:
+    """Rotated by 180 degrees and resized, as policies of LIBERO were trained with it."""
+    resized: np.ndarray = convert_to_uint8(resize_with_pad(np.ascontiguousarray(frame[::-1, ::-1]), SENT, SENT))
+    return resized
 
 
 def axis_angle(quaternion: np.ndarray) -> np.ndarray:

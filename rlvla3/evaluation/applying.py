@@ -82,7 +82,7 @@ def apply_protocol(name: str, recipe: Recipe, overrides: Overrides) -> AppliedPr
         for path, value in fixed.values.items()
         if path not in chosen and (was := _at(before, path, usual)) != value and path[-1] != "task_weights"
     ]
-    deviations = [*_deviations(protocol, fixed, new), *_tasks_left_out(protocol, new, tasks_fixed=bool(protocol.tasks))]
+    deviations = [*_deviations(protocol, fixed, new), *_tasks_left_out(protocol, new)]
     return AppliedProtocol(protocol, new, {_name(path): value for path, value in fixed.values.items()}, changed, deviations)
 
 
@@ -117,9 +117,9 @@ def _deviations(protocol: Protocol, fixed: FixedSettings, new: Recipe) -> list[s
     return yours + kept + _orientation(protocol, new)
 
 
-def _tasks_left_out(protocol: Protocol, recipe: Recipe, tasks_fixed: bool) -> list[str]:
+def _tasks_left_out(protocol: Protocol, recipe: Recipe) -> list[str]:
     """Published figures are of whole suites."""
-    if tasks_fixed:
+    if protocol.tasks:
         (config,) = simulators_of(recipe).values()
         left = [task for task in protocol.tasks if task not in config.tasks]
         return [f"{len(left)} of the protocol's {len(protocol.tasks)} tasks are left out: {', '.join(left[:5])}{' ...' * (len(left) > 5)}"] if left else []

@@ -32,7 +32,7 @@ def draw_results(picture: Path, results: Mapping[str, Any]) -> None:
         axes.barh(place, 100 * share, color=colour, alpha=0.35, height=0.7)
         axes.errorbar(100 * share, place, xerr=reach, color=colour, capsize=3, linewidth=1.5)
         axes.text(102, place, f"{rate['successes']} of {rate['episodes']}", va="center", fontsize=8)
-    axes.set_yticks(range(len(rows)), [_plain(name) for name, _ in rows], fontsize=8)
+    axes.set_yticks(range(len(rows)), [_shortened(name) for name, _ in rows], fontsize=8, parse_math=False)  # a name may hold a dollar sign
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel("success (%), with the 95 % Wilson interval")
@@ -53,6 +53,5 @@ def _title(results: Mapping[str, Any]) -> str:
     return f"{policy['name']} after {policy['updates']} updates: protocol {protocol['name']} for {protocol['simulator']}{leaves}"
 
 
-def _plain(name: str) -> str:
-    """Names are of tasks, and a task of the user's may hold a dollar sign, which begins a formula."""
-    return (name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}...").replace("$", r"\$")
+def _shortened(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..."

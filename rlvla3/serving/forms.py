@@ -68,7 +68,8 @@ FORMS = (
 """In the order in which they are tried."""
 
 ELAPSED, DECISION = "elapsed", "decision"
-"""Names of every form that need not be given. elapsed: the share of the episode's steps that are gone. decision: see Asked.decision in conversation.py."""
+"""Names of every form that need not be given. elapsed: the share of the episode's steps that are gone. decision: the ticket and the number of the
+decision, from which its noise is drawn."""
 
 
 def form_of(names: frozenset[str]) -> Form | None:

@@ -65,9 +65,7 @@ def find_subject(start: Path, overrides: Sequence[str], image_size: int | None, 
     """
     check_trust(start, overrides, trust)
     if start.is_file():
-        recipe: Recipe | None = load_recipe(start, overrides)
-        assert recipe is not None
-        subject = _of_recipe(start, recipe)
+        subject = _of_recipe(start, load_recipe(start, overrides))
     else:
         if overrides:
             raise RecipeError(f"{overrides[0]}: {start} is a policy with its settings. Settings belong to a recipe: give a recipe that names policy.checkpoint")

@@ -1,56 +1,86 @@
-"""A policy of LIBERO that nobody trained: the hand follows a path in space, which belongs to the instruction.
+"""A policy of LIBERO that nobody trained: the hand follows two paths in space, which belong to the instruction.
 
-It reads the state alone and remembers nothing. So it acts in the same way whoever asks it: an evaluation of ours, or a client of a server. What it was shown is
-written down, so that two evaluations can be compared to the last bit.
+It reads the instruction and the state alone, and it remembers nothing. So it acts in the same way whoever asks it: an evaluation of ours, or a client of a
+server. Its paths are always the same, and bowls and plates stand elsewhere in each initial state. So some episodes succeed and others do not.
+
+    python -m tests.support.libero_scripted FOLDER    # writes FOLDER/recipe.yaml and the policy that it names
 """
 
 from __future__ import annotations
 
-import json
-import os
+import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
+from numpy.typing import NDArray
 
+from rlvla3.config import PolicyConfig, make_recipe
 from rlvla3.policies.base import Decisions, Policy
 from rlvla3.policies.options import PolicyOptions
+from rlvla3.policies.registry import make_policy
+from rlvla3.simulators.common_spaces import common_spaces
 
-VARIABLE = "LIBERO_SCRIPTED_LOG"
-"""A folder: each process writes the instruction and the state of each of its decisions into a file there."""
+Point = tuple[float, float, float]
+"""In metres, in the frame of the robot's base, as LIBERO's state has it."""
 
-PATHS: Mapping[str, Sequence[Sequence[float]]] = {}
-"""{instruction: the points of a path in metres (3), and the gripper on the way to each (1)}."""
+START = (-0.21, -0.005, 1.17)
+"""About where the hand is at the beginning."""
+
+
+@dataclass(frozen=True)
+class Paths:
+    """opened: the corners of the hand's path to where it grasps. closed: those of its path to where it lets go."""
+
+    opened: Sequence[Point]
+    closed: Sequence[Point]
+
+
+def over(start: Point, end: Point, height: float = 1.0) -> Paths:
+    """From START down to `start`, where the hand grasps; up to `height`, across and down to `end`, where it lets go."""
+    above, beyond = (*start[:2], height), (*end[:2], height)
+    return Paths([START, (*start[:2], height + 0.02), start], [start, above, beyond, end])
+
+
+TASKS: Mapping[str, tuple[str, Paths]] = {
+    "libero_goal/8": ("put the bowl on the plate", over((-0.09, 0.048, 0.918), (0.05, 0.03, 0.94))),
+    "libero_spatial/0": (
+        "pick up the black bowl between the plate and the ramekin and place it on the plate",
+        over((-0.055, 0.25, 0.918), (0.065, 0.25, 0.94)),
+    ),
+}
+"""{task: its instruction, and the paths}. The hand holds a bowl by its rim."""
 
 SPACING, AHEAD, METRES = 0.01, 5, 0.05
-"""Points of a path are this far apart in metres; the hand aims at the point so many further; an action of 1 asks for a step of this length."""
+"""Points of a path are this far apart in metres. The hand aims at the point so many further. An action of 1 asks for a step of METRES."""
+
+GRASPED, ARRIVED = 0.03, 0.015
+"""Fingers that are closer than this hold something, or nothing. A path has ended so near to its end. In metres."""
+
+OPEN, CLOSE = -1.0, 1.0
+CHUNK = 5
 
 
 class ScriptedLibero(Policy):
-    """Follows PATHS. An instruction without a path keeps the hand still."""
+    """Follows the paths of TASKS. Another instruction keeps the hand still."""
 
     Options = PolicyOptions
 
     def __init__(self, spaces, chunk, options):
         super().__init__(spaces, chunk, options)
         self.weight = torch.nn.Parameter(torch.zeros(1))
-        self._dense = {instruction: _dense(np.array(path)) for instruction, path in PATHS.items()}
+        self._paths = {instruction: (_dense(paths.opened), _dense(paths.closed)) for instruction, paths in TASKS.values()}
 
     def act(self, observations, noise, explore):
-        states, rows = observations.state.cpu().numpy(), len(observations)
-        actions = np.zeros((rows, self.chunk, 7), np.float32)
-        actions[..., 6] = -1
-        for row, instruction in enumerate(observations.instructions):
-            _note(instruction, states[row])
-            if (path := self._dense.get(instruction)) is not None:
-                nearest = int(np.argmin(np.linalg.norm(path[:, :3] - states[row, :3], axis=1)))
-                goal = path[min(nearest + AHEAD, len(path) - 1)]
-                actions[row, :, :3] = np.clip((goal[:3] - states[row, :3]) / METRES, -1, 1)
-                actions[row, :, 6] = goal[3]
-        zeros = torch.zeros(rows, self.chunk, 7)
-        return Decisions(torch.from_numpy(actions), zeros, torch.zeros(rows))
+        actions = np.zeros((len(observations), self.chunk, 7), np.float32)
+        for row, (instruction, state) in enumerate(zip(observations.instructions, observations.state.cpu().numpy(), strict=True)):
+            if paths := self._paths.get(instruction):
+                actions[row] = _action(state, *paths)
+        return Decisions(torch.from_numpy(actions), torch.zeros(actions.shape), torch.zeros(len(actions)))
 
     def evaluate(self, observations, actions, trace):
         raise NotImplementedError
@@ -62,18 +92,36 @@ class ScriptedLibero(Policy):
         return []
 
 
-def _dense(path: np.ndarray) -> np.ndarray:
-    """The points of a path, SPACING apart. Each has the gripper of the corner that it leads to."""
-    parts = [path[:1]]
-    for before, after in pairwise(path):
-        steps = max(int(np.ceil(np.linalg.norm(after[:3] - before[:3]) / SPACING)), 1)
-        points = before + (after - before) * np.linspace(1 / steps, 1, steps)[:, None]
-        points[:, 3] = after[3]
-        parts.append(points)
+def _action(state: NDArray[np.float32], opened: NDArray[np.float64], closed: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[7] for a state [8]: along the path that the fingers are for. At its end they open or close."""
+    grasped = state[6] - state[7] < GRASPED
+    path = closed if grasped else opened
+    goal = path[min(int(np.argmin(np.linalg.norm(path - state[:3], axis=1))) + AHEAD, len(path) - 1)]
+    arrived = np.linalg.norm(path[-1] - state[:3]) < ARRIVED
+    return np.array([*np.clip((goal - state[:3]) / METRES, -1, 1), 0, 0, 0, CLOSE if grasped != arrived else OPEN])
+
+
+def _dense(corners: Sequence[Point]) -> NDArray[np.float64]:
+    """The points of a path [points, 3], SPACING apart at most."""
+    parts = [np.array(corners[:1])]
+    for before, after in pairwise(np.array(corners)):
+        steps = max(int(np.ceil(np.linalg.norm(after - before) / SPACING)), 1)
+        parts.append(before + (after - before) * np.linspace(1 / steps, 1, steps)[:, None])
     return np.concatenate(parts)
 
 
-def _note(instruction: str, state: np.ndarray) -> None:
-    if folder := os.environ.get(VARIABLE):
-        with (Path(folder) / f"{os.getpid()}.jsonl").open("a") as file:
-            file.write(json.dumps([instruction, state.astype(np.float32).tobytes().hex()]) + "\n")
+def write_recipe(folder: Path) -> Path:
+    """A recipe with the policy, both in `folder`. It gets small frames, and looks at none."""
+    simulator = {"name": "libero", "tasks": list(TASKS), "shards": 1, "slots": 1}
+    policy = {"name": f"{ScriptedLibero.__module__}:{ScriptedLibero.__name__}", "chunk": CHUNK}
+    spaces = common_spaces(make_recipe({"simulator": simulator, "policy": policy}))
+    make_policy(PolicyConfig(**policy), spaces).save(folder / "policy", policy["name"])
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({"simulator": simulator, "policy": {**policy, "checkpoint": str((folder / "policy").absolute())}}))
+    return recipe
+
+
+if __name__ == "__main__":
+    from tests.support.libero_scripted import write_recipe as write  # under the name by which the policy is found again
+
+    print(write(Path(sys.argv[1])))
