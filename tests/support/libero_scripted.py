@@ -19,7 +19,7 @@ import torch
 import yaml
 from numpy.typing import NDArray
 
-from rlvla3.config import PolicyConfig, make_recipe
+from rlvla3.config import make_recipe
 from rlvla3.policies.base import Decisions, Policy
 from rlvla3.policies.options import PolicyOptions
 from rlvla3.policies.registry import make_policy
@@ -112,12 +112,13 @@ def _dense(corners: Sequence[Point]) -> NDArray[np.float64]:
 
 def write_recipe(folder: Path) -> Path:
     """A recipe with the policy, both in `folder`. It gets small frames, and looks at none."""
+    name = f"{ScriptedLibero.__module__}:{ScriptedLibero.__name__}"
     simulator = {"name": "libero", "tasks": list(TASKS), "shards": 1, "slots": 1}
-    policy = {"name": f"{ScriptedLibero.__module__}:{ScriptedLibero.__name__}", "chunk": CHUNK}
-    spaces = common_spaces(make_recipe({"simulator": simulator, "policy": policy}))
-    make_policy(PolicyConfig(**policy), spaces).save(folder / "policy", policy["name"])
+    made = make_recipe({"simulator": simulator, "policy": {"name": name, "chunk": CHUNK}})
+    make_policy(made.policy, common_spaces(made)).save(folder / "policy", name)
     recipe = folder / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump({"simulator": simulator, "policy": {**policy, "checkpoint": str((folder / "policy").absolute())}}))
+    policy = {"name": name, "chunk": CHUNK, "checkpoint": str((folder / "policy").absolute())}
+    recipe.write_text(yaml.safe_dump({"simulator": simulator, "policy": policy}))
     return recipe
 
 
