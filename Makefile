@@ -3,6 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+# The groups of packages in pyproject.toml. Name fewer to save space: make install EXTRAS=metaworld,files,vla,dev
+EXTRAS ?= metaworld,libero,maniskill,gymnasium-packages,files,vla,ray,plots,serve,dev
 DOCS_INSTALLED := .venv/.docs-installed
 TESTS_INSTALLED := .venv/.tests-installed
 
@@ -23,8 +25,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt $$(grep '^torch==' constraints.txt)
 	$(BIN)/pip uninstall -qq --yes hf-libero
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[metaworld,libero,maniskill,gymnasium-packages,files,vla,ray,plots,serve,dev]'
-	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps gym-pusht gym-hil openpi-client vla-eval
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps gym-hil openpi-client vla-eval
 	@touch $@
 
 # The main job on real input: clone a small VLA from scripted experts, then improve it by asynchronous RL. An earlier demo is moved aside.

@@ -4,7 +4,7 @@
     meta/episodes/chunk-000/file-000.parquet   one row for each episode
     meta/tasks.parquet                         one row for each sentence
 
-Invariant: only one episode's rows, or a few episodes' entries, are in memory at a time.
+Invariant: while episodes are added, memory holds the rows of one of them, and the entries of EPISODES_TOGETHER.
 """
 
 from __future__ import annotations
