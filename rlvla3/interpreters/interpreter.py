@@ -1,8 +1,8 @@
 """From `simulator.python` to an interpreter that is known to work, and how a program of rlvla3 is started in it.
 
 Invariants:
-- an interpreter is asked once in each process, in a process of its own that ends within PATIENCE_S: its version, and whether what a simulator's process needs
-  can be imported there. What is wrong is one RecipeError, with the command that mends it;
+- an interpreter is asked once in each process: its version, and whether what a simulator's process needs can be imported there. What is wrong is one
+  RecipeError, with the command that mends it;
 - the path of an interpreter is used as it is given: an environment's `bin/python` is a link, and the file behind it knows nothing of the environment;
 - what belongs to this interpreter alone, PYTHONPATH and its packages, does not reach the other one. The user's own folders of modules do.
 """
@@ -13,7 +13,6 @@ import functools
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import Any
 
 from rlvla3.errors import INSTALLED, RecipeError
 from rlvla3.interpreters import entry
+from rlvla3.interpreters.brief_program import run_briefly
 from rlvla3.process_ends import ending_in_words
 
 OLDEST = (3, 10)
@@ -29,9 +29,6 @@ OLDEST = (3, 10)
 
 NEEDED: Mapping[str, tuple[int, int]] = {"numpy": (1, 22), "pydantic": (2, 11), "psutil": (5, 9)}
 """What a simulator's process needs beside the simulator, and the oldest version of it that was tested."""
-
-PATIENCE_S = 30.0
-"""How long an interpreter may take to answer. A cold disk takes seconds."""
 
 ENVIRONMENTS = "RLVLA3_ENVIRONMENTS"
 """The environment variable that names the folder of environments."""
@@ -156,16 +153,7 @@ def _runnable(path: Path, named: str) -> Path:
 
 def _ask(path: str, named: str) -> Any:
     """What an interpreter says of itself. Raises RecipeError where it says nothing that can be read."""
-    question = QUESTION.replace("NAMES", repr(tuple(NEEDED)))
-    try:
-        asked = subprocess.run(
-            [path, "-c", question],
-            stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE_S, env=variables_elsewhere(), cwd="/", check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired as error:
-        raise RecipeError(f"{named} did not answer within {PATIENCE_S:g} s, as an interpreter of Python does: name another interpreter") from error
-    except OSError as error:
-        raise RecipeError(f"{named} cannot be started ({error.strerror}): it is no program of this machine. Name another interpreter") from error
+    asked = run_briefly([path, "-c", QUESTION.replace("NAMES", repr(tuple(NEEDED)))], variables_elsewhere(), named)
     try:
         answer = json.loads(asked.stdout.decode(errors="replace").strip().rpartition("\n")[2])
         tuple(answer["version"]), dict(answer["found"]), dict(answer["failed"])

@@ -6,13 +6,18 @@ import json
 import os
 import subprocess
 import sys
+import time
 import venv
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from rlvla3.errors import RecipeError
 from rlvla3.interpreters.interpreter import ENVIRONMENTS, NEEDED, find_interpreter, program
+
+LIMIT_S = 60
 
 ANSWER = {"version": [3, 11, 0], "found": {"numpy": "1.26.4", "pydantic": "2.11.0", "psutil": "6.0"}, "failed": {}}
 
@@ -102,10 +107,50 @@ def test_what_cannot_be_started_is_refused(folder: Path) -> None:
         find_interpreter(str(folder / "text"))
 
 
-def test_one_that_hangs_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rlvla3.interpreters.interpreter.PATIENCE_S", 0.3)
-    with pytest.raises(RecipeError, match=r"did not answer within 0\.3 s"):
-        find_interpreter(str(fake(folder / "python", "exec sleep 30")))
+HANGING = {"one process": "exec sleep 600", "a process and what it has started": "sleep 600", "it waits for one that it left behind": "sleep 600 & wait"}
+
+
+@pytest.mark.parametrize("what", HANGING)
+def test_one_that_hangs_is_refused_soon_and_killed(what: str, folder: Path) -> None:
+    path = fake(folder / "python", f"echo $$ > {folder}/number\n{HANGING[what]}")
+    with pytest.raises(RecipeError, match=rf"simulator.python={path} hangs: .* nothing has happened in it .*Run `{path} -c"):
+        find_interpreter(str(path))
+    deadline = time.monotonic() + LIMIT_S
+    while processes_of_session(folder / "number"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def processes_of_session(number: Path) -> list[psutil.Process]:
+    """The processes that run in the session whose leader has written its number to a file."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if os.getsid(process.pid) == int(number.read_text()) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def test_one_that_never_comes_to_an_end_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlvla3.interpreters.brief_program.PATIENCE_S", 1.0)
+    with pytest.raises(RecipeError, match=r"did not answer within 1 s"):
+        find_interpreter(str(fake(folder / "python", "while true; do :; done")))
+
+
+@pytest.mark.slow
+def test_one_that_is_slow_but_goes_on_is_waited_for(folder: Path) -> None:
+    """As an interpreter on a slow disk: it sleeps, and wakes each time that a part is there."""
+    path = answering(folder / "python")
+    path.write_text(path.read_text().replace("#!/bin/sh\n", "#!/bin/sh\nfor part in 1 2 3 4 5; do sleep 1; done\n"))
+    assert find_interpreter(str(path)).path == str(path)
+
+
+def test_a_process_that_it_leaves_behind_is_not_waited_for(folder: Path) -> None:
+    path = answering(folder / "python")
+    path.write_text(path.read_text().replace("#!/bin/sh\n", f"#!/bin/sh\necho $$ > {folder}/number\nsleep 600 &\n"))
+    assert find_interpreter(str(path)).path == str(path)
+    (left,) = processes_of_session(folder / "number")
+    left.kill()
 
 
 def test_a_path_a_folder_a_name_and_a_program_are_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
