@@ -23,6 +23,7 @@ def add_benchmarks(bench: argparse.ArgumentParser) -> Mapping[str, argparse.Argu
     overhead = benchmarks.add_parser("overhead", help="what each simulator costs beyond its bare environment")
     overhead.add_argument("simulators", nargs="*", metavar="SIMULATOR", help="such as metaworld (default: all that can be built here)")
     overhead.add_argument("--episodes", type=positive, default=20, metavar="N", help="episodes of each simulator and of its bare environment (default: 20)")
+    overhead.add_argument("--python", metavar="P", help="instead: a shard in the interpreter P (as simulator.python) against one in this one, N pairs")
     _add_ray(benchmarks.add_parser("ray", help="the Ray runtime against the local one, on one host"))
     _add_reality(benchmarks.add_parser("reality", help="rehearsed and measured throughput in the four modes, from one profile"))
     _add_beside(benchmarks.add_parser("beside", help="what evaluation beside training (evaluation.every) costs training"))

@@ -12,6 +12,7 @@ trained_rate.py         how many environment steps a second a run trains on
 ray.py                  the Ray runtime against the local one (`bench ray`)
 batch.py                what a generator does for one batch beside the network (`bench batch`)
 overhead.py             what a simulator adds to its environment (`bench overhead`)
+own_interpreter.py      what a shard costs in another interpreter (`bench overhead --python`)
 vector.py               the engine against a synchronous vector environment (`bench vector`)
 lockstep.py             the training loop of the vector environment
 chunk_env.py            a recipe's simulator as an environment of the vector environment

@@ -41,9 +41,7 @@ def bench(arguments: argparse.Namespace) -> bool:
         case "beside" | "ray" | "vector":
             _compare(arguments)
         case "overhead":
-            from rlvla3.benchmarks import overhead
-
-            overhead.main(arguments.simulators, arguments.json, arguments.episodes)
+            _overhead(arguments)
         case "gpu":
             from rlvla3.benchmarks.gpu import gpu_report
 
@@ -79,6 +77,15 @@ def _compare(arguments: argparse.Namespace) -> None:
             from rlvla3.benchmarks import vector
 
             vector.main(arguments.overrides, arguments.json, arguments.inference, pairs, seconds, arguments.threads)
+
+
+def _overhead(arguments: argparse.Namespace) -> None:
+    from rlvla3.benchmarks import overhead, own_interpreter
+
+    if arguments.python:
+        own_interpreter.main(arguments.simulators, arguments.python, arguments.json, arguments.episodes)
+    else:
+        overhead.main(arguments.simulators, arguments.json, arguments.episodes)
 
 
 def _try(arguments: argparse.Namespace) -> bool:

@@ -153,9 +153,7 @@ def main(names: Sequence[str], figures: Path, episodes: int) -> None:
 
     episodes: the number of episodes through each simulator, and through its bare environment. Raises RecipeError if a name or the number is wrong.
     """
-    for name in names:
-        if name not in CASES:
-            raise RecipeError(f"{name} is not a simulator of this benchmark: choose among {', '.join(CASES)}")
+    check_names(names)
     if episodes < MIN_EPISODES:
         raise RecipeError(f"--episodes={episodes} are too few to distinguish a ratio from noise: give {MIN_EPISODES} or more")
     result: dict[str, Any] = {}
@@ -171,6 +169,13 @@ def main(names: Sequence[str], figures: Path, episodes: int) -> None:
             result[name] = {"not_measured": str(error)}
         print(f"{name:16s} {_in_words(result[name])}", flush=True)
     write_figures(result, figures)
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raise RecipeError where a name is none of CASES."""
+    for name in names:
+        if name not in CASES:
+            raise RecipeError(f"{name} is not a simulator of this benchmark: choose among {', '.join(CASES)}")
 
 
 def measure(name: str, episodes: int) -> dict[str, Any]:
@@ -220,7 +225,7 @@ def compare(ours: Sequence[EpisodeCost], theirs: Sequence[EpisodeCost]) -> dict[
     distribution.
     """
     ratios = sorted(one.whole / other.whole for one, other in zip(ours, theirs, strict=True))
-    rank = _rank(len(ratios))
+    rank = rank_of_interval(len(ratios))
     return {
         "reset_ms": {"simulator": 1000 * median(cost.reset for cost in ours), "bare": 1000 * median(cost.reset for cost in theirs)},
         "decision_ms": {side: 1000 * median(cost.decisions for cost in costs) / DECISIONS for side, costs in (("simulator", ours), ("bare", theirs))},
@@ -229,7 +234,7 @@ def compare(ours: Sequence[EpisodeCost], theirs: Sequence[EpisodeCost]) -> dict[
     }
 
 
-def _rank(count: int) -> int:
+def rank_of_interval(count: int) -> int:
     """How many of `count` sorted values can be left out at each end so that the rest still encloses the median with CONFIDENCE: a sign test (Conover, 1999)."""
     rank, outside = 0, 2 * 0.5**count
     while outside + 2 * math.comb(count, rank + 1) * 0.5**count <= 1 - CONFIDENCE:

@@ -54,30 +54,31 @@ def check_all() -> bool:
 
 def check(name: str, simulator: str | None = None) -> bool:
     """Print whether an environment works. name: of the environment, or its path. simulator: that it is for, where that is not known."""
-    simulator = simulator or simulator_of(name) or (name if name in PINS else None)
-    pins = PINS.get(simulator or "")
+    pins = None
     try:
         find_interpreter.cache_clear()
         found = find_interpreter(name)
         print(f"{name}: Python {'.'.join(map(str, found.version))}, " + ", ".join(f"{package} {version}" for package, version in found.packages.items()))
+        simulator = simulator or simulator_of(Path(found.path).parent.parent) or (name if name in PINS else None)
         if simulator is None:
             print(f"{name}: which simulator it is for is not known: say it with --simulator")
             return True
+        pins = PINS.get(simulator)
         for difference in differences(simulator, found.path) if pins else []:
             print(f"{name}: {difference}")
-        described(SimulatorConfig(name=simulator, python=name, tasks=[pins.task] if pins else []))
+        described(SimulatorConfig(name=simulator, python=name, tasks=[pins.task] if pins else [], max_steps=1))  # an environment may have no limit of its own
     except ExplainedError as error:
         print(f"{name}: does not work: {error}")
         if pins is not None and pins.beside:
-            print(f"{name}: {pins.beside.format(python=environments_folder() / name / 'bin/python')}")
+            print(f"{name}: {pins.beside.format(python=found.path)}")
         return False
     print(f"{name}: works, simulator {simulator} can be described")
     return True
 
 
 def _state(name: str) -> str:
-    simulator = simulator_of(name)
     folder = environments_folder() / name
+    simulator = simulator_of(folder)
     if simulator is None:
         return f"made by other software, or unfinished: if it is unfinished, remove it with `rm -r {folder}`"
     return f"made for {simulator}" + ("" if simulator == name else f", as {name}")

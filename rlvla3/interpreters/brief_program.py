@@ -42,9 +42,7 @@ def run_briefly(command: Sequence[str], variables: Mapping[str, str], named: str
     """
     with tempfile.TemporaryFile() as printed, tempfile.TemporaryFile() as complained:
         try:
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=printed, stderr=complained, env=variables, cwd="/", start_new_session=True
-            )
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=printed, stderr=complained, env=variables, cwd="/", start_new_session=True)
         except OSError as error:
             raise RecipeError(f"{named} cannot be started ({error.strerror}): it is no program of this machine. Name another interpreter") from error
         try:

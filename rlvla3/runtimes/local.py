@@ -90,6 +90,10 @@ class LocalRuntime(Runtime):
     def steps_made(self) -> int:
         return self._host.steps_made()
 
+    def shard_costs(self) -> list[tuple[float, int]]:
+        """The CPU seconds of each simulator's process since its start, and its environment steps. All simulators run."""
+        return self._host.shard_costs()
+
     def batching(self) -> Sequence[Mapping[str, float]]:
         return self._host.plane.choices.read()
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from typing import Any
 
 import numpy as np
 import pytest
 
-from rlvla3.benchmarks import overhead
+from rlvla3.benchmarks import overhead, own_interpreter
 from rlvla3.benchmarks.overhead import Bare, Case, EpisodeCost, compare
 from rlvla3.cli import main
 from rlvla3.simulators.gymnasium import GymnasiumSimulator
@@ -85,3 +86,21 @@ def test_the_command_measures_what_is_named(tmp_path, capsys):
     figures = json.loads((tmp_path / "f.json").read_text())
     assert list(figures) == ["gymnasium"] and figures["gymnasium"]["ratio"]["median"] < 2
     assert "ratio" in capsys.readouterr().out
+
+
+def test_the_ratio_of_two_interpreters_is_of_pairs_that_ran_side_by_side():
+    pairs = [{"here": 2.0, "there": 2.0 + 0.1 * number} for number in (4, 0, 8, 2, 6, 1, 7, 3, 5)]
+    figures = own_interpreter.compare(pairs)
+    assert figures["ratio"] == pytest.approx({"median": 1.2, "least": 1.05, "greatest": 1.35}) and figures["pairs"] == 9
+    assert figures["step_ms"] == pytest.approx({"here": 2000, "there": 2400})
+
+
+@pytest.mark.slow
+def test_a_shard_in_another_interpreter_is_measured_against_one_in_this(tmp_path, capsys):
+    command = ["bench", "overhead", "--python", sys.executable, "--json", str(tmp_path / "f.json"), "--episodes", "6"]
+    assert main(command) == 2
+    assert "needs the names of the simulators to measure: choose among metaworld" in capsys.readouterr().err
+    assert main([*command[:2], "gymnasium", *command[2:]]) == 0
+    figures = json.loads((tmp_path / "f.json").read_text())["gymnasium"]
+    assert figures["pairs"] == 6 and all(step > 0 for step in figures["step_ms"].values()) and 0.2 < figures["ratio"]["median"] < 5
+    assert "ms in the other; ratio" in capsys.readouterr().out

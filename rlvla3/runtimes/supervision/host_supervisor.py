@@ -163,6 +163,11 @@ class HostSupervisor:
         """Environment steps since the start, including those of running episodes."""
         return int(self.plane.counts["steps"].sum())
 
+    def shard_costs(self) -> list[tuple[float, int]]:
+        """The CPU seconds of each simulator's process since its start, and its environment steps. All simulators run."""
+        times = (psutil.Process(pid).cpu_times() for pid in self.shards.processes)
+        return [(time.user + time.system, int(steps)) for time, steps in zip(times, self.plane.counts["steps"], strict=True)]
+
     def memory_bytes(self) -> int:
         """Bytes of memory of this process and all workers (proportional set size: pages that they share count once)."""
         processes = [psutil.Process(pid) for pid in {os.getpid(), *self.shards.processes, *(worker.process.pid for worker in self._workers)}]
