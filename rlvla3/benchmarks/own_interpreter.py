@@ -26,7 +26,7 @@ from rlvla3.types import Finished
 HERE, THERE = "here", "there"
 SIDES = (HERE, THERE)
 
-EPISODES_A_PAIR = 4
+EPISODES_A_PAIR = 8
 """Episodes of each shard from which one ratio comes. CPU time is counted in hundredths of a second, so it takes some."""
 
 
