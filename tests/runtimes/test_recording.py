@@ -21,6 +21,7 @@ from rlvla3.demonstrations.selection import select_demonstrations
 from rlvla3.parts import evaluation_book, recording_book, ticket_book
 from rlvla3.simulators.common_spaces import common_spaces
 from rlvla3.types import Ticket
+from tests.support.bare_python import bare_python
 from tests.support.filmed import Filmed
 from tests.support.repository import python_path
 from tests.support.runs import MARK, Run, countdown
@@ -109,6 +110,14 @@ def test_new_episodes_are_none_of_evaluation(trained: Path, tmp_path: Path) -> N
     check_played_again(tmp_path / "dataset", tickets)
     assert {ticket.seed for ticket in tickets}.isdisjoint(evaluation_book(recipe, common_spaces(recipe)).ticket(index).seed for index in range(1000))
     assert json.loads((tmp_path / "dataset/meta/info.json").read_text())["fps"] == 30
+
+
+def test_a_simulator_in_another_interpreter_keeps_its_steps(trained: Path, tmp_path: Path) -> None:
+    bare = bare_python(tmp_path / "bare")
+    ran = recorded(trained, tmp_path / "dataset", "--episodes", 2, "--all", "--frames", "png", f"simulator.python={bare}")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    recipe = make_recipe(filmed())
+    check_played_again(tmp_path / "dataset", [recording_book(recipe, common_spaces(recipe)).ticket(index) for index in range(2)])
 
 
 def test_episodes_of_training_are_repeated_with_the_versions_that_made_them(trained: Path, tmp_path: Path) -> None:
