@@ -27,10 +27,12 @@ Over = Callable[[Version, Sequence[Finished], TrainedOn], Mapping[str, Any]]
 
 def is_better(success: SuccessRate, best: Mapping[str, Any] | None) -> bool:
     """Whether an evaluation is at least as good as the `best` line of metrics.jsonl: in its success rate, and then in its mean return. Of two that are as good
-    as each other, the later one counts."""
+    as each other, the later one counts. One whose tickets were all set aside says nothing."""
+    if not success.episodes:
+        return False
     if best is None:
         return True
-    rate, rate_of_best = success.successes / max(success.episodes, 1), best["successes"] / max(best["episodes"], 1)
+    rate, rate_of_best = success.successes / success.episodes, best["successes"] / best["episodes"]
     return (rate, success.mean_return) >= (rate_of_best, best["mean_return"] or 0.0)
 
 

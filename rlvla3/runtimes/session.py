@@ -312,7 +312,8 @@ class Session:
         book = evaluation_book(self._recipe, spaces)
         states = EvaluatedStates.of(finished, spaces.initial_states, book.states, trained_on.states, trained_on.complete)
         evaluated = EvaluationFinished(when, version, success_rate(finished), states, self._recipe.evaluation.protocol)
-        if self._recipe.evaluation.every and when != "eval" and (version or self._run.latest_checkpoint()) and is_better(evaluated.success, self._best):
+        has_checkpoint = version > 0 or self._run.latest_checkpoint() is not None  # version 0 has one where it was cloned
+        if self._recipe.evaluation.every and when != "eval" and has_checkpoint and is_better(evaluated.success, self._best):
             evaluated = replace(evaluated, best=True)
             self._best = event_json(evaluated)
             runtime.trainer.control.send(KeepBest(version))

@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from rlvla3.observability.event_json import event_json
+from rlvla3.observability.events import EvaluationFinished
+from rlvla3.observability.intervals import success_rate
+from rlvla3.runtimes.beside import is_better
+from tests.support.events import episodes
 from tests.support.replays import replayed
 from tests.support.runs import Run, countdown
 
@@ -16,6 +21,13 @@ SYNC = {"mode": "sync", "max_staleness": 0, "record": True}
 def rates(run: Run) -> dict[int, tuple[int, int]]:
     """{version: successes and episodes} of the evaluations beside training."""
     return {line["version"]: (line["successes"], line["episodes"]) for line in run.records("evaluation") if line["when"] == "during"}
+
+
+def test_the_best_evaluation_has_the_highest_success_rate_and_of_equal_ones_it_is_the_last() -> None:
+    best = event_json(EvaluationFinished("during", 2, success_rate(episodes(3, 6))))
+    assert [is_better(success_rate(episodes(successes, 6)), best) for successes in (2, 3, 4)] == [False, True, True]
+    assert is_better(success_rate(episodes(1, 6)), None)
+    assert not is_better(success_rate([]), None)
 
 
 @pytest.mark.slow
