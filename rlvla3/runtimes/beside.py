@@ -67,6 +67,7 @@ class EvaluationsBeside:
             self._notify(f"{done} and is left out: `rlvla3 eval RUN_DIR/checkpoints/{present.version:06d}` makes it")
             return
         self._notify(f"{done}: the run ends when it is over")
+        self._runtime.server.hold_training(True)
         while self._present is not None:
             self._news.clear()
             await self._news.wait()

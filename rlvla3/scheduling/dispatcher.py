@@ -19,6 +19,8 @@ Laws kept here:
 - a lost ticket is handed out again only after `give_back`. Until then nobody else can run it;
 - who gets which ticket of training, and when, does not depend on an evaluation beside it, unless training is held (`hold_training`);
 - a runner with tickets of training runs none of the evaluation: its slots step together, so those would slow them down;
+- a runner that has dropped tickets of an evaluation TRIES times in a row, and ended none, gets no more of that one until training is held: the time for which
+  its slots are idle is too short for an episode;
 - a withdrawn ticket is handed out again only when its runner has shown that it has dropped it: it has ended a ticket that came later;
 - a runner that has tickets to run alone runs one of them at a time and nothing else, from when it joins again until it has ended all of them.
 
@@ -34,6 +36,9 @@ from typing import Protocol
 
 from rlvla3.scheduling.seating import Seating
 from rlvla3.types import BESIDE, Finished, Ticket
+
+TRIES = 2
+"""A runner may drop the tickets of an evaluation beside training so many times in a row."""
 
 
 class TicketSource(Protocol):
@@ -79,12 +84,13 @@ class _Held:
 
 @dataclass(slots=True)
 class _Runner:
-    """running: the tickets that it runs, by number. withdrawn: those of them that it is to drop. ended: receipts that were not handed in yet.
-    lost: tickets that wait for `give_back`.
+    """running: the tickets that it runs, by number. withdrawn: those of them that it is to drop. in_vain: how often in a row it was to drop its tickets of the
+    present evaluation, and had ended none. ended: receipts that were not handed in yet. lost: tickets that wait for `give_back`.
     alone: tickets that it is to run alone, one after another. slots: of each simulator, while it runs such tickets (None: it has a seat, or is not there)."""
 
     running: dict[int, _Held] = field(default_factory=dict)
     withdrawn: set[int] = field(default_factory=set)
+    in_vain: int = 0
     ended: set[Receipt] = field(default_factory=set)
     lost: dict[int, _Held] = field(default_factory=dict)
     alone: list[_Held] = field(default_factory=list)
@@ -98,6 +104,12 @@ class _Runner:
     def beside(self) -> list[int]:
         """The tickets of an evaluation beside training that it runs."""
         return [index for index in self.running if index >= BESIDE]
+
+    def withdraw(self) -> None:
+        """It gets tickets of training, and is to drop those of the evaluation."""
+        if not self.withdrawn:
+            self.withdrawn.update(self.beside())
+            self.in_vain += bool(self.withdrawn)
 
 
 class Dispatcher:
@@ -134,6 +146,8 @@ class Dispatcher:
     def serve_beside(self, ledger: TicketSource | None) -> None:
         """Let the tickets of `ledger`, of an evaluation beside training, fill the slots that are idle (None: there is none any more)."""
         self._beside = ledger
+        for place in self._runners.values():
+            place.in_vain = 0
 
     def hold_training(self, hold: bool) -> None:
         """Whether tickets of training wait. Those that run go on."""
@@ -166,7 +180,7 @@ class Dispatcher:
             for runner, tickets in seating.deal(partial(self._ledger.take, simulator)).items():
                 place = self._runners[runner]
                 if self._whole:
-                    place.withdrawn.update(place.beside())
+                    place.withdraw()
                 dispatched.append(self._give(runner, simulator, tickets))
         return dispatched + self._dispatch_beside()
 
@@ -178,7 +192,8 @@ class Dispatcher:
         for simulator, seating in enumerate(self._seatings):
             for runner, slots in seating.there():
                 place = self._runners[runner]
-                if self._whole and (place.trains or place.withdrawn):
+                too_brief = place.in_vain >= TRIES and not self._held_back
+                if self._whole and (place.trains or place.withdrawn or too_brief):
                     continue
                 free = slots - sum(place.running[index].simulator == simulator for index in place.beside())
                 tickets = [ticket for _ in range(free) if (ticket := self._beside.take(simulator)) is not None]
@@ -206,6 +221,8 @@ class Dispatcher:
         place.ended.add(receipt)
         if index < BESIDE:  # whatever it was to drop, it has dropped before it began this ticket
             self._return_withdrawn(place)
+        else:
+            place.in_vain = 0
         return receipt
 
     def is_valid(self, receipt: Receipt) -> bool:

@@ -146,9 +146,12 @@ def _finish(played: Played) -> None:
         played.advance()
         for shard in range(len(played.slots)):
             played.read(shard)
-        able = played.of_training() or played.of_evaluation()
-        if not able:
-            return
+        if not (able := played.of_training() or played.of_evaluation()):
+            if played.beside is None or played.beside.over:
+                return
+            played.dispatcher.hold_training(True)  # training has no more tickets
+            played.grant()
+            continue
         played.end(*able[0])
     raise AssertionError("it does not end")
 
@@ -176,6 +179,40 @@ def test_a_late_evaluation_ends_though_no_slot_was_ever_idle(seed: int) -> None:
     played.grant()
     _finish(played)
     assert played.ledger.version == 4
+
+
+def test_where_slots_are_idle_too_briefly_a_shard_is_tried_twice_and_then_left_to_training_until_it_is_held() -> None:
+    beside = BesideLedger(EVALUATION, episodes=3, room=3, version=PINNED, late_at=99)
+    played = Played([1], batch=1, staleness=0, updates=6, beside=beside)
+
+    def update(evaluates: bool) -> None:
+        """An update: its one episode ends, and the next one begins before any of the evaluation has ended."""
+        played.read(0)
+        played.end(0, played.of_training()[0][1])
+        played.read(0)
+        assert bool(played.of_evaluation()) == evaluates
+        played.advance()
+
+    for evaluates in (True, True, False, False):
+        update(evaluates)
+    played.dispatcher.hold_training(True)
+    update(True)
+    _finish(played)
+    assert beside.over
+
+
+def test_a_shard_that_ends_episodes_of_the_evaluation_goes_on_with_it() -> None:
+    beside = BesideLedger(EVALUATION, episodes=9, room=9, version=PINNED, late_at=99)
+    played = Played([1], batch=1, staleness=0, updates=6, beside=beside)
+    for _ in range(5):
+        played.read(0)
+        played.end(0, played.of_training()[0][1])
+        played.read(0)
+        played.end(0, played.of_evaluation()[0][1])
+        played.read(0)
+        assert played.of_evaluation(), "the next one is begun, and dropped when training goes on"
+        played.advance()
+    assert len(beside.finished) == 5
 
 
 def test_an_episode_of_another_version_is_refused() -> None:

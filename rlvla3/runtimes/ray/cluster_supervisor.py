@@ -21,7 +21,7 @@ from rlvla3.errors import WorkerError
 from rlvla3.runtimes.processes.messages import Failed, HandIn, LeaveDevice, LeftDevice, Ready
 from rlvla3.runtimes.processes.roll_call import RollCall
 from rlvla3.runtimes.ray.actor import LOSS_S, RemoteWorker
-from rlvla3.runtimes.ray.messages import HostNotice, Logs, LostTicket, NewLedger, Pin, RunAgain, RunTickets, Status, WeightsAt
+from rlvla3.runtimes.ray.messages import HoldTraining, HostNotice, Logs, LostTicket, NewLedger, Pin, RunAgain, RunTickets, Status, WeightsAt
 from rlvla3.runtimes.supervision.limits import StageLimits
 from rlvla3.runtimes.supervision.replacements import run_again
 from rlvla3.runtimes.supervision.shard_supervisor import CannotReplace
@@ -65,7 +65,7 @@ class ClusterSupervisor:
         keep: Callable[[str, bytes], None],
         report: Callable[[str, Status | None], None],
     ) -> None:
-        self._pinned, self._pin = pinned, Pin(None)
+        self._pinned, self._pin, self._hold = pinned, Pin(None), HoldTraining(False)
         self._beside: BesideLedger | None = None
         self._on_finished_beside: Callable[[Finished], None] = lambda _: None
         self._fetch, self._published, self._notify, self._fail, self._keep, self._report = fetch, published, notify, fail, keep, report
@@ -123,6 +123,10 @@ class ClusterSupervisor:
         self.grant()
 
     def hold_training(self, hold: bool) -> None:
+        self._hold = HoldTraining(hold)
+        for host in self.hosts:
+            if host.ready:
+                host.worker.control.send(self._hold)
         self._dispatcher.hold_training(hold)
         self.grant()
 
@@ -183,6 +187,7 @@ class ClusterSupervisor:
             host.worker.control.send(self._weights)
         if self._pin.weights is not None:
             host.worker.control.send(self._pin)
+        host.worker.control.send(self._hold)
         if all(host.ready for host in self.hosts):
             self._started = True
             self._all_ready.set()

@@ -32,7 +32,7 @@ from rlvla3.observability.tracing import make_board
 from rlvla3.runtimes.processes.control import Control
 from rlvla3.runtimes.processes.messages import HandIn, LeaveDevice, LeftDevice, Ready
 from rlvla3.runtimes.ray.actor import FETCH_TIMEOUT_S, ActorState
-from rlvla3.runtimes.ray.messages import HostNotice, Logs, LostTicket, NewLedger, Pin, RunAgain, RunTickets, WeightsAt
+from rlvla3.runtimes.ray.messages import HoldTraining, HostNotice, Logs, LostTicket, NewLedger, Pin, RunAgain, RunTickets, WeightsAt
 from rlvla3.runtimes.supervision.host_supervisor import HostSupervisor, one_thread_each
 from rlvla3.runtimes.worker_names import BAD_ANSWER, WEIGHTS
 from rlvla3.simulators.description import Description, remember
@@ -121,6 +121,7 @@ class RayHost:
         self._control.handle(LeaveDevice, lambda _: self._host.shards.free_devices(then=lambda: self._control.send(LeftDevice())))
         self._control.handle(NewLedger, lambda _: self._serve())
         self._control.handle(Pin, self._pin)
+        self._control.handle(HoldTraining, lambda message: self._host.shards.hold_training(message.hold))
         self._serve()
         self._control.send(Ready())
 

@@ -63,6 +63,13 @@ class Pin(Sent):
 
 
 @dataclass(frozen=True, slots=True)
+class HoldTraining(Sent):
+    """Coordinator to host: whether tickets of training wait for the evaluation beside it."""
+
+    hold: bool
+
+
+@dataclass(frozen=True, slots=True)
 class MeetAt(Sent):
     """Rank 0 to coordinator, which passes it on to the other ranks: where they meet (None: there are no others)."""
 

@@ -129,6 +129,8 @@ class VirtualRuntime:
                 if not self._published:
                     raise StuckError(f"no worker can go on after {self.clock.now:.3f} s: {self._who_waits()}")
                 yield self._published.pop()
+            self._dispatcher.hold_training(self._beside is not None)
+            self._grant()
             self.clock.run(while_=lambda: self._beside is not None)
             if self._beside is not None:
                 raise StuckError(f"the evaluation beside training does not end after {self.clock.now:.3f} s: {self._who_waits()}")
