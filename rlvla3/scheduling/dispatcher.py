@@ -85,8 +85,8 @@ class _Held:
 @dataclass(slots=True)
 class _Runner:
     """running: the tickets that it runs, by number. withdrawn: those of them that it is to drop. in_vain: how often in a row it was to drop its tickets of the
-    present evaluation, and had ended none. ended: receipts that were not handed in yet. lost: tickets that wait for `give_back`.
-    alone: tickets that it is to run alone, one after another. slots: of each simulator, while it runs such tickets (None: it has a seat, or is not there)."""
+    present evaluation, and had ended none. ended: receipts that were not handed in yet. lost: tickets that wait for `give_back`. alone: tickets that it is to
+    run alone, one after another. slots: of each simulator, while it runs such tickets (None: it has a seat, or is not there)."""
 
     running: dict[int, _Held] = field(default_factory=dict)
     withdrawn: set[int] = field(default_factory=set)

@@ -50,8 +50,8 @@ class ClusterSupervisor:
     """Serves one ledger at a time.
 
     fetch: brings an episode from a host's actor to whoever needs it. published: the newest version. pinned: returns a reference to the version that is
-    evaluated beside training. notify, fail: as in ShardSupervisor. keep: called with the
-    name of a file in the run directory and its content. report: called with the name of a host and the times of its workers (None: the host is lost).
+    evaluated beside training. notify, fail: as in ShardSupervisor. keep: called with the name of a file in the run directory and its content. report: called
+    with the name of a host and the times of its workers (None: the host is lost).
     """
 
     def __init__(

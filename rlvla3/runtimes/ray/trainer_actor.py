@@ -59,11 +59,8 @@ async def run_ray_trainer(
     remember(descriptions)
     from rlvla3.runtimes.workers.trainer_worker import run_trainer  # torch reads the number of threads as it is imported
 
-    board, memory, here = (
-        make_board(recipe, run.samples)(workers_of_rank(rank)),
-        AnnouncingMemory(pins=recipe.evaluation.every > 0),
-        ray.util.get_node_ip_address(),
-    )
+    board, memory = make_board(recipe, run.samples)(workers_of_rank(rank)), AnnouncingMemory(pins=recipe.evaluation.every > 0)
+    here = ray.util.get_node_ip_address()
     state.rollouts, state.board, state.memory = Rollouts(rollout_spec(recipe, capacity)), board, memory
     check_carrier(recipe.weights.carrier)
     with ExitStack() as stack:

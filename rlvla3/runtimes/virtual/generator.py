@@ -46,8 +46,7 @@ class VirtualGenerator:
     """A generator process: requests, weights and engine of its generate loop.
 
     running: returns how many of its shards have tickets of training. newest: the newest version that has reached it. pinned: the version that is evaluated
-    beside training. offload: seconds that it needs to enter or to leave
-    its device (0: it never leaves).
+    beside training. offload: seconds that it needs to enter or to leave its device (0: it never leaves).
     """
 
     def __init__(
