@@ -75,10 +75,11 @@ def check_model(recipe: Recipe, spaces: Spaces) -> Iterator[str]:
     decisions = "all waiting" if recipe.engine.batch_limit is None else f"at most {recipe.engine.batch_limit}"
     each = "" if generators == 1 else f" for each of {generators}"
     sharing = _generators_on_one_device(recipe)
-    aside = f" and {size(model.version)} while an evaluation runs beside training" if recipe.evaluation.every else ""
+    aside = model.version if recipe.evaluation.every and not recipe.engine.offload else 0
+    while_evaluating = f" and {size(aside)} while an evaluation runs beside training" if aside else ""
     yield (
-        f"generator {size(model.weights)}{each}{aside}, plus the activations of {decisions} decisions"
-        f"{_limit('generator', devices['generator'], sharing * model.weights, share.generator)}"
+        f"generator {size(model.weights)}{each}{while_evaluating}, plus the activations of {decisions} decisions"
+        f"{_limit('generator', devices['generator'], sharing * (model.weights + aside), share.generator)}"
     )
     if recipe.engine.offload:
         away = training.ranks * (needed - rank["gradients"]) + generators * model.weights

@@ -98,6 +98,15 @@ def test_a_model_larger_than_its_share_is_refused_with_numbers(monkeypatch: pyte
         lines(recipe(**fresh, memory={"generator": 0.3}, engine={"generators": 2}))
 
 
+def test_evaluations_beside_training_need_another_version(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(checks, "device_bytes", lambda setting, key: 32 * GIB)
+    monkeypatch.setattr(checks, "model_memory", lambda recipe, spaces: checks.ModelMemory(3 * GIB, 2 * GIB, 2 * GIB, GIB))
+    said = lines(recipe(evaluation={"every": 4}))
+    assert "for 3 versions" in said and "generator 3.0 GiB and 1.0 GiB while an evaluation runs beside training" in said
+    with pytest.raises(RecipeError, match=r"the generator needs 4\.0 GiB"):
+        lines(recipe(evaluation={"every": 4}, memory={"generator": 0.1}))
+
+
 @pytest.mark.parametrize(
     ("algorithm", "staleness", "copies"),
     [

@@ -112,8 +112,9 @@ class WeightPlane:
     def load(self, pinned: bool = False) -> Version:
         """Let the tensors have the newest version, or the pinned one, in place. Returns its number. Raises WeightsError where there is none.
 
-        While a version is pinned, the version that the tensors had before is kept aside on their device. So pinned and newest version change places without a
-        copy from the plane. It takes the memory of one more version there, until the next load after the pinned one was released.
+        While a version is pinned, the version that the tensors had before is kept aside on their device, if it may be wanted again. So pinned and newest
+        version change places without a copy from the plane. It takes the memory of one more version there, until the next load after the pinned one was
+        released.
         """
         wanted = self.pinned if pinned else self.newest
         if self.pinned < 0:
@@ -122,7 +123,7 @@ class WeightPlane:
             self._change_places(self._aside[1])
             self._aside, self._loaded = (self._loaded, self._aside[1]), wanted
             return wanted
-        elif self._loaded >= 0 and (pinned or self._loaded == self.pinned):
+        elif self._loaded in (self.newest, self.pinned):
             self._put_aside()
         self._loaded = self._load(pinned)
         return self._loaded

@@ -74,6 +74,21 @@ def test_the_two_versions_change_places_without_the_plane(monkeypatch: pytest.Mo
     assert [tensor.data_ptr() for tensor in both.target.values()] == addresses  # CUDA graphs read weights at their addresses
 
 
+def test_a_version_that_nobody_wants_again_is_not_kept_aside() -> None:
+    """With engine.offload, training waits for the evaluation of the newest version, and has the device afterwards."""
+    both = Both()
+    both.publish()
+    both.generator.load()
+    both.publish()
+    both.memory.pin()
+    assert both.generator.load(pinned=True) == 1
+    assert both.generator._aside is None
+    both.memory.release()
+    both.publish()
+    assert both.generator.load() == 2
+    assert both.generator._aside is None
+
+
 def test_what_was_kept_aside_is_given_up_when_the_version_is_released() -> None:
     both = Both()
     both.publish()
