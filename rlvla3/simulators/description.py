@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, is_dataclass
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -45,6 +46,10 @@ PATIENCE_S = 2.0
 
 SHOWN_LINES = 12
 """How many of the last lines that the process printed are shown when it fails."""
+
+FRAME = '  File "'
+OWN_FRAME = f"{FRAME}{Path(__file__).parents[1]}{os.sep}"
+"""How a line of a stack begins, and one of this package."""
 
 
 @dataclass(frozen=True)
@@ -221,6 +226,8 @@ class _Describer:
     def _last_lines(self) -> str:
         self._printed.seek(0)
         lines = [line for line in self._printed.read().decode(errors="replace").splitlines() if line.strip()]
+        while len(lines) > 1 and lines[-1].startswith(OWN_FRAME) and lines[-2].startswith(FRAME):  # the end of a stack: how rlvla3 came to call it
+            lines.pop()
         return ". The last it printed:\n" + "\n".join(lines[-SHOWN_LINES:]) if lines else ". It printed nothing"
 
 
