@@ -42,7 +42,7 @@ def test_a_policy_that_hangs_while_it_is_built_is_named(tmp_path: Path, nothing_
     policy: dict[str, Any] = {"name": "tests.support.hanging_policy:HangingActorCritic", "options": {"flag": str(tmp_path / "flag"), "where": "constructor"}}
     run = Run(tmp_path, countdown(policy=policy, supervision=SHORT | {"build_timeout_s": limit})).finished()
     assert said(run, "still being built, for")
-    assert said(run, "was lost", f"to be built and was killed; supervision.build_timeout_s={limit} is the limit")
+    assert said(run, "was lost", f"to be built and was killed; supervision.build_timeout_s={limit} is the limit", "only slow: it had ", " of CPU time")
 
 
 def test_a_simulator_that_fails_and_does_not_end_is_replaced(tmp_path: Path, nothing_left: None) -> None:

@@ -22,11 +22,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from rlvla3 import process_tree
 from rlvla3.config.supervision import SupervisionConfig
 from rlvla3.errors import WorkerError
+from rlvla3.observability.formatting import duration
 from rlvla3.observability.meter import IDLE, STAGES, MeterBoard
 from rlvla3.process_tree import keep_guardian
 from rlvla3.runtimes.processes.control import Stopped
@@ -297,7 +299,7 @@ class Watch:
             if other is watched or (worker.pid is not None and other.worker.pid == worker.pid):  # several may be lanes of one process
                 self.drop(other.worker.name)
         kind = "simulator" if watched.limits.simulator else kind_of(worker.name)
-        raise_it = "" if late.afterwards else f", raise it if the {kind} is only slow"
+        raise_it = "" if late.afterwards else f", raise it if the {kind} is only slow{_cpu_time(worker.pid) if late.alike == 'start' else ''}"
         worker.kill(f"it {late.afterwards or late.what} and was killed; {late.limit.words} is the limit{raise_it}")
 
     def _end_if_nobody_works(self, stages: Mapping[str, str], seconds: float) -> None:
@@ -317,3 +319,12 @@ class Watch:
             slowest = max(building, key=lambda watched: watched.age)
             names = [watched.worker.name for watched in building]
             self._notify(is_built_slowly(names, list(self._watched), slowest.age, slowest.limits.stage("start", 0.0, first=True)))
+
+
+def _cpu_time(pid: int | None) -> str:
+    """What a process has had of the CPU, for a message: so a busy machine can be told from a process that hangs. Empty where it is not known."""
+    try:
+        times = psutil.Process(pid).cpu_times() if pid is not None else None
+    except psutil.Error:  # it has just ended
+        times = None
+    return f": it had {duration(times.user + times.system)} of CPU time" if times else ""
