@@ -44,7 +44,7 @@ NOT_DESCRIBED = {"shards", "cores", "devices", "weight", "task_weights", "timeou
 PATIENCE_S = 2.0
 """How long the process may take to end: by itself when it has said everything, and when it was killed."""
 
-SHOWN_LINES = 20
+SHOWN_LINES = 12
 """How many of the last lines that the process printed are shown when it fails."""
 
 FRAME = '  File "'
