@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlvla3.config import Overrides, Recipe, make_recipe, set_by
+from rlvla3.errors import some_of
 from rlvla3.evaluation.finding import find_protocol
 from rlvla3.evaluation.protocol import Protocol
 from rlvla3.evaluation.settings import FixedSettings, Path, fixed_settings, simulators_of
@@ -55,7 +56,7 @@ class AppliedProtocol:
     def sentences(self) -> list[str]:
         """What the user should know before the evaluation begins."""
         protocol = self.protocol
-        fixed = ", ".join(f"{path}={shown(value)}" for path, value in self.fixed.items())
+        fixed = ", ".join(f"{path}={_shown(value)}" for path, value in self.fixed.items())
         said = [f"protocol {protocol.name} for {protocol.simulator}: {protocol.about} ({protocol.source}). It fixes {fixed}"]
         said += [f"protocol {protocol.name}: {fact}" for fact in protocol.facts]
         said += [f"protocol {protocol.name} sets {changed}" for changed in self.changed]
@@ -77,13 +78,14 @@ def apply_protocol(name: str, recipe: Recipe, overrides: Overrides) -> AppliedPr
     tree["evaluation"]["protocol"] = name
     new = make_recipe(tree)
     usual = _options_of(recipe)
+    said = {path: value for path, value in fixed.values.items() if path[-1] != "task_weights"}  # no weight outlives the tasks that it was for
     changed = [
-        f"{_name(path)}={shown(value)} in the place of the recipe's {shown(was)}"
-        for path, value in fixed.values.items()
-        if path not in chosen and (was := _at(before, path, usual)) != value and path[-1] != "task_weights"
+        f"{_name(path)}={_shown(value)} in the place of the recipe's {_shown(was)}"
+        for path, value in said.items()
+        if path not in chosen and (was := _at(before, path, usual)) != value
     ]
     deviations = [*_deviations(protocol, fixed, new), *_tasks_left_out(protocol, new)]
-    return AppliedProtocol(protocol, new, {_name(path): value for path, value in fixed.values.items()}, changed, deviations)
+    return AppliedProtocol(protocol, new, {_name(path): value for path, value in said.items()}, changed, deviations)
 
 
 def _orientation(protocol: Protocol, recipe: Recipe) -> list[str]:
@@ -107,10 +109,10 @@ def _turn(recipe: Recipe) -> str:
 def _deviations(protocol: Protocol, fixed: FixedSettings, new: Recipe) -> list[str]:
     now, usual = new.model_dump(mode="json"), _options_of(new)
     yours = [
-        f"{_name(path)}={shown(has)}, and the protocol has {shown(value)}" for path, value in fixed.values.items() if (has := _at(now, path, usual)) != value
+        f"{_name(path)}={_shown(has)}, and the protocol has {_shown(value)}" for path, value in fixed.values.items() if (has := _at(now, path, usual)) != value
     ]
     kept = [
-        f"{_name(path)}={shown(has)}, as this policy was made, and the protocol has {shown(value)}"
+        f"{_name(path)}={_shown(has)}, as this policy was made, and the protocol has {_shown(value)}"
         for path, value in fixed.kept.items()
         if (has := _at(now, path, usual)) != value
     ]
@@ -122,7 +124,7 @@ def _tasks_left_out(protocol: Protocol, recipe: Recipe) -> list[str]:
     if protocol.tasks:
         (config,) = simulators_of(recipe).values()
         left = [task for task in protocol.tasks if task not in config.tasks]
-        return [f"{len(left)} of the protocol's {len(protocol.tasks)} tasks are left out: {', '.join(left[:5])}{' ...' * (len(left) > 5)}"] if left else []
+        return [f"{len(left)} of the protocol's {len(protocol.tasks)} tasks are left out: {some_of(left, 5)}"] if left else []
     if protocol.simulator != "libero":
         left = [task for task in protocol.limits if task not in recipe.tasks]
         return [f"{len(left)} of the {len(protocol.limits)} tasks are left out, and published figures are of all"] if left else []
@@ -157,6 +159,11 @@ def _put(tree: dict[str, Any], path: Path, value: Any) -> None:
     for key in path[:-1]:
         tree = tree.setdefault(key, {})
     tree[path[-1]] = value
+
+
+def _shown(value: Any) -> str:
+    """A list may be of 50 tasks, so it is cut between two of them."""
+    return f"[{some_of(value, 5)}]" if isinstance(value, list) else shown(value)
 
 
 def _name(path: Path) -> str:
