@@ -11,7 +11,7 @@ OPENVLA_LIMITS = {"libero_spatial": 220, "libero_object": 280, "libero_goal": 30
 
 ROTATED = "frames are rotated by 180 degrees against robosuite's: a pretrained policy gets them so by its preset (policy.options.preset: libero)"
 HARD = "hard resets: a reset here gives the same states bit for bit, and is faster"
-LAG = "robosuite samples what a policy sees one physics step (2 ms) before the end of an environment step: so it is here"
+LAG = "robosuite samples what a policy sees one physics step (2 ms) before the end of an environment step, and rlvla3 does so too"
 STATE = "state: position of the hand, orientation as axis times angle, both fingers. Action: -1 opens the gripper, 1 closes it"
 NOISE = "the noise of a policy that samples comes from other seeds"
 

@@ -47,7 +47,7 @@ def over(start: Point, end: Point, height: float = 1.0) -> Paths:
 
 
 TASKS: Mapping[str, tuple[str, Paths]] = {
-    "libero_goal/8": ("put the bowl on the plate", over((-0.09, 0.048, 0.918), (0.068, 0.03, 0.94))),
+    "libero_goal/8": ("put the bowl on the plate", over((-0.09, 0.048, 0.918), (0.05, 0.03, 0.94))),
     "libero_spatial/0": (
         "pick up the black bowl between the plate and the ramekin and place it on the plate",
         over((-0.055, 0.25, 0.918), (0.065, 0.25, 0.94)),
