@@ -62,6 +62,16 @@ def in_a_running_loop(call: Callable[[], None]) -> None:
     asyncio.run(cell())
 
 
+@pytest.fixture(autouse=True)
+def no_signal_is_ignored() -> Iterator[None]:
+    ignored = [number for number in HEARD if signal.getsignal(number) is signal.SIG_IGN]  # as nohup leaves SIGHUP
+    for number in ignored:
+        signal.signal(number, signal.SIG_DFL)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @pytest.fixture(params=[plainly, in_a_running_loop])
 def runner(request: pytest.FixtureRequest) -> Iterator[Runner]:
     handlers = [signal.getsignal(number) for number in sorted(HEARD)]
