@@ -25,7 +25,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -168,11 +168,11 @@ class RunDirectory:
             os.close(handle)
 
     @contextmanager
-    def checkpoint(self, version: int, keep: int, tell: Callable[[str], object] = print, evaluated: Callable[[], int | None] = lambda: None) -> Iterator[Path]:
+    def checkpoint(self, version: int, keep: int, tell: Callable[[str], object] = print, evaluated: Callable[[], Collection[int]] = tuple) -> Iterator[Path]:
         """Write the checkpoint of `version` into the folder that the block receives.
 
         The folder gets its checksums and its final name when the block ends without an error. Then all checkpoints are removed but the newest `keep`, the best
-        one and the one that is evaluated now. tell: called with a sentence where one cannot be removed. That is no error: the new checkpoint is there.
+        one and those that are evaluated now. tell: called with a sentence where one cannot be removed. That is no error: the new checkpoint is there.
 
             with run.checkpoint(version=20, keep=2) as folder:
                 policy.save(folder / "policy", "mini_vla")
@@ -192,7 +192,7 @@ class RunDirectory:
             flush_to_disk(self.checkpoints, deep=False)
         finally:
             _remove(beside)
-        kept = {self._best_name(), f"{evaluated():06d}" if evaluated() is not None else ""}
+        kept = {self._best_name(), *(f"{number:06d}" for number in evaluated())}
         for old in (replaced, *(older for older in self.all_checkpoints()[:-keep] if older.name not in kept)):
             try:
                 _remove(old)

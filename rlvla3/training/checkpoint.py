@@ -107,8 +107,7 @@ class CheckpointWriter:
         ...                             # training continues
         checkpoints.finish()
 
-    trained_on: what the policy was trained on until now. evaluated: the version that is evaluated beside training now; its checkpoint is not removed. Whoever
-    trains keeps both up to date.
+    trained_on: what the policy was trained on until now. Whoever trains keeps it up to date.
 
     A checkpoint that cannot be written does not end training, because that would lose the updates since the last one. The writer calls `notify` with a message,
     and the next checkpoint may succeed. Only `write` raises, for a caller that cannot go on without.
@@ -121,7 +120,7 @@ class CheckpointWriter:
     def __init__(self, run: RunDirectory, keep: int, learner: Learner, policy_name: str, notify: Callable[[str], object] = print) -> None:
         self._run, self._keep, self._learner, self._policy_name, self._notify = run, keep, learner, policy_name, notify
         self.trained_on = UNKNOWN
-        self.evaluated: Version | None = None
+        self._evaluated: set[Version] = set()
         self._ranks = learner.ranks.separate_channel()
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._under_way: Future[None] | None = None
@@ -142,6 +141,10 @@ class CheckpointWriter:
         if (error := self._outcome()) is not None:
             raise error
 
+    def keep(self, version: Version) -> None:
+        """The checkpoint of `version`, which is evaluated beside training, is not removed until `let_go`."""
+        self._evaluated.add(version)
+
     def keep_best(self, version: Version) -> None:
         """From now on, the checkpoint of `version` is the best one. Rank 0 notes it when the checkpoints before are written."""
         if self._ranks.first:
@@ -149,11 +152,7 @@ class CheckpointWriter:
 
     def let_go(self, version: Version) -> None:
         """The evaluation of `version` is over, and whether its checkpoint is the best one is known: `keep_best` comes before."""
-        self._thread.submit(self._let_go, version)
-
-    def _let_go(self, version: Version) -> None:
-        if self.evaluated == version:
-            self.evaluated = None
+        self._thread.submit(self._evaluated.discard, version)
 
     def _keep_best(self, version: Version) -> None:
         try:
@@ -201,7 +200,7 @@ class CheckpointWriter:
         with ExitStack() as stack:
             try:
                 if self._ranks.first:
-                    folder = stack.enter_context(self._run.checkpoint(version, self._keep, self._notify, lambda: self.evaluated))
+                    folder = stack.enter_context(self._run.checkpoint(version, self._keep, self._notify, lambda: frozenset(self._evaluated)))
             finally:
                 folder = self._ranks.broadcast(folder)
             if folder is None:

@@ -221,11 +221,11 @@ def test_a_run_that_cannot_write_checkpoints_goes_on_and_tries_the_last_one_agai
         folder.unlink()  # the test's own
 
 
-def checkpoints_in(folder: Path, ranks: Ranks) -> tuple[CheckpointWriter, queue.Queue[str]]:
+def checkpoints_in(folder: Path, ranks: Ranks, most: int = 5) -> tuple[CheckpointWriter, queue.Queue[str]]:
     """Those of a learner, and what they tell."""
     told: queue.Queue[str] = queue.Queue()
     learner = Learner(TinyPolicy(), tiny_recipe(), tiny_rollouts(1), "cpu", ranks)
-    return CheckpointWriter(RunDirectory(folder), 5, learner, "tests.support.tiny:TinyPolicy", told.put), told
+    return CheckpointWriter(RunDirectory(folder), most, learner, "tests.support.tiny:TinyPolicy", told.put), told
 
 
 def kept(folder: Path) -> list[str]:
@@ -242,6 +242,23 @@ def test_a_checkpoint_that_cannot_be_written_is_told_of_at_once_and_the_next_mak
     checkpoints.begin(Accounts(3))
     checkpoints.finish()
     assert told.empty() and kept(tmp_path) == ["000002", "000003"]
+
+
+def test_the_checkpoint_of_an_evaluation_is_there_until_it_is_known_whether_it_is_the_best(tmp_path: Path) -> None:
+    checkpoints, told = checkpoints_in(tmp_path, SINGLE_RANK, most=1)
+    checkpoints.keep(1)
+    checkpoints.write(Accounts(1))
+    checkpoints.keep(2)  # the first evaluation has just ended, and a second one begins before the writer knows
+    checkpoints.begin(Accounts(2))
+    checkpoints.begin(Accounts(3))
+    checkpoints.keep_best(1)
+    checkpoints.let_go(1)
+    checkpoints.write(Accounts(4))
+    assert told.empty() and kept(tmp_path) == ["000001", "000002", "000004", "best"]
+    checkpoints.keep_best(2)
+    checkpoints.let_go(2)
+    checkpoints.write(Accounts(5))
+    assert told.empty() and kept(tmp_path) == ["000002", "000005", "best"]
 
 
 def test_those_under_way_are_told_of_and_the_last_is_an_error_that_may_be_tried_again(tmp_path: Path) -> None:

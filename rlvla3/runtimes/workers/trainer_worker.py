@@ -227,6 +227,8 @@ class Trainer:
         asked, pins = self.ranks.broadcast((self._checkpoint_is_asked, pins))
         if asked or pins or version % self.recipe.training.checkpoint_every == 0:
             self._checkpoint_is_asked = False
+            if pins:
+                self.checkpoints.keep(version)
             with self.meter("checkpoint"):
                 self.checkpoints.begin(self.accounts, asked)
         if takes_turns:
@@ -257,7 +259,6 @@ class Trainer:
     def _pin(self, trained_on: TrainedOn) -> None:
         """The newest version on the weight plane is to be evaluated beside training. trained_on: what that version was trained on."""
         self.memory.pin()
-        self.checkpoints.evaluated = self.memory.pinned
         self._say(Pinned(self.memory.pinned, trained_on))
 
     def _tell_of(self, published: Published, pinned: TrainedOn | None) -> None:
