@@ -1,6 +1,6 @@
 """Packages of Gymnasium environments, each with the real package: found by their ID, and run with a few settings.
 
-Each environment runs in this process. They are built once, with small frames.
+Each environment runs in a process of its own, as in a run: what another simulator has loaded to draw with could be in its way here.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from rlvla3.errors import RecipeError
 from rlvla3.simulators import gymnasium_packages
 from rlvla3.simulators.gymnasium_packages import registered_id
 from rlvla3.simulators.registry import describe_simulator
+from rlvla3.types import Observation, Outcome, Spaces
+from tests.support.processes import in_fresh_process
 from tests.support.single_environments import begun, ticket
 
 CASES: Mapping[str, tuple[str, dict[str, Any], set[str], int, int]] = {
@@ -45,24 +47,26 @@ def config(module: str, **settings: Any) -> SimulatorConfig:
 @pytest.mark.parametrize("module", CASES)
 def test_an_environment_of_the_package_runs_and_a_ticket_is_the_same_episode(module: str):
     _, options, cameras, state, action = CASES[module]
-    simulator = begun(config(module), chunk=3)
+    spaces, seen = in_fresh_process(episodes, config(module))
+    assert set(spaces.cameras) == cameras and spaces.state == state and spaces.action.size == action
+    for first, outcome in seen:
+        assert outcome.truncated and len(outcome.rewards) == 3 and not outcome.success
+        assert first.instruction == options.get("instruction", first.instruction)
+    for camera in cameras:
+        assert all(first.images[camera].std() > 5 for first, _ in seen)
+        assert np.array_equal(seen[0][0].images[camera], seen[2][0].images[camera])
+    assert np.array_equal(seen[0][0].state, seen[2][0].state)
+    shown = [np.concatenate([one.state, *(image.ravel() for image in one.images.values())]) for one, _ in seen[:2]]
+    assert not np.array_equal(shown[0], shown[1])  # another seed is another state
+    assert np.array_equal(seen[0][1].rewards, seen[2][1].rewards)
+
+
+def episodes(config: SimulatorConfig) -> tuple[Spaces, list[tuple[Observation, Outcome]]]:
+    """What a simulator shows, and the first observation and the first chunk of three tickets, of which the first and the last have one seed."""
+    simulator = begun(config, chunk=3)
     try:
-        assert set(simulator.spaces.cameras) == cameras and simulator.spaces.state == state and simulator.spaces.action.size == action
-        chunk = np.random.default_rng(0).uniform(-1, 1, (3, action)).astype(np.float32)
-        seen = []
-        for index in (1, 2, 1):
-            first = simulator.reset(0, ticket(seed=index))
-            outcome = simulator.step({0: chunk})[0]
-            assert outcome.truncated and len(outcome.rewards) == 3 and not outcome.success
-            assert first.instruction == options.get("instruction", first.instruction)
-            seen.append((first, outcome))
-        for camera in cameras:
-            assert all(first.images[camera].std() > 5 for first, _ in seen)
-            assert np.array_equal(seen[0][0].images[camera], seen[2][0].images[camera])
-        assert np.array_equal(seen[0][0].state, seen[2][0].state)
-        shown = [np.concatenate([one.state, *(image.ravel() for image in one.images.values())]) for one, _ in seen[:2]]
-        assert not np.array_equal(shown[0], shown[1])  # another seed is another state
-        assert np.array_equal(seen[0][1].rewards, seen[2][1].rewards)
+        chunk = np.random.default_rng(0).uniform(-1, 1, (3, simulator.spaces.action.size)).astype(np.float32)
+        return simulator.spaces, [(simulator.reset(0, ticket(seed=index)), simulator.step({0: chunk})[0]) for index in (1, 2, 1)]
     finally:
         simulator.close()
 
