@@ -107,6 +107,11 @@ CHANGES = st.fixed_dictionaries(
 )
 
 
+def written(value: Any) -> str:
+    """As messages have it."""
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, list) else repr(value)
+
+
 @installed
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(sorted(LIBERO_LIMITS)), st.sampled_from(sorted(SUITES)), CHANGES, CHANGES, st.sampled_from(["pi05", "mini_vla"]))
@@ -126,7 +131,7 @@ def test_the_user_wins_over_the_protocol_the_protocol_over_the_recipe_and_all_is
         elif path in users:
             assert value == before[path]  # the user's
             if fixing and value != fixed[fixing]:
-                assert f"{path}={value!r}, and the protocol has {fixed[fixing]!r}" in words
+                assert f"{path}={written(value)}, and the protocol has {written(fixed[fixing])}" in words
         elif fixing == path:
             assert value == fixed[path]
             if path in recipes and recipes[path] != value:

@@ -123,7 +123,6 @@ def full_name(task: str) -> str:
     return str(find_task(task)) if suite in SUITES and number.isdecimal() else task
 
 
-@functools.cache
 def task_names(suite: str) -> tuple[str, ...]:
     """The tasks of `suite` in the benchmark's order. A task's number is its place in this order."""
     return _task_table()[suite]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from collections.abc import Callable, Iterator
+from importlib.machinery import PathFinder
 from pathlib import Path
 
-import numpy as np
+import numpy
 import pytest
 
 from rlvla3.errors import RecipeError
@@ -44,7 +45,6 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     """Makes a folder that comes before all other packages, with LIBERO as `packages` install it. Nothing of LIBERO is found anywhere else."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv(VARIABLE, raising=False)
-    find_spec = importlib.util.find_spec
 
     def made(*packages: str, robosuite: str = "1.4.0", parts: int = 0, table: bool = True) -> Path:
         folder = tmp_path / "site"
@@ -64,9 +64,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
         return folder
 
     def found(name: str) -> object:
-        spec = find_spec(name)
-        places = [str(spec.origin), *(spec.submodule_search_locations or ())] if spec else []
-        return spec if name == "numpy" or any(place.startswith(str(tmp_path)) for place in places) else None
+        return numpy.__spec__ if name == "numpy" else PathFinder.find_spec(name, [str(tmp_path / "site")])  # not what this process has imported already
 
     monkeypatch.setattr(importlib.util, "find_spec", found)
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
@@ -157,7 +155,7 @@ def test_initial_states_that_cannot_be_read_are_no_initial_states(site: Site, co
         forget()
         with pytest.raises(RecipeError, match=r"turn_on_the_stove.pruned_init.npz cannot be read"):
             tasks.check_runs(task, folder)
-    np.savez(file, states=np.zeros((3, 79)))
+    numpy.savez(file, states=numpy.zeros((3, 79)))
     forget()
     tasks.check_runs(task, folder)
     assert task.initial_state_count == 3
