@@ -4,11 +4,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 # The groups of packages in pyproject.toml. Name fewer to save space: make install EXTRAS=metaworld,files,vla,dev
-EXTRAS ?= metaworld,libero,maniskill,gymnasium-packages,files,vla,ray,plots,serve,dev
+EXTRAS ?= metaworld,libero,maniskill,gymnasium-packages,files,vla,ray,plots,serve,page,dev
 DOCS_INSTALLED := .venv/.docs-installed
 TESTS_INSTALLED := .venv/.tests-installed
 
-.PHONY: install system demo test test-fast lint settings files docs wheel check-wheel bench clean
+.PHONY: install system demo test test-fast lint settings metrics files docs wheel check-wheel bench clean
 
 install: system $(INSTALLED)
 
@@ -37,11 +37,15 @@ demo: install
 test: install $(TESTS_INSTALLED)
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# What only tests need, and nobody who trains does: 500 MB of JAX, to read openpi's JAX checkpoints with. orbax brings uvloop and can do without it. Ray takes
-# it where it finds it, and then the trace of a run lacks hosts.
+# What only tests need, and nobody who trains does: 500 MB of JAX, to read openpi's JAX checkpoints with, as much of Rerun, and a browser for the page. orbax
+# brings uvloop and can do without it. Ray takes it where it finds it, and then the trace of a run lacks hosts. Trackers have an environment of their own
+# (750 MB), because what they need clashes with the rest.
 $(TESTS_INSTALLED): $(INSTALLED)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[jax]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[jax,view,browser]'
+	@command -v chromium >/dev/null || scripts/system-packages chromium
 	$(BIN)/pip uninstall --quiet --yes uvloop
+	$(BIN)/python -m venv .venv/trackers
+	.venv/trackers/bin/pip install --quiet $$(grep -E '^(wandb|trackio|mlflow|swanlab)==' constraints.txt)
 	@touch $@
 
 # While you work: all packages, without the tests that are marked slow.
@@ -58,6 +62,11 @@ lint: install
 settings: install
 	$(BIN)/python scripts/settings_reference.py > docs/settings.new
 	mv docs/settings.new docs/settings.md
+
+# The page of all metrics. A test says when it is out of date.
+metrics: install
+	$(BIN)/python scripts/metrics_reference.py > docs/metrics.new
+	mv docs/metrics.new docs/metrics.md
 
 # The page of all files. A test says when it is out of date.
 files: install

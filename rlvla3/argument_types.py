@@ -75,6 +75,17 @@ def rate(text: str) -> float:
     return found
 
 
+def room(text: str) -> float:
+    """MiB, at most 1000."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not 0 <= found <= 1000:
+        raise argparse.ArgumentTypeError(f"{text[:40]} is no room: give a number of MiB, 0 or more, and at most 1000")
+    return found
+
+
 def folder_and_settings(words: Sequence[str]) -> tuple[Path | None, list[str]]:
     """Of the words after the start: the folder, if one is named, and the settings, which have a `=`. Raises RecipeError for several folders."""
     folders, settings = [word for word in words if "=" not in word], [word for word in words if "=" in word]
@@ -95,6 +106,14 @@ def positive(text: str) -> int:
         number = 0
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text[:40]} is not what is needed: give a whole number of 1 or more")
+    return number
+
+
+def whole(text: str) -> int:
+    """A whole number of at least 0."""
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 16 else -1
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text[:40]} is not what is needed: give a whole number of 0 or more")
     return number
 
 

@@ -1,4 +1,4 @@
-"""The command line: what can be asked for, and who does it. What commands do is in commands.py, planning/commands.py and benchmarks/commands.py.
+"""The command line: what can be asked for, and who does it. What commands do is in commands.py and in the commands.py of planning/, page/ and benchmarks/.
 
 It is light to import, so that a mistake is answered at once.
 """
@@ -35,6 +35,7 @@ from rlvla3.named import note_working_folder, search_working_folder
 from rlvla3.serving_arguments import add_serve, serve
 from rlvla3.signals import heard, number_of
 from rlvla3.version import __version__
+from rlvla3.watching_arguments import add_explain, add_report, add_view, add_watch, watch
 
 EXAMPLES = """\
 examples:
@@ -49,13 +50,20 @@ examples:
   rlvla3 check --policy my_policy:MyPolicy                 check one policy: act and evaluate agree, gradients, saving, ...
   rlvla3 inspect lerobot/pi0_base                          what a pretrained policy is fed, and what is made of its answers
   rlvla3 export runs/demo my_policy                        write a run's pretrained policy in the layout that it came in
+  rlvla3 view runs/demo                                    the newest episode on film: cameras, actions, value, reward
   rlvla3 serve runs/demo                                   actions for a robot, or for another evaluation program
+  rlvla3 watch                                             a page in the browser: every run in the folder runs
+  rlvla3 explain runs/demo                                 is it learning, what bounds it, what failed
+  rlvla3 report runs/one runs/two                          one HTML file to send, with curves and videos of both
   rlvla3 profile recipes/quickstart.yaml                   measure what its stages cost on this machine
   rlvla3 rehearse recipes/planned/libero_pi0.yaml --profile libero-pi0 --cluster 4x8   what a run would do on 32 GPUs, without a GPU
 """
 FAILED, REFUSED, BY_SIGNAL = 1, 2, 128
 RUNS = ("clone", "train", "eval", "replay", "record", "serve")
 """Commands that go on without stdout: a run is worth more than its lines (observability/outlived.py). Others have done nothing if nobody can read them."""
+
+UNTRUSTING = ("bench", "env", "explain", "metrics", "report", "view", "watch")
+"""Commands that load no code that a run names."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -111,7 +119,8 @@ def _run(arguments: argparse.Namespace) -> bool:
         case "clone":
             commands.clone(arguments.start, arguments.overrides, arguments.run_dir, _show(arguments), trust)
         case "train":
-            commands.train(arguments.start, arguments.overrides, arguments.run_dir, _show(arguments), trust)
+            settings = ["engine.trace=true", *arguments.overrides] if arguments.watch else arguments.overrides  # the page shows the timeline of all workers
+            commands.train(arguments.start, settings, arguments.run_dir, _show(arguments), trust, arguments.watch)
         case "eval":
             commands.evaluate(arguments.start, arguments.overrides, arguments.run_dir, _show(arguments), trust, arguments.protocol)
         case "replay":
@@ -129,8 +138,27 @@ def _run(arguments: argparse.Namespace) -> bool:
             commands.export(arguments.start, arguments.out, arguments.layout, arguments.adapters, arguments.precision, trust)
         case "serve":
             serve(arguments)
+        case "metrics":
+            from rlvla3.observability.glossary import GROUPS
+            from rlvla3.observability.glossary.printed import text
+
+            print(text(GROUPS, arguments.word))
         case "profile" | "rehearse" | "plan":
             _plan_ahead(arguments)
+        case "view":
+            from rlvla3.viewing.commands import view
+
+            view(arguments.start, arguments.episode, arguments.save, arguments.live)
+        case "watch":
+            watch(arguments)
+        case "explain":
+            from rlvla3.page.commands import explain_run
+
+            explain_run(arguments.run, arguments.json)
+        case "report":
+            from rlvla3.page.commands import report_runs
+
+            report_runs(arguments.runs, arguments.out, arguments.videos_mib)
         case "env":
             from rlvla3.checking.environments import run
 
@@ -192,6 +220,7 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="improve a policy by reinforcement learning (after cloning, if the recipe says so)")
     add_start(train, "RECIPE|CHECKPOINT", "a YAML file; or a run directory, or one of its checkpoints, to continue")
     _add_output(train, "runs/NAME-DATE-TIME")
+    train.add_argument("--watch", action="store_true", help="show the run in the browser while it goes on, with a timeline of every worker (engine.trace=true)")
 
     evaluate = commands.add_parser("eval", help="measure a policy: success per task with its 95 %% interval, without exploration noise")
     add_start(evaluate, "CHECKPOINT|RECIPE", "a run directory (its newest checkpoint), a checkpoint, or a YAML file with policy.checkpoint")
@@ -212,15 +241,23 @@ def _parser() -> argparse.ArgumentParser:
 
     add_serve(commands.add_parser("serve", help="answer robots and other evaluation programs with a policy's actions, over openpi's protocol or vla-eval's"))
 
+    metrics = commands.add_parser("metrics", help="what each number of a run means: its unit, its formula, what is normal, and what to do if it is not")
+    metrics.add_argument("word", nargs="?", default="", metavar="WORD", help="only metrics with this in their name, such as kl or learner/")
+
     _add_profile(commands.add_parser("profile", help="measure what the stages of a recipe cost on this machine, for rehearse and plan"))
     _add_rehearse(commands.add_parser("rehearse", help="what a recipe would do on a cluster: throughput, idle time and staleness, on a virtual clock"))
     _add_plan(commands.add_parser("plan", help="find the fastest placement and settings of a recipe on a cluster, by rehearsals"))
+
+    add_watch(commands.add_parser("watch", help="a page in the browser: what runs learn, what waits for what, what the robot does, what failed"))
+    add_explain(commands.add_parser("explain", help="a run in ten sentences: is it learning, what bounds it, who waits for what, what failed"))
+    add_report(commands.add_parser("report", help="one HTML file of one or several runs, to send to a colleague"))
+    add_view(commands.add_parser("view", help="an episode in the Rerun viewer: cameras, state, planned and executed actions, value and reward over time"))
 
     add_environments(commands.add_parser("env", help="interpreters of their own for simulators whose packages clash: make one, list them, check them"))
 
     bench = commands.add_parser("bench", help="measure the engine itself")
     benchmarks = add_benchmarks(bench)
-    for reads_runs in (*(command for name, command in commands.choices.items() if name not in ("bench", "env")), *benchmarks.values()):
+    for reads_runs in (*(command for name, command in commands.choices.items() if name not in UNTRUSTING), *benchmarks.values()):
         reads_runs.add_argument("--trust", action="store_true", help="load code of others that a run directory or a policy folder names (docs/security.md)")
     return parser
 

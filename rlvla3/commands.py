@@ -6,7 +6,7 @@ answered at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -18,11 +18,16 @@ from rlvla3.demonstrations.writing.dataset_folder import dataset_folder
 from rlvla3.demonstrations.writing.encodings import Encoding
 from rlvla3.errors import RecipeError
 from rlvla3.observability.continuing import POLICY, continuation, policy_folder, whole_checkpoint
+from rlvla3.observability.events import Watcher
 from rlvla3.observability.mending import mend
+from rlvla3.observability.progress_line import progress
 from rlvla3.observability.run_directory import RunDirectory, RunDirectoryError, default_path, find_run, version_of
 from rlvla3.observability.run_record import RunRecord
 from rlvla3.observability.run_watchers import Show, watched
+from rlvla3.observability.trackers.sending import watchers_of
 from rlvla3.observability.trust import check_trust
+from rlvla3.page.beside import PageBeside
+from rlvla3.page.watching import check_packages
 from rlvla3.parts import collecting_capacity, training_capacity
 from rlvla3.preflight import check_data_plane, preflight
 from rlvla3.scheduling.recorded_run import RecordedRun
@@ -48,7 +53,7 @@ def clone(start: Start, overrides: Overrides, run_dir: Path | None, show: Show, 
         raise RecipeError(f"{_named(start)} says nothing of cloning: give it a clone: section, or a setting such as clone.demonstrations=10")
     preflight(recipe, clones=True, evaluates=True)
     run = _new_run(run_dir, _default_path(start), recipe)
-    with run.locked(), watched(run, recipe, f"clone {_stem(start)}", show=show) as watchers:
+    with run.locked(), watched(run, recipe, f"clone {_stem(start)}", show=show, also=watchers_of(recipe, run)) as watchers:
         from rlvla3.runtimes import session
 
         session.clone(recipe, run, watchers)
@@ -56,21 +61,23 @@ def clone(start: Start, overrides: Overrides, run_dir: Path | None, show: Show, 
 
 
 @heard()
-def train(start: Start, overrides: Overrides, run_dir: Path | None, show: Show, trust: bool = False) -> RunDirectory:
-    """Train in a new run directory, or continue a run from a checkpoint: in its own directory, or from there on in another."""
+def train(start: Start, overrides: Overrides, run_dir: Path | None, show: Show, trust: bool = False, page: bool = False) -> RunDirectory:
+    """Train in a new run directory, or continue a run from a checkpoint: in its own directory, or from there on in another. page: show it in the browser."""
+    if page:
+        check_packages("--watch")
     if found := _find_run(start):
-        return _continue(*found, recipe_of(start, overrides, trust), run_dir, show, named=start != found[0].path)
+        return _continue(*found, recipe_of(start, overrides, trust), run_dir, show, named=start != found[0].path, page=page)
     recipe = recipe_of(start, overrides, trust)
     preflight(recipe, clones=recipe.begins_by_cloning, trains=True, evaluates=recipe.evaluation.before or recipe.evaluation.after)
     run = _new_run(run_dir, _default_path(start), recipe)
-    with run.locked(), watched(run, recipe, f"{run.path.name}, {recipe.engine.mode}", show=show) as watchers:
+    with run.locked(), watched(run, recipe, f"{run.path.name}, {recipe.engine.mode}", show=show, also=_also(recipe, run, page)) as watchers:
         from rlvla3.runtimes import session
 
         session.train(recipe, run, watchers)
     return run
 
 
-def _continue(earlier: RunDirectory, checkpoint: Path | None, recipe: Recipe, run_dir: Path | None, show: Show, named: bool) -> RunDirectory:
+def _continue(earlier: RunDirectory, checkpoint: Path | None, recipe: Recipe, run_dir: Path | None, show: Show, named: bool, page: bool) -> RunDirectory:
     """Continue a run. named: whether the user named the checkpoint. Its folder changes only when all workers are built: until then, anything may refuse."""
     with ExitStack() as stack:
         if run_dir is None:
@@ -88,11 +95,17 @@ def _continue(earlier: RunDirectory, checkpoint: Path | None, recipe: Recipe, ru
             run, said = RunDirectory.create(run_dir, recipe, whole.checkpoint, continued.lines), []
             stack.enter_context(run.locked())
             continued = replace(continued, checkpoint=run.latest_checkpoint())
-        with watched(run, recipe, f"{run.path.name}, {recipe.engine.mode}", continued, show, said) as watchers:
+        with watched(run, recipe, f"{run.path.name}, {recipe.engine.mode}", continued, show, said, also=_also(recipe, run, page)) as watchers:
             from rlvla3.runtimes import session
 
             session.train(recipe, run, watchers, continued)
     return run
+
+
+def _also(recipe: Recipe, run: RunDirectory, page: bool) -> Mapping[str, Callable[[Callable[[str], None]], Watcher]]:
+    """The watchers of a run for its trackers, and the one that has a page beside it, where it is wanted."""
+    pages = {"the page": lambda tell: PageBeside(run.path, tell)} if page else {}
+    return {**watchers_of(recipe, run), **pages}
 
 
 @heard()
@@ -256,7 +269,8 @@ def export(start: Path, out: Path, layout: str | None, adapters: str, precision:
     base = str(given.checkpoint) if given and given.is_pretrained else None
     from rlvla3.policies.vla.export import export_policy
 
-    exported = export_policy(folder, out, layout, adapters, precision, base)  # type: ignore[arg-type]  # the command line knows the words
+    with progress(f"writing {out} from the checkpoint {folder}"):
+        exported = export_policy(folder, out, layout, adapters, precision, base)  # type: ignore[arg-type]  # the command line knows the words
     print("\n".join([f"{exported.folder}: {exported.layout}'s layout", *(f"  {sentence}" for sentence in exported.said)]))
 
 

@@ -25,7 +25,9 @@ from rlvla3.metadata import refuse_no_file
 from rlvla3.named import load_named
 from rlvla3.observability.episode_video import find_encoder
 from rlvla3.observability.formatting import size
+from rlvla3.observability.progress_line import progress
 from rlvla3.observability.sampling import SCHEDSTAT
+from rlvla3.observability.trackers.sending import check_trackers
 from rlvla3.open_files import allow_open_files
 from rlvla3.parts import beside_capacity, collecting_capacity, rollout_spec, training_capacity
 from rlvla3.policies.options import PolicyOptions
@@ -42,8 +44,8 @@ SLOW_S = 10.0
 def preflight(recipe: Recipe, *, clones: bool = False, trains: bool = False, evaluates: bool = False, resumes: Path | None = None) -> Spaces:
     """Check that simulator, policy and settings fit one another. Returns what the recipe's simulator shows and accepts.
 
-    clones: whether the run clones; then demonstration files are checked too. trains: whether the episodes of updates must fit into memory.
-    evaluates: whether evaluation episodes may become videos. resumes: the checkpoint that a run goes on from.
+    clones: whether the run clones; then demonstration files are checked too. trains: whether the episodes of updates must fit into memory, and may
+    become videos. evaluates: whether evaluation episodes may become videos. resumes: the checkpoint that a run goes on from.
     Raises RecipeError, and VideoError where videos cannot be written.
     """
     if recipe.runtime == "ray":
@@ -60,6 +62,7 @@ def preflight(recipe: Recipe, *, clones: bool = False, trains: bool = False, eva
         )
     if clones or trains:
         _check_no_protocol(recipe)
+        check_trackers(recipe.trackers)
     if recipe.runtime == "local":
         allow_open_files(sum(simulator.shards for simulator in recipe.mixed.values()) + recipe.engine.generators + recipe.training.ranks)
     expected_way(recipe)  # raises where generators cannot act as policy.inference says
@@ -84,7 +87,8 @@ def preflight(recipe: Recipe, *, clones: bool = False, trains: bool = False, eva
     if resumes is not None:
         _check_whole(resumes)
         _check_policy(resumes / "policy", str(resumes / "policy"), recipe, spaces, options)
-    if evaluates and recipe.evaluation.videos and any(channels == 3 for _, _, channels in spaces.cameras.values()):
+    filmed = (trains and recipe.training.videos) or (evaluates and recipe.evaluation.videos)
+    if filmed and any(channels == 3 for _, _, channels in spaces.cameras.values()):
         find_encoder()
     if recipe.engine.trace and not SCHEDSTAT.exists():
         raise RecipeError(f"engine.trace needs Linux, which tells work from waiting in {SCHEDSTAT}: leave it out")
@@ -109,7 +113,11 @@ def _check_no_protocol(recipe: Recipe) -> None:
 
 @contextmanager
 def said_if_slow(sentence: str) -> Iterator[None]:
-    """Print `sentence` on stderr if the block takes longer than SLOW_S."""
+    """Show on a terminal that the block is at work. Elsewhere, print `sentence` on stderr if it takes longer than SLOW_S."""
+    if sys.stderr.isatty():
+        with progress(sentence):
+            yield
+        return
     timer = Timer(SLOW_S, print, (f"rlvla3: {sentence}",), {"file": sys.stderr, "flush": True})
     timer.daemon = True
     timer.start()

@@ -10,14 +10,19 @@ import mmap
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import accumulate
 from multiprocessing.reduction import DupFd
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rlvla3.types import Layout
+
+NAME = "rlvla3"
+"""Of the memory, in lists of the open files of a process. It is no name in a file system."""
 
 ALIGNMENT = 64
 """Arrays begin on cache lines. So two processes that write neighbouring arrays do not slow each other down."""
@@ -26,8 +31,9 @@ ALIGNMENT = 64
 class NamelessFile:
     """Memory as an open file without a name. It can be an argument of a spawned process, and its size may be set later."""
 
-    def __init__(self, fd: int | None = None) -> None:
-        self.fd = _open_nameless() if fd is None else fd
+    def __init__(self, fd: int | None = None, what: str = "") -> None:
+        """what: is in it, for `of_process`."""
+        self.fd = _open_nameless(what) if fd is None else fd
 
     def map(self, size: int) -> mmap.mmap:
         """The first `size` bytes, zeros where never written."""
@@ -47,9 +53,10 @@ class NamelessFile:
 class SharedArrays(Mapping[str, NDArray[Any]]):
     """Arrays by name. Every process that gets them as an argument at its start sees the same memory."""
 
-    def __init__(self, layout: Layout, file: NamelessFile | None = None) -> None:
+    def __init__(self, layout: Layout, file: NamelessFile | None = None, what: str = "") -> None:
+        """file: the memory of another process. None makes new memory. what: the arrays are, for `of_process`."""
         self._layout = dict(layout)
-        self._file = file or NamelessFile()
+        self._file = file or NamelessFile(what=what)
         memory = self._file.map(bytes_of(self._layout))
         self._arrays = {
             name: np.frombuffer(memory, field.dtype, math.prod(field.shape), start).reshape(field.shape)
@@ -68,6 +75,18 @@ class SharedArrays(Mapping[str, NDArray[Any]]):
     def __reduce__(self) -> tuple[Any, ...]:
         return SharedArrays, (self._layout, self._file)
 
+    @classmethod
+    def of_process(cls, pid: int, layout: Layout, what: str) -> SharedArrays | None:
+        """The arrays that a process of this user has under way, on Linux, and which it does not notice. None where it has none of this name and size.
+
+        Whoever looks at them must not write.
+        """
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):  # it was closed meanwhile
+                if str(link.readlink()).startswith(f"/memfd:{NAME}-{what} ") and link.stat().st_size == bytes_of(layout):
+                    return cls(layout, NamelessFile(os.open(link, os.O_RDWR)))
+        return None
+
 
 def bytes_of(layout: Layout) -> int:
     """Bytes that SharedArrays of `layout` take."""
@@ -80,9 +99,9 @@ def _starts(layout: Layout) -> list[int]:
     return list(accumulate((-(-size // ALIGNMENT) * ALIGNMENT for size in sizes), initial=0))
 
 
-def _open_nameless() -> int:
+def _open_nameless(what: str = "") -> int:
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("rlvla3")
+        return os.memfd_create(f"{NAME}-{what}" if what else NAME)
     with tempfile.TemporaryFile() as file:  # not Linux: an unlinked temporary file behaves in the same way
         return os.dup(file.fileno())
 

@@ -36,6 +36,7 @@ FOREIGN = {
     "dataset_statistics.json",
     "metadata.json",
     "metrics.jsonl",  # of a run directory, as are the lines below
+    "machine.jsonl",
     "trained_on.json",
     "summary.json",
     "results.json",

@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 
 from rlvla3.config import path_of
+from rlvla3.observability.progress_line import progress
 from rlvla3.observability.trust import check_trust
+
+TELLING = ("gpu", "parity", "fuzz", "chaos", "deaths", "soak")
+"""Benchmarks that say themselves how far they are."""
+
+START_S = 15.0
+"""About how long the processes of a benchmark take to start, for the progress that a user is shown."""
 
 
 def bench(arguments: argparse.Namespace) -> bool:
@@ -13,6 +20,14 @@ def bench(arguments: argparse.Namespace) -> bool:
 
     Returns whether all is well. Only `fuzz`, `chaos`, `deaths` and `soak` can return False."""
     _check_trust(arguments)
+    if arguments.benchmark in TELLING:
+        return _measure(arguments)
+    seconds = (arguments.seconds or 0.0) if arguments.benchmark == "interaction" else 0.0
+    with progress(f"bench {arguments.benchmark}", expected_s=seconds and seconds + START_S):
+        return _measure(arguments)
+
+
+def _measure(arguments: argparse.Namespace) -> bool:
     match arguments.benchmark:
         case "interaction":
             from rlvla3.benchmarks import interaction

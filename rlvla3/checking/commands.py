@@ -15,6 +15,7 @@ from rlvla3.checking.specification import run_checks
 from rlvla3.config import SimulatorConfig, make_recipe
 from rlvla3.errors import RecipeError
 from rlvla3.observability.figures import write_figures
+from rlvla3.observability.progress_line import progress
 from rlvla3.simulators.description import described
 from rlvla3.simulators.drawing import place_simulator
 
@@ -50,7 +51,8 @@ def check_simulators(
         placed, drawing = _placed(config, timeout_s)
         if drawing:
             print(f"{before}{drawing}", flush=True)
-        evidence = examine(placed, chunk, timeout_s)
+        with progress(f"examining {name} in processes of its own"):
+            evidence = examine(placed, chunk, timeout_s)
         results = run_checks(evidence)
         for line in "\n".join([*lines(results), total(results)]).splitlines():
             print(f"{before}{line}")

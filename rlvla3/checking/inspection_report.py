@@ -15,6 +15,7 @@ from rlvla3.config import Overrides
 from rlvla3.errors import some_of
 from rlvla3.observability.figures import write_figures
 from rlvla3.observability.formatting import number_of, size
+from rlvla3.observability.progress_line import progress
 from rlvla3.processing.description import describe_processing
 from rlvla3.types import ActionSpace, Spaces
 
@@ -36,13 +37,15 @@ CONVENTIONS: Mapping[str, Sequence[str]] = {
 
 def inspect_and_print(name: str, recipe: Path | None, overrides: Overrides, instruction: str | None, figures: Path | None) -> None:
     """Print what is fed to the policy `name` and what is made of its answers. figures: a file for the same as data. Raises RecipeError."""
-    inspected = inspect(name, recipe, overrides)
+    with progress(f"reading {name}"):
+        inspected = inspect(name, recipe, overrides)
     prompt = prompt_of(inspected, instruction)
     sections: dict[str, Sequence[str]] = dict(fed_sections(inspected, prompt))
     print("\n".join(_lines(sections)), flush=True)
     from rlvla3.checking.inspection_model import format_lines, memory_lines, model_of, training_lines
 
-    model = model_of(inspected)
+    with progress(f"building the network of {name} without its weights"):
+        model = model_of(inspected)
     more: dict[str, Sequence[str]] = {
         "trained": list(training_lines(inspected, model)),
         "formats": list(format_lines(inspected, model)),

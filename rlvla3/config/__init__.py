@@ -14,6 +14,7 @@ from rlvla3.config.policy import PolicyConfig
 from rlvla3.config.recipe import Recipe
 from rlvla3.config.section import ExpandedPath, NonNegative, NonNegativeFloat, Positive, PositiveFloat, Section, Share, path_of
 from rlvla3.config.simulator import SimulatorConfig
+from rlvla3.config.trackers import TrackersConfig
 from rlvla3.config.weights import WeightsConfig
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "Share",
     "SimulatorConfig",
     "Split",
+    "TrackersConfig",
     "TrainingConfig",
     "WeightsConfig",
     "check_options",

@@ -25,7 +25,7 @@ class EvaluationConfig(Section):
     """The published protocol of an evaluation, by name, as `rlvla3 eval --protocol NAME` sets it. `rlvla3 eval --protocols` lists them. Training takes none."""
 
     videos: NonNegative = 2
-    """How many episodes of each task are kept as videos."""
+    """How many episodes of each task are kept as videos, in each evaluation."""
 
     before: bool = True
     """Whether training evaluates at its start."""

@@ -256,6 +256,10 @@ class TrainingConfig(Section):
     keep_checkpoints: Positive = 2
     """How many of the newest checkpoints are kept."""
 
+    videos: NonNegative = 1
+    """How many episodes of each update are kept as videos. Their frames are in memory already, and the videos are made in the time that the run leaves. Where
+    they are not made as fast as the run trains, some are left out, and the run says so. The newest 1,000 videos of training are kept."""
+
     checkpoint_patience_s: Annotated[float, Field(ge=0, le=1_000_000), Number] = 600.0
     """The last checkpoint of a run is tried again for so many seconds if it cannot be written, because the disk is full for example. The weights stay in memory
     meanwhile. Then the run ends with an error. An earlier checkpoint that cannot be written is told of, and training goes on until the next one."""

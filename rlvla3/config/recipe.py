@@ -24,6 +24,7 @@ from rlvla3.config.policy import PolicyConfig
 from rlvla3.config.section import Section, Seed
 from rlvla3.config.simulator import MOST_TASKS, SimulatorConfig, check_round
 from rlvla3.config.supervision import SupervisionConfig
+from rlvla3.config.trackers import TrackersConfig
 from rlvla3.config.weights import WeightsConfig
 from rlvla3.scheduling.mix import Mix
 
@@ -56,6 +57,7 @@ class Recipe(Section):
 
     ray: RayConfig = RayConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    trackers: TrackersConfig = TrackersConfig()
 
     @property
     def mixed(self) -> Mapping[str, SimulatorConfig]:

@@ -38,7 +38,7 @@ from rlvla3.scheduling.batcher import DynamicBatcher
 from rlvla3.scheduling.limits import FixedLimits
 from rlvla3.scheduling.sharding import ShardSpec
 from rlvla3.shared_memory import SharedArrays
-from rlvla3.types import BESIDE, Field, Observation, Purpose, Ticket
+from rlvla3.types import BESIDE, Field, Layout, Observation, Purpose, Ticket
 
 RECOUNT = 2**32 - 1
 """The number that is rung at a generator when `running` has changed: a batch may be due."""
@@ -67,6 +67,19 @@ class Batch:
         return list(zip(self.explore.astype(int).tolist(), (self.tickets % BESIDE).tolist(), self.rows.tolist(), strict=True))
 
 
+def asked_layout(slots: int) -> Layout:
+    """The arrays of the requests of `slots` slots."""
+    n = (slots,)
+    return {
+        "ticket": Field(n, np.int64),
+        "row": Field(n, np.int64),
+        "explore": Field(n, np.bool_),
+        "at": Field(n, np.float64),
+        "number": Field(n, np.int64),
+        "answered": Field(n, np.int64),
+    }
+
+
 class DataPlane:
     """The memory and doorbells that the workers of one host share. Slots are numbered across all shards."""
 
@@ -75,10 +88,7 @@ class DataPlane:
         self.shards = tuple(shards)
         self._shard_of = [shard.number for shard in shards for _ in shard.slots]
         n = len(self._shard_of)
-        self.asked = SharedArrays(
-            {"ticket": Field((n,), np.int64), "row": Field((n,), np.int64), "explore": Field((n,), np.bool_), "at": Field((n,), np.float64)}
-            | {"number": Field((n,), np.int64), "answered": Field((n,), np.int64)},
-        )
+        self.asked = SharedArrays(asked_layout(n), what="asked")
         # What each generator is about to answer: the first `count` slots and the numbers of their requests. `count` is 0 where there is nothing.
         self.answering = SharedArrays(
             {"count": Field((generators,), np.int64), "slots": Field((generators, n), np.int64), "numbers": Field((generators, n), np.int64)},

@@ -84,7 +84,7 @@ class Rollouts:
     def __init__(self, spec: RolloutSpec, arrays: SharedArrays | None = None) -> None:
         """arrays: those of another process. None makes new ones."""
         self.spec, self._row_count = spec, spec.rows
-        self._arrays = SharedArrays(spec.arrays()) if arrays is None else arrays
+        self._arrays = SharedArrays(spec.arrays(), what="rollouts") if arrays is None else arrays
         if arrays is None:
             self._arrays["episode.ticket"][:] = -1  # no block holds an episode yet
         # The arrays of decisions, with the rows of all blocks one after another: [capacity * rows, ...].

@@ -43,7 +43,7 @@ class BatchingChoices:
         return figures
 
 
-def by_name(batching: Iterable[Mapping[str, float]]) -> dict[str, list[float]]:
-    """Each figure of all generators that have chosen."""
+def by_name(batching: Iterable[Mapping[str, float | None]]) -> dict[str, list[float | None]]:
+    """Each figure of all generators that have chosen. None where one has no such limit, or does not say."""
     chosen = [figures for figures in batching if figures]
-    return {name: [figures[name] for figures in chosen] for name in FIGURES} if chosen else {}
+    return {name: [figures.get(name) for figures in chosen] for name in FIGURES} if chosen else {}

@@ -45,6 +45,8 @@ def code_names(recipe: Recipe) -> dict[str, Any]:
         found["algorithm.correction.name"] = recipe.algorithm.correction.name
     if recipe.runtime == "ray" and recipe.ray.address not in ("", "auto"):  # whoever answers there can run code in every process that joins
         found["ray.address"] = recipe.ray.address
+    if recipe.trackers.python is not None:  # any program: it is started
+        found["trackers.python"] = str(recipe.trackers.python)
     return found
 
 

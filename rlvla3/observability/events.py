@@ -9,11 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from rlvla3.observability.continuing import Continuation
 from rlvla3.observability.evaluated_states import EvaluatedStates
+from rlvla3.observability.film import Film
 from rlvla3.types import Finished, TicketCounts
 
 
@@ -102,11 +100,9 @@ class EvaluationFinished:
 
 @dataclass(frozen=True, slots=True)
 class EpisodeFilmed:
-    """The frames of an evaluation episode, uint8 [H, W, 3] each, one for each decision. when: as EvaluationFinished has it."""
+    """An episode was filmed. Whoever is told of it lets go of the film soon: films in memory are counted (runtimes/filming.py)."""
 
-    when: str
-    finished: Finished
-    frames: Sequence[NDArray[np.uint8]]
+    film: Film
 
 
 @dataclass(frozen=True, slots=True)

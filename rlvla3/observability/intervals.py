@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
-from math import sqrt
+from math import hypot, sqrt
 from statistics import NormalDist, fmean
 
 from rlvla3.observability.events import SuccessRate
@@ -27,6 +27,17 @@ def wilson(successes: int, episodes: int) -> tuple[float, float]:
     centre = (rate + spread / 2) / (1 + spread)
     reach = sqrt(rate * (1 - rate) * spread + spread**2 / 4) / (1 + spread)
     return max(0.0, centre - reach), min(1.0, centre + reach)
+
+
+def difference(before: tuple[int, int], after: tuple[int, int]) -> tuple[float, float]:
+    """The 95 % interval of the rate `after` less the rate `before`, in [-1, 1]. Each is given as (successes, episodes).
+
+    It is made of the two Wilson intervals (Newcombe, Statistics in Medicine 17, 1998, method 10). Raises ValueError as `wilson` does.
+    """
+    (low_before, high_before), (low_after, high_after) = wilson(*before), wilson(*after)
+    rate_before, rate_after = (successes / episodes if episodes else 0.5 for successes, episodes in (before, after))
+    change = rate_after - rate_before
+    return change - hypot(rate_after - low_after, high_before - rate_before), change + hypot(high_after - rate_after, rate_before - low_before)
 
 
 def success_rate(finished: Sequence[Finished]) -> SuccessRate:

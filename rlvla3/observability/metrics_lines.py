@@ -78,14 +78,15 @@ def read_lines(path: Path) -> MetricsLines:
     for number, text in enumerate(texts, start=1):
         if not text.strip():
             continue
-        if (line := _read(text)) is not None:
+        if (line := read_line(text)) is not None:
             lines.append(line)
         elif number < len(texts):  # what follows the last line break was cut off
             damaged.append(number)
     return MetricsLines(lines, damaged)
 
 
-def _read(text: bytes) -> JsonObject | None:
+def read_line(text: bytes) -> JsonObject | None:
+    """A line without its end. None where it cannot be relied on."""
     try:
         line: Any = parse_json(text, "", "")
         kind = line.get("event") if isinstance(line, dict) else None

@@ -3,12 +3,13 @@
     RUN_DIR/
       config.yaml           the resolved recipe: `rlvla3 train RUN_DIR` continues from it
       metrics.jsonl         one line for each update, evaluation, cloning step and notice
+      machine.jsonl         its cores, its memory and its GPUs, every ten seconds (machine_use.py)
       events.out.tfevents.* the same as TensorBoard curves
       checkpoints/000020/   policy/, trainer.pt, parameters/, accounts.json and manifest.json after update 20
       checkpoints/best      a link to the checkpoint whose evaluation was the best one, with evaluation.every
       record/               the record that `rlvla3 replay RUN_DIR` repeats the run from (run_record.py)
       trace.json            the stages of all workers over time, for Perfetto, with engine.trace (tracing.py)
-      videos/               evaluation episodes
+      videos/               films of episodes (film.py)
       evaluations/          one run directory for each `rlvla3 eval RUN_DIR`
       replays/              one for each `rlvla3 replay RUN_DIR`
       recordings/           one for each `rlvla3 record RUN_DIR`, with its dataset

@@ -15,10 +15,11 @@ from typing import Any, Literal
 from rlvla3.config import Recipe
 from rlvla3.errors import ExplainedError
 from rlvla3.observability.continuing import Continuation
-from rlvla3.observability.episode_video import VideoFiles
 from rlvla3.observability.events import Event, Watcher
 from rlvla3.observability.formatting import run_result
 from rlvla3.observability.kept_folder import KeptFolder
+from rlvla3.observability.machine_use import FILE as MACHINE
+from rlvla3.observability.machine_use import MachineFile
 from rlvla3.observability.metrics_file import JsonLines, MetricsFile
 from rlvla3.observability.outlived import OutlivedWatchers
 from rlvla3.observability.progress import PlainProgress
@@ -26,6 +27,7 @@ from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.observability.summary import Summary
 from rlvla3.observability.tensorboard import TensorBoardWatcher
 from rlvla3.observability.tracing import TraceFile
+from rlvla3.observability.video_files import VideoFiles
 from rlvla3.signals import how_ended
 
 Tell = Callable[[str], None]
@@ -57,6 +59,7 @@ def watched(
     everyone.add(str(run.path), lambda: KeptFolder(run, recipe, everyone.tell))
     everyone.add("metrics.jsonl", lambda: MetricsFile(run, continued))
     everyone.add("TensorBoard's curves", lambda: TensorBoardWatcher(run))
+    everyone.add(MACHINE, lambda: MachineFile(run, continued))
     everyone.add("the videos", lambda: VideoFiles(run))
     for what, make in (also or {}).items():
         everyone.add(what, partial(make, everyone.tell))

@@ -10,16 +10,13 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from math import isfinite
-from statistics import fmean
 from typing import Any
 
 from rlvla3.observability.appended_file import AppendedFile
-from rlvla3.observability.batching import by_name
-from rlvla3.observability.events import CloneStep, EvaluationFinished, Event, Resumed, SuccessRate, UpdateFinished
-from rlvla3.observability.intervals import success_rate
+from rlvla3.observability.curves import points
+from rlvla3.observability.event_json import event_json
+from rlvla3.observability.events import Event, Resumed
 from rlvla3.observability.run_directory import RunDirectory
-from rlvla3.observability.worker_times import by_kind, mean_of
 
 
 class TensorBoardWatcher:
@@ -44,14 +41,8 @@ class TensorBoardWatcher:
             case Resumed(continuation):
                 began = self._proto.SessionLog(status=self._proto.SessionLog.START)
                 self._file.append(self._entry(step=continuation.accounts.version + 1, session_log=began))
-            case UpdateFinished():
-                self._write(_curves(event), event.update)
-            case EvaluationFinished():
-                rates = {"success": event.success, **(event.success.per_task if len(event.success.per_task) > 1 else {})}
-                curves = [rate_curves("evaluation", name, rate) for name, rate in rates.items()]
-                self._write({curve: value for found in curves for curve, value in found.items()}, event.version)
-            case CloneStep():
-                self._write({"clone/loss": event.loss}, event.step)
+            case _ if (line := event_json(event)) and (found := points(line)):
+                self._write(found.values, found.step)
 
     def close(self) -> None:
         self._file.close()
@@ -65,32 +56,6 @@ class TensorBoardWatcher:
         event: bytes = self._proto.Event(wall_time=time.time(), **content).SerializeToString()
         length = struct.pack("<Q", len(event))
         return length + struct.pack("<I", self._checksum(length)) + event + struct.pack("<I", self._checksum(event))
-
-
-def rate_curves(group: str, name: str, rate: SuccessRate) -> dict[str, float]:
-    """A success rate, and beside it the ends of its 95 % interval and the number of its episodes: {curve: value}."""
-    return {
-        f"{group}/{name}": rate.successes / max(rate.episodes, 1),
-        f"{group}_low/{name}": rate.low,
-        f"{group}_high/{name}": rate.high,
-        f"{group}_episodes/{name}": float(rate.episodes),
-    }
-
-
-def _curves(event: UpdateFinished) -> dict[str, float]:
-    rollouts = success_rate(event.episodes)
-    curves = {
-        **rate_curves("rollouts", "success", rollouts),
-        "rollouts/return": rollouts.mean_return,
-        "rollouts/steps": rollouts.mean_steps,
-        "engine/throughput": event.throughput,
-        "engine/environment_steps": float(event.environment_steps),
-        "engine/staleness": sum(lag * count for lag, count in event.staleness.items()) / max(sum(event.staleness.values()), 1),
-    }
-    busy = {f"busy/{kind}": sum(mean_of(kind, workers).busy.values()) for kind, workers in by_kind(event.workers).items()}
-    means = {name: fmean(values) for name, values in by_name(event.batching).items()}
-    batching = {f"batching/{name}": mean for name, mean in means.items() if isfinite(mean)}
-    return curves | busy | batching | {f"learner/{name}": value for name, value in event.learner.items()}
 
 
 @contextmanager

@@ -14,7 +14,12 @@ MAX_ROWS = 8
 
 def kind_of(worker: WorkerTime) -> str:
     """The kind of a worker: its name without its numbers. "shard 3" and "shard 1.3" are of kind "shard"."""
-    return re.sub(r"([\W_]*\d+)+$", "", worker.name) or worker.name
+    return kind_of_name(worker.name)
+
+
+def kind_of_name(name: str) -> str:
+    """The kind of the worker of this name."""
+    return re.sub(r"([\W_]*\d+)+$", "", name) or name
 
 
 def by_kind(workers: Iterable[WorkerTime]) -> dict[str, list[WorkerTime]]:

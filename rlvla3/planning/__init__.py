@@ -8,6 +8,7 @@ rehearsal.py          one run on the virtual clock, and its throughput, utilisat
 rehearsal_report.py   a rehearsal as a table, as lines and as JSON
 timeline.py           the last updates of a rehearsal as a trace
 timeline_picture.py   the same as a picture
+observed_profile.py   the profile of a run, from the times of its workers
 profiles.py           where profiles are found
 search.py             the search for the fastest settings
 space.py              the settings among which it chooses

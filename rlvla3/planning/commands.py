@@ -8,6 +8,8 @@ from pathlib import Path
 from rlvla3.config import Recipe, load_recipe, path_of
 from rlvla3.errors import RecipeError
 from rlvla3.observability.figures import write_figures
+from rlvla3.observability.formatting import quantity
+from rlvla3.observability.progress_line import progress
 from rlvla3.observability.trust import check_trust
 from rlvla3.planning import plan_report, rehearsal_report
 from rlvla3.planning.memory_fit import GIB
@@ -21,6 +23,9 @@ from rlvla3.planning.timeline import Timeline, write_trace
 from rlvla3.planning.timeline_picture import draw_timeline, need_matplotlib
 from rlvla3.runtimes.virtual.costs import Profile
 from rlvla3.scheduling.placement import Cluster
+
+START_S = 15.0
+"""About how long the processes of a profile take to start, for the progress that a user is shown."""
 
 DEVICES_PER_HOST = 8
 """The devices of a host, unless the user gives the number of hosts."""
@@ -36,7 +41,8 @@ def profile(start: Path, overrides: Sequence[str], out: Path | None, seconds: fl
     from rlvla3.planning.profiling.profiler import profile_of
 
     path = out or Path(f"{start.stem}.profile.yaml")
-    measured = profile_of(recipe, start.stem, seconds, rehearsal_report.print_notice)
+    with progress(f"measuring what the stages of {start.stem} cost", expected_s=START_S + seconds):
+        measured = profile_of(recipe, start.stem, seconds, rehearsal_report.print_notice)
     write_profile(measured, path)
     print("\n".join(lines(measured)))
     print(f"{path}: use it with `rlvla3 rehearse {start} --profile {path} --cluster 1`")
@@ -62,7 +68,8 @@ def rehearse(
         need_matplotlib()
     measured = updates or whole_waves(recipe.engine.max_staleness, MEASURED)
     timeline = Timeline() if trace or picture else None
-    rehearsal = rehearse_run(recipe, profile, cluster, seed=seed, updates=measured, timeline=timeline)
+    with progress(f"rehearsing on {cluster_name} devices"):
+        rehearsal = rehearse_run(recipe, profile, cluster, seed=seed, updates=measured, timeline=timeline)
     title = rehearsal_report.title_of(recipe, profile, cluster)
     content = rehearsal_report.content(rehearsal, recipe, profile, cluster, seed)
     if figures:
@@ -106,7 +113,12 @@ def plan(
         )
     space = Space.of(recipe, profile, cluster, most)
     memory = None if memory_gib is None else memory_gib * GIB
-    found = Search(recipe, profile, cluster, space, memory=memory, seed=seed, on_progress=plan_report.print_progress).plan(best)
+    with progress("searching for the fastest settings", unit="rehearsal") as work:
+
+        def tell(done: int, budget: int, fastest: float) -> None:
+            work.reach(done, budget, f"{quantity(fastest)} steps/s so far")
+
+        found = Search(recipe, profile, cluster, space, memory=memory, seed=seed, on_progress=tell).plan(best)
     about = {"profile": profile.name, "source": profile.source, "cluster": f"{cluster.hosts}x{cluster.devices}", "seed": seed, "max_staleness": most}
     if figures:
         write_figures(plan_report.content(found) | about | {"recipe_settings": recipe.model_dump(mode="json")}, figures)

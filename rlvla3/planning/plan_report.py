@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -52,15 +51,7 @@ def lines(plan: Plan, title: str) -> Iterator[str]:
 
 def print_plan(plan: Plan, title: str) -> None:
     """Print the plan. It is no table, because a table would break the lines of settings, which users copy."""
-    if sys.stderr.isatty():
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)  # erases the line of `print_progress`
     print("\n".join(lines(plan, title)))
-
-
-def print_progress(done: int, budget: int, best: float) -> None:
-    """Show on a terminal how far the search is. This is not part of the result."""
-    if sys.stderr.isatty():
-        print(f"\rrehearsed {done} of at most {budget}, best {quantity(best)} steps/s ", end="", file=sys.stderr, flush=True)
 
 
 def content(plan: Plan) -> dict[str, Any]:

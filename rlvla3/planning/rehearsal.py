@@ -13,7 +13,7 @@ from rlvla3.observability.worker_times import by_kind, mean_of
 from rlvla3.planning.timeline import Timeline
 from rlvla3.runtimes.virtual.costs import Profile
 from rlvla3.runtimes.virtual.runtime import VirtualRuntime
-from rlvla3.scheduling.placement import Cluster, place
+from rlvla3.scheduling.placement import Cluster, Placement, place
 
 WARMUP = 2
 """A run has settled after max_staleness and so many more updates."""
@@ -54,14 +54,14 @@ def whole_waves(max_staleness: int, updates: int) -> int:
 def rehearse(
     recipe: Recipe,
     profile: Profile,
-    cluster: Cluster,
+    cluster: Cluster | Placement,
     *,
     seed: int = 0,
     updates: int = MEASURED,
     warmup: int = WARMUP,
     timeline: Timeline | None = None,
 ) -> Rehearsal:
-    """Rehearse `updates` updates of a settled run of `recipe`, with its placement, on `cluster`.
+    """Rehearse `updates` updates of a settled run of `recipe`, with its placement, on `cluster`; or with the placement that is given in its stead.
 
     warmup: the run has settled after max_staleness + warmup updates. timeline: it records the last updates, if it is given.
     """
@@ -69,7 +69,7 @@ def rehearse(
     last = settling + updates
     # The run is longer than what is measured: the last updates of a run are not settled, because no tickets of later updates run beside them.
     training = recipe.training.model_copy(update={"updates": last + recipe.engine.max_staleness})
-    placement = place(cluster, recipe.placement.kind, recipe.placement.parts)
+    placement = cluster if isinstance(cluster, Placement) else place(cluster, recipe.placement.kind, recipe.placement.parts)
     board = timeline.make_board_factory(placement, recipe.simulator.shards, last) if timeline else MeterBoard
     runtime = VirtualRuntime(recipe.model_copy(update={"training": training}), profile, placement, seed=seed, board=board)
     began, spent, lanes = 0.0, runtime.board.read(), runtime.machine.busy()

@@ -78,7 +78,8 @@ class EvaluationsBeside:
         self._runtime.server.serve_beside(ledger, self._on_finished)
         self.advanced(pinned.version)
 
-    def _on_finished(self, _: Finished) -> None:
+    def _on_finished(self, finished: Finished) -> None:
+        self._runtime.film(finished)
         if self._present is not None and self._present.over:
             asyncio.get_running_loop().call_soon(self._end, self._present)  # whoever tells of an episode is in the middle of its own work
 

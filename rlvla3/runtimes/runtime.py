@@ -13,6 +13,7 @@ from rlvla3.errors import WorkerError
 from rlvla3.links.rollouts import Rollouts
 from rlvla3.observability.accounts import Accounts
 from rlvla3.observability.meter import MeterBoard
+from rlvla3.runtimes.filming import Filming
 from rlvla3.runtimes.processes.control import Stopped
 from rlvla3.runtimes.processes.messages import Arrived, KeepCheckpoint, LastUpdate, Published, StopAfterUpdate, Train, Trained
 from rlvla3.scheduling.beside import BesideLedger
@@ -109,6 +110,7 @@ class Runtime(ABC):
     server: TicketServer
     _recipe: Recipe
     _failure: asyncio.Future[None]
+    _filming: Filming | None = None
 
     @property
     @abstractmethod
@@ -190,10 +192,11 @@ class Runtime(ABC):
         await until(lambda: not ledger.running)  # nobody needs these episodes any more, but their slots are free only when they end
 
     async def train(
-        self, ledger: Ledger, end: int, accounts: Accounts = NONE_YET, beside: Beside | None = None
+        self, ledger: Ledger, end: int, accounts: Accounts = NONE_YET, beside: Beside | None = None, filming: Filming | None = None
     ) -> AsyncIterator[tuple[Published, list[Finished]]]:
         """Make updates up to version `end`. Yields each one when it is published, with its episodes in ticket order. accounts: of what the run has done.
-        beside: the evaluations beside training, if there are any."""
+        beside: the evaluations beside training, if there are any. filming: films episodes, if any are to be filmed."""
+        self._filming = filming
         self.serve_trainer(ledger)
         async for published, episodes in self.updates(ledger, end, accounts, beside):
             yield published, episodes
@@ -209,8 +212,14 @@ class Runtime(ABC):
                 self.server.free_devices(then=lambda: control.send(arrived))
             else:
                 control.send(arrived)
+            self.film(finished)
 
         self.server.serve(ledger, on_finished)
+
+    def film(self, finished: Finished) -> None:
+        """An episode of training, or of an evaluation beside it, was handed in: film it, if it is to be filmed."""
+        if self._filming is not None:
+            self._filming.take(self.rollouts, finished)
 
     async def updates(
         self, ledger: Ledger, end: int, accounts: Accounts = NONE_YET, beside: Beside | None = None

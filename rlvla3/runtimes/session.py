@@ -10,7 +10,6 @@ import asyncio
 import os
 import shutil
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -26,7 +25,6 @@ from rlvla3.observability.continuing import Continuation, went_back, whole_check
 from rlvla3.observability.evaluated_states import EvaluatedStates
 from rlvla3.observability.event_json import event_json
 from rlvla3.observability.events import (
-    EpisodeFilmed,
     EpisodeFinished,
     EvaluationFinished,
     Event,
@@ -51,6 +49,7 @@ from rlvla3.parts import (
 )
 from rlvla3.policies.trained_on import TrainedOn
 from rlvla3.runtimes.beside import EvaluationsBeside, is_better
+from rlvla3.runtimes.filming import Filming
 from rlvla3.runtimes.processes.messages import Clone, Copied, Demonstrated, KeepBest, NotSaved, Published, Save, Saved
 from rlvla3.runtimes.registry import make_runtime
 from rlvla3.runtimes.running import run_session
@@ -285,17 +284,14 @@ class Session:
     async def _measure(self, runtime: Runtime, when: str) -> None:
         evaluation = self._recipe.evaluation
         finished: list[Finished] = []
-        videos: list[tuple[Finished, list[Any]]] = []
-        filmed: Counter[str] = Counter()
+        filming = Filming(self._recipe, runtime.rollouts.spec.spaces, self._emit, self._notify)
 
         async def look_at(episode: Finished) -> bool:
             self._emit(EpisodeFinished(episode))
             if episode.set_aside:
                 return False
             finished.append(episode)
-            filmed[episode.ticket.task] += 1
-            if filmed[episode.ticket.task] <= evaluation.videos and self._cameras(runtime):
-                videos.append((episode, list(runtime.rollouts.episode(episode.ticket.index, f"image.{self._cameras(runtime)[0]}").copy())))
+            filming.take_evaluated(runtime.rollouts, episode, when)
             return False
 
         self._emit(PhaseStarted("evaluate", evaluation.episodes))
@@ -303,8 +299,6 @@ class Session:
         if (ran := len(finished)) < evaluation.episodes:
             self._notify(f"this evaluation ({when}) has {ran} of {number_of(evaluation.episodes, 'episode')}: the tickets of the others were set aside")
         self._tell_of_evaluation(runtime, when, self._version(finished), finished, self._trained_on())
-        for episode, frames in videos:
-            self._emit(EpisodeFilmed(when, episode, frames))
 
     def _tell_of_evaluation(self, runtime: Runtime, when: str, version: Version, finished: Sequence[Finished], trained_on: TrainedOn) -> Mapping[str, Any]:
         """An evaluation is over. Returns its line of metrics.jsonl."""
@@ -335,10 +329,6 @@ class Session:
         folder = self._recipe.policy.checkpoint
         return newest if newest >= 0 else int(folder.parent.name) if folder is not None and folder.parent.name.isdigit() else 0
 
-    def _cameras(self, runtime: Runtime) -> list[str]:
-        """The cameras whose frames a video can show."""
-        return [camera for camera, shape in runtime.rollouts.spec.spaces.cameras.items() if shape[2] == 3]
-
     async def _improve(self, runtime: Runtime) -> None:
         training = self._recipe.training
         accounts = self._accounts
@@ -346,13 +336,15 @@ class Session:
         progress = TrainingProgress(self._recipe, runtime, ledger)
         self._emit(PhaseStarted("train", training.updates))
         runtime.trainer.control.handle(Notice, self._emit)
+        filming = Filming(self._recipe, runtime.rollouts.spec.spaces, self._emit, self._notify)
         beside = EvaluationsBeside(self._recipe, runtime, over=partial(self._tell_of_evaluation, runtime, "during"), notify=self._notify)
-        async for published, episodes in runtime.train(ledger, end=training.updates, accounts=accounts, beside=beside):
+        async for published, episodes in runtime.train(ledger, end=training.updates, accounts=accounts, beside=beside, filming=filming):
             self._accounts = published.accounts.and_evaluations(self._accounts.evaluations)
             self._emit(progress.update(published, episodes))
         self._ledger = None
         await self._save(runtime)
         await beside.end(interrupted=self._interrupts > 0)
+        filming.end()
         left = ledger.issued - ledger.trained
         if left:
             self._emit(

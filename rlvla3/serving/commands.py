@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -14,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlvla3.errors import RecipeError
+from rlvla3.listening import check_reach, token_of
+from rlvla3.observability.progress_line import progress
 from rlvla3.processing.specification import Turn
 from rlvla3.scheduling.limits import FixedLimits, LearnedLimits
 
@@ -26,10 +26,6 @@ NEEDED = ("websockets", "msgpack", "PIL")
 
 LARGEST_BATCH = 32
 """Decisions at once, where --max-batch does not say it. A GPU keeps a CUDA graph for each size up to it."""
-
-TOKEN_VARIABLE = "RLVLA3_TOKEN"
-LEAST_TOKEN = 16
-"""Characters. Shorter ones can be guessed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +58,10 @@ def serve(start: Path, overrides: Sequence[str], serving: Serving, trust: bool =
     """Serve the policy of `start` until a signal comes. Raises RecipeError where it cannot be served as asked."""
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         raise RecipeError(f"rlvla3 serve needs the packages websockets, msgpack and pillow, and {missing[0]} is not installed: {INSTALL}")
-    from rlvla3.serving.addresses import check_reach
     from rlvla3.serving.served import find_subject
 
-    token = _token(serving)
-    check_reach(serving.host, token)
+    token = token_of(serving.token, serving.token_file)
+    check_reach(serving.host, token, "could drive your robot")
     subject = find_subject(start, overrides, serving.image_size, serving.turn, trust)
     keys = _keys(serving.keys, list(subject.spaces.cameras))
     if serving.execute is not None and serving.execute > subject.config.chunk:
@@ -84,7 +79,8 @@ async def _run(subject: Subject, serving: Serving, keys: Mapping[str, Sequence[s
     from rlvla3.serving.server import PolicyServer, Served
 
     thread = ThreadPoolExecutor(1, "device")
-    actor = await asyncio.get_running_loop().run_in_executor(thread, _actor, subject, serving)
+    with progress("loading the policy, and capturing CUDA graphs where there is a GPU"):
+        actor = await asyncio.get_running_loop().run_in_executor(thread, _actor, subject, serving)
     recipe = subject.recipe
     seed = serving.seed if serving.seed is not None else recipe.seed if recipe else 0
     wait = serving.max_wait_ms / 1000
@@ -139,25 +135,6 @@ def _introduction(subject: Subject, serving: Serving, actor: Actor, token: str |
     yield f"listening on ws://{address}:{port} for openpi's client and for vla-eval; Ctrl-C ends it"
     if serving.token == "new":
         yield f"the token is {token}: clients send it as api_key, or as ?token={token} in the address"
-
-
-def _token(serving: Serving) -> str | None:
-    """The token of the command line, of its file, or of the environment. Raises RecipeError for one that can be guessed."""
-    given = serving.token
-    if serving.token_file is not None:
-        if given is not None:
-            raise RecipeError("--token and --token-file were both given: give one of them")
-        try:
-            given = serving.token_file.read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(f"--token-file {serving.token_file} cannot be read ({error}): name a file with the token and nothing else") from error
-    elif given == "new":
-        return secrets.token_urlsafe(24)
-    if given is None:
-        given = os.environ.get(TOKEN_VARIABLE)
-    if given is not None and (len(given) < LEAST_TOKEN or not given.isascii() or not given.isprintable() or " " in given):
-        raise RecipeError(f"a token has at least {LEAST_TOKEN} printable characters of ASCII and no space: give a longer one, or --token new to have one made")
-    return given
 
 
 def _keys(words: Sequence[str], cameras: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -28,8 +28,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 
+from rlvla3.listening import listen
 from rlvla3.loops import PolicyEngine, generate
-from rlvla3.serving.addresses import listen
 from rlvla3.serving.conversation import Conversation
 from rlvla3.serving.latency import Latency
 from rlvla3.serving.requests import OneVersion, ServedRequests

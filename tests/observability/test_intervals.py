@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from rlvla3.observability.intervals import success_rate, wilson
+from rlvla3.observability.intervals import difference, success_rate, wilson
 from tests.support.events import episodes
 
 
@@ -36,3 +36,16 @@ def test_success_rate_keeps_the_tasks_apart():
     assert {task: (of_task.successes, of_task.episodes) for task, of_task in rate.per_task.items()} == {"door-open-v3": (1, 6), "reach-v3": (3, 4)}
     assert rate.low < 0.4 < rate.high
     assert rate.mean_steps == 70
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "low", "high"),
+    [((48, 80), (56, 70), 0.0524, 0.3339), ((3, 10), (9, 10), 0.1705, 0.8090), ((0, 10), (0, 10), -0.2775, 0.2775)],  # Newcombe 1998, Table II, method 10
+)
+def test_the_interval_of_a_difference_is_the_published_one(before, after, low, high):
+    assert difference(before, after) == pytest.approx((low, high), abs=5e-5)
+    assert difference(after, before) == pytest.approx((-high, -low), abs=5e-5)
+
+
+def test_nothing_is_known_of_a_difference_without_episodes():
+    assert difference((0, 0), (0, 0)) == pytest.approx((-0.7071, 0.7071), abs=1e-4)

@@ -8,19 +8,18 @@ import json
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from rlvla3.observability import outlived
-from rlvla3.observability.episode_video import VideoFiles
 from rlvla3.observability.events import EpisodeFilmed, Event, Notice, Watcher
 from rlvla3.observability.outlived import OutlivedWatchers
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.observability.run_watchers import watched
-from tests.support.events import RECIPE, Clock, episode, update
+from tests.support.events import RECIPE, Clock, update
+from tests.support.films import film
 
 PATIENCE_S = 60.0
 
@@ -224,34 +223,20 @@ def test_a_summary_that_cannot_be_written_costs_nothing_else(run: RunDirectory, 
     assert [line["update"] for line in run.metric_lines() if line["event"] == "update"] == [1, 2]
 
 
-def test_a_video_encoder_that_fails_costs_nothing_else(run: RunDirectory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
-
-    def fails(*_: object, **__: object) -> None:
-        raise IndexError("list index out of range")
-
-    monkeypatch.setattr(imageio_ffmpeg, "write_frames", fails)
+@pytest.mark.parametrize("does", ["echo out of ink >&2; exit 3", "kill -9 $$", "cat > /dev/null; for to; do :; done; echo half > $to; exit 1"])
+def test_a_video_encoder_that_fails_costs_nothing_else(
+    run: RunDirectory, tmp_path: Path, does: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (encoder := tmp_path / "ffmpeg").write_text(f"#!/bin/sh\n{does}\n")
+    encoder.chmod(0o755)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(encoder))
     with run.locked(), watched(run, RECIPE, "a run") as (everyone,):
         for index in range(3):
-            everyone.on(EpisodeFilmed("after", episode(index, True), [np.zeros((8, 8, 3), np.uint8)]))
-    assert capsys.readouterr().out.count("the videos: ") == 1
+            everyone.on(EpisodeFilmed(film(index)))
+    printed = capsys.readouterr().out
+    assert printed.count("the videos: ") == 1
+    assert "could not be encoded" in printed
     assert not list(run.videos.iterdir())
-
-
-def test_a_video_that_was_cut_off_is_not_kept(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
-    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
-
-    monkeypatch.setattr(imageio_ffmpeg, "write_frames", lambda path, *_, **__: _encoder_that_is_cut_off(path))
-    videos = VideoFiles(run)
-    with pytest.raises(Exception, match="could not be encoded"):
-        videos.on(EpisodeFilmed("after", episode(0, True), [np.zeros((8, 8, 3), np.uint8)] * 2))
-    assert not list(run.videos.iterdir())
-
-
-def _encoder_that_is_cut_off(path: str) -> Iterator[None]:
-    Path(path).write_bytes(b"half")
-    while True:
-        yield
 
 
 def test_a_terminal_that_is_gone_is_one_notice_and_no_thread_complains(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,8 @@ import sys
 import pytest
 from rich.console import Console
 
+from rlvla3.observability.curves import points
+from rlvla3.observability.event_json import event_json
 from rlvla3.observability.events import (
     CloneStep,
     EpisodeFinished,
@@ -25,7 +27,6 @@ from rlvla3.observability.progress import PlainProgress
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.observability.run_watchers import watched
 from rlvla3.observability.summary import Summary
-from rlvla3.observability.tensorboard import rate_curves
 from rlvla3.observability.worker_times import rows_to_show
 from tests.support.events import RECIPE, Clock, episode, episodes, update
 
@@ -167,5 +168,6 @@ def test_no_success_rate_stands_without_its_episodes_and_its_interval(run: RunDi
     rollouts = summary.content()["rollouts"]
     assert rollouts.keys() >= {"successes", "episodes", "low", "high"}
     assert rollouts["recent"].keys() >= {"successes", "episodes", "low", "high"}
-    curves = rate_curves("evaluation", "success", success_rate(episodes(30, 40)))
-    assert curves.keys() == {"evaluation/success", "evaluation_low/success", "evaluation_high/success", "evaluation_episodes/success"}
+    line = event_json(EvaluationFinished("after", 3, success_rate(episodes(30, 40))))
+    assert line is not None and (found := points(line)) is not None
+    assert found.values.keys() == {"evaluation/success", "evaluation_low/success", "evaluation_high/success", "evaluation_episodes/success"}

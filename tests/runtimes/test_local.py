@@ -39,7 +39,8 @@ def test_every_mode_trains_in_metaworld(tmp_path: Path, mode: Mode, nothing_left
     assert max(map(int, summary["staleness"])) <= (0 if mode == "sync" else 1)
     for worker in summary["workers"]:
         assert sum(worker["busy"].values()) + sum(worker["idle"].values()) == pytest.approx(1)
-    assert len(list((run.folder / "videos").glob("*.mp4"))) == 2
+    assert len(list((run.folder / "videos").glob("after-*.mp4"))) == 2
+    assert len(list((run.folder / "videos").glob("train-*.mp4"))) == 3
     assert all("sampler_mismatch_p99" in update["learner"] for update in run.records("update"))
     assert summary["sampler_mismatch"]["p99"] < MiniVLAOptions.MismatchBounds["fp32"]
     assert not disagreements(summary)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import socket
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,18 +13,10 @@ from rlvla3 import Observation, load_policy
 from rlvla3.config import make_recipe
 from rlvla3.errors import RecipeError
 from rlvla3.processing.specification import Processing
-from rlvla3.serving.addresses import check_reach
-from rlvla3.serving.commands import _keys, _token
+from rlvla3.serving.commands import _keys
 from rlvla3.serving.served import _known_turn, _with_images
 from tests.support.command_line import rlvla3_process
 from tests.support.served import CHUNK, SPACES, libero_observation, saved_policy, serve_process
-
-GOOD = "a-token-of-16-characters"
-
-
-class Words:
-    def __init__(self, token: str | None = None, token_file: Path | None = None) -> None:
-        self.token, self.token_file = token, token_file
 
 
 @pytest.mark.parametrize(
@@ -49,30 +40,6 @@ class Words:
 def test_what_cannot_be_served_is_refused_in_words_and_without_torch(words, said):
     refused = rlvla3_process("serve", *words, without=["torch"], timeout_s=240)
     assert refused.returncode == 2 and said in refused.stderr and "Traceback" not in refused.stderr
-
-
-def test_only_hosts_of_this_machine_need_no_token():
-    for host in ("127.0.0.1", "localhost", "::1", "127.3.4.5"):
-        check_reach(host, None)
-    for host in ("0.0.0.0", "::", "", "192.0.2.1"):
-        check_reach(host or "0.0.0.0", GOOD)
-        with pytest.raises(RecipeError, match="a token is needed"):
-            check_reach(host or "0.0.0.0", None)
-
-
-def test_where_a_token_comes_from(tmp_path, monkeypatch):
-    file = tmp_path / "token"
-    file.write_text(GOOD + "\n")
-    monkeypatch.delenv("RLVLA3_TOKEN", raising=False)
-    assert _token(Words()) is None and _token(Words(GOOD)) == GOOD and _token(Words(token_file=file)) == GOOD  # type: ignore[arg-type]  # a stand-in
-    assert len(_token(Words("new")) or "") >= 32 and _token(Words("new")) != _token(Words("new"))  # type: ignore[arg-type]  # a stand-in
-    with pytest.raises(RecipeError, match="give one of them"):
-        _token(Words(GOOD, file))  # type: ignore[arg-type]  # a stand-in
-    monkeypatch.setenv("RLVLA3_TOKEN", GOOD + "2")
-    assert _token(Words()) == GOOD + "2"  # type: ignore[arg-type]  # a stand-in
-    for wrong in ("", "short", "a" * 15, "with spaces in the token", "ünicode-ünicode-ünicode", "line\nline\nline\nline"):
-        with pytest.raises(RecipeError, match="at least 16 printable characters"):
-            _token(Words(wrong))  # type: ignore[arg-type]  # a stand-in
 
 
 def test_names_that_clients_use():

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 import ray
+from ray.exceptions import RayActorError, RayTaskError
 
 from rlvla3.config import Recipe
 from rlvla3.errors import WorkerError
@@ -18,6 +19,7 @@ from rlvla3.links.rendezvous import MeetingPoint
 from rlvla3.links.rollouts import Rollouts
 from rlvla3.observability.run_directory import RunDirectory, version_of
 from rlvla3.parts import rollout_spec
+from rlvla3.runtimes.filming import Filming
 from rlvla3.runtimes.processes.messages import Failed, Published, Ready
 from rlvla3.runtimes.ray.actor import FETCH_TIMEOUT_S, LOSS_S, RemoteWorker, WorkerActor
 from rlvla3.runtimes.ray.calls import CONNECT_S, LEAVE_S, RESERVE_S, within
@@ -58,6 +60,7 @@ class RayRuntime(Runtime):
         self._published: Version = version_of(resume) if resume else -1 if recipe.begins_by_cloning or not trainer else 0
         self._trainers: list[RemoteWorker] = []
         self._unbuilt: list[RemoteWorker] = []
+        self._film_tasks: set[asyncio.Task[None]] = set()
         self._owns_ray, self._left_ray = False, threading.Event()
         self._watch: Watch | None = None
         self._reservation: Reservation | None = None
@@ -171,10 +174,26 @@ class RayRuntime(Runtime):
         match finished.ticket.purpose:
             case Purpose.TRAIN:
                 await self._trainers[finished.ticket.group % len(self._trainers)].actor.bring.remote(index, host)
+                if self._filming is not None and self._filming.wants(finished):
+                    self._film_tasks.add(task := asyncio.ensure_future(self._film_there(self._filming, finished, host)))
+                    task.add_done_callback(self._film_tasks.discard)
             case Purpose.DEMONSTRATE:
                 await asyncio.gather(*(trainer.actor.bring.remote(index, host) for trainer in self._trainers))
             case Purpose.EVALUATE | Purpose.RECORD:
                 self._rollouts.unpack(index, await asyncio.wait_for(host.episode.remote(index), FETCH_TIMEOUT_S))
+
+    async def _film_there(self, filming: Filming, finished: Finished, host: Any) -> None:
+        """Fetch an episode for its film. The run does not wait for it."""
+        index = finished.ticket.index
+        try:
+            self._rollouts.unpack(index, await asyncio.wait_for(host.episode.remote(index), FETCH_TIMEOUT_S))
+        except (RayActorError, RayTaskError, TimeoutError) as error:
+            filming.leave_out(f"the episode of ticket {index} could not be fetched from its host ({type(error).__name__})")
+        else:
+            filming.take(self._rollouts, finished)
+
+    def film(self, finished: Finished) -> None:
+        """Does nothing: episodes of training are filmed when they are fetched, and those of an evaluation beside it stay on their hosts."""
 
     def _pinned(self) -> Any:
         return self._trainers[0].actor.pinned.remote()

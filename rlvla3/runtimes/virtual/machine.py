@@ -81,7 +81,7 @@ class Seat:
         factor = cost.factor(self.random) * slower
         work, waits = cost.work(size) * factor, cost.waits * factor
         resource = self._on.get(cost.on)
-        if resource is None:
+        if resource is None or (waits and not work):
             return machine.clock.sleep(work + waits)
         if not waits:
             return resource.work(work, self._low)

@@ -1,0 +1,131 @@
+"""The machine of a run while the run goes on: RUN_DIR/machine.jsonl has its cores, its memory and its GPUs, every EVERY_S seconds.
+
+The figures are of the whole machine, because that is what runs out. Other programs are in them too. Of a Ray run, they are of the coordinator's host.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import psutil
+
+from rlvla3.metadata import Metadata
+from rlvla3.observability.appended_file import AppendedFile
+from rlvla3.observability.continuing import Continuation, last_second
+from rlvla3.observability.events import Event, Resumed
+from rlvla3.observability.run_directory import RunDirectory
+
+FILE = "machine.jsonl"
+EVERY_S = 10.0
+PATIENCE_S = 5.0
+"""nvidia-smi is not waited for any longer. A driver that is in trouble may not answer."""
+
+MIB = 2**20
+QUERY = "name,memory.total,memory.used,utilization.gpu"
+
+
+class GpuUse(Metadata):
+    """memory, memory_used: bytes. busy: the share of time in which a kernel ran."""
+
+    name: str
+    memory: float
+    memory_used: float
+    busy: float | None = None
+
+
+class MachineUse(Metadata):
+    """A line of the file.
+
+    seconds: since the run's start, as in metrics.jsonl. cores: those that this process may use. cores_used: the mean number of cores that were busy since the
+    last line. memory, memory_left: bytes of the machine, or of its control group where that has less.
+    """
+
+    seconds: float
+    cores: int
+    cores_used: float
+    memory: float
+    memory_left: float
+    gpus: list[GpuUse] = []
+
+
+class MachineFile:
+    """The watcher that writes the lines: one with the first event, and then with the next event after EVERY_S seconds. Every episode that ends is an event.
+
+    continued: what the run goes on from. Then nothing is written before the run is Resumed: it may be refused.
+    """
+
+    def __init__(self, run: RunDirectory, continued: Continuation | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._file, self._clock = AppendedFile(run.path / FILE), clock
+        self._began, self._last = clock() - (last_second(continued) if continued else 0.0), float("-inf")
+        self._waits = continued is not None
+        self._smi = shutil.which("nvidia-smi")
+        psutil.cpu_percent()  # its next call tells of the time since this one
+
+    def on(self, event: Event) -> None:
+        self._waits = self._waits and not isinstance(event, Resumed)
+        now = self._clock()
+        if self._waits or now - self._last < EVERY_S:
+            return
+        self._last = now
+        use = machine_use(now - self._began, self._gpus())
+        self._file.append(use.model_dump_json().encode() + b"\n")
+
+    def close(self) -> None:
+        if not self._waits:
+            self._file.close()
+
+    def _gpus(self) -> list[GpuUse]:
+        """What nvidia-smi says. It is not asked again where it has failed once: training does not depend on it."""
+        if self._smi is None:
+            return []
+        words = [self._smi, f"--query-gpu={QUERY}", "--format=csv,noheader,nounits"]
+        try:
+            said = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S, check=True)
+        except (OSError, subprocess.SubprocessError):
+            self._smi = None
+            return []
+        return gpus_of(said.stdout.splitlines())
+
+
+def machine_use(seconds: float, gpus: list[GpuUse]) -> MachineUse:
+    """The machine now. seconds: since the run's start."""
+    memory = psutil.virtual_memory()
+    limit, used = _control_group()
+    total = min(limit, memory.total)
+    return MachineUse(
+        seconds=round(seconds, 3),
+        cores=len(os.sched_getaffinity(0)),
+        cores_used=round(psutil.cpu_percent() / 100 * (psutil.cpu_count() or 1), 2),
+        memory=total,
+        memory_left=max(min(memory.available, limit - used), 0.0),
+        gpus=gpus,
+    )
+
+
+def gpus_of(lines: Iterable[str]) -> list[GpuUse]:
+    """From nvidia-smi's lines "name, MiB in all, MiB used, percent busy". A GPU that does not tell its memory is left out."""
+    found = []
+    for line in lines:
+        name, *figures = (part.strip() for part in line.rsplit(",", 3))
+        if len(figures) == 3 and figures[0].isdigit() and figures[1].isdigit():
+            total, used, busy = figures
+            found.append(GpuUse(name=name, memory=MIB * float(total), memory_used=MIB * float(used), busy=float(busy) / 100 if busy.isdigit() else None))
+    return found
+
+
+def _control_group() -> tuple[float, float]:
+    """The limit of memory of this container, and what is used of it, in bytes. Without a limit, (inf, 0). Files that the system can drop from memory at once
+    are not counted as used."""
+    try:
+        limit, used, parts = (Path(f"/sys/fs/cgroup/memory.{name}").read_text() for name in ("max", "current", "stat"))
+    except OSError:  # not this system
+        return float("inf"), 0.0
+    if not limit.strip().isdigit() or not used.strip().isdigit():
+        return float("inf"), 0.0
+    files = [int(line.split()[1]) for line in parts.splitlines() if line.startswith("inactive_file ")]
+    return float(limit), float(used) - sum(files)

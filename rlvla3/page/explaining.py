@@ -1,0 +1,154 @@
+"""A run in ten sentences: how far it is, whether it learns, what bounds it, who waits for what, and what failed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rlvla3.observability.formatting import duration, number_of, percent, quantity, size
+from rlvla3.observability.machine_use import MachineUse
+from rlvla3.page.advising import Advice, advise, observe
+from rlvla3.page.failures import failures
+from rlvla3.page.learning import Verdict, interval, learning
+from rlvla3.page.run_facts import RunFacts
+from rlvla3.page.run_metrics import RECENT, WHOLE, RunMetrics
+from rlvla3.page.unusual import unusual
+from rlvla3.page.waiting import bound, settled, times_by_kind, waits
+
+SHORT = 0.05
+"""Where a smaller share of memory is free, a run may soon be out of it."""
+
+FEW_EFFECTIVE = 0.5
+"""Below this share of effective samples, the data are so stale that most of them count for little."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """topic: a word or two that say what it is about. verdict: whether it is good news, bad news or neither."""
+
+    topic: str
+    text: str
+    verdict: Verdict = "open"
+
+
+def explain(facts: RunFacts, advice: Advice | None = None) -> list[Sentence]:
+    """The sentences, in the order in which they are read. What a run cannot tell yet is said too.
+
+    advice: what to turn (advice_of). Finding it takes a few seconds, and all else takes none.
+    """
+    return list(_sentences(facts, advice))
+
+
+def advice_of(facts: RunFacts) -> Advice | None:
+    """Which settings to turn. None for a run that does not train, and where its settings cannot be read."""
+    if facts.recipe is None or not facts.updates:
+        return None
+    device = facts.recipe.engine.device
+    observed = observe(
+        facts.recipe,
+        settled(facts.updates, facts.recipe),
+        decisions=facts.decisions,
+        batch=facts.batch,
+        cores=float(facts.machine[-1].cores) if facts.machine else None,
+        gpu=device.startswith("cuda") or (device == "auto" and any(use.gpus for use in facts.machine[-1:])),
+    )
+    return advise(facts.recipe, observed)
+
+
+def _sentences(facts: RunFacts, advice: Advice | None) -> Iterator[Sentence]:
+    yield Sentence("state", f"{_state_in_words(facts)}: {_progress(facts.metrics)}.")
+    verdict, text = learning(facts.metrics)
+    yield Sentence("learning", text, verdict)
+    if tasks := _tasks(facts.metrics):
+        yield Sentence("tasks", tasks)
+    if facts.updates:
+        times = times_by_kind(settled(facts.updates, facts.recipe))
+        yield Sentence("bound by", bound(times, facts.recipe))
+        yield Sentence("waiting", waits(times))
+        if advice is not None:
+            yield Sentence("to turn", advice.text)
+        yield _staleness(facts)
+        if text := unusual(facts.updates):
+            yield Sentence("unusual", text, "bad")
+    if facts.machine:
+        yield _memory(facts.machine)
+    failed, text = failures(facts.ended, facts.state, facts.metrics.tickets, facts.metrics.notices)
+    yield Sentence("failures", text, "bad" if failed else "good")
+    if facts.settings.unread or facts.damaged:
+        yield Sentence("files", _files(facts), "bad")
+
+
+def _state_in_words(facts: RunFacts) -> str:
+    if facts.ended == "finished":
+        return "It is finished"
+    if facts.ended.startswith("interrupted"):
+        return f"It was {facts.ended}"
+    if facts.ended.startswith("failed"):
+        return "It has failed"
+    return "It has stopped" if facts.state == "lost" else "It is at work"
+
+
+def _progress(metrics: RunMetrics) -> str:
+    if not metrics.last:
+        return f"{number_of(metrics.cloned, 'step')} of cloning are done" if metrics.cloned else "no update is finished yet"
+    last = metrics.last
+    speed = f", {quantity(last['throughput'])} steps/s" if last["throughput"] is not None else ""
+    wanted = last.get("updates")
+    done = f"{last['update']} of {number_of(wanted, 'update')}" if isinstance(wanted, int) else number_of(last["update"], "update")
+    return f"{done} in {duration(last['wall_seconds'])}, {quantity(last['environment_steps'])} environment steps{speed}"
+
+
+def _tasks(metrics: RunMetrics) -> str:
+    """The best and the worst of several tasks. Empty where there is only one."""
+    recent = {task: list(found)[-RECENT:] for task, found in metrics.rollouts.items() if task != WHOLE}
+    rates = {task: (sum(rate.successes for rate in found), sum(rate.episodes for rate in found)) for task, found in recent.items()}
+    rates |= {task: counts for when in ("after", "eval") if when in metrics.ends for task, counts in _rates_of_tasks(metrics.ends[when])}
+    if len(rates) < 2:
+        return ""
+    ordered = sorted(rates, key=lambda task: rates[task][0] / rates[task][1])
+    worst, best = (f"{task} {interval(*rates[task])}" for task in (ordered[0], ordered[-1]))
+    return f"Of {len(rates)} tasks, the best one is {best}, and the worst one {worst}."
+
+
+def _rates_of_tasks(line: Mapping[str, Any]) -> Iterator[tuple[str, tuple[int, int]]]:
+    per_task = line.get("per_task")
+    for task, rate in per_task.items() if isinstance(per_task, dict) else ():
+        successes, episodes = (rate.get(name) if isinstance(rate, dict) else None for name in ("successes", "episodes"))
+        if isinstance(successes, int) and isinstance(episodes, int) and 0 <= successes <= episodes > 0:
+            yield task, (successes, episodes)
+
+
+def _staleness(facts: RunFacts) -> Sentence:
+    """How old the data are, and how much of them still counts."""
+    lags = facts.metrics.staleness
+    if not lags.total():
+        return Sentence("staleness", "How stale its data are cannot be told: no update says it.")
+    mean = sum(lag * episodes for lag, episodes in lags.items()) / lags.total()
+    allowed = f" of {facts.recipe.engine.max_staleness} allowed" if facts.recipe else ""
+    text = f"Episodes are {mean:.2g} versions old on average, and at most {max(lags)}{allowed}"
+    effective = facts.metrics.last["learner"].get("effective_sample_size")
+    if effective is None:
+        return Sentence("staleness", f"{text}.")
+    if effective < FEW_EFFECTIVE:
+        return Sentence("staleness", f"{text}. Only {percent(effective)} of the samples count: lower engine.max_staleness or training.learning_rate.", "bad")
+    return Sentence("staleness", f"{text}. {percent(effective)} of the samples count (effective sample size).", "good")
+
+
+def _memory(machine: Sequence[MachineUse]) -> Sentence:
+    """How much memory was left at the fullest moment."""
+    fullest = min(machine, key=lambda use: use.memory_left)
+    rooms = [(fullest.memory_left, fullest.memory, "the host")]
+    for number in range(max(len(use.gpus) for use in machine)):
+        gpu = max((use.gpus[number] for use in machine if number < len(use.gpus)), key=lambda gpu: gpu.memory_used)
+        rooms.append((gpu.memory - gpu.memory_used, gpu.memory, f"GPU {number} ({gpu.name})"))
+    short = [where for left, total, where in rooms if left < SHORT * total]
+    said = ", ".join(f"{size(left)} of {size(total)} on {where}" for left, total, where in rooms)
+    way_out = f" Little is left on {' and '.join(short)}: run fewer simulators (simulator.shards), or lower training.micro_batch." if short else ""
+    return Sentence("memory", f"At the fullest moment, this was free: {said}.{way_out}", "bad" if short else "good")
+
+
+def _files(facts: RunFacts) -> str:
+    said = [f"Its settings cannot be used: {facts.settings.unread.rstrip('.')}"] if facts.settings.unread else []
+    said += [f"{number_of(facts.damaged, 'line')} of metrics.jsonl {'is' if facts.damaged == 1 else 'are'} damaged and left out"] if facts.damaged else []
+    return ". ".join(said) + "."

@@ -1,0 +1,48 @@
+"""What failed in a run: how it ended, its lost workers, its reruns, and the notices that tell of trouble."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from rlvla3.metadata import shortened
+from rlvla3.observability.formatting import number_of
+from rlvla3.page.run_metrics import Told
+from rlvla3.page.run_reader import State
+
+TROUBLE = re.compile(
+    r"\b(lost|failed|fails|damaged|could not|cannot|not waited for|left out|set aside|given up|removed|killed|late|hangs?|does not answer|missing|gone)\b",
+    re.IGNORECASE,
+)
+"""Words of a notice that tells of trouble. Others tell where a checkpoint is, or what was chosen."""
+
+HARMLESS = re.compile(r"^(initial states|interrupted by|checkpoint \d+ kept)", re.IGNORECASE)
+
+LETTERS = 240
+
+
+def troubles(notices: Iterable[Told]) -> list[Told]:
+    """The notices that tell of trouble, in their order."""
+    return [notice for notice in notices if TROUBLE.search(notice.text) and not HARMLESS.match(notice.text)]
+
+
+def failures(ended: str, state: State, tickets: Mapping[str, int], notices: Iterable[Told]) -> tuple[bool, str]:
+    """Whether something failed, and what, in a sentence. tickets: their counts at the last update."""
+    said = []
+    if ended.startswith("failed"):
+        said.append(f"The run failed: {shortened(ended.removeprefix('failed:').strip() or 'no reason is known', LETTERS)}")
+    elif state == "lost":
+        said.append("The run did not end by itself: its process was killed, or its machine went down")
+    trouble = troubles(notices)
+    lost = [notice for notice in trouble if " was lost" in notice.text]
+    counts = [
+        f"{number_of(len(lost), 'worker')} lost" if lost else "",
+        f"{number_of(tickets.get('rerun', 0), 'ticket')} rerun" if tickets.get("rerun") else "",
+        f"{number_of(tickets['set_aside'], 'ticket')} set aside" if tickets.get("set_aside") else "",
+        f"{number_of(len(trouble) - len(lost), 'other notice')} of trouble" if len(trouble) > len(lost) else "",
+    ]
+    if any(counts):
+        said.append(", ".join(filter(None, counts)).capitalize())
+    if trouble:
+        said.append(f"The last one: {shortened(trouble[-1].text, LETTERS)}")
+    return bool(said), ". ".join(text.rstrip(".") for text in said) + "." if said else "Nothing failed."

@@ -1,0 +1,128 @@
+"""Whether a run learns: the difference of two success rates, or of two mean returns, with its 95 % interval.
+
+Evaluations are compared where there are two: they have no exploration noise. Otherwise, the first quarter of the updates is compared with the last one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import hypot, sqrt
+from statistics import fmean, stdev
+from typing import Any, Literal
+
+from rlvla3.observability.formatting import number_of, percent
+from rlvla3.observability.intervals import Z95, difference, wilson
+from rlvla3.page.curves import Rate
+from rlvla3.page.run_metrics import WHOLE, RunMetrics
+
+JsonObject = Mapping[str, Any]
+Verdict = Literal["good", "bad", "open"]
+
+LEAST_UPDATES = 4
+"""With fewer updates, a quarter of them is none."""
+
+LEAST_RETURNS = 8
+"""The normal approximation of a mean return needs about so many updates on each side."""
+
+AS_GOOD_AS_SOLVED = 0.9
+"""Where the interval of the first rate lies above this, a policy had little left to learn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """How a rate or a mean return has changed. low, high: the interval of the difference. solved: whether little is left to learn."""
+
+    low: float
+    high: float
+    text: str
+    solved: bool = False
+
+    @property
+    def verdict(self) -> Verdict:
+        return "good" if self.low > 0 else "bad" if self.high < 0 else "open"
+
+
+def learning(metrics: RunMetrics) -> tuple[Verdict, str]:
+    """Whether the run learns, as a verdict and a sentence."""
+    if not metrics.last and (line := metrics.ends.get("eval")):
+        rate = f"success {interval(*_counts(line))} of {number_of(line['episodes'], 'episode')}"
+        return "open", f"This run only measures a policy: {rate}. It trains nothing."
+    measured, trained = _evaluations(metrics), list(metrics.rollouts.get(WHOLE, ()))
+    if (change := _of_evaluations(measured) or _of_updates(trained)) is None:
+        counted = f"{number_of(metrics.update, 'update')} and {number_of(len(measured), 'evaluation')}"
+        return "open", f"Whether it learns cannot be told yet: {counted} are too few to compare."
+    match change.verdict:
+        case "good":
+            return "good", f"It learns: {change.text}."
+        case "bad":
+            return "bad", f"It gets worse: {change.text}. Lower training.learning_rate, or go on from an earlier checkpoint."
+        case _ if change.solved:
+            return "good", f"There is little left to learn: {change.text}."
+        case _:
+            return "open", f"Whether it learns is not certain: {change.text}, and this difference may be chance."
+
+
+def _evaluations(metrics: RunMetrics) -> list[tuple[int, int, int]]:
+    """(version, successes, episodes) of each evaluation of the run, in the order of versions. Where there are very many, neighbours are one."""
+    during = [(rate.place.update, rate.successes, rate.episodes) for rate in metrics.evaluations.get(WHOLE, ())]
+    ends = [(line["version"], *_counts(line)) for when, line in metrics.ends.items() if when in ("before", "after") and line["episodes"]]
+    return sorted({version: found for found in (*during, *ends) for version in found[:1]}.values())
+
+
+def _of_evaluations(measured: Sequence[tuple[int, int, int]]) -> Change | None:
+    if len(measured) < 2 or not any(successes for _, successes, _ in measured):
+        return None  # a line has the mean of the returns, and not their spread
+    (first, *before), (last, *after) = measured[0], measured[-1]
+    return _of_rates((before[0], before[1]), (after[0], after[1]), f"at version {first}", f"at version {last}")
+
+
+def _of_updates(ran: Sequence[Rate]) -> Change | None:
+    """The first and the last quarter of the updates."""
+    quarter = len(ran) // LEAST_UPDATES
+    if not quarter:
+        return None
+    first, last = ran[:quarter], ran[-quarter:]
+    names = (f"until update {first[-1].place.update}", f"after update {ran[-quarter - 1].place.update}")
+    if any(rate.successes for rate in ran) or not any(rate.returns for rate in ran):
+        return _of_rates(_sum(first), _sum(last), *names)
+    return _of_returns([rate.returns / rate.episodes for rate in first], [rate.returns / rate.episodes for rate in last], *names)
+
+
+def _of_rates(before: tuple[int, int], after: tuple[int, int], first: str, last: str) -> Change:
+    """`before`, `after`: successes and episodes."""
+    low, high = difference(before, after)
+    rates = before[0] / before[1], after[0] / after[1]
+    change = f"{_points(rates[1] - rates[0])} points [{_points(low)}, {_points(high)}]"
+    text = f"success went from {interval(*before)} {first} to {interval(*after)} {last}, by {change}"
+    return Change(low, high, text, solved=wilson(*before)[0] >= AS_GOOD_AS_SOLVED)
+
+
+def _of_returns(before: Sequence[float], after: Sequence[float], first: str, last: str) -> Change | None:
+    """The mean returns of updates. The interval is the normal approximation with a variance of its own on each side (Welch)."""
+    if min(len(before), len(after)) < LEAST_RETURNS:
+        return None
+    means = fmean(before), fmean(after)
+    reach = Z95 * hypot(*(stdev(part) / sqrt(len(part)) for part in (before, after)))
+    change = means[1] - means[0]
+    text = f"the mean return went from {means[0]:.4g} {first} to {means[1]:.4g} {last}, by {change:+.4g} [{change - reach:+.4g}, {change + reach:+.4g}]"
+    return Change(change - reach, change + reach, text)
+
+
+def _sum(rates: Sequence[Rate]) -> tuple[int, int]:
+    return sum(rate.successes for rate in rates), sum(rate.episodes for rate in rates)
+
+
+def _counts(line: JsonObject) -> tuple[int, int]:
+    return min(line["successes"], line["episodes"]), line["episodes"]
+
+
+def _points(share: float) -> str:
+    """A difference in percentage points, with a digit more where it is small: 0.004 -> "+0.4"."""
+    return f"{100 * share:+.1f}" if abs(share) < 0.01 else f"{100 * share:+.0f}"
+
+
+def interval(successes: int, episodes: int) -> str:
+    """A rate with its 95 % interval: "57 % [47, 67]"."""
+    low, high = wilson(successes, episodes)
+    return f"{percent(successes / max(episodes, 1))} [{100 * low:.0f}, {100 * high:.0f}]"
