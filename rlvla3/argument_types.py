@@ -48,12 +48,17 @@ class Protocols(argparse.Action):
         parser.exit()
 
 
+def _number(text: str) -> float:
+    """A number. What is none becomes NaN, which is within no limits."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
 def seconds(text: str) -> float:
     """A time of more than 0."""
-    try:
-        time = float(text)
-    except ValueError:
-        time = math.nan
+    time = _number(text)
     if not 0 < time < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is no length of time: give a number of more than 0")
     return time
@@ -66,10 +71,7 @@ def seconds_or_auto(text: str) -> float | str:
 
 def rate(text: str) -> float:
     """Frames or actions a second, at most 1000."""
-    try:
-        found = float(text)
-    except ValueError:
-        found = math.nan
+    found = _number(text)
     if not 0 < found <= 1000:
         raise argparse.ArgumentTypeError(f"{text[:40]} is no rate: give a number of more than 0, and at most 1000")
     return found
@@ -77,10 +79,7 @@ def rate(text: str) -> float:
 
 def room(text: str) -> float:
     """MiB, at most 1000."""
-    try:
-        found = float(text)
-    except ValueError:
-        found = math.nan
+    found = _number(text)
     if not 0 <= found <= 1000:
         raise argparse.ArgumentTypeError(f"{text[:40]} is no room: give a number of MiB, 0 or more, and at most 1000")
     return found
@@ -119,10 +118,7 @@ def whole(text: str) -> int:
 
 def not_negative(text: str) -> float:
     """A number of at least 0."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
+    number = _number(text)
     if not 0 <= number < math.inf:
         raise argparse.ArgumentTypeError(f"{text[:40]} is not what is needed: give a number of 0 or more")
     return number

@@ -2,7 +2,7 @@
 
 Invariants:
 - filming never waits: an episode is copied within milliseconds, when it is handed in (LARGEST bytes at most), and nobody waits for its video;
-- memory is bounded: while films of MOST_WAITING bytes are not written, no episode of training is filmed. Such episodes are counted and told of;
+- memory is bounded: while films of MOST_WAITING bytes are not written, nothing is filmed. Episodes that are left out so are counted and told of;
 - which tickets are filmed depends on their index alone. So a resumed run films the same ones.
 """
 
@@ -77,30 +77,35 @@ class Filming:
         """An episode of training, or of an evaluation beside it, is in `rollouts`: film it, if it is wanted and if there is room."""
         if finished.ticket.beside:
             self.take_evaluated(rollouts, finished, "during")
-        elif self.wants(finished):
-            if sum(film.size for film in self._waiting) < MOST_WAITING:
-                self._tell(film_of(rollouts, finished, "train", finished.ticket.index // self._batch + 1))
-            else:
-                self.leave_out("they are not written as fast as they are filmed")
+        elif self.wants(finished) and self._has_room():
+            self._tell(film_of(rollouts, finished, "train", finished.ticket.index // self._batch + 1))
 
     def take_evaluated(self, rollouts: Rollouts, finished: Finished, when: str) -> None:
-        """An episode of the evaluation `when` is in `rollouts`: film it, if it is one of the first of its task."""
+        """An episode of the evaluation `when` is in `rollouts`: film it, if it is one of the first of its task and if there is room."""
         of_task = (f"{when} {finished.newest}", finished.ticket.task)
         if not finished.set_aside and self._evaluated[of_task] < self._of_task:
             self._evaluated[of_task] += 1
-            self._tell(film_of(rollouts, finished, when))
+            if self._has_room():
+                self._tell(film_of(rollouts, finished, when))
 
     def leave_out(self, why: str) -> None:
         """An episode that is wanted cannot be filmed."""
         if not self._left_out:
-            self._notify(f"some videos of training are left out, because {why}. The run goes on")
+            self._notify(f"some videos are left out, because {why}. The run goes on")
         self._left_out += 1
 
     def end(self) -> None:
-        """Training is over: say how many episodes were left out."""
+        """No more episodes come: say how many were left out."""
         if self._left_out:
-            self._notify(f"{number_of(self._left_out, 'video')} of training {'was' if self._left_out == 1 else 'were'} left out in all")
+            self._notify(f"{number_of(self._left_out, 'video')} {'was' if self._left_out == 1 else 'were'} left out in all")
             self._left_out = 0
+
+    def _has_room(self) -> bool:
+        """Whether films that wait leave room for another one. Where they do not, this counts as one that is left out."""
+        if sum(film.size for film in self._waiting) < MOST_WAITING:
+            return True
+        self.leave_out("they are not written as fast as they are filmed")
+        return False
 
     def _tell(self, film: Film) -> None:
         self._waiting.add(film)

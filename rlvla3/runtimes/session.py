@@ -296,6 +296,7 @@ class Session:
 
         self._emit(PhaseStarted("evaluate", evaluation.episodes))
         await runtime.collect(evaluation_book(self._recipe, runtime.rollouts.spec.spaces), evaluation.episodes, look_at)
+        filming.end()
         if (ran := len(finished)) < evaluation.episodes:
             self._notify(f"this evaluation ({when}) has {ran} of {number_of(evaluation.episodes, 'episode')}: the tickets of the others were set aside")
         self._tell_of_evaluation(runtime, when, self._version(finished), finished, self._trained_on())

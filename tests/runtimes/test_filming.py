@@ -60,7 +60,7 @@ def test_large_frames_lose_pixels(monkeypatch: pytest.MonkeyPatch):
     assert film.size <= 2000
 
 
-def films_of(recipe: dict[str, object], *, keep: bool, channels: int = 3, episodes: int = 3) -> tuple[list[Event], list[str]]:
+def films_of(recipe: dict[str, object], *, keep: bool, channels: int = 3, episodes: int = 3, evaluated: bool = False) -> tuple[list[Event], list[str]]:
     """What `Filming` emits and says of episodes in places 0, 0, ... of updates. keep: whether somebody holds the films, as a watcher that is late does."""
     rollouts, finished = episode(channels=channels)
     emitted: list[Event] = []
@@ -74,18 +74,20 @@ def films_of(recipe: dict[str, object], *, keep: bool, channels: int = 3, episod
 
     filming = Filming(make_recipe(recipe), rollouts.spec.spaces, emit, said.append)
     for _ in range(episodes):
-        filming.take(rollouts, finished)
+        filming.take_evaluated(rollouts, finished, "before") if evaluated else filming.take(rollouts, finished)
     filming.end()
     return emitted if keep else [EpisodeFilmed(film_of(rollouts, finished, "train"))] * count[0], said
 
 
-def test_episodes_are_left_out_and_counted_while_films_are_not_written(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("evaluated", [False, True])
+def test_episodes_are_left_out_and_counted_while_films_are_not_written(monkeypatch: pytest.MonkeyPatch, evaluated: bool):
     monkeypatch.setattr(filming_module, "MOST_WAITING", 1)
-    held, said = films_of({"training": {"batch": 1, "steps": 1}}, keep=True)
+    recipe: dict[str, object] = {"training": {"batch": 1, "steps": 1}, "evaluation": {"videos": 3}}
+    held, said = films_of(recipe, keep=True, evaluated=evaluated)
     assert len(held) == 1
-    assert said[0].startswith("some videos of training are left out, because they are not written as fast")
-    assert said[1] == "2 videos of training were left out in all"
-    written, said = films_of({"training": {"batch": 1, "steps": 1}}, keep=False)
+    assert said[0].startswith("some videos are left out, because they are not written as fast")
+    assert said[1] == "2 videos were left out in all"
+    written, said = films_of(recipe, keep=False, evaluated=evaluated)
     assert len(written) == 3
     assert not said
 
