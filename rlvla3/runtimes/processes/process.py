@@ -13,6 +13,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import atexit
 import ctypes
 import io
 import multiprocessing
@@ -22,12 +23,12 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rlvla3.process_tree import descriptor_of, end_tree, marked, new_mark
 from rlvla3.runtimes.processes.control import Control, Stop, Stopped
@@ -162,8 +163,16 @@ def _run(lanes: Sequence[Lane], connections: Sequence[Connection], log: Path, ow
     for child in multiprocessing.active_children():
         if not child.daemon:  # this process would wait for its end
             child.kill()
-    if not succeeded:
-        sys.exit(1)
+    _leave(0 if succeeded else 1)
+
+
+def _leave(status: int) -> NoReturn:
+    """End this process as Python does, but free no module: that takes a second of processor time where torch is loaded, and 2.5 s where its compiler is."""
+    atexit._run_exitfuncs()  # what environments and policies have registered
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(ValueError):  # code of the user may have closed it
+            stream.flush()
+    os._exit(status)
 
 
 def _let_interrupts_pass() -> None:
