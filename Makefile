@@ -8,7 +8,7 @@ EXTRAS ?= metaworld,libero,maniskill,gymnasium-packages,files,vla,ray,plots,serv
 DOCS_INSTALLED := .venv/.docs-installed
 TESTS_INSTALLED := .venv/.tests-installed
 
-.PHONY: install system demo test test-fast lint settings metrics files docs wheel check-wheel bench clean
+.PHONY: install system demo test test-thorough test-fast lint settings metrics files docs wheel check-wheel bench clean
 
 install: system $(INSTALLED)
 
@@ -34,8 +34,14 @@ demo: install
 	@if [ -d runs/demo ]; then mv runs/demo runs/demo-$$(date -r runs/demo +%Y%m%d-%H%M%S); fi
 	$(BIN)/rlvla3 train recipes/quickstart.yaml --run-dir runs/demo
 
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 test: install $(TESTS_INSTALLED)
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not thorough"
+
+# All tests: also those that show of another mode, family, seed or size what the others show. They take about as long again.
+test-thorough: install $(TESTS_INSTALLED)
+	$(PYTEST)
 
 # What only tests need, and nobody who trains does: 500 MB of JAX, to read openpi's JAX checkpoints with, as much of Rerun, and a browser for the page. orbax
 # brings uvloop and can do without it. Ray takes it where it finds it, and then the trace of a run lacks hosts. Trackers have an environment of their own
@@ -50,7 +56,7 @@ $(TESTS_INSTALLED): $(INSTALLED)
 
 # While you work: all packages, without the tests that are marked slow.
 test-fast: install
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+	$(PYTEST) -m "not slow and not thorough"
 
 lint: install
 	$(BIN)/ruff check .

@@ -25,6 +25,7 @@ from tests.support.command_line import rlvla3_process
 from tests.support.failing import message_of
 from tests.support.processes import PATIENCE_S
 from tests.support.runs import LIMIT_S, countdown
+from tests.support.thorough import thorough
 
 pytestmark = pytest.mark.usefixtures("no_run_outlives_its_test")
 
@@ -135,9 +136,8 @@ def test_a_loss_that_is_not_finite_is_explained_to_the_user(tmp_path: Path) -> N
     ("error", "worker"),
     [
         ("rlvla3.policies.base:PolicyError", "generator"),
-        ("rlvla3.training.checkpoint:CheckpointError", "trainer"),
-        ("rlvla3.links.weights.versions:WeightsError", "trainer"),
         ("rlvla3.training.ranks:RankLost", "trainer"),
+        *thorough(("rlvla3.training.checkpoint:CheckpointError", "trainer"), ("rlvla3.links.weights.versions:WeightsError", "trainer")),
     ],
 )
 def test_what_explains_itself_in_a_generator_or_a_trainer_reaches_the_user_alone(error: str, worker: str, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_what_explains_itself_in_a_generator_or_a_trainer_reaches_the_user_alone
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("worker", ["generator", "trainer"])
+@pytest.mark.parametrize("worker", ["trainer", *thorough("generator")])
 def test_a_mistake_of_ours_reaches_the_user_with_its_traceback(worker: str, tmp_path: Path) -> None:
     said = refusal(tmp_path, failing_policy(OURS, worker))
     assert said.startswith(f"the {worker}") and f"failed with ValueError: {message_of(OURS)}\nTraceback (most recent call last):" in said

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections import deque
 from pathlib import Path
 
@@ -16,7 +18,8 @@ class AppendedFile:
     Invariants:
     - an entry is in the file whole or not at all: what a full disk has cut off is taken back;
     - an entry that could not be written waits, and is written before the next one;
-    - a file that was removed or replaced under way is begun again, in a folder that is made again.
+    - a file that was removed or replaced under way is begun again, in a folder that is made again;
+    - a pipe or a device in its place is refused: a pipe that nobody reads would be waited for without end.
     """
 
     def __init__(self, path: Path, head: bytes = b"") -> None:
@@ -50,7 +53,11 @@ class AppendedFile:
             self._let_go()
         if self._descriptor is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o644)
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.close(descriptor)
+                raise OSError(errno.EINVAL, "it is a device or a pipe, and no file", str(self._path))
+            self._descriptor = descriptor
         return self._descriptor
 
     def _is_there(self, descriptor: int) -> bool:

@@ -7,6 +7,7 @@ So a checkpoint of one kind resumes with the other.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from inspect import unwrap
 from typing import Any
 
 import torch
@@ -17,9 +18,20 @@ MOMENTS = (STEP, "exp_avg", "exp_avg_sq")
 """What AdamW keeps for each parameter."""
 
 
+class _AdamW(torch.optim.AdamW):
+    """torch's AdamW without what it does for code that is compiled. For that it imports the whole compiler, which takes longer than all else that a trainer
+    does before its first update."""
+
+    step = torch.no_grad()(unwrap(torch.optim.AdamW.step))
+    add_param_group = unwrap(torch.optim.AdamW.add_param_group)
+    zero_grad = unwrap(torch.optim.AdamW.zero_grad)
+    state_dict = unwrap(torch.optim.AdamW.state_dict)
+    load_state_dict = unwrap(torch.optim.AdamW.load_state_dict)
+
+
 def make_adamw(parameters: Iterable[Any], device: torch.device, **settings: Any) -> torch.optim.AdamW:
     """AdamW of `parameters`, or of groups of them, which are on `device`. Fused: one kernel makes the step of many parameters."""
-    return torch.optim.AdamW(parameters, fused=True if device.type == "cuda" else None, **settings)
+    return _AdamW(parameters, fused=True if device.type == "cuda" else None, **settings)
 
 
 def where_it_belongs(kind: str, tensor: Tensor, optimizer: torch.optim.AdamW, parameter: Tensor) -> Tensor:

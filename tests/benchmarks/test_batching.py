@@ -28,6 +28,7 @@ def trials() -> list[Trial]:
     return run_trials(drawn[:8], gridded=2, jobs=1)
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_full_async_as_shipped_is_never_slower_than_sync_and_near_the_best_fixed_limits(trials: list[Trial]):
     assert trials[0].costs == H200

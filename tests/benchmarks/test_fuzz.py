@@ -66,6 +66,7 @@ def test_a_case_depends_on_its_seed_and_number_only(name: str, tmp_path: Path) -
     assert made[0] == made[1]
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "cases"), [("demonstrations", 150), ("policies", 40)])
 def test_every_broken_file_is_accepted_or_refused_in_words(name: str, cases: int, tmp_path: Path) -> None:

@@ -95,6 +95,7 @@ def test_the_ratio_of_two_interpreters_is_of_pairs_that_ran_side_by_side():
     assert figures["step_ms"] == pytest.approx({"here": 2000, "there": 2400})
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_shard_in_another_interpreter_is_measured_against_one_in_this(tmp_path, capsys):
     command = ["bench", "overhead", "--python", sys.executable, "--json", str(tmp_path / "f.json"), "--episodes", "6"]

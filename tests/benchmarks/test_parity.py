@@ -270,6 +270,7 @@ def test_missing_matplotlib_is_refused_before_anything_is_trained(recipe: Path, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_an_interrupted_measurement_keeps_a_checkpoint_and_goes_on_from_it(recipe: Path, tmp_path: Path):
     out = tmp_path / "out"

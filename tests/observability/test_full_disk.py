@@ -66,6 +66,13 @@ def test_a_file_that_is_removed_under_way_begins_again(tmp_path: Path, lost: str
     assert path.read_bytes() == b"<head>cd|"
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/null")], ids=["a pipe", "a device"])
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path, make: Any) -> None:
+    make(tmp_path / "log")
+    with pytest.raises(OSError, match=r"a device or a pipe, and no file|No such device"):
+        AppendedFile(tmp_path / "log").append(b"ab|")
+
+
 def test_metrics_miss_nothing_when_the_disk_was_full_meanwhile(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     metrics = MetricsFile(run)
     metrics.on(update(1))

@@ -14,6 +14,7 @@ from rlvla3.runtimes.beside import is_better
 from tests.support.events import episodes
 from tests.support.replays import replayed
 from tests.support.runs import Run, countdown
+from tests.support.thorough import thorough
 
 SYNC = {"mode": "sync", "max_staleness": 0, "record": True}
 
@@ -31,7 +32,7 @@ def test_the_best_evaluation_has_the_highest_success_rate_and_of_equal_ones_it_i
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["sync", "full_async"])
+@pytest.mark.parametrize("mode", ["full_async", *thorough("sync")])
 def test_every_second_version_is_evaluated_and_the_best_checkpoint_is_kept(tmp_path: Path, mode: str, nothing_left: None) -> None:
     recipe = countdown(engine={"mode": mode}, evaluation={"every": 2}, training={"updates": 9, "checkpoint_every": 1, "keep_checkpoints": 1})
     run = Run(tmp_path, recipe).finished()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.runs import Run, countdown
+from tests.support.thorough import thorough
 
 pytestmark = [pytest.mark.usefixtures("no_run_outlives_its_test"), pytest.mark.slow]
 
@@ -28,7 +29,10 @@ def enough_to_build_s() -> int:
     return max(15, round(8 * (time.monotonic() - began)))
 
 
-@pytest.mark.parametrize(("where", "worker", "what"), [("act", "generator 0", "for one inference"), ("evaluate", "trainer", "for one pass of training")])
+@pytest.mark.parametrize(
+    ("where", "worker", "what"),
+    [("act", "generator 0", "for one inference"), *thorough(("evaluate", "trainer", "for one pass of training"))],
+)
 def test_a_policy_that_hangs_is_named_and_its_worker_replaced(tmp_path: Path, where: str, worker: str, what: str, nothing_left: None) -> None:
     policy: dict[str, Any] = {"name": "tests.support.hanging_policy:HangingActorCritic", "options": {"flag": str(tmp_path / "flag"), "where": where}}
     run = Run(tmp_path, countdown(policy=policy, training={"checkpoint_every": 1}, supervision=SHORT)).finished()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.runs import Run, countdown
+from tests.support.thorough import thorough
 
 pytestmark = [pytest.mark.usefixtures("no_run_outlives_its_test"), pytest.mark.slow]
 
@@ -18,7 +19,7 @@ def said(run: Run, *words: str) -> list[str]:
     return [notice for notice in run.summary["notices"] if all(word in notice for word in words)]
 
 
-@pytest.mark.parametrize(("workers", "lost"), [(("shard 1", "generator 0"), 2), (("trainer", "trainer 1"), 1)])
+@pytest.mark.parametrize(("workers", "lost"), [(("shard 1", "generator 0"), 2), *thorough((("trainer", "trainer 1"), 1))])
 def test_stopped_workers_are_told_of_and_replaced(tmp_path: Path, workers: tuple[str, str], lost: int, nothing_left: None) -> None:
     """Two at the same time. lost: how many of them are replaced. Where one rank is lost, all ranks begin anew."""
     slow = {"options": {"kwargs": {"step_s": 0.02}}}

@@ -14,6 +14,7 @@ from rlvla3.observability import accounts
 from rlvla3.observability.checksums import MANIFEST
 from rlvla3.policies.trained_on import FILE, TrainedOn
 from tests.support.fixed_states import LOG
+from tests.support.thorough import thorough
 
 PLACE = "tests.support.fixed_states"
 NAMES = {task: f"{PLACE}:Starts/{task}" for task in ("a", "b")}
@@ -57,7 +58,7 @@ def of_tasks(pairs: list[tuple[str, int]]) -> dict[str, set[int]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("runtime", ["local", "ray"])
+@pytest.mark.parametrize("runtime", ["local", *thorough("ray")])
 def test_evaluation_before_and_after_training_has_each_of_its_states_once_and_none_was_trained_on(runtime: str, log: Path, tmp_path: Path):
     if runtime == "ray":
         pytest.importorskip("ray", reason="Ray is not installed: pip install 'rlvla3[ray]'")

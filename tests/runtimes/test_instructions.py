@@ -48,12 +48,14 @@ def test_so_does_a_mix_of_simulators(tmp_path: Path) -> None:
     assert Run(tmp_path, recipe).finished().summary["tickets"]["trained"] == 16
 
 
+@pytest.mark.thorough
 def test_so_do_the_ranks_of_a_trainer(tmp_path: Path) -> None:
     recipe = talking(training={"ranks": 2}, evaluation={"before": False, "after": False})
     del recipe["clone"]
     assert Run(tmp_path, recipe).finished().summary["tickets"]["trained"] == 16
 
 
+@pytest.mark.thorough
 def test_so_does_a_run_on_ray(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'rlvla3[ray]'")
     recipe = talking(runtime="ray", engine={"generators": 1}, evaluation={"before": False, "after": False})

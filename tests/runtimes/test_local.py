@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import psutil
 import pytest
@@ -16,12 +16,13 @@ from rlvla3.config import Mode
 from rlvla3.policies.options import MiniVLAOptions
 from tests.support.mismatched_policy import RATIO_LOG
 from tests.support.runs import Run, countdown
+from tests.support.thorough import thorough
 
 pytestmark = pytest.mark.usefixtures("no_run_outlives_its_test")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", get_args(Mode))
+@pytest.mark.parametrize("mode", ["sync", "full_async", *thorough("train_async", "rollout_async")])
 def test_every_mode_trains_in_metaworld(tmp_path: Path, mode: Mode, nothing_left: None) -> None:
     recipe = {
         "simulator": {"name": "metaworld", "tasks": ["button-press-topdown-v3", "reach-v3"], "shards": 2, "max_steps": 20},
@@ -111,7 +112,7 @@ def test_a_killed_simulator_costs_a_rerun_and_nothing_else(tmp_path: Path, nothi
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trouble", ["die", "hang", "raise"])
+@pytest.mark.parametrize("trouble", ["raise", *thorough("die", "hang")])
 def test_a_simulator_in_trouble_is_replaced(tmp_path: Path, trouble: str, nothing_left: None) -> None:
     options = {"kwargs": {"flag": str(tmp_path / "flag"), "trouble": trouble}}
     run = Run(tmp_path, countdown(simulator={"name": "tests.support.troublesome:OnceTroubled", "options": options, "timeout_s": 2}))
@@ -161,7 +162,7 @@ def test_a_second_interrupt_ends_the_run_at_once(tmp_path: Path, nothing_left: N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("phase", ["start", "evaluate"])
+@pytest.mark.parametrize("phase", ["start", *thorough("evaluate")])
 def test_an_interrupt_outside_training_ends_the_run_there(tmp_path: Path, phase: str, nothing_left: None) -> None:
     run = Run(tmp_path, countdown(simulator={"options": {"kwargs": {"step_s": 0.1}}}, evaluation={"before": True, "episodes": 1000}))
     run.until(lambda: (run.folder / "logs").exists() and phase in [record["phase"] for record in run.records("phase")])
@@ -210,6 +211,7 @@ def test_a_mix_gives_each_simulator_its_share_and_survives_a_killed_one(tmp_path
         assert {task: of_task["episodes"] for task, of_task in update["rollouts"]["per_task"].items()} == {"steady": 6, "uneven": 2}
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_mix_in_sync_gives_the_same_weights_twice(tmp_path: Path) -> None:
     recipe = countdown(engine={"mode": "sync"}) | {"simulators": MIX}

@@ -13,6 +13,7 @@ from rlvla3.config import PolicyConfig
 from rlvla3.policies.registry import make_policy, read_checkpoint_config
 from tests.support.libero import installed
 from tests.support.runs import Run
+from tests.support.thorough import thorough
 from tests.support.vla import FAMILIES
 
 pytestmark = [pytest.mark.usefixtures("no_run_outlives_its_test"), pytest.mark.slow]
@@ -44,7 +45,7 @@ def test_ppo_in_full_async(tmp_path: Path, family: str, nothing_left: None) -> N
     assert trained(Run(tmp_path, recipe(family)).finished())
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["pi05", "openvla_oft", *thorough("pi0", "smolvla", "groot")])
 def test_cloned_then_grpo_with_adapters(tmp_path: Path, family: str, nothing_left: None) -> None:
     """Cloning computes the statistics in the trainer, and generators act with them: they are in the policy that is kept."""
     options: dict[str, Any] = {"lora": {"rank": 2, "parts": ["language", "expert"]}, "train": ["expert"]}
@@ -60,7 +61,7 @@ def test_cloned_then_grpo_with_adapters(tmp_path: Path, family: str, nothing_lef
 
 
 @installed
-@pytest.mark.parametrize("family", ["pi05", "groot"])
+@pytest.mark.parametrize("family", ["pi05", *thorough("groot")])
 def test_in_libero(tmp_path: Path, family: str, nothing_left: None) -> None:
     libero = {"name": "libero", "tasks": ["libero_goal/8"], "shards": 2, "max_steps": 15, "options": {"warmup_steps": 1}}
     run = Run(tmp_path, recipe(family, libero)).finished()
@@ -68,7 +69,7 @@ def test_in_libero(tmp_path: Path, family: str, nothing_left: None) -> None:
     assert saved.options["preset"] == "libero" and saved.options["processing"]["images"]["turn"] == "mirrored"
 
 
-@pytest.mark.parametrize("family", ["pi0", "openvla_oft"])
+@pytest.mark.parametrize("family", ["openvla_oft", *thorough("pi0")])
 def test_resume_gives_the_weights_of_a_run_that_was_never_stopped(tmp_path: Path, family: str) -> None:
     sync: dict[str, Any] = {"engine": {"mode": "sync"}, "training": {"updates": 2, "deterministic": True}}
     whole = Run(tmp_path / "whole", recipe(family, **sync)).finished()

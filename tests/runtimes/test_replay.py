@@ -24,6 +24,7 @@ from rlvla3.runtimes.session import Session
 from rlvla3.scheduling.recorded_run import DECISION, EMITTED
 from tests.support.replays import assert_same, replayed
 from tests.support.runs import Run, countdown
+from tests.support.thorough import thorough
 
 pytestmark = pytest.mark.usefixtures("no_run_outlives_its_test")
 
@@ -53,6 +54,7 @@ def test_an_asynchronous_run_is_repeated_bit_for_bit(recorded_run: Path, nothing
     assert '"ended": "finished"' in summary.read_text()
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_an_asynchronous_run_of_lanes_is_repeated_by_processes(tmp_path: Path, nothing_left: None) -> None:
     recipe = cartpoles()
@@ -71,7 +73,7 @@ def other_company(decisions: NDArray[Any]) -> NDArray[Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["company", "order of emission"])
+@pytest.mark.parametrize("what", ["company", *thorough("order of emission")])
 def test_bits_differ_with_other_batches_and_with_another_order(copy_of_run: Path, what: str) -> None:
     """What is recorded is needed: these are the same decisions, by the same versions and learned from in the same updates."""
     if what == "company":

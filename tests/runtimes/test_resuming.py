@@ -27,6 +27,7 @@ from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.runtimes.session import Session
 from tests.support.repository import python_path
 from tests.support.runs import LIMIT_S, Run, countdown
+from tests.support.thorough import thorough
 
 HANGS_S = 60
 
@@ -109,14 +110,14 @@ DAMAGES: dict[str, Callable[[Path, random.Random], object]] = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", [*range(30), *thorough(*range(30, 60))])
 def test_a_damaged_run_directory_goes_on_or_is_refused_in_a_sentence(run: Path, begins: list[Session], seed: int):
     rng = random.Random(seed)
     files = sorted(path for path in run.rglob("*") if path.is_file())
     kinds = sorted({path.name for path in files})
     path = rng.choice([path for path in files if path.name == kinds[seed % len(kinds)]])
     how = list(DAMAGES)[seed % len(DAMAGES)]
-    if how == "huge" and path.name in ("metrics.jsonl", "generator-0.bin", "trainer.bin"):
+    if how == "huge" and path.name in ("metrics.jsonl", "machine.jsonl", "generator-0.bin", "trainer.bin"):
         return  # of an honest run they are as large as this
     DAMAGES[how](path, rng)
     before = content(run)
@@ -242,7 +243,7 @@ def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, *thorough(1)])
 def test_accounts_are_exact_after_the_coordinator_was_held_up_and_all_was_killed(tmp_path: Path, seed: int, nothing_left: None):
     """The weights of several updates are on disk before the lines of these updates: a missing line counted as zero."""
     training = {"updates": 10, "batch": 4, "steps": 1, "epochs": 1, "micro_batch": 64, "checkpoint_every": 1, "keep_checkpoints": 3}

@@ -20,6 +20,7 @@ from rlvla3.observability.run_directory import RunDirectory, version_of
 from rlvla3.signals import ENDS, KEEPS
 from tests.support.repository import python_path
 from tests.support.runs import LIMIT_S, MARK, Run, countdown, traces
+from tests.support.thorough import thorough
 
 pytestmark = [pytest.mark.usefixtures("no_run_outlives_its_test"), pytest.mark.slow]
 
@@ -30,7 +31,7 @@ def notices(run: Run, words: str) -> list[str]:
     return [notice["text"] for notice in run.records("notice") if words in notice["text"]]
 
 
-@pytest.mark.parametrize("number", ENDS)
+@pytest.mark.parametrize("number", [signal.SIGTERM, *thorough(*(number for number in ENDS if number != signal.SIGTERM))])
 def test_each_signal_that_ends_a_run_keeps_a_checkpoint_and_is_named(tmp_path: Path, number: signal.Signals, nothing_left: None) -> None:
     run = Run(tmp_path, countdown(**LONG))
     run.until(lambda: len(run.records("update")) >= 2)
@@ -42,7 +43,7 @@ def test_each_signal_that_ends_a_run_keeps_a_checkpoint_and_is_named(tmp_path: P
     assert newest is not None and version_of(newest) == run.summary["updates"]
 
 
-@pytest.mark.parametrize(("number", "ranks"), [*((number, 1) for number in KEEPS), (signal.SIGUSR1, 2)])
+@pytest.mark.parametrize(("number", "ranks"), [(signal.SIGUSR1, 2), *thorough(*((number, 1) for number in KEEPS))])
 def test_a_warning_keeps_a_checkpoint_and_the_run_goes_on(tmp_path: Path, number: signal.Signals, ranks: int, nothing_left: None) -> None:
     run = Run(tmp_path, countdown(simulator=LONG["simulator"], training=LONG["training"] | {"ranks": ranks}))
     run.until(lambda: len(run.records("update")) >= 2)
@@ -75,7 +76,12 @@ def started(tmp_path: Path, redirection: str, *options: str) -> subprocess.Popen
 
 
 @pytest.mark.parametrize(
-    ("redirection", "options"), [("| head -n 1", ()), ("| head -n 1", ("--json",)), ("> /dev/full 2>&1", ()), (">&- 2> /dev/full", ()), ("<&- >&- 2>&-", ())]
+    ("redirection", "options"),
+    [
+        ("| head -n 1", ()),
+        ("<&- >&- 2>&-", ()),
+        *thorough(("| head -n 1", ("--json",)), ("> /dev/full 2>&1", ()), (">&- 2> /dev/full", ())),
+    ],
 )
 def test_a_run_goes_on_without_its_stdout(tmp_path: Path, redirection: str, options: tuple[str, ...], nothing_left: None) -> None:
     shell = started(tmp_path, redirection, *options)

@@ -17,6 +17,7 @@ from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.runtimes.local import LocalRuntime
 from tests.support.failing import message_of
 from tests.support.runs import Run, countdown
+from tests.support.thorough import thorough
 
 pytestmark = pytest.mark.usefixtures("no_run_outlives_its_test")
 
@@ -50,7 +51,7 @@ def test_lanes_train_asynchronously_and_each_is_in_a_stage_at_any_time(tmp_path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("worker", ["generator", "trainer"])
+@pytest.mark.parametrize("worker", ["generator", *thorough("trainer")])
 def test_an_error_in_one_lane_is_the_one_message_of_the_run(tmp_path: Path, worker: str, nothing_left: None):
     error = "rlvla3.errors:RecipeError"
     run = Run(tmp_path, lanes(policy={"name": "tests.support.failing_policy:FailingPolicy", "options": {"error": error, "worker": worker}}))
@@ -85,7 +86,7 @@ def test_a_second_interrupt_ends_lanes_at_once(tmp_path: Path, nothing_left: Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trains", [True, False])
+@pytest.mark.parametrize("trains", [True, *thorough(False)])
 def test_what_was_measured_decides_who_lives_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trains: bool, nothing_left: None):
     async def lanes_are_better(recipe: Recipe, logs: Path, notify: Callable[[str], None]) -> str:
         return "lanes"

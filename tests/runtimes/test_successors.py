@@ -41,6 +41,7 @@ def test_a_killed_trainer_costs_updates_and_changes_no_weight(tmp_path: Path, no
     assert run.weights(7) == whole.weights(7)
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_killed_process_of_lanes_is_both_and_the_run_goes_on(tmp_path: Path, nothing_left: None) -> None:
     run = Run(tmp_path, countdown(simulator=SLOW, training={"updates": 6, "checkpoint_every": 2}, engine={"share": "lanes"}))
@@ -92,6 +93,7 @@ def test_a_generator_that_is_killed_again_and_again_changes_no_weight(tmp_path: 
     assert run.summary["success_after"] == whole.summary["success_after"]
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_generator_and_its_shards_are_killed_together(tmp_path: Path, nothing_left: None) -> None:
     run = Run(tmp_path, countdown(simulator=SLOW, training={"updates": 6}, engine={"generators": 2}))
@@ -146,6 +148,7 @@ def test_a_ticket_more_than_may_be_set_aside_ends_the_run_and_is_named(tmp_path:
     assert "has now failed 3 times (engine.max_set_aside=1 is how many tickets may be set aside" in printed
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.parametrize("worker", ["generator", "trainer"])
 def test_an_error_in_a_worker_still_ends_the_run_at_once(tmp_path: Path, nothing_left: None, worker: str) -> None:

@@ -13,6 +13,7 @@ import yaml
 
 from tests.support.repository import python_path
 from tests.support.runs import LIMIT_S, MARK, countdown, traces
+from tests.support.thorough import thorough
 from tests.support.unruly import ENDURED
 
 DOES = [name for name in ENDURED if name != "spoil_modules"]  # which it does to itself alone
@@ -39,7 +40,7 @@ def test_environments_do_as_they_like(tmp_path: Path, nothing_left: None):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("share", ["processes", "lanes"])
+@pytest.mark.parametrize("share", ["processes", *thorough("lanes")])
 def test_a_policy_that_changes_its_folder_is_saved_where_the_run_is(tmp_path: Path, nothing_left: None, share: str):
     policy = {"name": "tests.support.unruly_policy:Wanderer", "options": {"hidden": 8}}
     recipe = countdown(policy=policy, engine={"record": True, "share": share}, training={"updates": 2})

@@ -17,6 +17,7 @@ from rlvla3.serving.commands import _keys
 from rlvla3.serving.served import _known_turn, _with_images
 from tests.support.command_line import rlvla3_process
 from tests.support.served import CHUNK, SPACES, libero_observation, saved_policy, serve_process
+from tests.support.thorough import thorough
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def test_frames_for_a_pretrained_policy_have_the_size_that_changes_nothing():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ends", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("ends", [signal.SIGINT, *thorough(signal.SIGTERM)])
 def test_a_served_policy_acts_as_in_python_and_ends_cleanly(tmp_path, ends):
     folder = saved_policy(tmp_path / "policy")
     with serve_process(folder, "--turn", "mirrored", "--deterministic", ends=ends) as (port, lines, process):

@@ -22,6 +22,7 @@ from rlvla3.training.ranks import SINGLE_RANK
 from rlvla3.types import ActionSpace, Spaces
 from tests.support.learners import UPDATE, make_learner
 from tests.support.ranks import SEEING, Done, Work, do, make_policy, make_rollouts, run_update
+from tests.support.thorough import thorough
 from tests.support.tiny import TinyPolicy, micro_batch, pairs, tiny_recipe, tiny_rollouts, write_episode
 from tests.support.vla import FAMILIES, ROBOT, config_of, make, noise_of, observe
 
@@ -161,7 +162,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("further", [{}, {"precision": "bf16"}])
+@pytest.mark.parametrize("further", [{"precision": "bf16"}, *thorough({})])
 def test_a_compiled_pass_is_one_graph_and_gives_the_same_update(traced: Any, further: dict[str, Any]) -> None:
     compiled, plain = done(compile=True, **further), done(**further)
     assert not traced["graph_break"] and 1 <= traced["stats"]["unique_graphs"] <= 4

@@ -30,6 +30,7 @@ from rlvla3.training.ranks import SINGLE_RANK, RankLost, Ranks
 from rlvla3.types import MicroBatch
 from tests.support.ranks import LIMIT_S, Done, Lost, Work, alone, do, do_all, lose_the_other, together
 from tests.support.runs import Run, countdown
+from tests.support.thorough import thorough
 from tests.support.tiny import TinyPolicy, tiny_recipe, tiny_rollouts
 
 pytestmark = pytest.mark.usefixtures("no_run_outlives_its_test")
@@ -105,7 +106,7 @@ def test_low_precision_comes_near_and_keeps_weights_in_full(by_two: dict[str, li
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", [1, 4])
+@pytest.mark.parametrize("ranks", [1, *thorough(4)])
 def test_a_checkpoint_of_two_ranks_is_resumed_on_others(by_two: dict[str, list[Done]], kept_in: Path, ranks: int) -> None:
     """The loss curve goes on as if nothing had been."""
     assert by_two["kept"]
@@ -189,7 +190,7 @@ def test_a_rank_that_is_gone_is_missed_at_once() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("room_comes", [True, False])
+@pytest.mark.parametrize("room_comes", [True, *thorough(False)])
 def test_a_run_that_cannot_write_checkpoints_goes_on_and_tries_the_last_one_again(tmp_path: Path, room_comes: bool, nothing_left: None) -> None:
     patience = {"checkpoint_patience_s": 3600 if room_comes else 1}
     recipe = countdown(simulator={"options": {"kwargs": {"step_s": 0.02}}}, training={"updates": 1000, "checkpoint_every": 3, **patience})

@@ -44,6 +44,7 @@ def test_pi0_needs_what_its_sizes_say(counts: dict[str, PolicyOperations]):
     assert counts["pi0, tiny"].acting.of(1) == pytest.approx(pi0_by_hand(PiModel.tiny("pi0")), rel=0.05)
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_pi0_of_the_published_size_needs_one_and_a_half_teraflop():
     with counting(["pi0 3.5 B"]) as count:

@@ -39,6 +39,7 @@ def test_step_times_of_rows_that_were_not_calibrated_on(model):
     assert errors.median <= 0.04 and errors.p90 <= 0.09 and errors.max <= 0.15
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_step_times_of_a_model_of_which_throughputs_alone_are_printed():
     errors = errors_of(compared("table1", models=("GR00T N1.5",)))

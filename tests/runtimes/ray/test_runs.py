@@ -156,6 +156,7 @@ def test_a_killed_simulator_a_killed_generator_and_a_lost_node_cost_reruns_and_n
     assert max(map(int, run.summary["staleness"])) <= 1
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_an_answer_of_the_policy_that_is_wrong_ends_the_run_and_not_its_host(cluster: TwoNodes, tmp_path: Path) -> None:
     run = Run(tmp_path, on(cluster, policy={"name": "tests.support.failing_policy:ActsWithoutNumbers", "options": {}}))
@@ -164,6 +165,7 @@ def test_an_answer_of_the_policy_that_is_wrong_ends_the_run_and_not_its_host(clu
     assert "returned actions with nan" in printed and "was lost" not in printed
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_every_host_finds_its_own_number_of_generators_and_loses_nothing(cluster: TwoNodes, tmp_path: Path) -> None:
     """All infer on one device, so that shards wait. T_max is infinite: one count that is wrong on a host, and nobody there goes on."""
@@ -308,6 +310,7 @@ def _marked(process: psutil.Process) -> bool:
 HUNG = {"notice_s": 3, "answer_timeout_s": 8, "stage_timeout_s": 8, "build_timeout_s": 120}
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_stopped_host_and_a_stopped_trainer_are_told_of_and_replaced(cluster: TwoNodes, tmp_path: Path) -> None:
     run = Run(tmp_path, on(cluster, **{**SLOW, "training": {"updates": 24, "checkpoint_every": 2}}, supervision=HUNG))

@@ -16,6 +16,7 @@ from rlvla3.simulators.libero.tasks import find_task
 from rlvla3.simulators.registry import describe_simulator
 from tests.support.libero import config, installed, ticket
 from tests.support.processes import in_fresh_process
+from tests.support.thorough import thorough
 
 pytestmark = installed
 
@@ -96,7 +97,7 @@ def same(ours: Moved, theirs: Moved) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("anew", "seed", "gripper", "draws"),
-    [(False, 7, -1.0, "in_turn"), (True, 1000, -1.0, "by_state"), (False, 0, 0.0, "in_turn")],
+    [(False, 7, -1.0, "in_turn"), (True, 1000, -1.0, "by_state"), *thorough((False, 0, 0.0, "in_turn"))],
     ids=["openpi", "lerobot", "a gripper that is let be"],
 )
 def test_our_reset_begins_the_episode_of_a_hard_reset_bit_for_bit(anew: bool, seed: int, gripper: float, draws: str):
