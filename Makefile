@@ -39,7 +39,7 @@ PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 test: install $(TESTS_INSTALLED)
 	$(PYTEST) -m "not thorough"
 
-# All tests: also those that show of another mode, family, seed or size what the others show. They take about as long again.
+# All tests: also those that show of another mode, family, seed or size what the others show.
 test-thorough: install $(TESTS_INSTALLED)
 	$(PYTEST)
 
