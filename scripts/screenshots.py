@@ -49,6 +49,7 @@ def main() -> None:
             page.goto(address)
             page.wait_for_selector("body[data-drawn]")
             page.wait_for_selector("#explanation dt")
+            page.locator("#timeline-none", has_text="being read").wait_for(state="detached")
             page.wait_for_timeout(SETTLED_MS)
             take(page, scheme, given.out)
         browser.close()

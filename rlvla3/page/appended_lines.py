@@ -86,6 +86,11 @@ def tail(path: Path, most: int, entry: int = 1) -> bytes:
     return _with_file(path, lambda file, about: os.pread(file, most, -(-max(about.st_size - most, 0) // entry) * entry)) or b""
 
 
+def head(path: Path, most: int) -> bytes:
+    """The first bytes of a file, at most `most`. Empty where there is no file. Raises OSError where it cannot be read."""
+    return _with_file(path, lambda file, _: os.pread(file, most, 0)) or b""
+
+
 def _with_file(path: Path, read: Callable[[int, os.stat_result], Found]) -> Found | None:
     """What `read` makes of the open file. None where there is no regular file. Whoever opens a pipe may wait for ever."""
     try:

@@ -21,7 +21,7 @@ from rlvla3.observability.meter import STAGES
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.observability.sampling import SAMPLE
 from rlvla3.observability.tracing import KINDS
-from rlvla3.page.appended_lines import PART, AppendedLines, tail
+from rlvla3.page.appended_lines import head, tail
 
 MOST_SPANS = 1500
 MOST_LANES = 200
@@ -31,8 +31,11 @@ LONGEST_S = 1e9
 LANE_BYTES = 1 << 20
 """Of the samples of one worker, these newest ones are read: 26,000."""
 
-LARGEST_TRACE = 256 << 20
-"""Bytes of a trace.json. A longer one is left to Perfetto."""
+NEWEST_TRACE = 128 << 20
+"""Bytes at the end of a trace.json that are read: 1.5 million stages, in about six seconds. Perfetto shows the others of a longer one."""
+
+NAMES_BYTES = 1 << 20
+"""Bytes at its beginning, where the workers have their names."""
 
 STAGE = re.compile(
     rb'\{"ph":"X","name":"(?:waits for )?([^"]{1,40})","cat":"[a-z]+","pid":[0-9]{1,9},"tid":([0-9]{1,9}),'
@@ -106,22 +109,15 @@ def _worker_of(path: Path, folder: Path) -> str:
 
 
 def _of_trace(path: Path) -> list[Lane]:
-    """The lanes of a trace.json that rlvla3 has written: an event in each line."""
-    if not path.is_file() or path.stat().st_size > LARGEST_TRACE:
-        return []
-    names: dict[int, str] = {}
+    """The lanes of a trace.json that rlvla3 has written: an event in each line. Of a long one, the newest stages."""
+    newest = tail(path, NEWEST_TRACE).split(b"\n")
     found: dict[int, list[tuple[bytes, bytes, bytes, bytes]]] = {}
-    lines = AppendedLines(path)
-    left = 1
-    while left:
-        new = lines.read(PART)
-        left = new.left
-        for text in new.lines:
-            if stage := STAGE.match(text):
-                name, thread, begin, took, size = stage.groups(b"0")
-                found.setdefault(int(thread), []).append((name, size, begin, took))
-            elif named := NAMED.match(text):
-                names[int(named[1])] = named[2].decode(errors="replace")
+    for text in newest:
+        if stage := STAGE.match(text):
+            name, thread, begin, took, size = stage.groups(b"0")
+            found.setdefault(int(thread), []).append((name, size, begin, took))
+    named = filter(None, map(NAMED.match, (*head(path, NAMES_BYTES).split(b"\n"), *newest)))
+    names = {int(worker[1]): worker[2].decode(errors="replace") for worker in named}
     return [_lane(names.get(thread, f"worker {thread}"), stages) for thread, stages in list(found.items())[:MOST_LANES]]
 
 

@@ -47,6 +47,19 @@ def test_a_trace_of_a_run_that_has_ended_says_the_same(tmp_path):
     assert [span.stage for span in within(lane_found, 0.0, 4.0)] == list(CYCLE * 4)
 
 
+def test_of_a_long_trace_the_newest_stages_are_shown_under_the_names_of_their_workers(tmp_path, monkeypatch):
+    monkeypatch.setattr("rlvla3.page.timeline.NEWEST_TRACE", 4000)
+    monkeypatch.setattr("rlvla3.page.timeline.NAMES_BYTES", 1000)
+    run = RunDirectory(tmp_path)
+    times = [stage_time(0, 1, CYCLE[number % 2], 0.5 * number, 0.5 * (number + 1)) for number in range(1000)]
+    write_events(run.trace, [*host(0, "run"), *lane(0, 1, "shard 0"), *times], {})
+    assert run.trace.stat().st_size > 20_000
+    (lane_found,) = Timeline(run).lanes()
+    assert lane_found.worker == "shard 0"
+    assert begin_of([lane_found]) > 400 and end_of([lane_found]) == 500
+    assert np.allclose(np.diff(lane_found.spans["begin"]), 0.5), "each stage once"
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"{", b"[]\n{}\n", b'{"traceEvents":[\n{"ph":"X","tid":1,"ts":1e999,"dur":-1,"name":3},\n{"ph":"X","tid":[],"ts":NaN}\n]}\n', b"\xff" * 100],

@@ -4,22 +4,24 @@ import { drawBars } from "./charts.js";
 import { byId, element, fill, short } from "./words.js";
 
 const LANE = 20, LEFT = 144, FOOT = 22, SHORTEST = 0.005, LONGEST = 3600;
+const NO_TRACE = "This run keeps no timeline. Start it with engine.trace=true, or with rlvla3 train --watch.";
 const view = { run: null, seconds: 60, end: null, told: null, drag: null, asked: 0 };
 
-export async function showTimeline(run, fresh = false) {
-  if (view.run !== run) Object.assign(view, { run, seconds: 60, end: null, told: null });
+export async function showTimeline(run) {
+  if (view.run !== run) { Object.assign(view, { run, seconds: 60, end: null, told: null }); paint(); }
   const asked = ++view.asked;
   const end = view.end === null ? "" : `&end=${view.end}`;
   const answer = await fetch(`/api/timeline?name=${encodeURIComponent(run)}&seconds=${view.seconds}${end}`);
-  if (!answer.ok || asked !== view.asked) return;
-  view.told = await answer.json();
+  const told = answer.ok ? await answer.json() : view.told ?? { lanes: [], failed: true };
+  if (asked !== view.asked) return;
+  view.told = told;
   paint();
 }
 
 function paint() {
   const told = view.told, canvas = byId("timeline"), none = !told || !told.lanes.length;
   byId("timeline-box").hidden = none;
-  byId("timeline-none").textContent = none ? "This run keeps no timeline. Start it with engine.trace=true, or with rlvla3 train --watch." : "";
+  byId("timeline-none").textContent = !none ? "" : !told ? "The timeline is being read ..." : told.failed ? "The timeline could not be read." : NO_TRACE;
   byId("timeline-span").textContent = none ? "" : `${short(told.seconds)}${view.end === null ? ", the newest" : ""}`;
   byId("live").setAttribute("aria-pressed", String(view.end === null));
   if (none) return;
