@@ -34,6 +34,7 @@ def test_a_killed_trainer_costs_updates_and_changes_no_weight(tmp_path: Path, no
     recipe = countdown(simulator=SLOW, engine={"mode": "sync"}, training={"updates": 7, "checkpoint_every": 2, "ranks": ranks})
     whole = Run(tmp_path / "whole", recipe).finished()
     run = Run(tmp_path / "killed", recipe)
+    run.until((run.folder / "checkpoints" / "000002").exists)
     kill_when(run, "trainer" if ranks == 1 else "trainer 1", 3)
     run.finished()
     (said,) = notices(run, "was lost")
