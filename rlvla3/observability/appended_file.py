@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from collections import deque
 from pathlib import Path
 
@@ -53,11 +52,9 @@ class AppendedFile:
             self._let_go()
         if self._descriptor is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o644)
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                os.close(descriptor)
+            if self._path.exists() and not (self._path.is_file() or self._path.is_dir()):
                 raise OSError(errno.EINVAL, "it is a device or a pipe, and no file", str(self._path))
-            self._descriptor = descriptor
+            self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o644)
         return self._descriptor
 
     def _is_there(self, descriptor: int) -> bool:

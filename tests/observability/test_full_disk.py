@@ -69,7 +69,7 @@ def test_a_file_that_is_removed_under_way_begins_again(tmp_path: Path, lost: str
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/null")], ids=["a pipe", "a device"])
 def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path, make: Any) -> None:
     make(tmp_path / "log")
-    with pytest.raises(OSError, match=r"a device or a pipe, and no file|No such device"):
+    with pytest.raises(OSError, match="a device or a pipe, and no file"):
         AppendedFile(tmp_path / "log").append(b"ab|")
 
 

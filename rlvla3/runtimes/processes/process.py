@@ -170,7 +170,7 @@ def _leave(status: int) -> NoReturn:
     """End this process as Python does, but free no module: that takes a second of processor time where torch is loaded, and 2.5 s where its compiler is."""
     atexit._run_exitfuncs()  # what environments and policies have registered
     for stream in (sys.stdout, sys.stderr):
-        with suppress(ValueError):  # code of the user may have closed it
+        with suppress(ValueError, OSError, AttributeError):  # code of the user may have closed or replaced it
             stream.flush()
     os._exit(status)
 
