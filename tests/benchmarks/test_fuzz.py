@@ -84,8 +84,8 @@ def test_a_change_leaves_what_it_changes_alone() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SUBJECTS)
-def test_the_first_cases_of_each_subject_are_refused_in_words(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status = main(["bench", "fuzz", name, "--cases", "300", "--json", str(tmp_path / "figures.json")])
+@pytest.mark.parametrize(("name", "cases"), [*((name, 60) for name in SUBJECTS), *thorough(*((name, 300) for name in SUBJECTS))])
+def test_the_first_cases_of_each_subject_are_refused_in_words(name: str, cases: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status = main(["bench", "fuzz", name, "--cases", str(cases), "--json", str(tmp_path / "figures.json")])
     assert json.loads((tmp_path / "figures.json").read_text())["failures"] == []
     assert status == 0, capsys.readouterr().out

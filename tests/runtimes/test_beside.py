@@ -10,6 +10,7 @@ import pytest
 from rlvla3.observability.event_json import event_json
 from rlvla3.observability.events import EvaluationFinished
 from rlvla3.observability.intervals import success_rate
+from rlvla3.observability.run_directory import RunDirectory, version_of
 from rlvla3.runtimes.beside import is_better
 from tests.support.events import episodes
 from tests.support.replays import replayed
@@ -22,6 +23,12 @@ SYNC = {"mode": "sync", "max_staleness": 0, "record": True}
 def rates(run: Run) -> dict[int, tuple[int, int]]:
     """{version: successes and episodes} of the evaluations beside training."""
     return {line["version"]: (line["successes"], line["episodes"]) for line in run.records("evaluation") if line["when"] == "during"}
+
+
+def newest_checkpoint(run: Run) -> int:
+    """Its version; 0 before the first."""
+    newest = RunDirectory(run.folder).latest_checkpoint()
+    return version_of(newest) if newest else 0
 
 
 def test_the_best_evaluation_has_the_highest_success_rate_and_of_equal_ones_it_is_the_last() -> None:
@@ -67,7 +74,7 @@ def test_a_run_with_evaluations_beside_it_is_replayed_bit_for_bit(tmp_path: Path
 def test_a_killed_run_goes_on_with_its_evaluations(tmp_path: Path, nothing_left: None) -> None:
     recipe = countdown(evaluation={"every": 3}, training={"updates": 400, "checkpoint_every": 1})
     run = Run(tmp_path, recipe)
-    run.until(lambda: len(rates(run)) >= 2)
+    run.until(lambda: len(rates(run)) >= 2 and newest_checkpoint(run) >= max(rates(run)))
     run.process.send_signal(signal.SIGKILL)
     run.process.wait()
     before = rates(run)
