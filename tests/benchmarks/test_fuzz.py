@@ -16,6 +16,7 @@ from rlvla3.benchmarks.fuzz.running import Outcome, run_cases
 from rlvla3.benchmarks.fuzz.subject import SUBJECTS, make_subject
 from rlvla3.cli import main
 from tests.support.fuzzed import ENDS
+from tests.support.thorough import thorough
 
 EVERY_END = "tests.support.fuzzed:EveryEnd"
 
