@@ -16,20 +16,27 @@ SIGNALS = {
 }
 
 
+KILLERS = {
+    True: "the system, because memory was used up",
+    False: "a user or by a batch system; memory was not used up",
+    None: "a user, by a batch system, or by the system because memory was short",
+}
+
+
 class MemoryKills:
     """Notices when the system kills processes because memory is used up. It counts these kills in this process's container and on this machine."""
 
     def __init__(self) -> None:
         self._seen = _memory_kills()
 
-    def happened(self) -> bool:
-        """Whether there was one since the last call, or since the beginning."""
+    def happened(self) -> bool | None:
+        """Whether there was one since the last call, or since the beginning. None where the system does not tell."""
         before, self._seen = self._seen, _memory_kills()
-        return self._seen > before
+        return None if self._seen is None or before is None else self._seen > before
 
 
-def ending_in_words(exitcode: int, memory_was_used_up: bool = False) -> str:
-    """How a process ended. exitcode: as multiprocessing gives it, -N for the signal N."""
+def ending_in_words(exitcode: int, memory_was_used_up: bool | None = None) -> str:
+    """How a process ended. exitcode: as multiprocessing gives it, -N for the signal N. memory_was_used_up: None where this is not known."""
     if exitcode >= 0:
         return f"it ended by itself with exit code {exitcode}"
     try:
@@ -38,13 +45,13 @@ def ending_in_words(exitcode: int, memory_was_used_up: bool = False) -> str:
         return f"it was ended by signal {-exitcode}"
     if sent is not signal.SIGKILL:
         return f"{SIGNALS.get(sent, 'it was ended by a signal')} ({sent.name})"
-    by = "the system, because memory was used up" if memory_was_used_up else "a user, by a batch system, or by the system because memory was short"
-    return f"{SIGNALS[sent]} ({sent.name}) by {by}"
+    return f"{SIGNALS[sent]} ({sent.name}) by {KILLERS[memory_was_used_up]}"
 
 
-def _memory_kills() -> int:
-    """How often the system has killed a process for its memory, as far as this process may know."""
-    return sum(_counts())
+def _memory_kills() -> int | None:
+    """How often the system has killed a process for its memory, as far as this process may know. None where the system does not tell."""
+    counts = list(_counts())
+    return sum(counts) if counts else None
 
 
 def _counts() -> Iterator[int]:

@@ -29,8 +29,10 @@ PANELS = {
     "losses": "#losses",
     "faults": "#faults",
     "settings": "#settings",
+    "words": "#words",
 }
 PATIENCE_MS = 120_000
+DRAWN_MS = 500
 SETTLED_MS = 3000
 """Films show their first frame, and the timeline is drawn."""
 
@@ -50,9 +52,18 @@ def main() -> None:
             page.wait_for_selector("body[data-drawn]")
             page.wait_for_selector("#explanation dt")
             page.locator("#timeline-none", has_text="being read").wait_for(state="detached")
+            look_through(page)
             page.wait_for_timeout(SETTLED_MS)
             take(page, scheme, given.out)
         browser.close()
+
+
+def look_through(page: Page) -> None:
+    """Scroll to the end and back: a chart is drawn when it is near the window."""
+    for place in (*PANELS.values(), "header"):
+        page.locator(place).scroll_into_view_if_needed()
+        page.wait_for_timeout(DRAWN_MS)
+    page.evaluate("window.scrollTo(0, 0)")
 
 
 def take(page: Page, scheme: str, out: Path) -> None:

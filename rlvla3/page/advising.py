@@ -102,7 +102,7 @@ def observe(recipe: Recipe, updates: Sequence[JsonObject], *, decisions: Sequenc
                 seconds[kind][stage] += _share(share) * passed
     figures = [chosen for chosen in last.get("batching") or [] if isinstance(chosen, dict)]
     return Observed(
-        seconds=seconds,
+        seconds={kind: dict(stages) for kind, stages in seconds.items()},
         waited=waited,
         wall=wall,
         workers={kind: len(members) for kind, members in names.items()},

@@ -27,15 +27,25 @@ class Film:
     record: FilmRecord | None
 
 
-def films(folder: Path) -> list[Film]:
-    """The newest films, the newest first. A file that is removed meanwhile is left out."""
-    found: list[tuple[float, str]] = []
-    try:
-        with os.scandir(folder) as entries:
-            found = [(entry.stat().st_mtime, entry.name) for entry in entries if FILM.fullmatch(entry.name) and entry.is_file()]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    return [_film(folder / name, written) for written, name in sorted(found, reverse=True)[:MOST]]
+class Films:
+    """The films of a folder. Ask with `newest`. What the file beside a film says is read once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._known: dict[tuple[float, str], Film] = {}
+
+    def newest(self) -> list[Film]:
+        """The newest films, the newest first. A file that is removed meanwhile is left out. Raises OSError where the folder may not be read."""
+        found: list[tuple[float, str]] = []
+        try:
+            with os.scandir(self._folder) as entries:
+                found = [(entry.stat().st_mtime, entry.name) for entry in entries if FILM.fullmatch(entry.name) and entry.is_file()]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        newest = sorted(found, reverse=True)[:MOST]
+        films = {entry: self._known.get(entry) or _film(self._folder / entry[1], entry[0]) for entry in newest}
+        self._known = {entry: film for entry, film in films.items() if film.record is not None}  # a record is written after its film
+        return list(films.values())
 
 
 def _film(path: Path, written: float) -> Film:

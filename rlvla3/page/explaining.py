@@ -10,11 +10,12 @@ from rlvla3.observability.formatting import duration, number_of, percent, quanti
 from rlvla3.observability.machine_use import MachineUse
 from rlvla3.page.advising import Advice, advise, observe
 from rlvla3.page.failures import failures
-from rlvla3.page.learning import Verdict, interval, learning
+from rlvla3.page.learning import Verdict, fall, interval, learning
 from rlvla3.page.run_facts import RunFacts
 from rlvla3.page.run_metrics import RECENT, WHOLE, RunMetrics
 from rlvla3.page.unusual import unusual
 from rlvla3.page.waiting import bound, settled, times_by_kind, waits
+from rlvla3.planning.observed_profile import Observed
 
 SHORT = 0.05
 """Where a smaller share of memory is free, a run may soon be out of it."""
@@ -40,12 +41,21 @@ def explain(facts: RunFacts, advice: Advice | None = None) -> list[Sentence]:
     return list(_sentences(facts, advice))
 
 
+def can_be_advised(facts: RunFacts) -> bool:
+    """Whether it trains, and its settings can be read."""
+    return facts.recipe is not None and bool(facts.updates)
+
+
 def advice_of(facts: RunFacts) -> Advice | None:
-    """Which settings to turn. None for a run that does not train, and where its settings cannot be read."""
-    if facts.recipe is None or not facts.updates:
-        return None
+    """Which settings to turn. None where it cannot be advised."""
+    return advise(facts.recipe, observed_of(facts)) if facts.recipe is not None and can_be_advised(facts) else None
+
+
+def observed_of(facts: RunFacts) -> Observed | None:
+    """What advice rests on. None where too little is known of the run. It can be advised."""
+    assert facts.recipe is not None
     device = facts.recipe.engine.device
-    observed = observe(
+    return observe(
         facts.recipe,
         settled(facts.updates, facts.recipe),
         decisions=facts.decisions,
@@ -53,13 +63,14 @@ def advice_of(facts: RunFacts) -> Advice | None:
         cores=float(facts.machine[-1].cores) if facts.machine else None,
         gpu=device.startswith("cuda") or (device == "auto" and any(use.gpus for use in facts.machine[-1:])),
     )
-    return advise(facts.recipe, observed)
 
 
 def _sentences(facts: RunFacts, advice: Advice | None) -> Iterator[Sentence]:
     yield Sentence("state", f"{_state_in_words(facts)}: {_progress(facts.metrics)}.")
     verdict, text = learning(facts.metrics)
     yield Sentence("learning", text, verdict)
+    if text := fall(facts.metrics):
+        yield Sentence("on the way", text, "bad")
     if tasks := _tasks(facts.metrics):
         yield Sentence("tasks", tasks)
     if facts.updates:
@@ -96,7 +107,7 @@ def _progress(metrics: RunMetrics) -> str:
     speed = f", {quantity(last['throughput'])} steps/s" if last["throughput"] is not None else ""
     wanted = last.get("updates")
     done = f"{last['update']} of {number_of(wanted, 'update')}" if isinstance(wanted, int) else number_of(last["update"], "update")
-    return f"{done} in {duration(last['wall_seconds'])}, {quantity(last['environment_steps'])} environment steps{speed}"
+    return f"{done} in {duration(last['wall_seconds'])} of training, {quantity(last['environment_steps'])} environment steps{speed}"
 
 
 def _tasks(metrics: RunMetrics) -> str:

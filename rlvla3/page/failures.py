@@ -26,6 +26,10 @@ def troubles(notices: Iterable[Told]) -> list[Told]:
     return [notice for notice in notices if TROUBLE.search(notice.text) and not HARMLESS.match(notice.text)]
 
 
+def lost_workers(notices: Iterable[Told]) -> int:
+    return sum(" was lost" in notice.text for notice in troubles(notices))
+
+
 def failures(ended: str, state: State, tickets: Mapping[str, int], notices: Iterable[Told]) -> tuple[bool, str]:
     """Whether something failed, and what, in a sentence. tickets: their counts at the last update."""
     said = []
@@ -34,12 +38,12 @@ def failures(ended: str, state: State, tickets: Mapping[str, int], notices: Iter
     elif state == "lost":
         said.append("The run did not end by itself: its process was killed, or its machine went down")
     trouble = troubles(notices)
-    lost = [notice for notice in trouble if " was lost" in notice.text]
+    lost = lost_workers(trouble)
     counts = [
-        f"{number_of(len(lost), 'worker')} lost" if lost else "",
+        f"{number_of(lost, 'worker')} lost" if lost else "",
         f"{number_of(tickets.get('rerun', 0), 'ticket')} rerun" if tickets.get("rerun") else "",
         f"{number_of(tickets['set_aside'], 'ticket')} set aside" if tickets.get("set_aside") else "",
-        f"{number_of(len(trouble) - len(lost), 'other notice')} of trouble" if len(trouble) > len(lost) else "",
+        f"{number_of(len(trouble) - lost, 'other notice')} of trouble" if len(trouble) > lost else "",
     ]
     if any(counts):
         said.append(", ".join(filter(None, counts)).capitalize())

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from rlvla3.observability.formatting import number_of, percent
 from rlvla3.observability.intervals import Z95, difference, wilson
-from rlvla3.page.curves import Rate
+from rlvla3.page.curves import Rate, pooled
 from rlvla3.page.run_metrics import WHOLE, RunMetrics
 
 JsonObject = Mapping[str, Any]
@@ -24,6 +24,9 @@ LEAST_UPDATES = 4
 
 LEAST_RETURNS = 8
 """The normal approximation of a mean return needs about so many updates on each side."""
+
+PARTS, FALL = 20, 0.2
+"""A fall is looked for between so many parts of the run. It is worth a sentence where success is certainly lower by so much."""
 
 AS_GOOD_AS_SOLVED = 0.9
 """Where the interval of the first rate lies above this, a policy had little left to learn."""
@@ -63,6 +66,20 @@ def learning(metrics: RunMetrics) -> tuple[Verdict, str]:
             return "open", f"Whether it learns is not certain: {change.text}, and this difference may be chance."
 
 
+def fall(metrics: RunMetrics) -> str:
+    """The deepest fall of success in training, in a sentence, also where success came back. Empty where it fell by less than FALL, which may be chance."""
+    parts = pooled(list(metrics.rollouts.get(WHOLE, ())), PARTS)
+    deepest, words = -FALL, ""
+    for number, low in enumerate(parts[1:], 1):
+        high = max(parts[:number], key=lambda rate: rate.successes / rate.episodes)
+        if (change := difference(high[1:3], low[1:3])[1]) < deepest:
+            deepest, back = change, max((rate.successes / rate.episodes for rate in parts[number + 1 :]), default=0.0)
+            fell = f"from {interval(*high[1:3])} at update {high.place.update} to {interval(*low[1:3])} at update {low.place.update}"
+            came_back = f" Later it came back to {percent(back)}." if back - low.successes / low.episodes > FALL else ""
+            words = f"Training success fell {fell}.{came_back} If this is too unsteady, lower training.learning_rate or training.epochs."
+    return words
+
+
 def _evaluations(metrics: RunMetrics) -> list[tuple[int, int, int]]:
     """(version, successes, episodes) of each evaluation of the run, in the order of versions. Where there are very many, neighbours are one."""
     during = [(rate.place.update, rate.successes, rate.episodes) for rate in metrics.evaluations.get(WHOLE, ())]
@@ -74,7 +91,12 @@ def _of_evaluations(measured: Sequence[tuple[int, int, int]]) -> Change | None:
     if len(measured) < 2 or not any(successes for _, successes, _ in measured):
         return None  # a line has the mean of the returns, and not their spread
     (first, *before), (last, *after) = measured[0], measured[-1]
-    return _of_rates((before[0], before[1]), (after[0], after[1]), f"at version {first}", f"at version {last}")
+    return _of_rates((before[0], before[1]), (after[0], after[1]), _version(first), _version(last))
+
+
+def _version(number: int) -> str:
+    """When the weights of a version were there."""
+    return f"after update {number}" if number else "before training"
 
 
 def _of_updates(ran: Sequence[Rate]) -> Change | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -89,11 +90,15 @@ def facts_of(reader: RunReader) -> RunFacts:
 
 def machine_use(run: Path, most: int = LINES_BYTES) -> list[MachineUse]:
     """The newest lines of machine.jsonl, `most` bytes of them. Raises OSError where it may not be read."""
-    found = []
-    for line in tail(run / MACHINE, most).split(b"\n"):
-        with suppress(RecipeError):  # a line that was cut off, or is damaged
-            found.append(checked(MachineUse, parse_json(line, "", ""), "", ""))
-    return found
+    return [use for line in tail(run / MACHINE, most).split(b"\n") if (use := _use(line))]
+
+
+@lru_cache(10_000)
+def _use(line: bytes) -> MachineUse | None:
+    """None for a line that was cut off, or is damaged."""
+    with suppress(RecipeError):
+        return checked(MachineUse, parse_json(line, "", ""), "", "")
+    return None
 
 
 def _decisions(path: Path) -> list[int]:

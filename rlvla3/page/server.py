@@ -2,6 +2,7 @@
 
 Invariants:
 - a run is only read, by this process, which is not the run's: training never waits for a page;
+- answers take a small share of the machine, however much there is to read (pace.py);
 - nobody is answered without the token, where there is one. Without one, only names of this machine are answered: a web page of somebody else that a browser
   shows cannot read a run through it;
 - files come from the package and from the folders of videos of the runs that are shown, and from nowhere else;
@@ -13,13 +14,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import threading
-import time
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Awaitable, Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -33,114 +31,33 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rlvla3.errors import ExplainedError, described
-from rlvla3.observability.run_directory import RunDirectory
-from rlvla3.page.episodes import FILM, films
-from rlvla3.page.explaining import Sentence, advice_of, explain
-from rlvla3.page.folder import FoundRun, find_runs
-from rlvla3.page.run_facts import facts_of, machine_use
-from rlvla3.page.run_reader import RunReader
-from rlvla3.page.shown import film_json, glossary, machine_json, run_json, timeline_json
-from rlvla3.page.timeline import Timeline
+from rlvla3.page.episodes import FILM
+from rlvla3.page.pace import Pace
+from rlvla3.page.runs_on_show import RunsOnShow
 
 STATIC = Path(__file__).parent / "static"
 COOKIE = "rlvla3_token"
-MOST_OPEN = 16
-"""Runs that are kept in memory. The one that was asked for longest ago is forgotten first."""
-
-SHOWN_S, SHORTEST_S, LONGEST_S = 60.0, 1e-3, 3600.0
-"""Of a timeline."""
-
-ADVISED_EVERY_S = 600.0
-"""Advice rests on rehearsals, which take seconds of a core. A run that goes on needs its cores."""
-
-MACHINE_BYTES = 64 << 10
+AGAIN = "Ask-Again-Ms"
+"""A header of the list of runs: how long a browser that follows a run waits before it asks again."""
 
 POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; media-src 'self'; frame-ancestors 'none'"
 """The browser refuses whatever would come from elsewhere. Styles are set by the plotting library."""
 
 
-@dataclass
-class _Open:
-    """A run that is shown. lock: one answer at a time reads it. advice: the newest, and when it was made. said: the explanation of what was
-    `known` then."""
-
-    reader: RunReader
-    timeline: Timeline
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    advised_at: float | None = None
-    advice: Sequence[Sentence] = ()
-    known: object = None
-    said: list[dict[str, Any]] = field(default_factory=list)
-
-
-class RunsOnShow:
-    """The runs of a folder, each with its reader."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._lock = folder, threading.Lock()
-        self._open: OrderedDict[str, _Open] = OrderedDict()
-
-    def found(self) -> list[FoundRun]:
-        return find_runs(self._folder)
-
-    def path(self, name: str) -> Path | None:
-        return next((run.path for run in self.found() if run.name == name), None)
-
-    def listed(self) -> list[dict[str, Any]]:
-        return [{"name": run.name, "written": run.written, **RunReader(run.path).brief()} for run in self.found()]
-
-    def run(self, name: str, path: Path) -> dict[str, Any]:
-        opened = self._opened(name, path)
-        with opened.lock:
-            opened.reader.refresh()
-            shown = run_json(opened.reader)
-        machine = machine_json(machine_use(path, MACHINE_BYTES))
-        return {"name": name, "place": str(path), **shown, "machine": machine, "glossary": glossary(shown["curves"])}
-
-    def explanation(self, name: str, path: Path) -> list[dict[str, Any]]:
-        opened = self._opened(name, path)
-        with opened.lock:
-            opened.reader.refresh()
-            facts = facts_of(opened.reader)
-            known = facts.metrics.seconds, facts.ended, facts.state, facts.settings
-            if known == opened.known:
-                return opened.said
-            said = explain(facts)
-            if opened.advised_at is None or (facts.state == "running" and time.monotonic() - opened.advised_at > ADVISED_EVERY_S):
-                opened.advised_at, opened.advice = time.monotonic(), [sentence for sentence in explain(facts, advice_of(facts)) if sentence not in said]
-            opened.known, opened.said = known, [asdict(sentence) for sentence in (*said, *opened.advice)]
-            return opened.said
-
-    def timeline(self, name: str, path: Path, seconds: float | None, end: float | None) -> dict[str, Any]:
-        opened = self._opened(name, path)
-        with opened.lock:
-            lanes = opened.timeline.lanes()
-        return timeline_json(lanes, min(max(seconds or SHOWN_S, SHORTEST_S), LONGEST_S), end)
-
-    def _opened(self, name: str, path: Path) -> _Open:
-        with self._lock:
-            if name not in self._open:
-                self._open[name] = _Open(RunReader(path), Timeline(RunDirectory(path)))
-            self._open.move_to_end(name)
-            while len(self._open) > MOST_OPEN:
-                self._open.popitem(last=False)
-            return self._open[name]
-
-
 def application(folder: Path, hosts: frozenset[str] | None, token: str | None) -> Starlette:
     """hosts: the names that the page may be asked under, without a port; None for any. token: what whoever asks must know, or None."""
-    runs = RunsOnShow(folder)
+    runs, pace = RunsOnShow(folder), Pace()
     of_run: dict[str, Callable[[Request, str, Path], Response]] = {
         "run": lambda request, name, path: _told(request, runs.run(name, path)),
         "explanation": lambda request, name, path: _told(request, runs.explanation(name, path)),
         "timeline": lambda request, name, path: _told(request, runs.timeline(name, path, _number(request, "seconds"), _number(request, "end"))),
-        "films": lambda request, name, path: _told(request, [film_json(film) for film in films(path / "videos")]),
+        "films": lambda request, name, path: _told(request, runs.films(name, path)),
         "film": lambda request, name, path: _film(request, path),
     }
     routes = [
         Route("/", lambda request: FileResponse(STATIC / "index.html")),
         Route("/plotly.js", lambda request: FileResponse(plotly_file(), media_type="text/javascript", headers={"Cache-Control": "max-age=86400"})),
-        Route("/api/runs", _answered(lambda request: _told(request, runs.listed()))),
+        Route("/api/runs", _answered(lambda request: _told(request, runs.listed(), {AGAIN: str(round(1000 * pace.again_s()))}))),
         *(Route(f"/api/{what}", _answered(_of_run(runs, answer))) for what, answer in of_run.items()),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
@@ -177,11 +94,11 @@ def _of_run(runs: RunsOnShow, answer: Callable[[Request, str, Path], Response]) 
     return asked
 
 
-def _told(request: Request, content: Any) -> Response:
+def _told(request: Request, content: Any, more: Mapping[str, str] = MappingProxyType({})) -> Response:
     """`content` as JSON; "not changed" where the browser has it already."""
     text = json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
     tag = f'"{hashlib.blake2b(text, digest_size=12).hexdigest()}"'
-    headers = {"ETag": tag, "Cache-Control": "no-cache"}
+    headers = {"ETag": tag, "Cache-Control": "no-cache", **more}
     if tag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     return Response(text, media_type="application/json", headers=headers)

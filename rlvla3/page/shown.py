@@ -13,6 +13,7 @@ from rlvla3.observability.machine_use import MachineUse
 from rlvla3.observability.metrics_lines import JsonObject
 from rlvla3.page.curves import Point, Rate, Seconds, pooled
 from rlvla3.page.episodes import Film
+from rlvla3.page.failures import lost_workers
 from rlvla3.page.run_metrics import RunMetrics, shares
 from rlvla3.page.run_reader import RunReader
 from rlvla3.page.run_settings import RunSettings
@@ -54,6 +55,7 @@ def run_json(reader: RunReader) -> JsonObject:
         "workers": _workers(metrics),
         "staleness": metrics.staleness,
         "tickets": metrics.tickets,
+        "lost": lost_workers(metrics.notices),
         "notices": [asdict(told) for told in list(metrics.notices)[-SHOWN_NOTICES:]],
     }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,31 +151,32 @@ def begin_of(lanes: Iterable[Lane]) -> float:
 def within(lane: Lane, begin: float, end: float) -> list[Span]:
     """The stages of a lane between two times, cut to them, at most MOST_SPANS."""
     inside = lane.spans[(lane.spans["end"] > begin) & (lane.spans["begin"] < end)]
-    found = [Span(lane.names[stage], max(since, begin), min(until, end), size) for stage, size, since, until in inside.tolist()]
-    return found if len(found) <= MOST_SPANS else list(_coarse(found, begin, end))
+    if len(inside) > MOST_SPANS:
+        inside = _coarse(inside, begin, end)
+    return [Span(lane.names[stage], max(since, begin), min(until, end), size) for stage, size, since, until in inside.tolist()]
 
 
-def _coarse(spans: Sequence[Span], begin: float, end: float) -> Iterator[Span]:
-    """One span for each part of the time: the stage that took most of it. Neighbours of one stage are joined."""
-    width = (end - begin) / MOST_SPANS
-    spent: dict[int, dict[str, float]] = {}
-    for span in spans:
-        first, last = int((span.begin - begin) / width), min(int((span.end - begin) / width), MOST_SPANS - 1)
-        for part in range(min(first, last), last + 1):
-            inside = min(span.end, begin + (part + 1) * width) - max(span.begin, begin + part * width)
-            stages = spent.setdefault(part, {})
-            stages[span.stage] = stages.get(span.stage, 0.0) + max(inside, 0.0)
-    joined: Span | None = None
-    for part, shares in sorted(spent.items()):
-        stage, left, right = max(shares, key=shares.__getitem__), begin + part * width, begin + (part + 1) * width
-        if joined is not None and joined.stage == stage and left - joined.end < width / 2:
-            joined = Span(stage, joined.begin, right)
-            continue
-        if joined is not None:
-            yield joined
-        joined = Span(stage, left, right)
-    if joined is not None:
-        yield joined
+def _coarse(spans: NDArray[Any], begin: float, end: float) -> NDArray[Any]:
+    """SPAN [n], n <= MOST_SPANS: the time in equal parts, each with the stage that took most of it. Neighbours of one stage are one. A part in which no stage
+    is known has none."""
+    edges = np.linspace(0.0, end - begin, MOST_SPANS + 1)
+    stages = np.unique(spans["stage"])
+    spent = np.stack([np.diff(_spent_until(edges, spans[spans["stage"] == stage], begin)) for stage in stages])
+    most = np.where(spent.max(axis=0) > edges[1] * 1e-6, spent.argmax(axis=0), -1)
+    firsts = np.flatnonzero(np.diff(most, prepend=-2))
+    found = np.zeros(len(firsts), SPAN)
+    found["stage"], found["begin"], found["end"] = stages[most[firsts]], begin + edges[firsts], begin + edges[np.append(firsts[1:], MOST_SPANS)]
+    return found[most[firsts] >= 0]
+
+
+def _spent_until(times: NDArray[Any], spans: NDArray[Any], begin: float) -> NDArray[Any]:
+    """The seconds that lie within these spans before each of `times`, which count from `begin`: sum of (t - b)+ - (t - e)+ over spans from b to e."""
+    total = np.zeros(len(times))
+    for ends, sign in ((spans["begin"], 1.0), (spans["end"], -1.0)):
+        sorted_ends = np.sort(ends - begin)
+        before = np.searchsorted(sorted_ends, times)
+        total += sign * (before * times - np.append(0.0, np.cumsum(sorted_ends))[before])
+    return total
 
 
 def batches(lanes: Iterable[Lane], begin: float, end: float) -> dict[int, int]:

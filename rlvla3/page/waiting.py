@@ -23,7 +23,7 @@ MENTIONED = 0.03
 """A smaller share is left out of a sentence."""
 
 
-STAGES_IN_WORDS = {"fit_critic": "fit the critic", "load_weights": "load weights", "overhead": "work between"}
+STAGES_IN_WORDS = {"fit_critic": "fit the critic", "load_weights": "load weights", "overhead": "work between stages"}
 CAUSES_IN_WORDS = {"ticket": "tickets", "decision": "decisions", "ranks": "other ranks", "publication": "the last publication", "version": "a version"}
 
 
@@ -94,20 +94,21 @@ def _during_rollout(worker: WorkerTime, rollout: float) -> WorkerTime:
 
 
 def _slow_part_of_rollout(shard: WorkerTime | None, generator: WorkerTime | None) -> str:
+    """What would help most if it took no time: inference, simulation, or what a decision waits for beside inference."""
     if shard is None:
         return "nothing is known of the simulators"
     simulating, deciding, admission = _all(shard.busy), shard.idle.get("decision", 0.0), shard.idle.get("ticket", 0.0)
     inferring = _all(generator.busy) if generator is not None else 0.0
     if admission > max(simulating, deciding):
         return f"simulators wait {percent(admission)} of their time for tickets: the last episodes of an update hold up all others"
-    if inferring > 1 - HARDLY or (deciding > simulating and inferring > 0.5):
-        return f"inference is the slow part: generators are busy {percent(inferring)} of the time, and simulators wait {percent(deciding)} for decisions"
-    if deciding > simulating:
+    if deciding - inferring > max(simulating, inferring):
         return (
             f"simulators wait {percent(deciding)} of their time for decisions, and generators are busy only {percent(inferring)}: requests wait for others "
             f"to join their batch, or for a free core"
         )
-    return f"simulation is the slow part: simulators are busy {percent(simulating)} of the time"
+    slow, busier, other = ("inference", "generators", "simulators") if inferring > simulating else ("simulation", "simulators", "generators")
+    most, less = max(inferring, simulating), min(inferring, simulating)
+    return f"{slow} is the slow part: {busier} are busy {percent(most)} of the time, and {other} {percent(less)}"
 
 
 def _in_words(worker: WorkerTime) -> str:

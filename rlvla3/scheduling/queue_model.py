@@ -25,6 +25,10 @@ SETTLING = 0.25
 """The share of a prediction that is not counted. The queue starts with shards anywhere in their round, and has to settle."""
 
 
+CLOCK_S = 1e-9
+"""What clocks can tell apart. A queue whose measured times are all nothing has an end of its rate."""
+
+
 class Limits(NamedTuple):
     """B_max in decisions and T_max in seconds. math.inf means no limit."""
 
@@ -47,8 +51,8 @@ def predict(limits: Limits, cost: InferenceCost, thinking: Sequence[float], shar
     heapify(asks)
     largest = max(int(min(limits.max_batch / slots, shards)), 1)
     asked, last = 0, min(max(ROUNDS * shards, FEWEST), MOST)
-    settled = settled_asks = free = 0.0
-    inferences = 0
+    free, settled = 0.0, None
+    settled_asks = inferences = 0
     while asked < last:
         oldest = newest = heappop(asks)
         begin, size = max(oldest + limits.max_wait, free), 1
@@ -60,9 +64,10 @@ def predict(limits: Limits, cost: InferenceCost, thinking: Sequence[float], shar
         for _ in range(size):
             heappush(asks, free + thinking[int(draw() * known)])
         asked += size
-        if settled:
+        if settled is not None:
             inferences += 1
         elif asked >= SETTLING * last:
             settled, settled_asks = free, asked
+    assert settled is not None, "it settles before the last ask"
     counted = (asked - settled_asks) * slots
-    return Prediction(counted / (free - settled), counted / inferences)
+    return Prediction(counted / max(free - settled, CLOCK_S), counted / inferences)

@@ -34,7 +34,7 @@ def of(tmp_path: Path, *lines: dict[str, Any], ended: str | None = "finished", *
 def test_a_rise_between_two_evaluations_is_learning(tmp_path):
     learning = of(tmp_path, evaluation("before", 0, 30), update(1), evaluation("after", 40, 90))["learning"]
     assert learning.verdict == "good"
-    assert "31 % [23, 41] at version 0 to 94 % [87, 97] at version 40" in learning.text
+    assert "31 % [23, 41] before training to 94 % [87, 97] after update 40" in learning.text
     assert "by +62 points [+51, +72]" in learning.text
 
 
@@ -102,6 +102,8 @@ STARVED = {"train": 0.4, "trajectories": 0.6}
         (BUSY_TRAINER, "Training bounds it"),
         (workers({"simulate": 0.9, "decision": 0.1}, {"infer": 0.3, "requests": 0.7}, STARVED), "simulation is the slow part"),
         (workers({"simulate": 0.1, "decision": 0.9}, {"infer": 0.95, "requests": 0.05}, STARVED), "inference is the slow part"),
+        (workers({"simulate": 0.5, "decision": 0.5}, {"infer": 0.82, "requests": 0.18}, STARVED), "generators are busy 82 % of the time, and simulators 50 %"),
+        (workers({"simulate": 0.4, "decision": 0.6}, {"infer": 0.35, "requests": 0.65}, STARVED), "simulators are busy 40 % of the time, and generators 35 %"),
         (workers({"simulate": 0.1, "decision": 0.9}, {"infer": 0.2, "requests": 0.8}, STARVED), "requests wait for others"),
         (workers({"simulate": 0.2, "ticket": 0.8}, {"infer": 0.1, "requests": 0.9}, STARVED), "the last episodes of an update"),
     ],

@@ -35,6 +35,12 @@ def with_trace(run):
     write_events(RunDirectory(run).trace, events, {})
 
 
+def seen(page, what: str, least: int = 1):
+    """Scroll to the panel of `what` until so many are there: a chart is drawn when it is near the window."""
+    page.locator(what.split(" ")[0]).scroll_into_view_if_needed()
+    until(page, f"document.querySelectorAll({what!r}).length >= {least}")
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     runs = tmp_path_factory.mktemp("runs")
@@ -52,17 +58,19 @@ def test_every_panel_shows_data_and_nothing_leaves_the_machine(folder):
         page = shown.page
         assert page.inner_text("#name") == "good" and page.inner_text("#state") == "finished"
         page.wait_for_selector("#explanation dt")
+        assert page.inner_text("#fault") == "faults: 1 lost, 2 rerun"
         for chart in ("chart-success", "chart-return"):
-            assert page.locator(f"#{chart} .scatterlayer .trace").count() >= 1
+            seen(page, f"#{chart} .scatterlayer .trace")
         assert page.locator("#tasks figure").count() == 2
         assert page.locator("#shares .worker").count() == 5
         for row in page.locator("#shares .stack").all():
             widths = row.evaluate("row => [...row.children].reduce((sum, part) => sum + parseFloat(part.style.width), 0)")
             assert widths == pytest.approx(100, abs=0.1)
-        assert page.locator("#over-time .trace").count() >= 3
+        seen(page, "#over-time .trace", 3)
         page.wait_for_selector("#timeline-box:not([hidden])")
         assert page.evaluate("document.getElementById('timeline').getContext('2d').getImageData(0, 0, 2000, 60).data.some(value => value > 0)")
-        assert page.locator("#chart-batches .point").count() == 1
+        seen(page, "#chart-batches .point")
+        seen(page, "#curves .scatterlayer .trace", 4)
         assert page.locator("#curves figure").count() >= 4
         assert "was lost <b>and</b> replaced" in page.inner_text("#notices")
         assert "training.batch" in page.inner_text("#changed")
@@ -96,13 +104,37 @@ def test_the_page_follows_a_run_that_goes_on(tmp_path):
 def test_several_runs_side_by_side_with_their_differing_settings(folder):
     with opened(folder[1] + "#run=good&run=bad") as shown:
         page = shown.page
-        assert page.locator("#chart-success .scatterlayer .trace").count() >= 6
+        seen(page, "#chart-success .scatterlayer .trace", 6)
         assert "seed" in page.inner_text("#differing") and "7" in page.inner_text("#differing")
         page.click("#runs summary")
         page.uncheck("#run-list label:has-text('good') input")
         until(page, "document.getElementById('name').textContent === 'bad'")
         assert "out of memory" in page.inner_text("#notices")
         assert shown.wrong == []
+
+
+def test_a_chart_that_is_far_from_the_window_costs_nothing(folder):
+    with opened(folder[1] + "#run=good") as shown:
+        page = shown.page
+        seen(page, "#chart-success .scatterlayer .trace")
+        assert page.locator("#curves figure").count() >= 4 and page.locator("#curves .scatterlayer").count() == 0
+        seen(page, "#curves .scatterlayer .trace", 4)
+        assert shown.wrong == []
+
+
+def test_the_timeline_says_that_it_is_read_and_that_it_could_not_be(folder):
+    with opened(folder[1] + "#run=bad") as shown:
+        page = shown.page
+        until(page, "document.getElementById('timeline-none').textContent.startsWith('This run keeps no timeline')")
+        held = []
+        page.route("**/api/timeline*", lambda route: held.append(route))  # playwright marks what it calls
+        page.click("#runs summary")
+        page.check("#run-list label:has-text('good') input")
+        page.uncheck("#run-list label:has-text('bad') input")
+        until(page, "document.getElementById('timeline-none').textContent === 'The timeline is being read ...'")
+        until(page, "document.getElementById('name').textContent === 'good'")
+        held[-1].fulfill(status=503, body="it cannot be read")
+        until(page, "document.getElementById('timeline-none').textContent === 'The timeline could not be read.'")
 
 
 def test_the_timeline_and_the_axis_answer_to_the_keyboard(folder):

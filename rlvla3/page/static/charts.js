@@ -1,5 +1,5 @@
 // Curves, with Plotly. The axis is 0 updates, 1 environment steps or 2 seconds: the columns of what the server tells.
-import { ink, inOrder, runColour, stageColour, stageWords } from "./colours.js";
+import { ink, inOrder, isDark, runColour, stageColour, stageWords } from "./colours.js";
 import { byId, element, fill } from "./words.js";
 
 const AXES = ["update", "steps", "seconds"];
@@ -17,12 +17,32 @@ function horizontal(runs) {
 }
 const faint = (colour, alpha) => `${colour}${Math.round(255 * alpha).toString(16).padStart(2, "0")}`;
 
-export function draw(box, traces, across, up = {}) {
+// A chart is drawn when it is near the window, and again only where it has changed: drawing is most of what a page costs its machine.
+const wanted = new Map(), drawn = new WeakMap(), near = new Set();
+const sight = new IntersectionObserver((entries) => entries.forEach(({ target, isIntersecting }) => {
+  if (isIntersecting) { near.add(target); drawWanted(target); } else near.delete(target);
+}), { rootMargin: "400px" });
+function drawWanted(box) {
+  const chart = wanted.get(box);
+  wanted.delete(box);
+  if (chart && box.isConnected) drawNow(box, ...chart);
+}
+export function draw(box, ...chart) {
   if (!window.Plotly || !box) return;
+  const key = JSON.stringify([chart, isDark()]);
+  if (drawn.get(box) === key) return;
+  drawn.set(box, key);
+  wanted.set(box, chart);
+  if (near.has(box)) drawWanted(box); else sight.observe(box);
+}
+addEventListener("beforeprint", () => [...wanted.keys()].forEach(drawWanted));
+
+function drawNow(box, traces, across, up = {}) {
   const quiet = ink("quiet"), grid = ink("grid");
   const plain = { gridcolor: grid, zerolinecolor: grid, linecolor: grid, tickfont: { color: quiet, size: 11 }, automargin: true };
   const layout = {
-    margin: { l: 42, r: 10, t: 8, b: 34 }, paper_bgcolor: "transparent", plot_bgcolor: "transparent", font: { family: "system-ui, Segoe UI, Helvetica Neue, DejaVu Sans, sans-serif", size: 12, color: ink("ink") },
+    margin: { l: 42, r: 10, t: 8, b: 34 }, paper_bgcolor: "transparent", plot_bgcolor: "transparent",
+    font: { family: "system-ui, Segoe UI, Helvetica Neue, DejaVu Sans, sans-serif", size: 12, color: ink("ink") },
     xaxis: { ...plain, title: { text: across, font: { size: 11, color: quiet }, standoff: 6 }, showgrid: false, rangemode: "tozero", nticks: 6 },
     yaxis: { ...plain, nticks: 5, ...up }, showlegend: false, hovermode: "x unified", dragmode: "zoom", uirevision: across,
     hoverlabel: { bgcolor: ink("panel"), bordercolor: ink("line"), font: { color: ink("ink"), size: 12 } },
@@ -64,7 +84,7 @@ function rateChart(box, runs, task, column, up) {
   });
   draw(box, traces, title, up);
 }
-const SUCCESS = { range: [-.02, 1.02], tickformat: ".0%" };
+const SUCCESS = { range: [-.06, 1.06], tickformat: ".0%" };
 const boxes = (grid, names, caption) => fill(grid, names, () => names.map((name) => element("figure", {}, element("figcaption", {}, ...caption(name)), element("div", { className: "chart" }))));
 const chartOf = (grid, number) => grid.children[number]?.querySelector(".chart");
 

@@ -5,13 +5,14 @@ import { showExplanation, showFaults, showFilms, showSettings, showShares, showS
 import { listenTimeline, showTimeline } from "./timeline.js";
 import { byId, choice, element, fill, percent, quantity } from "./words.js";
 
-const SOON_MS = 2000, LATER_MS = 10000, MOST = 8;
-const page = { listed: [], chosen: [], told: new Map(), films: [], span: "recent", which: "all", tags: new Map(), repaint: () => {} };
+const SOON_MS = 2000, LATER_MS = 10000, MOST = 8, AGAIN = "Ask-Again-Ms";
+const page = { listed: [], chosen: [], told: new Map(), films: [], span: "recent", which: "all", tags: new Map(), again: SOON_MS, repaint: () => {} };
 
 // What the server says; the last answer again where it has not changed.
 async function ask(address) {
   const known = page.tags.get(address);
   const answer = await fetch(address, { headers: known ? { "If-None-Match": known.tag } : {}, cache: "no-store" });
+  page.again = Number(answer.headers.get(AGAIN) ?? page.again);
   if (answer.status === 304) return known.content;
   if (!answer.ok) throw new Error(await answer.text());
   const content = await answer.json();
@@ -49,7 +50,7 @@ function choose(names) {
 let waiting;
 function again(after) { clearTimeout(waiting); waiting = setTimeout(refresh, after); }
 async function refresh() {
-  let running = false;
+  let running = false, reading = false;
   try {
     page.listed = await ask("/api/runs");
     const there = new Set(page.listed.map((run) => run.name));
@@ -61,7 +62,8 @@ async function refresh() {
     for (const name of page.chosen) page.told.set(name, await ask(of("run", name)));
     if (page.chosen.length) page.films = await ask(of("films", page.chosen[0]));
     drawAll();
-    running = shown().some((run) => run.state === "running" || !run.complete);
+    running = shown().some((run) => run.state === "running");
+    reading = shown().some((run) => !run.complete);
     if (page.chosen.length) {
       if (page.timeline !== page.chosen[0] || shown()[0]?.state === "running") showTimeline(page.chosen[0]);
       page.timeline = page.chosen[0];
@@ -71,7 +73,7 @@ async function refresh() {
     byId("trouble").hidden = false;
     byId("trouble").textContent = error instanceof TypeError ? "The server of this page does not answer. Start `rlvla3 watch` again; training does not depend on it." : error.message;
   }
-  again(running ? SOON_MS : LATER_MS);
+  again(reading ? SOON_MS : running ? page.again : LATER_MS);
 }
 function theme(name) { document.documentElement.dataset.theme = name; try { localStorage.theme = name; } catch { /* a browser that keeps nothing */ } }
 function start() {

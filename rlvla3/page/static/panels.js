@@ -13,6 +13,8 @@ export function showSummary(run) {
   const [state, kind] = stateOf(run), recent = run.rollouts.success?.at(-1), evaluated = run.ends.after ?? run.best;
   byId("name").textContent = run.name;
   byId("state").textContent = state; byId("state").className = `badge ${kind}`; byId("state").title = run.ended;
+  const faults = [run.lost && `${run.lost} lost`, run.tickets.rerun && `${run.tickets.rerun} rerun`, run.tickets.set_aside && `${run.tickets.set_aside} set aside`].filter(Boolean);
+  byId("fault").hidden = !faults.length; byId("fault").textContent = `faults: ${faults.join(", ")}`;
   byId("place").textContent = run.place;
   byId("progress").value = run.updates ? Math.min(run.update / run.updates, 1) : 0;
   document.title = `${run.updates ? `${Math.round(100 * run.update / run.updates)} % ` : ""}${run.name} · rlvla3`;
@@ -20,12 +22,12 @@ export function showSummary(run) {
   numbers(byId("numbers"), [
     ["updates", quantity(run.update), run.updates ? `of ${quantity(run.updates)}` : ""],
     ["environment steps", quantity(run.steps)],
-    ["time", duration(run.seconds)],
+    ["time", duration(run.seconds), run.training_seconds ? `${duration(run.training_seconds)} of training` : ""],
     ["throughput", quantity(run.throughput), "steps/s"],
     ["training success", recent ? percent(recent[3]) : "–", recent ? `[${(100 * recent[4]).toFixed(0)}, ${(100 * recent[5]).toFixed(0)}] of ${recent[6]}` : ""],
     ...(evaluated ? [["evaluated", percent(evaluated.successes / Math.max(evaluated.episodes, 1)), `[${(100 * evaluated.low).toFixed(0)}, ${(100 * evaluated.high).toFixed(0)}] of ${evaluated.episodes}`]] : []),
     ["staleness", episodes ? (stale.reduce((sum, [lag, count]) => sum + lag * count, 0) / episodes).toFixed(2) : "–", stale.length ? `at most ${Math.max(...stale.map(([lag]) => lag))}` : ""],
-    ["reruns", quantity(run.tickets.rerun ?? 0), run.tickets.set_aside ? `${run.tickets.set_aside} set aside` : "", run.tickets.rerun ? "bad" : ""],
+    ["lost workers", quantity(run.lost), `${quantity(run.tickets.rerun ?? 0)} episodes rerun`, run.lost || run.tickets.rerun ? "bad" : ""],
   ]);
 }
 export const showExplanation = (sentences) => fill(byId("explanation"), sentences, () => sentences.flatMap((said) => [element("dt", { className: said.verdict }, said.topic), element("dd", {}, said.text)]));

@@ -1,0 +1,58 @@
+"""Advice for a page, from a process of its own with the lowest priority: rehearsals take seconds of a core, and the run has its cores first.
+
+Run as a program, this file makes the advice that it is asked for on stdin.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+from rlvla3.page.advising import Advice, advise
+from rlvla3.page.explaining import can_be_advised, observed_of
+from rlvla3.page.run_facts import RunFacts
+from rlvla3.process_ends import ending_in_words
+
+EVERY_S = 600.0
+"""How often there is new advice for a run that goes on."""
+
+LOWEST_PRIORITY = 19
+
+
+class AdviceBeside:
+    """The newest advice for a run. Ask with `newest`."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._begun_at: float | None = None
+        self._ready: Advice | None = None
+
+    def newest(self, facts: RunFacts) -> Advice | None:
+        """The newest advice that is ready; None before the first. Where it is old, the next one is begun."""
+        due = self._begun_at is None or (facts.state == "running" and self._clock() - self._begun_at > EVERY_S)
+        if due and can_be_advised(facts):
+            self._begun_at = self._clock()
+            question = pickle.dumps((facts.recipe, observed_of(facts)))
+            threading.Thread(target=self._make, args=(question,), name="advice", daemon=True).start()
+        return self._ready
+
+    def _make(self, question: bytes) -> None:
+        made = subprocess.run([sys.executable, "-m", __spec__.name], input=question, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
+        failed = f"No setting can be recommended, because the process that rehearses has failed: {ending_in_words(made.returncode)}."
+        self._ready = pickle.loads(made.stdout) if made.returncode == 0 else Advice(failed)
+
+
+def main() -> None:
+    """Read a question from stdin, and write its advice to stdout."""
+    os.nice(LOWEST_PRIORITY)
+    recipe, observed = pickle.load(sys.stdin.buffer)
+    sys.stdout.buffer.write(pickle.dumps(advise(recipe, observed)))
+
+
+if __name__ == "__main__":
+    main()
