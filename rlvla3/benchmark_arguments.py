@@ -27,6 +27,7 @@ def add_benchmarks(bench: argparse.ArgumentParser) -> Mapping[str, argparse.Argu
     _add_ray(benchmarks.add_parser("ray", help="the Ray runtime against the local one, on one host"))
     _add_reality(benchmarks.add_parser("reality", help="rehearsed and measured throughput in the four modes, from one profile"))
     _add_beside(benchmarks.add_parser("beside", help="what evaluation beside training (evaluation.every) costs training"))
+    _add_watched(benchmarks.add_parser("watched", help="what a page that is open (`rlvla3 watch`) costs the run that it shows"))
     _add_vector(benchmarks.add_parser("vector", help="the engine against a synchronous vector environment with the same simulators"))
     gpu = benchmarks.add_parser("gpu", help="one GPU: its limits, inference and training against them, and the four modes in real runs")
     gpu.add_argument("--minutes", type=seconds, default=8.0, metavar="M", help="how long all of it may take (default: 8)")
@@ -75,6 +76,12 @@ def _add_beside(beside: argparse.ArgumentParser) -> None:
     beside.add_argument("overrides", nargs="*", default=[], metavar="RECIPE key=value", help="a YAML file (default: one with spare slots), and settings")
     beside.add_argument("--pairs", type=positive, default=5, metavar="N", help="how often training is measured with and without, alternately (default: 5)")
     beside.add_argument("--seconds", type=seconds, default=20.0, metavar="S", help="seconds of each measurement, at least (default: 20)")
+
+
+def _add_watched(watched: argparse.ArgumentParser) -> None:
+    watched.add_argument("--num-envs", type=positive, default=8, metavar="N", help="environments of the run (default: 8)")
+    watched.add_argument("--pairs", type=positive, default=5, metavar="N", help="how often it is measured without and with a page (default: 5)")
+    watched.add_argument("--seconds", type=seconds, default=40.0, metavar="S", help="seconds of each measurement (default: 40)")
 
 
 def _add_vector(vector: argparse.ArgumentParser) -> None:

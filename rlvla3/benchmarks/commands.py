@@ -8,7 +8,7 @@ from rlvla3.config import path_of
 from rlvla3.observability.progress_line import progress
 from rlvla3.observability.trust import check_trust
 
-TELLING = ("gpu", "parity", "fuzz", "chaos", "deaths", "soak")
+TELLING = ("gpu", "parity", "fuzz", "chaos", "deaths", "soak", "watched")
 """Benchmarks that say themselves how far they are."""
 
 START_S = 15.0
@@ -18,7 +18,7 @@ START_S = 15.0
 def bench(arguments: argparse.Namespace) -> bool:
     """Run the benchmark `arguments.benchmark`. Its figures go into the JSON file `arguments.json`, or, for `parity`, into the folder `arguments.out`.
 
-    Returns whether all is well. Only `fuzz`, `chaos`, `deaths` and `soak` can return False."""
+    Returns whether all is well. Only `fuzz`, `chaos`, `deaths`, `soak` and `watched` can return False."""
     _check_trust(arguments)
     if arguments.benchmark in TELLING:
         return _measure(arguments)
@@ -65,7 +65,7 @@ def _measure(arguments: argparse.Namespace) -> bool:
             from rlvla3.benchmarks import mismatch
 
             mismatch.main(arguments.policy, arguments.overrides, arguments.json, arguments.decisions, arguments.ratio, arguments.chunk, arguments.trust)
-        case "fuzz" | "chaos" | "deaths" | "soak":
+        case "fuzz" | "chaos" | "deaths" | "soak" | "watched":
             return _try(arguments)
         case "parity":
             from rlvla3.benchmarks.parity.parity_report import main
@@ -113,6 +113,10 @@ def _try(arguments: argparse.Namespace) -> bool:
         from rlvla3.benchmarks.chaos import deaths
 
         return deaths.main(arguments.shards, arguments.every, arguments.windows, arguments.seconds, arguments.json)
+    if arguments.benchmark == "watched":
+        from rlvla3.benchmarks import watched
+
+        return watched.main(arguments.pairs, arguments.seconds, arguments.num_envs, arguments.json)
     if arguments.benchmark == "soak":
         from rlvla3.benchmarks import soak
 

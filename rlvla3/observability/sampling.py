@@ -33,8 +33,12 @@ SAMPLE = np.dtype([("stage", "i4"), ("size", "i4"), ("end", "f8"), ("wall", "f8"
 it; work: on cores, of all threads of the process; delay: waiting for a core."""
 
 
+DROPPED = -1
+"""The stage of a sample that says only this: older samples of the worker were dropped."""
+
+
 class SamplingBoard(MeterBoard):
-    """A board whose meters write samples into `folder`. max_bytes: the limit for each file. A meter stops writing there."""
+    """A board whose meters write samples into `folder`. max_bytes: the limit for each file. There, a meter drops the older half of its samples."""
 
     def __init__(self, workers: Sequence[str], now: Callable[[], float] | None = None, *, folder: Path, max_bytes: float = math.inf) -> None:
         super().__init__(workers, now)
@@ -47,20 +51,18 @@ class SamplingBoard(MeterBoard):
 class SamplingMeter(Meter):
     """One worker's meter, for the thread that creates it. A sample is in the file as soon as the stage ends, even if the worker is killed then.
 
-    max_bytes: where the samples end. Samples with a limit are those of a trace: where they cannot be written, they end, and the worker goes on. A profile needs
-    them all, so without a limit an OSError is raised.
+    max_bytes: the limit of the file; the newest samples are kept. Samples with a limit are those of a trace: where they cannot be written, they end, and the
+    worker goes on. A profile needs them all, so without a limit an OSError is raised.
     """
 
     samples = True
 
     def __init__(self, meter: Meter, path: Path, max_bytes: float = math.inf) -> None:
         super().__init__(meter._seconds, meter._stage, meter._since, meter._now)
-        self._may_end = max_bytes < math.inf
+        self._path, self._max_bytes, self._ended = path, max_bytes, False
         self._schedstat = SCHEDSTAT.open("rb", buffering=0)
-        self._free = 0.0
         try:
-            self._file = path.open("ab", buffering=0)
-            self._free = max_bytes - path.stat().st_size  # a worker that replaces a lost one appends to its file
+            self._open()
         except OSError as error:
             self._end(error)
         self._size = 0
@@ -69,24 +71,41 @@ class SamplingMeter(Meter):
     def enter(self, stage: str, size: int = 0) -> None:
         left, since = int(self._stage[0]), float(self._since[0])
         super().enter(stage, size)
-        if self._free < _ENTRY.size:
+        if self._ended:
             return
-        self._free -= _ENTRY.size
         now, (work, delay) = float(self._since[0]), self._spent()
         self._write(_ENTRY.pack(left, self._size, now, now - since, work - self._work, delay - self._delay))
         self._size, self._work, self._delay = size, work, delay
 
+    def _open(self) -> None:
+        self._file = self._path.open("ab", buffering=0)
+        self._free = self._max_bytes - self._path.stat().st_size  # a worker that replaces a lost one appends to its file
+
     def _write(self, entry: bytes) -> None:
         try:
+            if self._free < len(entry):
+                self._drop_older()
             if self._file.write(entry) != len(entry):  # a reader ignores the part of an entry
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._free -= len(entry)
         except OSError as error:
             self._end(error)
 
+    def _drop_older(self) -> None:
+        """Keep the newer half. Whoever reads the file has the old one or the new one, each of them whole."""
+        self._file.close()
+        samples = read_samples(self._path)
+        kept = samples[-int(self._max_bytes // 2 // _ENTRY.size) :].copy()
+        kept[0] = (DROPPED, 0, kept["end"][0], 0.0, 0.0, 0.0)
+        beside = self._path.with_suffix(".partial")
+        beside.write_bytes(kept.tobytes())
+        beside.replace(self._path)
+        self._open()
+
     def _end(self, error: OSError) -> None:
-        if not self._may_end:
+        if self._max_bytes == math.inf:
             raise error
-        self._free = 0.0
+        self._ended = True
         print(f"the samples for trace.json end here, because they could not be written: {error.strerror}", flush=True)
 
     def _spent(self) -> tuple[float, float]:

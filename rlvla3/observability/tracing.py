@@ -5,7 +5,7 @@
 
 Invariants:
 - a sample is in its file as soon as the stage ends. So the samples of a killed worker are there too;
-- a file never grows beyond MAX_BYTES. Sampling stops there, and the trace says so;
+- a file never grows beyond MAX_BYTES. The newest samples are kept, and the trace says so;
 - the times of at most MAX_UPDATES updates are kept in memory. The trace says how many later ones it leaves out.
 """
 
@@ -27,7 +27,7 @@ from rlvla3.observability import trace_events
 from rlvla3.observability.events import Event, UpdateFinished
 from rlvla3.observability.meter import STAGES, MeterBoard
 from rlvla3.observability.run_directory import RunDirectory
-from rlvla3.observability.sampling import SAMPLE, SamplingBoard, read_samples
+from rlvla3.observability.sampling import DROPPED, SamplingBoard, read_samples
 from rlvla3.observability.trace_events import TraceEvent
 
 MAX_BYTES = 16 << 20
@@ -66,7 +66,7 @@ def make_board(recipe: Recipe, folder: Path) -> Callable[[Sequence[str]], MeterB
 class TraceLane:
     """The samples of one worker, SAMPLE [n].
 
-    host: the name of its host's folder, "" for workers of the run's own host. cut_off: whether sampling stopped before the worker ended.
+    host: the name of its host's folder, "" for workers of the run's own host. cut_off: whether older samples were dropped.
     """
 
     host: str
@@ -129,13 +129,14 @@ class TraceFile:
 
 def read_lanes(folder: Path) -> list[TraceLane]:
     """The samples in the folder, in the order in which they are shown. A worker without samples has no lane."""
-    files = [(path, read_samples(path)) for path in folder.rglob("*.samples")]
-    lanes = [
-        TraceLane(path.parent.name if path.parent != folder else "", path.stem.replace("-", " "), samples, path.stat().st_size > MAX_BYTES - SAMPLE.itemsize)
-        for path, samples in files
-        if len(samples)
-    ]
-    return sorted(lanes, key=_sort_key)
+    return sorted(filter(None, (_read_lane(path, folder) for path in folder.rglob("*.samples"))), key=_sort_key)
+
+
+def _read_lane(path: Path, folder: Path) -> TraceLane | None:
+    samples = read_samples(path)
+    kept = samples[samples["stage"] != DROPPED]
+    host = path.parent.name if path.parent != folder else ""
+    return TraceLane(host, path.stem.replace("-", " "), kept, cut_off=len(kept) < len(samples)) if len(kept) else None
 
 
 def _sort_key(lane: TraceLane) -> tuple[list[int], int, list[int]]:
@@ -149,14 +150,15 @@ def _numbers(name: str) -> list[int]:
 
 def _lane_events(lane: TraceLane, on: int, thread: int, begin: float) -> Iterator[TraceEvent]:
     yield from trace_events.lane(on, thread, lane.worker)
+    if lane.cut_off:
+        first = float(lane.samples["end"][0] - lane.samples["wall"][0])
+        yield trace_events.mark(on, thread, f"earlier samples are left out: a worker keeps the newest {MAX_BYTES >> 20} MiB at most", first - begin)
     for stage, size, end, wall, _, _ in lane.samples.tolist():
         if wall > 0:
             yield trace_events.stage_time(on, thread, STAGES[stage], end - wall - begin, end - begin, size)
-    if lane.cut_off:
-        yield trace_events.mark(on, thread, f"the limit of {MAX_BYTES >> 20} MiB of samples is reached", float(lane.samples["end"][-1]) - begin)
 
 
 def _about(run: RunDirectory, lanes: Sequence[TraceLane], begin: float, left_out: int) -> Mapping[str, Any]:
-    """Data about the trace. ended_early: the workers whose samples stop before the end of the run. updates_left_out: those after MAX_UPDATES."""
+    """Data about the trace. begin_late: the workers whose older samples were dropped. updates_left_out: those after MAX_UPDATES."""
     cut_off = [" ".join(filter(None, (lane.host.replace("-", " "), lane.worker))) for lane in lanes if lane.cut_off]
-    return {"run": run.path.name, "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(begin)), "ended_early": cut_off, "updates_left_out": left_out}
+    return {"run": run.path.name, "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(begin)), "begin_late": cut_off, "updates_left_out": left_out}

@@ -6,14 +6,15 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
+from statistics import median
 
-SHARE = 0.005
+SHARE = 0.003
 """Of all cores of the machine, for the answers to one browser."""
 
 SHORTEST_S, LONGEST_S = 2.0, 30.0
 
-REMEMBERED = 3
-"""A long file is read once, and reading it would slow the page down for long. So the cheapest one of the last times counts."""
+REMEMBERED = 5
+"""A long file is read once, and reading it would slow the page down for long. So the median of the last times counts."""
 
 
 class Pace:
@@ -36,4 +37,4 @@ class Pace:
         self._before = now
         if len(self._costs) < REMEMBERED:
             return SHORTEST_S
-        return min(max(min(self._costs) / (SHARE * self._cores), SHORTEST_S), LONGEST_S)
+        return min(max(median(self._costs) / (SHARE * self._cores), SHORTEST_S), LONGEST_S)

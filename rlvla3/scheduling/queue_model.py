@@ -19,7 +19,7 @@ ROUNDS = 12
 """So often each shard asks in a prediction, on average."""
 
 FEWEST, MOST = 200, 2000
-"""Asks in a prediction, at least and at most."""
+"""Asks in a prediction, at least and at most. There are always two of each shard: the first ones only settle the queue."""
 
 SETTLING = 0.25
 """The share of a prediction that is not counted. The queue starts with shards anywhere in their round, and has to settle."""
@@ -50,7 +50,7 @@ def predict(limits: Limits, cost: InferenceCost, thinking: Sequence[float], shar
     asks = [draw() * (everyone + thinking[int(draw() * known)]) for _ in range(shards)]
     heapify(asks)
     largest = max(int(min(limits.max_batch / slots, shards)), 1)
-    asked, last = 0, min(max(ROUNDS * shards, FEWEST), MOST)
+    asked, last = 0, max(min(max(ROUNDS * shards, FEWEST), MOST), 2 * shards)
     free, settled = 0.0, None
     settled_asks = inferences = 0
     while asked < last:

@@ -18,7 +18,7 @@ from rlvla3.errors import RecipeError
 from rlvla3.observability import tracing
 from rlvla3.observability.events import UpdateFinished
 from rlvla3.observability.run_directory import RunDirectory
-from rlvla3.observability.sampling import SAMPLE, SamplingBoard
+from rlvla3.observability.sampling import SAMPLE, SamplingBoard, read_samples
 from rlvla3.observability.tracing import TraceFile, WallClock, make_board
 from rlvla3.preflight import preflight
 from rlvla3.types import TicketCounts
@@ -100,18 +100,20 @@ def test_a_trace_has_a_lane_a_worker_and_a_stay_for_each_that_was_noted(run: Run
     assert not run.samples.exists()
 
 
-def test_noting_stops_before_a_file_grows_past_its_bound_and_the_trace_says_so(run: RunDirectory, monkeypatch: pytest.MonkeyPatch):
+def test_a_file_never_grows_past_its_bound_has_the_newest_samples_and_the_trace_says_so(run: RunDirectory, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(tracing, "MAX_BYTES", 10 * SAMPLE.itemsize + 3)
-    board = make_board(run.recipe(), run.samples)(["shard 0", "generator 0"])
-    for _ in range(2):  # the second is who takes a lost worker's place
+    board, file = make_board(run.recipe(), run.samples)(["shard 0", "generator 0"]), run.samples / "shard-0.samples"
+    for life in range(3):  # the second and the third worker take the place of a lost one
         meter = board.meter("shard 0")
-        for _ in range(8):
-            meter.enter("simulate")
+        for number in range(1, 9):
+            meter.enter("simulate", size=10 * life + number)  # its sample is written when it is left
+            sizes = [int(size) for size in read_samples(file)["size"] if size]
+            assert file.stat().st_size <= 10 * SAMPLE.itemsize and sizes == sorted(set(sizes))
+            assert number < 5 or sizes[-4:] == [10 * life + number - back for back in (4, 3, 2, 1)]
     board.meter("generator 0").enter("infer")
-    assert (run.samples / "shard-0.samples").stat().st_size == 10 * SAMPLE.itemsize
     trace = _over(run)
-    assert len(trace.samples["shard 0"]) == 10 and len(trace.samples["generator 0"]) == 1
-    assert len(trace.marks) == 1 and trace.content["otherData"]["ended_early"] == ["shard 0"]
+    assert 4 <= len(trace.samples["shard 0"]) <= 9 and len(trace.samples["generator 0"]) == 1
+    assert len(trace.marks) == 1 and trace.content["otherData"]["begin_late"] == ["shard 0"]
 
 
 def test_the_updates_in_memory_are_limited_and_the_trace_says_how_many_it_leaves_out(run: RunDirectory, monkeypatch: pytest.MonkeyPatch):
@@ -169,12 +171,12 @@ def test_an_interrupted_run_leaves_its_trace(tmp_path: Path):
 def test_stages_of_different_updates_overlap_in_a_full_async_run(tmp_path: Path):
     metaworld = {"name": "metaworld", "tasks": ["reach-v3"], "shards": 3, "max_steps": 20, "options": {"image_size": 64}}
     recipe = countdown() | {"simulator": metaworld, "policy": {"name": "mini_vla", "chunk": 5}}
-    recipe["training"] = recipe["training"] | {"updates": 4, "epochs": 3, "micro_batch": 8}
+    recipe["training"] = recipe["training"] | {"updates": 12, "epochs": 3, "micro_batch": 8}
     run = Run(tmp_path, recipe, None, "engine.mode=full_async", "engine.trace=true").finished()
     trace = Trace(run.folder / "trace.json")
     simulate, infer, load = trace.of("shard", "simulate"), trace.of("generator", "infer"), trace.of("generator", "load_weights")
     publish = trace.of("trainer", "publish")
-    assert len(publish) == 4 and len(load) >= 2
+    assert len(publish) == 12 and len(load) >= 2
     alone = list(updates_alone(trace, publish))
     for stage, stays in (("simulate", simulate), ("infer", infer)):
         later = [(stay, train) for trained in alone for stay in stays for train in trained if stay[1] >= trained[0][1]]

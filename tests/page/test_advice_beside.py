@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 import pytest
@@ -30,7 +31,7 @@ def test_it_is_the_advice_that_the_command_gives(tmp_path):
 
 @pytest.mark.slow
 def test_a_process_that_fails_is_told_of(tmp_path, monkeypatch):
-    monkeypatch.setattr(advice_beside.sys, "executable", "false")
+    monkeypatch.setattr(sys, "executable", "false")
     facts = run_facts(make_run(tmp_path / "run", updates=12))
     assert "the process that rehearses has failed: it ended by itself with exit code 1" in waited_for(AdviceBeside(), facts).text
 

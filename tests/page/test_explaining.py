@@ -58,6 +58,18 @@ def test_without_two_evaluations_the_first_updates_are_compared_with_the_last(tm
     assert "10 % [6, 17] until update 10 to 85 % [77, 91] after update 30" in learning.text
 
 
+def test_a_fall_on_the_way_is_told_of_though_the_end_is_better_than_the_start(tmp_path):
+    course = [3, 6, 9, 10, 10, 10, 2, 0, 0, 4, 8, 10, 10, 10, 10, 10]
+    said_ = of(tmp_path, *[update(number, successes=course[number // 3]) for number in range(1, 48)])
+    assert said_["learning"].verdict == "good" and said_["on the way"].verdict == "bad"
+    assert "fell from 100 %" in said_["on the way"].text and "to 0 %" in said_["on the way"].text and "came back to 100 %" in said_["on the way"].text
+
+
+@pytest.mark.parametrize("course", [[5, 4, 6, 5, 5, 3, 6, 4], [0, 2, 4, 6, 7, 8, 9, 10], [10] * 8, [0] * 8])
+def test_noise_and_a_rise_are_no_fall(tmp_path, course):
+    assert "on the way" not in of(tmp_path, *[update(number, successes=course[number // 6]) for number in range(1, 48)])
+
+
 @pytest.mark.parametrize(("slope", "verdict"), [(1.0, "good"), (-1.0, "bad"), (0.0, "open")])
 def test_without_any_success_returns_are_compared(tmp_path, slope, verdict):
     rollouts = [{"successes": 0, "episodes": 10, "mean_return": 20 + slope * number + number % 2, "mean_steps": 50.0} for number in range(1, 41)]

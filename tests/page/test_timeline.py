@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rlvla3.observability.meter import STAGES
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.observability.sampling import SAMPLE
 from rlvla3.observability.trace_events import host, lane, mark, stage_time, write_events
-from rlvla3.page.timeline import MOST_SPANS, Timeline, batches, begin_of, end_of, waits, within
+from rlvla3.page.timeline import MOST_SPANS, SPAN, Lane, Timeline, batches, begin_of, end_of, waits, within
 
 CYCLE = ("simulate", "decision")
 
@@ -86,3 +90,21 @@ def test_a_lane_of_any_number_of_stages_has_few_spans_that_cover_its_time(tmp_pa
     assert sum(span.end - span.begin for span in shown) == pytest.approx(24.0, rel=0.01)
     assert {span.stage for span in shown} == {"simulate"}
     assert {span.stage for span in within(found, 10.0, 10.1)} == {"simulate", "decision"}
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.floats(0.0, 20.0), st.floats(0.001, 5.0)), min_size=1, max_size=30), st.integers(3, 40))
+@settings(max_examples=60, deadline=None)
+def test_a_part_of_the_time_shows_the_stage_that_took_most_of_it(found, parts):
+    """Against a reference that adds up each part. Stages that took almost the same time are both right."""
+    spans = np.array([(stage, 0, begin, begin + took) for stage, begin, took in found], SPAN)
+    begin, end, names = 1.0, 21.0, ("simulate", "decision", "ticket")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("rlvla3.page.timeline.MOST_SPANS", parts)
+        shown = within(Lane("shard 0", names, np.tile(spans, parts + 1)), begin, end)  # so many that they are joined, and in the same proportions
+    assert all(one.end <= other.begin + 1e-9 for one, other in pairwise(shown)) and len(shown) <= max(parts, 1)
+    width = (end - begin) / parts
+    for part in range(parts):
+        left, right = begin + part * width, begin + (part + 1) * width
+        spent = [sum(max(min(span[3], right) - max(span[2], left), 0.0) for span in spans.tolist() if span[0] == stage) for stage in range(3)]
+        (told, *_) = [span.stage for span in shown if span.begin <= (left + right) / 2 <= span.end] or [""]
+        assert (told == "" and max(spent) < width * 1e-5) or spent[names.index(told)] >= max(spent) - width * 1e-5

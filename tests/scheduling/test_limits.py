@@ -211,3 +211,10 @@ def test_without_training_on_the_device_only_the_queue_counts():
     device = SharedDevice(None)
     device.add(1.0, 0.5, 100)
     assert device.seconds_each(Prediction(100, 4), InferenceCost(1.0, 0.0)) == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("shards", [1, 2000, 5000])
+@pytest.mark.parametrize(("seconds", "thinking"), [(0.0, 0.0), (1e-17, 1e-17), (0.01, 0.02)])
+def test_any_number_of_shards_and_times_of_nothing_have_a_prediction(shards: int, seconds: float, thinking: float) -> None:
+    found = predict(Limits(math.inf, math.inf), InferenceCost(seconds, seconds), [thinking], shards)
+    assert math.isfinite(found.rate) and found.rate > 0 and 1 <= found.batch <= shards

@@ -1,0 +1,23 @@
+"""`rlvla3 bench watched`: one run, with a page and without."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rlvla3.benchmarks import watched
+
+
+@pytest.mark.slow
+def test_a_run_is_measured_without_and_with_a_page_that_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nothing_left: None) -> None:
+    asked: list[str] = []
+    ask = watched._ask
+    monkeypatch.setattr(watched, "SETTLE_S", 2.0)
+    monkeypatch.setattr(watched, "_ask", lambda address, path, tags: (asked.append(path.partition("?")[0]), ask(address, path, tags))[1])
+    assert watched.main(pairs=1, seconds=8.0, shards=2, figures=tmp_path / "figures.json")
+    (pair,) = json.loads((tmp_path / "figures.json").read_text())["pairs"]
+    assert pair["ratio"] == pytest.approx(pair["with"]["steps_per_second"] / pair["without"]["steps_per_second"])
+    assert pair["with"]["opened_s"] > 0 and pair["with"]["cores"] > 0
+    assert set(asked) == {"api/runs", *(f"api/{what}" for what in watched.ASKED)}
