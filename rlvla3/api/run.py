@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlvla3.config import Recipe, path_of
-from rlvla3.observability.formatting import evaluation_result
+from rlvla3.observability.formatting import evaluation_result, number_of
 from rlvla3.observability.metrics_lines import JsonObject
 from rlvla3.observability.run_directory import RunDirectory, RunDirectoryError, version_of
 from rlvla3.observability.trust import check_trust
@@ -53,7 +53,7 @@ class Evaluation:
 
     def __str__(self) -> str:
         about = {"successes": self.successes, "episodes": self.episodes, "low": self.low, "high": self.high, "mean_return": self.mean_return}
-        return f"{evaluation_result(about)} of {self.episodes} episodes"
+        return f"{evaluation_result(about)} of {number_of(self.episodes, 'episode')}"
 
 
 class Run:

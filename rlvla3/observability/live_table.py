@@ -15,7 +15,7 @@ from rich.text import Text
 
 from rlvla3.observability.event_json import rate_json
 from rlvla3.observability.events import Event, SuccessRate, WorkerTime
-from rlvla3.observability.formatting import clock_time, duration, evaluation_result, percent, quantity, success_of_episodes
+from rlvla3.observability.formatting import clock_time, duration, evaluation_result, number_of, percent, quantity, success_of_episodes
 from rlvla3.observability.progress import UNITS, Progress
 from rlvla3.observability.summary import RECENT_UPDATES
 from rlvla3.observability.worker_times import largest, rows_to_show
@@ -106,7 +106,7 @@ def _phase(progress: Progress) -> Table:
     if progress.loss is not None:
         cells.append(f"loss {progress.loss:.4f}")
     if progress.phase == "train":
-        cells.append(f"{progress.episodes} episodes")
+        cells.append(number_of(progress.episodes, "episode"))
     left = progress.seconds_left()
     if left is not None:
         cells.append(f"[bold]{duration(left)} left[/]")
@@ -116,7 +116,7 @@ def _phase(progress: Progress) -> Table:
 
 
 def _evaluation(found: SuccessRate) -> str:
-    return f"[bold]{evaluation_result(rate_json(found))}[/] of {found.episodes} episodes"
+    return f"[bold]{evaluation_result(rate_json(found))}[/] of {number_of(found.episodes, 'episode')}"
 
 
 def _rollouts(progress: Progress) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from rlvla3.errors import RecipeError
 from rlvla3.observability.figures import write_figures
 from rlvla3.observability.formatting import number_of, size
+from rlvla3.observability.progress_line import progress
 from rlvla3.observability.run_directory import complete_file
 from rlvla3.page.explaining import Sentence, advice_of, explain
 from rlvla3.page.report import Reported, report
@@ -22,8 +23,9 @@ WIDTH = 100
 
 def explain_run(path: Path, figures: Path | None = None) -> None:
     """Print a run in ten sentences. figures: a file for the same as data. Raises RunDirectoryError where there is no run."""
-    facts = run_facts(path)
-    sentences = explain(facts, advice_of(facts))
+    with progress(f"reading {path}, and rehearsing it with other settings"):
+        facts = run_facts(path)
+        sentences = explain(facts, advice_of(facts))
     if figures:
         write_figures({"run": str(path), "sentences": [asdict(sentence) for sentence in sentences]}, figures)
     print("\n".join(lines(sentences)))
@@ -37,10 +39,12 @@ def report_runs(paths: Sequence[Path], out: Path | None, videos_mib: float) -> N
     if repeated := [path for number, path in enumerate(paths) if path.resolve() in {other.resolve() for other in paths[:number]}]:
         raise RecipeError(f"{repeated[0]} is given twice: give each run once")
     names, runs = _names(paths), []
-    for path in paths:
-        facts = run_facts(path)
-        found = clips(path / "videos", int(videos_mib * 2**20 / len(paths)))
-        runs.append(Reported(names[path], facts, explain(facts, advice_of(facts)), found))
+    with progress("reading", total=len(paths), unit="run") as work:
+        for path in paths:
+            work.reach(len(runs), now=names[path])
+            facts = run_facts(path)
+            found = clips(path / "videos", int(videos_mib * 2**20 / len(paths)))
+            runs.append(Reported(names[path], facts, explain(facts, advice_of(facts)), found))
     final = out or paths[0] / "report.html"
     try:
         with complete_file(final) as beside:

@@ -69,8 +69,8 @@ def _sentences(facts: RunFacts, advice: Advice | None) -> Iterator[Sentence]:
     yield Sentence("state", f"{_state_in_words(facts)}: {_progress(facts.metrics)}.")
     verdict, text = learning(facts.metrics)
     yield Sentence("learning", text, verdict)
-    if text := fall(facts.metrics):
-        yield Sentence("on the way", text, "bad")
+    if fallen := fall(facts.metrics):
+        yield Sentence("on the way", fallen[1], fallen[0])
     if tasks := _tasks(facts.metrics):
         yield Sentence("tasks", tasks)
     if facts.updates:

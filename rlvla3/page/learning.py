@@ -66,18 +66,27 @@ def learning(metrics: RunMetrics) -> tuple[Verdict, str]:
             return "open", f"Whether it learns is not certain: {change.text}, and this difference may be chance."
 
 
-def fall(metrics: RunMetrics) -> str:
-    """The deepest fall of success in training, in a sentence, also where success came back. Empty where it fell by less than FALL, which may be chance."""
+def fall(metrics: RunMetrics) -> tuple[Verdict, str] | None:
+    """The deepest fall of success in training, as a verdict and a sentence. It is bad news unless success came back. None where it fell by less than FALL:
+    that may be chance."""
     parts = pooled(list(metrics.rollouts.get(WHOLE, ())), PARTS)
-    deepest, words = -FALL, ""
+    deepest, found = -FALL, None
     for number, low in enumerate(parts[1:], 1):
-        high = max(parts[:number], key=lambda rate: rate.successes / rate.episodes)
+        high = max(parts[:number], key=_share)
         if (change := difference(high[1:3], low[1:3])[1]) < deepest:
-            deepest, back = change, max((rate.successes / rate.episodes for rate in parts[number + 1 :]), default=0.0)
-            fell = f"from {interval(*high[1:3])} at update {high.place.update} to {interval(*low[1:3])} at update {low.place.update}"
-            came_back = f" Later it came back to {percent(back)}." if back - low.successes / low.episodes > FALL else ""
-            words = f"Training success fell {fell}.{came_back} If this is too unsteady, lower training.learning_rate or training.epochs."
-    return words
+            deepest, found = change, (high, low, max(map(_share, parts[number + 1 :]), default=0.0))
+    if found is None:
+        return None
+    high, low, later = found
+    fell = f"from {interval(*high[1:3])} at update {high.place.update} to {interval(*low[1:3])} at update {low.place.update}"
+    way_out = "If this is too unsteady, lower training.learning_rate or training.epochs."
+    if later - _share(low) > FALL:
+        return "open", f"Training success fell {fell}. Later it came back to {percent(later)}. {way_out}"
+    return "bad", f"Training success fell {fell}. {way_out}"
+
+
+def _share(rate: Rate) -> float:
+    return rate.successes / rate.episodes
 
 
 def _evaluations(metrics: RunMetrics) -> list[tuple[int, int, int]]:

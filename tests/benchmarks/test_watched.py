@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,8 +15,13 @@ from rlvla3.benchmarks import watched
 def test_a_run_is_measured_without_and_with_a_page_that_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nothing_left: None) -> None:
     asked: list[str] = []
     ask = watched._ask
+
+    def noted(address: str, path: str, tags: dict[str, str]) -> tuple[Any, float]:
+        asked.append(path.partition("?")[0])
+        return ask(address, path, tags)
+
     monkeypatch.setattr(watched, "SETTLE_S", 2.0)
-    monkeypatch.setattr(watched, "_ask", lambda address, path, tags: (asked.append(path.partition("?")[0]), ask(address, path, tags))[1])
+    monkeypatch.setattr(watched, "_ask", noted)
     assert watched.main(pairs=1, seconds=8.0, shards=2, figures=tmp_path / "figures.json")
     (pair,) = json.loads((tmp_path / "figures.json").read_text())["pairs"]
     assert pair["ratio"] == pytest.approx(pair["with"]["steps_per_second"] / pair["without"]["steps_per_second"])

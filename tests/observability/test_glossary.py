@@ -20,6 +20,7 @@ from rlvla3.observability.event_json import event_json
 from rlvla3.observability.events import CloneStep, EvaluationFinished, Event, Notice, PhaseStarted
 from rlvla3.observability.glossary import METRICS, of_curve, of_line
 from rlvla3.observability.intervals import success_rate
+from rlvla3.observability.machine_use import GpuUse, MachineUse
 from rlvla3.observability.meter import BUSY, IDLE
 from rlvla3.observability.run_directory import RunDirectory
 from tests.support.events import episodes
@@ -37,7 +38,7 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
 }
 """Settings of real runs that have all metrics of learning together."""
 
-SELDOM = ("update.workers.busy", "update.workers.idle", "update.batching", "idle/", "batching/")
+SELDOM = ("update.workers.busy", "update.workers.idle", "update.batching", "idle/", "batching/", "machine.")
 """Stages, causes and figures that need many hosts, a GPU or a slow machine: their lists in the code are compared instead."""
 
 
@@ -112,6 +113,11 @@ def test_the_command_prints_entries_by_a_part_of_their_names(capsys: pytest.Capt
     assert all(f"\n{metric.name}" in everything for metric in METRICS)
     assert main(["metrics", "nobody"]) == 2
     assert capsys.readouterr().err == "rlvla3: no metric has 'nobody' in its name: `rlvla3 metrics` prints all of them\n"
+
+
+def test_what_is_written_of_the_machine_is_in_the_glossary_and_nothing_else():
+    use = MachineUse(seconds=1, cores=2, cores_used=1.5, memory=8, memory_left=4, gpus=[GpuUse(name="H200", memory=8, memory_used=4, busy=0.5)])
+    assert set(places(use.model_dump(), "machine")) == {metric.line for metric in METRICS if metric.line.startswith("machine.")}
 
 
 @pytest.fixture(scope="module")

@@ -61,8 +61,13 @@ def test_without_two_evaluations_the_first_updates_are_compared_with_the_last(tm
 def test_a_fall_on_the_way_is_told_of_though_the_end_is_better_than_the_start(tmp_path):
     course = [3, 6, 9, 10, 10, 10, 2, 0, 0, 4, 8, 10, 10, 10, 10, 10]
     said_ = of(tmp_path, *[update(number, successes=course[number // 3]) for number in range(1, 48)])
-    assert said_["learning"].verdict == "good" and said_["on the way"].verdict == "bad"
+    assert said_["learning"].verdict == "good" and said_["on the way"].verdict == "open"
     assert "fell from 100 %" in said_["on the way"].text and "to 0 %" in said_["on the way"].text and "came back to 100 %" in said_["on the way"].text
+
+
+def test_a_fall_that_lasts_is_bad_news(tmp_path):
+    course = [1, 4, 9, 10, 10, 10, 4, 4]
+    assert of(tmp_path, *[update(number, successes=course[number // 6]) for number in range(1, 48)])["on the way"].verdict == "bad"
 
 
 @pytest.mark.parametrize("course", [[5, 4, 6, 5, 5, 3, 6, 4], [0, 2, 4, 6, 7, 8, 9, 10], [10] * 8, [0] * 8])

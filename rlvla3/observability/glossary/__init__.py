@@ -5,7 +5,7 @@ compares it with what runs report.
 
     metric.py    an entry, and how a name is found
     learning.py  episodes, evaluations, losses and ratios
-    engine.py    speed, staleness, tickets, time of workers, batches
+    engine.py    speed, staleness, tickets, time of workers, batches, the machine
     printed.py   the glossary as text and as a page
 """
 

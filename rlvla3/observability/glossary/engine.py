@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from rlvla3.observability.glossary.metric import Group, Metric
 
-SHARE, SECONDS, MILLISECONDS, EPISODES, TICKETS = "share from 0 to 1", "seconds", "milliseconds", "episodes", "tickets"
+SHARE, SECONDS, MILLISECONDS, BYTES = "share from 0 to 1", "seconds", "milliseconds", "bytes"
+EPISODES, TICKETS = "episodes", "tickets"
 
 
 def _busy(stage: str, meaning: str, otherwise: str = "") -> Metric:
@@ -155,4 +156,44 @@ BATCHES = Group(
     ),
 )
 
-ENGINE: tuple[Group, ...] = (SPEED, TICKETS_GROUP, WORKERS, BATCHES, LINES)
+MACHINE = Group(
+    "The machine",
+    "A line of machine.jsonl, every ten seconds or so: what is used of the machine of the run, by all programs on it.",
+    (
+        Metric("The time since the run began, as in metrics.jsonl.", SECONDS, "machine.seconds"),
+        Metric("The cores that the run may use.", "cores", "machine.cores"),
+        Metric(
+            "The mean number of cores that were busy since the last line.",
+            "cores",
+            "machine.cores_used",
+            normal="Below machine.cores.",
+            otherwise="All cores are busy: simulators wait for them. Use fewer shards, or another machine.",
+        ),
+        Metric("The memory of the machine, or of its control group where that has less.", BYTES, "machine.memory"),
+        Metric(
+            "The memory that is free.",
+            BYTES,
+            "machine.memory_left",
+            normal="More than 5 % of machine.memory.",
+            otherwise="Lower simulator.shards or training.micro_batch.",
+        ),
+        Metric("What the GPU is called.", line="machine.gpus.name"),
+        Metric("The memory of the GPU.", BYTES, "machine.gpus.memory"),
+        Metric(
+            "The memory of the GPU that is used.",
+            BYTES,
+            "machine.gpus.memory_used",
+            normal="Less than 95 % of machine.gpus.memory.",
+            otherwise="Lower training.micro_batch, or set engine.offload.",
+        ),
+        Metric(
+            "The share of time in which the GPU computed. null where its driver does not tell.",
+            SHARE,
+            "machine.gpus.busy",
+            normal="High where inference or training bounds the run.",
+            otherwise="`rlvla3 explain RUN_DIR` says what the run waits for.",
+        ),
+    ),
+)
+
+ENGINE: tuple[Group, ...] = (SPEED, TICKETS_GROUP, WORKERS, BATCHES, MACHINE, LINES)

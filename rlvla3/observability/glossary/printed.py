@@ -24,7 +24,7 @@ prints it, and `rlvla3 metrics kl` prints the entries whose names hold `kl`.
 - A name with a slash, such as `learner/approx_kl`, is a curve. TensorBoard and all
   [trackers](tracking.md) have the same names.
 - A name with points, such as `update.learner.approx_kl`, is a place in a line of `metrics.jsonl`, behind the line's
-  event.
+  event. Names that begin with `machine` are places in a line of `machine.jsonl`.
 - `{task}` stands for any task, and `[...]` for a part that may be left out.
 - What is normal is what these algorithms usually show. A run may differ and learn well.
 """
