@@ -52,6 +52,7 @@ def main() -> None:
             page.wait_for_selector("body[data-drawn]")
             page.wait_for_selector("#explanation dt")
             page.locator("#timeline-none", has_text="being read").wait_for(state="detached")
+            page.locator("#explanation", has_text="are being rehearsed").wait_for(state="detached")
             look_through(page)
             page.wait_for_timeout(SETTLED_MS)
             take(page, scheme, given.out)

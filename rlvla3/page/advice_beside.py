@@ -23,6 +23,8 @@ EVERY_S = 600.0
 
 LOWEST_PRIORITY = 19
 
+UNDER_WAY = Advice("Other settings are being rehearsed ...")
+
 
 class AdviceBeside:
     """The newest advice for a run. Ask with `newest`."""
@@ -33,11 +35,12 @@ class AdviceBeside:
         self._ready: Advice | None = None
 
     def newest(self, facts: RunFacts) -> Advice | None:
-        """The newest advice that is ready; None before the first. Where it is old, the next one is begun."""
+        """The newest advice that is ready, UNDER_WAY before the first. Where it is old, the next one is begun. None for a run that cannot be advised."""
         due = self._begun_at is None or (facts.state == "running" and self._clock() - self._begun_at > EVERY_S)
         if due and can_be_advised(facts):
             self._begun_at = self._clock()
             question = pickle.dumps((facts.recipe, observed_of(facts)))
+            self._ready = self._ready or UNDER_WAY
             threading.Thread(target=self._make, args=(question,), name="advice", daemon=True).start()
         return self._ready
 

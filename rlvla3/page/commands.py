@@ -38,7 +38,7 @@ def report_runs(paths: Sequence[Path], out: Path | None, videos_mib: float) -> N
     """
     if repeated := [path for number, path in enumerate(paths) if path.resolve() in {other.resolve() for other in paths[:number]}]:
         raise RecipeError(f"{repeated[0]} is given twice: give each run once")
-    names, runs = _names(paths), []
+    names, runs = _names(paths), list[Reported]()
     with progress("reading", total=len(paths), unit="run") as work:
         for path in paths:
             work.reach(len(runs), now=names[path])

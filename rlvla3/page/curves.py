@@ -18,6 +18,10 @@ MOST = 1000
 """Points of a curve."""
 
 
+RATE_POINTS = 50
+"""Points of a curve of success that is shown. Each sums some updates, so that its interval says something."""
+
+
 class Place(NamedTuple):
     """Where a point lies: after so many updates, so many environment steps, and so many seconds of the run."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from rlvla3.observability.formatting import duration, number_of, percent, quantity, size
@@ -19,6 +20,9 @@ from rlvla3.planning.observed_profile import Observed
 
 SHORT = 0.05
 """Where a smaller share of memory is free, a run may soon be out of it."""
+
+LATELY, FULL = 30, 0.85
+"""Lines of machine.jsonl, and the share of the cores in use above which they may be what a run waits for."""
 
 FEW_EFFECTIVE = 0.5
 """Below this share of effective samples, the data are so stale that most of them count for little."""
@@ -74,13 +78,14 @@ def _sentences(facts: RunFacts, advice: Advice | None) -> Iterator[Sentence]:
     if tasks := _tasks(facts.metrics):
         yield Sentence("tasks", tasks)
     if facts.updates:
-        times = times_by_kind(settled(facts.updates, facts.recipe))
-        yield Sentence("bound by", bound(times, facts.recipe))
-        yield Sentence("waiting", waits(times))
+        lately = settled(facts.updates, facts.recipe)
+        times = times_by_kind(lately)
+        yield Sentence("bound by", f"{bound(times, facts.recipe)}{_cores(facts.machine)}")
+        yield Sentence("waiting", waits(times, lately))
         if advice is not None:
             yield Sentence("to turn", advice.text)
         yield _staleness(facts)
-        if text := unusual(facts.updates):
+        if text := unusual(facts.updates, facts.recipe):
             yield Sentence("unusual", text, "bad")
     if facts.machine:
         yield _memory(facts.machine)
@@ -144,6 +149,15 @@ def _staleness(facts: RunFacts) -> Sentence:
     if effective < FEW_EFFECTIVE:
         return Sentence("staleness", f"{text}. Only {percent(effective)} of the samples count: lower engine.max_staleness or training.learning_rate.", "bad")
     return Sentence("staleness", f"{text}. {percent(effective)} of the samples count (effective sample size).", "good")
+
+
+def _cores(machine: Sequence[MachineUse]) -> str:
+    """That the cores may be what bounds a run, in a sentence with a space before it. Empty where some are free."""
+    lately = machine[-LATELY:]
+    used = fmean(use.cores_used / max(use.cores, 1) for use in lately) if lately else 0.0
+    if used < FULL:
+        return ""
+    return f" All workers share {number_of(lately[-1].cores, 'core')}, which {'are' if lately[-1].cores > 1 else 'is'} busy {percent(used)} of the time."
 
 
 def _memory(machine: Sequence[MachineUse]) -> Sentence:

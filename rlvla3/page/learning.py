@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from rlvla3.observability.formatting import number_of, percent
 from rlvla3.observability.intervals import Z95, difference, wilson
-from rlvla3.page.curves import Rate, pooled
+from rlvla3.page.curves import RATE_POINTS, Rate, pooled
 from rlvla3.page.run_metrics import WHOLE, RunMetrics
 
 JsonObject = Mapping[str, Any]
@@ -25,8 +25,8 @@ LEAST_UPDATES = 4
 LEAST_RETURNS = 8
 """The normal approximation of a mean return needs about so many updates on each side."""
 
-PARTS, FALL = 20, 0.2
-"""A fall is looked for between so many parts of the run. It is worth a sentence where success is certainly lower by so much."""
+FALL = 0.2
+"""A fall is worth a sentence where success is certainly lower by so much."""
 
 AS_GOOD_AS_SOLVED = 0.9
 """Where the interval of the first rate lies above this, a policy had little left to learn."""
@@ -69,7 +69,7 @@ def learning(metrics: RunMetrics) -> tuple[Verdict, str]:
 def fall(metrics: RunMetrics) -> tuple[Verdict, str] | None:
     """The deepest fall of success in training, as a verdict and a sentence. It is bad news unless success came back. None where it fell by less than FALL:
     that may be chance."""
-    parts = pooled(list(metrics.rollouts.get(WHOLE, ())), PARTS)
+    parts = pooled(list(metrics.rollouts.get(WHOLE, ())), RATE_POINTS)  # as the chart shows them
     deepest, found = -FALL, None
     for number, low in enumerate(parts[1:], 1):
         high = max(parts[:number], key=_share)
@@ -81,7 +81,7 @@ def fall(metrics: RunMetrics) -> tuple[Verdict, str] | None:
     fell = f"from {interval(*high[1:3])} at update {high.place.update} to {interval(*low[1:3])} at update {low.place.update}"
     way_out = "If this is too unsteady, lower training.learning_rate or training.epochs."
     if later - _share(low) > FALL:
-        return "open", f"Training success fell {fell}. Later it came back to {percent(later)}. {way_out}"
+        return "open", f"Training success fell {fell}. Later it came back to {percent(later)}, and the last is {percent(_share(parts[-1]))}. {way_out}"
     return "bad", f"Training success fell {fell}. {way_out}"
 
 

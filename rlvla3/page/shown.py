@@ -11,16 +11,13 @@ from rlvla3.observability.glossary import of_curve
 from rlvla3.observability.intervals import wilson
 from rlvla3.observability.machine_use import MachineUse
 from rlvla3.observability.metrics_lines import JsonObject
-from rlvla3.page.curves import Point, Rate, Seconds, pooled
+from rlvla3.page.curves import RATE_POINTS, Point, Rate, Seconds, pooled
 from rlvla3.page.episodes import Film
 from rlvla3.page.failures import lost_workers
 from rlvla3.page.run_metrics import RunMetrics, shares
 from rlvla3.page.run_reader import RunReader
 from rlvla3.page.run_settings import RunSettings
 from rlvla3.page.timeline import Lane, batches, begin_of, end_of, waits, within
-
-RATE_POINTS = 50
-"""Points of a curve of success. Each sums some updates, so that its interval says something."""
 
 CURVE_POINTS = 400
 SHOWN_NOTICES = 200

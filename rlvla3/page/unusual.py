@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from rlvla3.config import Recipe
 from rlvla3.observability.glossary import of_curve
 
 JsonObject = Mapping[str, Any]
@@ -26,7 +27,11 @@ MOST = 2
 """Figures of one sentence."""
 
 
-def unusual(updates: Sequence[JsonObject]) -> str:
+STILL = 1e-7
+"""A mean KL below this is what rounding makes: the policy does not move."""
+
+
+def unusual(updates: Sequence[JsonObject], recipe: Recipe | None) -> str:
     """What is unusual in the last updates, in sentences. Empty where nothing is."""
     last = [line["learner"] for line in updates[-LAST:]]
     if not last:
@@ -34,12 +39,22 @@ def unusual(updates: Sequence[JsonObject]) -> str:
     if broken := [name for name, value in last[-1].items() if value is None]:
         names = ", ".join(f"learner/{name}" for name in broken[:MOST])
         return f"The last update has no number for {names}: training has diverged, so go on from an earlier checkpoint with a lower training.learning_rate."
-    said = []
+    said = [text] if recipe is not None and (text := _stands_still(updates, recipe)) else []
     for name, (low, high) in LIMITS.items():
         values = [figures[name] for figures in last if figures.get(name) is not None]
         if values and not low <= (mean := fmean(values)) <= high:
             said.append(_in_words(f"learner/{name}", mean))
     return " ".join(said[:MOST])
+
+
+def _stands_still(updates: Sequence[JsonObject], recipe: Recipe) -> str:
+    """That the policy does not change, where this can be seen. In the first optimizer step of an update the KL is 0 in any run, and so it is while only the
+    critic learns."""
+    training = recipe.training
+    kl = [line["learner"]["approx_kl"] for line in updates[-LAST:] if line["update"] > training.critic.warmup and line["learner"].get("approx_kl") is not None]
+    if training.epochs * training.steps == 1 or len(kl) < LAST or not 0 <= fmean(kl) < STILL:
+        return ""
+    return f"The policy hardly changes (learner/approx_kl is {fmean(kl):.1g}): raise training.learning_rate, which is {recipe.training.learning_rate:g}."
 
 
 def _in_words(curve: str, mean: float) -> str:

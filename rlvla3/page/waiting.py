@@ -77,11 +77,12 @@ def bound(times: Mapping[str, WorkerTime], recipe: Recipe | None) -> str:
     return f"Rollout bounds it: the trainer waits {percent(starved)} of the time for trajectories. There, {_slow_part_of_rollout(shard, generator)}."
 
 
-def waits(times: Mapping[str, WorkerTime]) -> str:
-    """Who waits for what, in a sentence."""
+def waits(times: Mapping[str, WorkerTime], updates: Sequence[JsonObject]) -> str:
+    """Who waited for what in these updates, in a sentence."""
     said = [f"{_named(kind)}: {_in_words(worker)}" for kind, worker in times.items() if worker.busy or worker.idle]
-    text = "; ".join(said)
-    return f"{text[:1].upper()}{text[1:]}." if said else "Who waits for what cannot be told before the first update."
+    first, last = updates[0]["update"], updates[-1]["update"]
+    when = f"In updates {first} to {last}" if last > first else f"In update {last}"
+    return f"{when}, {'; '.join(said)}." if said else "Who waits for what cannot be told before the first update."
 
 
 def _during_rollout(worker: WorkerTime, rollout: float) -> WorkerTime:

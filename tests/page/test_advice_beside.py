@@ -9,7 +9,7 @@ import pytest
 
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.page import advice_beside
-from rlvla3.page.advice_beside import EVERY_S, AdviceBeside
+from rlvla3.page.advice_beside import EVERY_S, UNDER_WAY, AdviceBeside
 from rlvla3.page.explaining import advice_of
 from rlvla3.page.run_facts import run_facts
 from tests.support.made_runs import make_run
@@ -17,7 +17,7 @@ from tests.support.made_runs import make_run
 
 def waited_for(beside, facts):
     deadline = time.monotonic() + 240
-    while (found := beside.newest(facts)) is None:
+    while (found := beside.newest(facts)) is UNDER_WAY:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     return found

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from rlvla3.cli import main
 from rlvla3.config import make_recipe
+from rlvla3.observability.machine_use import MachineUse
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.page.explaining import Sentence, explain
 from rlvla3.page.run_facts import run_facts
@@ -138,7 +139,7 @@ def test_in_a_synchronous_run_the_time_of_training_is_no_wait_of_the_simulators(
 
 def test_the_shares_of_a_kind_of_worker_are_its_mean(tmp_path):
     two = {"shard 0": {"busy": {"simulate": 1.0}, "idle": {}}, "shard 1": {"busy": {}, "idle": {"decision": 1.0}}}
-    assert "Simulators: simulate 50 %, wait for decisions 50 %" in of(tmp_path, update(1, workers={**BUSY_TRAINER, **two}))["waiting"].text
+    assert "In update 1, simulators: simulate 50 %, wait for decisions 50 %" in of(tmp_path, update(1, workers={**BUSY_TRAINER, **two}))["waiting"].text
 
 
 # ---------------------------------------------------------------- what is unusual
@@ -154,6 +155,26 @@ def test_a_large_step_is_unusual_and_the_glossary_says_what_to_do(tmp_path):
 def test_a_loss_that_is_no_number_is_divergence(tmp_path):
     found = of(tmp_path, update(1), update(2, learner={"policy_loss": None}))
     assert "no number for learner/policy_loss: training has diverged" in found["unusual"].text
+
+
+@pytest.mark.parametrize(
+    ("kl", "training", "told"), [(1e-11, {}, True), (1e-3, {}, False), (0.0, {"epochs": 1, "steps": 1}, False), (0.0, {"critic": {"warmup": 40}}, False)]
+)
+def test_a_policy_that_does_not_move_is_unusual_where_it_could_move(tmp_path, kl, training, told):
+    lines = [update(number, learner={"approx_kl": kl}) for number in range(1, 21)]
+    settings_ = {"updates": 40, "batch": 4, "steps": 2, "learning_rate": 1e-7} | training
+    said_ = of(tmp_path, *lines, training=settings_)
+    assert ("unusual" in said_) == told
+    assert not told or ("The policy hardly changes" in said_["unusual"].text and "which is 1e-07" in said_["unusual"].text)
+
+
+@pytest.mark.parametrize(("used", "told"), [(1.9, True), (1.0, False)])
+def test_cores_that_are_all_busy_are_named_beside_what_bounds_a_run(tmp_path, used, told):
+    run = run_of(tmp_path / "run", [update(number) for number in range(1, 9)])
+    (run / "machine.jsonl").write_text(
+        "".join(f"{MachineUse(seconds=at, cores=2, cores_used=used, memory=8, memory_left=4).model_dump_json()}\n" for at in (1, 11))
+    )
+    assert ("All workers share 2 cores, which are busy 95 % of the time." in said(run)["bound by"].text) == told
 
 
 def test_nothing_is_said_where_nothing_is_unusual(tmp_path):

@@ -112,7 +112,7 @@ LEARNING: tuple[Group, ...] = (
             _learner(
                 "policy_loss",
                 "advantage",
-                "The policy's loss.",
+                "What the policy's gradient is made from.",
                 "-mean(weight * surrogate(ratio, advantage))",
                 "Around 0, of either sign. It does not fall as a supervised loss does, so its size says little.",
                 "If it jumps, look at learner/ratio_max and learner/gradient_norm.",

@@ -114,17 +114,22 @@ const RATIOS = { "ratio, 5th, 50th and 95th percentile": ["learner/ratio_p05", "
 const SPEED = { "Throughput, steps/s": ["engine/throughput"], "Staleness, mean of an update": ["engine/staleness"], "Decisions in an inference, expected": ["batching/expected_batch"], "Longest wait for a batch, ms": ["batching/max_wait_ms"], "Seconds of an update": ["engine/update_seconds"] };
 const words = (name) => name.split("/").at(-1).replaceAll("_", " ");
 
+// A range for a curve that never changes. Plotly would take one from the value less 1 to the value plus 1.
+function aroundOneValue(values) {
+  const most = Math.max(...values);
+  return most - Math.min(...values) > 1e-9 * Math.abs(most) ? {} : { range: most > 0 ? [0, 1.15 * most] : [1.15 * most, most < 0 ? 0 : 1] };
+}
 function curveGrid(grid, runs, groups) {
   const there = Object.entries(groups).filter(([, names]) => runs.some((run) => names.some((name) => run.curves[name])));
   const about = Object.assign({}, ...runs.map((run) => run.glossary));
-  boxes(grid, there.map(([title]) => title), (title) => { const said = about[groups[title][0]]; return [title, " ", said ? element("span", { className: "quiet line", title: `${said.meaning} ${said.normal}` }, said.meaning.split(/(?<=[.])\s/)[0]) : null]; });
+  boxes(grid, there.map(([title]) => title), (title) => { const [name, ...more] = groups[title], said = more.length ? null : about[name]; return [title, " ", said ? element("span", { className: "quiet line", title: `${said.meaning} ${said.normal}` }, said.meaning.split(/(?<=[.])\s/)[0]) : null]; });
   const { scale, title: across } = horizontal(runs);
   there.forEach(([, names], number) => {
     const traces = runs.flatMap((run) => names.filter((name) => run.curves[name]).map((name) => {
       const curve = run.curves[name];
       return { x: curve[AXES[axis.number]].map((at) => at / scale), y: curve.value, name: runs.length > 1 ? run.name : words(name), mode: curve.value.length < 3 ? "lines+markers" : "lines", line: { color: run.colour, width: 1.6, dash: names.length > 1 && !name.endsWith("p50") ? "dot" : "solid" }, hovertemplate: "%{y:.4g}" };
     }));
-    draw(chartOf(grid, number), traces, across, { tickformat: "~g", exponentformat: "power" });
+    draw(chartOf(grid, number), traces, across, { tickformat: "~g", exponentformat: "power", ...aroundOneValue(traces.flatMap((trace) => trace.y)) });
   });
 }
 const asGroups = (names) => Object.fromEntries(names.map((name) => [words(name), [name]]));

@@ -15,7 +15,8 @@ export function showSummary(run) {
   byId("state").textContent = state; byId("state").className = `badge ${kind}`; byId("state").title = run.ended;
   const faults = [run.lost && `${run.lost} lost`, run.tickets.rerun && `${run.tickets.rerun} rerun`, run.tickets.set_aside && `${run.tickets.set_aside} set aside`].filter(Boolean);
   byId("fault").hidden = !faults.length; byId("fault").textContent = `faults: ${faults.join(", ")}`;
-  byId("place").textContent = run.place;
+  const { values } = run.settings;
+  byId("place").textContent = [values["simulator.name"], values["policy.name"], run.place].filter(Boolean).join(" · ");
   byId("progress").value = run.updates ? Math.min(run.update / run.updates, 1) : 0;
   document.title = `${run.updates ? `${Math.round(100 * run.update / run.updates)} % ` : ""}${run.name} · rlvla3`;
   const stale = Object.entries(run.staleness), episodes = stale.reduce((sum, [, count]) => sum + count, 0);
@@ -27,13 +28,13 @@ export function showSummary(run) {
     ["training success", recent ? percent(recent[3]) : "–", recent ? `[${(100 * recent[4]).toFixed(0)}, ${(100 * recent[5]).toFixed(0)}] of ${recent[6]}` : ""],
     ...(evaluated ? [["evaluated", percent(evaluated.successes / Math.max(evaluated.episodes, 1)), `[${(100 * evaluated.low).toFixed(0)}, ${(100 * evaluated.high).toFixed(0)}] of ${evaluated.episodes}`]] : []),
     ["staleness", episodes ? (stale.reduce((sum, [lag, count]) => sum + lag * count, 0) / episodes).toFixed(2) : "–", stale.length ? `at most ${Math.max(...stale.map(([lag]) => lag))}` : ""],
-    ["lost workers", quantity(run.lost), `${quantity(run.tickets.rerun ?? 0)} episodes rerun`, run.lost || run.tickets.rerun ? "bad" : ""],
+    ["lost workers", quantity(run.lost), run.tickets.rerun === 1 ? "1 episode rerun" : `${quantity(run.tickets.rerun ?? 0)} episodes rerun`, run.lost || run.tickets.rerun ? "bad" : ""],
   ]);
 }
 export const showExplanation = (sentences) => fill(byId("explanation"), sentences, () => sentences.flatMap((said) => [element("dt", { className: said.verdict }, said.topic), element("dd", {}, said.text)]));
 
 export function showShares(run, span) {
-  const stages = inOrder(new Set(run.workers.flatMap((worker) => Object.entries(worker[span]).filter(([, share]) => share > .002).map(([stage]) => stage))));
+  const stages = inOrder(new Set(run.workers.flatMap((worker) => Object.entries({ ...worker.whole, ...worker.recent }).filter(([, share]) => share > .002).map(([stage]) => stage))));
   const dark = document.documentElement.dataset.theme;
   fill(byId("stages"), [stages, dark], () => stages.map((stage) => element("li", {}, element("span", { className: "swatch", style: `background:${stageColour(stage)}` }), stageWords(stage))));
   fill(byId("shares"), [run.workers, span, dark], () => run.workers.map((worker) => {
@@ -58,7 +59,7 @@ const spark = (values, colour, label) => {
 const finite = (values) => Array.isArray(values) ? values.filter((value) => Number.isFinite(value)) : [];
 export function showFilms(run, films, which) {
   const chosen = films.filter((film) => which === "all" || film.success === (which === "success"));
-  byId("film-count").textContent = films.length ? `${chosen.length} of ${films.length}` : "No episode is on film yet. Evaluations are filmed with evaluation.videos, training with training.videos.";
+  byId("film-count").textContent = films.length ? `${chosen.length} of ${films.length}` : "No episode is on film. Evaluations are filmed with evaluation.videos, training with training.videos.";
   fill(byId("film-list"), [run, chosen], () => chosen.map((film) => {
     const values = finite(film.values), rewards = finite(film.rewards), { version, instruction } = film;
     return element("article", { className: "film" },
