@@ -157,7 +157,8 @@ def _cores(machine: Sequence[MachineUse]) -> str:
     used = fmean(use.cores_used / max(use.cores, 1) for use in lately) if lately else 0.0
     if used < FULL:
         return ""
-    return f" All workers share {number_of(lately[-1].cores, 'core')}, which {'are' if lately[-1].cores > 1 else 'is'} busy {percent(used)} of the time."
+    cores = f"{number_of(lately[-1].cores, 'core')}, which {'are' if lately[-1].cores > 1 else 'is'} busy {percent(used)} of the time"
+    return f" All workers share {cores}: who works less leaves more to the others."
 
 
 def _memory(machine: Sequence[MachineUse]) -> Sentence:

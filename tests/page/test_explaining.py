@@ -174,7 +174,7 @@ def test_cores_that_are_all_busy_are_named_beside_what_bounds_a_run(tmp_path, us
     (run / "machine.jsonl").write_text(
         "".join(f"{MachineUse(seconds=at, cores=2, cores_used=used, memory=8, memory_left=4).model_dump_json()}\n" for at in (1, 11))
     )
-    assert ("All workers share 2 cores, which are busy 95 % of the time." in said(run)["bound by"].text) == told
+    assert ("All workers share 2 cores, which are busy 95 % of the time: who works less" in said(run)["bound by"].text) == told
 
 
 def test_nothing_is_said_where_nothing_is_unusual(tmp_path):
