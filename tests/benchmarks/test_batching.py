@@ -37,6 +37,7 @@ def test_full_async_as_shipped_is_never_slower_than_sync_and_near_the_best_fixed
     assert all(trial.ratio_to_best >= 0.95 for trial in trials if trial.grid)
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_the_old_preset_fails_these_claims(trials: list[Trial]):
     """On the measured machine it is slower than sync, as it was there: 0.65."""

@@ -123,6 +123,7 @@ def test_the_command_prints_the_same_twice_and_writes_its_figures(tmp_path, caps
         papers.main("table9", None)
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_beyond_the_papers():
     """Near the bound of the busiest stage, half again as fast as the synchronous run, and no slower a GPU on four hosts than on one."""
