@@ -30,7 +30,9 @@ import psutil
 from rlvla3.benchmarks.chaos.observed_run import ObservedRun
 from rlvla3.benchmarks.interaction import ENDLESS, EPISODE_STEPS, SLOW_IMAGES
 from rlvla3.benchmarks.vector import median_ratio
+from rlvla3.errors import RecipeError
 from rlvla3.observability.figures import write_figures
+from rlvla3.observability.formatting import number_of
 
 AGAIN = "Ask-Again-Ms"
 """The header in which the page is told when to ask again."""
@@ -50,11 +52,8 @@ def main(pairs: int, seconds: float, shards: int, figures: Path) -> bool:
     with tempfile.TemporaryDirectory(prefix="rlvla3-watched-", ignore_cleanup_errors=True) as folder:
         run = ObservedRun(Path(folder), f"watched-{os.getpid()}", watched_recipe(shards))
         try:
-            run.start()
-            if not run.wait_for(lambda: run.updates or not run.alive, START_S) or not run.alive:
-                print("\n".join(["the run did not start:", *(line.text for line in run.lines[-5:])]))
+            if not run.begin(START_S, SETTLE_S):
                 return False
-            run.wait(SETTLE_S)
             measured = [_pair(run, seconds, first_watched=bool(pair % 2)) for pair in range(pairs)]
             run.send(signal.SIGINT)
             run.wait(END_S)
@@ -101,7 +100,10 @@ def _window(run: ObservedRun, seconds: float, watched: bool) -> dict[str, float]
 def _rate(run: ObservedRun, seconds: float) -> float:
     before = len(run.metrics("update"))
     run.wait(seconds)
-    first, *_, last = run.metrics("update")[before:]
+    made = run.metrics("update")[before:]
+    if len(made) < 2:
+        raise RecipeError(f"{number_of(len(made), 'update')} in {seconds:g} s: a rate needs two, so give more seconds with --seconds, or fewer environments")
+    first, last = made[0], made[-1]
     return float((last["environment_steps"] - first["environment_steps"]) / (last["wall_seconds"] - first["wall_seconds"]))
 
 

@@ -45,9 +45,14 @@ class AdviceBeside:
         return self._ready
 
     def _make(self, question: bytes) -> None:
-        made = subprocess.run([sys.executable, "-m", __spec__.name], input=question, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
-        failed = f"No setting can be recommended, because the process that rehearses has failed: {ending_in_words(made.returncode)}."
-        self._ready = pickle.loads(made.stdout) if made.returncode == 0 else Advice(failed)
+        try:
+            made = subprocess.run([sys.executable, "-m", __spec__.name], input=question, capture_output=True, check=False, timeout=EVERY_S)
+        except subprocess.TimeoutExpired:
+            self._ready = Advice(f"No setting can be recommended, because rehearsals took longer than {EVERY_S:g} s: the run leaves no core free.")
+            return
+        words = (made.stderr.decode(errors="replace").strip().splitlines() or [""])[-1][:200]
+        failed = f"No setting can be recommended, because the process that rehearses has failed: {ending_in_words(made.returncode)}. {words}"
+        self._ready = pickle.loads(made.stdout) if made.returncode == 0 else Advice(failed.strip())
 
 
 def main() -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from rlvla3.benchmarks import watched
+from rlvla3.benchmarks.chaos.observed_run import ObservedRun
+from rlvla3.errors import RecipeError
 
 
 @pytest.mark.slow
@@ -27,3 +30,9 @@ def test_a_run_is_measured_without_and_with_a_page_that_asks(tmp_path: Path, mon
     assert pair["ratio"] == pytest.approx(pair["with"]["steps_per_second"] / pair["without"]["steps_per_second"])
     assert pair["with"]["opened_s"] > 0 and pair["with"]["cores"] > 0
     assert set(asked) == {"api/runs", *(f"api/{what}" for what in watched.ASKED)}
+
+
+def test_a_window_without_two_updates_is_refused_in_words() -> None:
+    run = SimpleNamespace(metrics=lambda _: [], wait=lambda _: False)
+    with pytest.raises(RecipeError, match="0 updates in 5 s: a rate needs two"):
+        watched._rate(cast(ObservedRun, run), 5.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 
@@ -49,3 +50,13 @@ def test_it_is_made_anew_for_a_run_that_goes_on_and_once_for_one_that_has_ended(
         for now[0] in (0.0, EVERY_S / 2, EVERY_S + 1, EVERY_S + 2):
             beside.newest(facts)
         assert len(asked) == times, ended
+
+
+def test_rehearsals_that_take_too_long_are_ended_and_told_of(monkeypatch):
+    def late(*_, timeout, **__):
+        raise subprocess.TimeoutExpired("rehearse", timeout)
+
+    monkeypatch.setattr(subprocess, "run", late)
+    beside = AdviceBeside()
+    beside._make(b"")
+    assert beside._ready is not None and "rehearsals took longer than 600 s" in beside._ready.text

@@ -36,11 +36,8 @@ def main(shards: int, every_s: float, windows: int, seconds: float, figures: Pat
     with tempfile.TemporaryDirectory(prefix="rlvla3-deaths-", ignore_cleanup_errors=True) as folder:
         run = ObservedRun(Path(folder), f"deaths-{os.getpid()}", death_recipe(shards))
         try:
-            run.start()
-            if not run.wait_for(lambda: run.updates or not run.alive, START_S) or not run.alive:
-                print("\n".join(["the run did not start:", *(line.text for line in run.lines[-5:])]))
+            if not run.begin(START_S, SETTLE_S):
                 return False
-            run.wait(SETTLE_S)
             measured = [_window(run, seconds, every_s if window % 2 else None) for window in range(2 * windows)]
             run.send(signal.SIGINT)
             run.wait(END_S)

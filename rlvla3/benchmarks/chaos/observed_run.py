@@ -113,6 +113,14 @@ class ObservedRun:
         for target in (self._read, self._await_end):
             Thread(target=target, args=(process,), daemon=True).start()
 
+    def begin(self, patience_s: float, settle_s: float) -> bool:
+        """Start the run, wait for its first update, and let it settle. Returns whether it goes on. If it does not, its last lines are printed."""
+        self.start()
+        if not self.wait_for(lambda: self.updates or not self.alive, patience_s) or not self.alive or self.wait(settle_s):
+            print("\n".join(["the run did not start:", *(line.text for line in self.lines[-5:])]))
+            return False
+        return True
+
     def wait_for(self, condition: Callable[[], object], timeout_s: float) -> bool:
         """Wait until `condition` is true, which a line or the end of the run may make it. Returns whether it is, after `timeout_s` seconds at the latest."""
         with self._news:
