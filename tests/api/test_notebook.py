@@ -117,8 +117,8 @@ def test_the_stop_button_ends_a_run_as_ctrl_c_does_and_the_notebook_goes_on(tmp_
     assert run.metrics["update"][-1] == version + 2
     kernel.run("result = rlvla3.evaluate(run, progress=False); assert result.episodes == 2")
     kernel.run("import gc; gc.collect(); assert 'memfd:rlvla3' not in open('/proc/self/maps').read()")
-    kernel.run("import psutil; kept = ('resource_tracker', 'process_tree')")  # these two belong to the kernel, and end with it
-    kernel.run("left = [p for p in psutil.Process().children() if not any(name in ' '.join(p.cmdline()) for name in kept)]; assert not left, left")
+    kernel.run("import psutil; from tests.support.runs import is_guard")
+    kernel.run("left = [child for child in psutil.Process().children() if not is_guard(child)]; assert not left, left")
 
 
 def until_updates(folder: Path, count: int) -> None:

@@ -90,10 +90,10 @@ def test_one_process_trains_fails_trains_again_and_keeps_nothing(tmp_path: Path,
         import gc, os, signal
         import psutil
         import rlvla3
+        from tests.support.runs import is_guard
         def left():
             gc.collect()
-            kept = ("resource_tracker", "process_tree")
-            workers = [child for child in psutil.Process().children() if not any(name in " ".join(child.cmdline()) for name in kept)]
+            workers = [child for child in psutil.Process().children() if not is_guard(child)]
             return workers, open("/proc/self/maps").read().count("memfd:rlvla3"), [fd for fd in os.listdir("/proc/self/fd") if "memfd:rlvla3" in link(fd)]
 
         def link(fd):

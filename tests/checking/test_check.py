@@ -27,6 +27,7 @@ from tests.support.correct import Correct
 from tests.support.examined import CHUNK, config_of, examined
 from tests.support.examples import write_examples
 from tests.support.repository import ROOT, python_path
+from tests.support.runs import is_guard
 from tests.support.told import InstructionOnlyAtReset
 
 TIMEOUT_S = 4.0
@@ -157,9 +158,8 @@ def test_a_hang_is_killed_at_its_limit_with_all_that_it_started_and_says_where_i
     said = words(evidence, "calls")
     assert f"did not return within {TIMEOUT_S:g} s" in said
     assert "tests/support/mistakes.py" in said
-    kept = ("resource_tracker", "process_tree")  # these two belong to this process, and end with it
     new = set(psutil.Process().children(recursive=True)) - before
-    assert not [process for process in new if not any(name in " ".join(process.cmdline()) for name in kept)]
+    assert not [process for process in new if not is_guard(process)]
 
 
 def test_a_process_that_dies_is_reported_with_its_last_words():

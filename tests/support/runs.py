@@ -99,6 +99,22 @@ def _name(process: psutil.Process) -> str:
         return "ended"
 
 
+GUARDS = ("multiprocessing.resource_tracker", "process_tree")
+"""Words of the command lines of two kinds of processes. Each belongs to another process, clears up after it, and ends by itself a moment after it."""
+
+
+def is_guard(process: psutil.Process) -> bool:
+    try:
+        return any(name in " ".join(process.cmdline()) for name in GUARDS)
+    except psutil.Error:  # ended by now, or somebody else's
+        return False
+
+
+def until_guards_ended() -> None:
+    """Wait until what this test session's runs have left is cleared up. Call it when the runs have ended."""
+    psutil.wait_procs([process for process in psutil.process_iter() if _is_ours(process) and is_guard(process)], timeout=LIMIT_S)
+
+
 def traces(scratch: Path) -> set[str]:
     """Processes of this test session's runs, wherever they hang in the tree by now, and files."""
     processes = {f"process {process.pid} {process.name()}" for process in psutil.process_iter() if _is_ours(process)}
