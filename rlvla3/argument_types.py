@@ -13,8 +13,9 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rlvla3.errors import RecipeError, described, explanation
 
@@ -26,13 +27,26 @@ CHUNK = 5
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse drops an error that it meets while it prints. Then `--help` or `--version` would say nothing, and seem to have succeeded. Here it is raised."""
+    """argparse with two things more: an error that it meets while it prints is raised, where argparse drops it, and `--help` or `--version` would say nothing
+    and seem to have succeeded; and what is misspelt is answered with what may have been meant."""
 
     def _print_message(self, message: str, file: Any = None) -> None:
         if file is sys.stdout:
             print(message, end="", flush=True)
         else:
             super()._print_message(message, file)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        choices = list(map(str, action.choices or ()))
+        if choices and str(value) not in choices and (close := get_close_matches(str(value)[:100], choices, n=1)):
+            raise argparse.ArgumentError(action, f"{str(value)[:100]} is unknown: did you mean {close[0]}?")
+        super()._check_value(action, value)
+
+    def refuse_unknown(self, words: Sequence[str]) -> NoReturn:
+        """End with the usage of this command, and with what may have been meant."""
+        known = list(self._option_string_actions)
+        meant = [close[0] for word in words if (close := get_close_matches(word.partition("=")[0][:100], known, n=1))]
+        self.error(f"unknown: {' '.join(words)}" + (f": did you mean {' '.join(meant)}?" if meant else ""))
 
 
 class Protocols(argparse.Action):

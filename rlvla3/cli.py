@@ -197,7 +197,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments, unknown = parser.parse_known_args(argv)
     settings = [word for word in unknown if not word.startswith("-")] if hasattr(arguments, "overrides") else []
     if len(settings) < len(unknown):
-        parser.error(f"unknown: {' '.join(word for word in unknown if word not in settings)}")
+        arguments.parser.refuse_unknown([word for word in unknown if word not in settings])
     if settings:
         arguments.overrides += settings
     return arguments
@@ -257,6 +257,8 @@ def _parser() -> argparse.ArgumentParser:
 
     bench = commands.add_parser("bench", help="measure the engine itself")
     benchmarks = add_benchmarks(bench)
+    for command in (*commands.choices.values(), *benchmarks.values()):
+        command.set_defaults(parser=command)
     for reads_runs in (*(command for name, command in commands.choices.items() if name not in UNTRUSTING), *benchmarks.values()):
         reads_runs.add_argument("--trust", action="store_true", help="load code of others that a run directory or a policy folder names (docs/security.md)")
     return parser

@@ -1,4 +1,4 @@
-"""Finds what is wrong with a recipe before any process starts: without torch, in well under a second."""
+"""Finds what is wrong with a recipe before any process starts: in well under a second, and without torch but where only torch knows."""
 
 from __future__ import annotations
 
@@ -65,6 +65,7 @@ def preflight(recipe: Recipe, *, clones: bool = False, trains: bool = False, eva
         check_trackers(recipe.trackers)
     if recipe.runtime == "local":
         allow_open_files(sum(simulator.shards for simulator in recipe.mixed.values()) + recipe.engine.generators + recipe.training.ranks)
+        _check_devices(recipe, trains)
     expected_way(recipe)  # raises where generators cannot act as policy.inference says
     with said_if_slow(f"waiting for {' and '.join(recipe.mixed)} to be built once, to see what it shows and accepts"):
         forget()
@@ -101,6 +102,16 @@ def preflight(recipe: Recipe, *, clones: bool = False, trains: bool = False, eva
         options.check(recorded, recipe.policy.chunk)
         options.check_fed(recorded, mirrored)
     return spaces
+
+
+def _check_devices(recipe: Recipe, trains: bool) -> None:
+    """Refuse a GPU that this machine does not have. torch is imported only where the recipe names one."""
+    named = {"engine.device": recipe.engine.device} | ({"training.device": recipe.training.device} if trains else {})
+    for key, setting in named.items():
+        if setting.startswith("cuda"):
+            from rlvla3.devices import choose_device
+
+            choose_device(setting, key)
 
 
 def _check_no_protocol(recipe: Recipe) -> None:

@@ -39,8 +39,8 @@ def load_policy(folder: str | PathLike[str], device: str = "cpu", *, trust: bool
     check_trust(path_of(folder), trust=trusted(folder, trust))
     place = policy_folder(path_of(folder))
     saved = read_checkpoint_config(place)
+    from rlvla3.devices import choose_device
     from rlvla3.policies.registry import make_policy
-    from rlvla3.runtimes.workers.device import choose_device
 
     policy = make_policy(saved.config(place), saved.spaces).eval().to(choose_device(device, "device"))
     return LoadedPolicy(place, saved, policy)

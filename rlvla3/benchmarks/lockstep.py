@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from rlvla3.benchmarks.chunk_env import NO_TICKET, action_layout
 from rlvla3.config import Recipe
+from rlvla3.devices import choose_device
 from rlvla3.instructions import decode_instructions
 from rlvla3.links.rollouts import Episode, Rollouts
 from rlvla3.loops import train
@@ -31,7 +32,6 @@ from rlvla3.parts import bootstraps, make_streamer, rollout_spec
 from rlvla3.policies.conversion import arrays_from, observations_from
 from rlvla3.policies.noise import decision_noise
 from rlvla3.policies.registry import make_policy
-from rlvla3.runtimes.workers.device import choose_device
 from rlvla3.runtimes.workers.trainer_loop import MeteredLearner
 from rlvla3.scheduling.ledger import Ledger
 from rlvla3.scheduling.sharding import ShardSpec

@@ -20,11 +20,11 @@ from torch import Tensor
 from rlvla3.algorithms.ratios import Level, mismatch_metrics, ratios
 from rlvla3.checking.policy_commands import policy_on_trial
 from rlvla3.checking.policy_trial import rows_of
+from rlvla3.devices import choose_device
 from rlvla3.observability.figures import write_figures
 from rlvla3.policies.base import Decisions, Observations, Policy
 from rlvla3.policies.noise import decision_noise
 from rlvla3.policies.registry import make_policy, options_class
-from rlvla3.runtimes.workers.device import choose_device
 from rlvla3.version import __version__
 
 Format = Literal["fp32", "bf16"]

@@ -17,12 +17,13 @@ import torch
 
 from rlvla3.algorithms.corrections import make_correction
 from rlvla3.config import Recipe
+from rlvla3.devices import choose_device
 from rlvla3.errors import RecipeError
 from rlvla3.links.weights.layout import WeightLayout
 from rlvla3.links.weights.versions import BUFFERS
 from rlvla3.observability.formatting import size
 from rlvla3.policies.registry import build_policy
-from rlvla3.runtimes.workers.device import check_on_host, choose_device
+from rlvla3.runtimes.workers.device import check_on_host
 from rlvla3.types import Spaces
 
 SETTINGS = {"trainer": "training.device", "generator": "engine.device"}

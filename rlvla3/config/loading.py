@@ -40,7 +40,7 @@ def load_recipe(path: Path, overrides: Overrides = ()) -> Recipe:
     """
     from rlvla3.config.yaml_text import read_yaml
 
-    tree = read_yaml(path, "recipe", "give the path of a YAML file, for example recipes/quickstart.yaml")
+    tree = read_yaml(path, "recipe", "give the path of a YAML file, for example recipes/quickstart.yaml, or of a run directory")
     if tree == "":
         if not overrides:  # a file that was cut short must not run with all defaults
             raise RecipeError(f"{path} is empty: write at least one setting, for example seed: 0, and every other setting has its default")
@@ -133,6 +133,13 @@ def _refusal(what: str, error: ValidationError, prefix: str = "", schema: type[B
     return "\n".join([f"{what}:", *(_explain(problem, prefix, schema) for problem in problems[:PROBLEMS]), *more])
 
 
+def _plain_message(kind: str, given: Any) -> str:
+    """What a setting should be, where pydantic says it in words that only programmers know. Empty for other kinds of problems."""
+    if kind in ("list_type", "tuple_type"):
+        return f"Input should be a list: write [{given}]" if isinstance(given, str | int | float) else "Input should be a list"
+    return "Input should be true or false" if kind in ("bool_type", "bool_parsing") else ""
+
+
 def _explain(problem: Any, prefix: str, schema: type[BaseModel]) -> str:
     where = ".".join([*([prefix] if prefix else []), *(str(part) for part in problem["loc"])])
     where = where if len(where) <= 200 else f"{where[:200]}..."
@@ -143,6 +150,6 @@ def _explain(problem: Any, prefix: str, schema: type[BaseModel]) -> str:
     if problem["type"] == "model_type":
         known = known_keys(type_at(schema, problem["loc"]))
         return f"  {where}: is a section, given {shown(problem['input'])}: set its keys, such as {where}.{known[0]}=...; known here: {', '.join(known)}"
-    message = problem["msg"].removeprefix("Value error, ")
+    message = _plain_message(problem["type"], problem["input"]) or problem["msg"].removeprefix("Value error, ")
     given = f", given {shown(problem['input'])}" if where and not (isinstance(problem["input"], dict) and problem["type"] == "value_error") else ""
     return f"  {where + ': ' if where else ''}{message}{given}"

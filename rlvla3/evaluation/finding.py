@@ -20,7 +20,7 @@ def find_protocol(name: str, recipe: Recipe) -> Protocol:
     if not named:
         names = list(dict.fromkeys(protocol.name for protocol in PROTOCOLS))
         nearest = difflib.get_close_matches(name, names, n=1)
-        way_out = f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(names)}"
+        way_out = f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(names)}."
         raise RecipeError(f"no protocol is called {shown(name)}: {way_out} `rlvla3 eval --protocols` tells what each fixes")
     simulators = dict.fromkeys(config.name for config in recipe.mixed.values())
     found = [protocol for protocol in named if protocol.simulator in simulators]

@@ -129,7 +129,7 @@ def _path_of(python: str, named: str) -> str:
 
 def version_of(python: str, named: str) -> tuple[str, tuple[int, ...]]:
     """The path and the version of an interpreter, whatever is installed there. named: where it was written, for messages. Raises RecipeError."""
-    path = _path_of(python, named)
+    path = _path_of(python, f"{named} {python}")
     return path, tuple(_ask(path, f"{named} {python}")["version"])
 
 

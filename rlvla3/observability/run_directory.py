@@ -104,6 +104,8 @@ class RunDirectory:
         if not (path / "config.yaml").is_file():
             if path.is_file():
                 raise RunDirectoryError(f"{path} is a file, and not a run directory: give the folder of a run")
+            if not path.exists():
+                raise RunDirectoryError(f"there is no folder {path}: give a run directory, such as runs/demo")
             raise RunDirectoryError(f"{path} is not a run directory (it has no config.yaml): start a run with `rlvla3 train RECIPE --run-dir {path}`")
         return cls(path)
 

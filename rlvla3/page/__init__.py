@@ -5,7 +5,7 @@
     at_work.py     whether a process works on a run
     learning.py    whether a run learns, with the interval
     waiting.py     what bounds a run, and who waits for what
-    advising.py    which settings to turn, and what a rehearsal says that they give
+    advising.py    which settings to change, and what a rehearsal says that they give
     failures.py    what failed in a run
     unusual.py     figures that are far from normal
     explaining.py  a run in ten sentences

@@ -1,4 +1,4 @@
-"""Which one or two settings to turn, and what a rehearsal says that they give.
+"""Which one or two settings to change, and what a rehearsal says that they give.
 
 The run's own times are its profile (planning/observed_profile.py). Each setting that could help is rehearsed by itself, and then the best one together with
 each of the others. Rehearsals are made on the virtual clock: all together take seconds.
@@ -23,6 +23,7 @@ from rlvla3.planning.rehearsal import Rehearsal, rehearse, whole_waves
 from rlvla3.planning.space import MAX_SLOTS
 from rlvla3.runtimes.virtual.costs import NOTHING, Profile
 from rlvla3.scheduling.placement import Cluster, Placement
+from rlvla3.simulators.registry import may_have_slots
 
 JsonObject = Mapping[str, Any]
 
@@ -47,7 +48,7 @@ Settings = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """text: a sentence. settings: what to turn; empty where nothing helps. gain: how many times faster the run would be, by rehearsal."""
+    """text: a sentence. settings: what to change; empty where nothing helps. gain: how many times faster the run would be, by rehearsal."""
 
     text: str
     settings: Settings = ()
@@ -55,7 +56,7 @@ class Advice:
 
 
 def advise(recipe: Recipe, observed: Observed | None) -> Advice:
-    """What to turn. observed: None where too little is known of the run."""
+    """What to change. observed: None where too little is known of the run."""
     if observed is None:
         return Advice("No setting can be recommended before a few updates are finished.")
     if why_not := _why_no_rehearsal(recipe):
@@ -73,7 +74,7 @@ def advise(recipe: Recipe, observed: Observed | None) -> Advice:
     if not best:
         return Advice(f"No setting that was rehearsed makes it faster by 5 % or more.{caution}")
     more = " Staler data may learn less for each episode." if any("max_staleness" in setting for setting in best) else ""
-    return Advice(f"Turn {' and '.join(best)}: a rehearsal says {percent(gain - 1)} more steps/s.{more}{caution}", best, gain)
+    return Advice(f"Set {' and '.join(best)}: a rehearsal says {percent(gain - 1)} more steps/s.{more}{caution}", best, gain)
 
 
 def observe(recipe: Recipe, updates: Sequence[JsonObject], *, decisions: Sequence[int], batch: float | None, cores: float | None, gpu: bool) -> Observed | None:
@@ -213,5 +214,5 @@ def _could_help(recipe: Recipe, observed: Observed) -> Iterator[str]:
         yield "engine.max_batch=auto"
     if observed.cores is not None and simulator.cores is None:
         yield f"simulator.shards={2 * simulator.shards}"
-    if simulator.slots < MAX_SLOTS:
+    if simulator.slots < MAX_SLOTS and may_have_slots(simulator):
         yield f"simulator.slots={2 * simulator.slots}"

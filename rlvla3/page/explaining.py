@@ -40,7 +40,7 @@ class Sentence:
 def explain(facts: RunFacts, advice: Advice | None = None) -> list[Sentence]:
     """The sentences, in the order in which they are read. What a run cannot tell yet is said too.
 
-    advice: what to turn (advice_of). Finding it takes a few seconds, and all else takes none.
+    advice: what to change (advice_of). Finding it takes a few seconds, and all else takes none.
     """
     return list(_sentences(facts, advice))
 
@@ -51,7 +51,7 @@ def can_be_advised(facts: RunFacts) -> bool:
 
 
 def advice_of(facts: RunFacts) -> Advice | None:
-    """Which settings to turn. None where it cannot be advised."""
+    """Which settings to change. None where it cannot be advised."""
     return advise(facts.recipe, observed_of(facts)) if facts.recipe is not None and can_be_advised(facts) else None
 
 
@@ -83,7 +83,7 @@ def _sentences(facts: RunFacts, advice: Advice | None) -> Iterator[Sentence]:
         yield Sentence("bound by", f"{bound(times, facts.recipe)}{_cores(facts.machine)}")
         yield Sentence("waiting", waits(times, lately))
         if advice is not None:
-            yield Sentence("to turn", advice.text)
+            yield Sentence("to change", advice.text)
         yield _staleness(facts)
         if text := unusual(facts.updates, facts.recipe):
             yield Sentence("unusual", text, "bad")

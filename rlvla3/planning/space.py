@@ -11,6 +11,7 @@ from rlvla3.config import Recipe
 from rlvla3.planning.bound import seconds_of
 from rlvla3.runtimes.virtual.costs import Profile
 from rlvla3.scheduling.placement import Cluster, Kind, PlacementError, parse_ratio, place
+from rlvla3.simulators.registry import may_have_slots
 
 KNOBS = ("placement", "shards", "slots", "max_batch", "max_wait_ms", "max_staleness")
 
@@ -91,7 +92,7 @@ class Space:
         return cls(
             placements=tuple(placements(cluster)),
             shards=tuple(_powers(2 * largest)),
-            slots=tuple(_powers(min(2 * largest, MAX_SLOTS))),
+            slots=tuple(_powers(min(2 * largest, MAX_SLOTS))) if may_have_slots(recipe.simulator) else (1,),
             max_batch=("auto", None, *batches),
             max_wait_ms=tuple(sorted(waits, key=lambda wait: float("inf") if wait is None else wait)),
             max_staleness=tuple(sorted({0, *_powers(max_staleness), max_staleness})) if max_staleness else (0,),

@@ -107,8 +107,8 @@ def _actor(subject: Subject, serving: Serving) -> Actor:
     """The policy on its device, ready to act. To be called in the thread that works on the device."""
     import torch
 
+    from rlvla3.devices import choose_device, work_on
     from rlvla3.inference.actor import make_actor
-    from rlvla3.runtimes.workers.device import choose_device, work_on
 
     torch.set_num_threads(serving.threads)
     device = choose_device(serving.device, "--device")

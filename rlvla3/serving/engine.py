@@ -19,12 +19,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rlvla3.devices import work_on
 from rlvla3.errors import ExplainedError, described
 from rlvla3.inference.actor import Actor
 from rlvla3.inference.answers import Answer
 from rlvla3.policies.expected_answers import AnswerError
 from rlvla3.policies.noise import decision_noise
-from rlvla3.runtimes.workers.device import work_on
 from rlvla3.serving.requests import Batch, Request
 from rlvla3.types import Observation, Version
 

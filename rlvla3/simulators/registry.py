@@ -11,7 +11,7 @@ from rlvla3.config import InitialStatesConfig, Section, SimulatorConfig, check_o
 from rlvla3.errors import RecipeError
 from rlvla3.named import load_named
 from rlvla3.simulators.base import NoOptions, Simulator, SingleEnvironment
-from rlvla3.simulators.builtin import GYMNASIUM, load_simulator_or_environment
+from rlvla3.simulators.builtin import BUILT_IN, GYMNASIUM, load_simulator_or_environment
 from rlvla3.types import InitialStates, Spaces
 
 
@@ -26,6 +26,12 @@ def simulator_class(name: str) -> type[Simulator]:
             return found
     loaded: type[Simulator] = load_named(GYMNASIUM, "simulator.name")
     return loaded
+
+
+def may_have_slots(config: SimulatorConfig) -> bool:
+    """Whether a process of this simulator can hold several environments, as far as it is known without loading code of the user. A simulator of the user's own
+    can where its recipe says so."""
+    return config.slots > 1 or (config.name in BUILT_IN and not issubclass(simulator_class(config.name), SingleEnvironment))
 
 
 def describe_simulator(config: SimulatorConfig) -> Spaces:

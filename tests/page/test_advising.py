@@ -1,4 +1,4 @@
-"""What to turn: the costs that are read off a run are those that it was made with, and the advice keeps what it promises."""
+"""What to change: the costs that are read off a run are those that it was made with, and the advice keeps what it promises."""
 
 from __future__ import annotations
 

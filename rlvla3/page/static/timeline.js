@@ -8,6 +8,11 @@ const LANE = 20,
   FOOT = 22,
   SHORTEST = 0.005,
   LONGEST = 3600;
+const WAITS = [
+  ["median", "p50"],
+  ["95 % are below", "p95"],
+  ["longest", "most"],
+];
 const NO_TRACE = "This run keeps no timeline. Start it with engine.trace=true, or with rlvla3 train --watch.";
 const view = { run: null, seconds: 60, end: null, told: null, drag: null, asked: 0 };
 
@@ -27,32 +32,37 @@ export async function showTimeline(run) {
 
 function paint() {
   const told = view.told,
-    canvas = byId("timeline"),
     none = !told || !told.lanes.length;
   byId("timeline-box").hidden = none;
-  byId("timeline-none").textContent = !none
-    ? ""
-    : !told
-      ? "The timeline is being read ..."
-      : told.failed
-        ? "The timeline could not be read."
-        : NO_TRACE;
+  byId("timeline-none").textContent = none ? whyNone(told) : "";
   byId("timeline-span").textContent = none ? "" : `${short(told.seconds)}${view.end === null ? ", the newest" : ""}`;
   byId("live").setAttribute("aria-pressed", String(view.end === null));
   if (none) return;
-  const width = canvas.clientWidth,
-    height = told.lanes.length * LANE + FOOT,
-    ratio = window.devicePixelRatio || 1;
+  const size = { width: byId("timeline").clientWidth, height: told.lanes.length * LANE + FOOT },
+    scale = (size.width - LEFT) / told.seconds,
+    pen = cleared(byId("timeline"), size);
+  paintLanes(pen, told.lanes, scale);
+  paintTimes(pen, told.seconds, scale, size);
+  showBatches(told);
+}
+function whyNone(told) {
+  if (!told) return "The timeline is being read ...";
+  return told.failed ? "The timeline could not be read." : NO_TRACE;
+}
+// A pen on an empty canvas of this size. Its unit is the page's pixel, whatever the screen's is.
+function cleared(canvas, { width, height }) {
+  const ratio = window.devicePixelRatio || 1;
   canvas.style.height = `${height}px`;
   canvas.width = width * ratio;
   canvas.height = height * ratio;
-  const pen = canvas.getContext("2d"),
-    scale = (width - LEFT) / told.seconds;
+  const pen = canvas.getContext("2d");
   pen.scale(ratio, ratio);
-  pen.clearRect(0, 0, width, height);
   pen.font = "12px system-ui, sans-serif";
   pen.textBaseline = "middle";
-  told.lanes.forEach((lane, row) => {
+  return pen;
+}
+function paintLanes(pen, lanes, scale) {
+  lanes.forEach((lane, row) => {
     pen.fillStyle = ink("quiet");
     pen.fillText(lane.worker, 2, row * LANE + LANE / 2, LEFT - 10);
     for (const [stage, begin, end] of lane.spans) {
@@ -60,67 +70,47 @@ function paint() {
       pen.fillRect(LEFT + begin * scale, row * LANE + 2, Math.max((end - begin) * scale, 0.6), LANE - 4);
     }
   });
-  const step = niceStep(told.seconds / 8);
+}
+// Below the lanes: how long before the end of what is shown.
+function paintTimes(pen, seconds, scale, { width, height }) {
   pen.fillStyle = ink("quiet");
   pen.strokeStyle = ink("line");
   pen.textAlign = "center";
-  for (let back = 0; back <= told.seconds; back += step) {
-    const x = LEFT + (told.seconds - back) * scale;
+  const step = niceStep(seconds / 8);
+  for (let back = 0; back <= seconds; back += step) {
+    const x = LEFT + (seconds - back) * scale;
     pen.beginPath();
     pen.moveTo(x, height - FOOT);
     pen.lineTo(x, height - FOOT + 4);
     pen.stroke();
-    if (x > LEFT + 20 && x < width - 14)
-      pen.fillText(
-        back ? `−${Number(back.toPrecision(3)) >= 1 ? `${Number(back.toPrecision(3))} s` : short(back)}` : "",
-        x,
-        height - 8,
-      );
+    if (back && x > LEFT + 20 && x < width - 14) pen.fillText(`−${secondsBack(back)}`, x, height - 8);
   }
-  const box = byId("speed"),
-    sizes = told.batches;
-  let chart = byId("chart-batches");
-  if (!chart && Object.keys(sizes).length) {
-    chart = element("div", { className: "chart", id: "chart-batches" });
-    box.after(
+}
+function secondsBack(back) {
+  const rounded = Number(back.toPrecision(3));
+  return rounded >= 1 ? `${rounded} s` : short(back);
+}
+// Two figures of what the timeline shows. They are there as soon as there is an inference.
+function showBatches({ batches, waits }) {
+  if (!byId("chart-batches")) {
+    if (!Object.keys(batches).length) return;
+    const chart = element("div", { className: "chart", id: "chart-batches" }),
+      numbers = element("dl", { className: "numbers", id: "waits" });
+    byId("speed").after(
       element(
         "div",
         { className: "grid" },
-        element(
-          "figure",
-          {},
-          element(
-            "figcaption",
-            {},
-            "Batch sizes of inference ",
-            element("span", { className: "quiet" }, "in the time that the timeline shows"),
-          ),
-          chart,
-        ),
-        element(
-          "figure",
-          {},
-          element(
-            "figcaption",
-            {},
-            "Waiting for a decision ",
-            element("span", { className: "quiet" }, "from the request to the answer"),
-          ),
-          element("dl", { className: "numbers", id: "waits" }),
-        ),
+        figure("Batch sizes of inference", "in the time that the timeline shows", chart),
+        figure("Waiting for a decision", "from the request to the answer", numbers),
       ),
     );
   }
-  if (chart) drawBars(chart, sizes, "decisions in an inference", stageColour("infer"));
-  if (chart && told.waits)
-    fill(byId("waits"), told.waits, () =>
-      [
-        ["median", "p50"],
-        ["95 % are below", "p95"],
-        ["longest", "most"],
-      ].map(([name, key]) => element("div", {}, element("dt", {}, name), element("dd", {}, short(told.waits[key])))),
-    );
+  drawBars(byId("chart-batches"), batches, "decisions in an inference", stageColour("infer"));
+  if (waits) fill(byId("waits"), waits, () => WAITS.map(([name, key]) => number(name, short(waits[key]))));
 }
+const figure = (name, more, content) =>
+  element("figure", {}, element("figcaption", {}, `${name} `, element("span", { className: "quiet" }, more)), content);
+const number = (name, value) => element("div", {}, element("dt", {}, name), element("dd", {}, value));
 function niceStep(least) {
   const power = 10 ** Math.floor(Math.log10(least));
   return [1, 2, 5, 10].map((digit) => digit * power).find((step) => step >= least);
@@ -140,42 +130,33 @@ const zoom = (factor, at = 0.5) =>
   move(view.seconds * factor, view.end === null && at === 0.5 ? null : end() - (1 - at) * view.seconds * (1 - factor));
 const shift = (share) => move(view.seconds, end() + share * view.seconds);
 
+const newest = () => move(view.seconds, null);
+const BUTTONS = {
+  "later-off": () => shift(-0.5),
+  "later-on": () => shift(0.5),
+  "zoom-in": () => zoom(0.5),
+  "zoom-out": () => zoom(2),
+  live: newest,
+};
+const KEYS = {
+  ArrowLeft: BUTTONS["later-off"],
+  ArrowRight: BUTTONS["later-on"],
+  "+": BUTTONS["zoom-in"],
+  "=": BUTTONS["zoom-in"],
+  "-": BUTTONS["zoom-out"],
+  Home: () => move(view.seconds, view.told.oldest),
+  End: newest,
+};
+
 export function listenTimeline(repaint) {
   const canvas = byId("timeline");
-  const actions = {
-    "later-off": () => shift(-0.5),
-    "later-on": () => shift(0.5),
-    "zoom-in": () => zoom(0.5),
-    "zoom-out": () => zoom(2),
-    live: () => move(view.seconds, null),
-  };
-  for (const [id, act] of Object.entries(actions)) byId(id).addEventListener("click", act);
-  const keys = {
-    ArrowLeft: actions["later-off"],
-    ArrowRight: actions["later-on"],
-    "+": actions["zoom-in"],
-    "=": actions["zoom-in"],
-    "-": actions["zoom-out"],
-    Home: () => move(view.seconds, view.told.oldest),
-    End: actions.live,
-  };
+  for (const [id, act] of Object.entries(BUTTONS)) byId(id).addEventListener("click", act);
   canvas.addEventListener("keydown", (event) => {
-    if (keys[event.key]) {
-      event.preventDefault();
-      keys[event.key]();
-    }
+    if (!KEYS[event.key]) return;
+    event.preventDefault();
+    KEYS[event.key]();
   });
-  const share = (event) => Math.min(Math.max((event.offsetX - LEFT) / (canvas.clientWidth - LEFT), 0), 1);
-  canvas.addEventListener(
-    "wheel",
-    (event) => {
-      if (event.ctrlKey || event.shiftKey) {
-        event.preventDefault();
-        zoom(event.deltaY > 0 ? 1.4 : 0.7, share(event));
-      }
-    },
-    { passive: false },
-  );
+  canvas.addEventListener("wheel", onWheel, { passive: false });
   canvas.addEventListener("pointerdown", (event) => {
     view.drag = { x: event.offsetX, end: end() };
     canvas.setPointerCapture(event.pointerId);
@@ -185,17 +166,27 @@ export function listenTimeline(repaint) {
   });
   canvas.addEventListener("pointermove", (event) => {
     if (!view.told) return;
-    if (view.drag) {
-      move(view.seconds, view.drag.end - ((event.offsetX - view.drag.x) / (canvas.clientWidth - LEFT)) * view.seconds);
-      return;
-    }
-    const lane = view.told.lanes[Math.floor(event.offsetY / LANE)],
-      at = ((event.offsetX - LEFT) / (canvas.clientWidth - LEFT)) * view.told.seconds;
-    const span = lane?.spans.find(([, begin, until]) => begin <= at && at <= until);
-    byId("under").textContent = span
-      ? `${lane.worker}: ${stageWords(span[0])}, ${short(span[2] - span[1])}${span[3] ? `, ${span[3]} at once` : ""}`
-      : "";
+    if (view.drag) move(view.seconds, view.drag.end - secondsIn(event.offsetX - view.drag.x));
+    else byId("under").textContent = under(event);
   });
   new ResizeObserver(() => paint()).observe(canvas.parentElement);
   repaint(paint);
+}
+// The seconds that a width on the canvas stands for.
+const secondsIn = (pixels) => (pixels / (byId("timeline").clientWidth - LEFT)) * view.told.seconds;
+// A wheel alone scrolls the page.
+function onWheel(event) {
+  if (!view.told || !(event.ctrlKey || event.shiftKey)) return;
+  event.preventDefault();
+  const share = secondsIn(event.offsetX - LEFT) / view.told.seconds;
+  zoom(event.deltaY > 0 ? 1.4 : 0.7, Math.min(Math.max(share, 0), 1));
+}
+// What the worker under the pointer does, in words.
+function under({ offsetX, offsetY }) {
+  const lane = view.told.lanes[Math.floor(offsetY / LANE)],
+    at = secondsIn(offsetX - LEFT);
+  const span = lane?.spans.find(([, begin, until]) => begin <= at && at <= until);
+  if (!span) return "";
+  const [stage, begin, until, size] = span;
+  return `${lane.worker}: ${stageWords(stage)}, ${short(until - begin)}${size ? `, ${size} at once` : ""}`;
 }

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from rlvla3.config import Recipe
+from rlvla3.devices import choose_device
 from rlvla3.inference.actor import Actor
 from rlvla3.links.data_plane import Batch
 from rlvla3.links.rollouts import Rollouts
@@ -32,7 +33,6 @@ from rlvla3.runtimes.processes.control import Control
 from rlvla3.runtimes.processes.messages import Ready
 from rlvla3.runtimes.processes.process import START_TIMEOUT_S, start_worker
 from rlvla3.runtimes.processes.rounds import RoundSeconds, WorkUntil, answer_of
-from rlvla3.runtimes.workers.device import choose_device
 from rlvla3.runtimes.workers.policy_engine import DataPlanePolicyEngine
 from rlvla3.simulators.common_spaces import common_spaces
 from rlvla3.simulators.registry import make_simulator

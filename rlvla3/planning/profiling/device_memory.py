@@ -15,13 +15,13 @@ import numpy as np
 import torch
 
 from rlvla3.config import Recipe
+from rlvla3.devices import choose_device
 from rlvla3.errors import WorkerError
 from rlvla3.planning.profiling.contention import on_gpu
 from rlvla3.planning.profiling.experience import episodes_of, noise_for, observations_for
 from rlvla3.policies.registry import make_policy
 from rlvla3.runtimes.processes.main_module import main_module_hidden
 from rlvla3.runtimes.virtual.costs import MemoryProfile
-from rlvla3.runtimes.workers.device import choose_device
 from rlvla3.simulators.description import described
 from rlvla3.training.learner import Learner
 from rlvla3.types import MicroBatch

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from rlvla3.config import DelayConfig, Recipe
+from rlvla3.devices import choose_device
 from rlvla3.errors import RecipeError
 from rlvla3.observability.meter import IDLE
 from rlvla3.observability.sampling import SCHEDSTAT, seconds_asleep
@@ -32,7 +33,6 @@ from rlvla3.planning.profiling.device_memory import device_memory
 from rlvla3.planning.profiling.measuring import PARTS, MeasuredRuns, in_mode, measure, settled
 from rlvla3.policies.registry import make_policy, policy_options
 from rlvla3.runtimes.virtual.costs import Cost, HostProfile, On, Profile
-from rlvla3.runtimes.workers.device import choose_device
 from rlvla3.simulators.description import described
 from rlvla3.types import decision_layout, observation_layout
 

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from rlvla3.config import Recipe
+from rlvla3.devices import work_on
 from rlvla3.runtimes.processes.control import Control
 from rlvla3.runtimes.processes.messages import Ready
 from rlvla3.runtimes.processes.rounds import RoundSeconds, WorkUntil
 from rlvla3.runtimes.sharing.measuring import OnDevice, StandIn
-from rlvla3.runtimes.workers.device import work_on
 from rlvla3.runtimes.workers.lanes import INFERENCE_PRIORITY, TRAINING_PRIORITY, lane_stream, shared_device
 
 WARM_UP = 3

@@ -1,4 +1,4 @@
-"""Which device a worker computes on, and how much of that device's memory it may use."""
+"""How much of its device's memory a worker may use. Which device that is: rlvla3/devices.py."""
 
 from __future__ import annotations
 
@@ -11,35 +11,13 @@ import torch
 from rlvla3.choices import OnHost
 from rlvla3.config import Recipe
 from rlvla3.config.memory import TOGETHER
+from rlvla3.devices import choose_device
 from rlvla3.errors import RecipeError
 from rlvla3.observability.formatting import size
 from rlvla3.runtimes.worker_names import generator_name, trainer_name
 
 RESERVE = 0.05
 """The part of a GPU that a trainer without a limit leaves free, for generators and simulators that need more later."""
-
-
-def choose_device(setting: str, key: str, number: int = 0) -> torch.device:
-    """The device of a setting. "auto" is a GPU if there is one, and workers of one kind take the GPUs in turn.
-
-    key: the name of the setting, for the error. number: the worker's number among its kind. Raises RecipeError.
-    """
-    if setting == "auto":
-        return torch.device("cuda", number % torch.cuda.device_count()) if torch.cuda.is_available() else torch.device("cpu")
-    try:
-        device = torch.device(setting)
-    except RuntimeError as error:
-        raise RecipeError(f"{key}={setting} is no device: write auto, cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise RecipeError(f"{key}={setting}, and this machine has {torch.cuda.device_count()} CUDA devices: write auto or cpu")
-    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
-
-
-def work_on(device: torch.device) -> None:
-    """Make `device` the present one of this thread. Each thread begins with cuda:0, and torch goes back there after every block on a stream of another device.
-    Then the process takes memory of cuda:0, too (a context, some 500 MB). On a CPU it does nothing."""
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
 
 
 def check_on_host(on_host: OnHost, device: torch.device, key: str) -> None:

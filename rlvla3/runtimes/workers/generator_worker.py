@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from rlvla3.config import Recipe
+from rlvla3.devices import choose_device, work_on
 from rlvla3.errors import RecipeError
 from rlvla3.inference.actor import Actor, make_actor
 from rlvla3.links.data_plane import Batch, DataPlane, GeneratorPort
@@ -37,7 +38,7 @@ from rlvla3.runtimes.processes.messages import (
 )
 from rlvla3.runtimes.worker_names import generator_name, trainer_name
 from rlvla3.runtimes.workers.bad_answer import keep_bad_answer
-from rlvla3.runtimes.workers.device import check_on_host, choose_device, generator_memory, work_on
+from rlvla3.runtimes.workers.device import check_on_host, generator_memory
 from rlvla3.runtimes.workers.policy_engine import DataPlanePolicyEngine
 from rlvla3.scheduling.recorded_run import RecordedRun
 from rlvla3.training.offload import make_residence

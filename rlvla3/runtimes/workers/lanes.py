@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from rlvla3.config import Recipe
+from rlvla3.devices import choose_device, work_on
 from rlvla3.errors import RecipeError
 from rlvla3.runtimes.processes.control import Control
-from rlvla3.runtimes.workers.device import choose_device, work_on
 from rlvla3.runtimes.workers.generator_worker import run_generator
 from rlvla3.runtimes.workers.trainer_worker import run_trainer
 

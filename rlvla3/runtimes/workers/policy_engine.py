@@ -22,6 +22,7 @@ from typing import Protocol
 
 import numpy as np
 
+from rlvla3.devices import work_on
 from rlvla3.inference.actor import Actor
 from rlvla3.inference.answers import Answer
 from rlvla3.links.data_plane import Batch
@@ -32,7 +33,6 @@ from rlvla3.observability.run_record import RecordWriter
 from rlvla3.policies.conversion import arrays_from
 from rlvla3.policies.expected_answers import AnswerError
 from rlvla3.policies.noise import decision_noise
-from rlvla3.runtimes.workers.device import work_on
 from rlvla3.training.offload import Residence
 from rlvla3.types import Version
 

@@ -18,6 +18,7 @@ import torch
 from rlvla3.config import Recipe
 from rlvla3.demonstrations.room import in_words
 from rlvla3.demonstrations.selection import notices, select_demonstrations
+from rlvla3.devices import choose_device, work_on
 from rlvla3.errors import RecipeError
 from rlvla3.links.rendezvous import Rendezvous
 from rlvla3.links.rollouts import Rollouts
@@ -52,7 +53,7 @@ from rlvla3.runtimes.processes.messages import (
     Trained,
 )
 from rlvla3.runtimes.worker_names import trainer_name
-from rlvla3.runtimes.workers.device import check_on_host, choose_device, trainer_memory, work_on
+from rlvla3.runtimes.workers.device import check_on_host, trainer_memory
 from rlvla3.runtimes.workers.trainer_loop import ArrivingTrajectories, MeteredLearner
 from rlvla3.scheduling.ledger import TicketBook
 from rlvla3.scheduling.recorded_run import RecordedRun

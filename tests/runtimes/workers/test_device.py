@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from rlvla3.config import make_recipe
+from rlvla3.devices import work_on
 from rlvla3.errors import RecipeError
 from rlvla3.policies.actor_critic import ActorCritic
-from rlvla3.runtimes.workers.device import DeviceUse, MemoryShare, generator_memory, room, trainer_memory, work_on
+from rlvla3.runtimes.workers.device import DeviceUse, MemoryShare, generator_memory, room, trainer_memory
 from tests.support.runs import Run, countdown
 
 
