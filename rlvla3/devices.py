@@ -17,7 +17,9 @@ def choose_device(setting: str, key: str, number: int = 0) -> torch.device:
     try:
         device = torch.device(setting)
     except RuntimeError as error:
-        raise RecipeError(f"{key}={setting} is no device: write auto, cpu, cuda or cuda:N") from error
+        raise RecipeError(f"{key}={setting[:80]} is no device: write auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise RecipeError(f"{key}={setting} is a device of torch on which no policy of rlvla3 was ever run: write auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= (there := torch.cuda.device_count()):
         raise RecipeError(f"{key}={setting}, and this machine has {_devices_in_words(there)}")
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device

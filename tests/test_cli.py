@@ -97,6 +97,8 @@ def recipe(tmp_path: Path) -> Path:
         (["training.updates"], "write key=value"),
         (["policy.name=mini_vlaa"], "policy.name=mini_vlaa is not known: use mini_vla"),
         (["algorithm.correction=decoupeld"], "decoupeld is not a correction: use none, decoupled"),
+        (["engine.trace=maybe"], "engine.trace: Input should be true or false, given 'maybe'"),
+        (["simulator.tasks=reach-v3"], "simulator.tasks: Input should be a list: write [reach-v3]"),
         (["placement.kind=hybrid"], "leave placement out and set engine.device and training.device"),
         (["ray.address=auto"], "set runtime=ray, or leave ray.address empty"),
         (["engine.elastic={least:", "1}"], "put the whole setting in quotes"),
@@ -104,7 +106,15 @@ def recipe(tmp_path: Path) -> Path:
     ],
     ids=[
         *("unknown key", "group does not divide batch", "unknown task", "chunk longer than the episode", "chunk over max_steps", "no value", "unknown policy"),
-        *("unknown correction", "placement on one host", "a cluster on one host", "taken apart by the shell", "a section given a number"),
+        *(
+            "unknown correction",
+            "no truth",
+            "a word for a list",
+            "placement on one host",
+            "a cluster on one host",
+            "taken apart by the shell",
+            "a section given a number",
+        ),
     ],
 )
 def test_a_bad_recipe_is_refused_before_anything_slow_with_the_fix_named(recipe: Path, settings: list[str], complaint: str):
@@ -112,6 +122,13 @@ def test_a_bad_recipe_is_refused_before_anything_slow_with_the_fix_named(recipe:
     assert ran.returncode == 2, ran.stderr
     assert complaint in ran.stderr
     assert "Traceback" not in ran.stderr
+    assert not (recipe.parent / "run").exists()
+
+
+@pytest.mark.parametrize("setting", ["engine.device", "training.device"])
+def test_a_gpu_that_is_not_there_is_refused_before_anything_starts(recipe: Path, setting: str):
+    ran = rlvla3_process("train", recipe, "--run-dir", recipe.parent / "run", f"{setting}=cuda:99")
+    assert ran.returncode == 2 and f"{setting}=cuda:99, and this machine has " in ran.stderr, ran.stderr
     assert not (recipe.parent / "run").exists()
 
 
@@ -318,7 +335,24 @@ def test_our_own_errors_are_a_message_and_others_keep_their_traceback(session: S
 def test_unknown_options_are_refused(recipe: Path, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit, match="2"):
         main(["train", str(recipe), "--jsn", "seed=1"])
-    assert "unknown: --jsn" in capsys.readouterr().err
+    assert "unknown: --jsn: did you mean --json?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["tain", "a"], "tain is unknown: did you mean train?"),
+        (["bench", "chaoss"], "chaoss is unknown: did you mean chaos?"),
+        (["export", "a", "b", "--layout", "lerobt"], "lerobt is unknown: did you mean lerobot?"),
+        (["eval", "a", "--protcol", "b"], "unknown: --protcol: did you mean --protocol?"),
+        (["train", "a", "--zzz"], "unknown: --zzz\n"),
+        (["zzz"], "invalid choice: 'zzz'"),
+    ],
+)
+def test_what_is_misspelt_is_answered_with_what_may_have_been_meant(words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
+    assert complaint in capsys.readouterr().err
 
 
 def test_a_checkpoint_of_another_policy_or_cut_short_is_refused_before_anything_starts(tmp_path):

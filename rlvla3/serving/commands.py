@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -12,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlvla3.errors import RecipeError
-from rlvla3.listening import check_reach, token_of
+from rlvla3.instructions import instruction_fault
+from rlvla3.listening import check_reach, listen, token_of
 from rlvla3.observability.progress_line import progress
 from rlvla3.processing.specification import Turn
 from rlvla3.scheduling.limits import FixedLimits, LearnedLimits
@@ -62,6 +64,7 @@ def serve(start: Path, overrides: Sequence[str], serving: Serving, trust: bool =
 
     token = token_of(serving.token, serving.token_file)
     check_reach(serving.host, token, "could drive your robot")
+    _check_machine(serving)
     subject = find_subject(start, overrides, serving.image_size, serving.turn, trust)
     keys = _keys(serving.keys, list(subject.spaces.cameras))
     if serving.execute is not None and serving.execute > subject.config.chunk:
@@ -69,6 +72,20 @@ def serve(start: Path, overrides: Sequence[str], serving: Serving, trust: bool =
             f"--execute {serving.execute} is more than the {subject.config.chunk} actions of a chunk of this policy: give {subject.config.chunk} or less"
         )
     asyncio.run(_run(subject, serving, keys, token))
+
+
+def _check_machine(serving: Serving) -> None:
+    """Refuse what would fail only after the policy was loaded, which may take minutes. Raises RecipeError."""
+    for socket in listen(serving.host, serving.port):
+        socket.close()  # clients that come before the policy is there are refused, and try again
+    if serving.threads > (cores := os.cpu_count() or 1):
+        raise RecipeError(f"--threads {serving.threads} is more than the {cores} cores of this machine: give {cores} or less")
+    if serving.instruction is not None and (fault := instruction_fault(serving.instruction)):
+        raise RecipeError(f"--instruction: {fault}")
+    if serving.device not in ("auto", "cpu"):
+        from rlvla3.devices import choose_device
+
+        choose_device(serving.device, "--device")
 
 
 async def _run(subject: Subject, serving: Serving, keys: Mapping[str, Sequence[str]], token: str | None) -> None:

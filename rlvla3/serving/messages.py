@@ -3,8 +3,10 @@
 openpi     an array is {b"__ndarray__": True, b"data", b"dtype", b"shape"}, and a numpy number is {b"__npgeneric__": True, b"data", b"dtype"}
 vla-eval   an array is {"__ndarray__": True, "data", "dtype", "shape"}, and an image {"__image__": True, "format": "raw", "png" or "jpeg", "data", ...}
 
-Invariant: nothing that a client sends becomes anything but plain data and arrays of numbers, whose size is at most that of the message, or MOST_PIXELS for a
-compressed image. What cannot be read is refused in words.
+Invariants:
+- nothing that a client sends becomes anything but plain data and arrays of numbers. What cannot be read is refused in words;
+- what a message becomes is not much larger than the message: arrays are views of its bytes, its compressed images have at most MOST_PIXELS together, and it
+  has at most MOST_PARTS lists and maps. Nothing is computed of numbers whose size a client chooses before they are checked.
 """
 
 from __future__ import annotations
@@ -27,7 +29,14 @@ NUMBERS = re.compile(r"[<>|=]?(?:[iu][1248]|f[248]|b1)")
 """The types of numbers that are read, in numpy's notation."""
 
 MOST_PIXELS = 4096 * 4096
-"""Of a compressed image. A small message could hold a much larger one."""
+"""Of all compressed images of a message. A few bytes could hold many more."""
+
+MOST_PARTS = 2**17
+"""Lists and maps of a message. An empty one is one byte there, and a hundred times as much here."""
+
+LONGEST_LIST = 2**20
+MOST_SIDES = 8
+"""Of an array."""
 
 
 class MessageError(ExplainedError, ValueError):
@@ -44,7 +53,8 @@ def unpacked(data: bytes | str) -> Any:
     if isinstance(data, str):
         raise MessageError(f"a text frame came ({data[:40]!r}), and observations are binary frames: send msgpack, as openpi-client does")
     try:
-        return msgpack.unpackb(data, object_hook=_object)
+        reading = _Reading()
+        return msgpack.unpackb(data, object_hook=reading.map, list_hook=reading.list, max_array_len=LONGEST_LIST, max_map_len=LONGEST_LIST)
     except MessageError:
         raise
     except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:  # all that msgpack and numpy raise for bad bytes
@@ -61,20 +71,56 @@ def _plain_with_bytes(value: object) -> object:
     return {name.encode(): part for name, part in _plain(value).items()}  # type: ignore[attr-defined]  # _plain returns a dictionary, or raises
 
 
-def _object(given: dict[Any, Any]) -> object:
-    """One map of a message: an array, an image, a number, or the map itself."""
-    for kind, read in (("__ndarray__", _array), ("__image__", _image), ("__npgeneric__", _number)):
-        if kind in given or kind.encode() in given:
-            fields = {key.decode() if isinstance(key, bytes) else key: value for key, value in given.items()}
-            return read(fields)
-    return given
+class _Reading:
+    """The lists and maps of one message, as msgpack finds them, and how many of each limit they have used."""
+
+    def __init__(self) -> None:
+        self._parts, self._pixels = 0, 0
+
+    def list(self, given: list[Any]) -> list[Any]:
+        self._count()
+        return given
+
+    def map(self, given: dict[Any, Any]) -> object:
+        """An array, an image, a number, or the map itself."""
+        self._count()
+        for kind, read in (("__ndarray__", _array), ("__image__", self._image), ("__npgeneric__", _number)):
+            if kind in given or kind.encode() in given:
+                fields = {key.decode() if isinstance(key, bytes) else key: value for key, value in given.items()}
+                return read(fields)
+        return given
+
+    def _count(self) -> None:
+        self._parts += 1
+        if self._parts > MOST_PARTS:
+            raise MessageError(f"a message came with more than {MOST_PARTS} lists and maps: send images and states as arrays")
+
+    def _image(self, fields: Mapping[str, Any]) -> NDArray[Any]:
+        if fields.get("format") == "raw":
+            return _array(fields)
+        data = fields.get("data")
+        if fields.get("format") not in ("png", "jpeg") or not isinstance(data, bytes):
+            raise MessageError(f"an image came in the format {_shown(fields.get('format'))}: send raw, png or jpeg, and its data as bytes")
+        from PIL import Image
+
+        try:
+            with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
+                self._pixels += image.width * image.height
+                if self._pixels > MOST_PIXELS:
+                    before = "" if self._pixels == image.width * image.height else f", and the compressed images of its message {self._pixels} with it"
+                    raise MessageError(f"an image came with {image.width} x {image.height} pixels{before}: send at most {MOST_PIXELS} pixels in a message")
+                return np.asarray(image)
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises for damaged files
+            if isinstance(error, MessageError):
+                raise
+            raise MessageError(f"a {fields['format']} image of {len(data)} bytes cannot be read: {described(error)}") from error
 
 
 def _array(fields: Mapping[str, Any]) -> NDArray[Any]:
     data, dtype, shape = fields.get("data"), _dtype(fields.get("dtype")), fields.get("shape")
     if not isinstance(data, bytes) or not isinstance(shape, list | tuple) or not all(type(side) is int and side >= 0 for side in shape):
         raise MessageError(f"an array came without its data or its shape ({_shown(shape)}): send data as bytes, dtype and shape")
-    if math.prod(shape) * dtype.itemsize != len(data) or len(shape) > 8:
+    if len(shape) > MOST_SIDES or math.prod(shape) * dtype.itemsize != len(data):
         raise MessageError(f"an array of shape {_shown(list(shape))} and dtype {dtype.str} came with {len(data)} bytes: they do not belong together")
     return np.ndarray(tuple(shape), dtype, data)
 
@@ -95,24 +141,6 @@ def _dtype(given: object) -> np.dtype[Any]:
     return np.dtype(given)
 
 
-def _image(fields: Mapping[str, Any]) -> NDArray[Any]:
-    if fields.get("format") == "raw":
-        return _array(fields)
-    data = fields.get("data")
-    if fields.get("format") not in ("png", "jpeg") or not isinstance(data, bytes):
-        raise MessageError(f"an image came in the format {_shown(fields.get('format'))}: send raw, png or jpeg, and its data as bytes")
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise MessageError(f"an image came with {image.width} x {image.height} pixels: send at most {MOST_PIXELS} pixels")
-            return np.asarray(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises for damaged files
-        if isinstance(error, MessageError):
-            raise
-        raise MessageError(f"a {fields['format']} image of {len(data)} bytes cannot be read: {described(error)}") from error
-
-
 def _shown(value: object) -> str:
-    return f"{value!r:.60}"
+    """A value in words. Of a list the beginning, which may be much longer than what is shown."""
+    return f"{value[:MOST_SIDES] if isinstance(value, list | tuple | str | bytes) and len(value) > 60 else value!r:.60}"

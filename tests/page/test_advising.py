@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlvla3.config import Recipe, make_recipe
-from rlvla3.page.advising import advise, observe
+from rlvla3.page.advising import _could_help, advise, observe
 from rlvla3.planning.observed_profile import Observed, observed_profile
 from rlvla3.planning.rehearsal import rehearse
 from rlvla3.runtimes.virtual.costs import Profile
 from rlvla3.runtimes.virtual.runtime import VirtualRuntime
 from rlvla3.scheduling.placement import Cluster, place
+from rlvla3.simulators.builtin import BUILT_IN
 from rlvla3.types import TicketCounts
 
 ONE = Cluster(1, 1)
@@ -108,6 +109,16 @@ def test_more_simulators_are_advised_where_simulation_is_the_slow_part():
     advice = advise(run, observed_of(run, Profile.model_validate(BASE | CASES["simulators"])))
     assert any(setting.startswith("simulator.s") for setting in advice.settings)
     assert "a rehearsal says" in advice.text
+
+
+@pytest.mark.parametrize(("name", "several"), [*((name, name == "maniskill") for name in BUILT_IN), ("gymnasium:CartPole-v1", False), ("my:Own", False)])
+def test_environments_of_one_process_are_advised_only_where_a_process_may_hold_several(name, several):
+    run = recipe()
+    single = run.model_copy(update={"simulator": run.simulator.model_copy(update={"name": name})})
+    observed = observed_of(run, Profile.model_validate(BASE | CASES["simulators"]))
+    assert any("simulator.slots" in setting for setting in _could_help(single, observed)) == several
+    doubled = single.model_copy(update={"simulator": single.simulator.model_copy(update={"slots": 2})})
+    assert "simulator.slots=4" in _could_help(doubled, observed), "the user knows that this simulator can"
 
 
 def test_nothing_is_advised_where_training_is_the_slow_part():

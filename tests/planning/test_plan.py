@@ -167,6 +167,12 @@ def test_staleness_stays_within_its_limit_and_the_batch_is_the_recipes():
         assert (applied.training, applied.algorithm, applied.policy) == (recipe().training, recipe().algorithm, recipe().policy)
 
 
+def test_environments_of_one_process_are_planned_only_where_a_process_may_hold_several():
+    for simulator, several in (({"name": "metaworld"}, False), ({"name": "maniskill"}, True), ({"name": "libero", "slots": 8}, True)):
+        space = Space.of(recipe(simulator={"shards": 4, "tasks": ["a"], **simulator}), planned_profile(), CLUSTER, 1)
+        assert (len(space.slots) > 1) == several, simulator
+
+
 def test_the_least_staleness_is_taken_among_settings_that_are_as_fast():
     """One environment: nothing that is not being waited for can be trained on, and staleness is no use."""
     lonely = Space((("colocated", ""),), (1,), (1,), (None,), (0.0,), (4, 2, 1))

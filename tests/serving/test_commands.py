@@ -11,6 +11,7 @@ from openpi_client.websocket_client_policy import WebsocketClientPolicy
 
 from rlvla3 import Observation, load_policy
 from rlvla3.config import make_recipe
+from rlvla3.devices import choose_device
 from rlvla3.errors import RecipeError
 from rlvla3.processing.specification import Processing
 from rlvla3.serving.commands import _keys
@@ -33,6 +34,8 @@ from tests.support.thorough import thorough
         (["nowhere", "--port", "-1"], "no port"),
         (["nowhere", "--seed", "-1"], "-1 is no seed"),
         (["nowhere", "--max-wait-ms", "nan"], "give a number of 0 or more"),
+        (["nowhere", "--threads", "3000000000"], "--threads 3000000000 is more than the"),
+        (["nowhere", "--instruction", "x" * 100_000], "--instruction: instruction has 100000 bytes"),
         (["nowhere", "--deterministic", "--explore"], "not allowed with"),
         (["nowhere", "training.updates=3"], "Settings belong to a recipe"),
         (["recipes/cartpole.yaml"], "names no policy to serve"),
@@ -41,6 +44,12 @@ from tests.support.thorough import thorough
 def test_what_cannot_be_served_is_refused_in_words_and_without_torch(words, said):
     refused = rlvla3_process("serve", *words, without=["torch"], timeout_s=240)
     assert refused.returncode == 2 and said in refused.stderr and "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize(("device", "said"), [("meta", "meta is a device"), ("mps", "mps is a device"), ("gpu", "gpu is no device"), ("cuda:99", "99, and")])
+def test_a_device_that_cannot_be_used_is_refused_in_words(device, said):
+    with pytest.raises(RecipeError, match=said):
+        choose_device(device, "--device")
 
 
 def test_names_that_clients_use():

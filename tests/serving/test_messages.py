@@ -86,6 +86,9 @@ REFUSED = {
     "a shape that is true": (msgpack.packb(array(shape=[True, 2])), "without its data or its shape"),
     "no data": (msgpack.packb(array(data=None)), "without its data or its shape"),
     "another size": (msgpack.packb(array(data=bytes(7))), "do not belong together"),
+    "a million dimensions": (msgpack.packb(array(shape=[2**60] * 10**6)), "do not belong together"),
+    "a list that is longer than all": (msgpack.packb([0] * (2**20 + 1)), "no msgpack"),
+    "many empty lists": (msgpack.packb([[[]] * 1000] * 200), "more than 131072 lists and maps"),
     "many dimensions": (msgpack.packb(array(shape=[1] * 60 + [2])), "do not belong together"),
     "no numpy number": (msgpack.packb({"__npgeneric__": True, "data": "x", "dtype": "<f4"}), "send a number"),
     "a number that is too large": (msgpack.packb({"__npgeneric__": True, "data": 300, "dtype": "|u1"}), "does not hold"),
@@ -109,6 +112,15 @@ def test_a_small_file_that_holds_a_huge_image_is_refused(side):
     assert len(file.getvalue()) < 500_000
     with pytest.raises(MessageError, match=r"6000 x 6000 pixels|400000000 pixels"):
         unpacked(msgpack.packb({"__image__": True, "format": "png", "data": file.getvalue()}))
+
+
+def test_many_small_files_that_hold_large_images_are_refused():
+    file = io.BytesIO()
+    Image.new("1", (2048, 2048)).save(file, "PNG")
+    image = {"__image__": True, "format": "png", "data": file.getvalue()}
+    assert len(unpacked(msgpack.packb([image] * 4))) == 4
+    with pytest.raises(MessageError, match="2048 x 2048 pixels, and the compressed images of its message 20971520 with it: send at most 16777216"):
+        unpacked(msgpack.packb([image] * 5))
 
 
 MEANT = ("__ndarray__", "__image__", "__npgeneric__", "data", "dtype", "shape", "format")
