@@ -31,7 +31,9 @@ def add_benchmarks(bench: argparse.ArgumentParser) -> Mapping[str, argparse.Argu
     _add_vector(benchmarks.add_parser("vector", help="the engine against a synchronous vector environment with the same simulators"))
     gpu = benchmarks.add_parser("gpu", help="one GPU: its limits, inference and training against them, and the four modes in real runs")
     gpu.add_argument("--minutes", type=seconds, default=8.0, metavar="M", help="how long all of it may take (default: 8)")
-    gpu.add_argument("--only", nargs="+", default=[], metavar="SECTION", help="such as inference training (default: all sections)")
+    gpu.add_argument(
+        "--only", nargs="+", default=[], metavar="SECTION", help="machine, limits, modes, inference, training, checks, publication, rehearsal (default: all)"
+    )
     _add_fuzz(benchmarks.add_parser("fuzz", help="whether broken recipes and files are all refused in words: thousands of them, made from a seed"))
     _add_chaos(benchmarks.add_parser("chaos", help="whether faults in real runs cost anything: killed and hung workers, full disks, lost nodes, from a seed"))
     deaths = benchmarks.add_parser("deaths", help="what deaths of simulators cost: steps a second with a death every few seconds, and without")

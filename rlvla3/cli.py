@@ -52,7 +52,7 @@ examples:
   rlvla3 export runs/demo my_policy                        write a run's pretrained policy in the layout that it came in
   rlvla3 view runs/demo                                    the newest episode on film: cameras, actions, value, reward
   rlvla3 serve runs/demo                                   actions for a robot, or for another evaluation program
-  rlvla3 watch                                             a page in the browser: every run in the folder runs
+  rlvla3 watch                                             a page in the browser with all runs below runs/
   rlvla3 explain runs/demo                                 is it learning, what bounds it, what failed
   rlvla3 report runs/one runs/two                          one HTML file to send, with curves and videos of both
   rlvla3 profile recipes/quickstart.yaml                   measure what its stages cost on this machine
@@ -218,7 +218,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_output(clone, "runs/NAME-DATE-TIME")
 
     train = commands.add_parser("train", help="improve a policy by reinforcement learning (after cloning, if the recipe says so)")
-    add_start(train, "RECIPE|CHECKPOINT", "a YAML file; or a run directory, or one of its checkpoints, to continue")
+    add_start(train, "RECIPE|CHECKPOINT", "a YAML file; or a run directory, or one of its checkpoints, to continue (resume)")
     _add_output(train, "runs/NAME-DATE-TIME")
     train.add_argument("--watch", action="store_true", help="show the run in the browser while it goes on, with a timeline of every worker (engine.trace=true)")
 
@@ -249,7 +249,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_plan(commands.add_parser("plan", help="find the fastest placement and settings of a recipe on a cluster, by rehearsals"))
 
     add_watch(commands.add_parser("watch", help="a page in the browser: what runs learn, what waits for what, what the robot does, what failed"))
-    add_explain(commands.add_parser("explain", help="a run in ten sentences: is it learning, what bounds it, who waits for what, what failed"))
+    add_explain(commands.add_parser("explain", help="a run in words: is it learning, what bounds it, who waits for what, what failed"))
     add_report(commands.add_parser("report", help="one HTML file of one or several runs, to send to a colleague"))
     add_view(commands.add_parser("view", help="an episode in the Rerun viewer: cameras, state, planned and executed actions, value and reward over time"))
 

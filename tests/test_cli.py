@@ -332,29 +332,6 @@ def test_our_own_errors_are_a_message_and_others_keep_their_traceback(session: S
     assert json.loads(Path("b/summary.json").read_text())["ended"].startswith("failed")
 
 
-def test_unknown_options_are_refused(recipe: Path, capsys: pytest.CaptureFixture[str]):
-    with pytest.raises(SystemExit, match="2"):
-        main(["train", str(recipe), "--jsn", "seed=1"])
-    assert "unknown: --jsn: did you mean --json?" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("words", "complaint"),
-    [
-        (["tain", "a"], "tain is unknown: did you mean train?"),
-        (["bench", "chaoss"], "chaoss is unknown: did you mean chaos?"),
-        (["export", "a", "b", "--layout", "lerobt"], "lerobt is unknown: did you mean lerobot?"),
-        (["eval", "a", "--protcol", "b"], "unknown: --protcol: did you mean --protocol?"),
-        (["train", "a", "--zzz"], "unknown: --zzz\n"),
-        (["zzz"], "invalid choice: 'zzz'"),
-    ],
-)
-def test_what_is_misspelt_is_answered_with_what_may_have_been_meant(words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]):
-    with pytest.raises(SystemExit, match="2"):
-        main(words)
-    assert complaint in capsys.readouterr().err
-
-
 def test_a_checkpoint_of_another_policy_or_cut_short_is_refused_before_anything_starts(tmp_path):
     from rlvla3.policies.registry import make_policy
     from rlvla3.preflight import preflight

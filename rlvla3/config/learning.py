@@ -262,7 +262,7 @@ class TrainingConfig(Section):
 
     checkpoint_patience_s: Annotated[float, Field(ge=0, le=1_000_000), Number] = 600.0
     """The last checkpoint of a run is tried again for so many seconds if it cannot be written, because the disk is full for example. The weights stay in memory
-    meanwhile. Then the run ends with an error. An earlier checkpoint that cannot be written is told of, and training goes on until the next one."""
+    meanwhile. Then the run ends with an error. If an earlier checkpoint cannot be written, the run says so, and goes on until the next one."""
 
     @property
     def shards_policy(self) -> bool:

@@ -45,7 +45,7 @@ class SimulatorConfig(Section):
 
     python: Python = ""
     """The interpreter that its processes run in, if that is another one: the name of an environment that `rlvla3 env create` has made, such as `libero`, or the
-    path of an interpreter, such as `/path/to/bin/python`. So simulators whose packages clash can run in one run. With `null` it is the interpreter of
+    path of an interpreter, such as `/path/to/bin/python`. So simulators whose packages clash can run in one run. Empty or `null`: the interpreter of
     rlvla3."""
 
     tasks: list[str] = []

@@ -12,8 +12,8 @@ class SupervisionConfig(Section):
     """
 
     notice_s: Seconds = 15.0
-    """Seconds after which the user is told who is late, with what, and who waits for it. A worker that is known to be slow at something is told of when it
-    takes three times as long as ever before."""
+    """Seconds after which the user is told who is late, with what, and who waits for it. For a worker that is known to be slow, the notice
+    comes when it takes three times its longest time so far."""
 
     answer_timeout_s: Seconds = 60.0
     """Seconds. A worker that waits has nothing to do but to answer. If it does not answer for this long, or if somebody has stopped its process for this long,

@@ -3,7 +3,7 @@
 Invariants:
 - `on` neither waits nor raises. Each watcher has a thread of its own, and gets all events in their order;
 - an error of a watcher becomes one notice to all the others. The watcher gets the next event all the same, and may succeed with it;
-- a watcher that takes too long for an event is told of once, and one that does not end is left behind;
+- if a watcher takes too long for an event, the user is told once. One that does not end is left behind;
 - memory is bounded: a watcher that does not follow loses events, and this is said.
 """
 
@@ -21,7 +21,7 @@ from rlvla3.observability.events import Event, Notice, Watcher
 from rlvla3.signals import HEARD
 
 SLOW_S = 30.0
-"""A watcher that has been busy with one event for so long is told of."""
+"""If a watcher has been busy with one event for so long, the user is told."""
 
 CLOSING_S = 600.0
 """The longest that a watcher may take to come to its end. A trace of many workers takes minutes."""

@@ -72,7 +72,7 @@ def read_checkpoint_config(folder: Path) -> SavedPolicy:
     """The content of the config.json in `folder`. Raises RecipeError where the file is missing, or where it does not describe a policy."""
     path = folder / "config.json"
     if not path.is_file():
-        raise RecipeError(f"no policy at {folder}: give a folder with config.json and model.safetensors, for example runs/demo/checkpoints/000044/policy")
+        raise RecipeError(f"no policy at {folder}: give a folder with config.json and model.safetensors, for example runs/demo/checkpoints/000060/policy")
     way_out = "It must describe an rlvla3 policy: copy it again"
     described = checked(_Described, read_json(path, way_out), str(path), way_out)
     options = {name: value for name, value in described.options.items() if name not in MOVED}

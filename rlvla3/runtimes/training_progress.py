@@ -1,4 +1,4 @@
-"""What is told of each update of a run."""
+"""What the user is told about each update of a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rlvla3.types import Finished
 
 
 class TrainingProgress:
-    """What is told of each update: the accounts of the run, and how its workers spent their time since the last update."""
+    """What the user is told about each update: the accounts of the run, and how its workers spent their time since the last update."""
 
     def __init__(self, recipe: Recipe, runtime: Runtime, ledger: Ledger) -> None:
         self._updates, self._runtime, self._ledger = recipe.training.updates, runtime, ledger

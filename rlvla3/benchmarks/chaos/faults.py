@@ -26,10 +26,10 @@ After = Literal["goes on", "ends", "is killed", "is not read"]
 """How a run goes on: by itself; or it ends with a sentence, or is killed, and is continued; or nobody reads what it prints any more."""
 
 SOON_S = 10.0
-"""Who is killed or fails is told of within this time."""
+"""The run says who was killed or has failed within this time."""
 
 HUNG_S = 30.0
-"""Who is stopped or hangs is told of within this time. The limits of the recipe are lower (settings.py)."""
+"""The run says who is stopped or hangs within this time. The limits of the recipe are lower (settings.py)."""
 
 
 @dataclass(frozen=True, slots=True)

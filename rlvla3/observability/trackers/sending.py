@@ -34,7 +34,7 @@ from rlvla3.observability.trackers import program
 from rlvla3.process_ends import ending_in_words
 
 HANGING_S = 120.0
-"""A tracker that has not taken a point for so long is told of."""
+"""If a tracker has not taken a point for so long, the user is told."""
 
 ENDING_S = 120.0
 """How long a tracker may take to send the rest when the run has ended."""

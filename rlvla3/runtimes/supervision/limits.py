@@ -1,4 +1,4 @@
-"""How long a worker may stay in each stage, and how a worker that is late is told of."""
+"""How long a worker may stay in each stage, and what the user is told of a worker that is late."""
 
 from __future__ import annotations
 
