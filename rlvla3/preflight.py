@@ -48,24 +48,10 @@ def preflight(recipe: Recipe, *, clones: bool = False, trains: bool = False, eva
     become videos. evaluates: whether evaluation episodes may become videos. resumes: the checkpoint that a run goes on from.
     Raises RecipeError, and VideoError where videos cannot be written.
     """
-    if recipe.runtime == "ray":
-        if find_spec("ray") is None:
-            raise RecipeError("runtime=ray needs the package ray, which is not installed: pip install 'rlvla3[ray]'")
-        if not recipe.ray.address:  # every host is this one
-            check_carrier(recipe.weights.carrier)
-    elif recipe.ray.address:
-        raise RecipeError(f"ray.address={recipe.ray.address} names a cluster, and runtime=local uses none: set runtime=ray, or leave ray.address empty")
-    elif recipe.placement.kind != "colocated":
-        raise RecipeError(
-            f"placement.kind={recipe.placement.kind} deals out several devices, and a run on one host does not: leave placement out and set engine.device and "
-            f"training.device, set runtime=ray, or see what it would do with `rlvla3 rehearse`"
-        )
+    _check_runtime(recipe, trains)
     if clones or trains:
         _check_no_protocol(recipe)
         check_trackers(recipe.trackers)
-    if recipe.runtime == "local":
-        allow_open_files(sum(simulator.shards for simulator in recipe.mixed.values()) + recipe.engine.generators + recipe.training.ranks)
-        _check_devices(recipe, trains)
     expected_way(recipe)  # raises where generators cannot act as policy.inference says
     with said_if_slow(f"waiting for {' and '.join(recipe.mixed)} to be built once, to see what it shows and accepts"):
         forget()
@@ -102,6 +88,25 @@ def preflight(recipe: Recipe, *, clones: bool = False, trains: bool = False, eva
         options.check(recorded, recipe.policy.chunk)
         options.check_fed(recorded, mirrored)
     return spaces
+
+
+def _check_runtime(recipe: Recipe, trains: bool) -> None:
+    """Whether the recipe can run where it asks to run: Ray, placement, open files and devices. Raises RecipeError."""
+    if recipe.runtime == "ray":
+        if find_spec("ray") is None:
+            raise RecipeError("runtime=ray needs the package ray, which is not installed: pip install 'rlvla3[ray]'")
+        if not recipe.ray.address:  # every host is this one
+            check_carrier(recipe.weights.carrier)
+    elif recipe.ray.address:
+        raise RecipeError(f"ray.address={recipe.ray.address} names a cluster, and runtime=local uses none: set runtime=ray, or leave ray.address empty")
+    elif recipe.placement.kind != "colocated":
+        raise RecipeError(
+            f"placement.kind={recipe.placement.kind} deals out several devices, and a run on one host does not: leave placement out and set engine.device and "
+            f"training.device, set runtime=ray, or see what it would do with `rlvla3 rehearse`"
+        )
+    if recipe.runtime == "local":
+        allow_open_files(sum(simulator.shards for simulator in recipe.mixed.values()) + recipe.engine.generators + recipe.training.ranks)
+        _check_devices(recipe, trains)
 
 
 def _check_devices(recipe: Recipe, trains: bool) -> None:
