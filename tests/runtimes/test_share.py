@@ -60,6 +60,7 @@ def test_an_error_in_one_lane_is_the_one_message_of_the_run(tmp_path: Path, work
     assert printed.count(message_of(error)) == 1 and "Traceback" not in printed and "was lost" not in printed
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_an_interrupt_keeps_a_checkpoint_of_lanes_and_the_run_goes_on_as_processes(tmp_path: Path, nothing_left: None):
     recipe = lanes(simulator={"options": {"kwargs": {"step_s": 0.02}}}, training={"updates": 1000, "checkpoint_every": 1000})

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.replays import assert_same
 from tests.support.runs import Run, countdown
+from tests.support.thorough import thorough
 
 pytestmark = pytest.mark.usefixtures("no_run_outlives_its_test")
 
@@ -29,7 +30,7 @@ def kill_when(run: Run, worker: str, updates: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [2, *thorough(1)])
 def test_a_killed_trainer_costs_updates_and_changes_no_weight(tmp_path: Path, nothing_left: None, ranks: int) -> None:
     recipe = countdown(simulator=SLOW, engine={"mode": "sync"}, training={"updates": 7, "checkpoint_every": 2, "ranks": ranks})
     whole = Run(tmp_path / "whole", recipe).finished()
