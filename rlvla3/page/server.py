@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,6 +33,7 @@ from rlvla3.errors import ExplainedError, described
 from rlvla3.page.episodes import FILM
 from rlvla3.page.pace import Pace
 from rlvla3.page.runs_on_show import RunsOnShow
+from rlvla3.page.shown import json_text
 
 STATIC = Path(__file__).parent / "static"
 COOKIE = "rlvla3_token"
@@ -96,7 +96,7 @@ def _of_run(runs: RunsOnShow, answer: Callable[[Request, str, Path], Response]) 
 
 def _told(request: Request, content: Any, more: Mapping[str, str] = MappingProxyType({})) -> Response:
     """`content` as JSON; "not changed" where the browser has it already."""
-    text = json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
+    text = json_text(content).encode()
     tag = f'"{hashlib.blake2b(text, digest_size=12).hexdigest()}"'
     headers = {"ETag": tag, "Cache-Control": "no-cache", **more}
     if tag in request.headers.get("if-none-match", ""):
