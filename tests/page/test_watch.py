@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 
+from rlvla3.observability.run_directory import RunDirectoryError
+from rlvla3.page.folder import find_runs
 from tests.support.command_line import rlvla3_process
 from tests.support.made_runs import make_run
 from tests.support.watching import watched
@@ -39,6 +44,11 @@ def folder(tmp_path_factory):
     (runs / "damaged" / "metrics.jsonl").write_bytes(b"\xff\x00\n{}\n")
     (runs / "damaged" / "trace.json").write_text('{"traceEvents":[\n{"ph":"X","tid":"x"},\n{"ph":"X","tid":1,"ts":1e400,"dur":1,"name":"train"}]}')
     (runs / "empty").mkdir()
+    (runs / "loop").symlink_to("loop")
+    make_run(runs / "refused", updates=2)
+    (runs / "refused" / "metrics.jsonl").unlink()
+    (runs / "refused" / "metrics.jsonl").symlink_to("metrics.jsonl")  # nobody can open it, and root neither
+    (runs / "refused" / "logs").mkdir()
     return runs
 
 
@@ -50,12 +60,31 @@ def address(folder):
 
 def test_all_that_is_asked_of_a_run_is_answered_also_where_it_is_damaged(address):
     status, text = get(address, "/api/runs")
-    assert status == 200 and {run["name"] for run in json.loads(text)} == {"good", "damaged"}
+    listed = {run["name"]: run for run in json.loads(text)}
+    assert status == 200 and set(listed) == {"good", "damaged", "refused"}
+    assert not listed["good"]["unread"] and "symbolic links" in listed["refused"]["unread"]
+    status, text = get(address, "/api/run?name=refused")
+    assert status == 503 and text.startswith("it cannot be read")
     for name in ("good", "damaged"):
         for what in ("run", "explanation", "timeline", "films"):
             status, text = get(address, f"/api/{what}?name={name}")
             assert status == 200 and json.loads(text) is not None, (what, text)
     assert json.loads(get(address, "/api/run?name=good")[1])["update"] == 12
+
+
+def test_a_folder_that_may_not_be_read_does_not_hide_the_others(folder, monkeypatch):
+    """Root may read everything, so the refusal is made up."""
+    as_it_is, closed = Path.stat, {folder / "empty" / "config.yaml"}
+
+    def stat(path: Path, **options: Any) -> os.stat_result:
+        if path in closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return as_it_is(path, **options)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    assert {run.name for run in find_runs(folder)} == {"good", "damaged", "refused"}
+    with pytest.raises(RunDirectoryError, match=r"empty cannot be read: .*Permission denied"):
+        find_runs(folder / "empty")
 
 
 def test_what_has_not_changed_is_not_sent_again(address):
