@@ -29,7 +29,8 @@ class FoundRun:
 
 
 def find_runs(folder: Path) -> list[FoundRun]:
-    """The newest runs of `folder`, the newest first; or the run that it is. Raises RunDirectoryError where there is neither folder nor run, or it may not be read."""
+    """The newest runs of `folder`, the newest first; or the run that it is. Raises RunDirectoryError where there is neither folder nor run, or it may not be
+    read."""
     try:
         if not folder.is_dir():
             raise RunDirectoryError(f"{folder} is no folder: give a run directory, or a folder that holds some, such as runs")
