@@ -30,7 +30,8 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rlvla3.errors import ExplainedError, described
-from rlvla3.page.episodes import FILM
+from rlvla3.observability.run_directory import RunDirectory
+from rlvla3.page.episodes import film_file
 from rlvla3.page.pace import Pace
 from rlvla3.page.runs_on_show import RunsOnShow
 from rlvla3.page.shown import json_text
@@ -113,11 +114,8 @@ def _number(request: Request, name: str) -> float | None:
 
 
 def _film(request: Request, path: Path) -> Response:
-    film = request.query_params.get("film", "")
-    file = path / "videos" / film
-    if not FILM.fullmatch(film) or "/" in film or not file.is_file():
-        return PlainTextResponse("there is no such film", status_code=404)
-    return FileResponse(file, media_type="video/mp4")
+    film = film_file(RunDirectory(path).videos, request.query_params.get("film", ""))
+    return FileResponse(film, media_type="video/mp4") if film is not None else PlainTextResponse("there is no such film", status_code=404)
 
 
 class Guard:

@@ -7,6 +7,8 @@ import json
 import os
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +16,7 @@ from urllib.parse import quote
 import pytest
 
 from rlvla3.observability.run_directory import RunDirectoryError
+from rlvla3.page.episodes import Films
 from rlvla3.page.folder import find_runs
 from tests.support.command_line import rlvla3_process
 from tests.support.made_runs import make_run
@@ -39,6 +42,7 @@ def folder(tmp_path_factory):
     (runs / "good" / "videos").mkdir()
     (runs / "good" / "videos" / "after-push-v3-0-success.mp4").write_bytes(b"film")
     (runs / "good" / "secret.mp4").write_bytes(b"secret")
+    (runs / "good" / "videos" / "after-push-v3-1-success.mp4").symlink_to("../secret.mp4")
     (runs / "damaged").mkdir()
     (runs / "damaged" / "config.yaml").write_bytes(b"\xff\x00")
     (runs / "damaged" / "metrics.jsonl").write_bytes(b"\xff\x00\n{}\n")
@@ -96,11 +100,29 @@ def test_what_has_not_changed_is_not_sent_again(address):
 
 def test_only_films_are_handed_out(address):
     assert get(address, "/api/film?name=good&film=after-push-v3-0-success.mp4") == (200, "film")
-    for film in ("../secret.mp4", "secret.mp4", "..%2Fsecret.mp4", "after-..%2F..%2Fsecret-0-success.mp4", "", "%00"):
+    assert [film["name"] for film in json.loads(get(address, "/api/films?name=good")[1])] == ["after-push-v3-0-success.mp4"]
+    for film in ("after-push-v3-1-success.mp4", "../secret.mp4", "secret.mp4", "..%2Fsecret.mp4", "after-..%2F..%2Fsecret-0-success.mp4", "", "%00"):
         assert get(address, f"/api/film?name=good&film={film}")[0] == 404
     for name in ("../good", "/", "", quote(str(Path.cwd()))):
         assert get(address, f"/api/run?name={name}")[0] == 404
     assert get(address, "/static/../server.py")[0] == 404 and get(address, "/static/%2e%2e/server.py")[0] == 404
+
+
+def test_a_film_that_is_removed_while_films_are_listed_hides_no_other(tmp_path, monkeypatch):
+    for number in (1, 2):
+        (tmp_path / f"after-push-v3-{number}-success.mp4").touch()
+
+    as_it_is = os.scandir
+
+    @contextmanager
+    def scandir(folder: Path) -> Iterator[list[os.DirEntry[str]]]:
+        with as_it_is(folder) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+        (tmp_path / "after-push-v3-1-success.mp4").unlink()
+        yield found
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert [film.name for film in Films(tmp_path).newest()] == ["after-push-v3-2-success.mp4"]
 
 
 def test_a_timeline_of_no_time_is_none_of_the_questions_that_fail(address):
