@@ -143,10 +143,22 @@ def test_without_the_token_nobody_is_answered(folder, tmp_path):
         for path in ("/", "/api/runs", "/static/page.js", "/?token=wrong", "/?token="):
             assert get(address, path)[0] == 401
         assert get(address, "/api/runs", Authorization=f"Bearer {TOKEN}")[0] == 200
-        assert get(address, "/api/runs", Cookie=f"rlvla3_token={TOKEN}")[0] == 200
         opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
         with opener.open(f"{address}?token={TOKEN}", timeout=60) as answer:
             assert answer.status == 200 and "token" not in answer.url
+
+
+def test_pages_with_tokens_on_one_host_do_not_log_each_other_out(folder, tmp_path):
+    """A browser sends a cookie to every port of a host, and keeps one cookie of a name."""
+    (tmp_path / "one").write_text(TOKEN)
+    (tmp_path / "other").write_text(TOKEN[::-1])
+    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    with watched(folder, "--token-file", str(tmp_path / "one")) as one, watched(folder, "--token-file", str(tmp_path / "other")) as other:
+        browser.open(f"{one}?token={TOKEN}", timeout=60).close()
+        browser.open(f"{other}?token={TOKEN[::-1]}", timeout=60).close()
+        for address in (one, other):
+            with browser.open(f"{address}api/runs", timeout=60) as answer:
+                assert answer.status == 200
 
 
 @pytest.mark.parametrize(
