@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rlvla3.cli import main
@@ -173,10 +173,15 @@ def test_any_curve_is_drawn_as_xml_with_finite_numbers(points, rate):
         assert "inf" not in drawn.replace("infer", "")
 
 
-@given(NUMBERS, NUMBERS)
-def test_an_axis_holds_its_values_and_has_few_ticks(one, other):
-    axis = Axis.of([one, other], 0.0, 100.0)
-    assert all(-0.2 <= axis.at(value) <= 100.2 for value in (one, other))
+NEIGHBOURS = st.builds(lambda number, roundings: (number, number + roundings * math.ulp(number)), NUMBERS, st.integers(-20, 20) | st.integers(-(10**6), 10**6))
+
+
+@given(st.tuples(NUMBERS, NUMBERS) | NEIGHBOURS)
+@example((0.9999999999999999, 1.0))
+@example((5e-324, 1e-310))
+def test_an_axis_holds_its_values_and_has_few_ticks(values):
+    axis = Axis.of(values, 0.0, 100.0)
+    assert all(-0.2 <= axis.at(value) <= 100.2 for value in values)
     assert len(axis.ticks) <= 12
     assert all(math.isfinite(tick) for tick in axis.ticks)
 
