@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import isfinite
 from statistics import fmean
 from typing import Any
 
@@ -35,6 +34,9 @@ MOST_STALENESS = 4
 
 MOST_DECISIONS, ALL_DECISIONS = 40_000, 120_000
 """Decisions of one rehearsal, and of all of them together. On one core, a second has 30,000 to 60,000."""
+
+LARGEST = 1e12
+"""Larger figures and more seconds are no measurement."""
 
 MEASURED = 4
 """Updates that a rehearsal measures."""
@@ -88,20 +90,19 @@ def observe(recipe: Recipe, updates: Sequence[JsonObject], *, decisions: Sequenc
     wall = last["wall_seconds"] - first["wall_seconds"]
     episodes = last["tickets"]["trained"] - first["tickets"]["trained"]
     steps = last["environment_steps"] - first["environment_steps"]
-    if wall <= 0 or episodes <= 0 or steps <= 0:
+    if not 0 < wall < LARGEST or episodes <= 0 or steps <= 0:
         return None
     seconds: defaultdict[str, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
     names: defaultdict[str, set[str]] = defaultdict(set)
     waited = 0.0
     for before, line in pairwise(updates):
-        passed = max(line["wall_seconds"] - before["wall_seconds"], 0.0)
+        passed = min(max(line["wall_seconds"] - before["wall_seconds"], 0.0), wall)
         for worker in line["workers"]:
             kind = kind_of_name(worker["name"])
             names[kind].add(worker["name"])
             waited += _share(worker["idle"].get("decision")) * passed
             for stage, share in worker["busy"].items():
                 seconds[kind][stage] += _share(share) * passed
-    figures = [chosen for chosen in last.get("batching") or [] if isinstance(chosen, dict)]
     return Observed(
         seconds={kind: dict(stages) for kind, stages in seconds.items()},
         waited=waited,
@@ -111,8 +112,8 @@ def observe(recipe: Recipe, updates: Sequence[JsonObject], *, decisions: Sequenc
         episodes=episodes,
         steps=steps,
         lengths=_lengths(decisions, recipe.policy.chunk, steps / episodes),
-        figures={name: value for name in ("inference_of_1_ms", "inference_each_ms") if (value := _mean(figures, name)) is not None},
-        batch=batch if batch is not None else _mean(figures, "expected_batch"),
+        figures={name: value for name in ("inference_of_1_ms", "inference_each_ms") if (value := _mean(last, name)) is not None},
+        batch=batch if batch is not None else _mean(last, "expected_batch"),
         cores=cores,
         gpu=gpu,
     )
@@ -130,8 +131,11 @@ def _lengths(decisions: Sequence[int], chunk: int, mean: float) -> list[int]:
     return [max(round(count * chunk * stretch), 1) for count in decisions]
 
 
-def _mean(figures: Sequence[Mapping[str, Any]], name: str) -> float | None:
-    values = [value for chosen in figures if isinstance(value := chosen.get(name), int | float) and isfinite(value)]
+def _mean(update: JsonObject, name: str) -> float | None:
+    """The mean of a figure of batching over the generators that have it. None where none has it: this part of a line has no schema."""
+    generators = update.get("batching")
+    found = [chosen.get(name) for chosen in generators if isinstance(chosen, dict)] if isinstance(generators, list) else []
+    values = [value for value in found if isinstance(value, int | float) and abs(value) < LARGEST]
     return fmean(values) if values else None
 
 

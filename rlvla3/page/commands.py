@@ -48,7 +48,7 @@ def report_runs(paths: Sequence[Path], out: Path | None, videos_mib: float) -> N
     final = out or paths[0] / "report.html"
     try:
         with complete_file(final) as beside:
-            beside.write_text(report(runs), encoding="utf-8")
+            beside.write_text(report(runs), encoding="utf-8", errors="replace")  # the name of a folder need not be text
     except OSError as error:
         raise RecipeError(f"{final} cannot be written ({error.strerror}): name another file with --out") from error
     print(f"{final}: {number_of(len(runs), 'run')}, {size(final.stat().st_size)}. It needs no other file and no network")

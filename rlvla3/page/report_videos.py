@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
 
-from rlvla3.observability.film import read_film_record
+from rlvla3.page.episodes import film_files, record_of
 
 MOST = 12
 """Videos of one run."""
@@ -23,19 +23,25 @@ class Clip:
 
 
 def clips(folder: Path, room: int) -> list[Clip]:
-    """Videos in `folder` that take at most `room` bytes together. Raises OSError where one may not be read."""
-    found = [(path.stat().st_mtime, path) for path in folder.glob("*.mp4") if path.is_file()] if folder.is_dir() else []
-    newest = [path for _, path in sorted(found, reverse=True)]
+    """Films in `folder` that take at most `room` bytes together. Raises OSError where one may not be read."""
+    newest = [folder / name for _, name in film_files(folder)]
     failed, succeeded = ([path for path in newest if path.stem.endswith("-success") == success] for success in (False, True))
     chosen: list[Clip] = []
     for path in _in_turn(failed, succeeded):
         if len(chosen) == MOST:
             break
-        if path.stat().st_size <= room:
-            content = path.read_bytes()
+        if (content := _content(path, room)) is not None:
             room -= len(content)
             chosen.append(Clip(content, path.stem.endswith("-success"), _said(path)))
     return chosen
+
+
+def _content(path: Path, most: int) -> bytes | None:
+    """The bytes of a film. None where it has more than `most`, or has been removed meanwhile."""
+    try:
+        return path.read_bytes() if path.stat().st_size <= most else None
+    except FileNotFoundError:
+        return None
 
 
 def _in_turn(failed: Sequence[Path], succeeded: Sequence[Path]) -> list[Path]:
@@ -44,7 +50,7 @@ def _in_turn(failed: Sequence[Path], succeeded: Sequence[Path]) -> list[Path]:
 
 def _said(path: Path) -> str:
     """What the film was, where a file beside it says so (observability/film.py); else its name."""
-    record = read_film_record(path.with_suffix(".json"))
+    record = record_of(path)
     if record is None:
         return path.stem.replace("-", " ")
     text = next(filter(None, record.instructions), "")

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rlvla3.errors import described
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.page.advice_beside import AdviceBeside
 from rlvla3.page.episodes import Films
@@ -59,12 +60,15 @@ class RunsOnShow:
         return next((run.path for run in self._runs() if run.name == name), None)
 
     def listed(self) -> list[Json]:
-        """All runs in a few words. A run that has ended, and has written nothing since, is not read again."""
+        """All runs in a few words. A run that has ended, and has written nothing since, is not read again.
+
+        A run that may not be read stands among them, and `unread` says why.
+        """
         briefs: dict[str, tuple[float, Json]] = {}
         for run in self._runs():
             written, brief = self._briefs.get(run.name, (None, {}))
-            if written != run.written or brief["state"] == "running":
-                brief = {"name": run.name, "written": run.written, **RunReader(run.path).brief()}
+            if written != run.written or brief["state"] == "running" or brief["unread"]:
+                brief = {"name": run.name, "written": run.written, **_brief(run.path)}
             briefs[run.name] = run.written, brief
         self._briefs = briefs
         return [brief for _, brief in briefs.values()]
@@ -116,3 +120,10 @@ class RunsOnShow:
             while len(self._open) > MOST_OPEN:
                 self._open.popitem(last=False)
             return self._open[name]
+
+
+def _brief(path: Path) -> Json:
+    try:
+        return {**RunReader(path).brief(), "unread": ""}
+    except OSError as error:
+        return {"state": "ended", "ended": "", "update": 0, "updates": None, "rollouts": None, "unread": described(error)}

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,12 +30,19 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rlvla3.errors import ExplainedError, described
-from rlvla3.page.episodes import FILM
+from rlvla3.observability.run_directory import RunDirectory
+from rlvla3.page.episodes import film_file
 from rlvla3.page.pace import Pace
 from rlvla3.page.runs_on_show import RunsOnShow
+from rlvla3.page.shown import json_text
 
 STATIC = Path(__file__).parent / "static"
 COOKIE = "rlvla3_token"
+"""The beginning of a cookie's name. A browser sends a cookie to every port of a host, so each token has a cookie of its own."""
+
+TAB = "Browser-Tab"
+"""A header of what a browser asks: which tab it is."""
+
 AGAIN = "Ask-Again-Ms"
 """A header of the list of runs: how long a browser that follows a run waits before it asks again."""
 
@@ -57,7 +63,7 @@ def application(folder: Path, hosts: frozenset[str] | None, token: str | None) -
     routes = [
         Route("/", lambda request: FileResponse(STATIC / "index.html")),
         Route("/plotly.js", lambda request: FileResponse(plotly_file(), media_type="text/javascript", headers={"Cache-Control": "max-age=86400"})),
-        Route("/api/runs", _answered(lambda request: _told(request, runs.listed(), {AGAIN: str(round(1000 * pace.again_s()))}))),
+        Route("/api/runs", _answered(lambda request: _told(request, runs.listed(), {AGAIN: str(round(1000 * pace.again_s(request.headers.get(TAB, ""))))}))),
         *(Route(f"/api/{what}", _answered(_of_run(runs, answer))) for what, answer in of_run.items()),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
@@ -96,7 +102,7 @@ def _of_run(runs: RunsOnShow, answer: Callable[[Request, str, Path], Response]) 
 
 def _told(request: Request, content: Any, more: Mapping[str, str] = MappingProxyType({})) -> Response:
     """`content` as JSON; "not changed" where the browser has it already."""
-    text = json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
+    text = json_text(content).encode()
     tag = f'"{hashlib.blake2b(text, digest_size=12).hexdigest()}"'
     headers = {"ETag": tag, "Cache-Control": "no-cache", **more}
     if tag in request.headers.get("if-none-match", ""):
@@ -113,11 +119,8 @@ def _number(request: Request, name: str) -> float | None:
 
 
 def _film(request: Request, path: Path) -> Response:
-    film = request.query_params.get("film", "")
-    file = path / "videos" / film
-    if not FILM.fullmatch(film) or "/" in film or not file.is_file():
-        return PlainTextResponse("there is no such film", status_code=404)
-    return FileResponse(file, media_type="video/mp4")
+    film = film_file(RunDirectory(path).videos, request.query_params.get("film", ""))
+    return FileResponse(film, media_type="video/mp4") if film is not None else PlainTextResponse("there is no such film", status_code=404)
 
 
 class Guard:
@@ -125,6 +128,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, hosts: frozenset[str] | None, token: str | None) -> None:
         self._app, self._hosts, self._token = app, hosts, token
+        self._cookie = f"{COOKIE}_{hashlib.blake2b((token or '').encode(), digest_size=8).hexdigest()}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -148,9 +152,9 @@ class Guard:
         given = request.query_params.get("token")
         if given is not None and self._is_token(given):
             answer = RedirectResponse(request.url.path, status_code=303)
-            answer.set_cookie(COOKIE, given, httponly=True, samesite="strict")
+            answer.set_cookie(self._cookie, given, httponly=True, samesite="strict")
             return answer
-        if self._is_token(request.cookies.get(COOKIE, "")) or self._is_token(request.headers.get("authorization", "").removeprefix("Bearer ")):
+        if self._is_token(request.cookies.get(self._cookie, "")) or self._is_token(request.headers.get("authorization", "").removeprefix("Bearer ")):
             return None
         return PlainTextResponse("this page needs its token: open the address that `rlvla3 watch` has printed", status_code=401)
 

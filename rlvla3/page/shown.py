@@ -1,8 +1,13 @@
-"""What the page is told of a run: the reading side as JSON data."""
+"""What the page is told of a run: the reading side as JSON data.
+
+Invariant: JSON has no number that is not finite, and a run may hold some. In data they become null. In settings they become words, as YAML writes them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
@@ -23,6 +28,26 @@ CURVE_POINTS = 400
 SHOWN_NOTICES = 200
 SHOWN_WORKERS = 64
 
+NOT_FINITE = {"inf": ".inf", "-inf": "-.inf", "nan": ".nan"}
+"""Python's words, and those of YAML."""
+
+
+def json_text(content: Any) -> str:
+    """`content` as JSON, with null for each number that is not finite."""
+    try:
+        return json.dumps(content, separators=(",", ":"), allow_nan=False)
+    except ValueError:  # few runs hold such a number, so it is looked for only then
+        return json.dumps(finite(content, lambda _: None), separators=(",", ":"), allow_nan=False)
+
+
+def finite(content: Any, instead: Callable[[float], Any]) -> Any:
+    """JSON data with something else instead of each number that is not finite."""
+    if isinstance(content, float):
+        return content if math.isfinite(content) else instead(content)
+    if isinstance(content, Mapping):
+        return {name: finite(value, instead) for name, value in content.items()}
+    return [finite(value, instead) for value in content] if isinstance(content, list | tuple) else content
+
 
 def run_json(reader: RunReader) -> JsonObject:
     """All of a run but its films and its timeline."""
@@ -35,7 +60,7 @@ def run_json(reader: RunReader) -> JsonObject:
         "read_share": round(reader.read_share, 3),
         "damaged": reader.damaged,
         "update": metrics.update,
-        "updates": last.get("updates") or reader.settings.values.get("training.updates"),
+        "updates": _number(last.get("updates")) or _number(reader.settings.values.get("training.updates")),
         "phase": metrics.phase,
         "cloned": metrics.cloned,
         "steps": last.get("environment_steps", 0),
@@ -122,7 +147,13 @@ def timeline_json(lanes: list[Lane], seconds: float, end: float | None = None) -
 
 
 def _settings(settings: RunSettings) -> JsonObject:
-    return {"values": settings.values, "changed": settings.changed, "defaults": settings.defaults, "unread": settings.unread}
+    values, defaults = (finite(found, lambda number: NOT_FINITE[str(number)]) for found in (settings.values, settings.defaults))
+    return {"values": values, "changed": settings.changed, "defaults": defaults, "unread": settings.unread}
+
+
+def _number(value: object) -> int | float | None:
+    """`value` if it is a number. A line of metrics.jsonl, or a recipe of another version, may hold anything."""
+    return value if isinstance(value, int | float) else None
 
 
 def _rate(rate: Rate) -> list[float]:

@@ -15,6 +15,9 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 34
 SERIES = 8
 """So many colours there are. Further curves begin again with the first."""
 
+ROUNDING, SMALLEST = 1e-12, 1e-300
+"""Numbers that differ by a smaller share, or by less, are drawn as one."""
+
 BAR, LANE = 22, 18
 """The height of a bar and of a lane, in pixels."""
 
@@ -46,8 +49,10 @@ class Axis:
     def of(cls, values: Iterable[float], begin: float, pixels: float, most: int = 5, within: tuple[float, float] | None = None) -> Axis:
         """An axis that holds all values, with at most `most` ticks or a few more. within: its ends, where they are known."""
         low, high = within or (min(values, default=0.0), max(values, default=1.0))
-        if not high > low:
-            low, high = low - (abs(low) or 1.0) / 2, high + (abs(high) or 1.0) / 2
+        size = max(abs(low), abs(high))
+        if high - low <= max(ROUNDING * size, SMALLEST):  # there are no numbers for ticks between them
+            around = size / 2 if size > SMALLEST else 0.5
+            low, high = low - around, high + around
         step = _round_step((high - low) / most)
         if within is None:
             low, high = math.floor(low / step) * step, math.ceil(high / step) * step

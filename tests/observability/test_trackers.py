@@ -8,10 +8,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rlvla3.config import Recipe, make_recipe
 from rlvla3.errors import RecipeError
@@ -19,7 +22,7 @@ from rlvla3.observability.code_names import code_names
 from rlvla3.observability.events import CloneStep, EvaluationFinished, Notice, PhaseStarted
 from rlvla3.observability.intervals import success_rate
 from rlvla3.observability.run_directory import RunDirectory
-from rlvla3.observability.trackers import sending
+from rlvla3.observability.trackers import program, sending
 from rlvla3.observability.trackers.sending import TrackerError, TrackerProcess, check_trackers
 from tests.support.events import episodes, update
 
@@ -141,7 +144,7 @@ def test_a_tracker_hears_of_all_that_has_a_curve(run: RunDirectory, tmp_path: Pa
         watcher.on(event)
     watcher.close()
     (begun,) = fake.noted("init")
-    assert begun["project"] == "rlvla3" and begun["name"] == run.path.name and begun["config"]["training"]["updates"] == 20
+    assert begun["project"] == "rlvla3" and begun["name"].startswith(f"{run.path.name}-") and begun["config"]["training"]["updates"] == 20
     cloned, first, evaluated, second = fake.noted("values")
     assert cloned == {"clone/step": 50, "clone/loss": 0.25}
     assert first["update"] == 1 and first["rollouts/success"] == 0.625 and first["busy/shard"] == 0.75
@@ -164,6 +167,65 @@ def test_a_run_that_goes_on_continues_the_trackers_run_and_sends_nothing_twice(r
     assert [values["update"] for values in fake.noted("values") if "evaluation/success" in values] == [1, 2, 3]
     kept = json.loads((run.path / "trackers" / "trackio.json").read_text())
     assert kept["id"] == first["name"] and kept["sent"] == {"update": 3, "evaluation": 3}
+
+
+def test_what_is_done_again_after_the_trainer_was_lost_is_not_sent_again(run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    fake = Fake(tmp_path, monkeypatch)
+    watcher = fake.watcher(run)
+    for number in (1, 2, 3, 4, 2, 3, 4, 5):
+        watcher.on(update(number))
+        watcher.on(EvaluationFinished("during", number, success_rate(episodes(3, 4))))
+    watcher.close()
+    for kind in ("rollouts/success", "evaluation/success"):
+        assert [values["update"] for values in fake.noted("values") if kind in values] == [1, 2, 3, 4, 5]
+
+
+def test_runs_of_one_name_are_two_runs_for_a_tracker_that_knows_runs_by_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    fake = Fake(tmp_path, monkeypatch)
+    for folder in ("a", "b", "a"):
+        run = RunDirectory(tmp_path / folder / "demo")
+        run.path.mkdir(parents=True, exist_ok=True)
+        watcher = fake.watcher(run)
+        watcher.on(update(1))
+        watcher.close()
+    first, second, again = (given["name"] for given in fake.noted("init"))
+    assert first == again != second
+
+
+@given(st.lists(st.tuples(st.sampled_from(["update", "evaluation"]), st.integers(0, 6), st.booleans()), max_size=30))
+def test_every_point_is_sent_once_and_in_order_whatever_is_done_again_and_refused(told: list[tuple[str, int, bool]]):
+    """A part of a run counts upwards, and goes back to an earlier step. A point that is no more than one before it was told of."""
+    sent: list[tuple[str, int]] = []
+
+    class Refusing:
+        id, place, refuses = "one", None, False
+
+        def __init__(self, *_: object) -> None:
+            """It takes any run."""
+
+        def send(self, axis: str, step: int, values: dict[str, str]) -> None:
+            if Refusing.refuses:
+                raise ConnectionError("no route to host")
+            sent.append((values["of"], step))
+
+        def finish(self) -> None:
+            """It has nothing to end."""
+
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setitem(program.TRACKERS, "refusing", Refusing)
+        about = {"tracker": "refusing", "folder": folder, "project": "arm"}
+        sender = program.Sender(about, lambda text: None)
+        for number, (of, step, Refusing.refuses) in enumerate(told):
+            sender.take({"of": of, "axis": "update", "step": step, "values": {"of": of}})
+            if number == len(told) // 2 and not Refusing.refuses:  # the run goes on later
+                sender = program.Sender(about, lambda text: None)
+        Refusing.refuses = False
+        sender.finish()
+    expected: list[tuple[str, int]] = []
+    for of, step, _ in told:
+        if all(step > before for other, before in expected if other == of):
+            expected.append((of, step))
+    assert sent == expected
 
 
 @pytest.mark.parametrize("damaged", ["", "[]", '{"id": 3, "sent": [1]}', "\0"])

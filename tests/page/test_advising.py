@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from statistics import fmean
@@ -150,6 +151,18 @@ def test_a_rehearsal_that_would_take_long_is_left_to_plan():
     run = recipe()
     large = run.model_copy(update={"training": run.training.model_copy(update={"batch": 100_000})})
     assert "rlvla3 plan" in advise(large, observed_of(run, Profile.model_validate(BASE))).text
+
+
+@pytest.mark.parametrize("batching", [7, "x", [3, {"expected_batch": 10**400, "inference_of_1_ms": True}, {"inference_each_ms": math.nan}], {"a": 1}])
+@pytest.mark.parametrize("wall", [None, 1e308])
+def test_odd_figures_in_the_lines_of_a_run_give_no_error(batching, wall):
+    run, profile = recipe(), Profile.model_validate(BASE)
+    lines, decisions = lines_of(run, profile)
+    lines = [line | {"batching": batching} for line in lines]
+    if wall:
+        lines[0]["wall_seconds"], lines[2]["wall_seconds"] = -wall, wall
+    observed = observe(run, lines, decisions=decisions, batch=None, cores=CORES, gpu=False)
+    assert (observed is None) == (wall is not None) and advise(run, observed).text.endswith(".")
 
 
 SHARES = st.floats(0, 1) | st.floats(0, 1e9) | st.just(1e-17)

@@ -4,18 +4,43 @@ from __future__ import annotations
 
 import pytest
 
-from rlvla3.page.pace import LONGEST_S, REMEMBERED, SHARE, SHORTEST_S, Pace
+from rlvla3.page.pace import LONGEST_S, MOST_TABS, REMEMBERED, SHARE, SHORTEST_S, Pace
 
 
 def paces(costs, cores=2):
     """What a browser is told each time, if its answers cost so many seconds of a core, one after the other."""
     worked = [0.0]
     pace = Pace(cores, lambda: worked[0])
-    told = [pace.again_s()]
+    told = [pace.again_s("a tab")]
     for cost in costs:
         worked[0] += cost
-        told.append(pace.again_s())
+        told.append(pace.again_s("a tab"))
     return told
+
+
+@pytest.mark.parametrize("tabs", [1, 2, 5])
+def test_all_tabs_together_take_the_share_of_one(tabs):
+    """Each asks when it was told to, and each time costs the same."""
+    worked, cost, cores = 0.0, 0.03, 2
+    pace = Pace(cores, lambda: worked)
+    due = {f"tab {number}": 0.1 * number for number in range(tabs)}
+    for _ in range(40 * tabs):
+        tab = min(due, key=lambda tab: due[tab])
+        worked += cost
+        due[tab] += pace.again_s(tab)
+    begin, before = min(due.values()), worked
+    while min(due.values()) < begin + 600:
+        tab = min(due, key=lambda tab: due[tab])
+        worked += cost
+        due[tab] += pace.again_s(tab)
+    assert (worked - before) / (600 * cores) == pytest.approx(SHARE, rel=0.15)
+
+
+def test_tabs_that_have_gone_are_forgotten():
+    pace = Pace(1, lambda: 0.0)
+    for number in range(3 * MOST_TABS):
+        pace.again_s(f"tab {number}")
+    assert len(pace._seen) == MOST_TABS
 
 
 def test_answers_take_their_share_of_the_cores_and_no_more():

@@ -152,6 +152,64 @@ def test_the_timeline_and_the_axis_answer_to_the_keyboard(folder):
         assert shown.wrong == []
 
 
+def test_a_run_that_cannot_be_shown_says_so_and_hides_no_other(folder):
+    with opened(folder[1] + "#run=bad&run=good") as shown:
+        page = shown.page
+        page.route("**/api/run?name=bad", lambda route: route.fulfill(status=503, body="it cannot be read"))
+        page.reload()
+        until(page, "document.getElementById('trouble').textContent === 'bad: it cannot be read.'")
+        assert page.inner_text("#name") == "good" and page.locator(".film").count() == 3
+        page.click("#runs summary")
+        page.uncheck("#run-list label:has-text('good') input")
+        until(page, "document.body.classList.contains('nothing')")
+        assert not page.is_visible("#summary")
+
+
+def test_sentences_that_come_late_are_not_put_under_another_run(folder):
+    with opened(folder[1] + "#run=good") as shown:
+        page, late = shown.page, []
+        page.wait_for_selector("#explanation dt")
+        page.route("**/api/explanation?name=bad", lambda route: late.append(route))  # playwright marks what it calls
+        page.click("#runs summary")
+        page.check("#run-list label:has-text('bad') input")
+        page.uncheck("#run-list label:has-text('good') input")
+        until(page, "document.getElementById('name').textContent === 'bad' && !document.querySelector('#explanation dt')")
+        page.check("#run-list label:has-text('good') input")
+        page.uncheck("#run-list label:has-text('bad') input")
+        until(page, "document.querySelector('#explanation dt') !== null")
+        with page.expect_response("**/api/explanation?name=bad"):
+            late[0].fulfill(json=[{"topic": "state", "text": "of bad", "verdict": "open"}])
+        page.evaluate("fetch('/api/runs').then(answer => answer.text())")  # the page has heard of the late answer before
+        assert "of bad" not in page.inner_text("#explanation")
+
+
+def test_what_cannot_be_drawn_is_no_server_that_is_silent(folder):
+    with opened(folder[1] + "#run=good") as shown:
+        shown.page.route("**/api/run?name=good", lambda route: route.fulfill(json={"name": "good"}))
+        shown.page.reload()
+        until(shown.page, "document.getElementById('trouble').textContent.includes('This page cannot draw')")
+        shown.page.route("**/api/runs", lambda route: route.abort())
+        shown.page.reload()
+        until(shown.page, "document.getElementById('trouble').textContent.startsWith('The server of this page does not answer')")
+
+
+def test_a_page_that_nobody_sees_does_not_ask_again(folder):
+    with opened(folder[1] + "#run=good") as shown:
+        page, held = shown.page, []
+        page.route("**/api/run?name=good", lambda route: held.append(route))
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        until(page, "performance.getEntriesByType('resource').filter(each => each.name.endsWith('/api/runs')).length > 1")
+        page.evaluate("""Object.defineProperty(document, 'hidden', {value: true});
+            document.dispatchEvent(new Event('visibilitychange'));
+            window.timers = 0;
+            const set = window.setTimeout;
+            window.setTimeout = (act, after) => { window.timers += after >= 2000; return set(act, after); };
+            delete document.body.dataset.drawn;""")
+        held[0].continue_()
+        page.wait_for_selector("body[data-drawn]")
+        assert page.evaluate("window.timers") == 0
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(folder, scheme):
     with opened(folder[1] + "#run=good", color_scheme=scheme) as shown:

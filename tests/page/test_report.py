@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rlvla3.cli import main
 from rlvla3.config import make_recipe
+from rlvla3.page import report_videos
+from rlvla3.page.episodes import film_files
+from rlvla3.page.report_videos import clips
 from rlvla3.page.svg import Axis, Series, Stretch, bars, curves, lanes
 from tests.support.told_runs import evaluation, notice, run_of, update
 
@@ -108,6 +112,28 @@ def test_videos_of_failures_and_successes_are_in_it_until_they_fill_their_room(t
     assert not [tag for tag, _ in reported(capsys, folder, "--videos-mib", 0).found if tag == "video"]
 
 
+def test_a_report_holds_whole_films_and_nothing_that_a_link_leads_to(tmp_path, capsys, monkeypatch):
+    """A run directory may come from somebody else, and a report is sent on."""
+    folder = a_run(tmp_path / "run")
+    videos = folder / "videos"
+    videos.mkdir()
+    (tmp_path / "private").write_bytes(b"private")
+    names = ("train-000001-reach-v3-1-success.mp4", "train-000002-reach-v3-2-failure.mp4")
+    for name in (*names, f".partial.{names[0]}", "mine.mp4"):
+        (videos / name).write_bytes(name.encode())
+    (videos / "train-000003-reach-v3-3-success.mp4").symlink_to(tmp_path / "private")
+    assert {clip.content for clip in clips(videos, 2**20)} == {name.encode() for name in names}
+    monkeypatch.setattr(report_videos, "film_files", lambda folder: [(1.0, "during-reach-v3-9-success.mp4"), *film_files(folder)])  # one that has gone
+    assert {clip.content for clip in clips(videos, 2**20)} == {name.encode() for name in names}
+    videos.rename(tmp_path / "films")
+    videos.symlink_to(tmp_path / "films")
+    assert clips(videos, 2**20) == [] and not [tag for tag, _ in reported(capsys, folder).found if tag == "video"]
+
+
+def test_a_folder_whose_name_is_no_text_has_a_report(tmp_path, capsys):
+    assert "In words" in reported(capsys, a_run(tmp_path / os.fsdecode(b"caf\xe9")), "--out", tmp_path / "out.html").text
+
+
 def test_an_excerpt_of_the_trace_has_a_lane_for_each_worker(tmp_path, capsys):
     folder = a_run(tmp_path / "run")
     events: list[dict[str, Any]] = [{"ph": "M", "pid": 1, "tid": lane, "name": "thread_name", "args": {"name": name}} for lane, name in enumerate("ab")]
@@ -147,10 +173,15 @@ def test_any_curve_is_drawn_as_xml_with_finite_numbers(points, rate):
         assert "inf" not in drawn.replace("infer", "")
 
 
-@given(NUMBERS, NUMBERS)
-def test_an_axis_holds_its_values_and_has_few_ticks(one, other):
-    axis = Axis.of([one, other], 0.0, 100.0)
-    assert all(-0.2 <= axis.at(value) <= 100.2 for value in (one, other))
+NEIGHBOURS = st.builds(lambda number, roundings: (number, number + roundings * math.ulp(number)), NUMBERS, st.integers(-20, 20) | st.integers(-(10**6), 10**6))
+
+
+@given(st.tuples(NUMBERS, NUMBERS) | NEIGHBOURS)
+@example((0.9999999999999999, 1.0))
+@example((5e-324, 1e-310))
+def test_an_axis_holds_its_values_and_has_few_ticks(values):
+    axis = Axis.of(values, 0.0, 100.0)
+    assert all(-0.2 <= axis.at(value) <= 100.2 for value in values)
     assert len(axis.ticks) <= 12
     assert all(math.isfinite(tick) for tick in axis.ticks)
 

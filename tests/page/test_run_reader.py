@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 
@@ -16,6 +17,7 @@ from rlvla3.page.at_work import is_at_work
 from rlvla3.page.run_metrics import WHOLE, shares
 from rlvla3.page.run_reader import RunReader
 from rlvla3.page.run_settings import differing, read_settings
+from rlvla3.page.shown import finite, json_text, run_json
 from tests.support.made_runs import lines, make_run, rate, update_line, write_lines
 
 
@@ -120,6 +122,41 @@ def test_any_bytes_may_stand_in_any_file(tmp_path, contents):
     reader = read(tmp_path)
     assert reader.metrics.update == 0
     assert reader.state() in ("running", "ended", "lost")
+
+
+FIELDS = ("updates", "batching", "best", "per_task", "mean_steps", "mean_return", "low", "phase", "total", "seconds", "wall_seconds", "throughput")
+ODD = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.sampled_from([1e308, -1e308, math.nan, math.inf, 10**400, "5", "<b>"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "successes", "episodes", "mean_return"]), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@given(field=st.sampled_from(FIELDS), inner=st.sampled_from([None, "rollouts", "learner"]), value=ODD)
+def test_the_page_is_told_of_a_run_whatever_stands_in_its_lines_and_settings(tmp_path, field, inner, value):
+    """No browser reads the NaN and Infinity that Python writes as JSON."""
+    found = list(lines(10, shards=1))
+    found.append(found[-1] | {"when": "after"})
+    for line in found:
+        line |= {inner: line[inner] | {field: value}} if inner in line else {field: value}
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in found))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"training": {"updates": value}, "mine": [value], "x": float("-inf")}))
+    told = json.loads(json_text(run_json(read(tmp_path))), parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert told["settings"]["values"].get("x", "-.inf") == "-.inf" and isinstance(told["updates"], int | float | None)
+
+
+@given(ODD)
+def test_only_numbers_that_are_not_finite_are_replaced(content):
+    asked = []
+    written = json.dumps(finite(content, lambda number: asked.append(number) or "replaced"), allow_nan=False)
+    assert bool(asked) == any(word in json.dumps(content) for word in ("NaN", "Infinity"))
+    assert asked or json.loads(written) == content
+
+
+def test_a_setting_without_a_limit_is_shown_as_it_is_written(tmp_path):
+    told = run_json(read(make_run(tmp_path / "run", settings={"training": {"gradient_clip": float("inf")}})))
+    assert told["settings"]["values"]["training.gradient_clip"] == ".inf" and "training.gradient_clip" in told["settings"]["changed"]
 
 
 def test_an_empty_and_a_missing_folder_are_a_run_of_nothing(tmp_path):

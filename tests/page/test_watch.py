@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 
+from rlvla3.observability.run_directory import RunDirectoryError
+from rlvla3.page.episodes import Films
+from rlvla3.page.folder import find_runs
 from tests.support.command_line import rlvla3_process
 from tests.support.made_runs import make_run
 from tests.support.watching import watched
@@ -34,11 +42,17 @@ def folder(tmp_path_factory):
     (runs / "good" / "videos").mkdir()
     (runs / "good" / "videos" / "after-push-v3-0-success.mp4").write_bytes(b"film")
     (runs / "good" / "secret.mp4").write_bytes(b"secret")
+    (runs / "good" / "videos" / "after-push-v3-1-success.mp4").symlink_to("../secret.mp4")
     (runs / "damaged").mkdir()
     (runs / "damaged" / "config.yaml").write_bytes(b"\xff\x00")
     (runs / "damaged" / "metrics.jsonl").write_bytes(b"\xff\x00\n{}\n")
     (runs / "damaged" / "trace.json").write_text('{"traceEvents":[\n{"ph":"X","tid":"x"},\n{"ph":"X","tid":1,"ts":1e400,"dur":1,"name":"train"}]}')
     (runs / "empty").mkdir()
+    (runs / "loop").symlink_to("loop")
+    make_run(runs / "refused", updates=2)
+    (runs / "refused" / "metrics.jsonl").unlink()
+    (runs / "refused" / "metrics.jsonl").symlink_to("metrics.jsonl")  # nobody can open it, and root neither
+    (runs / "refused" / "logs").mkdir()
     return runs
 
 
@@ -50,12 +64,31 @@ def address(folder):
 
 def test_all_that_is_asked_of_a_run_is_answered_also_where_it_is_damaged(address):
     status, text = get(address, "/api/runs")
-    assert status == 200 and {run["name"] for run in json.loads(text)} == {"good", "damaged"}
+    listed = {run["name"]: run for run in json.loads(text)}
+    assert status == 200 and set(listed) == {"good", "damaged", "refused"}
+    assert not listed["good"]["unread"] and "symbolic links" in listed["refused"]["unread"]
+    status, text = get(address, "/api/run?name=refused")
+    assert status == 503 and text.startswith("it cannot be read")
     for name in ("good", "damaged"):
         for what in ("run", "explanation", "timeline", "films"):
             status, text = get(address, f"/api/{what}?name={name}")
             assert status == 200 and json.loads(text) is not None, (what, text)
     assert json.loads(get(address, "/api/run?name=good")[1])["update"] == 12
+
+
+def test_a_folder_that_may_not_be_read_does_not_hide_the_others(folder, monkeypatch):
+    """Root may read everything, so the refusal is made up."""
+    as_it_is, closed = Path.stat, {folder / "empty" / "config.yaml"}
+
+    def stat(path: Path, **options: Any) -> os.stat_result:
+        if path in closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return as_it_is(path, **options)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    assert {run.name for run in find_runs(folder)} == {"good", "damaged", "refused"}
+    with pytest.raises(RunDirectoryError, match=r"empty cannot be read: .*Permission denied"):
+        find_runs(folder / "empty")
 
 
 def test_what_has_not_changed_is_not_sent_again(address):
@@ -67,11 +100,29 @@ def test_what_has_not_changed_is_not_sent_again(address):
 
 def test_only_films_are_handed_out(address):
     assert get(address, "/api/film?name=good&film=after-push-v3-0-success.mp4") == (200, "film")
-    for film in ("../secret.mp4", "secret.mp4", "..%2Fsecret.mp4", "after-..%2F..%2Fsecret-0-success.mp4", "", "%00"):
+    assert [film["name"] for film in json.loads(get(address, "/api/films?name=good")[1])] == ["after-push-v3-0-success.mp4"]
+    for film in ("after-push-v3-1-success.mp4", "../secret.mp4", "secret.mp4", "..%2Fsecret.mp4", "after-..%2F..%2Fsecret-0-success.mp4", "", "%00"):
         assert get(address, f"/api/film?name=good&film={film}")[0] == 404
     for name in ("../good", "/", "", quote(str(Path.cwd()))):
         assert get(address, f"/api/run?name={name}")[0] == 404
     assert get(address, "/static/../server.py")[0] == 404 and get(address, "/static/%2e%2e/server.py")[0] == 404
+
+
+def test_a_film_that_is_removed_while_films_are_listed_hides_no_other(tmp_path, monkeypatch):
+    for number in (1, 2):
+        (tmp_path / f"after-push-v3-{number}-success.mp4").touch()
+
+    as_it_is = os.scandir
+
+    @contextmanager
+    def scandir(folder: Path) -> Iterator[list[os.DirEntry[str]]]:
+        with as_it_is(folder) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+        (tmp_path / "after-push-v3-1-success.mp4").unlink()
+        yield found
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert [film.name for film in Films(tmp_path).newest()] == ["after-push-v3-2-success.mp4"]
 
 
 def test_a_timeline_of_no_time_is_none_of_the_questions_that_fail(address):
@@ -92,10 +143,22 @@ def test_without_the_token_nobody_is_answered(folder, tmp_path):
         for path in ("/", "/api/runs", "/static/page.js", "/?token=wrong", "/?token="):
             assert get(address, path)[0] == 401
         assert get(address, "/api/runs", Authorization=f"Bearer {TOKEN}")[0] == 200
-        assert get(address, "/api/runs", Cookie=f"rlvla3_token={TOKEN}")[0] == 200
         opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
         with opener.open(f"{address}?token={TOKEN}", timeout=60) as answer:
             assert answer.status == 200 and "token" not in answer.url
+
+
+def test_pages_with_tokens_on_one_host_do_not_log_each_other_out(folder, tmp_path):
+    """A browser sends a cookie to every port of a host, and keeps one cookie of a name."""
+    (tmp_path / "one").write_text(TOKEN)
+    (tmp_path / "other").write_text(TOKEN[::-1])
+    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    with watched(folder, "--token-file", str(tmp_path / "one")) as one, watched(folder, "--token-file", str(tmp_path / "other")) as other:
+        browser.open(f"{one}?token={TOKEN}", timeout=60).close()
+        browser.open(f"{other}?token={TOKEN[::-1]}", timeout=60).close()
+        for address in (one, other):
+            with browser.open(f"{address}api/runs", timeout=60) as answer:
+                assert answer.status == 200
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ Only the standard library is imported, and nothing of rlvla3: the process may be
 Invariants:
 - the id of the tracker's run, and the last step that was sent, are in RUN_DIR/trackers/NAME.json as soon as they are known. A run that goes on continues the
   tracker's run;
-- a tracker cannot take a point back. So a step that is done again after a crash is not sent again;
+- a tracker cannot take a point back. So a step that is done again, because a process was lost or the run went on from a checkpoint, is not sent again;
 - what a tracker refuses, because the network is down for example, waits and is sent before the next point;
 - the process ends at the latest ENDING_S seconds after stdin has ended, also where the run was killed.
 """
@@ -72,7 +72,7 @@ class Wandb:
 
 
 class Trackio:
-    """trackio. It continues a run by its name."""
+    """trackio. It finds a run by its name, and takes the newest of that name. So each run has a name that no other one has."""
 
     def __init__(self, about: dict[str, Any], kept: dict[str, Any], say: Any) -> None:
         if about["offline"]:
@@ -82,7 +82,7 @@ class Trackio:
         import trackio
 
         self._trackio, self.place = trackio, None
-        self.id = kept.get("id") or about["run"]
+        self.id = kept.get("id") or f"{about['run']}-{secrets.token_hex(4)}"
         trackio.init(project=about["project"], name=self.id, config=about["recipe"], resume="allow" if kept.get("id") else "never", embed=False)
 
     def send(self, axis: str, step: int, values: dict[str, float]) -> None:
@@ -186,11 +186,12 @@ class Sender:
         self._tracker: Any = None
         self._waiting: deque[dict[str, Any]] = deque(maxlen=MOST_WAITING)
         self._told = False
-        self._before = dict(self._kept.sent)
-        """What an earlier part of the run has sent."""
+        self._newest = dict(self._kept.sent)
+        """{kind of event: the last step that was sent, or waits}"""
 
     def take(self, point: dict[str, Any]) -> None:
-        if point["step"] > self._before.get(point["of"], -1):
+        if point["step"] > self._newest.get(point["of"], -1):
+            self._newest[point["of"]] = point["step"]
             self._waiting.append(point)
         self._attempt(self._send)
 
@@ -204,12 +205,14 @@ class Sender:
     def _send(self) -> None:
         if self._tracker is None:
             self._begin()
-        while self._waiting:
-            point = self._waiting[0]
-            self._tracker.send(point["axis"], point["step"], point["values"])
-            self._kept.sent[point["of"]] = max(point["step"], self._kept.sent.get(point["of"], 0))
-            self._waiting.popleft()
-        self._kept.write()
+        try:
+            while self._waiting:
+                point = self._waiting[0]
+                self._tracker.send(point["axis"], point["step"], point["values"])
+                self._kept.sent[point["of"]] = point["step"]
+                self._waiting.popleft()
+        finally:  # what was sent before the tracker refused is known too
+            self._kept.write()
 
     def _begin(self) -> None:
         self._tracker = TRACKERS[self._about["tracker"]](self._about, self._kept.content, self._say)

@@ -8,23 +8,29 @@ import { byId, choice, element, fill, percent, quantity } from "./words.js";
 const SOON_MS = 2000,
   LATER_MS = 10000,
   MOST = 8,
-  AGAIN = "Ask-Again-Ms";
+  AGAIN = "Ask-Again-Ms",
+  TAB = "Browser-Tab",
+  NO_SERVER = "The server of this page does not answer. Start `rlvla3 watch` again; training does not depend on it.";
 const page = {
   listed: [],
   chosen: [],
   told: new Map(),
-  films: [],
+  films: new Map(),
   span: "recent",
   which: "all",
   tags: new Map(),
+  tab: Math.random().toString(36).slice(2),
   again: SOON_MS,
   repaint: () => {},
 };
 
 // What the server says; the last answer again where it has not changed.
 async function ask(address) {
-  const known = page.tags.get(address);
-  const answer = await fetch(address, { headers: known ? { "If-None-Match": known.tag } : {}, cache: "no-store" });
+  const known = page.tags.get(address),
+    headers = { [TAB]: page.tab, ...(known ? { "If-None-Match": known.tag } : {}) };
+  const answer = await fetch(address, { headers, cache: "no-store" }).catch(() => {
+    throw new Error(NO_SERVER);
+  });
   page.again = Number(answer.headers.get(AGAIN) ?? page.again);
   if (answer.status === 304) return known.content;
   if (!answer.ok) throw new Error(await answer.text());
@@ -35,16 +41,19 @@ async function ask(address) {
 const of = (what, name) => `/api/${what}?name=${encodeURIComponent(name)}`;
 const shown = () =>
   page.chosen.map((name, number) => ({ ...page.told.get(name), colour: runColour(number) })).filter((run) => run.name);
+// The run whose bars, films and sentences are shown: the first chosen one that the server could read.
+const first = () => shown()[0]?.name;
 
 function drawAll() {
   const runs = shown();
+  document.body.classList.toggle("nothing", !runs.length);
   if (!runs.length) return;
   const [run] = runs;
   showSummary(run);
   showShares(run, page.span);
   showFaults(run);
   showSettings(run, runs);
-  showFilms(run.name, page.films, page.which);
+  showFilms(run.name, page.films.get(run.name) ?? [], page.which);
   drawLearning(runs);
   drawOverTime(run);
   drawCurves(runs);
@@ -78,9 +87,11 @@ function showList() {
         element(
           "span",
           { className: "quiet" },
-          [run.state === "running" ? "running" : run.ended.split(":")[0], `${quantity(run.update)} updates`, rate]
-            .filter(Boolean)
-            .join(", "),
+          run.unread
+            ? `cannot be read: ${run.unread}`
+            : [run.state === "running" ? "running" : run.ended.split(":")[0], `${quantity(run.update)} updates`, rate]
+                .filter(Boolean)
+                .join(", "),
         ),
       );
     }),
@@ -96,37 +107,74 @@ function choose(names) {
 let waiting;
 function again(after) {
   clearTimeout(waiting);
-  waiting = setTimeout(refresh, after);
+  if (!document.hidden) waiting = setTimeout(refresh, after);
+}
+function showTrouble(sentences) {
+  byId("trouble").hidden = !sentences.length;
+  byId("trouble").textContent = sentences.join(" ");
+}
+// What one part of the page needs. Where there is no answer, `trouble` says so, and the other parts are shown.
+async function part(address, name, trouble) {
+  try {
+    return await ask(address);
+  } catch (error) {
+    trouble.push(`${name}: ${error.message.replace(/\.$/, "")}.`);
+    return null;
+  }
+}
+async function tell(trouble) {
+  for (const name of page.chosen) {
+    const told = await part(of("run", name), name, trouble);
+    if (told) page.told.set(name, told);
+  }
+  const name = first();
+  if (!name) return;
+  const films = await part(of("films", name), `films of ${name}`, trouble);
+  if (films) page.films.set(name, films);
+}
+// The sentences of the first run. They may come late, when another run is shown.
+function explain(name) {
+  if (page.explained !== name) showExplanation([]);
+  page.explained = name;
+  const show = (sentences) => name === first() && showExplanation(sentences);
+  ask(of("explanation", name)).then(show, (error) =>
+    show([{ topic: "in words", verdict: "bad", text: error.message }]),
+  );
 }
 async function refresh() {
+  const trouble = [];
   let running = false,
     reading = false;
   try {
     page.listed = await ask("/api/runs");
     const there = new Set(page.listed.map((run) => run.name));
     page.chosen = page.chosen.filter((name) => there.has(name));
-    if (!page.chosen.length && page.listed.length) page.chosen = [page.listed[0].name];
+    if (!page.chosen.length && page.listed.length)
+      page.chosen = [(page.listed.find((run) => !run.unread) ?? page.listed[0]).name];
     showList();
-    byId("trouble").hidden = page.listed.length > 0;
     if (!page.listed.length)
-      byId("trouble").textContent = "There is no run here yet. This page shows the first one as soon as it begins.";
-    for (const name of page.chosen) page.told.set(name, await ask(of("run", name)));
-    if (page.chosen.length) page.films = await ask(of("films", page.chosen[0]));
-    drawAll();
+      trouble.push("There is no run here yet. This page shows the first one as soon as it begins.");
+    await tell(trouble);
     running = shown().some((run) => run.state === "running");
     reading = shown().some((run) => !run.complete);
-    if (page.chosen.length) {
-      if (page.timeline !== page.chosen[0] || shown()[0]?.state === "running") showTimeline(page.chosen[0]);
-      page.timeline = page.chosen[0];
-      ask(of("explanation", page.chosen[0])).then(showExplanation, () => {});
+    const name = first();
+    if (name) {
+      if (page.timeline !== name || page.told.get(name).state === "running") showTimeline(name);
+      page.timeline = name;
+      explain(name);
     }
   } catch (error) {
-    byId("trouble").hidden = false;
-    byId("trouble").textContent =
-      error instanceof TypeError
-        ? "The server of this page does not answer. Start `rlvla3 watch` again; training does not depend on it."
-        : error.message;
+    trouble.push(error.message);
   }
+  try {
+    drawAll();
+  } catch (error) {
+    console.error(error);
+    trouble.push(
+      `This page cannot draw what the server has answered (${error.message}). That is a mistake of the page.`,
+    );
+  }
+  showTrouble(trouble);
   again(reading ? SOON_MS : running ? page.again : LATER_MS);
 }
 function theme(name) {

@@ -23,7 +23,8 @@ export async function showTimeline(run) {
   }
   const asked = ++view.asked;
   const end = view.end === null ? "" : `&end=${view.end}`;
-  const answer = await fetch(`/api/timeline?name=${encodeURIComponent(run)}&seconds=${view.seconds}${end}`);
+  const address = `/api/timeline?name=${encodeURIComponent(run)}&seconds=${view.seconds}${end}`,
+    answer = await fetch(address).catch(() => ({ ok: false }));
   const told = answer.ok ? await answer.json() : (view.told ?? { lanes: [], failed: true });
   if (asked !== view.asked) return;
   view.told = told;
