@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rlvla3.config import Recipe, make_recipe
 from rlvla3.errors import RecipeError
-from rlvla3.evaluation.applying import AppliedProtocol, apply_protocol
+from rlvla3.evaluation.applying import AppliedProtocol, apply_protocol, protocol_of
 from rlvla3.evaluation.finding import PROTOCOLS
 from rlvla3.evaluation.listing import protocols_in_words
 from rlvla3.simulators.metaworld.tasks import INSTRUCTIONS
@@ -144,6 +144,9 @@ def test_the_user_wins_over_the_protocol_the_protocol_over_the_recipe_and_all_is
     again = apply_protocol(name, found.recipe, users)
     assert again.recipe == found.recipe
     assert again.deviations == found.deviations
+    repeated = protocol_of(found.recipe, ())  # as `rlvla3 eval config.yaml` does
+    assert repeated is not None
+    assert (repeated.recipe, repeated.deviations, repeated.fixed, repeated.changed) == (found.recipe, found.deviations, found.fixed, [])
     assert "protocol" in found.sentences()[0]
 
 
@@ -210,6 +213,25 @@ def test_a_user_may_take_some_of_a_protocols_tasks():
     assert found.recipe.tasks == ("push-v3", "pick-place-v3")
     assert any(said.startswith("8 of the protocol's 10 tasks are left out: reach-v3") for said in found.deviations)
     assert any("evaluation.episodes=4, and the protocol has 100" in said for said in found.deviations)
+
+
+@pytest.mark.parametrize("users", [(), ("evaluation.episodes=20", "simulator.max_steps=150"), ("simulator.tasks=[push-v3, pick-place-v3]",)])
+def test_the_recipe_of_an_evaluation_repeats_it_with_its_deviations(users: tuple[str, ...]):
+    found = applied("mt10", metaworld("reach-v3"), *users)
+    repeated = protocol_of(make_recipe(found.recipe.model_dump(mode="json")), ())
+    assert repeated is not None
+    assert (repeated.recipe, repeated.deviations, repeated.fixed, repeated.changed) == (found.recipe, found.deviations, found.fixed, [])
+
+
+def test_a_protocol_is_applied_where_the_user_names_it_and_compared_where_the_recipe_does():
+    recipe = metaworld("reach-v3")
+    assert protocol_of(recipe, ()) is None
+    named = make_recipe(recipe.model_dump(mode="json"), ["evaluation.protocol=mt10"])
+    for applying in (protocol_of(recipe, (), "mt10"), protocol_of(named, ["evaluation.protocol=mt10"]), protocol_of(named, (), "mt10")):
+        assert applying is not None and len(applying.recipe.tasks) == 10
+    compared = protocol_of(named, ())
+    assert compared is not None and compared.recipe == named
+    assert any("9 of the protocol's 10 tasks are left out" in said for said in compared.deviations)
 
 
 def test_a_simulator_under_a_name_of_the_users_is_no_exception():
