@@ -16,6 +16,8 @@ from rlvla3.errors import RecipeError
 from rlvla3.evaluation.applying import AppliedProtocol, apply_protocol, protocol_of
 from rlvla3.evaluation.finding import PROTOCOLS
 from rlvla3.evaluation.listing import protocols_in_words
+from rlvla3.evaluation.settings import fixed_settings
+from rlvla3.simulators.maniskill.simulator import ManiSkillOptions
 from rlvla3.simulators.metaworld.tasks import INSTRUCTIONS
 from tests.support.libero import installed
 from tests.support.repository import ROOT
@@ -195,6 +197,16 @@ def test_meta_worlds_protocols_name_their_tasks(name: str, count: int, episodes:
     assert (recipe.evaluation.episodes, recipe.simulator.max_steps) == (count * episodes, steps)
     options = recipe.simulator.options
     assert (options["warmup_steps"], options["first_seed"], options["seeds"]) == (warmup, 0, episodes)
+
+
+def test_simpler_counts_the_last_step_of_an_episode_that_no_success_ends():
+    tree = {"simulator": {"name": "maniskill", "tasks": ["PutCarrotOnPlateInScene-v1"]}, "policy": {"name": "mini_vla"}}
+    (simpler,) = (protocol for protocol in PROTOCOLS if protocol.name == "simpler")
+    values = fixed_settings(simpler, make_recipe(tree), set()).values
+    found = {path[-1]: value for path, value in values.items() if path[:2] == ("simulator", "options")}
+    assert (found["end_on_success"], found["success"]) == (False, "success_at_end")
+    assert any("640 x 480" in said for said in simpler.differences) and not any("a success ends" in said for said in simpler.facts)
+    ManiSkillOptions(**found)  # it has them all
 
 
 def test_the_tasks_of_metaworlds_benchmarks_are_the_packages():
