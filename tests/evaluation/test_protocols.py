@@ -199,6 +199,13 @@ def test_meta_worlds_protocols_name_their_tasks(name: str, count: int, episodes:
     assert (options["warmup_steps"], options["first_seed"], options["seeds"]) == (warmup, 0, episodes)
 
 
+@pytest.mark.parametrize(("simulator", "temperature"), [("libero", "1.6"), ("metaworld", "0.6")])
+def test_the_temperature_at_which_rlinf_samples_openvla_oft_is_that_of_its_configurations(simulator: str, temperature: str):
+    """temperature_eval in evaluations/libero/*_openvlaoft_eval.yaml and in examples/embodiment/config/metaworld_50_grpo_openvlaoft.yaml."""
+    (rlinf,) = (protocol for protocol in PROTOCOLS if (protocol.simulator, protocol.name) == (simulator, "rlinf"))
+    assert [re.findall(r"temperature (\S+) there", said) for said in rlinf.differences if "temperature" in said] == [[temperature]]
+
+
 def test_simpler_counts_the_last_step_of_an_episode_that_no_success_ends():
     tree = {"simulator": {"name": "maniskill", "tasks": ["PutCarrotOnPlateInScene-v1"]}, "policy": {"name": "mini_vla"}}
     (simpler,) = (protocol for protocol in PROTOCOLS if protocol.name == "simpler")
