@@ -110,14 +110,14 @@ def _also(recipe: Recipe, run: RunDirectory, page: bool) -> Mapping[str, Callabl
 
 @heard()
 def evaluate(start: Start, overrides: Overrides, run_dir: Path | None, show: Show, trust: bool = False, protocol: str | None = None) -> RunDirectory:
-    """Measure a policy, in a run directory of its own: that of the policy's run may be at work. protocol: the name of a published one, or None."""
-    from rlvla3.evaluation.applying import apply_protocol
+    """Measure a policy, in a run directory of its own: that of the policy's run may be at work. protocol: the name of a published one that is to be
+    applied. None: the recipe's own, if it names one, which is only compared."""
+    from rlvla3.evaluation.applying import protocol_of
     from rlvla3.evaluation.results import RESULTS, ResultsFile
 
     recipe, place, said = _of_policy(start, overrides, "evaluate", "evaluations", trust)
     about = None
-    if named := protocol or recipe.evaluation.protocol:
-        applied = apply_protocol(named, recipe, overrides)
+    if applied := protocol_of(recipe, overrides, protocol):
         recipe, about, said = applied.recipe, applied.json(), [*said, *applied.sentences()]
     preflight(recipe, evaluates=True)
     run = _new_run(run_dir, place, recipe)
@@ -177,11 +177,11 @@ def record(
         recipe, place, said = repeated.recipe, repeated.place, repeated.said
     else:
         recipe, place, said = _of_policy(start, overrides, "record", "recordings", trust)
-        if episodes_of == "evaluation" and recipe.evaluation.protocol:
-            from rlvla3.evaluation.applying import apply_protocol
+        if episodes_of == "evaluation":
+            from rlvla3.evaluation.applying import protocol_of
 
-            applied = apply_protocol(recipe.evaluation.protocol, recipe, overrides)
-            recipe, said = applied.recipe, [*said, *applied.sentences()]
+            if applied := protocol_of(recipe, overrides):
+                recipe, said = applied.recipe, [*said, *applied.sentences()]
         recipe = on_this_host(recipe, episodes)
         preflight(recipe)
     check_wanted(recipe, wanted, folder, place, training_capacity(recipe) if repeated else collecting_capacity(recipe))

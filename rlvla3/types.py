@@ -99,11 +99,12 @@ class InitialStates:
     """The fixed set of initial states of a task. They are numbered from 0.
 
     count: how many there are. name: of the set, the same in every recipe. A policy remembers under this name which of them it was trained on. Left empty, it
-    is the name of the simulator with the name of the task.
+    is the name of the simulator with the name of the task. first: a part of a larger set has its name, and begins there: state k is number `first` + k of it.
     """
 
     count: int
     name: str = ""
+    first: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,8 @@ class Evaluation:
     version: updates behind the policy. when: "before", "during" or "after" training, or "eval" for an evaluation of its own. low, high: the 95 % Wilson score
     interval of the success rate. mean_return: of undiscounted returns. mean_steps: environment steps. per_task: the same for each task, where there are
     several. path: the run directory that it is kept in. initial_states: from which initial states of fixed sets it began, and how many of them were trained
-    on, as in metrics.jsonl. None where simulators draw initial states from seeds.
+    on, as in metrics.jsonl. None where simulators draw initial states from seeds. planned: how many episodes it was to have, where it ended before them; None
+    where it is complete.
     """
 
     version: int
@@ -45,6 +46,7 @@ class Evaluation:
     path: Path
     per_task: Mapping[str, Evaluation] = field(default_factory=dict)
     initial_states: Mapping[str, Any] | None = None
+    planned: int | None = None
 
     @property
     def success(self) -> float:
@@ -192,4 +194,5 @@ def _evaluation(record: JsonObject, path: Path) -> Evaluation:
         path=path,
         per_task={task: _evaluation(about | of_task, path) for task, of_task in record.get("per_task", {}).items()},
         initial_states=record.get("initial_states"),
+        planned=record.get("planned"),
     )

@@ -28,7 +28,7 @@ RARELY = 1e-4
 """Of all delays, so large a share is longer than `Delay.rare`."""
 
 POINTS = 20_000
-"""The mean of a distribution that is cut at `most_s` is taken over so many quantiles."""
+"""A mean without a formula is taken over so many quantiles."""
 
 _LAST = 1 - 2**-53
 """The largest share of a distribution that is drawn. Its quantile is finite."""
@@ -97,13 +97,13 @@ class Delay(Section):
         seconds = self.least_s + extra
         return min(seconds, LONGEST_S if self.most_s is None else self.most_s)
 
-    def rare(self) -> float:
-        """A delay in seconds that only one in 10,000 of the delays exceeds."""
-        return self.quantile(1 - RARELY * self.share)
+    def rare(self, of: int = 1) -> float:
+        """Seconds that the longest of so many delays exceeds only once in 10,000 times."""
+        return self.quantile((1 - RARELY * self.share) ** (1 / of))
 
-    def mean(self) -> float:
-        """The mean in seconds, with all that are not delayed (`share`) and with the cut at `most_s`."""
-        return self.share * self.mean_s if self.most_s is None else _mean(self)
+    def mean(self, of: int = 1) -> float:
+        """The mean in seconds of the longest of so many delays, with all that are not delayed (`share`) and with the cut at `most_s`."""
+        return self.share * self.mean_s if self.most_s is None and of == 1 else _mean(self, of)
 
 
 class DelayConfig(Section):
@@ -135,11 +135,13 @@ class DelayConfig(Section):
             return [0.0] * count
         return [self.shard.quantile((place + 0.5) / count) for place in random.Random(f"{self.seed} shards").sample(range(count), count)]
 
-    def fault(self, shards: int, chunk: int, timeout_s: float) -> str | None:
-        """What would make a shard look as if it hung. shards: how many there are. chunk: actions per decision. None if nothing does."""
+    def fault(self, shards: int, slots: int, chunk: int, timeout_s: float) -> str | None:
+        """What would make a shard look as if it hung. shards: how many there are. slots: environments of a shard. chunk: actions per decision. None if nothing
+        does."""
         slowest = max(self.of_shards(shards))
-        steps = (chunk - 1) * self.step.mean() + self.step.rare() + chunk * slowest
-        for call, seconds in {"a reset": self.reset.rare(), f"a chunk of {chunk} steps": steps}.items():
+        steps = (chunk - 1) * self.step.mean(slots) + self.step.rare(slots) + chunk * slowest
+        together = f" in {slots} slots, which wait for the slowest one," if slots > 1 else ""
+        for call, seconds in {"a reset": self.reset.rare(), f"a chunk of {chunk} steps{together}": steps}.items():
             if seconds >= timeout_s:
                 longer = f"set timeout_s={2 * math.ceil(seconds)}, or " if 2 * math.ceil(seconds) <= LONGEST_S else ""
                 return (
@@ -150,8 +152,9 @@ class DelayConfig(Section):
 
 
 @cache
-def _mean(delay: Delay) -> float:
-    return sum(delay.quantile((number + 0.5) / POINTS) for number in range(POINTS)) / POINTS
+def _mean(delay: Delay, of: int) -> float:
+    """The longest of n draws does not exceed a quantile q with probability q^n."""
+    return sum(delay.quantile(((number + 0.5) / POINTS) ** (1 / of)) for number in range(POINTS)) / POINTS
 
 
 @cache

@@ -22,7 +22,8 @@ class EvaluationConfig(Section):
     decides which states are evaluated where there are fewer episodes than states."""
 
     protocol: str | None = None
-    """The published protocol of an evaluation, by name, as `rlvla3 eval --protocol NAME` sets it. `rlvla3 eval --protocols` lists them. Training takes none."""
+    """The published protocol of an evaluation, by name, as `rlvla3 eval --protocol NAME` sets it. `rlvla3 eval --protocols` lists them. Where a recipe
+    has it, its other settings are kept, and those that differ from the protocol are said. Training takes none."""
 
     videos: NonNegative = 2
     """How many episodes of each task are kept as videos, in each evaluation."""

@@ -174,7 +174,7 @@ class Recipe(Section):
                     f"policy.chunk={self.policy.chunk} is longer than an episode of {name}, max_steps={simulator.max_steps}: "
                     f"set policy.chunk to {simulator.max_steps} or less"
                 )
-            if fault := simulator.delay.fault(simulator.shards, self.policy.chunk, simulator.timeout_s):
+            if fault := simulator.delay.fault(simulator.shards, simulator.slots, self.policy.chunk, simulator.timeout_s):
                 raise ValueError(f"simulator {name}: {fault}")
         if repeated := [task for task, count in Counter(self.tasks).items() if count > 1]:
             raise ValueError(f"{repeated[0]} is a task of several simulators, and its success could not be told apart: leave it to one of them")

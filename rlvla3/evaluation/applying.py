@@ -1,7 +1,8 @@
 """A recipe with the settings of a protocol, and in words where the two differ.
 
 The order is: the recipe, then the protocol, then what the user sets on the command line. What the protocol changes in the recipe is said, and so is each
-setting of the user's that leaves the protocol.
+setting of the user's that leaves the protocol. A recipe that names a protocol itself, as the one of an evaluation does, is not changed. So it repeats this
+evaluation.
 """
 
 from __future__ import annotations
@@ -65,12 +66,30 @@ class AppliedProtocol:
         return said
 
 
-def apply_protocol(name: str, recipe: Recipe, overrides: Overrides) -> AppliedProtocol:
-    """The protocol `name` in `recipe`, in which `overrides`, the settings of the user, are already applied. Raises RecipeError."""
+def protocol_of(recipe: Recipe, overrides: Overrides, named: str | None = None) -> AppliedProtocol | None:
+    """The protocol of an evaluation. One that the user names now, as `named` or in `overrides`, is applied; the recipe's own changes nothing, and is compared.
+
+    None where there is none. overrides: as in `apply_protocol`. Raises RecipeError.
+    """
+    name = named or recipe.evaluation.protocol
+    if name is None:
+        return None
+    return apply_protocol(name, recipe, overrides, changes=bool(named) or ("evaluation", "protocol") in set_by(overrides))
+
+
+def apply_protocol(name: str, recipe: Recipe, overrides: Overrides, changes: bool = True) -> AppliedProtocol:
+    """The protocol `name` in `recipe`, in which `overrides`, the settings of the user, are already applied. Raises RecipeError.
+
+    changes: whether it changes the recipe. If not, what the recipe has otherwise is a deviation.
+    """
     protocol = find_protocol(name, recipe)
     chosen = set_by(overrides)
+    if not changes:
+        chosen |= {(*place, "tasks") for place, config in simulators_of(recipe).items() if config.tasks != list(protocol.tasks)}
     fixed = fixed_settings(protocol, recipe, chosen)
     before = recipe.model_dump(mode="json")
+    if not changes:
+        chosen |= fixed.values.keys()
     tree = recipe.model_dump(mode="json")
     for path, value in fixed.values.items():
         if path not in chosen:

@@ -82,7 +82,7 @@ PROTOCOLS: Sequence[Protocol] = (
             NOISE,
             "RLinf seeds the draws of fixtures by the number of an environment in its process. So they depend on how many GPUs there are. Here initial state k "
             "has seed k",
-            "OpenVLA-OFT samples at temperature 0.6 there, and takes the likeliest action here",
+            "OpenVLA-OFT samples at temperature 1.6 there, and takes the likeliest action here",
         ),
     ),
 )

@@ -23,13 +23,26 @@ PROTOCOLS: Sequence[Protocol] = (
         name="simpler",
         simulator="maniskill",
         about="SimplerEnv's evaluation of the WidowX: four put-on-plate tasks in front of photographs of the Bridge data",
-        source="simpler-env/SimplerEnv, scripts/octo_bridge.sh, commit 4ab7178",
+        source="simpler-env/SimplerEnv, scripts/octo_bridge.sh, simpler_env/evaluation/maniskill2_evaluator.py, commit 4ab7178",
         episodes=24,
         states="0-23",
         limits=SIMPLER_LIMITS,
-        settings={"options.observation": "rgb", "options.control_mode": "arm_pd_ee_target_delta_pose_align2_gripper_pd_joint_pos"},
-        facts=("control at 5 Hz and physics at 500 Hz, which the tasks have by themselves", "a success ends the episode"),
-        differences=("SimplerEnv ran ManiSkill 2. ManiSkill 3 has the same scenes and initial states, and physics of another version",),
+        settings={
+            "options.observation": "rgb",
+            "options.control_mode": "arm_pd_ee_target_delta_pose_align2_gripper_pd_joint_pos",
+            "options.end_on_success": False,
+            "options.success": "success_at_end",
+        },
+        facts=(
+            "control at 5 Hz and physics at 500 Hz, which the tasks have by themselves",
+            "an episode runs to its limit, and the success of its last step counts",
+        ),
+        differences=(
+            "SimplerEnv ran ManiSkill 2. ManiSkill 3 has the same scenes and initial states, and physics of another version",
+            "SimplerEnv draws frames of 640 x 480 pixels, and the code of a policy resizes them. Here the same view is drawn as a square of "
+            "simulator.options.image_size",
+            "the script evaluates Octo three times, with other seeds of its sampling. Here each initial state has one episode",
+        ),
     ),
     Protocol(
         name="rlinf-in-distribution",

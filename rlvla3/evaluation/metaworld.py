@@ -80,7 +80,7 @@ PROTOCOLS: Sequence[Protocol] = (
         frames=NEAR_FRAMES,
         chunks={"pi0": 5, "pi05": 5, "openvla_oft": 1},
         facts=("16 steps of zeros come before the episode",),
-        differences=(UNSEEDED, SENTENCES),
+        differences=(UNSEEDED, SENTENCES, "OpenVLA-OFT samples at temperature 0.6 there, and takes the likeliest action here"),
     ),
     *(
         Protocol(

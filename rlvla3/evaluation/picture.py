@@ -38,19 +38,21 @@ def draw_results(picture: Path, results: Mapping[str, Any]) -> None:
     axes.set_xlabel("success (%), with the 95 % Wilson interval")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="x", alpha=0.25)
-    axes.set_title(_title(results), fontsize=10, parse_math=False)
+    axes.set_title(title(results), fontsize=10, parse_math=False)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # it is drawn as a box
         figure.savefig(picture, format="png")
 
 
-def _title(results: Mapping[str, Any]) -> str:
+def title(results: Mapping[str, Any]) -> str:
+    """The title of the picture. It says how far the result is one of its protocol, and of how many episodes it is where it ended early."""
     protocol, policy = results["protocol"], results["policy"]
+    part = "" if results["complete"] else f", {results['success']['episodes']} of {results['planned']} episodes"
     if protocol is None:
-        return f"{policy['name']} after {policy['updates']} updates"
+        return f"{policy['name']} after {policy['updates']} updates{part}"
     left = len(protocol["deviations"])
     leaves = f", with {left} deviation{'s' * (left > 1)}" if left else ""
-    return f"{policy['name']} after {policy['updates']} updates: protocol {protocol['name']} for {protocol['simulator']}{leaves}"
+    return f"{policy['name']} after {policy['updates']} updates: protocol {protocol['name']} for {protocol['simulator']}{leaves}{part}"
 
 
 def _shortened(name: str) -> str:

@@ -15,6 +15,7 @@ from rlvla3.config import Recipe
 from rlvla3.evaluation.picture import draw_results, has_matplotlib
 from rlvla3.observability.event_json import rate_json
 from rlvla3.observability.events import EpisodeFinished, EvaluationFinished, Event, PhaseStarted, SuccessRate
+from rlvla3.observability.formatting import number_of
 from rlvla3.observability.intervals import success_rate
 from rlvla3.observability.run_directory import RunDirectory, complete_file
 from rlvla3.types import Finished
@@ -25,7 +26,7 @@ RESULTS, PICTURE = "results.json", "results.png"
 
 
 class ResultsFile:
-    """The watcher that writes results.json and results.png when an evaluation has ended.
+    """The watcher that writes results.json and results.png when an evaluation has ended, also where it ended before all of its episodes.
 
     protocol: as AppliedProtocol.json has it; None without a protocol. tell: called with a sentence for the user.
     """
@@ -45,19 +46,28 @@ class ResultsFile:
                 with complete_file(self._run.path / RESULTS) as beside:
                     beside.write_text(json.dumps(results, indent=2) + "\n")
                 self._draw(results)
+                if event.planned is not None:
+                    self._tell(
+                        f"{self._run.path / RESULTS} has the first {number_of(len(results['episodes']), 'episode')} of {event.planned}: "
+                        f"the evaluation ended before the others"
+                    )
 
     def close(self) -> None:
-        """Does nothing: the files are written when the evaluation has ended."""
+        """Does nothing: the session says when an evaluation has ended, in whatever way."""
 
     def _results(self, event: EvaluationFinished) -> dict[str, Any]:
         ran = sorted((episode for episode in self._episodes if not episode.set_aside), key=lambda episode: episode.ticket.index)
-        policy = self._recipe.policy
+        policy, protocol = self._recipe.policy, self._protocol
+        if protocol is not None:
+            protocol = {**protocol, "deviations": [*protocol["deviations"], *event.deviations]}
         return {
             "format": FORMAT,
             "rlvla3": __version__,
             "policy": {"name": policy.name, "checkpoint": None if policy.checkpoint is None else str(policy.checkpoint), "updates": event.version},
             "simulators": {name: config.name for name, config in self._recipe.mixed.items()},
-            "protocol": self._protocol,
+            "protocol": protocol,
+            "complete": event.planned is None,
+            "planned": self._recipe.evaluation.episodes if event.planned is None else event.planned,
             "success": rate(event.success),
             "per_suite": _by(ran, lambda episode: episode.ticket.task.partition("/")[0]) if any("/" in episode.ticket.task for episode in ran) else {},
             "per_task": _by(ran, lambda episode: episode.ticket.task),

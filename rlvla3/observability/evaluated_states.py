@@ -39,12 +39,14 @@ class EvaluatedStates:
         trained_on: Mapping[str, AbstractSet[int]],
         complete: bool,
     ) -> EvaluatedStates | None:
-        """None where no episode began from a fixed set. sets, chosen: by task. trained_on: by the name of a set."""
+        """None where no episode began from a fixed set. sets, chosen: by task. trained_on: by the name of a set,
+        numbered as in the whole set (InitialStates.first)."""
         tickets = [episode.ticket for episode in finished]
         tasks = {}
         for task, states in sets.items():
             if episodes := Counter(ticket.initial_state for ticket in tickets if ticket.task == task and ticket.initial_state is not None):
-                tasks[task] = TaskStates(states.count, episodes, chosen[task], sorted(trained_on.get(states.name, frozenset()) & episodes.keys()))
+                trained = {number - states.first for number in trained_on.get(states.name, frozenset())}
+                tasks[task] = TaskStates(states.count, episodes, chosen[task], sorted(trained & episodes.keys()))
         return cls(tasks, complete) if tasks else None
 
     def json(self) -> dict[str, Any]:

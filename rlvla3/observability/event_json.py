@@ -33,6 +33,10 @@ def event_json(event: Event) -> JsonObject | None:
                 more["protocol"] = event.protocol
             if event.best:
                 more["best"] = True
+            if event.planned is not None:
+                more |= {"complete": False, "planned": event.planned}
+            if event.deviations:
+                more["deviations"] = event.deviations
             return {"event": "evaluation", "when": event.when, "version": event.version, **rate_json(event.success), **more}
         case CloneStep():
             return {"event": "clone", "step": event.step, "total": event.total, "loss": _number(event.loss)}

@@ -88,7 +88,8 @@ class SuccessRate:
 class EvaluationFinished:
     """An evaluation has finished. when: before, during or after training, or eval for an evaluation without training. version: the evaluated version of the
     policy. initial_states: where it began. None where no simulator has a fixed set of initial states. protocol: its name; None without one. best: whether it is
-    the best one of a run that keeps its best checkpoint."""
+    the best one of a run that keeps its best checkpoint. planned: how many episodes it was to have, where it ended before them; None where it is complete.
+    set_aside: its tickets that were set aside."""
 
     when: str
     version: int
@@ -96,6 +97,18 @@ class EvaluationFinished:
     initial_states: EvaluatedStates | None = None
     protocol: str | None = None
     best: bool = False
+    planned: int | None = None
+    set_aside: int = 0
+
+    @property
+    def deviations(self) -> list[str]:
+        """Where its episodes are not all of its protocol's, in words. Empty without a protocol."""
+        if not self.protocol:
+            return []
+        there, all_of_them = self.success.episodes + self.set_aside, self.planned or self.success.episodes + self.set_aside
+        ended = [f"the evaluation ended after {there} of {all_of_them} episodes"] if self.planned else []
+        aside = f"{self.set_aside} of {all_of_them} episodes {'was' if self.set_aside == 1 else 'were'} set aside, and the protocol counts every episode"
+        return ended + [aside] * bool(self.set_aside)
 
 
 @dataclass(frozen=True, slots=True)

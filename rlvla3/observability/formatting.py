@@ -65,6 +65,12 @@ def evaluation_result(rate: Rate) -> str:
     return f"mean return {rate['mean_return']:.1f}" if judged_by_return(rate["successes"], rate["mean_return"]) else f"success {success_with_interval(rate)}"
 
 
+def episodes_of(evaluation: Rate) -> str:
+    """How many episodes an evaluation has: "96 episodes", or "80 of 96 episodes" where it ended before the others."""
+    planned = evaluation.get("planned")
+    return f"{evaluation['episodes']} of {number_of(planned, 'episode')}" if planned else number_of(evaluation["episodes"], "episode")
+
+
 def run_result(summary: Mapping[str, Any]) -> str:
     """The results of a run in one sentence, and a line for each task where there are several.
 
@@ -101,7 +107,7 @@ def _change(evaluations: list[Rate]) -> str:
         measure = "success " if texts[0].startswith("success") else "mean return "
         texts = [texts[0], *(words.removeprefix(measure) for words in texts[1:])]
     counts = [rate["episodes"] for rate in evaluations]
-    of = number_of(counts[0], "episode") if len(set(counts)) == 1 else " and ".join(map(str, counts)) + " episodes"
+    of = episodes_of(evaluations[0]) if len(set(counts)) == 1 else " and ".join(map(str, counts)) + " episodes"
     each = " each" if len(counts) > 1 and len(set(counts)) == 1 else ""
     return f"{' -> '.join(texts)} ({of}{each})"
 

@@ -22,7 +22,7 @@ from rlvla3.observability.events import (
     SuccessRate,
     UpdateFinished,
 )
-from rlvla3.observability.formatting import Rate, clock_time, duration, evaluation_result, judged_by_return, number_of, percent, quantity, success_of_episodes
+from rlvla3.observability.formatting import Rate, clock_time, duration, episodes_of, evaluation_result, judged_by_return, percent, quantity, success_of_episodes
 from rlvla3.observability.intervals import success_rate, wilson
 from rlvla3.observability.summary import RECENT_UPDATES
 from rlvla3.observability.worker_times import by_kind, mean_of
@@ -141,7 +141,9 @@ class PlainProgress:
                 return self._update(event)
             case EvaluationFinished():
                 which = f"of version {event.version}" if event.when == "during" else f"({event.when})"
-                return f"evaluation {which}: {evaluation_result(rate_json(event.success))} of {number_of(event.success.episodes, 'episode')}"
+                rate = rate_json(event.success)
+                episodes = episodes_of({**rate, "planned": event.planned})
+                return f"evaluation {which}: {evaluation_result(rate)}{' of ' if event.planned is None else ', with '}{episodes}"
             case Notice():
                 return event.text
             case EpisodeFilmed() | Resumed():

@@ -140,6 +140,8 @@ class Summary:
             self._during[record["version"]] = shown
         else:
             self._evaluations[record["when"]] = shown
+        if self._protocol and (lacks := record.get("deviations")):
+            self._protocol = {**self._protocol, "deviations": [*self._protocol["deviations"], *lacks]}
         if record.get("best"):
             self._best = shown
 

@@ -6,6 +6,7 @@ The record goes with the policy from run to run: what a run starts from is part 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,8 +29,8 @@ class _Record(Metadata):
 class TrainedOn:
     """What a policy was trained on.
 
-    states: {name of a fixed set: the numbers of its initial states}, of training and of demonstrations by experts. complete: whether this is all. It is not
-    where a policy began as a checkpoint without this record, or learned from demonstration files, which do not say where they began.
+    states: {name of a fixed set: the numbers of its initial states, as the whole set has them}, of training and of demonstrations by experts. complete: whether
+    this is all. It is not where a policy began as a checkpoint without this record, or learned from demonstration files, which do not say where they began.
     """
 
     states: Mapping[str, frozenset[int]] = field(default_factory=dict)
@@ -44,7 +45,11 @@ class TrainedOn:
             record = checked(_Record, read_json(folder / FILE, ""), str(folder / FILE), "")
         except RecipeError:
             return cls(complete=False)
-        return cls({name: frozenset(numbers) for name, numbers in record.initial_states.items()}, record.complete)
+        states: dict[str, frozenset[int]] = {}
+        for name, numbers in record.initial_states.items():
+            name, first = _whole_set(name)
+            states[name] = states.get(name, frozenset()) | {first + number for number in numbers}
+        return cls(states, record.complete)
 
     def write(self, folder: Path) -> None:
         """Raises OSError."""
@@ -53,10 +58,17 @@ class TrainedOn:
 
     def and_tickets(self, tickets: Iterable[Ticket], sets: Mapping[str, InitialStates]) -> TrainedOn:
         """The same, and the initial states of `tickets`. sets: {task: its fixed set} (Spaces.initial_states)."""
-        found = [(sets[ticket.task].name, ticket.initial_state) for ticket in tickets if ticket.initial_state is not None]
+        numbered = [(sets[ticket.task], ticket.initial_state) for ticket in tickets if ticket.initial_state is not None]
+        found = [(states.name, states.first + number) for states, number in numbered]
         new = {name: {number for of, number in found if of == name} | self.states.get(name, frozenset()) for name in {name for name, _ in found}}
         return TrainedOn({**self.states, **{name: frozenset(numbers) for name, numbers in new.items()}}, self.complete)
 
     def and_unknown(self) -> TrainedOn:
         """The same, and episodes whose initial states nobody knows."""
         return TrainedOn(self.states, complete=False)
+
+
+def _whole_set(name: str) -> tuple[str, int]:
+    """The set that a recorded name is a part of, and where it begins there. Records of 0.1.0 have Meta-World's first seed in the name."""
+    old = re.fullmatch(r"(.+, seeds) from ([0-9]{1,18})", name)
+    return (old[1], int(old[2])) if old else (name, 0)

@@ -4,7 +4,8 @@ The simulators keep every step of an episode in a file (simulators/every_step.py
 
 Invariants:
 - the event loop never waits for an encoder: a thread writes, one episode after another;
-- an episode that is not wanted leaves nothing behind.
+- an episode that is not wanted leaves nothing behind;
+- once a file could not be written, nothing more is written: its dataset is not whole any more.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -26,7 +29,7 @@ from rlvla3.demonstrations.writing.dataset_folder import DatasetFolder, check_ne
 from rlvla3.demonstrations.writing.dataset_writer import DatasetSettings, DatasetWriter
 from rlvla3.demonstrations.writing.encodings import Encoding, check_encoder
 from rlvla3.demonstrations.writing.features import check_recordable
-from rlvla3.errors import RecipeError
+from rlvla3.errors import RecipeError, described, explanation
 from rlvla3.observability.file_names import file_name
 from rlvla3.observability.formatting import number_of, size
 from rlvla3.simulators.description import all_described
@@ -74,14 +77,21 @@ class Recorder:
         self._writers: dict[str, DatasetWriter] = {}
         self._thread = ThreadPoolExecutor(1, "recorder")
         self.counts: Counter[str] = Counter()
+        self._broken = False
+
+    @property
+    def whole_episodes(self) -> int:
+        """How many episodes can be kept: 0 once a file could not be written."""
+        return 0 if self._broken else sum(writer.episodes for writer in self._writers.values())
 
     async def take(self, finished: Finished, versions: NDArray[np.int64]) -> None:
-        """An episode has ended. versions: of the policy at each decision."""
+        """An episode has ended. versions: of the policy at each decision. Raises DemonstrationError where it cannot be written."""
         if not finished.set_aside and finished.ticket.index >= self.steps.first:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._take, finished, versions)
 
     async def finish(self) -> str:
-        """Complete the datasets, and let their folder appear. Returns what it holds, in words. Raises DemonstrationError where there is no episode in it."""
+        """Complete the datasets, and let their folder appear. Returns what it holds, in words. Raises DemonstrationError where there is no episode in it, or
+        where it cannot be completed."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._finish)
 
     def close(self) -> None:
@@ -95,8 +105,19 @@ class Recorder:
         self.counts["kept" if kept else "failed"] += 1
         path = self.steps.file(finished.ticket.index)
         if kept:
-            self._write(finished, versions, path)
+            with self._told_what_is_lost():
+                self._write(finished, versions, path)
         path.unlink()
+
+    @contextmanager
+    def _told_what_is_lost(self) -> Iterator[None]:
+        """If a file cannot be written, say what is lost with it."""
+        try:
+            yield
+        except (DemonstrationError, OSError) as error:
+            lost, self._broken = self.whole_episodes, True
+            said = f". {number_of(lost, 'episode')} of this dataset {'is' if lost == 1 else 'are'} lost with it, because its files belong together"
+            raise DemonstrationError((explanation(error) or described(error)) + said * bool(lost)) from error
 
     def _write(self, finished: Finished, versions: NDArray[np.int64], path: Path) -> None:
         name = self._simulator_of[finished.ticket.task]
@@ -113,10 +134,11 @@ class Recorder:
     def _finish(self) -> str:
         if not self._writers:
             raise DemonstrationError(_nothing_to_write(self.counts["failed"]))
-        shutil.rmtree(self.steps.folder)  # where the run was interrupted, it has the episodes that had not ended
-        for writer in self._writers.values():
-            writer.close()
-        self._folder.complete()
+        with self._told_what_is_lost():
+            shutil.rmtree(self.steps.folder)  # where the run was interrupted, it has the episodes that had not ended
+            for writer in self._writers.values():
+                writer.close()
+            self._folder.complete()
         held = [self._in_words(name, writer) for name, writer in self._writers.items()]
         left_out = f". {number_of(self.counts['failed'], 'episode')} that failed are left out" if self.counts["failed"] else ""
         return "; ".join(held) + left_out

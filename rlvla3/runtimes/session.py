@@ -282,31 +282,41 @@ class Session:
         await runtime.collect(demonstration_book(self._recipe, runtime.rollouts.spec.spaces), PATIENCE_WITH_EXPERTS * wanted, copy)
 
     async def _measure(self, runtime: Runtime, when: str) -> None:
+        """Evaluate. `rlvla3 eval` tells of the episodes that it has also where it is interrupted or fails; training evaluates again when it goes on."""
         evaluation = self._recipe.evaluation
-        finished: list[Finished] = []
+        finished, aside = list[Finished](), list[Finished]()
         filming = Filming(self._recipe, runtime.rollouts.spec.spaces, self._emit, self._notify)
 
         async def look_at(episode: Finished) -> bool:
             self._emit(EpisodeFinished(episode))
             if episode.set_aside:
+                aside.append(episode)
                 return False
             finished.append(episode)
             filming.take_evaluated(runtime.rollouts, episode, when)
             return False
 
         self._emit(PhaseStarted("evaluate", evaluation.episodes))
-        await runtime.collect(evaluation_book(self._recipe, runtime.rollouts.spec.spaces), evaluation.episodes, look_at)
+        try:
+            await runtime.collect(evaluation_book(self._recipe, runtime.rollouts.spec.spaces), evaluation.episodes, look_at)
+        except BaseException:
+            if when == "eval" and finished:
+                of = {"set_aside": len(aside), "planned": evaluation.episodes}
+                self._tell_of_evaluation(runtime, when, self._version(finished), finished, self._trained_on(), **of)
+            raise
         filming.end()
         if (ran := len(finished)) < evaluation.episodes:
             self._notify(f"this evaluation ({when}) has {ran} of {number_of(evaluation.episodes, 'episode')}: the tickets of the others were set aside")
-        self._tell_of_evaluation(runtime, when, self._version(finished), finished, self._trained_on())
+        self._tell_of_evaluation(runtime, when, self._version(finished), finished, self._trained_on(), set_aside=len(aside))
 
-    def _tell_of_evaluation(self, runtime: Runtime, when: str, version: Version, finished: Sequence[Finished], trained_on: TrainedOn) -> Mapping[str, Any]:
-        """An evaluation is over. Returns its line of metrics.jsonl."""
+    def _tell_of_evaluation(
+        self, runtime: Runtime, when: str, version: Version, finished: Sequence[Finished], trained_on: TrainedOn, **of: int
+    ) -> Mapping[str, Any]:
+        """An evaluation is over. of: set_aside and planned, as in EvaluationFinished. Returns its line of metrics.jsonl."""
         spaces = runtime.rollouts.spec.spaces
         book = evaluation_book(self._recipe, spaces)
         states = EvaluatedStates.of(finished, spaces.initial_states, book.states, trained_on.states, trained_on.complete)
-        evaluated = EvaluationFinished(when, version, success_rate(finished), states, self._recipe.evaluation.protocol)
+        evaluated = EvaluationFinished(when, version, success_rate(finished), states, self._recipe.evaluation.protocol, **of)
         has_checkpoint = version > 0 or self._run.latest_checkpoint() is not None  # version 0 has one where it was cloned
         if self._recipe.evaluation.every and when != "eval" and has_checkpoint and is_better(evaluated.success, self._best):
             evaluated = replace(evaluated, best=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from statistics import fmean, stdev
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -68,6 +69,34 @@ def test_what_is_drawn_has_the_mean_and_the_deviation_of_its_distribution(delay:
     drawn = [delay.quantile(draws.random()) for _ in range(20_000)]
     assert fmean(drawn) == pytest.approx(mean, rel=0.03)
     assert stdev(drawn) == pytest.approx(deviation, rel=0.05)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from(["uniform", "exponential"]), st.integers(1, 64), st.sampled_from([1.0, 0.3]), st.integers(0, 2**31))
+def test_the_longest_of_several_delays_has_the_mean_and_the_rare_value_of_draws(distribution: Any, count: int, share: float, seed: int):
+    delay, draws = Delay(distribution=distribution, mean_s=1.5, share=share), random.Random(seed)
+    longest = [max(delay.quantile(draws.random()) for _ in range(count)) for _ in range(400)]
+    assert delay.mean(count) == pytest.approx(fmean(longest), abs=5 * max(stdev(longest), 0.01) / math.sqrt(400))
+    assert sum(one > delay.rare(count) for one in longest) <= 4  # one in 10,000
+    assert delay.mean(count) <= delay.mean(count + 1) * (1 + 1e-3) and delay.rare(count) <= delay.rare(count + 1)
+
+
+def test_exponential_delays_of_slots_grow_with_the_harmonic_numbers():
+    """The mean of the longest of n exponential delays is the mean times 1 + 1/2 + ... + 1/n."""
+    for count in (2, 16, 256):
+        harmonic = sum(1 / number for number in range(1, count + 1))
+        assert Delay(distribution="exponential", mean_s=1.5).mean(count) == pytest.approx(1.5 * harmonic, rel=1e-3)
+
+
+def test_a_chunk_of_many_slots_waits_for_the_slowest_one_in_each_step():
+    def simulator(slots: int) -> dict[str, Any]:
+        delay = {"step": {"distribution": "exponential", "mean_s": 1.5}}
+        return {"simulator": {"name": "maniskill", "tasks": ["PickCube-v1"], "shards": 1, "slots": slots, "devices": ["cuda:0"], "delay": delay}}
+
+    policy = {"policy": {"name": "actor_critic", "chunk": 10}}
+    assert make_recipe(simulator(1) | policy).simulator.slots == 1
+    with pytest.raises(RecipeError, match=r"a chunk of 10 steps in 256 slots, which wait for the slowest one, take 105 s.*set timeout_s=210"):
+        make_recipe(simulator(256) | policy)
 
 
 @given(delays, st.integers(0, 2**31))

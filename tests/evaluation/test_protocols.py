@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from rlvla3.config import Recipe, make_recipe
 from rlvla3.errors import RecipeError
-from rlvla3.evaluation.applying import AppliedProtocol, apply_protocol
+from rlvla3.evaluation.applying import AppliedProtocol, apply_protocol, protocol_of
 from rlvla3.evaluation.finding import PROTOCOLS
 from rlvla3.evaluation.listing import protocols_in_words
+from rlvla3.evaluation.settings import fixed_settings
+from rlvla3.simulators.maniskill.simulator import ManiSkillOptions
 from rlvla3.simulators.metaworld.tasks import INSTRUCTIONS
 from tests.support.libero import installed
 from tests.support.repository import ROOT
@@ -144,6 +146,9 @@ def test_the_user_wins_over_the_protocol_the_protocol_over_the_recipe_and_all_is
     again = apply_protocol(name, found.recipe, users)
     assert again.recipe == found.recipe
     assert again.deviations == found.deviations
+    repeated = protocol_of(found.recipe, ())  # as `rlvla3 eval config.yaml` does
+    assert repeated is not None
+    assert (repeated.recipe, repeated.deviations, repeated.fixed, repeated.changed) == (found.recipe, found.deviations, found.fixed, [])
     assert "protocol" in found.sentences()[0]
 
 
@@ -194,6 +199,23 @@ def test_meta_worlds_protocols_name_their_tasks(name: str, count: int, episodes:
     assert (options["warmup_steps"], options["first_seed"], options["seeds"]) == (warmup, 0, episodes)
 
 
+@pytest.mark.parametrize(("simulator", "temperature"), [("libero", "1.6"), ("metaworld", "0.6")])
+def test_the_temperature_at_which_rlinf_samples_openvla_oft_is_that_of_its_configurations(simulator: str, temperature: str):
+    """temperature_eval in evaluations/libero/*_openvlaoft_eval.yaml and in examples/embodiment/config/metaworld_50_grpo_openvlaoft.yaml."""
+    (rlinf,) = (protocol for protocol in PROTOCOLS if (protocol.simulator, protocol.name) == (simulator, "rlinf"))
+    assert [re.findall(r"temperature (\S+) there", said) for said in rlinf.differences if "temperature" in said] == [[temperature]]
+
+
+def test_simpler_counts_the_last_step_of_an_episode_that_no_success_ends():
+    tree = {"simulator": {"name": "maniskill", "tasks": ["PutCarrotOnPlateInScene-v1"]}, "policy": {"name": "mini_vla"}}
+    (simpler,) = (protocol for protocol in PROTOCOLS if protocol.name == "simpler")
+    values = fixed_settings(simpler, make_recipe(tree), set()).values
+    found = {path[-1]: value for path, value in values.items() if path[:2] == ("simulator", "options")}
+    assert (found["end_on_success"], found["success"]) == (False, "success_at_end")
+    assert any("640 x 480" in said for said in simpler.differences) and not any("a success ends" in said for said in simpler.facts)
+    ManiSkillOptions(**found)  # it has them all
+
+
 def test_the_tasks_of_metaworlds_benchmarks_are_the_packages():
     pytest.importorskip("metaworld")
     from metaworld.env_dict import ALL_V3_ENVIRONMENTS, ML45_V3, MT10_V3
@@ -210,6 +232,25 @@ def test_a_user_may_take_some_of_a_protocols_tasks():
     assert found.recipe.tasks == ("push-v3", "pick-place-v3")
     assert any(said.startswith("8 of the protocol's 10 tasks are left out: reach-v3") for said in found.deviations)
     assert any("evaluation.episodes=4, and the protocol has 100" in said for said in found.deviations)
+
+
+@pytest.mark.parametrize("users", [(), ("evaluation.episodes=20", "simulator.max_steps=150"), ("simulator.tasks=[push-v3, pick-place-v3]",)])
+def test_the_recipe_of_an_evaluation_repeats_it_with_its_deviations(users: tuple[str, ...]):
+    found = applied("mt10", metaworld("reach-v3"), *users)
+    repeated = protocol_of(make_recipe(found.recipe.model_dump(mode="json")), ())
+    assert repeated is not None
+    assert (repeated.recipe, repeated.deviations, repeated.fixed, repeated.changed) == (found.recipe, found.deviations, found.fixed, [])
+
+
+def test_a_protocol_is_applied_where_the_user_names_it_and_compared_where_the_recipe_does():
+    recipe = metaworld("reach-v3")
+    assert protocol_of(recipe, ()) is None
+    named = make_recipe(recipe.model_dump(mode="json"), ["evaluation.protocol=mt10"])
+    for applying in (protocol_of(recipe, (), "mt10"), protocol_of(named, ["evaluation.protocol=mt10"]), protocol_of(named, (), "mt10")):
+        assert applying is not None and len(applying.recipe.tasks) == 10
+    compared = protocol_of(named, ())
+    assert compared is not None and compared.recipe == named
+    assert any("9 of the protocol's 10 tasks are left out" in said for said in compared.deviations)
 
 
 def test_a_simulator_under_a_name_of_the_users_is_no_exception():

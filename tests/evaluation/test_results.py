@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,18 @@ import pytest
 
 from rlvla3 import commands
 from rlvla3.config import make_recipe
-from rlvla3.errors import RecipeError
+from rlvla3.errors import RecipeError, WorkerError
 from rlvla3.evaluation import results
+from rlvla3.evaluation.picture import title
 from rlvla3.evaluation.results import ResultsFile, read_results
 from rlvla3.observability.events import EpisodeFinished, EvaluationFinished, PhaseStarted
+from rlvla3.observability.formatting import run_result
 from rlvla3.observability.intervals import success_rate, wilson
+from rlvla3.observability.progress import PlainProgress
 from rlvla3.observability.run_directory import RunDirectory
+from rlvla3.observability.summary import Summary
+from rlvla3.policies.registry import make_policy
+from rlvla3.simulators.common_spaces import common_spaces
 from rlvla3.types import Finished, Purpose, Ticket
 from tests.support.events import RECIPE
 from tests.support.repository import ROOT
@@ -29,12 +36,12 @@ def episode(index: int, task: str, success: bool, set_aside: bool = False) -> Fi
     return Finished.without_episode(ticket) if set_aside else Finished(ticket, 4, 20, success, float(success), 3, 3)
 
 
-def write(run: RunDirectory, episodes: list[Finished], protocol: dict[str, Any] | None = None, told: list[str] | None = None) -> dict[str, Any]:
+def write(run: RunDirectory, episodes: list[Finished], protocol: dict[str, Any] | None = None, told: list[str] | None = None, **ended: Any) -> dict[str, Any]:
     watcher = ResultsFile(run, RECIPE, protocol, (told if told is not None else []).append)
     watcher.on(PhaseStarted("evaluate", len(episodes)))
     for finished in episodes:
         watcher.on(EpisodeFinished(finished))
-    watcher.on(EvaluationFinished("eval", 7, success_rate(episodes)))
+    watcher.on(EvaluationFinished("eval", 7, success_rate(episodes), protocol=protocol and protocol["name"], **ended))
     watcher.close()
     return read_results(run.path / "results.json")
 
@@ -75,6 +82,56 @@ def test_a_missing_matplotlib_is_told_and_costs_only_the_picture(run: RunDirecto
     assert write(run, [episode(0, "a", True)], told=told)["success"]["rate"] == 1
     assert len(told) == 1 and "pip install 'rlvla3[plots]'" in told[0]
     assert not (run.path / "results.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("ended", "said"),
+    [
+        ({"planned": 500}, ["the evaluation ended after 4 of 500 episodes"]),
+        ({"set_aside": 1}, ["1 of 5 episodes was set aside, and the protocol counts every episode"]),
+        (
+            {"planned": 9, "set_aside": 2},
+            ["the evaluation ended after 6 of 9 episodes", "2 of 9 episodes were set aside, and the protocol counts every episode"],
+        ),
+    ],
+)
+def test_episodes_that_are_missing_are_deviations_from_the_protocol(run: RunDirectory, ended: dict[str, Any], said: list[str]):
+    protocol = {"name": "p", "simulator": "s", "deviations": ["one"]}
+    summary = Summary(run, RECIPE, protocol=protocol)
+    found = write(run, [episode(number, "a", True) for number in range(4)], protocol, **ended)
+    summary.on(EvaluationFinished("eval", 7, success_rate([episode(0, "a", True)] * 4), protocol="p", **ended))
+    assert found["protocol"]["deviations"] == summary.content()["protocol"]["deviations"] == ["one", *said]
+    assert found["complete"] == ("planned" not in ended)
+    assert f"with {1 + len(said)} deviations" in title(found) and f"with {1 + len(said)} deviations" in run_result(summary.content())
+
+
+def test_an_evaluation_that_ended_early_says_everywhere_of_how_many_episodes(run: RunDirectory):
+    told, some = list[str](), [episode(number, "a", True) for number in range(3)]
+    found = write(run, some, told=told, planned=500)
+    assert (found["complete"], found["planned"], found["success"]["episodes"]) == (False, 500, 3)
+    assert title(found).endswith("3 of 500 episodes")
+    assert told == [f"{run.path / 'results.json'} has the first 3 episodes of 500: the evaluation ended before the others"]
+    summary, stream = Summary(run, RECIPE), io.StringIO()
+    for watcher in (summary, PlainProgress(stream)):
+        watcher.on(EvaluationFinished("eval", 7, success_rate(some), planned=500))
+    assert "success 100 % [44, 100] (3 of 500 episodes)" in run_result(summary.content())
+    assert ", with 3 of 500 episodes" in stream.getvalue()
+    assert summary.content()["success"]["complete"] is False
+
+
+@pytest.mark.slow
+def test_an_evaluation_that_fails_leaves_the_episodes_before_in_ticket_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    options = {"deadly": [5], "purpose": "evaluate"}
+    simulator = {"name": "tests.support.troublesome:DeadlyPair", "slots": 2, "shards": 1, "max_steps": 8, "options": options}
+    recipe = make_recipe(countdown(simulator=simulator, policy={"chunk": 1}, evaluation={"episodes": 40, "videos": 0}))
+    make_policy(recipe.policy, common_spaces(recipe)).save(tmp_path / "policy", "actor_critic")
+    with pytest.raises(WorkerError, match="failed 3 times"):
+        commands.evaluate(recipe, {"policy.checkpoint": str(tmp_path / "policy")}, tmp_path / "run", "nothing")
+    found = read_results(tmp_path / "run/results.json")
+    assert (found["complete"], found["planned"]) == (False, 40)
+    assert [one["steps"] for one in found["episodes"]] == [2 + index % 5 for index in range(5)]
+    assert json.loads((tmp_path / "run/summary.json").read_text())["success"]["planned"] == 40
 
 
 def keys_documented() -> set[str]:

@@ -97,3 +97,13 @@ def test_figures_count_each_state_and_each_overlap(began: list[int], trained: se
     assert figures["per_task"]["a"]["episodes"] == {str(number): often[number] for number in sorted(often)}
     record = event_json(EvaluationFinished("eval", 0, success_rate(episodes({"a": list(began)})), states))
     assert record is not None and record["initial_states"] == figures
+
+
+@given(*[st.tuples(st.integers(0, 60), st.sets(st.integers(0, 49), min_size=1))] * 2)
+def test_two_parts_of_one_set_share_the_states_with_the_same_number_in_it(training: tuple[int, set[int]], evaluation: tuple[int, set[int]]):
+    """As two settings of Meta-World's first_seed do."""
+    (first, trained), (other, began) = training, evaluation
+    sets = {"a": InitialStates(50, "seeds", other)}
+    found = EvaluatedStates.of(episodes({"a": [*began]}), sets, {"a": range(50)}, {"seeds": {first + number for number in trained}}, True)
+    assert found is not None
+    assert list(found.tasks["a"].trained_on) == [number for number in sorted(began) if any(first + one == other + number for one in trained)]

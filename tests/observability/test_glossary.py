@@ -67,7 +67,7 @@ def of_events() -> set[str]:
     """What events tell that need a simulator with experts, or with a fixed set of initial states."""
     tasks = success_rate([*episodes(3, 4, task="open"), *episodes(1, 4, task="close the drawer. Now")])
     states = EvaluatedStates({"open": TaskStates(50, {3: 1, 7: 1}, (3, 7), (3,))}, complete=True)
-    evaluated = EvaluationFinished("during", 5, tasks, states, protocol="openvla", best=True)
+    evaluated = EvaluationFinished("during", 5, tasks, states, protocol="openvla", best=True, planned=50, set_aside=1)
     some: list[Event] = [CloneStep(1, 50, 0.3), Notice("a simulator was lost"), PhaseStarted("train", 3), evaluated]
     return {name for event in some if (line := event_json(event)) for name in told(line)}
 

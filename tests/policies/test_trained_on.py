@@ -74,6 +74,18 @@ def test_a_record_that_is_not_text_is_no_record(tmp_path: Path, content: bytes):
     assert TrainedOn.read(tmp_path) == TrainedOn({}, complete=False)
 
 
+def test_parts_of_a_set_are_remembered_by_their_numbers_in_the_whole_set():
+    parts = {first: {"near": InitialStates(50, "near, seeds", first)} for first in (0, 1000)}
+    after = TrainedOn().and_tickets([ticket("near", 7)], parts[0]).and_tickets([ticket("near", 7), ticket("near", 8)], parts[1000])
+    assert after.states == {"near, seeds": {7, 1007, 1008}}
+
+
+def test_a_record_of_0_1_0_with_a_first_seed_in_the_name_is_still_known(tmp_path: Path):
+    content = {"initial_states": {"reach-v3, seeds from 1000": [0, 5], "reach-v3, seeds from 0": [1005, 2], "other, seeds from": [1]}, "complete": True}
+    (tmp_path / FILE).write_text(json.dumps(content))
+    assert TrainedOn.read(tmp_path).states == {"reach-v3, seeds": {1000, 1005, 2}, "other, seeds from": {1}}
+
+
 @pytest.mark.parametrize(
     "given_", [[], [("near", None)], [("near", 1)], [("libero_goal/8", 7), ("libero_goal/8", 7), ("near", 1)], [("near", 1), ("elsewhere", None)]]
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import json
 import os
 import shutil
@@ -9,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +19,16 @@ import numpy as np
 import pytest
 
 from rlvla3.config import DemonstrationLayout, SimulatorConfig, make_recipe
+from rlvla3.demonstrations.demonstration_file import DemonstrationError
 from rlvla3.demonstrations.lerobot import LeRobotDataset
 from rlvla3.demonstrations.selection import select_demonstrations
+from rlvla3.demonstrations.writing.dataset_folder import dataset_folder
+from rlvla3.demonstrations.writing.dataset_writer import DatasetWriter
 from rlvla3.parts import evaluation_book, recording_book, ticket_book
+from rlvla3.runtimes.recorder import Recorder, Wanted
 from rlvla3.simulators.common_spaces import common_spaces
-from rlvla3.types import Ticket
+from rlvla3.simulators.every_step import step_record
+from rlvla3.types import Finished, Purpose, Ticket
 from tests.support.bare_python import bare_python
 from tests.support.filmed import Filmed
 from tests.support.repository import python_path
@@ -170,6 +178,39 @@ def test_a_run_that_is_interrupted_keeps_a_whole_dataset_or_none(trained: Path, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dataset"]
     found = dataset(tmp_path / "dataset")
     assert json.loads((tmp_path / "dataset/meta/info.json").read_text())["total_episodes"] == len(list(found.episodes())) > 0
+
+
+def test_a_run_that_fails_keeps_the_episodes_before_as_a_whole_dataset(trained: Path, tmp_path: Path) -> None:
+    ran = recorded(trained, tmp_path / "dataset", "--all", "--episodes", 50, "--frames", "png", "simulator.shards=1", "simulator.options.fails_from=3")
+    assert ran.returncode == 2 and "the physics blew up" in ran.stderr
+    assert "the run failed, and the episodes before are kept" in ran.stdout and "LeRobotDataset v3.0 of 3 episodes" in ran.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dataset"]
+    recipe = make_recipe(filmed())
+    check_played_again(tmp_path / "dataset", [recording_book(recipe, common_spaces(recipe)).ticket(index) for index in range(3)])
+
+
+@pytest.mark.parametrize("where", ["add", "close"])
+def test_where_a_dataset_cannot_be_written_the_error_says_what_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    recipe = make_recipe(filmed())
+    book, versions = recording_book(recipe, common_spaces(recipe)), np.zeros(1, np.int64)
+
+    async def record(recorder: Recorder) -> None:
+        for index in range(3):
+            np.zeros(2, step_record(common_spaces(recipe))).tofile(recorder.steps.file(index))
+            if index == 2:
+                monkeypatch.setattr(DatasetWriter, where, no_room)
+            await recorder.take(Finished(book.ticket(index), 1, 2, True, 0.0), versions)
+        await recorder.finish()
+
+    def no_room(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "data.parquet")
+
+    lost = 2 if where == "add" else 3
+    with dataset_folder(tmp_path / "dataset") as new, closing(Recorder(recipe, new, Wanted(encoding="png"), Purpose.RECORD)) as recorder:
+        with pytest.raises(DemonstrationError, match=f"No space left.*{lost} episodes of this dataset are lost with it"):
+            asyncio.run(record(recorder))
+        assert recorder.whole_episodes == 0
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_killed_run_leaves_no_dataset_and_the_next_one_has_its_place(trained: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from rlvla3.types import ActionSpace, Observation, Spaces, Ticket
 
 class FilmedOptions(Section):
     """cameras: [height, width, channels] of each. choices: of a discrete action. succeeds: every how many-th seed does. told: instructions in turn, one a step.
-    known: whether they are known before the run. mirrored: as the simulators of this package that have this option."""
+    known: whether they are known before the run. mirrored: as the simulators of this package that have this option. fails_from: the first ticket that fails."""
 
     cameras: dict[str, tuple[int, int, int]] = {"front": (32, 48, 3), "wrist": (33, 35, 3)}
     state: int = 3
@@ -22,6 +22,7 @@ class FilmedOptions(Section):
     told: list[str] = ["reach the goal"]
     known: bool = True
     mirrored: bool = False
+    fails_from: int | None = None
 
 
 class Filmed(SingleEnvironment):
@@ -45,6 +46,8 @@ class Filmed(SingleEnvironment):
         self.state = np.zeros(self.spaces.state, np.float32)
 
     def begin(self, ticket: Ticket) -> None:
+        if self.options.fails_from is not None and ticket.index >= self.options.fails_from:
+            raise RuntimeError("the physics blew up")
         chance = np.random.default_rng([ticket.seed, len(ticket.task)])
         self.steps, self.end = 0, int(chance.integers(5, self.spaces.max_steps + 3))
         self.good = int(chance.integers(self.options.succeeds)) == 0

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
@@ -126,19 +126,21 @@ class Pair(Simulator):
 
 class DeadlyOptions(Section):
     deadly: list[int]
+    purpose: Literal["train", "evaluate"] = "train"
 
 
 class DeadlyPair(Pair):
-    """Tickets of `simulator.options.deadly` kill every process that begins them."""
+    """Tickets of `simulator.options.deadly` and of this purpose kill every process that begins them."""
 
     Options = DeadlyOptions
 
     def __init__(self, config: SimulatorConfig, chunk: int) -> None:
         super().__init__(config, chunk)
         self.slots, self.deadly = config.slots, config.options["deadly"]  # a replay has one slot a process
+        self.purpose = Purpose[config.options.get("purpose", "train").upper()]
 
     def reset(self, slot: int, ticket: Ticket) -> Observation:
-        if ticket.purpose is Purpose.TRAIN and ticket.index in self.deadly:
+        if ticket.purpose is self.purpose and ticket.index in self.deadly:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().reset(slot, ticket)
 

@@ -71,6 +71,9 @@ LEARNING: tuple[Group, ...] = (
             Metric("The version of the policy that was evaluated.", "updates", "evaluation.version"),
             Metric("The published protocol that it followed. Left out where there is none.", line="evaluation.protocol"),
             Metric("Whether it is the best one so far, so that checkpoints/best is its version. Left out where it is not.", line="evaluation.best"),
+            Metric("False where the evaluation ended before all of its episodes. Left out where it is complete.", line="evaluation.complete"),
+            Metric("How many episodes it was to have. Left out where it is complete.", EPISODES, "evaluation.planned"),
+            Metric("Which episodes of its protocol it lacks, in words. Left out where it lacks none.", line="evaluation.deviations"),
             Metric("How many initial states of a fixed set had an episode.", "initial states", "evaluation.initial_states.states"),
             Metric(
                 "How many of these states the policy was trained on.",

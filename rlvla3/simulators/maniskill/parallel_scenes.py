@@ -25,13 +25,14 @@ from rlvla3.simulators.maniskill.tasks import EXTRA_SHOWN_WITH_IMAGES
 class BatchOutcomes(NamedTuple):
     """The results of one chunk in the `n` rows of a batch.
 
-    rewards: float32 [C, n]. executed: int64 [n], the number of steps that count in each row. success: bool [n], whether any step of the episode so far was a
-    success. terminated: bool [n].
+    rewards: float32 [C, n]. executed: int64 [n], the number of steps that count in each row. success_once: bool [n], whether any step of the episode so far was
+    a success. success_at_end: bool [n], whether the newest one was. Both are ManiSkill's names. terminated: bool [n].
     """
 
     rewards: NDArray[np.float32]
     executed: NDArray[np.int64]
-    success: NDArray[np.bool_]
+    success_once: NDArray[np.bool_]
+    success_at_end: NDArray[np.bool_]
     terminated: NDArray[np.bool_]
 
 
@@ -103,7 +104,7 @@ class ParallelScenes:
         limits = torch.from_numpy(steps_left).to(self._device)
         rewards = torch.zeros(chunk.shape[:2], device=self._device)
         executed = torch.zeros_like(limits)
-        terminated = torch.zeros_like(self._succeeded)
+        terminated, newest = torch.zeros_like(self._succeeded), torch.zeros_like(self._succeeded)
         for position in range(min(len(chunk), int(steps_left.max()))):
             running = ~terminated & (executed < limits)
             if self._device.type == "cpu" and not running.any():  # not on a GPU: the host would have to wait for the answer
@@ -114,12 +115,14 @@ class ParallelScenes:
             rewards[position] = torch.where(running, earned, 0.0)
             executed += running
             self._succeeded |= success
+            newest = torch.where(running, success, newest)
             if "fail" in self._info:
                 terminated |= self._info["fail"] & running
             if self._end_on_success:
                 terminated |= success
-        rows = torch.cat([rewards, executed[None], self._succeeded[None], terminated[None]]).cpu().numpy()
-        return BatchOutcomes(rows[:-3], rows[-3].astype(np.int64), rows[-2].astype(np.bool_), rows[-1].astype(np.bool_))
+        rows = torch.cat([rewards, executed[None], self._succeeded[None], newest[None], terminated[None]]).cpu().numpy()
+        once, at_end, ended = rows[-3:].astype(np.bool_)
+        return BatchOutcomes(rows[:-4], rows[-4].astype(np.int64), once, at_end, ended)
 
     def observe(self, rows: Sequence[int]) -> tuple[dict[str, NDArray[np.uint8]], NDArray[np.float32]]:
         """The observations of `rows` now: images, camera -> uint8 [rows, H, W, 3], and states, float32 [rows, S]."""

@@ -71,6 +71,10 @@ class ManiSkillOptions(Section):
     end_on_success: bool = True
     """Whether a success ends the episode. Switch it off if rewards are dense. Otherwise a success costs the policy the rewards of the remaining steps."""
 
+    success: Literal["success_once", "success_at_end"] = "success_once"
+    """When an episode is a success, by ManiSkill's names. `success_once`: if any of its steps is one. `success_at_end`: if its last step is one, so what was
+    reached must be kept. It changes no reward. Set end_on_success to false with it: else the first success is the last step."""
+
     assets: ExpandedPath | None = None
     """The folder with ManiSkill's downloads, for tasks that need them. With `null` it is $MS_ASSET_DIR, or else ~/.maniskill."""
 
@@ -127,6 +131,7 @@ class ManiSkill(Simulator):
         prepare_process(_assets(self._name, task, options))
         _check_device(device)
         sizes = [config.slots] if device.startswith("cuda") else [1] * config.slots
+        self._at_end = options.success == "success_at_end"
         self._batches = [_build(self._name, task, options, size, device) for size in sizes]
         self._rows = [(number, row) for number, size in enumerate(sizes) for row in range(size)]  # for each slot: the number of its batch, and its row
         self._episodes: dict[int, SlotEpisode] = {}
@@ -181,7 +186,9 @@ class ManiSkill(Simulator):
         truncated = not terminated and episode.steps >= self.spaces.max_steps
         if terminated or truncated:
             del self._episodes[slot]
-        return Outcome(chunk, rewards, observation, bool(batch_outcomes.success[row]), terminated, truncated)
+        # A success is never taken back, so that of the last step is told with the end of the episode.
+        success = batch_outcomes.success_at_end[row] and (terminated or truncated) if self._at_end else batch_outcomes.success_once[row]
+        return Outcome(chunk, rewards, observation, bool(success), terminated, truncated)
 
     def _observe(self, slots: list[int]) -> dict[int, Observation]:
         """The observations of `slots` now. All of them must belong to one batch."""

@@ -106,7 +106,7 @@ class MetaWorld(SingleEnvironment):
             instructions=tuple(_instruction(task, options) for task in config.tasks),
             initial_states={}
             if options.first_seed is None
-            else {task: InitialStates(options.seeds, f"{task}, seeds from {options.first_seed}") for task in config.tasks},
+            else {task: InitialStates(options.seeds, f"{task}, seeds", options.first_seed) for task in config.tasks},
         )
 
     @classmethod

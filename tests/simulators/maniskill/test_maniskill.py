@@ -143,6 +143,25 @@ def success_beside_a_slot_that_rests(end_on_success: bool) -> Endings:
     return outcomes
 
 
+def picked_and_let_go(success: str) -> list[Outcome]:
+    """The cube is held at the goal, and put elsewhere before the episode ends."""
+    simulator = ManiSkill(config(control_mode="pd_ee_delta_pos", end_on_success=False, success=success, max_steps=150), CHUNK)
+    seen, outcomes, held = simulator.reset(0, ticket(1)), list[Outcome](), False
+    while not outcomes or not outcomes[-1].done:
+        lift = np.repeat(np.array([[0, 0, 1, CLOSED]], np.float32), CHUNK, 0)
+        outcomes.append(simulator.step({0: lift if held else grasping(seen.state)})[0])
+        held, seen = held or outcomes[-1].rewards.sum() > 0, outcomes[-1].observation or seen
+    return outcomes
+
+
+@pytest.mark.slow
+def test_the_last_step_or_any_step_makes_a_success(real):
+    once, at_end = in_fresh_process(picked_and_let_go, "success_once"), in_fresh_process(picked_and_let_go, "success_at_end")
+    for outcomes in (once, at_end):
+        assert sum(outcome.rewards.sum() for outcome in outcomes) == 1.0 and outcomes[-1].truncated
+    assert once[-1].success and not any(outcome.success for outcome in at_end)
+
+
 def cut_short() -> list[Outcome]:
     simulator = ManiSkill(config(reward="dense", max_steps=12), CHUNK)
     simulator.reset(0, ticket(0))

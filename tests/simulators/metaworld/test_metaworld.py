@@ -16,7 +16,7 @@ from rlvla3.simulators.base import SimulatorError
 from rlvla3.simulators.metaworld.simulator import Disturbance, MetaWorld
 from rlvla3.simulators.metaworld.tasks import INSTRUCTIONS
 from rlvla3.simulators.registry import describe_simulator
-from rlvla3.types import INSTRUCTION_BYTES, ActionSpace, Outcome, Purpose, Spaces, Ticket
+from rlvla3.types import INSTRUCTION_BYTES, ActionSpace, InitialStates, Outcome, Purpose, Spaces, Ticket
 from tests.support.processes import in_fresh_process
 
 # Found, not imported: mujoco would choose its graphics library here and now.
@@ -362,10 +362,7 @@ def test_warm_up_steps_come_before_an_episode():
 
 def test_numbered_states_are_a_fixed_set():
     spaces = describe_simulator(config(DOOR, BUTTON, first_seed=1000, seeds=12))
-    assert {task: (states.count, states.name) for task, states in spaces.initial_states.items()} == {
-        DOOR: (12, f"{DOOR}, seeds from 1000"),
-        BUTTON: (12, f"{BUTTON}, seeds from 1000"),
-    }
+    assert spaces.initial_states == {task: InitialStates(12, f"{task}, seeds", first=1000) for task in (DOOR, BUTTON)}
     assert describe_simulator(config(DOOR)).initial_states == {}
 
 
