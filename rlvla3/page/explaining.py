@@ -1,4 +1,7 @@
-"""A run in ten sentences: how far it is, whether it learns, what bounds it, who waits for what, and what failed."""
+"""A run in ten sentences: how far it is, whether it learns, what bounds it, who waits for what, and what failed.
+
+Invariant: a sentence rests on all lines of the run. While some are not read yet, this is said instead.
+"""
 
 from __future__ import annotations
 
@@ -46,8 +49,8 @@ def explain(facts: RunFacts, advice: Advice | None = None) -> list[Sentence]:
 
 
 def can_be_advised(facts: RunFacts) -> bool:
-    """Whether it trains, and its settings can be read."""
-    return facts.recipe is not None and bool(facts.updates)
+    """Whether it trains, its settings can be read, and all of its lines are read."""
+    return facts.recipe is not None and facts.complete and bool(facts.updates)
 
 
 def advice_of(facts: RunFacts) -> Advice | None:
@@ -71,6 +74,21 @@ def observed_of(facts: RunFacts) -> Observed | None:
 
 def _sentences(facts: RunFacts, advice: Advice | None) -> Iterator[Sentence]:
     yield Sentence("state", f"{_state_in_words(facts)}: {_progress(facts.metrics)}.")
+    if facts.complete:
+        yield from _of_all_lines(facts, advice)
+    else:
+        yield Sentence("reading", f"So far, {percent(facts.read_share)} of its lines are read. What they say is told when all of them are read.")
+    if facts.machine:
+        yield _memory(facts.machine)
+    if facts.complete:
+        failed, text = failures(facts.ended, facts.state, facts.metrics.tickets, facts.metrics.notices)
+        yield Sentence("failures", text, "bad" if failed else "good")
+    if facts.settings.unread or facts.damaged:
+        yield Sentence("files", _files(facts), "bad")
+
+
+def _of_all_lines(facts: RunFacts, advice: Advice | None) -> Iterator[Sentence]:
+    """What its lines say of learning and of time."""
     verdict, text = learning(facts.metrics)
     yield Sentence("learning", text, verdict)
     if fallen := fall(facts.metrics):
@@ -87,12 +105,6 @@ def _sentences(facts: RunFacts, advice: Advice | None) -> Iterator[Sentence]:
         yield _staleness(facts)
         if text := unusual(facts.updates, facts.recipe):
             yield Sentence("unusual", text, "bad")
-    if facts.machine:
-        yield _memory(facts.machine)
-    failed, text = failures(facts.ended, facts.state, facts.metrics.tickets, facts.metrics.notices)
-    yield Sentence("failures", text, "bad" if failed else "good")
-    if facts.settings.unread or facts.damaged:
-        yield Sentence("files", _files(facts), "bad")
 
 
 def _state_in_words(facts: RunFacts) -> str:

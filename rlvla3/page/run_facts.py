@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,9 +24,6 @@ from rlvla3.page.run_reader import RunReader, State
 from rlvla3.page.run_settings import RunSettings
 from rlvla3.scheduling.recorded_run import DECISION, EMITTED
 
-READING_S = 3.0
-"""A long metrics.jsonl is read for so long. Then what was seen here and there of the rest has to do."""
-
 LINES_BYTES = 256 << 10
 """So much of the end of machine.jsonl: the last hours."""
 
@@ -38,9 +35,9 @@ LAST_ENTRIES = 1000
 class RunFacts:
     """What is known of a run.
 
-    settings, metrics, ended, state, damaged: as a RunReader has them. recipe: the settings as a Recipe; None where they cannot be read. machine: the newest
-    lines of machine.jsonl. decisions: of each of the last episodes that were learned from. batch: the mean size of the last inferences; None where this is not
-    known.
+    settings, metrics, ended, state, damaged, complete, read_share: as a RunReader has them. recipe: the settings as a Recipe; None where they cannot be read.
+    machine: the newest lines of machine.jsonl. decisions: of each of the last episodes that were learned from. batch: the mean size of the last inferences;
+    None where this is not known.
     """
 
     path: Path
@@ -50,6 +47,8 @@ class RunFacts:
     ended: str
     state: State
     damaged: int
+    complete: bool
+    read_share: float
     machine: Sequence[MachineUse]
     decisions: Sequence[int]
     batch: float | None
@@ -60,12 +59,15 @@ class RunFacts:
         return tuple(self.metrics.newest)
 
 
-def run_facts(path: Path) -> RunFacts:
-    """What is known of the run in `path`. Raises RunDirectoryError where there is none, and OSError where its files may not be read."""
+def run_facts(path: Path, tell: Callable[[float], None] = lambda share: None) -> RunFacts:
+    """What is known of the run in `path`, from all of its lines. tell: called with the share of them that is read, while they are many.
+
+    Raises RunDirectoryError where there is no run, and OSError where its files may not be read.
+    """
     if not (path / "config.yaml").is_file() and (runs := sorted(config.parent for config in path.glob("*/config.yaml"))):
         raise RunDirectoryError(f"{path} is a folder of runs, and not a run: name one of them, such as {runs[-1]}")
     reader = RunReader(RunDirectory.open(path).path)
-    reader.refresh(READING_S)
+    reader.read_whole(tell)
     return facts_of(reader)
 
 
@@ -82,6 +84,8 @@ def facts_of(reader: RunReader) -> RunFacts:
         reader.ended,
         reader.state(),
         reader.damaged,
+        reader.complete,
+        reader.read_share,
         machine=machine_use(run.path),
         decisions=_decisions(run.record / "trainer.bin"),
         batch=_batch(run.record / "generator-0.bin"),

@@ -3,7 +3,7 @@
 Invariants:
 - it is only read, and no lock is taken: a run is never in the way of whoever looks at it, nor the other way round;
 - what is new is read, not the whole file again, and for at most PATIENCE_S at a time. A long file is looked at here and there first, so that it is shown at
-  once; until all of it is read, `complete` says so;
+  once. Until all of it is read, `complete` is False, and `metrics` has only what was seen: it does not tell what did not happen;
 - damaged and missing files are left out. Nothing that is in a run directory raises anything but OSError.
 """
 
@@ -26,6 +26,9 @@ from rlvla3.page.run_settings import RunSettings, read_settings
 PATIENCE_S = 1.0
 LOOKS, LOOK_BYTES = 120, 32 << 10
 """How many places of a long file are looked at first, and how much of each."""
+
+FEWER, ENDS = 4, 2
+"""Where these are too short for its lines, so many times fewer places are looked at, and so many times more of each. The two ends are always looked at."""
 
 TAIL_BYTES = 128 << 10
 """What is read of a run that is only listed."""
@@ -83,6 +86,13 @@ class RunReader:
                 self._look()
                 return
 
+    def read_whole(self, tell: Callable[[float], None]) -> None:
+        """Read until all is read. tell: called with the share that is read. Raises OSError as `refresh` does."""
+        self.refresh()
+        while not self.complete:
+            tell(self.read_share)
+            self.refresh()
+
     def brief(self) -> dict[str, Any]:
         """What a list of runs says of it, from the end of its file. Raises OSError where a file is there and cannot be read."""
         self.ended = self._how_ended()
@@ -112,7 +122,10 @@ class RunReader:
         if self._looked or self.complete:
             return
         self._looked = True
-        for text in lines_here_and_there(self.run.metrics, LOOKS, LOOK_BYTES):
+        places, size = LOOKS, LOOK_BYTES
+        while len(found := lines_here_and_there(self.run.metrics, places, size)) < places > ENDS:
+            places, size = max(places // FEWER, ENDS), size * FEWER
+        for text in found:
             if line := read_line(text):
                 self._glance.add(line)
 

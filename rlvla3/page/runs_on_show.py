@@ -88,7 +88,7 @@ class RunsOnShow:
             opened.reader.refresh()
             facts = facts_of(opened.reader)
             advice = opened.advice.newest(facts)
-            known = facts.metrics.seconds, facts.ended, facts.state, facts.settings, advice
+            known = facts.metrics.seconds, facts.read_share, facts.ended, facts.state, facts.settings, advice
             if known != opened.known:
                 opened.known, opened.said = known, [asdict(sentence) for sentence in explain(facts, advice)]
             return opened.said

@@ -25,7 +25,7 @@ SHOWN_WORKERS = 64
 
 
 def run_json(reader: RunReader) -> JsonObject:
-    """All of a run but its films and its timeline."""
+    """All of a run but its films and its timeline. Until all of its lines are read, nobody knows its notices, its lost workers and its staleness: null."""
     metrics = reader.metrics
     last = metrics.last
     return {
@@ -50,10 +50,10 @@ def run_json(reader: RunReader) -> JsonObject:
         "curves": {name: _columns(_thinned(curve.points())) for name, curve in metrics.curves.items() if not name.startswith(("busy/", "idle/"))},
         "spent": {kind: [_spent(bucket) for bucket in found] for kind, found in metrics.spent.items()},
         "workers": _workers(metrics),
-        "staleness": metrics.staleness,
+        "staleness": metrics.staleness if reader.complete else None,
         "tickets": metrics.tickets,
-        "lost": lost_workers(metrics.notices),
-        "notices": [asdict(told) for told in list(metrics.notices)[-SHOWN_NOTICES:]],
+        "lost": lost_workers(metrics.notices) if reader.complete else None,
+        "notices": [asdict(told) for told in list(metrics.notices)[-SHOWN_NOTICES:]] if reader.complete else None,
     }
 
 

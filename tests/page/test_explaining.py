@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ from rlvla3.cli import main
 from rlvla3.config import make_recipe
 from rlvla3.observability.machine_use import MachineUse
 from rlvla3.observability.run_directory import RunDirectory
-from rlvla3.page.explaining import Sentence, explain
-from rlvla3.page.run_facts import run_facts
+from rlvla3.page.explaining import Sentence, can_be_advised, explain
+from rlvla3.page.run_facts import facts_of, run_facts
+from rlvla3.page.run_reader import RunReader
 from tests.support.told_runs import BUSY_TRAINER, evaluation, notice, run_of, update
 
 
@@ -247,6 +250,34 @@ def test_a_folder_of_runs_is_answered_with_the_name_of_one(tmp_path, capsys):
     run_of(tmp_path / "demo", [])
     assert main(["explain", str(tmp_path)]) == 2
     assert f"name one of them, such as {tmp_path / 'demo'}" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- a long run
+
+
+@pytest.fixture
+def long_run(tmp_path, monkeypatch):
+    """A run that cannot be read within the patience of one look. A worker was lost in the middle of it."""
+    monkeypatch.setattr("rlvla3.page.run_facts.RunReader", partial(RunReader, clock=count(step=1000).__next__))
+    lost = notice("worker shard 2 was lost: it was killed by the system")
+    return run_of(tmp_path / "run", [*map(update, range(1, 1501)), lost, *map(update, range(1501, 3001))])
+
+
+def test_a_long_run_is_read_to_its_end(long_run):
+    shares: list[float] = []
+    facts = run_facts(long_run, shares.append)
+    assert facts.complete and len(shares) > 3 and shares == sorted(shares)
+    assert "1 worker lost" in said(long_run)["failures"].text
+    assert facts.metrics.staleness.total() == 3000 * 10
+
+
+def test_nothing_is_said_of_lines_that_are_not_read_yet(long_run):
+    reader = RunReader(long_run)
+    reader.refresh(0.0)
+    facts = facts_of(reader)
+    sentences = {sentence.topic: sentence.text for sentence in explain(facts)}
+    assert set(sentences) == {"state", "reading"} and not can_be_advised(facts)
+    assert "% of its lines are read" in sentences["reading"]
 
 
 # ---------------------------------------------------------------- any run directory
