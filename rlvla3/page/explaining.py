@@ -81,7 +81,7 @@ def _sentences(facts: RunFacts, advice: Advice | None) -> Iterator[Sentence]:
     if facts.machine:
         yield _memory(facts.machine)
     if facts.complete:
-        failed, text = failures(facts.ended, facts.state, facts.metrics.tickets, facts.metrics.notices)
+        failed, text = failures(facts.ended, facts.signs, facts.metrics.tickets, facts.metrics.notices)
         yield Sentence("failures", text, "bad" if failed else "good")
     if facts.settings.unread or facts.damaged:
         yield Sentence("files", _files(facts), "bad")
@@ -114,7 +114,7 @@ def _state_in_words(facts: RunFacts) -> str:
         return f"It was {facts.ended}"
     if facts.ended.startswith("failed"):
         return "It has failed"
-    return "It has stopped" if facts.state == "lost" else "It is at work"
+    return "It seems to have stopped" if facts.state == "lost" else "It is at work"
 
 
 def _progress(metrics: RunMetrics) -> str:

@@ -19,6 +19,7 @@ from rlvla3.observability.machine_use import FILE as MACHINE
 from rlvla3.observability.machine_use import MachineUse
 from rlvla3.observability.run_directory import RunDirectory, RunDirectoryError
 from rlvla3.page.appended_lines import tail
+from rlvla3.page.at_work import Signs
 from rlvla3.page.run_metrics import RunMetrics
 from rlvla3.page.run_reader import RunReader, State
 from rlvla3.page.run_settings import RunSettings
@@ -35,9 +36,9 @@ LAST_ENTRIES = 1000
 class RunFacts:
     """What is known of a run.
 
-    settings, metrics, ended, state, damaged, complete, read_share: as a RunReader has them. recipe: the settings as a Recipe; None where they cannot be read.
-    machine: the newest lines of machine.jsonl. decisions: of each of the last episodes that were learned from. batch: the mean size of the last inferences;
-    None where this is not known.
+    settings, metrics, ended, state, signs, damaged, complete, read_share: as a RunReader has them. recipe: the settings as a Recipe; None where they cannot
+    be read. machine: the newest lines of machine.jsonl. decisions: of each of the last episodes that were learned from. batch: the mean size of the last
+    inferences; None where this is not known.
     """
 
     path: Path
@@ -46,6 +47,7 @@ class RunFacts:
     metrics: RunMetrics
     ended: str
     state: State
+    signs: Signs
     damaged: int
     complete: bool
     read_share: float
@@ -83,6 +85,7 @@ def facts_of(reader: RunReader) -> RunFacts:
         reader.metrics,
         reader.ended,
         reader.state(),
+        reader.signs(),
         reader.damaged,
         reader.complete,
         reader.read_share,

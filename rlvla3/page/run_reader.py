@@ -19,7 +19,7 @@ from rlvla3.metadata import Metadata, checked, read_json
 from rlvla3.observability.metrics_lines import read_line
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.page.appended_lines import AppendedLines, lines_here_and_there, tail
-from rlvla3.page.at_work import is_at_work
+from rlvla3.page.at_work import Signs, signs
 from rlvla3.page.run_metrics import RunMetrics
 from rlvla3.page.run_settings import RunSettings, read_settings
 
@@ -33,11 +33,8 @@ FEWER, ENDS = 4, 2
 TAIL_BYTES = 128 << 10
 """What is read of a run that is only listed."""
 
-QUIET_S = 300.0
-"""Where the system does not tell who is at work, a run that has written within so long goes on. An update may take minutes."""
-
 State = Literal["running", "ended", "lost"]
-"""lost: it has said nothing of its end, and no process of this host is at work in it."""
+"""lost: it has said nothing of its end, and there is no sign that it is at work (at_work.py)."""
 
 
 class _Summary(Metadata):
@@ -104,10 +101,11 @@ class RunReader:
         """Whether the run goes on."""
         if self.ended != "running":
             return "ended"
-        at_work = is_at_work(self.run.path)
-        if at_work is None:
-            at_work = self._quiet_for() < QUIET_S
-        return "running" if at_work else "lost"
+        return "running" if self.signs().of_work else "lost"
+
+    def signs(self) -> Signs:
+        """The signs that it is at work."""
+        return signs(self.run)
 
     def _add(self, lines: list[bytes]) -> None:
         for text in lines:
@@ -143,9 +141,3 @@ class RunReader:
             return checked(_Summary, read_json(self.run.summary, ""), "", "").ended
         except RecipeError:  # there is none yet, or it is damaged: the next update writes it anew
             return "running"
-
-    def _quiet_for(self) -> float:
-        try:
-            return time.time() - self.run.metrics.stat().st_mtime
-        except OSError:
-            return float("inf")

@@ -88,7 +88,8 @@ class RunsOnShow:
             opened.reader.refresh()
             facts = facts_of(opened.reader)
             advice = opened.advice.newest(facts)
-            known = facts.metrics.seconds, facts.read_share, facts.ended, facts.state, facts.settings, advice
+            silent = facts.signs.quiet_s // 60 if facts.state == "lost" else 0.0
+            known = facts.metrics.seconds, facts.read_share, facts.ended, facts.state, silent, facts.settings, advice
             if known != opened.known:
                 opened.known, opened.said = known, [asdict(sentence) for sentence in explain(facts, advice)]
             return opened.said

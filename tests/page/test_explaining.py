@@ -20,7 +20,7 @@ from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.page.explaining import Sentence, can_be_advised, explain
 from rlvla3.page.run_facts import facts_of, run_facts
 from rlvla3.page.run_reader import RunReader
-from tests.support.told_runs import BUSY_TRAINER, evaluation, notice, run_of, update
+from tests.support.told_runs import BUSY_TRAINER, evaluation, notice, run_of, silent, update
 
 
 def said(folder: Path) -> dict[str, Sentence]:
@@ -207,12 +207,23 @@ def test_a_run_that_failed_says_why(tmp_path):
     assert found["state"].text.startswith("It has failed: 3 of 40 updates")
 
 
-def test_a_run_that_was_killed_did_not_end_by_itself(tmp_path):
-    assert "did not end by itself" in of(tmp_path, update(3), ended="running")["failures"].text
+def test_of_a_run_that_is_silent_only_its_silence_is_said(tmp_path):
+    folder = silent(run_of(tmp_path / "run", [update(3)], ended="running"), seconds=3600)
+    found = said(folder)
+    assert found["state"].text.startswith("It seems to have stopped")
+    assert "no process of this machine works on it, and it has written nothing for 1 h 00 min." in found["failures"].text
+
+
+def test_a_run_that_has_written_lately_is_at_work_though_nobody_here_holds_its_lock(tmp_path):
+    folder = silent(run_of(tmp_path / "run", [update(3)], ended="running"), seconds=3600)
+    (folder / "machine.jsonl").touch()
+    found = said(folder)
+    assert found["state"].text.startswith("It is at work")
+    assert found["failures"].text == "Nothing failed."
 
 
 def test_a_run_whose_folder_is_locked_is_at_work(tmp_path):
-    folder = run_of(tmp_path / "run", [update(3)], ended="running")
+    folder = silent(run_of(tmp_path / "run", [update(3)], ended="running"), seconds=3600)
     with RunDirectory(folder).locked():
         found = said(folder)
     assert found["state"].text.startswith("It is at work")

@@ -12,12 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rlvla3.config import load_recipe
-from rlvla3.page.at_work import is_at_work
+from rlvla3.page.at_work import is_locked
 from rlvla3.page.run_metrics import WHOLE, shares
 from rlvla3.page.run_reader import RunReader
 from rlvla3.page.run_settings import differing, read_settings
 from rlvla3.page.shown import run_json
 from tests.support.made_runs import lines, make_run, rate, update_line, write_lines
+from tests.support.told_runs import silent
 
 
 def read(path):
@@ -146,7 +147,7 @@ def test_an_empty_and_a_missing_folder_are_a_run_of_nothing(tmp_path):
 
 
 def test_a_run_is_at_work_while_its_folder_is_locked(tmp_path):
-    run = make_run(tmp_path / "run", ended="running")
+    run = silent(make_run(tmp_path / "run", ended="running"), seconds=3600)
     holds = """
 import sys
 from pathlib import Path
@@ -158,9 +159,9 @@ with RunDirectory(Path(sys.argv[1])).locked():
     with subprocess.Popen([sys.executable, "-c", holds, str(run)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        assert is_at_work(run) and read(run).state() == "running"
+        assert is_locked(run) and read(run).state() == "running"
         process.communicate()
-    assert not is_at_work(run) and read(run).state() == "lost"
+    assert not is_locked(run) and read(run).state() == "lost"
 
 
 def test_settings_and_how_they_differ_from_the_defaults(tmp_path):

@@ -16,7 +16,7 @@ const numbers = (box, found) =>
 
 function stateOf(run) {
   if (run.state === "running") return [run.phase[0] === "train" ? "running" : `running: ${run.phase[0]}`, "good"];
-  if (run.state === "lost") return ["stopped without an end", "bad"];
+  if (run.state === "lost") return ["seems to have stopped", "bad"];
   return [
     run.ended.length > 60 ? `${run.ended.slice(0, 60)}…` : run.ended,
     run.ended.startsWith("failed") ? "bad" : run.ended === "finished" ? "good" : "",
