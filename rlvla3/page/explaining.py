@@ -89,9 +89,10 @@ def _sentences(facts: RunFacts, advice: Advice | None) -> Iterator[Sentence]:
 
 def _of_all_lines(facts: RunFacts, advice: Advice | None) -> Iterator[Sentence]:
     """What its lines say of learning and of time."""
-    verdict, text = learning(facts.metrics)
+    group_size = facts.recipe.algorithm.group_size if facts.recipe else 1
+    verdict, text = learning(facts.metrics, group_size)
     yield Sentence("learning", text, verdict)
-    if fallen := fall(facts.metrics):
+    if fallen := fall(facts.metrics, group_size):
         yield Sentence("on the way", fallen[1], fallen[0])
     if tasks := _tasks(facts.metrics):
         yield Sentence("tasks", tasks)
