@@ -2,6 +2,7 @@
 
     appended_lines.py, curves.py, run_metrics.py, run_settings.py, run_reader.py   a run read again and again while it goes on, in bounded memory
     run_facts.py   what is known of a run, read from its directory
+    machine_curves.py   what was used of the machine of a run, over time
     at_work.py     signs that a run goes on
     learning.py    whether a run learns, with the interval
     waiting.py     what bounds a run, and who waits for what

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from rlvla3.config import Recipe
 from rlvla3.observability.formatting import duration, number_of, percent, quantity, size
 from rlvla3.observability.machine_use import MachineUse
 from rlvla3.page.advising import Advice, advise, observe
 from rlvla3.page.failures import failures
 from rlvla3.page.learning import Verdict, fall, interval, learning
+from rlvla3.page.machine_curves import MEMORY, MachineCurves, Used, memory_of_gpu
 from rlvla3.page.run_facts import RunFacts
 from rlvla3.page.run_metrics import RECENT, WHOLE, RunMetrics
 from rlvla3.page.unusual import unusual
@@ -24,8 +26,11 @@ from rlvla3.planning.observed_profile import Observed
 SHORT = 0.05
 """Where a smaller share of memory is free, a run may soon be out of it."""
 
-LATELY, FULL = 30, 0.85
-"""Lines of machine.jsonl, and the share of the cores in use above which they may be what a run waits for."""
+FULL = 0.85
+"""Where a larger share of the cores is in use, they may be what a run waits for."""
+
+UNKNOWN_S, UNKNOWN_SHARE = 120.0, 0.05
+"""So much of a run may be missing in machine.jsonl at either end. Where more is missing, a sentence says over which time it holds."""
 
 FEW_EFFECTIVE = 0.5
 """Below this share of effective samples, the data are so stale that most of them count for little."""
@@ -62,13 +67,14 @@ def observed_of(facts: RunFacts) -> Observed | None:
     """What advice rests on. None where too little is known of the run. It can be advised."""
     assert facts.recipe is not None
     device = facts.recipe.engine.device
+    newest = facts.machine.newest[-1] if facts.machine.newest else None
     return observe(
         facts.recipe,
         settled(facts.updates, facts.recipe),
         decisions=facts.decisions,
         batch=facts.batch,
-        cores=float(facts.machine[-1].cores) if facts.machine else None,
-        gpu=device.startswith("cuda") or (device == "auto" and any(use.gpus for use in facts.machine[-1:])),
+        cores=float(newest.cores) if newest else None,
+        gpu=device.startswith("cuda") or (device == "auto" and newest is not None and bool(newest.gpus)),
     )
 
 
@@ -78,8 +84,8 @@ def _sentences(facts: RunFacts, advice: Advice | None) -> Iterator[Sentence]:
         yield from _of_all_lines(facts, advice)
     else:
         yield Sentence("reading", f"So far, {percent(facts.read_share)} of its lines are read. What they say is told when all of them are read.")
-    if facts.machine:
-        yield _memory(facts.machine)
+    if facts.machine.complete and facts.machine.newest:
+        yield _memory(facts.machine, facts.recipe, facts.metrics.seconds)
     if facts.complete:
         failed, text = failures(facts.ended, facts.signs, facts.metrics.tickets, facts.metrics.notices)
         yield Sentence("failures", text, "bad" if failed else "good")
@@ -99,7 +105,7 @@ def _of_all_lines(facts: RunFacts, advice: Advice | None) -> Iterator[Sentence]:
     if facts.updates:
         lately = settled(facts.updates, facts.recipe)
         times = times_by_kind(lately)
-        yield Sentence("bound by", f"{bound(times, facts.recipe)}{_cores(facts.machine)}")
+        yield Sentence("bound by", f"{bound(times, facts.recipe)}{_cores(facts.machine.newest)}")
         yield Sentence("waiting", waits(times, lately))
         if advice is not None:
             yield Sentence("to change", advice.text)
@@ -164,9 +170,9 @@ def _staleness(facts: RunFacts) -> Sentence:
     return Sentence("staleness", f"{text}. {percent(effective)} of the samples count (effective sample size).", "good")
 
 
-def _cores(machine: Sequence[MachineUse]) -> str:
+def _cores(lately: Sequence[MachineUse]) -> str:
     """That the cores may be what bounds a run, in a sentence with a space before it. Empty where some are free."""
-    lately = machine[-LATELY:]
+    lately = [use for use in lately if use.cores_used <= use.cores]  # earlier releases also counted cores that the run may not use
     used = fmean(use.cores_used / max(use.cores, 1) for use in lately) if lately else 0.0
     if used < FULL:
         return ""
@@ -174,17 +180,46 @@ def _cores(machine: Sequence[MachineUse]) -> str:
     return f" All workers share {cores}: who works less leaves more to the others."
 
 
-def _memory(machine: Sequence[MachineUse]) -> Sentence:
-    """How much memory was left at the fullest moment."""
-    fullest = min(machine, key=lambda use: use.memory_left)
-    rooms = [(fullest.memory_left, fullest.memory, "the host")]
-    for number in range(max(len(use.gpus) for use in machine)):
-        gpu = max((use.gpus[number] for use in machine if number < len(use.gpus)), key=lambda gpu: gpu.memory_used)
-        rooms.append((gpu.memory - gpu.memory_used, gpu.memory, f"GPU {number} ({gpu.name})"))
-    short = [where for left, total, where in rooms if left < SHORT * total]
-    said = ", ".join(f"{size(left)} of {size(total)} on {where}" for left, total, where in rooms)
+def _memory(machine: MachineCurves, recipe: Recipe | None, seconds: float) -> Sentence:
+    """How much memory was left at the fullest moment. seconds: of the whole run."""
+    newest = machine.newest[-1]
+    rooms = {MEMORY: (newest.memory, "the host")}
+    rooms |= {memory_of_gpu(number): (gpu.memory, f"GPU {number} ({gpu.name})") for number, gpu in enumerate(newest.gpus) if _uses(recipe, number)}
+    said, short = [], []
+    for name, (total, where) in rooms.items():
+        if (used := machine.used.get(name)) is None:
+            continue
+        left = 1 - used.most()
+        said.append(f"{size(left * total)} of {size(total)} on {where}{_when(used, seconds)}")
+        short += [where] if left < SHORT else []
     way_out = f" Little is left on {' and '.join(short)}: run fewer simulators (simulator.shards), or lower training.micro_batch." if short else ""
-    return Sentence("memory", f"At the fullest moment, this was free: {said}.{way_out}", "bad" if short else "good")
+    return Sentence("memory", f"At the fullest moment, this was free: {', '.join(said)}.{way_out}", "bad" if short else "good")
+
+
+def _when(used: Used, seconds: float) -> str:
+    """Over which time of the run this is known, with a space before it. Empty where this is the whole run."""
+    leeway = max(UNKNOWN_S, UNKNOWN_SHARE * seconds)
+    known = used.began <= leeway and used.ended >= seconds - leeway
+    return "" if known else f" (known from {duration(used.began)} to {duration(used.ended)} of the run)"
+
+
+def _uses(recipe: Recipe | None, gpu: int) -> bool:
+    """Whether a run computes on this GPU. Simulators that draw take little of its memory, and count where the recipe names it for them."""
+    if recipe is None or recipe.runtime == "ray":  # which of them it uses is not known here
+        return True
+    engine, training = recipe.engine, recipe.training
+    named = [device for simulator in recipe.mixed.values() for device in simulator.devices]
+    return gpu in {
+        *_gpus(engine.device, engine.generators if engine.device == "auto" else 1),
+        *_gpus(training.device, training.ranks),
+        *(number for device in named for number in _gpus(device, 1)),
+    }
+
+
+def _gpus(device: str, workers: int) -> range:
+    """The GPUs of a setting whose workers take them in turn."""
+    kind, _, first = device.partition(":")
+    return range(0) if kind == "cpu" else range(int(first or 0), int(first or 0) + workers)
 
 
 def _files(facts: RunFacts) -> str:

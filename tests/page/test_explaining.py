@@ -18,6 +18,7 @@ from rlvla3.config import make_recipe
 from rlvla3.observability.machine_use import MachineUse
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.page.explaining import Sentence, can_be_advised, explain
+from rlvla3.page.machine_curves import MachineCurves
 from rlvla3.page.run_facts import facts_of, run_facts
 from rlvla3.page.run_reader import RunReader
 from tests.support.told_runs import BUSY_TRAINER, evaluation, notice, run_of, silent, update
@@ -285,7 +286,7 @@ def test_a_long_run_is_read_to_its_end(long_run):
 def test_nothing_is_said_of_lines_that_are_not_read_yet(long_run):
     reader = RunReader(long_run)
     reader.refresh(0.0)
-    facts = facts_of(reader)
+    facts = facts_of(reader, MachineCurves(long_run))
     sentences = {sentence.topic: sentence.text for sentence in explain(facts)}
     assert set(sentences) == {"state", "reading"} and not can_be_advised(facts)
     assert "% of its lines are read" in sentences["reading"]
