@@ -13,8 +13,8 @@ from rlvla3.types import Finished
 Z95 = NormalDist().inv_cdf(0.975)
 
 
-def wilson(successes: int, episodes: int) -> tuple[float, float]:
-    """The 95 % Wilson score interval of a rate, as shares in [0, 1]. It is (0, 1) where there is no episode.
+def wilson(successes: float, episodes: float, z: float = Z95) -> tuple[float, float]:
+    """The 95 % Wilson score interval of a rate, as shares in [0, 1]. It is (0, 1) where there is no episode. z: the normal quantile of another level.
 
     Unlike the normal approximation, it stays within [0, 1] and does not collapse at 0 of n and n of n, where policies often begin and end.
     Raises ValueError unless 0 <= successes <= episodes.
@@ -23,21 +23,31 @@ def wilson(successes: int, episodes: int) -> tuple[float, float]:
         raise ValueError(f"{successes} successes of {episodes} episodes: give 0 <= successes <= episodes")
     if episodes == 0:
         return 0.0, 1.0
-    rate, spread = successes / episodes, Z95**2 / episodes
+    rate, spread = successes / episodes, z**2 / episodes
     centre = (rate + spread / 2) / (1 + spread)
     reach = sqrt(rate * (1 - rate) * spread + spread**2 / 4) / (1 + spread)
     return max(0.0, centre - reach), min(1.0, centre + reach)
 
 
-def difference(before: tuple[int, int], after: tuple[int, int]) -> tuple[float, float]:
-    """The 95 % interval of the rate `after` less the rate `before`, in [-1, 1]. Each is given as (successes, episodes).
+def difference(before: tuple[float, float], after: tuple[float, float], z: float = Z95) -> tuple[float, float]:
+    """The 95 % interval of the rate `after` less the rate `before`, in [-1, 1]. Each is given as (successes, episodes). z: as in `wilson`.
 
     It is made of the two Wilson intervals (Newcombe, Statistics in Medicine 17, 1998, method 10). Raises ValueError as `wilson` does.
     """
-    (low_before, high_before), (low_after, high_after) = wilson(*before), wilson(*after)
+    (low_before, high_before), (low_after, high_after) = wilson(*before, z), wilson(*after, z)
     rate_before, rate_after = (successes / episodes if episodes else 0.5 for successes, episodes in (before, after))
     change = rate_after - rate_before
     return change - hypot(rate_after - low_after, high_before - rate_before), change + hypot(high_after - rate_after, rate_before - low_before)
+
+
+def student(z: float, degrees: int) -> float:
+    """The quantile of Student's t distribution at the level of the normal quantile `z`: wider, because a variance is estimated with so many degrees of freedom.
+
+    It is a series (Abramowitz and Stegun, 26.7.5), exact to about 1 % from 8 degrees on.
+    """
+    first = (z**3 + z) / 4
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    return z + first / degrees + second / degrees**2
 
 
 def success_rate(finished: Sequence[Finished]) -> SuccessRate:

@@ -1,6 +1,9 @@
 """The machine of a run while the run goes on: RUN_DIR/machine.jsonl has its cores, its memory and its GPUs, every EVERY_S seconds.
 
-The figures are of the whole machine, because that is what runs out. Other programs are in them too. Of a Ray run, they are of the coordinator's host.
+The figures are of what the run may use, because that is what runs out: its cores, the memory of the machine or of its container, the GPUs that it can see.
+Other programs are in them too. Of a Ray run, they are of the coordinator's host.
+
+Invariant: no more cores are in use than there are.
 """
 
 from __future__ import annotations
@@ -27,6 +30,10 @@ PATIENCE_S = 5.0
 
 MIB = 2**20
 QUERY = "name,memory.total,memory.used,utilization.gpu"
+CONTROL_GROUP = Path("/sys/fs/cgroup")
+"""The limits of this container, where it has some (version 2 of control groups)."""
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 class GpuUse(Metadata):
@@ -41,8 +48,8 @@ class GpuUse(Metadata):
 class MachineUse(Metadata):
     """A line of the file.
 
-    seconds: since the run's start, as in metrics.jsonl. cores: those that this process may use. cores_used: the mean number of cores that were busy since the
-    last line. memory, memory_left: bytes of the machine, or of its control group where that has less.
+    seconds: since the run's start, as in metrics.jsonl. cores: those that this process may use. cores_used: how many of them were busy since the last line, on
+    average. memory, memory_left: bytes of the machine, or of its control group where that has less.
     """
 
     seconds: float
@@ -64,7 +71,7 @@ class MachineFile:
         self._began, self._last = clock() - (last_second(continued) if continued else 0.0), float("-inf")
         self._waits = continued is not None
         self._smi = shutil.which("nvidia-smi")
-        psutil.cpu_percent()  # its next call tells of the time since this one
+        self._cores = Cores(clock)
 
     def on(self, event: Event) -> None:
         self._waits = self._waits and not isinstance(event, Resumed)
@@ -72,7 +79,7 @@ class MachineFile:
         if self._waits or now - self._last < EVERY_S:
             return
         self._last = now
-        use = machine_use(now - self._began, self._gpus())
+        use = machine_use(now - self._began, self._cores, self._gpus())
         self._file.append(use.model_dump_json().encode() + b"\n")
 
     def close(self) -> None:
@@ -81,9 +88,10 @@ class MachineFile:
 
     def _gpus(self) -> list[GpuUse]:
         """What nvidia-smi says. It is not asked again where it has failed once: training does not depend on it."""
-        if self._smi is None:
+        visible = os.environ.get(VISIBLE)
+        if self._smi is None or visible in ("", "-1"):
             return []
-        words = [self._smi, f"--query-gpu={QUERY}", "--format=csv,noheader,nounits"]
+        words = [self._smi, f"--query-gpu={QUERY}", "--format=csv,noheader,nounits", *([f"--id={visible}"] if visible else [])]
         try:
             said = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S, check=True)
         except (OSError, subprocess.SubprocessError):
@@ -92,15 +100,52 @@ class MachineFile:
         return gpus_of(said.stdout.splitlines())
 
 
-def machine_use(seconds: float, gpus: list[GpuUse]) -> MachineUse:
+class Cores:
+    """The cores that this process may use, and how many of them are busy. Ask with `busy`, which tells of the time since it was asked last."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, group: Path = CONTROL_GROUP) -> None:
+        self._clock, self._group = clock, group
+        psutil.cpu_percent(percpu=True)  # its next call tells of the time since this one
+        self._before = clock(), self._seconds_of_group()
+
+    def busy(self) -> tuple[int, float]:
+        """How many cores there are, and how many of them were busy, on average."""
+        mine = os.sched_getaffinity(0)
+        shares = psutil.cpu_percent(percpu=True)
+        count, used = len(mine), sum(share for core, share in enumerate(shares) if core in mine) / 100
+        (began, before), (now, spent) = self._before, (self._clock(), self._seconds_of_group())
+        self._before = now, spent
+        if (quota := self._quota()) < count:  # others may use the same cores, and what they use is not in this quota
+            count = max(int(quota), 1)
+            used = (spent - before) / (now - began) if now > began else 0.0
+        return count, min(max(used, 0.0), float(count))
+
+    def _quota(self) -> float:
+        """The cores that this container may use at a time. Infinite without a limit."""
+        quota, _, period = self._read("cpu.max").strip().partition(" ")
+        return int(quota) / int(period) if quota.isdigit() and period.isdigit() and int(period) else float("inf")
+
+    def _seconds_of_group(self) -> float:
+        """The seconds of cores that this container has used so far."""
+        return next((int(line.split()[1]) / 1e6 for line in self._read("cpu.stat").splitlines() if line.startswith("usage_usec ")), 0.0)
+
+    def _read(self, name: str) -> str:
+        try:
+            return (self._group / name).read_text()
+        except OSError:  # not this system
+            return ""
+
+
+def machine_use(seconds: float, cores: Cores, gpus: list[GpuUse]) -> MachineUse:
     """The machine now. seconds: since the run's start."""
+    count, busy = cores.busy()
     memory = psutil.virtual_memory()
     limit, used = _control_group()
     total = min(limit, memory.total)
     return MachineUse(
         seconds=round(seconds, 3),
-        cores=len(os.sched_getaffinity(0)),
-        cores_used=round(psutil.cpu_percent() / 100 * (psutil.cpu_count() or 1), 2),
+        cores=count,
+        cores_used=round(busy, 2),
         memory=total,
         memory_left=max(min(memory.available, limit - used), 0.0),
         gpus=gpus,
@@ -122,7 +167,7 @@ def _control_group() -> tuple[float, float]:
     """The limit of memory of this container, and what is used of it, in bytes. Without a limit, (inf, 0). Files that the system can drop from memory at once
     are not counted as used."""
     try:
-        limit, used, parts = (Path(f"/sys/fs/cgroup/memory.{name}").read_text() for name in ("max", "current", "stat"))
+        limit, used, parts = ((CONTROL_GROUP / f"memory.{name}").read_text() for name in ("max", "current", "stat"))
     except OSError:  # not this system
         return float("inf"), 0.0
     if not limit.strip().isdigit() or not used.strip().isdigit():

@@ -2,7 +2,8 @@
 
     appended_lines.py, curves.py, run_metrics.py, run_settings.py, run_reader.py   a run read again and again while it goes on, in bounded memory
     run_facts.py   what is known of a run, read from its directory
-    at_work.py     whether a process works on a run
+    machine_curves.py   what was used of the machine of a run, over time
+    at_work.py     signs that a run goes on
     learning.py    whether a run learns, with the interval
     waiting.py     what bounds a run, and who waits for what
     advising.py    which settings to change, and what a rehearsal says that they give

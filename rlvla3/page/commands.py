@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rlvla3.errors import RecipeError
 from rlvla3.observability.figures import write_figures
-from rlvla3.observability.formatting import number_of, size
+from rlvla3.observability.formatting import number_of, percent, size
 from rlvla3.observability.progress_line import progress
 from rlvla3.observability.run_directory import complete_file
 from rlvla3.page.explaining import Sentence, advice_of, explain
@@ -23,8 +23,9 @@ WIDTH = 100
 
 def explain_run(path: Path, figures: Path | None = None) -> None:
     """Print a run in ten sentences. figures: a file for the same as data. Raises RunDirectoryError where there is no run."""
-    with progress(f"reading {path}, and rehearsing it with other settings"):
-        facts = run_facts(path)
+    with progress(f"reading {path}", total=1) as work:
+        facts = run_facts(path, work.reach)
+    with progress("rehearsing it with other settings"):
         sentences = explain(facts, advice_of(facts))
     if figures:
         write_figures({"run": str(path), "sentences": [asdict(sentence) for sentence in sentences]}, figures)
@@ -42,7 +43,7 @@ def report_runs(paths: Sequence[Path], out: Path | None, videos_mib: float) -> N
     with progress("reading", total=len(paths), unit="run") as work:
         for path in paths:
             work.reach(len(runs), now=names[path])
-            facts = run_facts(path)
+            facts = run_facts(path, lambda share, name=names[path]: work.reach(len(runs), now=f"{name}, {percent(share)}"))
             found = clips(path / "videos", int(videos_mib * 2**20 / len(paths)))
             runs.append(Reported(names[path], facts, explain(facts, advice_of(facts)), found))
     final = out or paths[0] / "report.html"

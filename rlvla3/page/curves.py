@@ -71,6 +71,10 @@ class Buckets(Generic[Item]):
         self._items.append(item)
         self._in_last = 1
 
+    def replace(self, items: list[Item]) -> None:
+        """Have these buckets instead. There are no more of them than before. The next item begins a new one."""
+        self._items, self._in_last = items, self._width
+
     @property
     def width(self) -> int:
         """Items in a bucket."""
@@ -91,6 +95,15 @@ class Curve:
 
     def add(self, point: Point) -> None:
         self._buckets.add((point, point))
+
+    @property
+    def empty(self) -> bool:
+        return not len(self._buckets)
+
+    def cut(self, seconds: float) -> None:
+        """Leave out all points after this second of the run. A bucket with points on both sides of it keeps only those that are known to lie before it."""
+        kept = ([point for point in bucket if point.place.seconds <= seconds] for bucket in self._buckets)
+        self._buckets.replace([(points[0], points[-1]) for points in kept if points])
 
     def points(self) -> list[Point]:
         return [point for bucket in self._buckets for point in (sorted(set(bucket), key=lambda point: point.place))]

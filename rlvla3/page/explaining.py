@@ -1,4 +1,7 @@
-"""A run in ten sentences: how far it is, whether it learns, what bounds it, who waits for what, and what failed."""
+"""A run in ten sentences: how far it is, whether it learns, what bounds it, who waits for what, and what failed.
+
+Invariant: a sentence rests on all lines of the run. While some are not read yet, this is said instead.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,13 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from rlvla3.config import Recipe
 from rlvla3.observability.formatting import duration, number_of, percent, quantity, size
 from rlvla3.observability.machine_use import MachineUse
 from rlvla3.page.advising import Advice, advise, observe
 from rlvla3.page.failures import failures
 from rlvla3.page.learning import Verdict, fall, interval, learning
+from rlvla3.page.machine_curves import MEMORY, MachineCurves, Used, memory_of_gpu
 from rlvla3.page.run_facts import RunFacts
 from rlvla3.page.run_metrics import RECENT, WHOLE, RunMetrics
 from rlvla3.page.unusual import unusual
@@ -21,8 +26,11 @@ from rlvla3.planning.observed_profile import Observed
 SHORT = 0.05
 """Where a smaller share of memory is free, a run may soon be out of it."""
 
-LATELY, FULL = 30, 0.85
-"""Lines of machine.jsonl, and the share of the cores in use above which they may be what a run waits for."""
+FULL = 0.85
+"""Where a larger share of the cores is in use, they may be what a run waits for."""
+
+UNKNOWN_S, UNKNOWN_SHARE = 120.0, 0.05
+"""So much of a run may be missing in machine.jsonl at either end. Where more is missing, a sentence says over which time it holds."""
 
 FEW_EFFECTIVE = 0.5
 """Below this share of effective samples, the data are so stale that most of them count for little."""
@@ -46,8 +54,8 @@ def explain(facts: RunFacts, advice: Advice | None = None) -> list[Sentence]:
 
 
 def can_be_advised(facts: RunFacts) -> bool:
-    """Whether it trains, and its settings can be read."""
-    return facts.recipe is not None and bool(facts.updates)
+    """Whether it trains, its settings can be read, and all of its lines are read."""
+    return facts.recipe is not None and facts.complete and bool(facts.updates)
 
 
 def advice_of(facts: RunFacts) -> Advice | None:
@@ -59,40 +67,51 @@ def observed_of(facts: RunFacts) -> Observed | None:
     """What advice rests on. None where too little is known of the run. It can be advised."""
     assert facts.recipe is not None
     device = facts.recipe.engine.device
+    newest = facts.machine.newest[-1] if facts.machine.newest else None
     return observe(
         facts.recipe,
         settled(facts.updates, facts.recipe),
         decisions=facts.decisions,
         batch=facts.batch,
-        cores=float(facts.machine[-1].cores) if facts.machine else None,
-        gpu=device.startswith("cuda") or (device == "auto" and any(use.gpus for use in facts.machine[-1:])),
+        cores=float(newest.cores) if newest else None,
+        gpu=device.startswith("cuda") or (device == "auto" and newest is not None and bool(newest.gpus)),
     )
 
 
 def _sentences(facts: RunFacts, advice: Advice | None) -> Iterator[Sentence]:
     yield Sentence("state", f"{_state_in_words(facts)}: {_progress(facts.metrics)}.")
-    verdict, text = learning(facts.metrics)
+    if facts.complete:
+        yield from _of_all_lines(facts, advice)
+    else:
+        yield Sentence("reading", f"So far, {percent(facts.read_share)} of its lines are read. What they say is told when all of them are read.")
+    if facts.machine.complete and facts.machine.newest:
+        yield _memory(facts.machine, facts.recipe, facts.metrics.seconds)
+    if facts.complete:
+        failed, text = failures(facts.ended, facts.signs, facts.metrics.tickets, facts.metrics.notices)
+        yield Sentence("failures", text, "bad" if failed else "good")
+    if facts.settings.unread or facts.damaged:
+        yield Sentence("files", _files(facts), "bad")
+
+
+def _of_all_lines(facts: RunFacts, advice: Advice | None) -> Iterator[Sentence]:
+    """What its lines say of learning and of time."""
+    group_size = facts.recipe.algorithm.group_size if facts.recipe else 1
+    verdict, text = learning(facts.metrics, group_size)
     yield Sentence("learning", text, verdict)
-    if fallen := fall(facts.metrics):
+    if fallen := fall(facts.metrics, group_size):
         yield Sentence("on the way", fallen[1], fallen[0])
     if tasks := _tasks(facts.metrics):
         yield Sentence("tasks", tasks)
     if facts.updates:
         lately = settled(facts.updates, facts.recipe)
         times = times_by_kind(lately)
-        yield Sentence("bound by", f"{bound(times, facts.recipe)}{_cores(facts.machine)}")
+        yield Sentence("bound by", f"{bound(times, facts.recipe)}{_cores(facts.machine.newest)}")
         yield Sentence("waiting", waits(times, lately))
         if advice is not None:
             yield Sentence("to change", advice.text)
         yield _staleness(facts)
         if text := unusual(facts.updates, facts.recipe):
             yield Sentence("unusual", text, "bad")
-    if facts.machine:
-        yield _memory(facts.machine)
-    failed, text = failures(facts.ended, facts.state, facts.metrics.tickets, facts.metrics.notices)
-    yield Sentence("failures", text, "bad" if failed else "good")
-    if facts.settings.unread or facts.damaged:
-        yield Sentence("files", _files(facts), "bad")
 
 
 def _state_in_words(facts: RunFacts) -> str:
@@ -102,7 +121,7 @@ def _state_in_words(facts: RunFacts) -> str:
         return f"It was {facts.ended}"
     if facts.ended.startswith("failed"):
         return "It has failed"
-    return "It has stopped" if facts.state == "lost" else "It is at work"
+    return "It seems to have stopped" if facts.state == "lost" else "It is at work"
 
 
 def _progress(metrics: RunMetrics) -> str:
@@ -151,9 +170,9 @@ def _staleness(facts: RunFacts) -> Sentence:
     return Sentence("staleness", f"{text}. {percent(effective)} of the samples count (effective sample size).", "good")
 
 
-def _cores(machine: Sequence[MachineUse]) -> str:
+def _cores(lately: Sequence[MachineUse]) -> str:
     """That the cores may be what bounds a run, in a sentence with a space before it. Empty where some are free."""
-    lately = machine[-LATELY:]
+    lately = [use for use in lately if use.cores_used <= use.cores]  # earlier releases also counted cores that the run may not use
     used = fmean(use.cores_used / max(use.cores, 1) for use in lately) if lately else 0.0
     if used < FULL:
         return ""
@@ -161,17 +180,46 @@ def _cores(machine: Sequence[MachineUse]) -> str:
     return f" All workers share {cores}: who works less leaves more to the others."
 
 
-def _memory(machine: Sequence[MachineUse]) -> Sentence:
-    """How much memory was left at the fullest moment."""
-    fullest = min(machine, key=lambda use: use.memory_left)
-    rooms = [(fullest.memory_left, fullest.memory, "the host")]
-    for number in range(max(len(use.gpus) for use in machine)):
-        gpu = max((use.gpus[number] for use in machine if number < len(use.gpus)), key=lambda gpu: gpu.memory_used)
-        rooms.append((gpu.memory - gpu.memory_used, gpu.memory, f"GPU {number} ({gpu.name})"))
-    short = [where for left, total, where in rooms if left < SHORT * total]
-    said = ", ".join(f"{size(left)} of {size(total)} on {where}" for left, total, where in rooms)
+def _memory(machine: MachineCurves, recipe: Recipe | None, seconds: float) -> Sentence:
+    """How much memory was left at the fullest moment. seconds: of the whole run."""
+    newest = machine.newest[-1]
+    rooms = {MEMORY: (newest.memory, "the host")}
+    rooms |= {memory_of_gpu(number): (gpu.memory, f"GPU {number} ({gpu.name})") for number, gpu in enumerate(newest.gpus) if _uses(recipe, number)}
+    said, short = [], []
+    for name, (total, where) in rooms.items():
+        if (used := machine.used.get(name)) is None:
+            continue
+        left = 1 - used.most()
+        said.append(f"{size(left * total)} of {size(total)} on {where}{_when(used, seconds)}")
+        short += [where] if left < SHORT else []
     way_out = f" Little is left on {' and '.join(short)}: run fewer simulators (simulator.shards), or lower training.micro_batch." if short else ""
-    return Sentence("memory", f"At the fullest moment, this was free: {said}.{way_out}", "bad" if short else "good")
+    return Sentence("memory", f"At the fullest moment, this was free: {', '.join(said)}.{way_out}", "bad" if short else "good")
+
+
+def _when(used: Used, seconds: float) -> str:
+    """Over which time of the run this is known, with a space before it. Empty where this is the whole run."""
+    leeway = max(UNKNOWN_S, UNKNOWN_SHARE * seconds)
+    known = used.began <= leeway and used.ended >= seconds - leeway
+    return "" if known else f" (known from {duration(used.began)} to {duration(used.ended)} of the run)"
+
+
+def _uses(recipe: Recipe | None, gpu: int) -> bool:
+    """Whether a run computes on this GPU. Simulators that draw take little of its memory, and count where the recipe names it for them."""
+    if recipe is None or recipe.runtime == "ray":  # which of them it uses is not known here
+        return True
+    engine, training = recipe.engine, recipe.training
+    named = [device for simulator in recipe.mixed.values() for device in simulator.devices]
+    return gpu in {
+        *_gpus(engine.device, engine.generators if engine.device == "auto" else 1),
+        *_gpus(training.device, training.ranks),
+        *(number for device in named for number in _gpus(device, 1)),
+    }
+
+
+def _gpus(device: str, workers: int) -> range:
+    """The GPUs of a setting whose workers take them in turn."""
+    kind, _, first = device.partition(":")
+    return range(0) if kind == "cpu" else range(int(first or 0), int(first or 0) + workers)
 
 
 def _files(facts: RunFacts) -> str:

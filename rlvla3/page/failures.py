@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 
 from rlvla3.metadata import shortened
-from rlvla3.observability.formatting import number_of
+from rlvla3.observability.formatting import duration, number_of
+from rlvla3.page.at_work import Signs
 from rlvla3.page.run_metrics import Told
-from rlvla3.page.run_reader import State
 
 TROUBLE = re.compile(
     r"\b(lost|failed|fails|damaged|could not|cannot|not waited for|left out|set aside|given up|removed|killed|late|hangs?|does not answer|missing|gone)\b",
@@ -30,13 +31,13 @@ def lost_workers(notices: Iterable[Told]) -> int:
     return sum(" was lost" in notice.text for notice in troubles(notices))
 
 
-def failures(ended: str, state: State, tickets: Mapping[str, int], notices: Iterable[Told]) -> tuple[bool, str]:
-    """Whether something failed, and what, in a sentence. tickets: their counts at the last update."""
+def failures(ended: str, signs: Signs, tickets: Mapping[str, int], notices: Iterable[Told]) -> tuple[bool, str]:
+    """Whether something failed, and what, in a sentence. signs: of work. tickets: their counts at the last update."""
     said = []
     if ended.startswith("failed"):
         said.append(f"The run failed: {shortened(ended.removeprefix('failed:').strip() or 'no reason is known', LETTERS)}")
-    elif state == "lost":
-        said.append("The run did not end by itself: its process was killed, or its machine went down")
+    elif ended == "running" and not signs.of_work:
+        said.append(f"The run does not say that it has ended: {_silence(signs)}")
     trouble = troubles(notices)
     lost = lost_workers(trouble)
     counts = [
@@ -50,3 +51,8 @@ def failures(ended: str, state: State, tickets: Mapping[str, int], notices: Iter
     if trouble:
         said.append(f"The last one: {shortened(trouble[-1].text, LETTERS)}")
     return bool(said), ". ".join(text.rstrip(".") for text in said) + "." if said else "Nothing failed."
+
+
+def _silence(signs: Signs) -> str:
+    wrote = f"it has written nothing for {duration(signs.quiet_s)}" if math.isfinite(signs.quiet_s) else "it has written nothing"
+    return wrote if signs.locked is None else f"no process of this machine works on it, and {wrote}"

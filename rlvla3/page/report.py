@@ -119,7 +119,17 @@ def _charts(runs: Sequence[Reported]) -> str:
         ]
         drawn.append(curves(series, title, "updates"))
     charts = "".join(drawn)
-    return _section("Curves", f"<div class=charts>{charts}</div>" if charts else "<p>No update is finished yet.</p>")
+    return _section("Curves", f"{_alike(runs)}<div class=charts>{charts}</div>" if charts else "<p>No update is finished yet.</p>")
+
+
+def _alike(runs: Sequence[Reported]) -> str:
+    """What to know of the bands of success where episodes come in groups. Empty where they do not."""
+    grouped = [run.name for run in runs if run.facts.recipe is not None and run.facts.recipe.algorithm.group_size > 1]
+    if not grouped:
+        return ""
+    return (
+        f"<p>In {escape(', '.join(grouped))}, the episodes of a group share an initial state, so they are alike. The true bands are wider than those shown.</p>"
+    )
 
 
 def _success(runs: Sequence[Reported], seconds: bool) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +13,14 @@ from numpy.typing import NDArray
 
 from rlvla3.config import Recipe
 from rlvla3.errors import RecipeError
-from rlvla3.metadata import checked, parse_json
-from rlvla3.observability.machine_use import FILE as MACHINE
-from rlvla3.observability.machine_use import MachineUse
 from rlvla3.observability.run_directory import RunDirectory, RunDirectoryError
 from rlvla3.page.appended_lines import tail
+from rlvla3.page.at_work import Signs
+from rlvla3.page.machine_curves import MachineCurves
 from rlvla3.page.run_metrics import RunMetrics
 from rlvla3.page.run_reader import RunReader, State
 from rlvla3.page.run_settings import RunSettings
 from rlvla3.scheduling.recorded_run import DECISION, EMITTED
-
-READING_S = 3.0
-"""A long metrics.jsonl is read for so long. Then what was seen here and there of the rest has to do."""
-
-LINES_BYTES = 256 << 10
-"""So much of the end of machine.jsonl: the last hours."""
 
 LAST_ENTRIES = 1000
 """So many of the last entries of a record."""
@@ -38,9 +30,9 @@ LAST_ENTRIES = 1000
 class RunFacts:
     """What is known of a run.
 
-    settings, metrics, ended, state, damaged: as a RunReader has them. recipe: the settings as a Recipe; None where they cannot be read. machine: the newest
-    lines of machine.jsonl. decisions: of each of the last episodes that were learned from. batch: the mean size of the last inferences; None where this is not
-    known.
+    settings, metrics, ended, state, signs, damaged, complete, read_share: as a RunReader has them. recipe: the settings as a Recipe; None where they cannot
+    be read. machine: what its machine.jsonl says. decisions: of each of the last episodes that were learned from. batch: the mean size of the last
+    inferences; None where this is not known.
     """
 
     path: Path
@@ -49,8 +41,11 @@ class RunFacts:
     metrics: RunMetrics
     ended: str
     state: State
+    signs: Signs
     damaged: int
-    machine: Sequence[MachineUse]
+    complete: bool
+    read_share: float
+    machine: MachineCurves
     decisions: Sequence[int]
     batch: float | None
 
@@ -60,17 +55,22 @@ class RunFacts:
         return tuple(self.metrics.newest)
 
 
-def run_facts(path: Path) -> RunFacts:
-    """What is known of the run in `path`. Raises RunDirectoryError where there is none, and OSError where its files may not be read."""
+def run_facts(path: Path, tell: Callable[[float], None] = lambda share: None) -> RunFacts:
+    """What is known of the run in `path`, from all of its lines. tell: called with the share of them that is read, while they are many.
+
+    Raises RunDirectoryError where there is no run, and OSError where its files may not be read.
+    """
     if not (path / "config.yaml").is_file() and (runs := sorted(config.parent for config in path.glob("*/config.yaml"))):
         raise RunDirectoryError(f"{path} is a folder of runs, and not a run: name one of them, such as {runs[-1]}")
     reader = RunReader(RunDirectory.open(path).path)
-    reader.refresh(READING_S)
-    return facts_of(reader)
+    reader.read_whole(tell)
+    machine = MachineCurves(path)
+    machine.read_whole()
+    return facts_of(reader, machine)
 
 
-def facts_of(reader: RunReader) -> RunFacts:
-    """What is known of the run that was read. Raises OSError where its files may not be read."""
+def facts_of(reader: RunReader, machine: MachineCurves) -> RunFacts:
+    """What is known of the run that was read, and whose `machine` was. Raises OSError where its files may not be read."""
     run, recipe = reader.run, None
     with suppress(RecipeError):  # reader.settings says why
         recipe = run.recipe()
@@ -81,24 +81,14 @@ def facts_of(reader: RunReader) -> RunFacts:
         reader.metrics,
         reader.ended,
         reader.state(),
+        reader.signs(),
         reader.damaged,
-        machine=machine_use(run.path),
+        reader.complete,
+        reader.read_share,
+        machine=machine,
         decisions=_decisions(run.record / "trainer.bin"),
         batch=_batch(run.record / "generator-0.bin"),
     )
-
-
-def machine_use(run: Path, most: int = LINES_BYTES) -> list[MachineUse]:
-    """The newest lines of machine.jsonl, `most` bytes of them. Raises OSError where it may not be read."""
-    return [use for line in tail(run / MACHINE, most).split(b"\n") if (use := _use(line))]
-
-
-@lru_cache(10_000)
-def _use(line: bytes) -> MachineUse | None:
-    """None for a line that was cut off, or is damaged."""
-    with suppress(RecipeError):
-        return checked(MachineUse, parse_json(line, "", ""), "", "")
-    return None
 
 
 def _decisions(path: Path) -> list[int]:

@@ -1,6 +1,8 @@
 """What the lines of metrics.jsonl say, in bounded memory: curves, where time went, evaluations, faults.
 
 Names of curves are those of TensorBoard.
+
+Invariant: the seconds of an update are those since the update before it. Where that one was not seen, they are not known, and nothing rests on them.
 """
 
 from __future__ import annotations
@@ -95,7 +97,7 @@ class RunMetrics:
         return Place(self.update, int(self.last.get("environment_steps", 0)), self.seconds)
 
     def _add_update(self, line: JsonObject) -> None:
-        took = max(float(line["wall_seconds"]) - float(self.last.get("wall_seconds", 0.0)), 0.0)
+        took = self._seconds_of(line)
         self.last = line
         self.newest.append(line)
         place, rollouts = self._place(), line["rollouts"]
@@ -118,7 +120,14 @@ class RunMetrics:
         for name, value in values.items():
             self._point(name, place, value)
         self.tickets = dict(line["tickets"])
-        self._add_workers(line["workers"], place, took)
+        if took is not None:
+            self._add_workers(line["workers"], place, took)
+
+    def _seconds_of(self, line: JsonObject) -> float | None:
+        """How long the update took. None where the line before it is not that of the update before it."""
+        if line["update"] != self.update + 1:
+            return None
+        return max(float(line["wall_seconds"]) - float(self.last.get("wall_seconds", 0.0)), 0.0)
 
     def _add_workers(self, workers: Iterable[JsonObject], place: Place, took: float) -> None:
         seconds = {worker["name"]: _seconds(worker, took) for worker in workers}

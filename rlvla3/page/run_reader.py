@@ -3,7 +3,7 @@
 Invariants:
 - it is only read, and no lock is taken: a run is never in the way of whoever looks at it, nor the other way round;
 - what is new is read, not the whole file again, and for at most PATIENCE_S at a time. A long file is looked at here and there first, so that it is shown at
-  once; until all of it is read, `complete` says so;
+  once. Until all of it is read, `complete` is False, and `metrics` has only what was seen: it does not tell what did not happen;
 - damaged and missing files are left out. Nothing that is in a run directory raises anything but OSError.
 """
 
@@ -19,7 +19,7 @@ from rlvla3.metadata import Metadata, checked, read_json
 from rlvla3.observability.metrics_lines import read_line
 from rlvla3.observability.run_directory import RunDirectory
 from rlvla3.page.appended_lines import AppendedLines, lines_here_and_there, tail
-from rlvla3.page.at_work import is_at_work
+from rlvla3.page.at_work import Signs, signs
 from rlvla3.page.run_metrics import RunMetrics
 from rlvla3.page.run_settings import RunSettings, read_settings
 
@@ -27,14 +27,14 @@ PATIENCE_S = 1.0
 LOOKS, LOOK_BYTES = 120, 32 << 10
 """How many places of a long file are looked at first, and how much of each."""
 
+FEWER, ENDS = 4, 2
+"""Where these are too short for its lines, so many times fewer places are looked at, and so many times more of each. The two ends are always looked at."""
+
 TAIL_BYTES = 128 << 10
 """What is read of a run that is only listed."""
 
-QUIET_S = 300.0
-"""Where the system does not tell who is at work, a run that has written within so long goes on. An update may take minutes."""
-
 State = Literal["running", "ended", "lost"]
-"""lost: it has said nothing of its end, and no process of this host is at work in it."""
+"""lost: it has said nothing of its end, and there is no sign that it is at work (at_work.py)."""
 
 
 class _Summary(Metadata):
@@ -83,6 +83,13 @@ class RunReader:
                 self._look()
                 return
 
+    def read_whole(self, tell: Callable[[float], None]) -> None:
+        """Read until all is read. tell: called with the share that is read. Raises OSError as `refresh` does."""
+        self.refresh()
+        while not self.complete:
+            tell(self.read_share)
+            self.refresh()
+
     def brief(self) -> dict[str, Any]:
         """What a list of runs says of it, from the end of its file. Raises OSError where a file is there and cannot be read."""
         self.ended = self._how_ended()
@@ -94,10 +101,11 @@ class RunReader:
         """Whether the run goes on."""
         if self.ended != "running":
             return "ended"
-        at_work = is_at_work(self.run.path)
-        if at_work is None:
-            at_work = self._quiet_for() < QUIET_S
-        return "running" if at_work else "lost"
+        return "running" if self.signs().of_work else "lost"
+
+    def signs(self) -> Signs:
+        """The signs that it is at work."""
+        return signs(self.run)
 
     def _add(self, lines: list[bytes]) -> None:
         for text in lines:
@@ -112,7 +120,10 @@ class RunReader:
         if self._looked or self.complete:
             return
         self._looked = True
-        for text in lines_here_and_there(self.run.metrics, LOOKS, LOOK_BYTES):
+        places, size = LOOKS, LOOK_BYTES
+        while len(found := lines_here_and_there(self.run.metrics, places, size)) < places > ENDS:
+            places, size = max(places // FEWER, ENDS), size * FEWER
+        for text in found:
             if line := read_line(text):
                 self._glance.add(line)
 
@@ -130,9 +141,3 @@ class RunReader:
             return checked(_Summary, read_json(self.run.summary, ""), "", "").ended
         except RecipeError:  # there is none yet, or it is damaged: the next update writes it anew
             return "running"
-
-    def _quiet_for(self) -> float:
-        try:
-            return time.time() - self.run.metrics.stat().st_mtime
-        except OSError:
-            return float("inf")

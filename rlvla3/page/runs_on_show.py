@@ -15,7 +15,8 @@ from rlvla3.page.advice_beside import AdviceBeside
 from rlvla3.page.episodes import Films
 from rlvla3.page.explaining import explain
 from rlvla3.page.folder import FoundRun, find_runs
-from rlvla3.page.run_facts import facts_of, machine_use
+from rlvla3.page.machine_curves import MachineCurves
+from rlvla3.page.run_facts import facts_of
 from rlvla3.page.run_reader import RunReader
 from rlvla3.page.shown import film_json, glossary, machine_json, run_json, timeline_json
 from rlvla3.page.timeline import Timeline
@@ -29,8 +30,6 @@ MOST_OPEN = 16
 SHOWN_S, SHORTEST_S, LONGEST_S = 60.0, 1e-3, 3600.0
 """Of a timeline."""
 
-MACHINE_BYTES = 64 << 10
-
 Json = dict[str, Any]
 
 
@@ -39,6 +38,7 @@ class _Open:
     """A run that is shown. lock: one answer at a time reads it. said: the explanation of what was `known` then."""
 
     reader: RunReader
+    machine: MachineCurves
     timeline: Timeline
     films: Films
     advice: AdviceBeside = field(default_factory=AdviceBeside)
@@ -77,8 +77,8 @@ class RunsOnShow:
         opened = self._opened(name, path)
         with opened.lock:
             opened.reader.refresh()
-            shown = run_json(opened.reader)
-        machine = machine_json(machine_use(path, MACHINE_BYTES))
+            opened.machine.refresh()
+            shown, machine = run_json(opened.reader), machine_json(opened.machine)
         return {"name": name, "place": str(path), **shown, "machine": machine, "glossary": glossary(shown["curves"])}
 
     def films(self, name: str, path: Path) -> list[Json]:
@@ -90,9 +90,11 @@ class RunsOnShow:
         opened = self._opened(name, path)
         with opened.lock:
             opened.reader.refresh()
-            facts = facts_of(opened.reader)
+            opened.machine.refresh()
+            facts = facts_of(opened.reader, opened.machine)
             advice = opened.advice.newest(facts)
-            known = facts.metrics.seconds, facts.ended, facts.state, facts.settings, advice
+            silent = facts.signs.quiet_s // 60 if facts.state == "lost" else 0.0
+            known = facts.metrics.seconds, facts.read_share, facts.machine.complete, facts.ended, facts.state, silent, facts.settings, advice
             if known != opened.known:
                 opened.known, opened.said = known, [asdict(sentence) for sentence in explain(facts, advice)]
             return opened.said
@@ -115,7 +117,7 @@ class RunsOnShow:
         with self._lock:
             if name not in self._open:
                 run = RunDirectory(path)
-                self._open[name] = _Open(RunReader(path), Timeline(run), Films(run.videos))
+                self._open[name] = _Open(RunReader(path), MachineCurves(path), Timeline(run), Films(run.videos))
             self._open.move_to_end(name)
             while len(self._open) > MOST_OPEN:
                 self._open.popitem(last=False)

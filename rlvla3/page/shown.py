@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
 from rlvla3.observability.glossary import of_curve
 from rlvla3.observability.intervals import wilson
-from rlvla3.observability.machine_use import MachineUse
 from rlvla3.observability.metrics_lines import JsonObject
 from rlvla3.page.curves import RATE_POINTS, Point, Rate, Seconds, pooled
 from rlvla3.page.episodes import Film
 from rlvla3.page.failures import lost_workers
+from rlvla3.page.machine_curves import MachineCurves
 from rlvla3.page.run_metrics import RunMetrics, shares
 from rlvla3.page.run_reader import RunReader
 from rlvla3.page.run_settings import RunSettings
@@ -50,7 +50,7 @@ def finite(content: Any, instead: Callable[[float], Any]) -> Any:
 
 
 def run_json(reader: RunReader) -> JsonObject:
-    """All of a run but its films and its timeline."""
+    """All of a run but its films and its timeline. Until all of its lines are read, nobody knows its notices, its lost workers and its staleness: null."""
     metrics = reader.metrics
     last = metrics.last
     return {
@@ -75,10 +75,10 @@ def run_json(reader: RunReader) -> JsonObject:
         "curves": {name: _columns(_thinned(curve.points())) for name, curve in metrics.curves.items() if not name.startswith(("busy/", "idle/"))},
         "spent": {kind: [_spent(bucket) for bucket in found] for kind, found in metrics.spent.items()},
         "workers": _workers(metrics),
-        "staleness": metrics.staleness,
+        "staleness": metrics.staleness if reader.complete else None,
         "tickets": metrics.tickets,
-        "lost": lost_workers(metrics.notices),
-        "notices": [asdict(told) for told in list(metrics.notices)[-SHOWN_NOTICES:]],
+        "lost": lost_workers(metrics.notices) if reader.complete else None,
+        "notices": [asdict(told) for told in list(metrics.notices)[-SHOWN_NOTICES:]] if reader.complete else None,
     }
 
 
@@ -106,19 +106,11 @@ def film_json(film: Film) -> JsonObject:
     return shown | told | {"return": record.episode_return, "values": record.per_decision.value, "rewards": record.per_decision.reward}
 
 
-def machine_json(uses: Sequence[MachineUse]) -> JsonObject:
+def machine_json(machine: MachineCurves) -> JsonObject:
     """Shares of the machine that were in use, as curves over seconds of the run: cores, memory, and both of each GPU."""
-    curves: dict[str, list[tuple[float, float]]] = {}
-    for use in uses:
-        shares_of = {"cores": use.cores_used / max(use.cores, 1), "memory": 1 - use.memory_left / max(use.memory, 1.0)}
-        for number, gpu in enumerate(use.gpus):
-            shares_of[f"GPU {number} memory"] = gpu.memory_used / max(gpu.memory, 1.0)
-            if gpu.busy is not None:
-                shares_of[f"GPU {number}"] = gpu.busy
-        for name, share in shares_of.items():
-            curves.setdefault(name, []).append((use.seconds, round(share, 4)))
-    newest = uses[-1].model_dump() if uses else None
-    return {"curves": {name: {"seconds": [at for at, _ in found], "share": [share for _, share in found]} for name, found in curves.items()}, "newest": newest}
+    points = {name: _thinned(used.curve.points()) for name, used in machine.used.items()}
+    curves = {name: {"seconds": [at.place.seconds for at in found], "share": [round(at.value, 4) for at in found]} for name, found in points.items()}
+    return {"curves": curves, "newest": machine.newest[-1].model_dump() if machine.newest else None}
 
 
 def timeline_json(lanes: list[Lane], seconds: float, end: float | None = None) -> JsonObject:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,11 @@ from rlvla3.cli import main
 from rlvla3.config import make_recipe
 from rlvla3.observability.machine_use import MachineUse
 from rlvla3.observability.run_directory import RunDirectory
-from rlvla3.page.explaining import Sentence, explain
-from rlvla3.page.run_facts import run_facts
-from tests.support.told_runs import BUSY_TRAINER, evaluation, notice, run_of, update
+from rlvla3.page.explaining import Sentence, can_be_advised, explain
+from rlvla3.page.machine_curves import MachineCurves
+from rlvla3.page.run_facts import facts_of, run_facts
+from rlvla3.page.run_reader import RunReader
+from tests.support.told_runs import BUSY_TRAINER, evaluation, notice, run_of, silent, update
 
 
 def said(folder: Path) -> dict[str, Sentence]:
@@ -204,12 +208,23 @@ def test_a_run_that_failed_says_why(tmp_path):
     assert found["state"].text.startswith("It has failed: 3 of 40 updates")
 
 
-def test_a_run_that_was_killed_did_not_end_by_itself(tmp_path):
-    assert "did not end by itself" in of(tmp_path, update(3), ended="running")["failures"].text
+def test_of_a_run_that_is_silent_only_its_silence_is_said(tmp_path):
+    folder = silent(run_of(tmp_path / "run", [update(3)], ended="running"), seconds=3600)
+    found = said(folder)
+    assert found["state"].text.startswith("It seems to have stopped")
+    assert "no process of this machine works on it, and it has written nothing for 1 h 00 min." in found["failures"].text
+
+
+def test_a_run_that_has_written_lately_is_at_work_though_nobody_here_holds_its_lock(tmp_path):
+    folder = silent(run_of(tmp_path / "run", [update(3)], ended="running"), seconds=3600)
+    (folder / "machine.jsonl").touch()
+    found = said(folder)
+    assert found["state"].text.startswith("It is at work")
+    assert found["failures"].text == "Nothing failed."
 
 
 def test_a_run_whose_folder_is_locked_is_at_work(tmp_path):
-    folder = run_of(tmp_path / "run", [update(3)], ended="running")
+    folder = silent(run_of(tmp_path / "run", [update(3)], ended="running"), seconds=3600)
     with RunDirectory(folder).locked():
         found = said(folder)
     assert found["state"].text.startswith("It is at work")
@@ -247,6 +262,34 @@ def test_a_folder_of_runs_is_answered_with_the_name_of_one(tmp_path, capsys):
     run_of(tmp_path / "demo", [])
     assert main(["explain", str(tmp_path)]) == 2
     assert f"name one of them, such as {tmp_path / 'demo'}" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- a long run
+
+
+@pytest.fixture
+def long_run(tmp_path, monkeypatch):
+    """A run that cannot be read within the patience of one look. A worker was lost in the middle of it."""
+    monkeypatch.setattr("rlvla3.page.run_facts.RunReader", partial(RunReader, clock=count(step=1000).__next__))
+    lost = notice("worker shard 2 was lost: it was killed by the system")
+    return run_of(tmp_path / "run", [*map(update, range(1, 1501)), lost, *map(update, range(1501, 3001))])
+
+
+def test_a_long_run_is_read_to_its_end(long_run):
+    shares: list[float] = []
+    facts = run_facts(long_run, shares.append)
+    assert facts.complete and len(shares) > 3 and shares == sorted(shares)
+    assert "1 worker lost" in said(long_run)["failures"].text
+    assert facts.metrics.staleness.total() == 3000 * 10
+
+
+def test_nothing_is_said_of_lines_that_are_not_read_yet(long_run):
+    reader = RunReader(long_run)
+    reader.refresh(0.0)
+    facts = facts_of(reader, MachineCurves(long_run))
+    sentences = {sentence.topic: sentence.text for sentence in explain(facts)}
+    assert set(sentences) == {"state", "reading"} and not can_be_advised(facts)
+    assert "% of its lines are read" in sentences["reading"]
 
 
 # ---------------------------------------------------------------- any run directory

@@ -48,7 +48,7 @@ def folder(tmp_path_factory):
     with_films(good)
     with_trace(good)
     write_lines(good, [{"seconds": 400.0, "event": "notice", "text": "simulator 2 was lost <b>and</b> replaced"}])
-    make_run(runs / "bad", success=0.05, settings={"seed": 7}, ended="failed: the trainer ran out of memory")
+    make_run(runs / "bad", success=0.05, settings={"seed": 7, "algorithm": {"group_size": 2}}, ended="failed: the trainer ran out of memory")
     with watched(runs) as address:
         yield runs, address
 
@@ -110,6 +110,7 @@ def test_several_runs_side_by_side_with_their_differing_settings(folder):
         page.uncheck("#run-list label:has-text('good') input")
         until(page, "document.getElementById('name').textContent === 'bad'")
         assert "out of memory" in page.inner_text("#notices")
+        assert "alike" in page.inner_text("#alike")
         assert shown.wrong == []
 
 

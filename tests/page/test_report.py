@@ -73,6 +73,13 @@ def test_the_report_of_a_run_has_its_words_its_settings_and_its_curves(tmp_path,
     assert (tmp_path / "run" / "report.html").exists()
 
 
+@pytest.mark.parametrize("group", [1, 2])
+def test_it_says_where_bands_are_too_narrow_because_episodes_of_a_group_are_alike(tmp_path, capsys, group):
+    recipe = make_recipe({"algorithm": {"group_size": group}, "training": {"updates": 40, "batch": 8}})
+    folder = run_of(tmp_path / "run", map(update, range(1, 41)), recipe)
+    assert ("The true bands are wider" in reported(capsys, folder).text) == (group > 1)
+
+
 def test_nothing_in_it_is_loaded_or_run(tmp_path, capsys):
     found = reported(capsys, a_run(tmp_path / "run"))
     assert not {tag for tag, _ in found.found} & {"script", "img", "link", "iframe", "object", "embed", "form"}

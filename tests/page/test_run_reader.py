@@ -13,12 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rlvla3.config import load_recipe
-from rlvla3.page.at_work import is_at_work
+from rlvla3.page.at_work import is_locked
 from rlvla3.page.run_metrics import WHOLE, shares
 from rlvla3.page.run_reader import RunReader
 from rlvla3.page.run_settings import differing, read_settings
 from rlvla3.page.shown import finite, json_text, run_json
 from tests.support.made_runs import lines, make_run, rate, update_line, write_lines
+from tests.support.told_runs import silent
 
 
 def read(path):
@@ -77,10 +78,26 @@ def test_a_long_file_is_shown_before_all_of_it_is_read(tmp_path):
     assert not first and 0 < reader.read_share < 1
     glance = reader.metrics
     assert glance.update == 2000 and len(glance.curves["learner/policy_loss"].points()) > 100
+    assert {point.value for point in glance.curves["engine/update_seconds"].points()} == {5.0}
+    assert [run_json(reader)[name] for name in ("staleness", "lost", "notices")] == [None] * 3
     while not reader.complete:
         reader.refresh(patience_s=0.0)
     assert sum(bucket.episodes for bucket in reader.metrics.rollouts[WHOLE]) == 2000 * 16
     assert len(reader.metrics.curves["learner/policy_loss"].points()) <= 1000
+
+
+def test_long_lines_are_seen_at_first_too(tmp_path):
+    reader = RunReader(make_run(tmp_path / "run", updates=20, shards=400))
+    reader.refresh(patience_s=0.0)
+    assert not reader.complete and reader.metrics.update == 20
+
+
+def test_the_seconds_of_an_update_are_not_known_where_the_one_before_it_is_missing(tmp_path):
+    run = make_run(tmp_path / "run", updates=0)
+    write_lines(run, [update_line(number) for number in (1, 2, 7, 8)])
+    metrics = read(run).metrics
+    assert [(point.place.update, point.value) for point in metrics.curves["engine/update_seconds"].points()] == [(1, 5.0), (2, 5.0), (8, 5.0)]
+    assert sum(metrics.workers["trainer"].values()) == pytest.approx(15.0)
 
 
 def test_damaged_lines_are_left_out_and_counted(tmp_path):
@@ -166,7 +183,7 @@ def test_an_empty_and_a_missing_folder_are_a_run_of_nothing(tmp_path):
 
 
 def test_a_run_is_at_work_while_its_folder_is_locked(tmp_path):
-    run = make_run(tmp_path / "run", ended="running")
+    run = silent(make_run(tmp_path / "run", ended="running"), seconds=3600)
     holds = """
 import sys
 from pathlib import Path
@@ -178,9 +195,9 @@ with RunDirectory(Path(sys.argv[1])).locked():
     with subprocess.Popen([sys.executable, "-c", holds, str(run)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        assert is_at_work(run) and read(run).state() == "running"
+        assert is_locked(run) and read(run).state() == "running"
         process.communicate()
-    assert not is_at_work(run) and read(run).state() == "lost"
+    assert not is_locked(run) and read(run).state() == "lost"
 
 
 def test_settings_and_how_they_differ_from_the_defaults(tmp_path):

@@ -161,9 +161,9 @@ MACHINE = Group(
     "A line of machine.jsonl, every ten seconds or so: what is used of the machine of the run, by all programs on it.",
     (
         Metric("The time since the run began, as in metrics.jsonl.", SECONDS, "machine.seconds"),
-        Metric("The cores that the run may use.", "cores", "machine.cores"),
+        Metric("The cores that the run may use: those that its process is bound to, or the quota of its container.", "cores", "machine.cores"),
         Metric(
-            "The mean number of cores that were busy since the last line.",
+            "The mean number of these cores that were busy since the last line.",
             "cores",
             "machine.cores_used",
             normal="Below machine.cores.",

@@ -127,6 +127,10 @@ export function drawLearning(runs) {
             element("li", {}, element("span", { className: "swatch", style: `background:${run.colour}` }), run.name),
           ),
   );
+  const grouped = runs.some((run) => run.settings.values["algorithm.group_size"] > 1);
+  byId("alike").textContent = grouped
+    ? "Episodes of a group share an initial state, so they are alike: the true interval of training is wider."
+    : "";
   rateChart(byId("chart-success"), runs, "success", RATE, SUCCESS);
   rateChart(byId("chart-return"), runs, "success", MEAN_RETURN, {});
   const tasks = [

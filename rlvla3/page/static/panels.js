@@ -16,7 +16,7 @@ const numbers = (box, found) =>
 
 function stateOf(run) {
   if (run.state === "running") return [run.phase[0] === "train" ? "running" : `running: ${run.phase[0]}`, "good"];
-  if (run.state === "lost") return ["stopped without an end", "bad"];
+  if (run.state === "lost") return ["seems to have stopped", "bad"];
   return [
     run.ended.length > 60 ? `${run.ended.slice(0, 60)}…` : run.ended,
     run.ended.startsWith("failed") ? "bad" : run.ended === "finished" ? "good" : "",
@@ -41,7 +41,7 @@ export function showSummary(run) {
   byId("place").textContent = [values["simulator.name"], values["policy.name"], run.place].filter(Boolean).join(" · ");
   byId("progress").value = run.updates ? Math.min(run.update / run.updates, 1) : 0;
   document.title = `${run.updates ? `${Math.round((100 * run.update) / run.updates)} % ` : ""}${run.name} · rlvla3`;
-  const stale = Object.entries(run.staleness),
+  const stale = Object.entries(run.staleness ?? {}),
     episodes = stale.reduce((sum, [, count]) => sum + count, 0);
   numbers(byId("numbers"), [
     ["updates", quantity(run.update), run.updates ? `of ${quantity(run.updates)}` : ""],
@@ -222,9 +222,9 @@ export function showFaults(run) {
     ...(run.damaged ? [["damaged lines", quantity(run.damaged), "left out", "bad"]] : []),
     ...(run.complete ? [] : [["read so far", percent(run.read_share)]]),
   ]);
-  const told = [...run.notices].reverse();
+  const told = [...(run.notices ?? [])].reverse();
   if (run.ended.startsWith("failed")) told.unshift({ seconds: run.seconds, text: run.ended });
-  fill(byId("notices"), told, () =>
+  fill(byId("notices"), [told, run.complete], () =>
     told.length
       ? told.map((notice) =>
           element(
@@ -234,7 +234,14 @@ export function showFaults(run) {
             element("span", {}, notice.text),
           ),
         )
-      : [element("li", {}, element("span"), element("span", {}, "nothing was told"))],
+      : [
+          element(
+            "li",
+            {},
+            element("span"),
+            element("span", {}, run.notices ? "nothing was told" : "told when all lines are read"),
+          ),
+        ],
   );
 }
 
