@@ -26,6 +26,7 @@ import logging
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -44,6 +45,8 @@ from rlvla3.observability.metrics_lines import read_lines
 
 NUMBER = re.compile(r"[0-9]{1,15}")
 """The name of a checkpoint."""
+
+LOCK_TRIES, LOCK_AGAIN_S = 20, 0.025
 
 BEST = "best"
 """The name of the link to the best checkpoint."""
@@ -157,11 +160,9 @@ class RunDirectory:
         The lock is on the folder itself. It leaves no file behind, and it ends with the process.
         """
         handle = os.open(self.path, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _lock(handle):
             os.close(handle)
-            raise RunDirectoryError(f"{self.path} is in use by another process: wait for it to end, or choose another --run-dir") from None
+            raise RunDirectoryError(f"{self.path} is in use by another process: wait for it to end, or choose another --run-dir")
         try:
             self._remove_partial()
             yield
@@ -346,6 +347,17 @@ def rename_damaged(path: Path) -> Path:
     place = next(name for name in names if not os.path.lexists(name))
     path.rename(place)
     return place
+
+
+def _lock(handle: int) -> bool:
+    """Lock a folder for this process. It is tried again a few times: whoever asks whether a run is at work holds the lock for a moment (page/at_work.py)."""
+    for _ in range(LOCK_TRIES):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(LOCK_AGAIN_S)
+    return False
 
 
 def _refuse_unless_free(path: Path) -> None:

@@ -121,7 +121,9 @@ def _state_in_words(facts: RunFacts) -> str:
         return f"It was {facts.ended}"
     if facts.ended.startswith("failed"):
         return "It has failed"
-    return "It seems to have stopped" if facts.state == "lost" else "It is at work"
+    if facts.state != "lost":
+        return "It is at work"
+    return "It has stopped" if facts.signs.none_for_certain else "It seems to have stopped"
 
 
 def _progress(metrics: RunMetrics) -> str:

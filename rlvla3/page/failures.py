@@ -37,7 +37,7 @@ def failures(ended: str, signs: Signs, tickets: Mapping[str, int], notices: Iter
     if ended.startswith("failed"):
         said.append(f"The run failed: {shortened(ended.removeprefix('failed:').strip() or 'no reason is known', LETTERS)}")
     elif ended == "running" and not signs.of_work:
-        said.append(f"The run does not say that it has ended: {_silence(signs)}")
+        said.append("The run did not end by itself: its process was killed, or its machine went down" if signs.none_for_certain else _silence(signs))
     trouble = troubles(notices)
     lost = lost_workers(trouble)
     counts = [
@@ -55,4 +55,5 @@ def failures(ended: str, signs: Signs, tickets: Mapping[str, int], notices: Iter
 
 def _silence(signs: Signs) -> str:
     wrote = f"it has written nothing for {duration(signs.quiet_s)}" if math.isfinite(signs.quiet_s) else "it has written nothing"
-    return wrote if signs.locked is None else f"no process of this machine works on it, and {wrote}"
+    nobody = "" if signs.locked is None else "no process of this machine works on it, and "
+    return f"The run does not say that it has ended: {nobody}{wrote}"

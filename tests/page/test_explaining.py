@@ -208,14 +208,23 @@ def test_a_run_that_failed_says_why(tmp_path):
     assert found["state"].text.startswith("It has failed: 3 of 40 updates")
 
 
-def test_of_a_run_that_is_silent_only_its_silence_is_said(tmp_path):
+def test_of_a_run_that_was_killed_on_a_disk_of_this_machine_this_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr("rlvla3.page.at_work.is_shared", lambda path: False)
+    found = said(run_of(tmp_path / "run", [update(3)], ended="running"))
+    assert found["state"].text.startswith("It has stopped")
+    assert found["failures"].text == "The run did not end by itself: its process was killed, or its machine went down."
+
+
+def test_of_a_run_that_is_silent_on_a_shared_disk_only_its_silence_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr("rlvla3.page.at_work.is_shared", lambda path: True)
     folder = silent(run_of(tmp_path / "run", [update(3)], ended="running"), seconds=3600)
     found = said(folder)
     assert found["state"].text.startswith("It seems to have stopped")
     assert "no process of this machine works on it, and it has written nothing for 1 h 00 min." in found["failures"].text
 
 
-def test_a_run_that_has_written_lately_is_at_work_though_nobody_here_holds_its_lock(tmp_path):
+def test_a_run_that_has_written_lately_to_a_shared_disk_is_at_work_though_nobody_here_holds_its_lock(tmp_path, monkeypatch):
+    monkeypatch.setattr("rlvla3.page.at_work.is_shared", lambda path: True)
     folder = silent(run_of(tmp_path / "run", [update(3)], ended="running"), seconds=3600)
     (folder / "machine.jsonl").touch()
     found = said(folder)

@@ -6,6 +6,8 @@ import json
 import math
 import subprocess
 import sys
+import threading
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -13,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rlvla3.config import load_recipe
-from rlvla3.page.at_work import is_locked
+from rlvla3.observability.run_directory import RunDirectory
+from rlvla3.page.at_work import is_locked, is_shared
 from rlvla3.page.run_metrics import WHOLE, shares
 from rlvla3.page.run_reader import RunReader
 from rlvla3.page.run_settings import differing, read_settings
@@ -197,7 +200,39 @@ with RunDirectory(Path(sys.argv[1])).locked():
         process.stdout.readline()
         assert is_locked(run) and read(run).state() == "running"
         process.communicate()
-    assert not is_locked(run) and read(run).state() == "lost"
+    assert is_locked(run) is False and read(run).state() == "lost"
+
+
+def test_a_run_that_was_killed_is_seen_at_once_on_a_disk_of_this_machine_and_later_on_a_shared_one(tmp_path, monkeypatch):
+    run = make_run(tmp_path / "run", ended="running")
+    for shared, state in ((False, "lost"), (True, "running")):
+        monkeypatch.setattr("rlvla3.page.at_work.is_shared", lambda path, shared=shared: shared)
+        assert read(run).state() == state
+    assert read(silent(run, seconds=3600)).state() == "lost"
+
+
+def test_kinds_of_disks(monkeypatch, tmp_path):
+    for kind, shared in (("ext4", False), ("nfs4", True), ("lustre", True), ("unheard of", True)):
+        mounts = [SimpleNamespace(mountpoint="/", fstype="nfs4"), SimpleNamespace(mountpoint=str(tmp_path), fstype=kind)]
+        monkeypatch.setattr("psutil.disk_partitions", lambda mounts=mounts, **_: mounts)
+        is_shared.cache_clear()
+        assert is_shared(tmp_path / "run") == shared
+        assert is_shared(tmp_path.parent / "run")
+    is_shared.cache_clear()
+
+
+def test_asking_whether_a_run_is_at_work_refuses_no_run(tmp_path):
+    run = RunDirectory(make_run(tmp_path / "run", ended="running"))
+    ends = threading.Event()
+    asks = threading.Thread(target=lambda: [is_locked(run.path) for _ in iter(ends.is_set, True)])
+    asks.start()
+    try:
+        for _ in range(100):
+            with run.locked():
+                assert is_locked(run.path)
+    finally:
+        ends.set()
+        asks.join()
 
 
 def test_settings_and_how_they_differ_from_the_defaults(tmp_path):
