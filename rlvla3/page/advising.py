@@ -38,6 +38,9 @@ MOST_DECISIONS, ALL_DECISIONS = 40_000, 120_000
 LARGEST = 1e12
 """Larger figures and more seconds are no measurement."""
 
+ALWAYS_BUSY = 0.9
+"""A trainer that waits for less than the rest of its time bounds the run. All settings that are tried only make it wait less."""
+
 MEASURED = 4
 """Updates that a rehearsal measures."""
 
@@ -63,6 +66,8 @@ def advise(recipe: Recipe, observed: Observed | None) -> Advice:
         return Advice("No setting can be recommended before a few updates are finished.")
     if why_not := _why_no_rehearsal(recipe):
         return Advice(why_not)
+    if observed.trainer_busy > ALWAYS_BUSY:
+        return Advice("No setting of rollout makes it faster, because the trainer is always busy. Fewer training.epochs or more training.ranks would.")
     try:
         bench = _Bench(recipe, observed)
     except ExplainedError as error:  # such as a run that would be stuck

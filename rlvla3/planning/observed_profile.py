@@ -61,6 +61,11 @@ class Observed:
         return self.steps / self.wall
 
     @property
+    def trainer_busy(self) -> float:
+        """The share of its time in which the trainer did not wait."""
+        return sum(self.seconds.get("trainer", {}).values()) / (self.wall * max(self.workers.get("trainer", 1), 1))
+
+    @property
     def at_work(self) -> float:
         """How many workers computed on the host's cores at the same time, on average."""
         on_cores = ("shard",) if self.gpu else ("shard", "generator", "trainer")
