@@ -47,7 +47,8 @@ def student(z: float, degrees: int) -> float:
     """
     first = (z**3 + z) / 4
     second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    return z + first / degrees + second / degrees**2
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + first / degrees + second / degrees**2 + third / degrees**3
 
 
 def success_rate(finished: Sequence[Finished]) -> SuccessRate:

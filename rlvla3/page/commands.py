@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from rlvla3.errors import RecipeError
 from rlvla3.observability.figures import write_figures
 from rlvla3.observability.formatting import number_of, percent, size
-from rlvla3.observability.progress_line import progress
+from rlvla3.observability.progress_line import Work, progress
 from rlvla3.observability.run_directory import complete_file
 from rlvla3.page.explaining import Sentence, advice_of, explain
 from rlvla3.page.report import Reported, report
@@ -43,7 +43,7 @@ def report_runs(paths: Sequence[Path], out: Path | None, videos_mib: float) -> N
     with progress("reading", total=len(paths), unit="run") as work:
         for path in paths:
             work.reach(len(runs), now=names[path])
-            facts = run_facts(path, lambda share, name=names[path]: work.reach(len(runs), now=f"{name}, {percent(share)}"))
+            facts = run_facts(path, _telling(work, len(runs), names[path]))
             found = clips(path / "videos", int(videos_mib * 2**20 / len(paths)))
             runs.append(Reported(names[path], facts, explain(facts, advice_of(facts)), found))
     final = out or paths[0] / "report.html"
@@ -53,6 +53,11 @@ def report_runs(paths: Sequence[Path], out: Path | None, videos_mib: float) -> N
     except OSError as error:
         raise RecipeError(f"{final} cannot be written ({error.strerror}): name another file with --out") from error
     print(f"{final}: {number_of(len(runs), 'run')}, {size(final.stat().st_size)}. It needs no other file and no network")
+
+
+def _telling(work: Work, done: int, name: str) -> Callable[[float], None]:
+    """Shows how much of a run is read, with so many runs `done`."""
+    return lambda share: work.reach(done, now=f"{name}, {percent(share)}")
 
 
 def _names(paths: Sequence[Path]) -> dict[Path, str]:

@@ -79,7 +79,8 @@ def observed_of(facts: RunFacts) -> Observed | None:
 
 
 def _sentences(facts: RunFacts, advice: Advice | None) -> Iterator[Sentence]:
-    yield Sentence("state", f"{_state_in_words(facts)}: {_progress(facts.metrics)}.")
+    only_measures = not facts.metrics.last and "eval" in facts.metrics.ends
+    yield Sentence("state", f"{_state_in_words(facts)}." if only_measures else f"{_state_in_words(facts)}: {_progress(facts.metrics)}.")
     if facts.complete:
         yield from _of_all_lines(facts, advice)
     else:

@@ -57,6 +57,8 @@ class RunMetrics:
     rollouts: dict[str, Buckets[Rate]] = field(default_factory=dict)
     evaluations: dict[str, Buckets[Rate]] = field(default_factory=dict)
     ends: dict[str, JsonObject] = field(default_factory=dict)
+    places: dict[str, Place] = field(default_factory=dict)
+    """Where the versions of `ends` were made."""
     best: JsonObject | None = None
     spent: dict[str, Buckets[Seconds]] = field(default_factory=dict)
     workers: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -146,6 +148,7 @@ class RunMetrics:
             self.best = line
         if line["when"] != "during":
             self.ends[line["when"]] = line
+            self.places[line["when"]] = self._place_of(line["version"])
             return
         self._add_rates(self.evaluations, self._place_of(line["version"]), line)
 

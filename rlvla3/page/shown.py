@@ -70,7 +70,7 @@ def run_json(reader: RunReader) -> JsonObject:
         "settings": _settings(reader.settings),
         "rollouts": {task: [_rate(rate) for rate in pooled(list(found), RATE_POINTS)] for task, found in metrics.rollouts.items()},
         "evaluations": {task: [_rate(rate) for rate in found] for task, found in metrics.evaluations.items()},
-        "ends": metrics.ends,
+        "ends": {when: line | {"place": metrics.places[when]} for when, line in metrics.ends.items()},
         "best": metrics.best,
         "curves": {name: _columns(_thinned(curve.points())) for name, curve in metrics.curves.items() if not name.startswith(("busy/", "idle/"))},
         "spent": {kind: [_spent(bucket) for bucket in found] for kind, found in metrics.spent.items()},

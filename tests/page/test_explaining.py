@@ -93,7 +93,9 @@ def test_one_update_is_too_few(tmp_path):
 
 
 def test_a_run_that_only_evaluates_is_called_one(tmp_path):
-    assert "only measures a policy: success 52 % [42, 62] of 96 episodes" in of(tmp_path, evaluation("eval", 0, 50))["learning"].text
+    found = of(tmp_path, evaluation("eval", 0, 50))
+    assert "only measures a policy: success 52 % [42, 62] of 96 episodes" in found["learning"].text
+    assert found["state"].text == "It is finished."
 
 
 def test_the_best_and_the_worst_task_are_named(tmp_path):

@@ -12,7 +12,7 @@ from rlvla3.observability.trace_events import host, lane, stage_time, write_even
 from rlvla3.observability.video_files import VideoFiles
 from tests.support.browsing import opened, until
 from tests.support.films import film
-from tests.support.made_runs import make_run, update_line, write_lines
+from tests.support.made_runs import make_run, rate, update_line, write_lines
 from tests.support.watching import watched
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no Chromium here")]
@@ -48,6 +48,7 @@ def folder(tmp_path_factory):
     with_films(good)
     with_trace(good)
     write_lines(good, [{"seconds": 400.0, "event": "notice", "text": "simulator 2 was lost <b>and</b> replaced"}])
+    write_lines(good, [{"seconds": 401.0, "event": "evaluation", "when": "after", "version": 40, **rate(30, 32)}])
     make_run(runs / "bad", success=0.05, settings={"seed": 7, "algorithm": {"group_size": 2}}, ended="failed: the trainer ran out of memory")
     with watched(runs) as address:
         yield runs, address
@@ -61,6 +62,9 @@ def test_every_panel_shows_data_and_nothing_leaves_the_machine(folder):
         assert page.inner_text("#fault") == "faults: 1 lost, 2 rerun"
         for chart in ("chart-success", "chart-return"):
             seen(page, f"#{chart} .scatterlayer .trace")
+        assert "of 32, version 40" in page.inner_text("#numbers")
+        evaluated = page.evaluate("document.getElementById('chart-success').data.find(trace => trace.name === 'good evaluated').x")
+        assert evaluated == [640 * version for version in (10, 20, 30, 40, 40, 50, 60)]
         assert page.locator("#tasks figure").count() == 2
         assert page.locator("#shares .worker").count() == 5
         for row in page.locator("#shares .stack").all():

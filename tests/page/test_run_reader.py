@@ -73,6 +73,13 @@ def test_a_run_that_goes_on_from_an_earlier_update_is_read_again(tmp_path):
     assert sum(bucket.episodes for bucket in reader.metrics.rollouts[WHOLE]) == 160
 
 
+def test_the_evaluation_after_training_stays_where_its_version_was_made_when_the_run_goes_on(tmp_path):
+    run = make_run(tmp_path / "run", updates=20)
+    write_lines(run, [{"seconds": 130.0, "event": "evaluation", "when": "after", "version": 20, **rate(9, 32)}, *map(update_line, range(21, 31))])
+    shown = run_json(read(run))
+    assert shown["steps"] == 30 * 640 and shown["ends"]["after"]["place"] == (20, 20 * 640, 120.0)
+
+
 def test_a_long_file_is_shown_before_all_of_it_is_read(tmp_path):
     run = make_run(tmp_path / "run", updates=2000)
     reader = RunReader(run)

@@ -87,11 +87,7 @@ function evaluations(run, task) {
     const line = run.ends[when],
       rate = line && (task === "success" ? line : line.per_task?.[task]);
     if (!rate || !rate.episodes) continue;
-    const at =
-      when === "after"
-        ? [line.version, run.steps, line.seconds]
-        : [line.version ?? 0, 0, when === "before" ? line.seconds : 0];
-    rows.push([...at, rate.successes / rate.episodes, rate.low, rate.high, rate.episodes, rate.mean_return]);
+    rows.push([...line.place, rate.successes / rate.episodes, rate.low, rate.high, rate.episodes, rate.mean_return]);
   }
   return rows.sort((a, b) => a[axis.number] - b[axis.number]);
 }

@@ -58,7 +58,7 @@ export function showSummary(run) {
           [
             "evaluated",
             percent(evaluated.successes / Math.max(evaluated.episodes, 1)),
-            `[${(100 * evaluated.low).toFixed(0)}, ${(100 * evaluated.high).toFixed(0)}] of ${evaluated.episodes}`,
+            `[${(100 * evaluated.low).toFixed(0)}, ${(100 * evaluated.high).toFixed(0)}] of ${evaluated.episodes}, version ${evaluated.version}`,
           ],
         ]
       : []),
