@@ -175,8 +175,13 @@ def test_the_page_is_told_of_a_run_whatever_stands_in_its_lines_and_settings(tmp
 
 @given(ODD)
 def test_only_numbers_that_are_not_finite_are_replaced(content):
-    asked = []
-    written = json.dumps(finite(content, lambda number: asked.append(number) or "replaced"), allow_nan=False)
+    asked: list[float] = []
+
+    def instead(number: float) -> str:
+        asked.append(number)
+        return "replaced"
+
+    written = json.dumps(finite(content, instead), allow_nan=False)
     assert bool(asked) == any(word in json.dumps(content) for word in ("NaN", "Infinity"))
     assert asked or json.loads(written) == content
 
