@@ -89,7 +89,7 @@ function showList() {
           { className: "quiet" },
           run.unread
             ? `cannot be read: ${run.unread}`
-            : [run.state === "running" ? "running" : run.ended.split(":")[0], `${quantity(run.update)} updates`, rate]
+            : [run.state === "lost" ? "stopped" : run.ended.split(":")[0], `${quantity(run.update)} updates`, rate]
                 .filter(Boolean)
                 .join(", "),
         ),
