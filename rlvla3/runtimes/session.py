@@ -301,22 +301,21 @@ class Session:
             await runtime.collect(evaluation_book(self._recipe, runtime.rollouts.spec.spaces), evaluation.episodes, look_at)
         except BaseException:
             if when == "eval" and finished:
-                of = {"set_aside": len(aside), "planned": evaluation.episodes}
-                self._tell_of_evaluation(runtime, when, self._version(finished), finished, self._trained_on(), **of)
+                self._tell_of_evaluation(runtime, when, self._version(finished), finished, self._trained_on(), len(aside), evaluation.episodes)
             raise
         filming.end()
         if (ran := len(finished)) < evaluation.episodes:
             self._notify(f"this evaluation ({when}) has {ran} of {number_of(evaluation.episodes, 'episode')}: the tickets of the others were set aside")
-        self._tell_of_evaluation(runtime, when, self._version(finished), finished, self._trained_on(), set_aside=len(aside))
+        self._tell_of_evaluation(runtime, when, self._version(finished), finished, self._trained_on(), len(aside))
 
     def _tell_of_evaluation(
-        self, runtime: Runtime, when: str, version: Version, finished: Sequence[Finished], trained_on: TrainedOn, **of: int
+        self, runtime: Runtime, when: str, version: Version, finished: Sequence[Finished], trained_on: TrainedOn, aside: int = 0, planned: int | None = None
     ) -> Mapping[str, Any]:
-        """An evaluation is over. of: set_aside and planned, as in EvaluationFinished. Returns its line of metrics.jsonl."""
+        """An evaluation is over. aside, planned: as in EvaluationFinished. Returns its line of metrics.jsonl."""
         spaces = runtime.rollouts.spec.spaces
         book = evaluation_book(self._recipe, spaces)
         states = EvaluatedStates.of(finished, spaces.initial_states, book.states, trained_on.states, trained_on.complete)
-        evaluated = EvaluationFinished(when, version, success_rate(finished), states, self._recipe.evaluation.protocol, **of)
+        evaluated = EvaluationFinished(when, version, success_rate(finished), states, self._recipe.evaluation.protocol, set_aside=aside, planned=planned)
         has_checkpoint = version > 0 or self._run.latest_checkpoint() is not None  # version 0 has one where it was cloned
         if self._recipe.evaluation.every and when != "eval" and has_checkpoint and is_better(evaluated.success, self._best):
             evaluated = replace(evaluated, best=True)

@@ -41,7 +41,7 @@ def write(run: RunDirectory, episodes: list[Finished], protocol: dict[str, Any] 
     watcher.on(PhaseStarted("evaluate", len(episodes)))
     for finished in episodes:
         watcher.on(EpisodeFinished(finished))
-    watcher.on(EvaluationFinished("eval", 7, success_rate(episodes), protocol=protocol and protocol["name"], **ended))
+    watcher.on(EvaluationFinished("eval", 7, success_rate(episodes), protocol=protocol["name"] if protocol else None, **ended))
     watcher.close()
     return read_results(run.path / "results.json")
 
