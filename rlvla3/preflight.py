@@ -1,4 +1,4 @@
-"""Finds what is wrong with a recipe before any process starts: in well under a second, and without torch but where only torch knows."""
+"""Finds what is wrong with a recipe before any process starts: in well under a second, and without torch. Where a recipe names a GPU, torch is asked for it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def preflight(recipe: Recipe, *, clones: bool = False, trains: bool = False, eva
     become videos. evaluates: whether evaluation episodes may become videos. resumes: the checkpoint that a run goes on from.
     Raises RecipeError, and VideoError where videos cannot be written.
     """
-    _check_runtime(recipe, trains)
+    _check_runtime(recipe, clones or trains, acts=clones or trains or evaluates)
     if clones or trains:
         _check_no_protocol(recipe)
         check_trackers(recipe.trackers)
@@ -90,8 +90,9 @@ def preflight(recipe: Recipe, *, clones: bool = False, trains: bool = False, eva
     return spaces
 
 
-def _check_runtime(recipe: Recipe, trains: bool) -> None:
-    """Whether the recipe can run where it asks to run: Ray, placement, open files and devices. Raises RecipeError."""
+def _check_runtime(recipe: Recipe, learns: bool, acts: bool) -> None:
+    """Whether the recipe can run where it asks to run: Ray, placement, open files and devices. Raises RecipeError. learns: whether it has a trainer. acts:
+    whether it has generators."""
     if recipe.runtime == "ray":
         if find_spec("ray") is None:
             raise RecipeError("runtime=ray needs the package ray, which is not installed: pip install 'rlvla3[ray]'")
@@ -106,12 +107,13 @@ def _check_runtime(recipe: Recipe, trains: bool) -> None:
         )
     if recipe.runtime == "local":
         allow_open_files(sum(simulator.shards for simulator in recipe.mixed.values()) + recipe.engine.generators + recipe.training.ranks)
-        _check_devices(recipe, trains)
+        _check_devices(recipe, learns, acts)
 
 
-def _check_devices(recipe: Recipe, trains: bool) -> None:
-    """Refuse a GPU that this machine does not have. torch is imported only where the recipe names one."""
-    named = {"engine.device": recipe.engine.device} | ({"training.device": recipe.training.device} if trains else {})
+def _check_devices(recipe: Recipe, learns: bool, acts: bool) -> None:
+    """Refuse a GPU that this machine does not have. torch is imported only where the recipe names one. learns, acts: as in `_check_runtime`."""
+    named = {"engine.device": recipe.engine.device} if acts else {}
+    named |= {"training.device": recipe.training.device} if learns else {}
     for key, setting in named.items():
         if setting.startswith("cuda"):
             from rlvla3.devices import choose_device

@@ -98,7 +98,7 @@ class Delay(Section):
         return min(seconds, LONGEST_S if self.most_s is None else self.most_s)
 
     def rare(self, of: int = 1) -> float:
-        """Seconds that the longest of so many delays exceeds only once in 10,000 times."""
+        """Seconds that the longest of so many delays exceeds only once in 10,000 times that one is delayed (`share`)."""
         return self.quantile((1 - RARELY * self.share) ** (1 / of))
 
     def mean(self, of: int = 1) -> float:

@@ -68,7 +68,8 @@ def evaluation_result(rate: Rate) -> str:
 def episodes_of(evaluation: Rate) -> str:
     """How many episodes an evaluation has: "96 episodes", or "80 of 96 episodes" where it ended before the others."""
     planned = evaluation.get("planned")
-    return f"{evaluation['episodes']} of {number_of(planned, 'episode')}" if planned else number_of(evaluation["episodes"], "episode")
+    early = isinstance(planned, int) and planned > evaluation["episodes"]
+    return f"{evaluation['episodes']} of {number_of(planned, 'episode')}" if early else number_of(evaluation["episodes"], "episode")
 
 
 def run_result(summary: Mapping[str, Any]) -> str:

@@ -49,7 +49,8 @@ class MachineUse(Metadata):
     """A line of the file.
 
     seconds: since the run's start, as in metrics.jsonl. cores: those that this process may use. cores_used: how many of them were busy since the last line, on
-    average. memory, memory_left: bytes of the machine, or of its control group where that has less.
+    average. Of a quota of 1.5 or 0.5 cores, `cores` is 1, and `cores_used` the share of the quota. memory, memory_left: bytes of the machine, or of its
+    control group where that has less.
     """
 
     seconds: float
@@ -70,7 +71,7 @@ class MachineFile:
         self._file, self._clock = AppendedFile(run.path / FILE), clock
         self._began, self._last = clock() - (last_second(continued) if continued else 0.0), float("-inf")
         self._waits = continued is not None
-        self._smi = shutil.which("nvidia-smi")
+        self._smi, self._knows_ids = shutil.which("nvidia-smi"), True
         self._cores = Cores(clock)
 
     def on(self, event: Event) -> None:
@@ -91,13 +92,21 @@ class MachineFile:
         visible = os.environ.get(VISIBLE)
         if self._smi is None or visible in ("", "-1"):
             return []
-        words = [self._smi, f"--query-gpu={QUERY}", "--format=csv,noheader,nounits", *([f"--id={visible}"] if visible else [])]
-        try:
-            said = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S, check=True)
-        except (OSError, subprocess.SubprocessError):
+        if visible and self._knows_ids and (of_the_run := _ask_driver(self._smi, f"--id={visible}")) is not None:
+            return gpus_of(of_the_run)
+        self._knows_ids = False  # CUDA takes names that nvidia-smi does not know, such as those of parts of a GPU (MIG)
+        if (of_all := _ask_driver(self._smi)) is None:
             self._smi = None
-            return []
-        return gpus_of(said.stdout.splitlines())
+        return gpus_of(of_all or [])
+
+
+def _ask_driver(smi: str, *further: str) -> list[str] | None:
+    """The lines that nvidia-smi answers with. None where it fails."""
+    try:
+        words = [smi, f"--query-gpu={QUERY}", "--format=csv,noheader,nounits", *further]
+        return subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S, check=True).stdout.splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 class Cores:
@@ -112,12 +121,13 @@ class Cores:
         """How many cores there are, and how many of them were busy, on average."""
         mine = os.sched_getaffinity(0)
         shares = psutil.cpu_percent(percpu=True)
-        count, used = len(mine), sum(share for core, share in enumerate(shares) if core in mine) / 100
+        numbered = max(mine) < len(shares)  # not where some cores are off, or where a container shows its own alone
+        count, used = len(mine), sum(share for core, share in enumerate(shares) if core in mine or not numbered) / 100
         (began, before), (now, spent) = self._before, (self._clock(), self._seconds_of_group())
         self._before = now, spent
         if (quota := self._quota()) < count:  # others may use the same cores, and what they use is not in this quota
             count = max(int(quota), 1)
-            used = (spent - before) / (now - began) if now > began else 0.0
+            used = count * (spent - before) / (now - began) / quota if now > began else 0.0  # a quota may be a part of a core
         return count, min(max(used, 0.0), float(count))
 
     def _quota(self) -> float:

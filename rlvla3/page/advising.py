@@ -67,7 +67,8 @@ def advise(recipe: Recipe, observed: Observed | None) -> Advice:
     if why_not := _why_no_rehearsal(recipe):
         return Advice(why_not)
     if observed.trainer_busy > ALWAYS_BUSY:
-        return Advice("No setting of rollout makes it faster, because the trainer is always busy. Fewer training.epochs or more training.ranks would.")
+        fewer = ", fewer training.epochs" if recipe.training.epochs > 1 else ""
+        return Advice(f"No setting of rollout makes it faster, because the trainer is always busy. A faster device{fewer} or more training.ranks would.")
     try:
         bench = _Bench(recipe, observed)
     except ExplainedError as error:  # such as a run that would be stuck

@@ -187,10 +187,10 @@ def _memory(machine: MachineCurves, recipe: Recipe | None, seconds: float) -> Se
     """How much memory was left at the fullest moment. seconds: of the whole run."""
     newest = machine.newest[-1]
     rooms = {MEMORY: (newest.memory, "the host")}
-    rooms |= {memory_of_gpu(number): (gpu.memory, f"GPU {number} ({gpu.name})") for number, gpu in enumerate(newest.gpus) if _uses(recipe, number)}
+    rooms |= {memory_of_gpu(number): (gpu.memory, f"GPU {number} ({gpu.name})") for number, gpu in machine.gpus.items() if _uses(recipe, number)}
     said, short = [], []
     for name, (total, where) in rooms.items():
-        if (used := machine.used.get(name)) is None:
+        if (used := machine.used.get(name)) is None or used.curve.empty:
             continue
         left = 1 - used.most()
         said.append(f"{size(left * total)} of {size(total)} on {where}{_when(used, seconds)}")

@@ -15,7 +15,7 @@ from math import hypot, sqrt
 from statistics import NormalDist, fmean, stdev
 from typing import Any, Literal, NamedTuple
 
-from rlvla3.observability.formatting import number_of, percent
+from rlvla3.observability.formatting import episodes_of, number_of, percent
 from rlvla3.observability.intervals import Z95, difference, student, wilson
 from rlvla3.page.curves import Rate
 from rlvla3.page.run_metrics import WHOLE, RunMetrics
@@ -62,7 +62,7 @@ class Change:
 def learning(metrics: RunMetrics, group_size: int = 1) -> tuple[Verdict, str]:
     """Whether the run learns, as a verdict and a sentence. group_size: training episodes that share an initial state."""
     if not metrics.last and (line := metrics.ends.get("eval")):
-        rate = f"success {interval(*_counts(line))} of {number_of(line['episodes'], 'episode')}"
+        rate = f"success {interval(*_counts(line))} of {episodes_of(line)}"
         return "open", f"This run only measures a policy: {rate}. It trains nothing."
     measured, trained = _evaluations(metrics), list(metrics.rollouts.get(WHOLE, ()))
     if (change := _of_evaluations(measured) or _of_updates(trained, group_size)) is None:

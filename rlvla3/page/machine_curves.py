@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rlvla3.errors import RecipeError
 from rlvla3.metadata import checked, parse_json
-from rlvla3.observability.machine_use import FILE, MachineUse
+from rlvla3.observability.machine_use import FILE, GpuUse, MachineUse
 from rlvla3.page.appended_lines import AppendedLines
 from rlvla3.page.curves import Curve, Place, Point
 
@@ -37,11 +37,11 @@ class Used:
     """How much of something was in use, as shares from 0 to 1. began, ended: the seconds of the run that this is known of."""
 
     curve: Curve = field(default_factory=Curve)
-    began: float = 0.0
+    began: float = float("inf")
     ended: float = 0.0
 
     def add(self, seconds: float, share: float) -> None:
-        self.began, self.ended = seconds if self.curve.empty else self.began, seconds
+        self.began, self.ended = min(self.began, seconds), seconds
         self.curve.add(Point(Place(0, 0, seconds), min(max(share, 0.0), 1.0)))
 
     def most(self) -> float:
@@ -52,7 +52,8 @@ class Used:
 class MachineCurves:
     """The machine of the run in `run`. Call `refresh`, and read the fields.
 
-    used: {CORES, MEMORY, "GPU 0 memory" or "GPU 0": how much of it was in use}. newest: the last lines. complete: whether all lines are read.
+    used: {CORES, MEMORY, "GPU 0 memory" or "GPU 0": how much of it was in use}. newest: the last lines. gpus: {number:
+    what was said last of it}, also of a GPU that later lines say nothing of. complete: whether all lines are read.
     """
 
     def __init__(self, run: Path, clock: Callable[[], float] = time.monotonic) -> None:
@@ -63,6 +64,7 @@ class MachineCurves:
         self._lines = AppendedLines(self._path)
         self.used: dict[str, Used] = {}
         self.newest: deque[MachineUse] = deque(maxlen=NEWEST)
+        self.gpus: dict[int, GpuUse] = {}
         self.complete = False
 
     def refresh(self, patience_s: float = PATIENCE_S) -> None:
@@ -91,6 +93,7 @@ class MachineCurves:
         if self.newest and use.seconds < self.newest[-1].seconds:
             self._go_back(use.seconds)
         self.newest.append(use)
+        self.gpus |= dict(enumerate(use.gpus[:MOST_GPUS]))
         for name, share in _shares(use):
             self.used.setdefault(name, Used()).add(use.seconds, share)
 
@@ -98,8 +101,7 @@ class MachineCurves:
         self.newest = deque((use for use in self.newest if use.seconds <= seconds), maxlen=NEWEST)
         for used in self.used.values():
             used.curve.cut(seconds)
-            used.ended = min(used.ended, seconds)
-        self.used = {name: used for name, used in self.used.items() if not used.curve.empty}
+            used.began, used.ended = min(used.began, seconds), min(used.ended, seconds)
 
 
 def memory_of_gpu(number: int) -> str:

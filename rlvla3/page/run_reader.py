@@ -1,7 +1,7 @@
 """A run directory as plain data, read again and again while the run goes on.
 
 Invariants:
-- it is only read, and no lock is taken: a run is never in the way of whoever looks at it, nor the other way round;
+- it is only read. Its lock is shared for a moment, to see whether the run goes on; a run that starts in this moment tries again (at_work.py);
 - what is new is read, not the whole file again, and for at most PATIENCE_S at a time. A long file is looked at here and there first, so that it is shown at
   once. Until all of it is read, `complete` is False, and `metrics` has only what was seen: it does not tell what did not happen;
 - damaged and missing files are left out. Nothing that is in a run directory raises anything but OSError.

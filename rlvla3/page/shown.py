@@ -55,6 +55,7 @@ def run_json(reader: RunReader) -> JsonObject:
     last = metrics.last
     return {
         "state": reader.state(),
+        "certain": reader.signs().none_for_certain,
         "ended": reader.ended,
         "complete": reader.complete,
         "read_share": round(reader.read_share, 3),
@@ -108,7 +109,7 @@ def film_json(film: Film) -> JsonObject:
 
 def machine_json(machine: MachineCurves) -> JsonObject:
     """Shares of the machine that were in use, as curves over seconds of the run: cores, memory, and both of each GPU."""
-    points = {name: _thinned(used.curve.points()) for name, used in machine.used.items()}
+    points = {name: _thinned(used.curve.points()) for name, used in machine.used.items() if not used.curve.empty}
     curves = {name: {"seconds": [at.place.seconds for at in found], "share": [round(at.value, 4) for at in found]} for name, found in points.items()}
     return {"curves": curves, "newest": machine.newest[-1].model_dump() if machine.newest else None}
 

@@ -72,14 +72,24 @@ def test_a_container_with_less_memory_than_the_machine_counts_its_own(monkeypatc
     assert use.memory_left <= 2**29
 
 
-@pytest.mark.parametrize(("mine", "used"), [({1}, 0.5), ({0, 1}, 1.5), ({0, 2, 3}, 2.0)])
+@pytest.mark.parametrize(("mine", "used"), [({1}, 0.5), ({0, 1}, 1.5), ({0, 2, 3}, 2.0), ({8, 9, 10, 11}, 2.5)])
 def test_only_the_cores_that_the_run_may_use_are_counted(monkeypatch, tmp_path, mine, used):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: mine)
     monkeypatch.setattr("psutil.cpu_percent", lambda percpu=False: [100.0, 50.0, 0.0, 100.0] if percpu else 62.5)
     assert Cores(group=tmp_path).busy() == (len(mine), used)
 
 
-@pytest.mark.parametrize(("limit", "counted"), [("250000 100000", (2, 1.5)), ("50000 100000", (1, 1.0)), ("max 100000", (4, 2.5)), ("", (4, 2.5))])
+@pytest.mark.parametrize(
+    ("limit", "counted"),
+    [
+        ("300000 100000", (3, 1.5)),
+        ("250000 100000", (2, 1.2)),
+        ("150000 100000", (1, 1.0)),
+        ("50000 100000", (1, 1.0)),
+        ("max 100000", (4, 2.5)),
+        ("", (4, 2.5)),
+    ],
+)
 def test_a_container_with_a_quota_of_cores_counts_what_it_uses_itself(monkeypatch, tmp_path, limit, counted):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2, 3})
     monkeypatch.setattr("psutil.cpu_percent", lambda percpu=False: [100.0, 50.0, 0.0, 100.0])
@@ -90,6 +100,29 @@ def test_a_container_with_a_quota_of_cores_counts_what_it_uses_itself(monkeypatc
     (tmp_path / "cpu.stat").write_text("usage_usec 16000000\nuser_usec 1\n")
     (tmp_path / "cpu.max").write_text(f"{limit}\n")
     assert cores.busy() == counted
+
+
+def test_half_of_a_quota_that_is_a_part_of_a_core_is_half(monkeypatch, tmp_path):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    clock = Clock()
+    (tmp_path / "cpu.max").write_text("50000 100000\n")
+    cores = Cores(clock, tmp_path)
+    clock.now = 10.0
+    (tmp_path / "cpu.stat").write_text("usage_usec 2500000\n")
+    assert cores.busy() == (1, 0.5)
+
+
+def test_names_of_gpus_that_nvidia_smi_does_not_know_hide_no_gpu(tmp_path, monkeypatch):
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text("#!/bin/sh\n[ -z \"$3\" ] && echo 'GPU, 100, 40, 50'\n")
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1")
+    clock = Clock()
+    file = MachineFile(RunDirectory(tmp_path), clock=clock)
+    for clock.now in (0.0, EVERY_S):
+        file.on(Notice("something"))
+    assert [len(line.gpus) for line in written(RunDirectory(tmp_path))] == [1, 1]
 
 
 @pytest.mark.parametrize(("visible", "asked"), [(None, [""]), ("2,3", ["--id=2,3"]), ("", []), ("-1", [])])

@@ -49,11 +49,12 @@ def test_curves_are_those_of_the_lines_that_still_hold(tmp_path, stretches):
         at = max(at - back, 0)
         for _ in range(count):
             reference = [point for point in reference if point[0] <= at] if reference and reference[-1][0] > at else reference
-            reference.append((float(at), len(lines) * 7919 % 1000 / 1000))
+            reference.append((float(at), (len(lines) + 1) * 7919 % 1000 / 1000))
             lines.append(use(at, left=8 * GIB * (1 - reference[-1][1])))
             at += 1
     write(tmp_path, lines, "w")
     curves = read(tmp_path)
+    assert not curves.used[MEMORY].curve.empty
     points = [(point.place.seconds, round(point.value, 6)) for point in curves.used[MEMORY].curve.points()]
     assert len(points) <= MOST and all(point in reference for point in points)
     if len(lines) <= MOST // 2:

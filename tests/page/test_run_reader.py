@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
+import os
 import subprocess
 import sys
-import threading
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rlvla3.config import load_recipe
-from rlvla3.observability.run_directory import RunDirectory
+from rlvla3.observability.run_directory import LOCK_TRIES, RunDirectory, RunDirectoryError
 from rlvla3.page.at_work import is_locked, is_shared
 from rlvla3.page.run_metrics import WHOLE, shares
 from rlvla3.page.run_reader import RunReader
@@ -202,7 +204,7 @@ def test_a_run_is_at_work_while_its_folder_is_locked(tmp_path):
     holds = """
 import sys
 from pathlib import Path
-from rlvla3.observability.run_directory import RunDirectory
+from rlvla3.observability.run_directory import LOCK_TRIES, RunDirectory, RunDirectoryError
 with RunDirectory(Path(sys.argv[1])).locked():
     print("locked", flush=True)
     sys.stdin.read()
@@ -233,18 +235,23 @@ def test_kinds_of_disks(monkeypatch, tmp_path):
     is_shared.cache_clear()
 
 
-def test_asking_whether_a_run_is_at_work_refuses_no_run(tmp_path):
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_run_that_starts_while_somebody_asks_tries_again(tmp_path, monkeypatch, ends):
     run = RunDirectory(make_run(tmp_path / "run", ended="running"))
-    ends = threading.Event()
-    asks = threading.Thread(target=lambda: [is_locked(run.path) for _ in iter(ends.is_set, True)])
-    asks.start()
-    try:
-        for _ in range(100):
-            with run.locked():
-                assert is_locked(run.path)
-    finally:
-        ends.set()
-        asks.join()
+    asks = os.open(run.path, os.O_RDONLY)
+    fcntl.flock(asks, fcntl.LOCK_SH)
+    waits: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if ends and len(waits) == 3:
+            fcntl.flock(asks, fcntl.LOCK_UN)
+
+    monkeypatch.setattr("rlvla3.observability.run_directory.time", SimpleNamespace(sleep=wait))
+    with nullcontext() if ends else pytest.raises(RunDirectoryError, match="is in use by another process"), run.locked():
+        assert is_locked(run.path)
+    assert len(waits) == (3 if ends else LOCK_TRIES)
+    os.close(asks)
 
 
 def test_settings_and_how_they_differ_from_the_defaults(tmp_path):

@@ -159,7 +159,7 @@ def test_a_run_without_a_record_or_a_checkpoint_is_refused(copy_of_run: Path, tm
     assert main(["replay", str(copy_of_run)]) == 2
     assert "holds no checkpoint yet" in capsys.readouterr().err
     assert main(["replay", str(tmp_path / "nowhere")]) == 2
-    assert "is not a run directory" in capsys.readouterr().err
+    assert f"there is no folder {tmp_path / 'nowhere'}" in capsys.readouterr().err
 
 
 # The record's files

@@ -42,7 +42,8 @@ from tests.support.thorough import thorough
     ],
 )
 def test_what_cannot_be_served_is_refused_in_words_and_without_torch(words, said):
-    refused = rlvla3_process("serve", *words, without=["torch"], timeout_s=240)
+    anywhere = [] if "--port" in words else ["--port", "0"]
+    refused = rlvla3_process("serve", *words, *anywhere, without=["torch"], timeout_s=240)
     assert refused.returncode == 2 and said in refused.stderr and "Traceback" not in refused.stderr
 
 

@@ -158,7 +158,7 @@ BATCHES = Group(
 
 MACHINE = Group(
     "The machine",
-    "A line of machine.jsonl, every ten seconds or so: what is used of the machine of the run, by all programs on it.",
+    "A line of machine.jsonl, every ten seconds or so: how much is used of the cores, the memory and the GPUs that the run may use.",
     (
         Metric("The time since the run began, as in metrics.jsonl.", SECONDS, "machine.seconds"),
         Metric("The cores that the run may use: those that its process is bound to, or the quota of its container.", "cores", "machine.cores"),

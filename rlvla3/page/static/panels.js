@@ -16,7 +16,7 @@ const numbers = (box, found) =>
 
 function stateOf(run) {
   if (run.state === "running") return [run.phase[0] === "train" ? "running" : `running: ${run.phase[0]}`, "good"];
-  if (run.state === "lost") return ["seems to have stopped", "bad"];
+  if (run.state === "lost") return [run.certain ? "stopped without an end" : "seems to have stopped", "bad"];
   return [
     run.ended.length > 60 ? `${run.ended.slice(0, 60)}…` : run.ended,
     run.ended.startsWith("failed") ? "bad" : run.ended === "finished" ? "good" : "",
@@ -58,7 +58,7 @@ export function showSummary(run) {
           [
             "evaluated",
             percent(evaluated.successes / Math.max(evaluated.episodes, 1)),
-            `[${(100 * evaluated.low).toFixed(0)}, ${(100 * evaluated.high).toFixed(0)}] of ${evaluated.episodes}, version ${evaluated.version}`,
+            `[${(100 * evaluated.low).toFixed(0)}, ${(100 * evaluated.high).toFixed(0)}] of ${evaluated.episodes}${evaluated.planned ? ` (${evaluated.planned} were planned)` : ""}, version ${evaluated.version}`,
           ],
         ]
       : []),
