@@ -204,6 +204,11 @@ def test_lost_workers_and_reruns_are_counted(tmp_path):
     assert "shard 2 was lost" in failures.text
 
 
+def test_an_evaluation_that_ended_early_says_of_how_many_episodes_it_has_some(tmp_path):
+    found = of(tmp_path, evaluation("eval", 0, 40, episodes=80, complete=False, planned=500))
+    assert "success 50 % [39, 61] of 80 of 500 episodes" in found["learning"].text
+
+
 def test_a_run_that_failed_says_why(tmp_path):
     found = of(tmp_path, update(3), ended="failed: the disk is full")
     assert "The run failed: the disk is full." in found["failures"].text

@@ -106,6 +106,11 @@ def test_where_it_is_not_known_of_the_whole_run_its_time_is_said(tmp_path):
     assert "on the host (known from 3 min 20 s to 6 min 40 s of the run)." in memory(tmp_path / "late", [use(at) for at in range(200, 401, 10)], updates=40)
 
 
+def test_a_gpu_of_which_later_lines_say_nothing_is_told_of_with_its_time(tmp_path):
+    text = memory(tmp_path, [use(at, gpus_left=[GIB] if at < 200 else []) for at in range(401)], updates=40)
+    assert "1.0 GiB of 100.0 GiB on GPU 0 (H200) (known from 0 s to 3 min 19 s of the run). Little is left on GPU 0" in text
+
+
 @pytest.mark.parametrize(
     ("recipe", "told"),
     [
