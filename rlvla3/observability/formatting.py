@@ -67,9 +67,8 @@ def evaluation_result(rate: Rate) -> str:
 
 def episodes_of(evaluation: Rate) -> str:
     """How many episodes an evaluation has: "96 episodes", or "80 of 96 episodes" where it ended before the others."""
-    planned = evaluation.get("planned")
-    early = isinstance(planned, int) and planned > evaluation["episodes"]
-    return f"{evaluation['episodes']} of {number_of(planned, 'episode')}" if early else number_of(evaluation["episodes"], "episode")
+    planned, made = evaluation.get("planned"), evaluation["episodes"]
+    return f"{made} of {number_of(planned, 'episode')}" if isinstance(planned, int) and planned > made else number_of(made, "episode")
 
 
 def run_result(summary: Mapping[str, Any]) -> str:
