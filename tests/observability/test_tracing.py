@@ -181,8 +181,6 @@ def test_stages_of_different_updates_overlap_in_a_full_async_run(tmp_path: Path)
     for stage, stays in (("simulate", simulate), ("infer", infer)):
         later = [(stay, train) for trained in alone for stay in stays for train in trained if stay[1] >= trained[0][1]]
         assert sum(together([stay], [train]) for stay, train in later) > 0, stage
-    assert together(publish, simulate) > 0
-    assert together(load, [*simulate, *trace.of("trainer", "train", "fit_critic")]) > 0
     for lane, stays in trace.samples.items():  # a worker is in one stage at a time, and in one always
         for before, after in pairwise(stays):
             assert after[1] == pytest.approx(before[2], abs=1.0), lane
