@@ -51,11 +51,11 @@ def finite(content: Any, instead: Callable[[float], Any]) -> Any:
 
 def run_json(reader: RunReader) -> JsonObject:
     """All of a run but its films and its timeline. Until all of its lines are read, nobody knows its notices, its lost workers and its staleness: null."""
-    metrics = reader.metrics
+    metrics, state = reader.metrics, reader.state()
     last = metrics.last
     return {
-        "state": reader.state(),
-        "certain": reader.signs().none_for_certain,
+        "state": state,
+        "certain": state == "lost" and reader.signs().none_for_certain,
         "ended": reader.ended,
         "complete": reader.complete,
         "read_share": round(reader.read_share, 3),

@@ -221,8 +221,10 @@ def test_a_run_that_was_killed_is_seen_at_once_on_a_disk_of_this_machine_and_lat
     run = make_run(tmp_path / "run", ended="running")
     for shared, state in ((False, "lost"), (True, "running")):
         monkeypatch.setattr("rlvla3.page.at_work.is_shared", lambda path, shared=shared: shared)
-        assert read(run).state() == state
-    assert read(silent(run, seconds=3600)).state() == "lost"
+        told = run_json(read(run))
+        assert (told["state"], told["certain"]) == (state, not shared)
+    told = run_json(read(silent(run, seconds=3600)))
+    assert told["state"] == "lost" and not told["certain"]
 
 
 def test_kinds_of_disks(monkeypatch, tmp_path):
